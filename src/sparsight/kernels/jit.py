@@ -1,0 +1,46 @@
+"""Compiling with numba, and running compiled loops on several threads.
+
+Kernels release the interpreter lock and run on plain Python threads, as many as torch is set to use:
+`torch.set_num_threads` is the one setting for both. (numba's own thread pools would be a second one.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numba
+import torch
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile on first call; keep the machine code on disk where a folder for it can be written.
+
+    numba looks beside the source and then in the user's cache folder; where neither can be written it
+    refuses to cache, and the code is compiled anew in each process.
+    """
+    try:
+        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        return numba.njit(nogil=True, error_model="numpy")(function)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="sparsight")
+
+
+def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
+    """`[work(i) for i in items]`, on as many threads as torch uses. Results keep their order.
+
+    `work` should spend its time in a compiled kernel. An exception of any item is raised.
+    """
+    todo = range(items) if isinstance(items, int) else items
+    threads = min(torch.get_num_threads(), len(todo))
+    if threads <= 1:
+        return [work(i) for i in todo]
+    return list(_pool(threads).map(work, todo))
