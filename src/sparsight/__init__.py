@@ -20,11 +20,33 @@ _HOME: dict[str, str] = {
         ),
         "types",
     ),
-    **dict.fromkeys(("apply_", "check", "dense", "density", "held", "mask_grads_", "verify"), "masks"),
+    **dict.fromkeys(("apply_", "bind", "check", "counts", "dense", "density", "held", "mask_grads_", "verify"), "masks"),
     **dict.fromkeys(("keep_largest", "prune_smallest"), "select"),
     **dict.fromkeys(
-        ("PowerSums", "effective_count", "pq_index", "pq_index_gradient", "retained_bound"), "pq"
+        (
+            "PowerSums", "effective_count", "power_sums", "pq_index", "pq_index_gradient", "prune_count",
+            "retained_bound",
+        ),
+        "pq",
     ),
+    "Magnitude": "score.magnitude",
+    "Random": "score.random",
+    **dict.fromkeys(("Global", "Uniform"), "allocate.fixed"),
+    "SAP": "allocate.sap",
+    "Shrink": "allocate.shrink",
+    **dict.fromkeys(("Reinitialise", "carry_on", "rewind"), "restart"),
+    "FixedEpochs": "stop",
+    **dict.fromkeys(
+        ("Hooks", "Moment", "NesterovSGD", "Recipe", "SparsestWithin", "Until", "classify", "cross_entropy"), "recipe"
+    ),
+    **dict.fromkeys(("LevelRecord", "Observation", "RunRecord"), "record"),
+    **dict.fromkeys(("Event", "LevelResult", "run"), "run"),
+    **dict.fromkeys(("Outcome", "execute"), "execute"),
+    **dict.fromkeys(("DamagedFile",), "files"),
+    **dict.fromkeys(("ForeignRun",), "identity"),
+    "LockedRun": "lock",
+    "RunFolder": "store",
+    **dict.fromkeys(("Trial", "run_study"), "study"),
 }  # fmt: skip
 
 __all__ = ["__version__", *sorted(_HOME)]

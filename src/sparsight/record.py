@@ -214,7 +214,9 @@ def _read(kind: Any, value: Any, where: str) -> Any:
         inner = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(inner) != len(value):
             _refuse(where, value, f"a list of {len(inner)}")
-        return tuple(_read(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(inner, value, strict=True)))
+        return tuple(
+            _read(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(inner, value, strict=True))
+        )
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             _refuse(where, value, "an object")
@@ -235,12 +237,16 @@ def _read_dataclass(kind: type, value: Any, where: str) -> Any:
         _refuse(where, value, "an object")
     fields = {f.name: f for f in dataclasses.fields(kind)}
     if "schema" in fields and value.get("schema") != SCHEMA:
-        _refuse(f"{where}.schema", value.get("schema"), f"{SCHEMA} (written by another version of sparsight?)")
+        _refuse(
+            f"{where}.schema", value.get("schema"), f"{SCHEMA} (written by another version of sparsight?)"
+        )
     unknown = sorted(set(value) - set(fields))
     if unknown:
         _refuse(where, unknown, f"fields among {sorted(fields)}")
     required = {
-        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        n
+        for n, f in fields.items()
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     }
     missing = sorted(required - set(value))
     if missing:

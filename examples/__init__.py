@@ -1,0 +1,1 @@
+"""Small programs to start from. Each runs in seconds, on the digits that come with sparsight."""

@@ -1,0 +1,44 @@
+"""The whole method from Python: a recipe, a run level by level, and a run kept in a folder.
+
+Run it: python examples/python_api.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from sparsight import SAP, Magnitude
+from sparsight.data import digits
+from sparsight.execute import execute
+from sparsight.recipe import NesterovSGD, Recipe, Until
+from sparsight.run import run
+from sparsight.zoo import mlp
+
+data = digits()
+model = mlp((1, 8, 8), classes=10, seed=0)
+
+recipe = Recipe(
+    name="my-sap",
+    score=Magnitude(),
+    levels=Until((SAP(p=1.0, q=2.0),), density=0.3),  # train dense, then prune until 30 % are left
+    optimizer=NesterovSGD(lr=0.05),
+    epochs=4,
+    batch_size=32,
+)
+
+# Level by level, nothing on disk. `model` stays as it is: a copy of it is trained.
+for level in run(recipe, model, data):
+    r = level.record
+    print(f"level {r.level}: density {r.density:6.2%}, PQ index {r.pq[1]:.3f}, accuracy {r.validation_accuracy:.2%}")
+
+# Into a run folder: every level stored, one chosen, the test split read once, a report written.
+with tempfile.TemporaryDirectory() as folder:
+    outcome = execute(replace(recipe, control=True), model=model, data=data, out=Path(folder) / "run")
+    assert outcome.record.chosen is not None
+    print(outcome.record.chosen.why)
+    assert outcome.evaluation is not None
+    for entry in outcome.evaluation.entries:
+        print(f"{entry.role} {entry.level}: test accuracy {entry.test_accuracy:.2%}")
+    print("report:", outcome.report.name)

@@ -1,0 +1,107 @@
+"""Arithmetic on counts that allocators share: rounding, floors, sharing out."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from decimal import ROUND_HALF_UP, Decimal
+
+import torch
+from torch import Tensor
+
+from sparsight.types import Masks, Scope
+
+SCOPES = ("global", "layer", "neuron")
+
+
+def check_fraction(what: str, value: float) -> None:
+    """Refuse anything but a number in [0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{what} must be a number in [0, 1]: got {value!r}")
+
+
+def check_count(what: str, value: int) -> None:
+    """Refuse anything but a whole number >= 0."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{what} must be a whole number >= 0: got {value!r}")
+
+
+def check_scope(scope: str, allowed: Sequence[str] = SCOPES) -> None:
+    if scope not in allowed:
+        raise ValueError(f"unknown scope {scope!r}: allowed are {', '.join(map(repr, allowed))}")
+
+
+def share(density: float, total: int) -> int:
+    """density x total, rounded half up, in decimal arithmetic: 0.145 of 100 is 15, as its digits say."""
+    return int((Decimal(repr(float(density))) * total).to_integral_value(ROUND_HALF_UP))
+
+
+def whole(value: float, size: int) -> int:
+    """floor(value), or the nearest whole number within 1e-9 x max(1, size) of it: 44 - 41 is 3, not 2.99..."""
+    nearest = round(value)
+    return nearest if abs(value - nearest) <= 1e-9 * max(1, size) else math.floor(value)
+
+
+def alive(masks: Masks, scope: Scope) -> dict[str, int]:
+    """Alive weights of every group of the scope, by group name, in order."""
+    if scope == "global":
+        return {"global": sum(int(mask.sum()) for mask in masks.values())}
+    if scope == "layer":
+        return {name: int(mask.sum()) for name, mask in masks.items()}
+    return {
+        f"{name}[{row}]": count
+        for name, mask in masks.items()
+        for row, count in enumerate(mask.reshape(mask.shape[0], -1).sum(1).tolist() if mask.numel() else [])
+    }
+
+
+def with_floor(alive: Mapping[str, int], removed: Mapping[str, int], min_keep: int) -> dict[str, int]:
+    """The counts to remove once every group keeps at least min(min_keep, alive): the total stays exact.
+
+    What a floor saves is taken from the groups that would keep most, one weight at a time (first group first
+    among equals). ValueError if the groups together have too few weights above the floor.
+    """
+    floor = {name: min(min_keep, count) for name, count in alive.items()}
+    after = {name: min(removed[name], alive[name] - floor[name]) for name in alive}
+    missing = sum(removed.values()) - sum(after.values())
+    if not missing:
+        return after
+    room = [(-(alive[n] - after[n]), i, n) for i, n in enumerate(alive) if alive[n] - after[n] > floor[n]]
+    heapq.heapify(room)
+    for _ in range(missing):
+        if not room:
+            raise ValueError(
+                f"cannot remove {sum(removed.values())} of {sum(alive.values())} alive weights and keep at least "
+                f"{min_keep} in each of {len(alive)} groups: at most {sum(alive.values()) - sum(floor.values())} can go"
+            )
+        kept, order, name = heapq.heappop(room)
+        after[name] += 1
+        if -kept - 1 > floor[name]:
+            heapq.heappush(room, (kept + 1, order, name))
+    return after
+
+
+def at_most(removed: Mapping[str, int], limit: int) -> dict[str, int]:
+    """Scale counts down to a total of `limit`, in proportion, by largest remainder (first group first among equals)."""
+    total = sum(removed.values())
+    if total <= limit:
+        return dict(removed)
+    limit = max(limit, 0)
+    after = {name: count * limit // total for name, count in removed.items()}
+    rest = sorted(removed, key=lambda name: -(removed[name] * limit % total))
+    for name in rest[: limit - sum(after.values())]:
+        after[name] += 1
+    return after
+
+
+def for_selection(removed: Mapping[str, int], masks: Masks, scope: Scope) -> int | dict[str, int] | dict[str, Tensor]:
+    """Counts by group name in the form that the selection takes for the scope."""
+    if scope == "global":
+        return removed["global"]
+    if scope == "layer":
+        return dict(removed)
+    return {
+        name: torch.tensor([removed[f"{name}[{row}]"] for row in range(mask.shape[0])], dtype=torch.int64)
+        for name, mask in masks.items()
+    }

@@ -1,0 +1,28 @@
+"""From counts per group to masks: the floor, the exact selection, and the record of both."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from sparsight.allocate.counting import for_selection, with_floor
+from sparsight.select import prune_smallest
+from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
+
+
+def settle(scores: Scores, masks: Masks, groups: Mapping[str, GroupRecord], scope: Scope, min_keep: int) -> Allocation:
+    """Remove `groups[name].c` of the alive weights of every group, smallest scores first, above the floor."""
+    wanted = {name: group.c for name, group in groups.items()}
+    floors: tuple[str, ...] = ()
+    removed = wanted
+    if scope != "global":
+        removed = with_floor({name: group.d for name, group in groups.items()}, wanted, min_keep)
+        floors = tuple(name for name, group in groups.items() if group.d - wanted[name] < min(min_keep, group.d))
+    counts = for_selection(removed, masks, scope)
+    after, bound = prune_smallest(scores, masks, counts, scope=scope, min_keep=min_keep if scope == "global" else 0)
+    floors = floors or tuple(bound)
+    recorded = tuple(
+        dataclasses.replace(group, c=removed[name], floor_bound=removed[name] != wanted[name] or name in floors)
+        for name, group in groups.items()
+    )
+    return Allocation(masks=after, groups=recorded, floors=floors)

@@ -1,0 +1,36 @@
+"""Lottery-ticket pruning: a fixed rate of what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsight.allocate.counting import alive, check_count, check_fraction, check_scope, whole
+from sparsight.allocate.settle import settle
+from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Remove floor(rate x alive) of every group, smallest scores first; after t rounds about (1 - rate)^t is left.
+
+    A product within 1e-9 x max(1, alive) of a whole number counts as that number (SAP's rule), so that 0.2 of
+    35 is 7. `min_keep` weights stay in every tensor (global and layer scope) or row (neuron scope), the total
+    unchanged. Source: the reference implementation's lottery-ticket baseline, whose interpolated quantile
+    removes ceil(rate x (alive - 1)) weights when all differ, and fewer among ties.
+    """
+
+    rate: float = 0.2
+    scope: Scope = "global"
+    min_keep: int = 1
+
+    def __post_init__(self) -> None:
+        check_fraction("rate", self.rate)
+        check_scope(self.scope)
+        check_count("min_keep", self.min_keep)
+
+    def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        groups = {name: GroupRecord(name, d, whole(self.rate * d, d)) for name, d in alive(masks, self.scope).items()}
+        return settle(scores, masks, groups, self.scope, self.min_keep)
+
+    def __call__(self, scores: Scores, masks: Masks) -> Masks:
+        return self.plan(scores, masks).masks

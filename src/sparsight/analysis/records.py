@@ -1,0 +1,120 @@
+"""What an analysis says: frozen records of numbers, written as JSON like those of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SCHEMA = 1
+"""Version of the records below."""
+
+QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+"""Of neurons, in `Neurons`."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What has to stay at one eta: discarded weights may hold at most eta of the kept ones' p-mass."""
+
+    eta: float
+    bound: float  # r, the least count by the bound; not rounded
+    share: float  # r / count: at least this share has to stay
+    prune: int  # what SAP would remove, with the analysis' gamma and beta
+    exact: float | None  # density at which the discarded p-mass reaches eta; None without a histogram
+    exact_low: float | None  # it is certain to be between these
+    exact_high: float | None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The PQ index at one (p, q) and what follows from it."""
+
+    p: float
+    q: float
+    index: float  # 0.0 where undefined
+    effective: float  # effective count: the bound at eta = 0
+    keeps: tuple[Keep, ...]  # one per eta
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One group of weights."""
+
+    count: int
+    zeros: int  # that are exactly 0
+    smallest: float  # magnitudes
+    largest: float
+    defined: bool  # False: all weights are 0, and the index means nothing
+    measures: tuple[Measure, ...]  # one per (p, q)
+    hoyer: float  # (sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1)
+    gini: float | None  # None without a histogram
+    gini_error: float | None  # |gini - its true value| is at most this
+    octaves: tuple[tuple[int, int], ...]  # (e, weights with magnitude in [2^e, 2^(e+1))), without zeros
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The output rows of one tensor at one (p, q)."""
+
+    p: float
+    q: float
+    count: int
+    undefined: int  # rows of zeros
+    index: tuple[float, ...]  # PQ index at QUANTILES, over the defined rows
+    prune: tuple[int, ...]  # what SAP would remove if each neuron were its own group; one per eta
+
+
+@dataclass(frozen=True)
+class Row:
+    """One neuron. `index` follows the pairs of the analysis."""
+
+    zeros: int
+    defined: bool
+    index: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One analysed tensor."""
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    aliases: tuple[str, ...]  # further names of the same tensor
+    summary: Summary
+    neurons: tuple[Neurons, ...]  # one per (p, q); empty if not asked for or too many
+    rows: tuple[Row, ...] = ()  # every neuron, if asked for
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A tensor that was not analysed."""
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    aliases: tuple[str, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """How compressible a network is. Holds nothing that a clock, a thread or a budget says."""
+
+    source: str
+    format: str
+    pairs: tuple[tuple[float, float], ...]
+    etas: tuple[float, ...]
+    gamma: float
+    beta: float
+    exact: bool  # whether Gini and exact eta were made exact
+    whole: Summary | None  # all analysed tensors together; None if not asked for, or there is none
+    tensors: tuple[Tensor, ...]  # in the order of the file
+    listed: tuple[Listed, ...]
+    schema: int = SCHEMA
+
+    @property
+    def count(self) -> int:
+        """Weights analysed."""
+        return sum(t.summary.count for t in self.tensors)

@@ -1,0 +1,120 @@
+"""From sums, bins and ranks to what a record says of a group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsight.analysis.bins import Bins, droppable, gini
+from sparsight.analysis.exact import Ranking, ranked
+from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summary
+from sparsight.checkpoint.entry import Entry
+from sparsight.pq import PowerSums, RowSums, prune_count, retained_bound
+from sparsight.pq.sums import index_of
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an analysis is asked to say."""
+
+    pairs: tuple[tuple[float, float], ...]
+    etas: tuple[float, ...]
+    gamma: float
+    beta: float
+    exact: bool
+    counted: bool  # whether there are histograms
+    budget: int
+
+    @property
+    def exponents(self) -> tuple[float, ...]:
+        """All that is needed: Hoyer's measure and the Gini index take 1 and 2."""
+        return tuple(sorted({e for pair in self.pairs for e in pair} | {1.0, 2.0}))
+
+
+def mass(sums: PowerSums, e: float) -> float:
+    """sum (|w| / scale)^e."""
+    at = sums.exponents.index(e)
+    return sums.sums[at] + sums.carries[at]
+
+
+def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: Asked) -> Summary:
+    unit = sums.scale
+    value = error = None
+    dropped: dict[tuple[float, float], tuple[int, int, int]] = {}
+    if asked.counted:
+        value, error = gini(bins, mass(sums, 1.0), unit)
+        cases = {(p, eta) for p, _ in asked.pairs for eta in asked.etas}
+        dropped = {(p, eta): droppable(bins, p, eta, mass(sums, p), unit) for p, eta in sorted(cases)}
+        if asked.exact and sums.defined:
+            value, error, dropped = _exactly(sums, bins, entries, asked, dropped)
+    measures = tuple(_measure(sums, p, q, asked, dropped) for p, q in asked.pairs)
+    smallest = sums.smallest if sums.count else 0.0
+    octaves = bins.octaves() if asked.counted else ()
+    return Summary(
+        sums.count, sums.zeros, smallest, sums.largest, sums.defined, measures, _hoyer(sums), value, error, octaves
+    )
+
+
+def _exactly(
+    sums: PowerSums,
+    bins: Bins,
+    entries: Sequence[Entry],
+    asked: Asked,
+    dropped: dict[tuple[float, float], tuple[int, int, int]],
+) -> tuple[float, float, dict[tuple[float, float], tuple[int, int, int]]]:
+    cases = [case for case in dropped if case[1] > 0]
+    goals = [(p, eta / (1 + eta) * mass(sums, p)) for p, eta in cases]
+    ranking = Ranking(sums.count, mass(sums, 1.0), sums.scale, goals)
+    for part in ranked(entries, bins, asked.budget):
+        ranking.add(part)
+    found = {case: (k, k, k) for case, k in zip(cases, ranking.droppable, strict=True)}
+    return ranking.gini, 0.0, {**dropped, **found}
+
+
+def _measure(
+    sums: PowerSums, p: float, q: float, asked: Asked, dropped: dict[tuple[float, float], tuple[int, int, int]]
+) -> Measure:
+    index, d = sums.index(p, q), sums.count
+    keeps = []
+    for eta in asked.etas:
+        bound = float(retained_bound(d, index, p, q, eta))
+        prune = prune_count(d, bound, asked.gamma, asked.beta) if sums.defined else 0
+        exact = low = high = None
+        if dropped and d:
+            least, near, most = dropped[p, eta]
+            exact, low, high = 1 - near / d, 1 - most / d, 1 - least / d
+        keeps.append(Keep(eta, bound, bound / d if d else 0.0, prune, exact, low, high))
+    return Measure(p, q, index, sums.effective(p, q), tuple(keeps))
+
+
+def _hoyer(sums: PowerSums) -> float:
+    """(sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1), by the PQ index at (1, 2): |w|_1 / |w|_2 = sqrt(d) (1 - I)."""
+    if sums.count < 2:
+        return 0.0
+    root = math.sqrt(sums.count)
+    return min(root * sums.index(1.0, 2.0) / (root - 1), 1.0)
+
+
+def neurons(rows: RowSums, asked: Asked) -> tuple[Neurons, ...]:
+    """Quantiles over the rows, and what SAP would remove in neuron scope."""
+    defined = rows.defined
+    found = []
+    for p, q in asked.pairs:
+        index = index_of(rows.lines, rows.exponents, p, q)
+        some = index[defined]
+        at = tuple(np.quantile(some, QUANTILES).tolist()) if len(some) else (0.0,) * len(QUANTILES)
+        prune = tuple(_prunes(rows.count[defined], some, p, q, eta, asked) for eta in asked.etas)
+        found.append(Neurons(p, q, len(rows), int((~defined).sum()), at, prune))
+    return tuple(found)
+
+
+def _prunes(count: np.ndarray, index: np.ndarray, p: float, q: float, eta: float, asked: Asked) -> int:
+    """Sum of `prune_count` over many groups."""
+    bound = count * math.exp(-q / (q - p) * math.log1p(eta)) * (1 - index) ** (p * q / (q - p))
+    goal = np.minimum(asked.gamma * (count - bound), asked.beta * count)
+    near = np.round(goal)
+    whole = np.where(np.abs(goal - near) <= 1e-9 * np.maximum(1, count), near, np.floor(goal))
+    return int(np.clip(whole, 0, count).sum())

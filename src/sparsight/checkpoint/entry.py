@@ -1,0 +1,93 @@
+"""Where a tensor of a checkpoint lies, and the one error that every bad file ends in."""
+
+from __future__ import annotations
+
+import math
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+"""Bytes of the dtypes that can be analysed."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or is not what it says: which file, what is wrong with it."""
+
+    def __init__(self, path: object, what: str) -> None:
+        super().__init__(path, what)
+        self.path, self.what = path, what
+
+    def __str__(self) -> str:
+        return f"cannot analyse {self.path}: {self.what}"
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One tensor: in a file from byte `offset` on, or in memory."""
+
+    name: str
+    dtype: str  # as torch spells it: "float32", "int64", "float8_e4m3fn"
+    shape: tuple[int, ...]
+    path: Path | None = None
+    offset: int = 0
+    strides: tuple[int, ...] | None = None  # in elements, where they are not those of row-major order
+    tensor: Tensor | None = None
+    aliases: tuple[str, ...] = ()  # further names of the same tensor
+    obstacle: str | None = None  # why its values cannot be read
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file, a folder or a model holds."""
+
+    source: str
+    format: str  # "safetensors", "sharded safetensors", "torch", "module", "tensors", …
+    entries: tuple[Entry, ...]
+    files: tuple[Path, ...] = ()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a regular file. CheckpointError if it is none, or cannot be read."""
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise CheckpointError(path, error.strerror or str(error)) from error
+    if not stat.S_ISREG(found.st_mode):
+        raise CheckpointError(path, "it is not a regular file")
+    return found.st_size
+
+
+def read_bytes(path: Path, offset: int, size: int) -> bytes:
+    """Exactly these bytes. CheckpointError if the file has fewer or cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            found = file.read(size)
+    except OSError as error:
+        raise CheckpointError(path, error.strerror or str(error)) from error
+    if len(found) < size:
+        raise CheckpointError(path, f"it ends after {offset + len(found)} bytes, {offset + size} are needed")
+    return found
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides of a tensor of this shape that lies in row-major order."""
+    strides, step = [], 1
+    for size in reversed(shape):
+        strides.append(step)
+        step *= max(size, 1)
+    return tuple(reversed(strides))
+
+
+def in_order(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether these strides are those of row-major order, but for dimensions of size one."""
+    return all(n <= 1 or s == r for n, s, r in zip(shape, strides, row_major(shape), strict=True))

@@ -1,0 +1,148 @@
+"""The header of a safetensors file, read strictly: nothing in it is believed before it was checked.
+
+    8 bytes: length n of the header | n bytes: JSON | the tensors' bytes, end to end
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, read_bytes, size_of
+
+LONGEST_HEADER = 100_000_000
+"""As in the format's own reader."""
+_MOST_DIMENSIONS = 64
+_SHOWN = 80
+
+_DTYPES = {  # name -> (as torch spells it, bits)
+    "F64": ("float64", 64), "F32": ("float32", 32), "F16": ("float16", 16), "BF16": ("bfloat16", 16),
+    "F8_E4M3": ("float8_e4m3fn", 8), "F8_E5M2": ("float8_e5m2", 8), "F8_E8M0": ("float8_e8m0fnu", 8),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 8), "F8_E5M2FNUZ": ("float8_e5m2fnuz", 8),
+    "F6_E2M3": ("float6_e2m3", 6), "F6_E3M2": ("float6_e3m2", 6), "F4": ("float4_e2m1", 4),
+    "I64": ("int64", 64), "I32": ("int32", 32), "I16": ("int16", 16), "I8": ("int8", 8),
+    "U64": ("uint64", 64), "U32": ("uint32", 32), "U16": ("uint16", 16), "U8": ("uint8", 8),
+    "BOOL": ("bool", 8), "C64": ("complex64", 64),
+}  # fmt: skip
+
+
+def read_safetensors(path: Path) -> Checkpoint:
+    """The tensors of a file, in the order of their bytes.
+
+    CheckpointError: a header longer than the file or 100 MB, that is not UTF-8, not JSON, or says something twice;
+    an unknown dtype; a shape that does not fit its bytes; bytes outside the file, shared by two tensors, or
+    belonging to none.
+    """
+    size = size_of(path)
+    if size < 8:
+        raise CheckpointError(path, f"a safetensors file starts with 8 bytes of length, it has {size}")
+    length = int.from_bytes(read_bytes(path, 0, 8), "little")
+    if length > min(size - 8, LONGEST_HEADER):
+        most = f"it has {size:,} bytes" if size - 8 < LONGEST_HEADER else f"allowed are {LONGEST_HEADER:,}"
+        raise CheckpointError(path, f"its header claims {length:,} bytes, but {most}")
+    header = _parse(path, read_bytes(path, 8, length))
+    data = 8 + length
+    found = [_entry(path, name, value, data, size - data) for name, value in header.items() if name != "__metadata__"]
+    found.sort(key=lambda pair: (pair[0].offset, pair[1]))
+    _check_cover(path, found, data, size)
+    return Checkpoint(str(path), "safetensors", tuple(entry for entry, _ in found), (path,))
+
+
+def strict_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
+    """A JSON object in UTF-8 without repeated names. CheckpointError."""
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) < len(items):
+            names = [name for name, _ in items]
+            twice = next(name for i, name in enumerate(names) if name in names[:i][-100_000:] or names.count(name) > 1)
+            raise CheckpointError(path, f"{what} names {_show(twice)} twice")
+        return found
+
+    def constant(text: str) -> NoReturn:
+        raise ValueError(f"{text} is no JSON number")
+
+    try:
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
+    except UnicodeDecodeError as error:
+        raise CheckpointError(path, f"{what} is not UTF-8 at byte {error.start}") from error
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(path, f"{what} is not JSON: {str(error)[:_SHOWN]}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(path, f"{what} is a JSON {type(value).__name__}, allowed is an object")
+    return value
+
+
+def check_name(path: Path, name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(path, f"the name {name[:_SHOWN]!r} is not valid Unicode") from error
+
+
+def _show(value: Any) -> str:
+    text = ascii(value) if not isinstance(value, int) or abs(value) < 1 << 200 else "a huge number"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _parse(path: Path, text: bytes) -> dict[str, Any]:
+    header = strict_json(path, text, "its header")
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise CheckpointError(path, "its __metadata__ is not an object of strings")
+    return header
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _entry(path: Path, name: str, value: Any, data: int, room: int) -> tuple[Entry, int]:
+    """The entry, and where its bytes end."""
+    check_name(path, name)
+    about = f"tensor {_show(name)}"
+    if not isinstance(value, Mapping) or set(value) != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(path, f"{about} has {_show(value)}, allowed are dtype, shape and data_offsets")
+    dtype, shape, span = value["dtype"], value["shape"], value["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        raise CheckpointError(path, f"{about} has the dtype {_show(dtype)}, allowed are {', '.join(_DTYPES)}")
+    if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS or not all(map(_is_size, shape)):
+        raise CheckpointError(path, f"{about} has the shape {_show(shape)}, allowed are up to 64 sizes")
+    if not isinstance(span, list) or len(span) != 2 or not all(map(_is_size, span)) or span[0] > span[1]:
+        raise CheckpointError(path, f"{about} has data_offsets {_show(span)}, allowed are [start, end]")
+    start, end = span
+    if end > room:
+        raise CheckpointError(path, f"{about} ends at byte {_show(end)} of {room:,}: the file is cut short, or lies")
+    spelled, bits = _DTYPES[dtype]
+    if _bits(shape, bits, 8 * room) != 8 * (end - start):
+        raise CheckpointError(
+            path, f"{about} of {dtype} {_show(shape)} does not fill its {end - start:,} bytes exactly"
+        )
+    return Entry(name, spelled, tuple(shape), path, data + start), data + end
+
+
+def _bits(shape: list[int], bits: int, most: int) -> int:
+    """Bits of a tensor; more than `most` if it has more, without multiplying on."""
+    if 0 in shape:
+        return 0
+    for size in shape:
+        bits *= size
+        if bits > most:
+            return most + 1
+    return bits
+
+
+def _check_cover(path: Path, found: list[tuple[Entry, int]], data: int, size: int) -> None:
+    """Bytes belong to exactly one tensor."""
+    at, before = data, "the header"
+    for entry, end in found:
+        if entry.offset != at:
+            what = "share bytes" if entry.offset < at else f"leave {entry.offset - at:,} bytes between them"
+            raise CheckpointError(path, f"{before} and tensor {_show(entry.name)} {what}")
+        at, before = end, f"tensor {_show(entry.name)}"
+    if at != size:
+        raise CheckpointError(path, f"{size - at:,} bytes at its end belong to no tensor")

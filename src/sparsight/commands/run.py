@@ -1,0 +1,125 @@
+"""`sparsight run RECIPE`: prune a network, into a run folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from sparsight.commands import Misuse, near
+from sparsight.commands.recipes import names, table
+
+if TYPE_CHECKING:
+    from sparsight.commands.asked import Asked
+    from sparsight.execute import Outcome
+
+HELP = """\
+usage: sparsight run RECIPE [options]
+
+Prune a network by a recipe, level by level, into a run folder of its own.
+
+recipes:
+{recipes}
+A recipe of your own: package.module:function, a function that returns a Recipe.
+
+  sparsight run RECIPE --help   the options of a recipe, and of every run
+"""
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        (sys.stdout if argv else sys.stderr).write(HELP.format(recipes=_indented(table(names()))))
+        return 0 if argv else 2
+    name, given = argv[0], argv[1:]
+    if name.startswith("-"):
+        raise Misuse(f"name the recipe before the options: sparsight run RECIPE {shlex.join(argv)}")
+    known = names()
+    if ":" not in name and name.replace("_", "-") not in known:
+        hint = near(name, known) or f"; there are {', '.join(known)}, or package.module:function of your own"
+        raise Misuse(f"unknown recipe {name!r}{hint}")
+
+    from sparsight.commands.asked import understand
+
+    asked = understand(name, given)
+    try:
+        outcome = _execute(asked, shlex.join(["sparsight", "run", *argv]))
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nsparsight: {_interrupted(name, asked.folder)}\n")
+        return 130
+    finally:
+        if asked.made and not any(asked.folder.iterdir()):
+            asked.folder.rmdir()  # nothing was begun
+    _tell(outcome, asked)
+    return 0
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def _interrupted(name: str, folder: Path) -> str:
+    if not (folder / "run.json").exists():
+        return "interrupted before the run began; nothing was written"
+    return f"interrupted; resume with: {shlex.join(['sparsight', 'run', name, '--resume', '--out', str(folder)])}"
+
+
+# -- running and telling ---------------------------------------------------------------------------------------
+
+
+def _execute(asked: Asked, command: str) -> Outcome:
+    from sparsight.commands.watching import Watcher
+    from sparsight.execute import execute
+    from sparsight.files import DamagedFile
+    from sparsight.identity import ForeignRun
+
+    settings = asked.settings
+    stream = sys.stderr if settings.json else sys.stdout
+    _announce(asked, stream)
+    with Watcher(stream) as watcher:
+        try:
+            return execute(
+                asked.recipe,
+                model=settings.model,
+                data=settings.data,
+                out=asked.folder,
+                resume=settings.resume,
+                keep=settings.keep,
+                device=settings.device,
+                precision=settings.precision,
+                threads=settings.threads,
+                arguments=asked.arguments,
+                command=command,
+                watch=watcher,
+            )
+        except (DamagedFile, ForeignRun):
+            raise
+        except FileExistsError as error:
+            raise Misuse(f"{asked.folder} is taken: go on with --resume, or give another --out ({error})") from error
+        except (ValueError, TypeError) as error:
+            if watcher.began:
+                raise
+            raise Misuse(str(error)) from error
+
+
+def _announce(asked: Asked, stream: TextIO) -> None:
+    if asked.stored is not None and asked.stored.status == "finished":
+        stream.write(f"{asked.folder} is finished already; nothing was trained\n")
+    else:
+        verb = "resuming" if asked.stored is not None else "running"
+        settings = asked.settings
+        what = f"{asked.recipe.name} on {settings.data}, {settings.model}, seed {asked.recipe.seed}"
+        stream.write(f"{verb} {what} in {asked.folder}\n")
+    stream.flush()
+
+
+def _tell(outcome: Outcome, asked: Asked) -> None:
+    from sparsight.commands.show import document, tell
+
+    if asked.settings.json:
+        text = json.dumps(document(outcome.path, outcome.record, outcome.levels, outcome.evaluation), indent=2)
+        sys.stdout.write(text + "\n")
+        return
+    tell(outcome.record, outcome.levels, outcome.evaluation)
+    sys.stdout.write(f"Report: {outcome.report}\n")

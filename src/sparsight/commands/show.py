@@ -1,0 +1,80 @@
+"""`sparsight show RUN`: what a run says, from its records."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from sparsight.commands import Misuse
+from sparsight.commands.options import about, parse
+from sparsight.record import Evaluation, LevelRecord, RunRecord, to_json
+from sparsight.report import rich_table, summary, table
+from sparsight.store import RunFolder
+
+
+def main(argv: list[str]) -> int:
+    run, json = parse({"show": _show}, argv, "sparsight show", about(_show))["show"]
+    with opened(run) as folder:
+        parts = folder.record, folder.levels(), folder.evaluation()
+    if json:
+        sys.stdout.write(json_.dumps(document(run, *parts), indent=2) + "\n")
+        return 0
+    tell(*parts)
+    report = run / "report.html"
+    if report.exists():
+        sys.stdout.write(f"Report: {report}\n")
+    return 0
+
+
+def _show(run: tyro.conf.Positional[Path], /, *, json: tyro.conf.FlagCreatePairsOff[bool] = False) -> tuple[Path, bool]:
+    """Print the table of a run and what it says; finished or not, also while it is running.
+
+    Args:
+        run: The run folder.
+        json: Print one JSON document instead.
+    """
+    return run, json
+
+
+def opened(path: Path) -> RunFolder:
+    """The run in `path`, for reading. Misuse if there is none."""
+    try:
+        return RunFolder.open(path)
+    except FileNotFoundError as error:
+        raise Misuse(str(error)) from error
+
+
+def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None) -> None:
+    """The table and the summary, on standard output; in colour on a terminal."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(rich_table(run, levels, evaluation))
+    else:
+        sys.stdout.write("\n" + table(run, levels, evaluation) + "\n")
+    sys.stdout.write("\n" + summary(run, levels, evaluation) + "\n")
+
+
+def document(
+    path: Path, run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None
+) -> dict[str, Any]:
+    """JSON values: the run as a whole, a row for each level, and the summary in words."""
+    rows = json_.loads(table(run, levels, evaluation, format="json"))
+    report = path / "report.html"
+    return {
+        "path": str(path),
+        "report": str(report) if report.exists() else None,
+        **to_json(rows),
+        "arguments": to_json(run.arguments),
+        "seed": run.seed,
+        "data": run.data.get("name"),
+        "model": run.model.get("spec") or run.model.get("type"),
+        "chosen": to_json(run.chosen),
+        "why_ended": run.why_ended,
+        "summary": summary(run, levels, evaluation),
+    }

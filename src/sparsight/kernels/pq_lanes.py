@@ -1,0 +1,226 @@
+"""Sums of |x|^0.5, |x| and x^2 over a short array, in 16 lanes, read once: code for LLVM.
+
+Sums are float64 and run in 16 fixed lanes, joined in a fixed order, so the bits depend neither on the width
+of the machine's vectors nor on which of the three sums are asked for.
+
+A square root in float32 is rounded by up to 2^-24 / m, m in [1, 2) being its significand, and the same way
+wherever a weight repeats, so that sums of ties would be off by as much. With s = sqrtf(x), the residual x - s*s
+is exact in one fused multiply-add, and (x - s*s) / (2s) is what the rounding took away. The 1/s in it may be
+crude: (a constant - the bits of s) is within 0.043 of 1/m, which leaves 2.6e-9 at the very worst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+_LANES = 16
+_AHEAD = 1024  # weights; the processor's own prefetching is too timid for one thread to read at full speed
+_RECIPROCAL = 0x7F000000 - 719_700  # minus the bits of s: about 1/s, its error spread evenly over [1, 2]
+_I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
+_F32, _F64 = ir.FloatType(), ir.DoubleType()
+
+
+def _lanes(t: Any) -> Any:
+    return ir.VectorType(t, _LANES)
+
+
+def _splat(t: Any, value: Any) -> Any:
+    return ir.Constant(_lanes(t), [value] * _LANES)
+
+
+def _call(builder: Any, name: str, t: Any, *args: Any) -> Any:
+    """An LLVM intrinsic on 16 lanes."""
+    suffix = f"v{_LANES}f{32 if t is _F32 else 64}"
+    function = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(_lanes(t), [_lanes(t)] * len(args)), f"llvm.{name}.{suffix}"
+    )
+    return builder.call(function, args)
+
+
+def _prefetch(b: Any, pointer: Any) -> None:
+    """Ask for memory that is needed soon; the processor ignores it where there is none."""
+    t = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(b.module, t, "llvm.prefetch.p0i8")
+    read, keep, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
+    b.call(function, [b.bitcast(pointer, _I8.as_pointer()), read, keep, data])
+
+
+def _magnitude_bits(b: Any, raw: Any, dtype: types.Type) -> Any:
+    """Bits of |x| in float32 (float64 stays), for 16 raw values. uint16 stands for bfloat16."""
+    if dtype == types.float64:
+        return b.and_(raw, _splat(_I64, 2**63 - 1))
+    if dtype == types.float32:
+        return b.and_(raw, _splat(_I32, 2**31 - 1))
+    wide = b.and_(b.zext(raw, _lanes(_I32)), _splat(_I32, 2**15 - 1))
+    if dtype == types.uint16:
+        return b.shl(wide, _splat(_I32, 16))
+    normal = b.add(b.shl(wide, _splat(_I32, 13)), _splat(_I32, 112 << 23))  # float16: rebias the exponent
+    small = b.fmul(b.uitofp(wide, _lanes(_F32)), _splat(_F32, 2.0**-24))
+    small = b.bitcast(small, _lanes(_I32))
+    finite = b.select(b.icmp_unsigned("<", wide, _splat(_I32, 0x400)), small, normal)
+    return b.select(b.icmp_unsigned("<", wide, _splat(_I32, 0x7C00)), finite, _splat(_I32, 0x7F800000))
+
+
+def _reduce(b: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
+    """Halve until one lane is left: a fixed order."""
+    n = _LANES
+    while n > 1:
+        n //= 2
+        low, high = ([ir.Constant(_I32, i + j) for i in range(n)] for j in (0, n))
+        halves = [b.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(_I32, n), h)) for h in (low, high)]
+        vector = combine(*halves)
+    return b.extract_element(vector, ir.Constant(_I32, 0))
+
+
+def _larger(b: Any) -> Callable[[Any, Any], Any]:
+    return lambda x, y: b.select(b.fcmp_ordered(">", x, y), x, y)
+
+
+def _smaller(b: Any) -> Callable[[Any, Any], Any]:
+    return lambda x, y: b.select(b.fcmp_ordered("<", x, y), x, y)
+
+
+class _Chunk:
+    """Code of one chunk's loop: the accumulators, and what 16 more weights do to them."""
+
+    def __init__(self, b: Any, dtype: types.Type, half: bool, two: bool):
+        self.b, self.dtype, self.half, self.two = b, dtype, half, two
+        self.double = dtype == types.float64
+        self.bits, self.real = (_I64, _F64) if self.double else (_I32, _F32)
+        self.largest, self.smallest = self._new(self.real, 0.0), self._new(self.real, float("inf"))
+        self.half_sum, self.sum, self.square_sum = (self._new(_F64, 0.0) for _ in range(3))
+        self.lost = self._new(_F32, 0.0)
+        self.count = cgutils.alloca_once_value(b, ir.Constant(_I64, 0))
+
+    def _new(self, t: Any, value: Any) -> Any:
+        return cgutils.alloca_once_value(self.b, _splat(t, value))
+
+    def _accumulate(self, where: Any, term: Any) -> None:
+        self.b.store(self.b.fadd(self.b.load(where), term), where)
+
+    def add(self, raw: Any, keep: Any = None) -> None:
+        """Take in 16 raw values; `keep` (16 bits) says which of them are there."""
+        b, wide = self.b, (lambda v: v if self.double else b.fpext(v, _lanes(_F64)))
+        bits = floor = _magnitude_bits(b, raw, self.dtype)
+        if keep is not None:
+            here = b.sext(keep, _lanes(self.bits))
+            bits = b.and_(bits, here)
+            floor = b.or_(bits, b.not_(here))  # NaN, smaller than nothing, where nothing is
+            ones = b.zext(b.bitcast(keep, _I16), _I64)
+            ctpop = cgutils.get_or_insert_function(b.module, ir.FunctionType(_I64, [_I64]), "llvm.ctpop.i64")
+            b.store(b.add(b.load(self.count), b.call(ctpop, [ones])), self.count)
+        x, low = (b.bitcast(v, _lanes(self.real)) for v in (bits, floor))
+        b.store(_larger(b)(x, b.load(self.largest)), self.largest)
+        b.store(_smaller(b)(low, b.load(self.smallest)), self.smallest)
+        self._accumulate(self.sum, wide(x))
+        if self.two:
+            self._accumulate(self.square_sum, b.fmul(wide(x), wide(x)))
+        if self.half:
+            root = _call(b, "sqrt", self.real, x)
+            self._accumulate(self.half_sum, wide(root))
+            if not self.double:
+                residual = _call(b, "fma", _F32, b.fneg(root), root, x)
+                inverse = b.sub(_splat(_I32, _RECIPROCAL), b.bitcast(root, _lanes(_I32)))
+                inverse = b.bitcast(inverse, _lanes(_F32))
+                b.store(_call(b, "fma", _F32, residual, inverse, b.load(self.lost)), self.lost)
+
+    def result(self) -> list[Any]:
+        """Sums of |x|^0.5, |x| and x^2, the largest and the smallest magnitude, the count."""
+        b = self.b
+        plus = b.fadd
+        wide = (lambda v: v) if self.double else (lambda v: b.fpext(v, _F64))
+        lost = b.fpext(_reduce(b, b.load(self.lost), plus), _F64)
+        half = plus(_reduce(b, b.load(self.half_sum), plus), b.fmul(lost, ir.Constant(_F64, 0.5)))
+        return [
+            half,
+            *(_reduce(b, b.load(s), plus) for s in (self.sum, self.square_sum)),
+            wide(_reduce(b, b.load(self.largest), _larger(b))),
+            wide(_reduce(b, b.load(self.smallest), _smaller(b))),
+            b.load(self.count),
+        ]
+
+
+def _vector_sums(half: bool, two: bool) -> Any:
+    """`sums(x, mask, start, n)` of x[start : start + n], where `mask`, unless it is None, is True."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        x_type, mask_type = signature.args[:2]
+        dtype = x_type.dtype
+        code = _Chunk(b, dtype, half, two)
+        array = context.make_array(x_type)(context, b, args[0])
+        first, n = args[2:]
+        raw = {types.float64: _I64, types.float32: _I32}.get(dtype, _I16)
+        sources = [(b.gep(b.bitcast(array.data, raw.as_pointer()), [first]), raw)]
+        if mask_type != types.none:
+            mask = context.make_array(mask_type)(context, b, args[1])
+            sources.append((b.gep(b.bitcast(mask.data, _I8.as_pointer()), [first]), _I8))
+
+        def read(pointer: Any, t: Any, at: Any) -> Any:
+            vector = b.load(b.bitcast(b.gep(pointer, [at]), _lanes(t).as_pointer()))
+            vector.parent.instructions[-1].align = t.width // 8
+            return vector
+
+        def take(vectors: list[Any], there: Any = None) -> None:
+            keep = there
+            if len(vectors) > 1:
+                alive = b.icmp_unsigned("!=", vectors[1], _splat(_I8, 0))
+                keep = alive if there is None else b.and_(alive, there)
+            code.add(vectors[0], keep)
+
+        whole = b.lshr(n, ir.Constant(_I64, 4))
+        with cgutils.for_range(b, whole) as loop:
+            at = b.shl(loop.index, ir.Constant(_I64, 4))
+            for pointer, _ in sources:
+                _prefetch(b, b.gep(pointer, [b.add(at, ir.Constant(_I64, _AHEAD))]))
+            take([read(pointer, t, at) for pointer, t in sources])
+        if len(sources) == 1:
+            b.store(b.shl(whole, ir.Constant(_I64, 4)), code.count)
+        rest = b.and_(n, ir.Constant(_I64, 15))
+        with b.if_then(b.icmp_unsigned("!=", rest, ir.Constant(_I64, 0))):
+            start = b.sub(n, rest)
+            buffers = [cgutils.alloca_once_value(b, _splat(t, 0)) for _, t in sources]
+            for (pointer, t), buffer in zip(sources, buffers, strict=True):
+                flat = b.bitcast(buffer, t.as_pointer())
+                b.store(_splat(t, 0), buffer)
+                with cgutils.for_range(b, rest) as loop:
+                    b.store(b.load(b.gep(pointer, [b.add(start, loop.index)])), b.gep(flat, [loop.index]))
+            lane = ir.Constant(_lanes(_I64), list(range(_LANES)))
+            limit = b.insert_element(_splat(_I64, 0), rest, ir.Constant(_I32, 0))
+            limit = b.shuffle_vector(limit, limit, _splat(_I32, 0))
+            take([b.load(buffer) for buffer in buffers], b.icmp_unsigned("<", lane, limit))
+        return context.make_tuple(b, signature.return_type, code.result())
+
+    @intrinsic
+    def sums(typing_context: Any, x: Any, mask: Any, start: Any, n: Any) -> Any:
+        out = types.Tuple([types.float64] * 5 + [types.int64])
+        return out(x, mask, types.intp, types.intp), codegen
+
+    return sums
+
+
+half_and_one = _vector_sums(half=True, two=False)
+one_and_two = _vector_sums(half=False, two=True)
+half_one_two = _vector_sums(half=True, two=True)
+
+
+@intrinsic
+def magnitude(typing_context: Any, x: Any, i: Any) -> Any:
+    """|x[i]| in float64."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        dtype = signature.args[0].dtype
+        raw = {types.float64: _I64, types.float32: _I32}.get(dtype, _I16)
+        array = context.make_array(signature.args[0])(context, b, args[0])
+        value = b.load(b.gep(b.bitcast(array.data, raw.as_pointer()), [args[1]]))
+        lane = ir.Constant(_I32, 0)
+        vector = b.insert_element(_splat(raw, 0), value, lane)
+        bits = b.extract_element(_magnitude_bits(b, vector, dtype), lane)
+        return b.bitcast(bits, _F64) if dtype == types.float64 else b.fpext(b.bitcast(bits, _F32), _F64)
+
+    return types.float64(x, types.intp), codegen

@@ -1,0 +1,310 @@
+"""Masks are data beside the model: which weights are kept, and holding the others at exactly +0.0.
+
+Two operations hold a mask through training: `mask_grads_` before clipping, so that pruned weights do not count
+in the norm and momentum stays clean, and `apply_` after the optimiser step, so that a pruned weight *is* +0.0.
+Both clear bits instead of multiplying: NaN, infinity and -0.0 become +0.0 too, at the price of a multiplication
+or less. The module itself is never altered.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparsight.kernels.clear import Job, clear, clear_where_needed, run
+from sparsight.types import Masks
+
+_PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
+
+# Wrappers that put one more component into parameter names, by class name: some live in optional packages.
+_WRAPPERS = {
+    "OptimizedModule": "_orig_mod",
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "AveragedModel": "module",
+    "FullyShardedDataParallel": "_fsdp_wrapped_module",
+    "CheckpointWrapper": "_checkpoint_wrapped_module",
+}
+
+_BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+# -- names -----------------------------------------------------------------------------------------------------
+
+
+def _modules(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """Every module with the name it would have without wrappers, in `named_modules` order, repeats included."""
+    wrapped = {_WRAPPERS[kind.__name__] for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS}
+    yield prefix, module
+    for name, child in module._modules.items():
+        if child is not None:
+            inner = prefix if name in wrapped else f"{prefix}.{name}" if prefix else name
+            yield from _modules(child, inner)
+
+
+def named(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters by plain name: behind torch.compile, DDP or `AveragedModel` the names of the inner model.
+
+    A tied parameter appears once, under its first name, as in `named_parameters()`.
+    """
+    found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for prefix, module in _modules(model):
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                found[f"{prefix}.{leaf}" if prefix else leaf] = parameter
+    return found
+
+
+def _names_of(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
+    """Every (name, owning module) of each parameter, by identity of the parameter."""
+    owners: dict[int, list[tuple[str, nn.Module]]] = {}
+    for prefix, module in _modules(model):
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None:
+                owners.setdefault(id(parameter), []).append((f"{prefix}.{leaf}" if prefix else leaf, module))
+    return owners
+
+
+# -- making and checking ---------------------------------------------------------------------------------------
+
+
+def dense(
+    model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
+) -> dict[str, Tensor]:
+    """All-True masks for the prunable set: the weights of Linear and convolution layers.
+
+    `include` adds parameters by shell-style name pattern ("*.in_proj_weight"), `exclude` takes some away, and
+    wins. Norms, biases and embeddings are never prunable unless included by pattern; a weight tied to an
+    embedding counts as an embedding. The order is that of `named_parameters()`.
+
+    Errors: a pattern that matches nothing; an included parameter that is not floating point; a lazy layer that
+    has not seen its first batch; a model in which nothing is prunable.
+    """
+    included, excluded = _patterns(include), _patterns(exclude)
+    parameters, owners = named(model), _names_of(model)
+    used: set[str] = set()
+    masks: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        names = owners[id(parameter)]
+        wanted = [p for p in included if any(fnmatch.fnmatchcase(n, p) for n, _ in names)]
+        unwanted = [p for p in excluded if any(fnmatch.fnmatchcase(n, p) for n, _ in names)]
+        used.update(wanted, unwanted)
+        weight = all(isinstance(m, _PRUNABLE) and n.rpartition(".")[2] == "weight" for n, m in names)
+        if unwanted or not (wanted or weight):
+            continue
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name!r} has no shape yet: pass one batch through the model before pruning it")
+        if not parameter.is_floating_point():
+            raise ValueError(f"cannot prune {name!r} of dtype {parameter.dtype}: allowed are floating-point dtypes")
+        masks[name] = torch.ones(parameter.shape, dtype=torch.bool, device=parameter.device)
+    idle = [p for p in (*included, *excluded) if p not in used]
+    if idle:
+        raise ValueError(f"pattern {idle[0]!r} matches no parameter: the names are {_some(parameters)}")
+    if not sum(mask.numel() for mask in masks.values()):
+        raise ValueError(
+            f"{type(model).__name__} has no prunable weights: prunable are the weights of Linear and convolution "
+            f"layers and what `include` names; its parameters are {_some(parameters)}"
+        )
+    return masks
+
+
+def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _some(names: Iterable[str], most: int = 6) -> str:
+    listed = list(names)
+    tail = f" and {len(listed) - most} more" if len(listed) > most else ""
+    return ", ".join(repr(name) for name in listed[:most]) + tail if listed else "none"
+
+
+def check(model: nn.Module, masks: Masks) -> None:
+    """Refuse masks that do not fit the model: an unknown or aliased name, another shape, not bool, none at all."""
+    parameters = named(model)
+    if not masks:
+        raise ValueError("got no masks: allowed is one bool tensor per prunable parameter, as `dense` makes them")
+    for name, mask in masks.items():
+        if name not in parameters:
+            _refuse_name(model, parameters, name)
+        shape = tuple(parameters[name].shape)
+        if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
+            got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise TypeError(f"mask of {name!r} is {got}: allowed is torch.bool (True = kept)")
+        if tuple(mask.shape) != shape:
+            raise ValueError(f"mask of {name!r} has shape {tuple(mask.shape)}: allowed is {shape}")
+
+
+def _refuse_name(model: nn.Module, parameters: Mapping[str, nn.Parameter], name: str) -> None:
+    for names in _names_of(model).values():
+        if name in [n for n, _ in names]:
+            raise ValueError(f"{name!r} is tied to {names[0][0]!r}: masks use the first name")
+    raise ValueError(f"the model has no parameter {name!r}: its parameters are {_some(parameters)}")
+
+
+def counts(masks: Masks) -> tuple[int, int]:
+    """(kept, prunable) weights."""
+    return sum(int(m.sum()) for m in masks.values()), sum(m.numel() for m in masks.values())
+
+
+def density(masks: Masks) -> float:
+    """Kept / prunable weights, in [0, 1]. ValueError if there is no weight at all."""
+    kept, total = counts(masks)
+    if total == 0:
+        raise ValueError("density of no weights is undefined: got masks with 0 entries")
+    return kept / total
+
+
+def verify(model: nn.Module, masks: Masks) -> None:
+    """Refuse a model in which a pruned weight is anything but +0.0, to the bit (-0.0 and NaN count as well)."""
+    check(model, masks)
+    parameters = named(model)
+    for name, mask in masks.items():
+        weight = parameters[name].detach()
+        wrong = (weight.view(_BITS[weight.element_size()]) != 0) & ~mask.to(weight.device)
+        count = int(wrong.sum())
+        if count:
+            at = int(wrong.reshape(-1).nonzero()[0])
+            raise ValueError(
+                f"{count} of {int((~mask).sum())} pruned weights of {name!r} are not +0.0: "
+                f"flat index {at} holds {float(weight.reshape(-1)[at])!r}"
+            )
+
+
+# -- holding ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class _Hold:
+    """One weight and its mask, in the form that clears it fastest."""
+
+    weight: nn.Parameter
+    mask: Tensor
+    flat: np.ndarray | None  # on the CPU: the mask's bytes in the weight's memory order
+
+    def job(self, x: Tensor) -> Job | None:
+        """The kernel's work on `x` (the weight or its gradient); None if it was done here, by other means."""
+        x = x.detach()
+        integer = _BITS[x.element_size()]
+        if self.flat is not None and _same_order(x, self.weight):
+            bits = x.as_strided((x.numel(),), (1,), x.storage_offset()).view(integer)
+            return bits.numpy(), self.flat
+        x.view(integer).bitwise_and_(self.mask.to(integer).neg_())
+        return None
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Masks bound to the parameters of one model: the fast form for a loop.
+
+    Valid as long as the parameters are the same objects; writing their values in place, as optimisers and
+    `load_state_dict` do, is fine.
+    """
+
+    holds: tuple[_Hold, ...]
+
+    def apply_(self) -> None:
+        """Set every pruned weight to +0.0."""
+        run(clear_where_needed, [job for hold in self.holds if (job := hold.job(hold.weight))])
+
+    def mask_grads_(self) -> None:
+        """Set the gradient of every pruned weight to +0.0. Weights without a gradient are passed over."""
+        ready = [hold for hold in self.holds if hold.weight.grad is not None]
+        run(clear, [job for hold in ready if hold.weight.grad is not None and (job := hold.job(hold.weight.grad))])
+
+
+def bind(model: nn.Module, masks: Masks) -> Bound:
+    """Check the masks and lay them out like the weights."""
+    check(model, masks)
+    parameters = named(model)
+    return Bound(tuple(_hold(parameters[name], mask) for name, mask in masks.items()))
+
+
+def _hold(weight: nn.Parameter, mask: Tensor) -> _Hold:
+    mask = torch.empty_like(weight, dtype=torch.bool, requires_grad=False).copy_(mask)
+    flat = None
+    if weight.device.type == "cpu" and _same_order(weight, mask) and weight.numel():
+        flat = mask.as_strided((mask.numel(),), (1,), mask.storage_offset()).view(torch.uint8).numpy()
+    return _Hold(weight, mask, flat)
+
+
+def _same_order(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of one shape lie in memory alike. (The stride of a dimension of size 1 says nothing.)"""
+    return all(n == 1 or s == t for n, s, t in zip(a.shape, a.stride(), b.stride(), strict=True))
+
+
+def apply_(model: nn.Module, masks: Masks) -> None:
+    """Set every pruned weight of the model to exactly +0.0, whatever it was. In a loop, use `bind` or `held`."""
+    bind(model, masks).apply_()
+
+
+def mask_grads_(model: nn.Module, masks: Masks) -> None:
+    """Set the gradient of every pruned weight to +0.0; call it before clipping. In a loop, use `bind` or `held`."""
+    bind(model, masks).mask_grads_()
+
+
+@contextmanager
+def held(
+    model: nn.Module,
+    masks: Masks,
+    optimizer: Optimizer | Sequence[Optimizer],
+    *,
+    copies: Sequence[nn.Module] = (),
+    on_gradients: Callable[[nn.Module], None] | None = None,
+) -> Iterator[None]:
+    """Hold the masks in a training loop that is not ours; hooks do the work and are gone at the end.
+
+    Gradients are masked as they are accumulated, so a clip in the loop sees masked ones, and again before every
+    step; weights, and those of `copies` (an EMA of the model, say), are +0.0 at entry, after every step and at
+    the end. Works with any optimiser, closures (LBFGS) and gradient scalers included.
+
+    `on_gradients(model)` is called before each step with the dense gradients in `.grad`; they are then masked
+    only after it, so that a clip before the step sees dense ones.
+    """
+    bound = [bind(each, masks) for each in (model, *copies)]
+    steppers = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer)
+
+    def before(*_: object) -> None:
+        if on_gradients is not None:
+            on_gradients(model)
+        bound[0].mask_grads_()
+
+    def after(*_: object) -> None:
+        for each in bound:
+            each.apply_()
+
+    handles = []
+    after()
+    try:
+        if on_gradients is None:
+            handles += [_masks_on_accumulation(hold) for hold in bound[0].holds]
+        for stepper in map(_unwrapped, steppers):
+            handles.append(stepper.register_step_pre_hook(before))
+            handles.append(stepper.register_step_post_hook(after))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        after()
+
+
+def _masks_on_accumulation(hold: _Hold) -> torch.utils.hooks.RemovableHandle:
+    def mask_grad(parameter: Tensor) -> None:
+        if parameter.grad is not None and (job := hold.job(parameter.grad)):
+            run(clear, [job])
+
+    return hold.weight.register_post_accumulate_grad_hook(mask_grad)
+
+
+def _unwrapped(optimizer: Optimizer) -> Optimizer:
+    """The optimiser that really steps: launchers wrap it in one of the same type that has no hooks of its own."""
+    inner = getattr(optimizer, "optimizer", None)
+    return _unwrapped(inner) if isinstance(inner, Optimizer) else optimizer

@@ -1,0 +1,63 @@
+"""Lottery-ticket pruning: a fixed rate of the remaining weights at each level, then back to the start."""
+
+from __future__ import annotations
+
+from sparsight.allocate.shrink import Shrink
+from sparsight.recipe import NesterovSGD, Recipe, SparsestWithin, Until
+from sparsight.score.magnitude import Magnitude
+from sparsight.types import Scope
+
+
+def lottery(
+    *,
+    rate: float = 0.2,
+    scope: Scope = "global",
+    min_keep: int = 1,
+    target_density: float = 0.1,
+    levels: int = 15,
+    epochs: int = 3,
+    batch_size: int = 250,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    clip: float = 1.0,
+    rewind_epoch: int = 0,
+    within: float = 0.5,
+    control: bool = True,
+    seed: int = 0,
+) -> Recipe:
+    """Remove a fixed rate of the smallest remaining weights at each level, rewind, and train again.
+
+    Source: Frankle and Carbin, "The Lottery Ticket Hypothesis", ICLR 2019; as the baseline of Diao et al., ICLR
+    2023, with buffers rewound too and counts exact.
+
+    Args:
+        rate: Share of the alive weights that each level removes.
+        scope: What is ranked together: all weights, each layer, or each neuron (output row).
+        min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
+        target_density: Stop at this density (kept / prunable weights) or below.
+        levels: Stop after so many pruned levels.
+        epochs: Epochs of training at each level.
+        batch_size: Samples of a training step.
+        lr: Learning rate at the start of each level; it falls to 0 along a cosine.
+        momentum: Nesterov momentum.
+        weight_decay: L2 penalty, on all parameters.
+        clip: Largest norm of the masked gradient.
+        rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
+        within: Choose the sparsest level within so many points of dense validation accuracy.
+        control: Train the dense network for the whole run's epochs beside it.
+        seed: Seed of everything random.
+    """
+    return Recipe(
+        name="lottery",
+        score=Magnitude(),
+        levels=Until((Shrink(rate=rate, scope=scope, min_keep=min_keep),), density=target_density, levels=levels),
+        optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
+        epochs=epochs,
+        batch_size=batch_size,
+        clip=clip,
+        rewind_epoch=rewind_epoch,
+        choose=SparsestWithin(within),
+        control=control,
+        seed=seed,
+    )

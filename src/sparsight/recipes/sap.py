@@ -1,0 +1,75 @@
+"""Sparsity-informed adaptive pruning: the PQ index says how many weights each round removes."""
+
+from __future__ import annotations
+
+from sparsight.allocate.sap import SAP
+from sparsight.recipe import NesterovSGD, Recipe, SparsestWithin, Until
+from sparsight.score.magnitude import Magnitude
+from sparsight.types import Scope
+
+
+def sap(
+    *,
+    p: float = 1.0,
+    q: float = 2.0,
+    eta: float = 0.0,
+    gamma: float = 1.0,
+    beta: float = 0.9,
+    scope: Scope = "global",
+    min_keep: int = 1,
+    target_density: float = 0.1,
+    levels: int = 15,
+    epochs: int = 3,
+    batch_size: int = 250,
+    lr: float = 0.1,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    clip: float = 1.0,
+    rewind_epoch: int = 0,
+    within: float = 0.5,
+    control: bool = True,
+    seed: int = 0,
+) -> Recipe:
+    """Prune as many weights at each level as the PQ index calls superfluous, restart, and train again.
+
+    Source: Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023, algorithm 1. The
+    training recipe is the paper's (Nesterov SGD, cosine, gradients clipped after masking) with fewer epochs.
+
+    Args:
+        p: Exponent p of the PQ index; 0 < p <= 1.
+        q: Exponent q of the PQ index; q >= 1, q > p.
+        eta: Share of p-mass that may be lost, in the bound; larger prunes more.
+        gamma: Factor on the count that the bound gives; larger prunes more.
+        beta: Most that one level may remove, as a share of the alive weights.
+        scope: What is ranked together: all weights, each layer, or each neuron (output row).
+        min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
+        target_density: Stop at this density (kept / prunable weights).
+        levels: Stop after so many pruned levels.
+        epochs: Epochs of training at each level.
+        batch_size: Samples of a training step.
+        lr: Learning rate at the start of each level; it falls to 0 along a cosine.
+        momentum: Nesterov momentum.
+        weight_decay: L2 penalty, on all parameters.
+        clip: Largest norm of the masked gradient.
+        rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
+        within: Choose the sparsest level within so many points of dense validation accuracy.
+        control: Train the dense network for the whole run's epochs beside it.
+        seed: Seed of everything random.
+    """
+    prune = SAP(
+        p=p, q=q, eta=eta, gamma=gamma, beta=beta, scope=scope, min_keep=min_keep, target_density=target_density
+    )
+    return Recipe(
+        name="sap",
+        score=Magnitude(),
+        levels=Until((prune,), density=target_density, levels=levels),
+        optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
+        epochs=epochs,
+        batch_size=batch_size,
+        clip=clip,
+        rewind_epoch=rewind_epoch,
+        choose=SparsestWithin(within),
+        control=control,
+        pq=tuple(dict.fromkeys(((p, q), (0.5, 1.0), (1.0, 2.0)))),
+        seed=seed,
+    )

@@ -1,0 +1,12 @@
+"""What a run's records say: a summary in words, tables, and one self-contained HTML page.
+
+Everything here is computed from records alone; nothing is measured, loaded or fetched.
+"""
+
+from __future__ import annotations
+
+from sparsight.report.page import page
+from sparsight.report.table import rich_table, table
+from sparsight.report.words import summary
+
+__all__ = ["page", "rich_table", "summary", "table"]

@@ -1,0 +1,49 @@
+"""What a reader must know before trusting the numbers of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparsight.report import markup
+from sparsight.report.escape import escape
+from sparsight.report.story import Story, finite, name
+
+
+def warnings(s: Story) -> str:
+    """What a reader must know before trusting the numbers. Nothing where there is nothing."""
+    found = []
+    if s.run.status != "finished":
+        meaning = {
+            "running": "The run had not ended when this page was made.",
+            "interrupted": "The run was interrupted; it can be resumed.",
+            "failed": "The run failed; the levels below were complete before.",
+        }
+        found.append(meaning[s.run.status])
+    found += _losses(s)
+    for x in s.records:
+        if any(v is not None and not finite(v) for o in x.observations for v in (o.train_loss, o.validation_loss)):
+            found.append(f"{name(x).capitalize()}: the loss was not a finite number.")
+    if not found:
+        return ""
+    items = [f"<li>{escape(x)}</li>" for x in found]
+    shown, rest = "".join(items[:6]), "".join(items[6:])
+    more = markup.fold(f"{len(items) - 6} more", f"<ul>{rest}</ul>") if rest else ""
+    return f'<aside class="warnings" aria-label="Warnings"><h2>Take note</h2><ul>{shown}</ul>{more}</aside>'
+
+
+def _losses(s: Story) -> list[str]:
+    """Where a tensor lost its last weight, and where a floor held one back."""
+    found, before = [], frozenset[str]()
+    for x in s.levels:
+        new = [layer for layer in x.collapsed if layer not in before]
+        before = frozenset(x.collapsed)
+        if new:
+            found.append(f"Level {x.level}: no weight is left in {_listed(new)}.")
+        if x.floors:
+            found.append(f"Level {x.level}: min_keep changed what was removed in {_listed(x.floors)}.")
+    return found
+
+
+def _listed(names: Sequence[str], most: int = 4) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(f"'{x}'" for x in names[:most]) + more

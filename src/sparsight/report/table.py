@@ -1,0 +1,128 @@
+"""The levels of a run as a table: text, Markdown, JSON, or for a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from sparsight.record import Evaluation, LevelRecord, RunRecord, to_json
+from sparsight.report import words
+from sparsight.report.escape import plain
+from sparsight.report.story import Story, pq_of, primary, story
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CHOSEN = "*"
+"""Mark of the chosen level."""
+
+
+def table(
+    run: RunRecord,
+    levels: Sequence[LevelRecord],
+    evaluation: Evaluation | None = None,
+    *,
+    format: Literal["text", "markdown", "json"] = "text",
+) -> str:
+    """One row per level, then the dense control: density, PQ index, epochs, accuracies.
+
+    The PQ index is that of all alive weights at the first recorded (p, q). "*" marks the chosen level. JSON
+    holds the numbers as recorded (NaN as "nan"); text and Markdown round them. No colour codes.
+    ValueError for another format.
+    """
+    s = story(run, levels, (), evaluation)
+    if format == "json":
+        return json.dumps(to_json(_values(s)), indent=2, allow_nan=False)
+    if format not in ("text", "markdown"):
+        raise ValueError(f"format of a table: got {format!r}, allowed are 'text', 'markdown', 'json'")
+    cells = [_headings(s), *_rows(s)]
+    note = f"{CHOSEN} chosen: {_line(run.chosen.why)}" if run.chosen and s.chosen else ""
+    if format == "markdown":
+        lines = [_markdown(row) for row in cells]
+        lines.insert(1, "|" + " ---: |" * len(cells[0]))
+        return "\n".join([*lines, *(["", note.replace(CHOSEN, "\\*", 1)] if note else [])])
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(_right(c, w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join([*lines, *([note] if note else [])])
+
+
+def rich_table(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None = None) -> Table:
+    """The same table for a terminal: `console.print(rich_table(run, levels, evaluation))`."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    s = story(run, levels, (), evaluation)
+    caption = Text(f"{CHOSEN} chosen: {_line(run.chosen.why)}") if run.chosen and s.chosen else None
+    drawn = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
+    for heading in _headings(s):
+        drawn.add_column(Text(heading), justify="right", no_wrap=True)
+    for record, row in zip(s.records, _rows(s), strict=True):
+        style = "bold" if record is s.chosen else "dim" if record is s.control else ""
+        if record is s.control and s.levels:
+            drawn.add_section()
+        drawn.add_row(*(Text(cell) for cell in row), style=style)
+    return drawn
+
+
+def _headings(s: Story) -> list[str]:
+    pair = primary(s.records)
+    at = f" ({pair[0]:g}, {pair[1]:g})" if pair else ""
+    headings = ["level", "density", f"PQ index{at}", "epochs", "validation accuracy"]
+    return [*headings, "test accuracy"] if s.tests else headings
+
+
+def _rows(s: Story) -> list[list[str]]:
+    pair = primary(s.records)
+    rows = []
+    for x in s.records:
+        label = "control" if x is s.control else f"{f'{CHOSEN} ' if x is s.chosen else ''}{x.level}"
+        row = [label, words.percent(x.density), words.index(pq_of(x, pair)), words.count(x.epochs)]
+        row.append(words.accuracy(x.validation_accuracy))
+        rows.append([*row, words.accuracy(s.test_accuracy(x))] if s.tests else row)
+    return rows
+
+
+def _values(s: Story) -> dict[str, Any]:
+    pair = primary(s.records)
+    rows = [
+        {
+            "level": x.level,
+            "role": x.role,
+            "id": x.id,
+            "chosen": x is s.chosen,
+            "kept": x.kept,
+            "total": x.total,
+            "density": x.density,
+            "compression": x.total / x.kept if x.kept else math.inf,
+            "pq_index": pq_of(x, pair),
+            "epochs": x.epochs,
+            "validation_accuracy": x.validation_accuracy,
+            "test_accuracy": s.test_accuracy(x),
+            "reason": x.reason,
+        }
+        for x in s.records
+    ]
+    why = s.run.chosen.why if s.run.chosen else None
+    return {"recipe": s.run.recipe, "status": s.run.status, "pq_pair": pair, "why_chosen": why, "rows": rows}
+
+
+def _markdown(row: Sequence[str]) -> str:
+    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*") for cell in row)
+    return "| " + " | ".join(escaped) + " |"
+
+
+def _line(text: str) -> str:
+    return plain(" ".join(text.split()))
+
+
+def _width(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _right(text: str, width: int) -> str:
+    return " " * (width - _width(text)) + text

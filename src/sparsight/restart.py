@@ -1,0 +1,60 @@
+"""Where the next level starts from: the same weights, stored ones, or fresh ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sparsight.masks import apply_, named
+from sparsight.types import Allocation, StateDict
+
+
+def carry_on(model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
+    """Go on from the weights as trained, the pruned ones +0.0."""
+    return _settle(model, allocation)
+
+
+def rewind(model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
+    """Return to the rewind point: weights, biases, normalisation parameters *and* buffers, copied by value.
+
+    With the rewind point at initialisation this is the lottery ticket's reset.
+    """
+    model.load_state_dict(rewind_point)
+    return _settle(model, allocation)
+
+
+@dataclass(frozen=True)
+class Reinitialise:
+    """Draw fresh weights, by each module's own `reset_parameters`; the sanity check that masks alone matter.
+
+    Drawn from `seed` without touching the global random state. ValueError names a module that holds parameters
+    and has no `reset_parameters`.
+    """
+
+    seed: int = 0
+
+    def __call__(self, model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
+        devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices=list(devices)):
+            torch.manual_seed(self.seed)
+            for name, module in model.named_modules():
+                reset = getattr(module, "reset_parameters", None)
+                if callable(reset):
+                    reset()
+                elif next(module.parameters(recurse=False), None) is not None:
+                    raise ValueError(
+                        f"cannot reinitialise {name or 'the model'!r} ({type(module).__name__}): it has parameters "
+                        "and no `reset_parameters`; give the recipe a restart of your own"
+                    )
+        return _settle(model, allocation)
+
+
+def _settle(model: nn.Module, allocation: Allocation) -> nn.Module:
+    parameters = named(model)
+    with torch.no_grad():
+        for name, factor in (allocation.multipliers or {}).items():
+            parameters[name].mul_(factor)
+    apply_(model, allocation.masks)
+    return model

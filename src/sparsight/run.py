@@ -1,0 +1,352 @@
+"""The whole method, as a generator over levels: score, allocate, restart, train, record; then choose and evaluate."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from time import perf_counter
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.data import batches, to_device
+from sparsight.evaluate import evaluate
+from sparsight.masks import counts, dense
+from sparsight.parallel import Precision, Runtime, runtime
+from sparsight.recipe import Level, Recipe
+from sparsight.record import Evaluated, Evaluation, LevelRecord, LevelTimes, Observation, describe
+from sparsight.seeds import derive, seeded
+from sparsight.identity import content_id
+from sparsight.survey import survey
+from sparsight.train import Training, train
+from sparsight.types import Allocation, Batch, Data, Masks, Split, StateDict
+
+Keep = Literal["all", "chosen", "last"]
+
+
+@dataclass(frozen=True)
+class LevelResult:
+    """One level: what is on record of it, its weights (a state dict by value, on the CPU) and its masks."""
+
+    record: LevelRecord
+    times: LevelTimes
+    weights: StateDict
+    masks: Masks
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a watcher of a run is told: a level begins, an epoch is over, a level is done."""
+
+    kind: Literal["begin", "epoch", "done"]
+    role: Literal["level", "control"]
+    level: int
+    budget: int  # epochs that the level may take
+    kept: int
+    total: int
+    observation: Observation | None = None
+    record: LevelRecord | None = None
+
+
+Watch = Callable[[Event], None]
+
+
+class Journal(Protocol):
+    """Where a run is written down, and taken up again."""
+
+    def levels(self) -> Sequence[LevelRecord]: ...
+
+    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]: ...
+
+    def rewind_point(self) -> StateDict | None: ...
+
+    def keep_rewind_point(self, weights: StateDict) -> None: ...
+
+    def progress(self) -> Mapping[str, Any] | None: ...
+
+    def keep_progress(self, state: Mapping[str, Any]) -> None: ...
+
+    def keep_level(self, result: LevelResult) -> LevelResult: ...
+
+
+class Nowhere:
+    """The journal of a run that is not kept."""
+
+    def levels(self) -> Sequence[LevelRecord]:
+        return ()
+
+    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]:
+        raise LookupError(f"level {record.level} is not stored")
+
+    def rewind_point(self) -> StateDict | None:
+        return None
+
+    def keep_rewind_point(self, weights: StateDict) -> None: ...
+
+    def progress(self) -> Mapping[str, Any] | None:
+        return None
+
+    def keep_progress(self, state: Mapping[str, Any]) -> None: ...
+
+    def keep_level(self, result: LevelResult) -> LevelResult:
+        return result
+
+
+@dataclass
+class _Run:
+    """What a run in progress holds."""
+
+    recipe: Recipe
+    model: nn.Module
+    data: Data
+    runtime: Runtime
+    journal: Journal
+    watch: Watch
+    initial: StateDict
+    rewind_point: StateDict
+    masks: Masks
+    dense: StateDict | None = None
+    history: list[LevelRecord] = field(default_factory=list)
+
+
+def run(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,
+    *,
+    device: str = "auto",
+    precision: Precision = "no",
+    journal: Journal | None = None,
+    watch: Watch | None = None,
+) -> Iterator[LevelResult]:
+    """Prune `model` by `recipe` on `data`, one result after each level; the dense control, if any, comes last.
+
+    The model passed in stays as it is: a copy of it is trained. Everything that a level depends on is derived
+    from the recipe's seed and the level's number, so that the same call gives the same bits on the same machine
+    with the same number of threads, also when it was interrupted and goes on from a journal.
+
+    To keep a run on disk, to resume it, to have it choose a level and evaluate it on the test split, use
+    `sparsight.execute`.
+
+    Errors: a model in which nothing is prunable; a split that yields nothing; NaN weights or a diverging loss; a
+    count that cannot be met. Each names the tensor or the place.
+    """
+    masks = dense(model, include=recipe.include, exclude=recipe.exclude)
+    where = runtime(device, precision)
+    return _run(recipe, model, data, masks, where, journal or Nowhere(), watch or (lambda event: None))
+
+
+def _run(
+    recipe: Recipe, model: nn.Module, data: Data, masks: Masks, where: Runtime, journal: Journal, watch: Watch
+) -> Iterator[LevelResult]:
+    module = copy.deepcopy(model).to(where.device)
+    if recipe.channels_last:
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    data = dataclasses.replace(
+        data, train=to_device(data.train, where.device), validation=to_device(data.validation, where.device)
+    )
+    initial = snapshot(module)
+    state = _Run(
+        recipe, module, data, where, journal, watch, initial, journal.rewind_point() or initial,
+        {name: mask.to(where.device) for name, mask in masks.items()},
+    )  # fmt: skip
+    _take_up(state)
+    while not isinstance(level := recipe.next_level(state.history), str) and level is not None:
+        yield _level(state, level)
+    if recipe.control and not any(r.role == "control" for r in journal.levels()):
+        yield _control(state)
+
+
+def _take_up(state: _Run) -> None:
+    """Go on after the levels that are in the journal."""
+    done = [record for record in state.journal.levels() if record.role == "level"]
+    if not done:
+        return
+    state.history = list(done)
+    weights, masks = state.journal.restore(done[-1])
+    state.model.load_state_dict(weights)
+    state.masks = {name: mask.to(state.runtime.device) for name, mask in masks.items()}
+    if state.recipe.score_from == "dense":
+        state.dense = state.journal.restore(done[0])[0]
+
+
+def _level(state: _Run, rounds: Level) -> LevelResult:
+    """One prune-restart-train cycle."""
+    recipe, since = state.recipe, perf_counter()
+    number = len(state.history)
+    allocation = _prune(state, rounds)
+    if rounds:
+        state.model = recipe.restart(state.model, state.rewind_point, allocation)
+    pruning = perf_counter() - since
+    training = _training(state, allocation.masks, "level", number, recipe.epochs)
+    training.seconds["prune"] = pruning
+    state.masks = _train(state, training)
+    if number == 0:
+        state.dense = snapshot(state.model) if recipe.score_from == "dense" else None
+    operation = {"rounds": describe(rounds), "score": describe(recipe.score), "score_from": recipe.score_from}
+    if rounds:
+        operation["restart"] = describe(recipe.restart)
+    result = _result(state, training, allocation, operation, state.history[-1].id if state.history else None)
+    state.history.append(result.record)
+    return result
+
+
+def _control(state: _Run) -> LevelResult:
+    """The dense network from the same initial weights, trained for as many epochs as all levels together."""
+    epochs = max(1, round(sum(record.epochs for record in state.history)))
+    state.model.load_state_dict(state.initial)
+    masks = {name: torch.ones_like(mask) for name, mask in state.masks.items()}
+    training = _training(state, masks, "control", len(state.history), epochs)
+    _train(state, training)
+    return _result(state, training, Allocation(masks), {"control": f"dense, {epochs} epochs"}, None)
+
+
+def _prune(state: _Run, rounds: Level) -> Allocation:
+    """The level's rounds of score and allocate, without training between them."""
+    allocation = Allocation(state.masks)
+    if not rounds:
+        return allocation
+    recipe, model = state.recipe, state.model
+    if recipe.score_from != "current":
+        source = state.dense if recipe.score_from == "dense" else state.initial
+        if source is None:
+            raise ValueError("scores from the dense network need a first level that trains it: got rounds at level 0")
+        model = copy.deepcopy(model)
+        model.load_state_dict(source)
+    examples = _examples(state)
+    for allocator in rounds:
+        scores = recipe.score(model, allocation.masks, examples)
+        allocation = allocator.plan(scores, allocation.masks)
+    return allocation
+
+
+def _examples(state: _Run) -> Sequence[Batch]:
+    """The scorer's batches: the first of a shuffle of the training split, the same at every level."""
+    recipe = state.recipe
+    if not recipe.score_batches:
+        return ()
+    seed = derive(recipe.seed, "score")
+    generator = torch.Generator().manual_seed(seed)
+    split = state.data.train
+    if isinstance(split, Split):
+        split = dataclasses.replace(split, augment=None)
+    with seeded(seed):
+        found = islice(
+            batches(split, recipe.batch_size, generator=generator, device=state.runtime.device), recipe.score_batches
+        )
+        return tuple(found)
+
+
+def _training(state: _Run, masks: Masks, role: Literal["level", "control"], number: int, epochs: int) -> Training:
+    """The training of a level from its start, or from where the journal says that it stood."""
+    optimizer = state.recipe.optimizer(state.model.parameters())
+    training = Training(
+        state.model, masks, optimizer, state.recipe, state.data, state.runtime, number, role, budget=epochs
+    )
+    stored = state.journal.progress()
+    if stored is not None and (stored["role"], stored["level"]) == (role, number):
+        state.model.load_state_dict(stored["weights"])
+        optimizer.load_state_dict(stored["optimizer"])
+        training.masks = {name: mask.to(state.runtime.device) for name, mask in stored["masks"].items()}
+        training.memory, training.observations = stored["memory"], list(stored["observations"])
+        training.seconds = dict(stored["seconds"])
+    return training
+
+
+def _train(state: _Run, training: Training) -> Masks:
+    """Train the level, keeping its progress after each epoch; the masks at its end."""
+    kept, total = counts(training.masks)
+    about = (training.role, training.level, training.budget, kept, total)
+    state.watch(Event("begin", *about))  # type: ignore[arg-type]
+    for seen in train(training):
+        first = training.role == "level" and training.level == 0
+        if first and training.epoch == state.recipe.rewind_epoch:
+            state.rewind_point = snapshot(state.model)
+            state.journal.keep_rewind_point(state.rewind_point)
+        if seen.reason is None:
+            since = perf_counter()
+            state.journal.keep_progress(_progress(training))
+            training.spent("store", since)
+        state.watch(Event("epoch", *about, observation=seen))  # type: ignore[arg-type]
+    return training.masks
+
+
+def _progress(training: Training) -> dict[str, Any]:
+    return {
+        "role": training.role,
+        "level": training.level,
+        "weights": training.model.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "masks": training.masks,
+        "memory": training.memory,
+        "observations": training.observations,
+        "seconds": training.seconds,
+    }
+
+
+def _result(
+    state: _Run, training: Training, allocation: Allocation, operation: dict[str, Any], parent: str | None
+) -> LevelResult:
+    """Record a trained level, and keep it."""
+    weights, masks = snapshot(state.model, "cpu"), {n: m.cpu() for n, m in training.masks.items()}
+    kept, total = counts(masks)
+    layers, indices = survey(state.model, training.masks, state.recipe.pq)
+    record = LevelRecord(
+        level=training.level,
+        role=training.role,  # type: ignore[arg-type]
+        id=content_id(weights, masks),
+        parent=parent,
+        operation={**operation, "stop": describe(state.recipe.stop)},
+        kept=kept,
+        total=total,
+        layers=layers,
+        pq_pairs=state.recipe.pq,
+        pq=indices,
+        groups=allocation.groups,
+        floors=allocation.floors,
+        collapsed=tuple(layer.name for layer in layers if layer.kept == 0),
+        observations=tuple(training.observations),
+        epochs=training.observations[-1].epoch,
+        steps=training.observations[-1].step,
+    )
+    spent = {f.name: training.seconds.get(f.name, 0.0) for f in dataclasses.fields(LevelTimes)[2:]}
+    times = LevelTimes(training.level, record.role, **spent)
+    result = state.journal.keep_level(LevelResult(record, times, weights, masks))
+    state.watch(
+        Event("done", record.role, record.level, training.budget, kept, total, training.observations[-1], result.record)
+    )
+    return result
+
+
+def snapshot(model: nn.Module, device: str | torch.device | None = None) -> dict[str, Tensor]:
+    """The state dict by value: later training does not change it."""
+    return {
+        name: value.detach().to(device, copy=True) if device is not None else value.detach().clone()
+        for name, value in model.state_dict().items()
+    }
+
+
+def judge_on_test(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,
+    networks: Iterable[tuple[LevelRecord, StateDict]],
+    *,
+    device: str = "auto",
+    precision: Precision = "no",
+) -> Evaluation | None:
+    """Evaluate finished networks on the test split, which is read here and nowhere else. None without a test split."""
+    if data.test is None:
+        return None
+    where = runtime(device, precision)
+    module, split = copy.deepcopy(model).to(where.device), to_device(data.test, where.device)
+    entries = []
+    for record, weights in networks:
+        module.load_state_dict(weights)
+        worth = evaluate(module, split, recipe.judge, where)
+        entries.append(Evaluated(record.level, record.role, record.id, worth.accuracy, worth.loss, worth.samples))
+    return Evaluation(tuple(entries))

@@ -1,0 +1,1 @@
+"""Saliency criteria, one file each. Higher = keep."""

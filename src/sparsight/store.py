@@ -1,0 +1,423 @@
+"""The run folder: what a run leaves behind, and what it needs to go on after it was killed.
+
+run.json            the RunRecord
+levels.jsonl        one LevelRecord a line, then a line that seals them; what is listed here is done
+times.jsonl         one LevelTimes a line, sealed likewise: apart, so that levels.jsonl knows no clock
+levels/007/         model.safetensors and masks.safetensors (one bit a weight); levels/control/ likewise
+rewind.safetensors  the weights that a level may return to
+state.safetensors   where the present level is: weights, optimiser, generators; rewritten as it trains
+model.safetensors, masks.safetensors   the network that the run hands over
+evaluation.json     the Evaluation
+run.lock            held by the one process that writes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from sparsight import files, pack
+from sparsight.files import DamagedFile, tensors_digest
+from sparsight.identity import content_id, run_id
+from sparsight.lock import release, take
+from sparsight.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord, dumps, from_json, to_json
+from sparsight.types import Masks, StateDict
+
+T = TypeVar("T")
+
+_REMEDIES = {
+    "run.json": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
+    "levels.jsonl": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
+    "times.jsonl": "delete it; only the seconds of the levels are lost",
+    "evaluation.json": "delete it and evaluate the run again",
+    "state.safetensors": "delete it; the run then resumes at the start of the level",
+    "rewind.safetensors": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
+}
+
+
+def next_folder(root: Path, name: str) -> Path:
+    """Make and return the folder `root/name-001`, or with the next number after the highest there.
+
+    Never one that exists, even if two processes ask at once. ValueError for a name that is no file name;
+    OSError naming the folder if `root` cannot hold it.
+    """
+    if not name or Path(name).name != name:
+        raise ValueError(f"cannot name a run folder {name!r}: allowed is a plain file name")
+    files.make_folder(root)
+    taken = (path.name.removeprefix(f"{name}-") for path in root.glob("*") if path.name.startswith(f"{name}-"))
+    number = 1 + max((int(tail) for tail in taken if tail.isascii() and tail.isdigit()), default=0)
+    while True:
+        folder = root / f"{name}-{number:03d}"
+        try:
+            folder.mkdir()
+            files.sync_folder(root)
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            files.refuse_write(folder, error)
+
+
+class RunFolder:
+    """One run on disk. Make it by `create` or `open`; a context manager that holds the lock of a writer."""
+
+    def __init__(self, path: Path, lock: int | None) -> None:
+        self.path = path
+        self._lock = lock
+        self._known: RunRecord | None = None
+        if lock is not None and hasattr(os, "register_at_fork"):
+            # A worker forked off must not hold the lock when its parent has been killed, nor write.
+            this = weakref.ref(self)
+            os.register_at_fork(after_in_child=lambda: _close(this()))
+
+    @classmethod
+    def create(cls, path: Path, record: RunRecord) -> RunFolder:
+        """A new run in `path`, which is made, or empty. FileExistsError otherwise; LockedRun."""
+        files.make_folder(path)
+        _refuse_contents(path)
+        folder = cls(path, take(path))
+        try:
+            files.remove_parts(path)
+            _refuse_contents(path)  # another process may have come first
+            folder._write_record(_normal(RunRecord, record))
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = False) -> RunFolder:
+        """The run in `path`. FileNotFoundError if there is none; DamagedFile; LockedRun if `write` and locked."""
+        if not (path / "run.json").exists():
+            raise FileNotFoundError(f"there is no run in {path}: it has no run.json")
+        folder = cls(path, take(path) if write else None)
+        try:
+            if write:
+                files.remove_parts(path)
+            folder._known = folder._load_record()
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def close(self) -> None:
+        """Let the lock go."""
+        _close(self)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- the run -----------------------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> RunRecord:
+        """The run as a whole, as run.json has it."""
+        return self._record
+
+    @property
+    def _record(self) -> RunRecord:
+        if self._known is None:
+            raise RuntimeError(f"{self.path} has not been read")
+        return self._known
+
+    @property
+    def _run(self) -> str:
+        """Which run the files of the folder must belong to."""
+        return run_id(self._record)
+
+    def update(self, **changes: Any) -> RunRecord:
+        """Change fields of the RunRecord, such as status; ValueError for those that say which run it is."""
+        record = _normal(RunRecord, dataclasses.replace(self._record, **changes))
+        if run_id(record) != self._run:
+            raise ValueError(f"cannot make another run of {self.path} by changing {sorted(changes)}")
+        self._write_record(record)
+        return record
+
+    # -- levels ------------------------------------------------------------------------------------------------
+
+    def levels(self) -> tuple[LevelRecord, ...]:
+        """The levels that are done, in the order of their completion; the control among them."""
+        return self._lines("levels", LevelRecord)
+
+    def times(self) -> tuple[LevelTimes, ...]:
+        """Seconds of the levels that are done; fewer if times.jsonl was deleted."""
+        if not (self.path / "times.jsonl").exists():
+            return ()
+        done = {(record.level, record.role) for record in self.levels()}
+        return tuple(times for times in self._lines("times", LevelTimes) if (times.level, times.role) in done)
+
+    def add_level(self, record: LevelRecord, times: LevelTimes, weights: StateDict, masks: Masks) -> LevelRecord:
+        """Store a level that is done and forget the state inside it; returns the record with `files` filled in.
+
+        Its files first; the line in levels.jsonl makes it done. Killed before that, the level is written again.
+        ValueError if there is such a level, or `record.id` is not `content_id(weights, masks)`.
+        """
+        done = self.levels()
+        if any((other.level, other.role) == (record.level, record.role) for other in done):
+            raise ValueError(f"{self.path} has {record.role} {record.level} already")
+        found = content_id(weights, masks)
+        if record.id != found:
+            raise ValueError(f"{record.role} {record.level} has the id {record.id!r}, but its content has {found!r}")
+        at = _level_folder(record)
+        files.make_folder(self._place(at))
+        written = self._write_network(f"{at}/", record, weights, masks)
+        record = _normal(LevelRecord, dataclasses.replace(record, files=written))
+        self._write_lines("times", [*self.times(), _normal(LevelTimes, times)])
+        self._write_lines("levels", [*done, record])
+        self.clear_state()
+        return record
+
+    def weights(self, record: LevelRecord) -> dict[str, Tensor]:
+        """The weights of a level. FileNotFoundError if `keep` said not to keep them; DamagedFile."""
+        relative = f"{_level_folder(record)}/model.safetensors"
+        if not (self.path / relative).exists() and not self._stays(record):
+            chosen = self._record.chosen
+            if chosen is not None and chosen.id == record.id:
+                return self._network("", record)[0]
+            raise FileNotFoundError(
+                f"the weights of {record.role} {record.level} were not kept in {self.path}: the run has "
+                f"keep={self._record.keep!r}; run it with keep='all' to have them"
+            )
+        return self._read_part(relative, "model", record)[0]
+
+    def masks(self, record: LevelRecord) -> dict[str, Tensor]:
+        """The masks of a level; they are always kept. DamagedFile."""
+        return self._read_masks(f"{_level_folder(record)}/masks.safetensors", record)
+
+    def drop_levels(self, keep: int) -> None:
+        """Forget all but the first `keep` levels of `levels()`, and what followed from them, to train them again."""
+        done = self.levels()
+        if not 0 <= keep <= len(done):
+            raise ValueError(f"cannot keep {keep} of {len(done)} levels")
+        self.update(chosen=None, status="interrupted", ended=None, why_ended=None)
+        for name in ("evaluation.json", "model.safetensors", "masks.safetensors", "state.safetensors"):
+            files.remove(self._place(name))
+        self._write_lines("levels", list(done[:keep]))
+        for record in done[keep:]:
+            shutil.rmtree(self._place(_level_folder(record)), ignore_errors=True)
+
+    # -- resuming ----------------------------------------------------------------------------------------------
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the state inside the present level: nested values that `pack.pack_state` takes."""
+        tensors, skeleton = pack.pack_state(state)
+        facts = {**self._about("state"), "levels": len(self.levels()), "skeleton": skeleton}
+        files.write_tensors(self._place("state.safetensors"), tensors, facts)
+
+    def load_state(self) -> Any:
+        """What `save_state` stored last in the present level, tensors on the CPU; None if nothing. DamagedFile."""
+        path = self.path / "state.safetensors"
+        if not path.exists():
+            return None
+        tensors, facts = self._tensors("state.safetensors", "state", _REMEDIES["state.safetensors"])
+        if facts["levels"] != len(self.levels()):  # killed between the end of a level and `clear_state`
+            return None
+        return pack.unpack_state(tensors, facts["skeleton"])
+
+    def clear_state(self) -> None:
+        """Forget the state inside the present level."""
+        files.remove(self._place("state.safetensors"))
+
+    def save_rewind(self, weights: StateDict) -> None:
+        """Store the weights that a level may return to."""
+        files.write_tensors(self._place("rewind.safetensors"), weights, self._about("rewind"))
+
+    def rewind(self) -> dict[str, Tensor] | None:
+        """The weights that a level may return to; None if none were stored. DamagedFile."""
+        if not (self.path / "rewind.safetensors").exists():
+            return None
+        return self._tensors("rewind.safetensors", "rewind", _REMEDIES["rewind.safetensors"])[0]
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def save_chosen(self, record: LevelRecord, why: str) -> None:
+        """Hand over a level: its weights and masks at the top of the folder, and the choice in run.json."""
+        weights, masks = self.weights(record), self.masks(record)
+        self._write_network("", record, weights, masks)
+        self.update(chosen=Choice(level=record.level, id=record.id, why=why))
+
+    def chosen(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weights and masks of the network handed over. ValueError if none is; DamagedFile."""
+        choice = self._record.chosen
+        if choice is None:
+            raise ValueError(f"no level of {self.path} has been chosen yet")
+        record = next((r for r in self.levels() if r.id == choice.id), None)
+        if record is None:
+            what = f"no level has the id {choice.id!r} that run.json chose"
+            raise DamagedFile(self.path / "levels.jsonl", what, _REMEDIES["levels.jsonl"])
+        return self._network("", record)
+
+    def save_evaluation(self, evaluation: Evaluation) -> None:
+        """Store what the test split said."""
+        fields = {**self._about("evaluation"), "record": to_json(evaluation)}
+        files.write_json(self._place("evaluation.json"), fields)
+
+    def evaluation(self) -> Evaluation | None:
+        """What the test split said; None if it has not been asked. DamagedFile."""
+        path, remedy = self.path / "evaluation.json", _REMEDIES["evaluation.json"]
+        if not path.exists():
+            return None
+        fields = files.read_json(path, remedy)
+        self._check_about(path, fields, "evaluation", remedy)
+        return _parse(Evaluation, fields["record"], path, remedy)
+
+    def discard(self) -> None:
+        """Remove the weights that `keep` does not ask for; masks and records stay.
+
+        ValueError unless the run is finished, and with keep="chosen" a network was chosen: until then all are
+        needed. The network at the top of the folder is read first: nothing goes while it is damaged.
+        """
+        if self._record.status != "finished":
+            raise ValueError(f"cannot discard weights of {self.path}: the run is {self._record.status}")
+        self.clear_state()
+        if self._record.keep == "all":
+            return
+        if self._record.keep == "chosen" or self._record.chosen is not None:
+            self.chosen()
+        for record in self.levels():
+            if not self._stays(record):
+                files.remove(self._place(f"{_level_folder(record)}/model.safetensors"))
+        files.remove(self._place("rewind.safetensors"))
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _place(self, relative: str) -> Path:
+        if self._lock is None:
+            raise RuntimeError(f"cannot write {relative} in {self.path}: it is not open for writing (write=True)")
+        return self.path / relative
+
+    def _stays(self, record: LevelRecord) -> bool:
+        """Whether the folder of the level must hold its weights."""
+        if self._record.status != "finished" or self._record.keep == "all":
+            return True
+        levels = [other for other in self.levels() if other.role == "level"]
+        return self._record.keep == "last" and bool(levels) and levels[-1] == record
+
+    def _about(self, kind: str) -> dict[str, Any]:
+        return {"kind": kind, "run": self._run}
+
+    def _check_about(self, path: Path, fields: Mapping[str, Any], kind: str, remedy: str) -> None:
+        if fields.get("kind") != kind:
+            raise DamagedFile(path, f"it is another file: got {fields.get('kind')!r}, allowed is {kind!r}", remedy)
+        if fields.get("run") != self._run:
+            raise DamagedFile(path, "it belongs to another run than run.json", remedy)
+
+    def _write_record(self, record: RunRecord) -> None:
+        files.write_json(self._place("run.json"), {"kind": "run", "record": to_json(record)})
+        self._known = record
+
+    def _load_record(self) -> RunRecord:
+        path, remedy = self.path / "run.json", _REMEDIES["run.json"]
+        fields = files.read_json(path, remedy)
+        if fields.get("kind") != "run":
+            raise DamagedFile(path, f"it is another file: got {fields.get('kind')!r}, allowed is 'run'", remedy)
+        return _parse(RunRecord, fields.get("record"), path, remedy)
+
+    def _lines(self, kind: str, of: type[T]) -> tuple[T, ...]:
+        """The records of levels.jsonl or times.jsonl; none where there is no file."""
+        path = self.path / f"{kind}.jsonl"
+        remedy = _REMEDIES[path.name]
+        if not path.exists():
+            return ()
+        lines, fields = files.read_lines(path, remedy)
+        self._check_about(path, fields, kind, remedy)
+        try:
+            return tuple(_parse(of, json.loads(line), path, remedy) for line in lines)
+        except json.JSONDecodeError as error:
+            raise DamagedFile(path, f"not JSON ({error})", remedy) from error
+
+    def _write_lines(self, kind: str, records: Sequence[Any]) -> None:
+        files.write_lines(self._place(f"{kind}.jsonl"), [dumps(record) for record in records], self._about(kind))
+
+    def _write_network(self, prefix: str, record: LevelRecord, weights: StateDict, masks: Masks) -> dict[str, str]:
+        """Write weights and masks below `prefix`; the digest of each file by its relative path."""
+        packed, shapes = pack.pack_masks(masks)
+        about = {"level": record.level, "role": record.role, "id": record.id}
+        model, mask = f"{prefix}model.safetensors", f"{prefix}masks.safetensors"
+        return {
+            model: files.write_tensors(self._place(model), weights, {**self._about("model"), **about}),
+            mask: files.write_tensors(self._place(mask), packed, {**self._about("masks"), **about, "shapes": shapes}),
+        }
+
+    def _network(self, prefix: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weights and masks below `prefix`, which must be those of the record."""
+        weights, _ = self._read_part(f"{prefix}model.safetensors", "model", record)
+        masks = self._read_masks(f"{prefix}masks.safetensors", record)
+        if content_id(weights, masks) != record.id:
+            what = f"its tensors are not those of {record.role} {record.level}"
+            raise DamagedFile(self.path / f"{prefix}model.safetensors", what, _remedy_of(record))
+        return weights, masks
+
+    def _read_masks(self, relative: str, record: LevelRecord) -> dict[str, Tensor]:
+        packed, facts = self._read_part(relative, "masks", record)
+        try:
+            return pack.unpack_masks(packed, facts["shapes"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedFile(self.path / relative, str(error), _remedy_of(record)) from error
+
+    def _read_part(self, relative: str, kind: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """A file of the record's network: of this run, this level and this content."""
+        remedy, path = _remedy_of(record), self.path / relative
+        tensors, facts = self._tensors(relative, kind, remedy)
+        if facts.get("id") != record.id:
+            what = f"it is of another level: got id {facts.get('id')!r:.80}, allowed is {record.id!r}"
+            raise DamagedFile(path, what, remedy)
+        stored = record.files.get(f"{_level_folder(record)}/{path.name}")
+        if stored is not None and tensors_digest(tensors) != stored:
+            raise DamagedFile(path, f"its tensors have another checksum than levels.jsonl says ({stored})", remedy)
+        return tensors, facts
+
+    def _tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        path = self.path / relative
+        tensors, facts = files.read_tensors(path, remedy)
+        self._check_about(path, facts, kind, remedy)
+        return tensors, facts
+
+
+def _refuse_contents(path: Path) -> None:
+    """FileExistsError if the folder holds anything but a lock and the remains of a file that was being written."""
+    others = sorted(item.name for item in path.iterdir() if item.name != "run.lock" and not item.name.endswith(".part"))
+    if others:
+        raise FileExistsError(f"cannot start a run in {path}: it holds {others[0]}; resume it, or take another folder")
+
+
+def _close(folder: RunFolder | None) -> None:
+    if folder is not None and folder._lock is not None:
+        release(folder._lock)
+        folder._lock = None
+
+
+def _normal(kind: type[T], record: T) -> T:
+    """The record as it will be read again: lists where tuples were given, and the like, do not survive JSON."""
+    return from_json(kind, json.loads(dumps(record)), kind.__name__)
+
+
+def _parse(kind: type[T], value: Any, path: Path, remedy: str) -> T:
+    try:
+        return from_json(kind, value, path.name)
+    except (ValueError, TypeError) as error:
+        raise DamagedFile(path, str(error), remedy) from error
+
+
+def _level_folder(record: LevelRecord) -> str:
+    return "levels/control" if record.role == "control" else f"levels/{record.level:03d}"
+
+
+def _remedy_of(record: LevelRecord) -> str:
+    if record.role == "control":
+        return "restore it from a copy, or forget the control with drop_levels and train it again"
+    return f"restore it from a copy, or forget the levels from {record.level} on with drop_levels and resume the run"

@@ -1,0 +1,21 @@
+"""Small reference networks: plain modules, each made from a seed of its own."""
+
+from sparsight.zoo.build import KNOWN, build, classes, input_shape
+from sparsight.zoo.convolutional import cnn, lenet5
+from sparsight.zoo.mlp import lenet_300_100, linear, mlp
+from sparsight.zoo.resnet import resnet8, resnet18, resnet20
+
+__all__ = [
+    "KNOWN",
+    "build",
+    "classes",
+    "cnn",
+    "input_shape",
+    "lenet5",
+    "lenet_300_100",
+    "linear",
+    "mlp",
+    "resnet8",
+    "resnet18",
+    "resnet20",
+]  # fmt: skip

@@ -1,0 +1,22 @@
+"""One thread for everything (bits depend on it), and types checked at run time."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+_CHECKED = ("masks", "select", "pq", "score", "allocate", "restart", "survey", "schedules", "data", "zoo", "resolve")
+install_import_hook([f"sparsight.{name}" for name in _CHECKED], "checker.check")
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _same_threads_after():
+    yield
+    torch.set_num_threads(1)

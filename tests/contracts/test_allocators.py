@@ -1,0 +1,88 @@
+"""What every allocator promises, in every scope it has."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sparsight.allocate.sap import SAP
+
+from sparsight.allocate.fixed import Global, Uniform
+from sparsight.allocate.shrink import Shrink
+from sparsight.types import Allocator
+
+ALLOCATORS = [
+    Global(density=0.3),
+    Global(count=9, min_keep=0),
+    Uniform(0.3),
+    Uniform(0.3, scope="neuron"),
+    *(Shrink(0.4, scope) for scope in ("global", "layer", "neuron")),
+    *(SAP(1.0, 2.0, eta=0.05, scope=scope) for scope in ("global", "layer", "neuron")),
+    SAP(0.5, 1.0, gamma=3.0, target_density=0.4),
+]
+
+
+@st.composite
+def cases(draw):
+    seed = draw(st.integers(0, 2**31))
+    g = torch.Generator().manual_seed(seed)
+    few = draw(st.booleans())  # few distinct values: many ties
+    scores = {}
+    for name, shape in {"a.weight": (4, 5), "b.weight": (3, 4, 2), "c.weight": (2, 3)}.items():
+        values = torch.randint(0, 3, shape, generator=g).float() if few else torch.rand(shape, generator=g) ** 3
+        scores[name] = values
+    masks = {name: torch.rand(s.shape, generator=g) < 0.95 for name, s in scores.items()}
+    return scores, masks
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS, ids=repr)
+@settings(max_examples=25, deadline=None)
+@given(case=cases())
+def test_every_allocator(allocator, case):
+    scores, masks = case
+    before = {n: (s.clone(), masks[n].clone()) for n, s in scores.items()}
+    plan = allocator.plan(scores, masks)
+    again = allocator(scores, masks)
+    assert list(plan.masks) == list(masks)
+    for name, mask in plan.masks.items():
+        assert mask.dtype is torch.bool
+        assert mask.shape == masks[name].shape
+        assert torch.equal(mask, again[name])
+        assert not (mask & ~masks[name]).any()  # a subset
+        assert torch.equal(scores[name], before[name][0])
+        assert torch.equal(masks[name], before[name][1])
+        kept, removed = scores[name][mask], scores[name][masks[name] & ~mask]
+        floor = getattr(allocator, "min_keep", 0)
+        assert int(mask.sum()) >= min(floor, int(masks[name].sum()))
+        if len(kept) and len(removed) and not plan.floors and _ranked_inside_tensor(allocator):
+            assert kept.min() >= removed.max()
+    total = sum(int(m.sum()) for m in masks.values()) - sum(int(m.sum()) for m in plan.masks.values())
+    assert total == sum(group.c for group in plan.groups)
+    assert sum(group.d for group in plan.groups) == sum(int(m.sum()) for m in masks.values())
+
+
+def _ranked_inside_tensor(allocator) -> bool:
+    return getattr(allocator, "scope", "global") != "neuron"
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS, ids=repr)
+def test_every_allocator_is_a_frozen_value(allocator):
+    assert isinstance(allocator, Allocator)
+    assert dataclasses.replace(allocator) == allocator
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        allocator.min_keep = 3
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS, ids=repr)
+def test_every_allocator_refuses_nan_and_foreign_masks(allocator):
+    scores = {"a.weight": torch.rand(4, 5, generator=torch.Generator().manual_seed(0)), "b.weight": torch.ones(4, 4)}
+    masks = {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()}
+    with pytest.raises(ValueError, match="b.weight"):
+        allocator.plan(scores | {"b.weight": torch.full((4, 4), float("nan"))}, masks)
+    with pytest.raises((ValueError, KeyError), match="b.weight"):
+        allocator.plan({"a.weight": scores["a.weight"]}, masks)
+    with pytest.raises(ValueError, match=r"b.weight.*\(4, 5\)|b.weight.*shape"):
+        allocator.plan(scores, masks | {"b.weight": torch.ones(4, 5, dtype=torch.bool)})

@@ -1,0 +1,228 @@
+"""What a reader sees is true: examples and Python blocks run, links and options exist, nothing names a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from sparsight import cli
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+
+
+def named(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def fences(page: Path) -> list[tuple[str, str, str]]:
+    """(language, rest of the first line, text) of every fenced block."""
+    return FENCE.findall(page.read_text())
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch) -> Iterator[Path]:
+    """An empty current folder from which modules are found; what is imported from it is forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in [n for n in set(sys.modules) - before if n.partition(".")[0] in ("my_pkg", "examples")]:
+        del sys.modules[name]
+
+
+def with_python() -> list[Path]:
+    return [page for page in PAGES if any(language == "python" for language, _, _ in fences(page))]
+
+
+def test_pages_with_python_are_found():
+    assert ROOT / "README.md" in with_python()
+    assert len(with_python()) >= 8
+
+
+@pytest.mark.parametrize("page", with_python(), ids=named)
+def test_python_blocks_run(page, elsewhere):
+    """The blocks of a page run one after the other; one with a title is a file, written and then imported by others."""
+    space: dict[str, object] = {"__name__": "__page__"}
+    for language, rest, text in fences(page):
+        if language != "python":
+            continue
+        title = re.search(r'title="([^"]+)"', rest)
+        if title:
+            target = elsewhere / title[1]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+            continue
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(text, named(page), "exec"), space)
+
+
+@pytest.mark.parametrize("name", ["own_loop", "python_api"])
+def test_examples_run(name, elsewhere, capsys):
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    assert "accuracy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", ["data", "loaders"])
+def test_own_model_on_the_command_line(data, elsewhere, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT))
+    short = "--epochs 1 --levels 1 --batch-size 64 --no-control --device cpu --out run".split()
+    words = ["run", "sap", "--model", "examples.own_model:build", "--data", f"examples.own_model:{data}", *short]
+    assert cli.main(words) == 0
+    assert "Report: run/report.html" in capsys.readouterr().out
+
+
+def test_recipe_of_the_page_on_the_command_line(elsewhere, capsys):
+    """The command that docs/adding-a-method.md ends with."""
+    page = ROOT / "docs" / "adding-a-method.md"
+    for language, rest, text in fences(page):
+        title = re.search(r'title="([^"]+)"', rest)
+        if language == "python" and title:
+            (elsewhere / title[1]).parent.mkdir(exist_ok=True)
+            (elsewhere / title[1]).write_text(text)
+    (line,) = [x for x in commands(page) if "my_pkg" in x]
+    assert cli.main(shlex.split(line)[1:]) == 0
+
+
+# -- links -----------------------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    """Of its headings, as MkDocs and the usual hosts make them."""
+    heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", head).strip().lower()) for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith(("https://", "http://")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{named(page)} links to {target}"
+        assert not anchor or anchor in anchors(found), f"{named(page)} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_files_that_are_named_exist(page):
+    """Paths in code marks that begin with a folder of the repository."""
+    for path in re.findall(r"`((?:docs|examples|benchmarks|studies|tests|src)/[\w./-]+)`", prose(page)):
+        assert (ROOT / path).exists() or path.endswith(("results/", "NAME.md")), f"{named(page)} names {path}"
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text()))
+    assert listed == {str(p.relative_to(ROOT / "docs")) for p in (ROOT / "docs").rglob("*.md")}
+
+
+# -- commands --------------------------------------------------------------------------------------------------
+
+
+@cache
+def flags(*command: str) -> frozenset[str]:
+    """The options in the help of a command."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert cli.main([*command, "--help"]) == 0
+    return frozenset(FLAG.findall(out.getvalue()))
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's shell blocks that call sparsight."""
+    blocks = [text for language, _, text in fences(page) if language in ("bash", "sh", "console")]
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line.partition("#")[0].strip() for line in lines if line.startswith("sparsight ")]
+
+
+RECIPES = ("sap", "lottery", "oneshot")
+WRITTEN = [(page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line]
+
+
+def test_commands_are_found():
+    assert len(WRITTEN) >= 12
+
+
+@pytest.mark.parametrize(("page", "line"), WRITTEN, ids=lambda x: x if isinstance(x, str) else named(x))
+def test_commands_have_the_options_that_are_written(page, line):
+    command, *rest = shlex.split(line)[1:]
+    assert command in ("run", "show", "report", "recipes", "study")
+    if command == "run":
+        assert rest[0] in RECIPES
+    known = flags(command, rest[0]) if command == "run" else flags(command)
+    assert set(FLAG.findall(line)) <= known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_options_in_the_text_exist(page):
+    """In code marks that hold nothing but an option (and its value), or a call of sparsight."""
+    known = frozenset({"--version", "--strict", "--json", "--help"})
+    known = known.union(*(flags("run", recipe) for recipe in RECIPES), *(flags(c) for c in ("show", "report", "study")))
+    for mark in re.findall(r"`([^`\n]+)`", prose(page)):
+        if mark.startswith(("--", "sparsight ")):
+            assert set(FLAG.findall(mark)) <= known, f"{named(page)}: {mark}"
+
+
+def defaults(recipe: str) -> dict[str, object]:
+    import importlib
+    import inspect
+
+    function = getattr(importlib.import_module(f"sparsight.recipes.{recipe}"), recipe)
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+
+
+def test_defaults_in_the_table_are_those_of_the_recipes():
+    """Those of docs/command-line.md."""
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    table = text.partition("| Option of every recipe")[2].partition("\n\n")[0]
+    found = {}
+    for row in table.splitlines()[2:]:
+        names, values = row.split("|")[1:3]
+        marks = [mark.strip("-") for mark in re.findall(r"`([^`]+)`", names) if not mark.startswith("--no-")]
+        found |= dict(zip(marks, (value.strip() for value in values.split(",")), strict=True))
+    for recipe in RECIPES:
+        given = {name.replace("_", "-"): value for name, value in defaults(recipe).items()}
+        for name, value in found.items():
+            expected = given[name]
+            assert value == {True: "on", False: "off"}.get(expected, value) if isinstance(expected, bool) else (
+                str(expected) == value or float(value) == expected
+            ), f"{recipe}: {name} is {expected}, the table says {value}"
+        assert set(given) - set(found) <= {"p", "q", "eta", "gamma", "beta", "rate"}
+
+
+def test_the_import_order_is_that_of_the_test():
+    from test_architecture import ORDER
+
+    assert "\n".join(ORDER) in (ROOT / "docs" / "architecture.md").read_text()
+
+
+def test_the_tree_is_the_tree():
+    """docs/architecture.md names every module of the package."""
+    text = (ROOT / "docs" / "architecture.md").read_text().partition("## The tree")[2].partition("##")[0]
+    for path in (ROOT / "src" / "sparsight").iterdir():
+        name = f"{path.name}/" if path.is_dir() else path.name
+        if path.name not in ("__pycache__", "__main__.py", "py.typed"):
+            assert re.search(rf"(?<![\w]){re.escape(name)}", text), f"the tree lacks {name}"
+
+
+# -- machines --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "examples").glob("*.py"))], ids=named)
+def test_nothing_names_a_machine(page):
+    assert not re.search(r"(?<![\w.])/(work|tmp|home|root|opt|Users|mnt)/", page.read_text())
