@@ -41,7 +41,7 @@ def plain(x: np.ndarray) -> float:
 
 def compiled_sum(tensors: list[torch.Tensor]) -> float:
     pieces = [part.numpy() for t in tensors for part in t.reshape(-1).split(PIECE)]
-    return sum(each(lambda i: plain(pieces[i]), len(pieces)))
+    return float(sum(each(lambda i: plain(pieces[i]), len(pieces))))
 
 
 def by_norms(tensors: list[torch.Tensor], p: float, q: float) -> float:
@@ -101,7 +101,7 @@ def measure(shape: str, tensors: list[torch.Tensor], threads: int, rounds: int) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--weights", type=int, default=100_000_000)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
@@ -109,7 +109,9 @@ def main() -> None:
     args = parser.parse_args()
     vector = torch.randn(args.weights, generator=torch.Generator().manual_seed(0))
     matrices = list(vector[: args.weights // (1 << 22) << 22].reshape(-1, 4096, 1024))
-    sets = {"one vector": [vector], f"{len(matrices)} of 4096 x 1024": matrices}
+    sets = {"one vector": [vector]}
+    if matrices:
+        sets[f"{len(matrices)} of 4096 x 1024"] = matrices
     rows, errors = [], []
     for shape, tensors in sets.items():
         for threads in args.threads:

@@ -15,14 +15,16 @@ PACKAGE = ROOT / "src" / "sparsight"
 # A module may import modules of earlier lines only (and its own package).
 ORDER = """
 types kernels resolve seeds
-record masks schedules select pq files
-pack identity lock survey score allocate restart stop parallel data zoo
+record masks schedules select pq files turning
+pack identity lock survey score allocate restart stop parallel data zoo checkpoint
 recipe evaluate
 train
 run recipes store report
+analysis
 execute
 study
-commands cli
+commands
+cli
 __main__
 """.strip().splitlines()
 RANK = {name: rank for rank, line in enumerate(ORDER) for name in line.split()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -114,8 +115,6 @@ def test_no_command_is_wrong_use(capsys):
 
 
 def test_recipes_are_those_of_the_package(capsys):
-    import importlib
-
     assert main(["recipes", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert {"sap", "lottery", "oneshot"} <= {entry["name"] for entry in listed}
@@ -166,7 +165,11 @@ def test_help_of_a_command(command, capsys):
         (["run", "lotery"], 2, "unknown recipe 'lotery'; did you mean 'lottery'?"),
         (["run", "zzz"], 2, "there are lottery, oneshot, sap"),
         (["run", "--seed", "3", "lottery"], 2, "name the recipe before the options"),
-        (["run", "lottery", "--epoch", "3"], 2, "unknown option '--epoch'; did you mean '--epochs' or '--rewind-epoch'?"),
+        (
+            ["run", "lottery", "--epoch", "3"],
+            2,
+            "unknown option '--epoch'; did you mean '--epochs' or '--rewind-epoch'?",
+        ),
         (["run", "lottery", "--qqq=1"], 2, "unknown option '--qqq'; sparsight run lottery --help lists them"),
         (["run", "lottery", "--no-seed"], 2, "unknown option '--no-seed'"),
         (["run", "lottery", "--rate", "1.5"], 2, "rate must be a number in [0, 1]: got 1.5"),
@@ -206,6 +209,14 @@ def test_data_that_cannot_be_had(here, capsys, monkeypatch):
     assert main(["run", "lottery"]) == 4
     assert "--data digits" in capsys.readouterr().err
     assert not list(here.glob("runs/*")), "a run that did not begin leaves no folder"
+
+
+def test_exit_codes_are_of_errors_that_exist():
+    from sparsight import cli
+
+    for name in cli._CODES:
+        module, _, kind = name.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), kind), Exception)
 
 
 def test_traceback_only_where_it_is_asked_for(here, capsys, monkeypatch):

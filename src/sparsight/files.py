@@ -126,8 +126,9 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 
-def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+def _bytes(tensor: Tensor) -> Any:
+    """The memory of a plain tensor, as a buffer; no copy."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -16,7 +16,6 @@ SAME_ENVIRONMENT = ("device", "precision", "threads", "world_size")
 """Keys of `RunRecord.environment` that decide the bits of a run."""
 
 
-
 class ForeignRun(ValueError):
     """The folder holds a run of another recipe, seed, model, data or precision than the one to be resumed."""
 

@@ -27,10 +27,13 @@ def take(folder: Path) -> int:
     if fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             os.close(descriptor)
             what = f"another process is writing {folder}; wait for it to end, or take another folder"
             raise LockedRun(what) from error
+        except OSError as error:  # a file system without locks
+            os.close(descriptor)
+            files.refuse_write(path, error)
     return descriptor
 
 

@@ -7,15 +7,20 @@ and resumed writes the same bytes as one that was not. Seconds live apart, in `L
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
 import hashlib
 import json
 import math
+import pathlib
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
 
 from sparsight.types import GroupRecord
 
@@ -191,17 +196,34 @@ def _refuse(where: str, got: Any, allowed: str) -> typing.NoReturn:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What a type is made of: its origin (a union is `Union` however it was written) and arguments."""
+    origin = typing.get_origin(kind)
+    return (typing.Union if origin is types.UnionType else origin), typing.get_args(kind)
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """Types of a dataclass's fields, and the names of those that have no default."""
+    fields, missing = dataclasses.fields(kind), dataclasses.MISSING
+    required = frozenset(f.name for f in fields if f.default is missing and f.default_factory is missing)
+    hints = typing.get_type_hints(kind)
+    return {f.name: hints[f.name] for f in fields}, required
 
 
 def _read(kind: Any, value: Any, where: str) -> Any:
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
         return value
-    if dataclasses.is_dataclass(kind):
-        return _read_dataclass(typing.cast(type, kind), value, where)
-    if origin in (typing.Union, types.UnionType):
+    if kind is float:
+        return _read_float(value, where)
+    origin, args = _form(kind)
+    if origin is None:
+        if dataclasses.is_dataclass(kind):
+            return _read_dataclass(typing.cast(type, kind), value, where)
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            _refuse(where, value, f"of type {kind.__name__}")
+        return value
+    if origin is typing.Union:
         if value is None and type(None) in args:
             return None
         (inner,) = (a for a in args if a is not type(None))
@@ -209,50 +231,45 @@ def _read(kind: Any, value: Any, where: str) -> Any:
     if origin is Literal:
         return value if value in args else _refuse(where, value, f"one of {args}")
     if origin is tuple:
-        if not isinstance(value, list):
-            _refuse(where, value, "a list")
-        inner = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-        if len(inner) != len(value):
-            _refuse(where, value, f"a list of {len(inner)}")
-        return tuple(
-            _read(a, item, f"{where}[{i}]") for i, (a, item) in enumerate(zip(inner, value, strict=True))
-        )
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            _refuse(where, value, "an object")
-        return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if kind is float:
-        if isinstance(value, str) and value in ("nan", "inf", "-inf"):
-            return float(value)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
-        _refuse(where, value, "a number")
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        _refuse(where, value, f"of type {kind.__name__}")
-    return value
+        return _read_tuple(args, value, where)
+    if not isinstance(value, dict):  # a Mapping
+        _refuse(where, value, "an object")
+    return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
+
+
+def _read_float(value: Any, where: str) -> float:
+    if isinstance(value, float):
+        return value
+    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+        return float(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023:
+        return float(value)
+    _refuse(where, value, "a number")
+
+
+def _read_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        _refuse(where, value, "a list")
+    inner = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+    if len(inner) != len(value):
+        _refuse(where, value, f"a list of {len(inner)}")
+    pairs = zip(inner, value, strict=True)
+    return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
 
 
 def _read_dataclass(kind: type, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
         _refuse(where, value, "an object")
-    fields = {f.name: f for f in dataclasses.fields(kind)}
+    fields, required = _fields(kind)
     if "schema" in fields and value.get("schema") != SCHEMA:
-        _refuse(
-            f"{where}.schema", value.get("schema"), f"{SCHEMA} (written by another version of sparsight?)"
-        )
-    unknown = sorted(set(value) - set(fields))
+        _refuse(f"{where}.schema", value.get("schema"), f"{SCHEMA} (written by another version of sparsight?)")
+    unknown = sorted(value.keys() - fields.keys())
     if unknown:
         _refuse(where, unknown, f"fields among {sorted(fields)}")
-    required = {
-        n
-        for n, f in fields.items()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - set(value))
+    missing = sorted(required - value.keys())
     if missing:
         _refuse(where, sorted(value), f"an object that has {missing} too")
-    hints = _hints(kind)
-    return kind(**{key: _read(hints[key], item, f"{where}.{key}") for key, item in value.items()})
+    return kind(**{key: _read(fields[key], item, f"{where}.{key}") for key, item in value.items()})
 
 
 # -- describing what a recipe is made of -----------------------------------------------------------------------
@@ -261,11 +278,20 @@ def _read_dataclass(kind: type, value: Any, where: str) -> Any:
 def describe(thing: Any) -> Any:
     """JSON values that say what a recipe, allocator, rule or function is; equal for equal things.
 
-    A dataclass gives its type and fields, a function its module and qualified name, a partial its parts.
-    A closure or lambda is named by place only: the run cannot tell two of them apart.
+    A dataclass gives its type and fields, a function its module and qualified name, a partial or bound method
+    its parts, a tensor or array its type, shape and SHA-256. A closure, a lambda or any other object is named by
+    place or type only: the run cannot tell two of them apart.
     """
+    if isinstance(thing, enum.Enum):
+        return f"{type(thing).__qualname__}.{thing.name}"
+    if isinstance(thing, np.generic):
+        thing = thing.item()
     if thing is None or isinstance(thing, (bool, int, str)):
         return thing
+    if isinstance(thing, (torch.dtype, torch.device, pathlib.PurePath)):
+        return str(thing)
+    if isinstance(thing, (torch.Tensor, np.ndarray)):
+        return _describe_array(thing)
     if isinstance(thing, float):
         return thing if math.isfinite(thing) else repr(thing)
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
@@ -275,12 +301,22 @@ def describe(thing: Any) -> Any:
         return {str(key): describe(value) for key, value in thing.items()}
     if isinstance(thing, (list, tuple)):
         return [describe(item) for item in thing]
+    if isinstance(thing, (set, frozenset)):
+        return sorted((describe(item) for item in thing), key=lambda item: json.dumps(item, sort_keys=True))
     if isinstance(thing, functools.partial):
-        inside = {"partial": describe(thing.func), "args": describe(thing.args), **describe(thing.keywords)}
-        return inside
+        keywords = {f"{key}=": describe(value) for key, value in thing.keywords.items()}
+        return {"partial": describe(thing.func), "args": describe(thing.args), **keywords}
+    if isinstance(thing, types.MethodType):
+        return {"method": describe(thing.__func__), "of": describe(thing.__self__)}
     if hasattr(thing, "__qualname__"):
         return f"{thing.__module__}:{thing.__qualname__}"
     return f"{type(thing).__module__}:{type(thing).__qualname__}"
+
+
+def _describe_array(array: torch.Tensor | np.ndarray) -> dict[str, Any]:
+    tensor = torch.as_tensor(array).detach().cpu().contiguous()
+    content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return {"type": str(tensor.dtype), "shape": list(tensor.shape), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def fingerprint(thing: Any) -> str:

@@ -74,6 +74,7 @@ class RunFolder:
         self.path = path
         self._lock = lock
         self._known: RunRecord | None = None
+        self._done: tuple[LevelRecord, ...] | None = None  # what levels.jsonl holds; a writer knows, once read
         if lock is not None and hasattr(os, "register_at_fork"):
             # A worker forked off must not hold the lock when its parent has been killed, nor write.
             this = weakref.ref(self)
@@ -88,7 +89,9 @@ class RunFolder:
         try:
             files.remove_parts(path)
             _refuse_contents(path)  # another process may have come first
-            folder._write_record(_normal(RunRecord, record))
+            folder._known = record = _normal(RunRecord, record)
+            folder._write_levels([])  # from now on, a run without this file is a damaged one
+            folder._write_record(record)
         except BaseException:
             folder.close()
             raise
@@ -151,7 +154,12 @@ class RunFolder:
 
     def levels(self) -> tuple[LevelRecord, ...]:
         """The levels that are done, in the order of their completion; the control among them."""
-        return self._lines("levels", LevelRecord)
+        if self._done is not None:
+            return self._done
+        done = self._lines("levels", LevelRecord)
+        if self._lock is not None:  # nobody else writes
+            self._done = done
+        return done
 
     def times(self) -> tuple[LevelTimes, ...]:
         """Seconds of the levels that are done; fewer if times.jsonl was deleted."""
@@ -177,7 +185,7 @@ class RunFolder:
         written = self._write_network(f"{at}/", record, weights, masks)
         record = _normal(LevelRecord, dataclasses.replace(record, files=written))
         self._write_lines("times", [*self.times(), _normal(LevelTimes, times)])
-        self._write_lines("levels", [*done, record])
+        self._write_levels([*done, record])
         self.clear_state()
         return record
 
@@ -206,7 +214,7 @@ class RunFolder:
         self.update(chosen=None, status="interrupted", ended=None, why_ended=None)
         for name in ("evaluation.json", "model.safetensors", "masks.safetensors", "state.safetensors"):
             files.remove(self._place(name))
-        self._write_lines("levels", list(done[:keep]))
+        self._write_levels(done[:keep])
         for record in done[keep:]:
             shutil.rmtree(self._place(_level_folder(record)), ignore_errors=True)
 
@@ -226,7 +234,10 @@ class RunFolder:
         tensors, facts = self._tensors("state.safetensors", "state", _REMEDIES["state.safetensors"])
         if facts["levels"] != len(self.levels()):  # killed between the end of a level and `clear_state`
             return None
-        return pack.unpack_state(tensors, facts["skeleton"])
+        try:
+            return pack.unpack_state(tensors, facts["skeleton"])
+        except ValueError as error:
+            raise DamagedFile(path, str(error), _REMEDIES["state.safetensors"]) from error
 
     def clear_state(self) -> None:
         """Forget the state inside the present level."""
@@ -328,17 +339,20 @@ class RunFolder:
         return _parse(RunRecord, fields.get("record"), path, remedy)
 
     def _lines(self, kind: str, of: type[T]) -> tuple[T, ...]:
-        """The records of levels.jsonl or times.jsonl; none where there is no file."""
+        """The records of levels.jsonl or times.jsonl."""
         path = self.path / f"{kind}.jsonl"
         remedy = _REMEDIES[path.name]
-        if not path.exists():
-            return ()
         lines, fields = files.read_lines(path, remedy)
         self._check_about(path, fields, kind, remedy)
         try:
             return tuple(_parse(of, json.loads(line), path, remedy) for line in lines)
         except json.JSONDecodeError as error:
             raise DamagedFile(path, f"not JSON ({error})", remedy) from error
+
+    def _write_levels(self, records: Sequence[LevelRecord]) -> None:
+        self._done = None  # if this fails, what is there has to be read
+        self._write_lines("levels", records)
+        self._done = tuple(records)
 
     def _write_lines(self, kind: str, records: Sequence[Any]) -> None:
         files.write_lines(self._place(f"{kind}.jsonl"), [dumps(record) for record in records], self._about(kind))
@@ -389,8 +403,9 @@ class RunFolder:
 
 
 def _refuse_contents(path: Path) -> None:
-    """FileExistsError if the folder holds anything but a lock and the remains of a file that was being written."""
-    others = sorted(item.name for item in path.iterdir() if item.name != "run.lock" and not item.name.endswith(".part"))
+    """FileExistsError if the folder holds more than a `create` leaves that was killed before it wrote run.json."""
+    remains = ("run.lock", "levels.jsonl")
+    others = sorted(item.name for item in path.iterdir() if item.name not in remains and item.suffix != ".part")
     if others:
         raise FileExistsError(f"cannot start a run in {path}: it holds {others[0]}; resume it, or take another folder")
 
@@ -398,7 +413,7 @@ def _refuse_contents(path: Path) -> None:
 def _close(folder: RunFolder | None) -> None:
     if folder is not None and folder._lock is not None:
         release(folder._lock)
-        folder._lock = None
+        folder._lock = folder._done = None
 
 
 def _normal(kind: type[T], record: T) -> T:
@@ -418,6 +433,8 @@ def _level_folder(record: LevelRecord) -> str:
 
 
 def _remedy_of(record: LevelRecord) -> str:
+    again = "RunFolder.open(path, write=True).drop_levels(n)"
     if record.role == "control":
-        return "restore it from a copy, or forget the control with drop_levels and train it again"
-    return f"restore it from a copy, or forget the levels from {record.level} on with drop_levels and resume the run"
+        return f"restore it from a copy, or forget the control by {again}, n levels before it, and resume the run"
+    n = record.level
+    return f"restore it from a copy, or forget the levels from {n} on by {again.replace('(n)', f'({n})')} and resume"

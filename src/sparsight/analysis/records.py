@@ -118,3 +118,8 @@ class Analysis:
     def count(self) -> int:
         """Weights analysed."""
         return sum(t.summary.count for t in self.tensors)
+
+    @property
+    def counted(self) -> bool:
+        """Whether histograms were filled."""
+        return any(t.summary.gini is not None for t in self.tensors)

@@ -1,0 +1,161 @@
+"""An analysis as a table for people, and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from sparsight.analysis.records import Analysis, Summary, Tensor
+from sparsight.analysis.trajectory import Trajectory
+from sparsight.report import words
+from sparsight.report.escape import plain
+
+Order = Literal["compressible", "index", "size", "zeros", "gini", "name", "file"]
+"""Most compressible first: by the share that the bound lets go. "file": as they lie in the checkpoint."""
+
+
+def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tensor]:
+    """Tensors in an order; ties stay as in the file. Undefined ones come last where an index decides."""
+    keys: dict[str, Callable[[Tensor], object]] = {
+        "compressible": lambda t: (not t.summary.defined, t.summary.measures[0].keeps[0].share),
+        "index": lambda t: (not t.summary.defined, -t.summary.measures[0].index),
+        "size": lambda t: -t.summary.count,
+        "zeros": lambda t: -t.summary.zeros / t.summary.count,
+        "gini": lambda t: -(t.summary.gini or 0.0),
+        "name": lambda t: t.name,
+        "file": lambda t: 0,
+    }
+    return sorted(tensors, key=keys[by])  # type: ignore[arg-type]
+
+
+def headings(a: Analysis) -> list[str]:
+    columns = ["tensor", "shape", "dtype", "weights", "zeros"]
+    for p, q in a.pairs:
+        columns.append(f"PQ index ({p:g}, {q:g})")
+        for eta in a.etas:
+            at = "" if len(a.etas) == 1 and eta == 0 else f" at eta {eta:g}"
+            columns += [f"must keep{at}", f"SAP prunes{at}"]
+            columns += [f"enough{at}"] if eta > 0 and a.counted else []
+    return [*columns, "Hoyer", "Gini"]
+
+
+def cells(a: Analysis, name: str, shape: str, dtype: str, s: Summary) -> list[str]:
+    row = [plain(name), shape, dtype, f"{s.count:,}", words.percent(s.zeros / s.count) if s.count else words.NONE]
+    for m in s.measures:
+        row.append(words.index(m.index) if s.defined else words.NONE)
+        for k in m.keeps:
+            row += [words.percent(k.share), f"{k.prune:,}"] if s.defined else [words.NONE, words.NONE]
+            if k.eta > 0 and a.counted:
+                row.append(words.percent(k.exact) if s.defined else words.NONE)
+    return [*row, words.index(s.hoyer, 3), words.NONE if s.gini is None else words.index(s.gini, 3)]
+
+
+def grid(a: Analysis, order: Order = "compressible") -> list[list[str]]:
+    """Rows of text: the tensors, and the whole last."""
+    rows = [
+        cells(a, t.name, "×".join(map(str, t.shape)), t.dtype, t.summary) for t in ordered(a.tensors, order)
+    ]
+    if a.whole is not None:
+        rows.append(cells(a, "all together", "", "", a.whole))
+    return rows
+
+
+def table(a: Analysis, order: Order = "compressible", most: int | None = None) -> str:
+    """The table as plain text; of more than `most` tensors only the first, and how many are left out."""
+    rows = grid(a, order)
+    body = rows[: len(a.tensors)]
+    left = len(body) - most if most is not None else 0
+    if left > 0:
+        body = body[:most]
+    lines = _aligned([headings(a), *body, *rows[len(a.tensors) :]])
+    if left > 0:
+        lines.append(f"… and {left} more tensors (--all shows them)")
+    return "\n".join([*lines, "", *footer(a)])
+
+
+def footer(a: Analysis) -> list[str]:
+    """What was left out, and how exact the numbers are."""
+    lines = []
+    by_why: dict[str, list[str]] = {}
+    for x in a.listed:
+        by_why.setdefault(x.why, []).append(plain(x.name))
+    for why, names in by_why.items():
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        lines.append(f"not analysed: {shown} ({why})")
+    error = max((t.summary.gini_error or 0.0 for t in a.tensors), default=0.0)
+    if error:
+        lines.append(f"Gini within {error:.4f}; --exact makes it exact")
+    lines.append("must keep: at least this share, by the PQI bound; necessary, not sufficient")
+    return lines
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(c) for c in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        parts = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(parts).rstrip())
+    lines.insert(1, "  ".join("-" * w for w in widths))
+    return lines
+
+
+def neuron_table(t: Tensor, a: Analysis) -> str:
+    """Every neuron of a tensor."""
+    heads = ["neuron", "zeros", *(f"PQ index ({p:g}, {q:g})" for p, q in a.pairs)]
+    body = [
+        [f"{plain(t.name)}[{i}]", f"{r.zeros:,}", *(words.index(v) if r.defined else words.NONE for v in r.index)]
+        for i, r in enumerate(t.rows)
+    ]
+    return "\n".join(_aligned([heads, *body])) if body else ""
+
+
+def path_table(path: Trajectory) -> str:
+    """The levels of a path, turning points marked, and what they mean."""
+    marks = {path.minimum: "minimum" if path.confirmed else "lowest so far", path.peak: "peak"}
+    heads = ["level", "density", f"PQ index ({path.p:g}, {path.q:g})", "validation", "test", ""]
+    body = [
+        [str(s.level), words.percent(s.density), words.index(s.index), words.accuracy(s.validation_accuracy),
+         words.accuracy(s.test_accuracy), marks.get(i, "") or ""]
+        for i, s in enumerate(path.steps)
+    ]  # fmt: skip
+    widths = [max(map(len, c)) for c in zip(heads, *body, strict=True)]
+    lines = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in (heads, *body)]
+    return "\n".join([*lines, "", path.meaning])
+
+
+def as_csv(a: Analysis) -> str:
+    """One line for each tensor and one for the whole ("*"); numbers in full, empty where there is none."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n").writerow
+    heads = ["tensor", "kind", "dtype", "shape", "count", "zeros", "smallest", "largest", "defined"]
+    for p, q in a.pairs:
+        heads += [f"{n}_{p:g}_{q:g}" for n in ("pq_index", "effective")]
+        for eta in a.etas:
+            names = ("bound", "share", "prune", "exact", "exact_low", "exact_high")
+            heads += [f"{n}_{p:g}_{q:g}_eta_{eta:g}" for n in names]
+    write([*heads, "hoyer", "gini", "gini_error", "why_not"])
+    for t in a.tensors:
+        write([*_safe(t.name, t.kind, t.dtype, "x".join(map(str, t.shape))), *_numbers(t.summary), ""])
+    for x in a.listed:
+        head = _safe(x.name, x.kind, x.dtype, "x".join(map(str, x.shape)))
+        write([*head, *[""] * (len(heads) - 4 + 3), *_safe(x.why)])
+    if a.whole is not None:
+        write(["*", "", "", "", *_numbers(a.whole), ""])
+    return out.getvalue()
+
+
+def _safe(*texts: str) -> list[str]:
+    """Names as a spreadsheet may show them: none is taken for a formula."""
+    return [f"'{t}" if t[:1] in "=+-@\t\r" and t else plain(t) for t in texts]
+
+
+def _numbers(s: Summary) -> list[object]:
+    row: list[object] = [s.count, s.zeros, repr(s.smallest), repr(s.largest), int(s.defined)]
+    for m in s.measures:
+        row += [repr(m.index), repr(m.effective)]
+        for k in m.keeps:
+            row += [repr(k.bound), repr(k.share), k.prune, *("" if v is None else repr(v) for v in
+                    (k.exact, k.exact_low, k.exact_high))]  # fmt: skip
+    return [*row, repr(s.hoyer), "" if s.gini is None else repr(s.gini), "" if s.gini_error is None else repr(s.gini_error)]

@@ -1,0 +1,112 @@
+"""The path of a run: PQ index against density over its levels, with the accuracy beside, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsight.record import Evaluation, LevelRecord
+from sparsight.report import words
+from sparsight.store import RunFolder
+from sparsight.turning import Phase, turning_points
+
+
+@dataclass(frozen=True)
+class Step:
+    """One level of a path."""
+
+    level: int
+    density: float
+    index: float  # PQ index of all alive weights
+    validation_accuracy: float | None
+    test_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A run's path. `minimum` and `peak` are positions in `steps`; see `turning_points` for the rule."""
+
+    source: str
+    recipe: str
+    p: float
+    q: float
+    steps: tuple[Step, ...]
+    minimum: int | None
+    confirmed: bool
+    peak: int | None
+    phase: Phase
+    meaning: str  # one paragraph
+
+
+def trajectory(run: str | Path, p: float | None = None, q: float | None = None) -> Trajectory:
+    """The path of the run in a folder, finished or not, from its records alone.
+
+    (p, q) is one of the pairs that the run recorded, by default the first. ValueError: it recorded no such pair,
+    or no level yet. FileNotFoundError: no run. DamagedFile.
+    """
+    with RunFolder.open(Path(run)) as folder:
+        levels = sorted((x for x in folder.levels() if x.role == "level"), key=lambda x: x.level)
+        return path_of(str(run), folder.record.recipe, levels, folder.evaluation(), p, q)
+
+
+def path_of(
+    source: str, recipe: str, levels: Sequence[LevelRecord], evaluation: Evaluation | None,
+    p: float | None = None, q: float | None = None,
+) -> Trajectory:  # fmt: skip
+    pairs = levels[0].pq_pairs if levels else ()
+    if not pairs:
+        raise ValueError(f"{source} has no level with a PQ index yet")
+    wanted = [x for x in pairs if p in (None, x[0]) and q in (None, x[1])]
+    if not wanted:
+        raise ValueError(f"{source} has no PQ index at ({p}, {q}), only at {', '.join(map(str, pairs))}")
+    at, tested = pairs.index(wanted[0]), {}
+    if evaluation is not None:
+        tested = {x.level: x.test_accuracy for x in evaluation.entries if x.role == "level"}
+    steps = tuple(
+        Step(x.level, x.density, x.pq[at], x.validation_accuracy, tested.get(x.level)) for x in levels
+    )
+    found = turning_points([s.density for s in steps], [s.index for s in steps])
+    meaning = _meaning(steps, found.minimum, found.confirmed, found.peak, found.phase)
+    return Trajectory(
+        source, recipe, *wanted[0], steps, found.minimum, found.confirmed, found.peak, found.phase, meaning
+    )
+
+
+def _meaning(
+    steps: Sequence[Step], minimum: int | None, confirmed: bool, peak: int | None, phase: Phase
+) -> str:
+    if minimum is None:
+        return "The PQ index is not defined at any level."
+    low, last = steps[minimum], steps[-1]
+    head = f"The PQ index starts at {words.index(steps[0].index)} and is lowest, {words.index(low.index)}, at level "
+    head += f"{low.level}, where {words.percent(low.density)} of the weights are left{_cost(steps[0], low)}. "
+    if phase == "regularising":
+        rise = "It has not risen clearly since" if not confirmed and minimum < len(steps) - 1 else "It is still falling"
+        return head + (
+            f"{rise}: the weights that remain are about as alike as they have been, and pruning still regularises. "
+            "By the hypothesis there is room to go on; watch for the index to turn up."
+        )
+    said = f"Since then it has risen to {words.index(max(s.index for s in steps[minimum:]))}: what is left is uneven "
+    said += "again, so pruning now compresses, and is paid for in accuracy"
+    if phase == "compressing" or peak is None:
+        return head + said + f"{_cost(low, last, 'since the minimum')}. The minimum is where to stop at little cost."
+    top = steps[peak]
+    return head + said + (
+        f". It peaked at level {top.level} ({words.percent(top.density)} left{_cost(steps[0], top)}) and has "
+        f"come down since: the network is collapsing{_cost(steps[0], last, 'at the last level')}. "
+        "Take a level near the minimum."
+    )
+
+
+def _cost(before: Step, after: Step, when: str = "") -> str:
+    """ " (test accuracy 90.1 %, 0.3 points below level 0)"."""
+    for name in ("test_accuracy", "validation_accuracy"):
+        a, b = getattr(before, name), getattr(after, name)
+        if a is not None and b is not None:
+            gap = 100 * (b - a)
+            side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} level {before.level}"
+            said = f"{name.replace('_', ' ')} {words.accuracy(b, 1)}"
+            said += "" if after.level == before.level else f", {side if abs(gap) >= 0.05 else f'as level {before.level}'}"
+            return f" ({f'{when}: ' if when else ''}{said})"
+    return ""

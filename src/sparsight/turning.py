@@ -1,0 +1,95 @@
+"""Where the PQ index turns as a network is pruned: its minimum, its peak, and the phase that it is in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["regularising", "compressing", "collapsing"]
+
+_AT_ONCE = 3.0  # tolerances above the minimum that need no second level to agree
+_DROP = 0.25  # share of the rise that the index has to give back before its peak is one
+
+
+@dataclass(frozen=True)
+class TurningPoints:
+    """Positions in the history that `turning_points` was given; None where there is none yet."""
+
+    minimum: int | None  # the lowest index so far; None only if no index is defined
+    confirmed: bool  # whether the index has risen since, beyond doubt
+    confirmed_at: int | None  # the level that confirmed it
+    peak: int | None  # the highest index after a confirmed minimum that it has come down from
+    phase: Phase
+
+
+def turning_points(
+    densities: Sequence[float], indices: Sequence[float], *, tolerance: float = 0.01
+) -> TurningPoints:
+    """Minimum and peak of the PQ index along falling density, and the phase at the last level.
+
+    The rule, level by level:
+      the minimum is the lowest index so far, the first of equals. It is confirmed by two levels in a row that
+      lie more than `tolerance` above it, or by one that lies more than 3 `tolerance` above it; then it stays.
+      From there the peak is the highest index so far, the first of equals; it is confirmed when the index has come
+      down from it by more than `tolerance` and more than a quarter of its rise above the minimum; then it stays.
+      Before a confirmed minimum the network is "regularising" (the weights left become more alike while accuracy
+      holds), then "compressing" (they become less alike, at the cost of some accuracy), and after a
+      confirmed peak "collapsing".
+
+    Single levels may be off by up to `tolerance` without moving a turning point by more than such noise can. NaN
+    (an undefined index) is passed over. ValueError: other lengths, densities outside [0, 1] or rising, an index
+    outside [0, 1], a tolerance that is not positive.
+    Source: the hypothesis of Diao et al., ICLR 2023 (sparsity falls, rises, falls); the rule is ours.
+    """
+    _check(densities, indices, tolerance)
+    levels = [(i, v) for i, v in enumerate(indices) if not math.isnan(v)]
+    low, confirmed_at = _minimum(levels, tolerance)
+    if low is None:
+        return TurningPoints(None, False, None, None, "regularising")
+    if confirmed_at is None:
+        return TurningPoints(low, False, None, None, "regularising")
+    peak = _peak(levels, low, indices[low], tolerance)
+    return TurningPoints(low, True, confirmed_at, peak, "compressing" if peak is None else "collapsing")
+
+
+def _minimum(levels: Sequence[tuple[int, float]], tolerance: float) -> tuple[int | None, int | None]:
+    """The minimum, and the level that confirms it."""
+    low: tuple[int, float] | None = None
+    above = 0
+    for i, value in levels:
+        if low is None or value < low[1]:
+            low, above = (i, value), 0
+            continue
+        above = above + 1 if value > low[1] + tolerance else 0
+        if above == 2 or value > low[1] + _AT_ONCE * tolerance:
+            return low[0], i
+    return (None, None) if low is None else (low[0], None)
+
+
+def _peak(levels: Sequence[tuple[int, float]], low: int, least: float, tolerance: float) -> int | None:
+    peak, highest = low, least
+    for i, value in levels:
+        if i <= low:
+            continue
+        if value > highest:
+            peak, highest = i, value
+        elif highest - value > max(tolerance, _DROP * (highest - least)) and highest > least + tolerance:
+            return peak
+    return None
+
+
+def _check(densities: Sequence[float], indices: Sequence[float], tolerance: float) -> None:
+    if len(densities) != len(indices):
+        raise ValueError(f"got {len(densities)} densities and {len(indices)} indices, allowed are as many of both")
+    if not (tolerance > 0 and math.isfinite(tolerance)):
+        raise ValueError(f"got tolerance={tolerance}, allowed is a finite number > 0")
+    for i, density in enumerate(densities):
+        if not 0 <= density <= 1:
+            raise ValueError(f"got the density {density} at level {i}, allowed is [0, 1]")
+        if i and density > densities[i - 1]:
+            raise ValueError(f"got the density {density} after {densities[i - 1]}, allowed are falling ones")
+    for i, value in enumerate(indices):
+        if not math.isnan(value) and not 0 <= value <= 1:
+            raise ValueError(f"got the PQ index {value} at level {i}, allowed is [0, 1]")
