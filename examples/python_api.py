@@ -22,10 +22,10 @@ model = mlp((1, 8, 8), classes=10, seed=0)
 recipe = Recipe(
     name="my-sap",
     score=Magnitude(),
-    levels=Until((SAP(p=1.0, q=2.0),), density=0.3),  # train dense, then prune until 30 % are left
-    optimizer=NesterovSGD(lr=0.05),
-    epochs=4,
-    batch_size=32,
+    levels=Until((SAP(p=1.0, q=2.0),), density=0.5),  # train dense, then prune until half are left
+    optimizer=NesterovSGD(lr=0.1),
+    epochs=3,
+    batch_size=64,
 )
 
 # Level by level, nothing on disk. `model` stays as it is: a copy of it is trained.

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sparsight.allocate.sap import SAP
 
 from sparsight.allocate.counting import at_most, share, whole, with_floor
 from sparsight.allocate.fixed import Global, Uniform
+from sparsight.allocate.sap import SAP
 from sparsight.allocate.shrink import Shrink
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "pqi_golden.json").read_text())

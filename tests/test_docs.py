@@ -81,7 +81,7 @@ def test_examples_run(name, elsewhere, capsys):
 @pytest.mark.parametrize("data", ["data", "loaders"])
 def test_own_model_on_the_command_line(data, elsewhere, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT))
-    short = "--epochs 1 --levels 1 --batch-size 64 --no-control --device cpu --out run".split()
+    short = ["--epochs=1", "--levels=1", "--batch-size=64", "--no-control", "--device=cpu", "--out=run"]
     words = ["run", "sap", "--model", "examples.own_model:build", "--data", f"examples.own_model:{data}", *short]
     assert cli.main(words) == 0
     assert "Report: run/report.html" in capsys.readouterr().out
@@ -151,7 +151,9 @@ def commands(page: Path) -> list[str]:
 
 
 RECIPES = ("sap", "lottery", "oneshot")
-WRITTEN = [(page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line]
+WRITTEN = [
+    (page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line
+]
 
 
 def test_commands_are_found():
@@ -199,8 +201,10 @@ def test_defaults_in_the_table_are_those_of_the_recipes():
         given = {name.replace("_", "-"): value for name, value in defaults(recipe).items()}
         for name, value in found.items():
             expected = given[name]
-            assert value == {True: "on", False: "off"}.get(expected, value) if isinstance(expected, bool) else (
-                str(expected) == value or float(value) == expected
+            assert (
+                value == {True: "on", False: "off"}.get(expected, value)
+                if isinstance(expected, bool)
+                else (str(expected) == value or float(value) == expected)
             ), f"{recipe}: {name} is {expected}, the table says {value}"
         assert set(given) - set(found) <= {"p", "q", "eta", "gamma", "beta", "rate"}
 

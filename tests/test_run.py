@@ -7,18 +7,18 @@ import json
 
 import pytest
 import torch
-from sparsight.allocate.sap import SAP
-from sparsight.pq import pq_index
 from torch import nn
 
 from sparsight import masks as m
 from sparsight.allocate.fixed import Global
+from sparsight.allocate.sap import SAP
 from sparsight.allocate.shrink import Shrink
 from sparsight.data import digits
 from sparsight.evaluate import evaluate
 from sparsight.execute import execute
 from sparsight.identity import ForeignRun
 from sparsight.parallel import runtime
+from sparsight.pq import pq_index
 from sparsight.recipe import Recipe, SparsestWithin, Until, classify
 from sparsight.record import LevelRecord, Observation
 from sparsight.run import Event, run

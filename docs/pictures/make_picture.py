@@ -18,7 +18,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from sparsight.store import RunFolder
 
-TEAL, ORANGE, GREY = "#00796b", "#d9822b", "#777777"
+TEAL, ORANGE = "#00796b", "#d9822b"
 
 
 def draw(folder: RunFolder, target: Path) -> None:
@@ -34,17 +34,27 @@ def draw(folder: RunFolder, target: Path) -> None:
             2, 1, sharex=True, figsize=(8, 5), height_ratios=(3, 2), layout="constrained"
         )
         top.plot(density, [100 * r.validation_accuracy for r in levels], "o-", color=TEAL, label="validation")
-        tested = [(d, 100 * test["level", r.level]) for d, r in zip(density, levels, strict=True) if ("level", r.level) in test]
+        tested = [
+            (d, 100 * test["level", r.level])
+            for d, r in zip(density, levels, strict=True)
+            if ("level", r.level) in test
+        ]
         if tested:
             top.plot(*zip(*tested, strict=True), "D--", color=ORANGE, markersize=4, label="test")
         if control is not None and control.validation_accuracy is not None:
-            label = f"dense for {control.epochs:g} epochs, validation"
-            top.axhline(100 * control.validation_accuracy, color=GREY, linestyle=":", label=label)
+            label = f"dense for {control.epochs:g} epochs"
+            top.axhline(100 * control.validation_accuracy, color=TEAL, linestyle=":", label=f"{label}, validation")
+            if ("control", control.level) in test:
+                top.axhline(100 * test["control", control.level], color=ORANGE, linestyle=":", label=f"{label}, test")
+        low, high = top.get_ylim()
+        top.set_ylim(low - 0.3 * (high - low), high)  # room for the legend
         top.set_ylabel("accuracy (%)")
         for p, q in levels[0].pq_pairs:
             at = levels[0].pq_pairs.index((p, q))
             style = "o-" if at == 0 else "s--"
-            bottom.plot(density, [r.pq[at] for r in levels], style, color=TEAL, markersize=5, label=f"p, q = {p:g}, {q:g}")
+            bottom.plot(
+                density, [r.pq[at] for r in levels], style, color=TEAL, markersize=5, label=f"p, q = {p:g}, {q:g}"
+            )
         bottom.set_ylabel("PQ index")
         bottom.set_xlabel("weights left (%)")
         bottom.set_xscale("log")
@@ -57,10 +67,12 @@ def draw(folder: RunFolder, target: Path) -> None:
             for panel in (top, bottom):
                 panel.axvline(where, color=TEAL, alpha=0.15, linewidth=12, label="_")
             top.annotate("chosen", (where, 0.03), xycoords=("data", "axes fraction"), ha="center", color=TEAL)
-        top.legend(frameon=False, loc="best")
-        bottom.legend(frameon=False, loc="best")
+        top.legend(frameon=False, loc="lower center", ncols=2)
+        bottom.legend(frameon=False, loc="upper center", ncols=2)
         data = folder.record.data.get("name", "data")
-        top.set_title(f"{folder.record.recipe} on {data}, {folder.record.model['prunable']:,} prunable weights", loc="left")
+        top.set_title(
+            f"{folder.record.recipe} on {data}, {folder.record.model['prunable']:,} prunable weights", loc="left"
+        )
         figure.savefig(target, dpi=160)
 
 

@@ -150,7 +150,7 @@ def _folder(record: RunRecord, out: Path | str | None, resume: bool) -> RunFolde
     try:
         check_same(folder.record, record)
         if folder.record.status != "finished":
-            folder.update(status="running", resumed=folder.record.resumed + 1)
+            folder.update(status="running", resumed=folder.record.resumed + 1, keep=record.keep)
     except BaseException:
         folder.close()
         raise

@@ -6,6 +6,8 @@ whatever happens in between. Every file carries a schema version and the SHA-256
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -23,6 +25,9 @@ SCHEMA = 1
 """Version of the envelopes below (not of the records inside). A reader refuses one that it does not know."""
 
 _SUFFIX = ".part"  # of files that are being written
+
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES)  # of file systems that cannot do it
 
 _DTYPES = {
     torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32",
@@ -60,7 +65,7 @@ def write_atomically(path: Path, chunks: Iterable[Any]) -> None:
                 os.fsync(file.fileno())
             os.replace(part, path)
         except BaseException:  # Ctrl-C too
-            remove(part)
+            try_remove(part)
             raise
         sync_folder(path.parent)
     except OSError as error:
@@ -69,10 +74,10 @@ def write_atomically(path: Path, chunks: Iterable[Any]) -> None:
 
 def refuse_write(path: Path, error: OSError) -> NoReturn:
     """The same error, saying what could not be written and that the run goes on from what is there."""
-    what = (
-        f"cannot write {path}: {error.strerror or error}; what was stored before is intact: "
-        "make room (or give permission) and resume the run"
-    )
+    remedy = "make room (or give permission) and resume the run"
+    if error.errno in _IN_THE_WAY:
+        remedy = "move away what is in its place, or take another folder"
+    what = f"cannot write {path}: {error.strerror or error}; what was stored before is intact: {remedy}"
     raise OSError(error.errno, what) from error
 
 
@@ -80,18 +85,23 @@ def sync_folder(folder: Path) -> None:
     """Make renames, new names and removals in `folder` last through a power cut."""
     if os.name == "nt":  # folders cannot be opened there
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 def make_folder(folder: Path) -> None:
     """Make `folder` and what lies above it, where missing. OSError names the folder."""
     if folder.is_dir():
         return
-    make_folder(folder.parent)
+    if folder.parent != folder:
+        make_folder(folder.parent)
     try:
         folder.mkdir(exist_ok=True)
         sync_folder(folder.parent)
@@ -100,25 +110,38 @@ def make_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there and may be removed; what it says must not be needed any more."""
+    """Remove a file if it is there. OSError names it."""
     try:
         path.unlink(missing_ok=True)
-    except OSError:
-        return
+    except OSError as error:
+        refuse_write(path, error)
+
+
+def try_remove(path: Path) -> None:
+    """Remove a file if it is there and may be removed; it must do no harm where it stays."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def remove_parts(folder: Path) -> None:
     """Remove what killed processes left half written in `folder` and below."""
     for part in folder.rglob(f".*{_SUFFIX}"):
-        remove(part)
+        try_remove(part)
 
 
 # -- tensors ---------------------------------------------------------------------------------------------------
 
 
+def can_store(tensor: Tensor) -> bool:
+    """Whether `write_tensors` takes the tensor: dense, with values, of a type that safetensors knows."""
+    return tensor.dtype in _DTYPES and tensor.layout == torch.strided and not tensor.is_meta
+
+
 def _plain(name: str, tensor: Tensor) -> Tensor:
     """The tensor in the CPU's memory, row-major; without a copy where it lies so already."""
-    if tensor.dtype not in _DTYPES or tensor.layout != torch.strided or tensor.is_meta:
+    if name == "__metadata__":
+        raise ValueError("cannot store a tensor named '__metadata__': safetensors keeps that name for itself")
+    if not can_store(tensor):
         got = f"{tensor.dtype}, {tensor.layout} on {tensor.device}"
         raise ValueError(f"cannot store tensor {name!r}: got {got}; allowed are dense {sorted(_DTYPES.values())}")
     if sys.byteorder != "little":
@@ -129,6 +152,11 @@ def _plain(name: str, tensor: Tensor) -> Tensor:
 def _bytes(tensor: Tensor) -> Any:
     """The memory of a plain tensor, as a buffer; no copy."""
     return tensor.reshape(-1).view(torch.uint8).numpy()
+
+
+def _own(tensor: Tensor) -> Tensor:
+    """A copy of the very bytes: `clone` would turn a bool that is neither 0 nor 1 into 1, and hide the damage."""
+    return tensor.reshape(-1).view(torch.uint8).clone().view(tensor.dtype).reshape(tensor.shape)
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -182,27 +210,34 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
 
 def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors (in memory of their own) and facts that `write_tensors` wrote; DamagedFile if not exactly those."""
+    return read_digested(path, remedy)[:2]
+
+
+def read_digested(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """`read_tensors`, and the digest of the tensors, which has been checked."""
     _check_there(path, remedy)
     try:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: _own(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
         raise DamagedFile(path, f"not a whole safetensors file ({error})", remedy) from error
     if metadata.get("sparsight_schema") != str(SCHEMA):
         got = metadata.get("sparsight_schema")
-        raise DamagedFile(path, f"unknown schema: got {got!r}, allowed is '{SCHEMA}'", remedy)
+        raise DamagedFile(path, f"unknown schema: got {got!r:.80}, allowed is '{SCHEMA}'", remedy)
     if set(metadata) != {"format", "sparsight_schema", "sha256", "facts"} or metadata["format"] != "pt":
-        raise DamagedFile(path, f"unknown metadata: got {sorted(metadata)}", remedy)
+        raise DamagedFile(path, f"unknown metadata: got {sorted(metadata)!s:.80}", remedy)
     try:
         digest = tensors_digest(tensors)
-        facts = unseal(_parse(metadata["facts"]))
-        ordered = {name: tensors[name] for name in facts.pop("order")}
-    except (ValueError, KeyError) as error:
+        facts = unseal(parse_json(metadata["facts"]))
+    except ValueError as error:
         raise DamagedFile(path, str(error), remedy) from error
     if digest != metadata["sha256"]:
-        raise DamagedFile(path, f"checksum: its tensors have {digest}, not {metadata['sha256']}", remedy)
-    return ordered, facts
+        raise DamagedFile(path, f"checksum: its tensors have {digest}, not {metadata['sha256']:.80}", remedy)
+    order = facts.pop("order", None)
+    if not isinstance(order, list) or not all(isinstance(n, str) for n in order) or sorted(order) != sorted(tensors):
+        raise DamagedFile(path, f"its order of tensors, {order!r:.80}, is not of those that it holds", remedy)
+    return {name: tensors[name] for name in order}, facts, digest
 
 
 # -- JSON ------------------------------------------------------------------------------------------------------
@@ -229,7 +264,11 @@ def unseal(value: Any) -> dict[str, Any]:
     if value.get("schema") != SCHEMA:
         raise ValueError(f"unknown schema: got {value.get('schema')!r:.80}, allowed is {SCHEMA}")
     fields = {key: item for key, item in value.items() if key not in ("schema", "sha256")}
-    if seal(fields) != value:
+    try:
+        same = seal(fields) == value
+    except RecursionError as error:
+        raise ValueError("not JSON: it is nested too deep") from error
+    if not same:
         raise ValueError("checksum: its values are not those that were written")
     return fields
 
@@ -243,7 +282,7 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The fields that `write_json` wrote; DamagedFile if not exactly those."""
     text = _text(path, remedy)
     try:
-        return unseal(_parse(text))
+        return unseal(parse_json(text))
     except ValueError as error:
         raise DamagedFile(path, str(error), remedy) from error
 
@@ -259,12 +298,12 @@ def read_lines(path: Path, remedy: str) -> tuple[list[str], dict[str, Any]]:
     """The lines and fields that `write_lines` wrote; DamagedFile if not exactly those."""
     *lines, last = _text(path, remedy).removesuffix("\n").split("\n")
     try:
-        fields = unseal(_parse(last))
-        if fields.pop("lines") != len(lines):
+        fields = unseal(parse_json(last))
+        if fields.pop("lines", None) != len(lines):
             raise ValueError(f"it has {len(lines)} lines, not as many as were written")
-        if fields.pop("lines_sha256") != _sha256("".join(f"{line}\n" for line in lines)):
+        if fields.pop("lines_sha256", None) != _sha256("".join(f"{line}\n" for line in lines)):
             raise ValueError("checksum: its lines are not those that were written")
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise DamagedFile(path, str(error), remedy) from error
     return lines, fields
 
@@ -283,12 +322,16 @@ def _text(path: Path, remedy: str) -> str:
         text = path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise DamagedFile(path, "not JSON: not even text", remedy) from error
+    except OSError as error:
+        raise DamagedFile(path, f"it cannot be read ({error.strerror or error})", remedy) from error
     if not text.endswith("\n"):
         raise DamagedFile(path, "truncated: its last line has no end", remedy)
     return text
 
 
-def _parse(text: str) -> Any:
+def parse_json(text: str) -> Any:
+    """The values that JSON text spells. ValueError for anything else, NaN and nesting without end among it."""
+
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"not JSON: {constant}")
 

@@ -52,9 +52,12 @@ def _difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any] | None:
             if found is not None:
                 return found
         return None if old.keys() == new.keys() else (where, sorted(old), sorted(new))
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        pairs = enumerate(zip(old, new, strict=True))
-        return next((d for i, (a, b) in pairs if (d := _difference(a, b, f"{where}[{i}]"))), None)
+    if isinstance(old, list) and isinstance(new, list):
+        pairs = enumerate(zip(old, new, strict=False))
+        found = next((d for i, (a, b) in pairs if (d := _difference(a, b, f"{where}[{i}]"))), None)
+        if found is not None or len(old) == len(new):
+            return found
+        return f"the length of {where}", len(old), len(new)
     return None if type(old) is type(new) and old == new else (where, old, new)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparsight.files import can_store
 from sparsight.types import Masks
 
 Skeleton = Any
@@ -28,12 +29,13 @@ def pack_state(state: Any) -> tuple[dict[str, Tensor], Skeleton]:
 
     def keep(tensor: Tensor) -> Skeleton:
         tensor = tensor.detach()
-        place = (str(tensor.device), tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        view = (tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg())
+        place = (str(tensor.device), tensor.data_ptr(), *view)
         name = seen.get(place) if tensor.numel() else None
         if name is None:
             name = seen[place] = f"{len(tensors)}"
             tensors[name] = tensor
-        if tensor.is_contiguous() or not _dense(tensor):
+        if tensor.is_contiguous() or not _dense(tensor.shape, tensor.stride()):
             return {"tensor": name}
         return {"tensor": name, "stride": list(tensor.stride())}
 
@@ -46,6 +48,9 @@ def _encode(value: Any, where: str, keep: Callable[[Tensor], Skeleton]) -> Skele
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {"float": repr(float(value))}
     if isinstance(value, Tensor):
+        if not can_store(value):
+            got = f"{value.dtype}, {value.layout} on {value.device}"
+            raise TypeError(f"cannot store {where}: got a tensor of {got}; allowed are dense ones of common types")
         return keep(value)
     if isinstance(value, (list, tuple)):
         items = [_encode(item, f"{where}[{i}]", keep) for i, item in enumerate(value)]
@@ -59,10 +64,10 @@ def _encode(value: Any, where: str, keep: Callable[[Tensor], Skeleton]) -> Skele
     raise TypeError(f"cannot store {where}: got {type(value).__qualname__}, allowed are {allowed}")
 
 
-def _dense(tensor: Tensor) -> bool:
+def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether the strides are a reordering of row-major: every element once, no gaps (channels-last is)."""
     expected = 1
-    for stride, size in sorted((st, si) for st, si in zip(tensor.stride(), tensor.shape, strict=True) if si != 1):
+    for stride, size in sorted((st, si) for st, si in zip(strides, shape, strict=True) if si != 1):
         if stride != expected:
             return False
         expected *= size
@@ -78,6 +83,8 @@ def unpack_state(tensors: Mapping[str, Tensor], skeleton: Skeleton) -> Any:
         if found is None:
             found = tensors[name]
             if stride is not None:
+                if not _dense(found.shape, stride):  # it might ask for any amount of memory
+                    raise ValueError(f"tensor {name} of shape {tuple(found.shape)} cannot have the strides {stride}")
                 found = torch.empty_strided(found.shape, stride, dtype=found.dtype).copy_(found)
             laid[name, stride] = found
         return found
@@ -97,7 +104,7 @@ def unpack_state(tensors: Mapping[str, Tensor], skeleton: Skeleton) -> Any:
 
     try:
         return decode(skeleton)
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"skeleton and tensors do not fit each other: {error!r}") from error
 
 
@@ -113,6 +120,9 @@ def pack_masks(masks: Masks) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
 
 def unpack_masks(packed: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> dict[str, Tensor]:
     """The masks that `pack_masks` packed. ValueError if bits and shapes do not fit each other."""
+    sizes = shapes.values() if isinstance(shapes, Mapping) else [None]
+    if not all(isinstance(s, list) and all(type(n) is int and n >= 0 for n in s) for s in sizes):
+        raise ValueError(f"shapes of masks: got {shapes!r:.80}, allowed are lists of sizes by name")
     if set(packed) != set(shapes):
         raise ValueError(f"masks and shapes of different names: {sorted(packed)} and {sorted(shapes)}")
     masks: dict[str, Tensor] = {}

@@ -169,16 +169,25 @@ class RunRecord:
 
 
 def to_json(record: Any) -> Any:
-    """JSON values of a record. A number that JSON lacks (NaN, infinity) becomes a string: "nan", "inf", "-inf"."""
+    """JSON values of a record. A number that JSON lacks (NaN, infinity) becomes a string: "nan", "inf", "-inf".
+
+    Keys become strings, tuples lists. ValueError for keys that would become one; TypeError for any other value.
+    """
+    if record is None or isinstance(record, (bool, int, str)):
+        return record
+    if isinstance(record, float):
+        return float(record) if math.isfinite(record) else repr(float(record))
     if dataclasses.is_dataclass(record) and not isinstance(record, type):
         return {f.name: to_json(getattr(record, f.name)) for f in dataclasses.fields(record)}
     if isinstance(record, Mapping):
-        return {str(key): to_json(value) for key, value in record.items()}
+        found = {str(key): to_json(value) for key, value in record.items()}
+        if len(found) != len(record):
+            raise ValueError(f"cannot record {record!r:.80}: two of its keys are spelled alike")
+        return found
     if isinstance(record, (list, tuple)):
         return [to_json(item) for item in record]
-    if isinstance(record, float) and not math.isfinite(record):
-        return repr(record)
-    return record
+    allowed = "None, bool, int, float, str, and lists, tuples, mappings and dataclasses of them"
+    raise TypeError(f"cannot record {record!r:.80} of type {type(record).__qualname__}: allowed are {allowed}")
 
 
 def from_json(kind: type[T], value: Any, where: str = "record") -> T:

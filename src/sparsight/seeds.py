@@ -27,7 +27,9 @@ def seeded(seed: int) -> Iterator[None]:
     python, legacy = random.getstate(), numpy.random.get_state()  # noqa: NPY002 - foreign code uses this generator
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if devices:
+            torch.cuda.manual_seed_all(seed)
         random.seed(seed)
         numpy.random.seed(seed % 2**32)  # noqa: NPY002
         try:

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from sparsight import files, pack
-from sparsight.files import DamagedFile, tensors_digest
+from sparsight.files import DamagedFile
 from sparsight.identity import content_id, run_id
 from sparsight.lock import release, take
 from sparsight.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord, dumps, from_json, to_json
@@ -74,6 +74,7 @@ class RunFolder:
         self.path = path
         self._lock = lock
         self._known: RunRecord | None = None
+        self._run = ""  # which run the files of the folder must belong to
         self._done: tuple[LevelRecord, ...] | None = None  # what levels.jsonl holds; a writer knows, once read
         if lock is not None and hasattr(os, "register_at_fork"):
             # A worker forked off must not hold the lock when its parent has been killed, nor write.
@@ -89,7 +90,8 @@ class RunFolder:
         try:
             files.remove_parts(path)
             _refuse_contents(path)  # another process may have come first
-            folder._known = record = _normal(RunRecord, record)
+            record = _normal(RunRecord, record)
+            folder._know(record)
             folder._write_levels([])  # from now on, a run without this file is a damaged one
             folder._write_record(record)
         except BaseException:
@@ -106,7 +108,7 @@ class RunFolder:
         try:
             if write:
                 files.remove_parts(path)
-            folder._known = folder._load_record()
+            folder._know(folder._load_record())
         except BaseException:
             folder.close()
             raise
@@ -137,10 +139,8 @@ class RunFolder:
             raise RuntimeError(f"{self.path} has not been read")
         return self._known
 
-    @property
-    def _run(self) -> str:
-        """Which run the files of the folder must belong to."""
-        return run_id(self._record)
+    def _know(self, record: RunRecord) -> None:
+        self._known, self._run = record, run_id(record)
 
     def update(self, **changes: Any) -> RunRecord:
         """Change fields of the RunRecord, such as status; ValueError for those that say which run it is."""
@@ -183,6 +183,8 @@ class RunFolder:
         at = _level_folder(record)
         files.make_folder(self._place(at))
         written = self._write_network(f"{at}/", record, weights, masks)
+        if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is a damaged one
+            written["rewind.safetensors"] = self._rewind()[1]
         record = _normal(LevelRecord, dataclasses.replace(record, files=written))
         self._write_lines("times", [*self.times(), _normal(LevelTimes, times)])
         self._write_levels([*done, record])
@@ -211,6 +213,10 @@ class RunFolder:
         done = self.levels()
         if not 0 <= keep <= len(done):
             raise ValueError(f"cannot keep {keep} of {len(done)} levels")
+        for record in done[:keep]:
+            if not (self.path / _level_folder(record) / "model.safetensors").exists():
+                lost = f"the weights of {record.role} {record.level}, which the levels after it need, are not there"
+                raise ValueError(f"cannot keep {keep} levels of {self.path}: {lost}; keep fewer, or none")
         self.update(chosen=None, status="interrupted", ended=None, why_ended=None)
         for name in ("evaluation.json", "model.safetensors", "masks.safetensors", "state.safetensors"):
             files.remove(self._place(name))
@@ -231,17 +237,17 @@ class RunFolder:
         path = self.path / "state.safetensors"
         if not path.exists():
             return None
-        tensors, facts = self._tensors("state.safetensors", "state", _REMEDIES["state.safetensors"])
-        if facts["levels"] != len(self.levels()):  # killed between the end of a level and `clear_state`
+        tensors, facts, _ = self._tensors("state.safetensors", "state", _REMEDIES["state.safetensors"])
+        if facts.get("levels") != len(self.levels()):  # killed between the end of a level and `clear_state`
             return None
         try:
             return pack.unpack_state(tensors, facts["skeleton"])
-        except ValueError as error:
+        except (KeyError, ValueError) as error:
             raise DamagedFile(path, str(error), _REMEDIES["state.safetensors"]) from error
 
     def clear_state(self) -> None:
         """Forget the state inside the present level."""
-        files.remove(self._place("state.safetensors"))
+        files.try_remove(self._place("state.safetensors"))
 
     def save_rewind(self, weights: StateDict) -> None:
         """Store the weights that a level may return to."""
@@ -249,15 +255,29 @@ class RunFolder:
 
     def rewind(self) -> dict[str, Tensor] | None:
         """The weights that a level may return to; None if none were stored. DamagedFile."""
-        if not (self.path / "rewind.safetensors").exists():
+        relative, done = "rewind.safetensors", self.levels()
+        stored = done[0].files.get(relative) if done else None
+        discarded = self._record.status == "finished" and self._record.keep != "all"
+        if not (self.path / relative).exists() and (stored is None or discarded):
             return None
-        return self._tensors("rewind.safetensors", "rewind", _REMEDIES["rewind.safetensors"])[0]
+        tensors, digest = self._rewind()
+        if stored not in (None, digest):
+            what = f"its tensors have another checksum than levels.jsonl says ({stored})"
+            raise DamagedFile(self.path / relative, what, _REMEDIES[relative])
+        return tensors
+
+    def _rewind(self) -> tuple[dict[str, Tensor], str]:
+        """What rewind.safetensors holds, and its digest."""
+        tensors, _, digest = self._tensors("rewind.safetensors", "rewind", _REMEDIES["rewind.safetensors"])
+        return tensors, digest
 
     # -- the end -----------------------------------------------------------------------------------------------
 
     def save_chosen(self, record: LevelRecord, why: str) -> None:
         """Hand over a level: its weights and masks at the top of the folder, and the choice in run.json."""
         weights, masks = self.weights(record), self.masks(record)
+        if self._record.chosen is not None and self._record.chosen.id != record.id:
+            self.update(chosen=None)  # it must not speak of another network than the one that lies there
         self._write_network("", record, weights, masks)
         self.update(chosen=Choice(level=record.level, id=record.id, why=why))
 
@@ -284,7 +304,7 @@ class RunFolder:
             return None
         fields = files.read_json(path, remedy)
         self._check_about(path, fields, "evaluation", remedy)
-        return _parse(Evaluation, fields["record"], path, remedy)
+        return _parse(Evaluation, fields.get("record"), path, remedy)
 
     def discard(self) -> None:
         """Remove the weights that `keep` does not ask for; masks and records stay.
@@ -301,8 +321,8 @@ class RunFolder:
             self.chosen()
         for record in self.levels():
             if not self._stays(record):
-                files.remove(self._place(f"{_level_folder(record)}/model.safetensors"))
-        files.remove(self._place("rewind.safetensors"))
+                files.try_remove(self._place(f"{_level_folder(record)}/model.safetensors"))
+        files.try_remove(self._place("rewind.safetensors"))
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -316,7 +336,8 @@ class RunFolder:
         if self._record.status != "finished" or self._record.keep == "all":
             return True
         levels = [other for other in self.levels() if other.role == "level"]
-        return self._record.keep == "last" and bool(levels) and levels[-1] == record
+        # Not `levels[-1] == record`: a record that holds a NaN is not equal to itself when read again.
+        return self._record.keep == "last" and bool(levels) and levels[-1].level == record.level
 
     def _about(self, kind: str) -> dict[str, Any]:
         return {"kind": kind, "run": self._run}
@@ -329,7 +350,7 @@ class RunFolder:
 
     def _write_record(self, record: RunRecord) -> None:
         files.write_json(self._place("run.json"), {"kind": "run", "record": to_json(record)})
-        self._known = record
+        self._know(record)
 
     def _load_record(self) -> RunRecord:
         path, remedy = self.path / "run.json", _REMEDIES["run.json"]
@@ -345,9 +366,10 @@ class RunFolder:
         lines, fields = files.read_lines(path, remedy)
         self._check_about(path, fields, kind, remedy)
         try:
-            return tuple(_parse(of, json.loads(line), path, remedy) for line in lines)
-        except json.JSONDecodeError as error:
-            raise DamagedFile(path, f"not JSON ({error})", remedy) from error
+            values = [files.parse_json(line) for line in lines]
+        except ValueError as error:
+            raise DamagedFile(path, str(error), remedy) from error
+        return tuple(_parse(of, value, path, remedy) for value in values)
 
     def _write_levels(self, records: Sequence[LevelRecord]) -> None:
         self._done = None  # if this fails, what is there has to be read
@@ -373,33 +395,41 @@ class RunFolder:
         masks = self._read_masks(f"{prefix}masks.safetensors", record)
         if content_id(weights, masks) != record.id:
             what = f"its tensors are not those of {record.role} {record.level}"
-            raise DamagedFile(self.path / f"{prefix}model.safetensors", what, _remedy_of(record))
+            remedy = self._remedy(f"{prefix}model.safetensors", record)
+            raise DamagedFile(self.path / f"{prefix}model.safetensors", what, remedy)
         return weights, masks
 
     def _read_masks(self, relative: str, record: LevelRecord) -> dict[str, Tensor]:
         packed, facts = self._read_part(relative, "masks", record)
         try:
             return pack.unpack_masks(packed, facts["shapes"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise DamagedFile(self.path / relative, str(error), _remedy_of(record)) from error
+        except (ValueError, KeyError) as error:
+            raise DamagedFile(self.path / relative, str(error), self._remedy(relative, record)) from error
 
     def _read_part(self, relative: str, kind: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A file of the record's network: of this run, this level and this content."""
-        remedy, path = _remedy_of(record), self.path / relative
-        tensors, facts = self._tensors(relative, kind, remedy)
+        remedy, path = self._remedy(relative, record), self.path / relative
+        tensors, facts, digest = self._tensors(relative, kind, remedy)
         if facts.get("id") != record.id:
             what = f"it is of another level: got id {facts.get('id')!r:.80}, allowed is {record.id!r}"
             raise DamagedFile(path, what, remedy)
         stored = record.files.get(f"{_level_folder(record)}/{path.name}")
-        if stored is not None and tensors_digest(tensors) != stored:
+        if stored is not None and digest != stored:
             raise DamagedFile(path, f"its tensors have another checksum than levels.jsonl says ({stored})", remedy)
         return tensors, facts
 
-    def _tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def _tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         path = self.path / relative
-        tensors, facts = files.read_tensors(path, remedy)
+        tensors, facts, digest = files.read_digested(path, remedy)
         self._check_about(path, facts, kind, remedy)
-        return tensors, facts
+        return tensors, facts, digest
+
+    def _remedy(self, relative: str, record: LevelRecord) -> str:
+        """What to do about a damaged file of the record's network."""
+        own = f"{_level_folder(record)}/{relative}"
+        if "/" not in relative and (self.path / own).exists():
+            return f"copy {own} over it"
+        return _remedy_of(record)
 
 
 def _refuse_contents(path: Path) -> None:

@@ -38,10 +38,10 @@ def network() -> nn.Module:
 
 
 def images(folder: Path) -> tuple[Tensor, Tensor]:
-    """The 10 000 test images, scaled as the package does it: (x / 255 - 0.5) / 0.5."""
+    """The 10 000 test images, scaled as the package does it: (x / 255 - 0.1307) / 0.3081."""
     x = np.frombuffer((folder / "t10k-images-idx3-ubyte").read_bytes(), np.uint8, offset=16).reshape(-1, 1, 28, 28)
     y = np.frombuffer((folder / "t10k-labels-idx1-ubyte").read_bytes(), np.uint8, offset=8)
-    return (torch.from_numpy(x.copy()).float() / 255 - 0.5) / 0.5, torch.from_numpy(y.copy()).long()
+    return (torch.from_numpy(x.copy()).float() / 255 - 0.1307) / 0.3081, torch.from_numpy(y.copy()).long()
 
 
 @torch.inference_mode()

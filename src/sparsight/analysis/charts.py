@@ -144,7 +144,7 @@ def magnitudes(a: Analysis, ident: str) -> str:
     left = 16 + 6.9 * max(len(shorten(t.name, 40)) for t in tensors)
     cell, row, top = min(max((940 - left) / (last - first), 12), 40), 18, 40
     width = left + cell * (last - first) + 16
-    every = next(m for m in (1, 2, 4, 8, 16) if m * cell >= 34)
+    every = next(m for m in (1, 2, 4, 8, 16) if m * cell >= 46)
     parts = [svg.text(left, 14, "magnitude, powers of two", "label")]
     for e in range(first, last + 1):
         if e % every == 0:

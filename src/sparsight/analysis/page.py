@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from sparsight.analysis import charts
 from sparsight.analysis.records import Analysis, Measure
-from sparsight.analysis.text import cells, footer, grid, headings
+from sparsight.analysis.text import footer, grid, headings
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.pq import prune_count, retained_bound
 from sparsight.report import markup, words
@@ -83,13 +83,17 @@ def _figure(draw: Callable[[str, int], str], ident: str, legend: str = "") -> st
 
 def _headline(a: Analysis) -> str:
     skipped = f" {words.plural(len(a.listed), 'tensor')} not analysed." if a.listed else ""
-    what = f"{a.format}, {words.plural(len(a.tensors), 'tensor')}, {a.count:,} weights.{skipped}"
+    what = f"{a.source}: {a.format}, {words.plural(len(a.tensors), 'tensor')}, {a.count:,} weights.{skipped}"
     tiles = "".join(_tile(m, a) for m in a.whole.measures) if a.whole is not None and a.whole.defined else ""
     return (
-        f'<header><p class="eyebrow">how compressible is this network?</p><h1>{escape(a.source)}</h1>'
+        f'<header><p class="eyebrow">how compressible is this network?</p><h1>{escape(_name(a.source))}</h1>'
         f'<p class="what">{escape(what)}</p><p class="told">{escape(words.unbroken(told(a)))}</p>'
         f'{f"<ul class=tiles>{tiles}</ul>" if tiles else ""}</header>'
     )
+
+
+def _name(source: str) -> str:
+    return source.rstrip("/").rpartition("/")[2] or source
 
 
 def told(a: Analysis) -> str:
@@ -159,15 +163,16 @@ def _removals(a: Analysis) -> str:
             counts = [prune_count(a.whole.count, bound, g, a.beta) for g in gammas]
             rows.append((f"eta {eta:g}", *(f"{words.percent(c / a.whole.count)}" for c in counts)))
         heads = ("", *(f"gamma {g:g}" for g in gammas))
-        parts.append(markup.table(heads, rows, f"Share of all weights that one round at ({m.p:g}, {m.q:g}) removes"))
-    lead = f"One round of SAP in global scope, never more than beta = {a.beta:g} at once."
-    return markup.section("removals", "What each (eta, gamma) would remove", lead, *parts)
+        parts.append(markup.table(heads, rows, f"At ({m.p:g}, {m.q:g})"))
+    lead = f"Share of all weights that one round of SAP in global scope removes, never more than beta = {a.beta:g}."
+    cards = f'<div>{"".join(parts)}</div>'
+    return markup.section("removals", "What each (eta, gamma) would remove", lead, cards)
 
 
 def _numbers(a: Analysis) -> str:
     rows = grid(a, "file")
     whole = {len(rows) - 1: "control"} if a.whole is not None else {}
-    table = markup.table(headings(a), rows, "Every tensor, in the order of the file", words=(0,), marked=whole)
+    table = markup.table(headings(a), rows, "Every tensor, in the order of the file", marked=whole)
     neurons = [
         (t.name, f"{n.p:g}, {n.q:g}", f"{n.count:,}", f"{n.undefined:,}", *(words.index(v) for v in n.index),
          *(f"{c:,}" for c in n.prune))
@@ -175,7 +180,7 @@ def _numbers(a: Analysis) -> str:
     ]  # fmt: skip
     heads = ("tensor", "p, q", "neurons", "all zero", "least", "5 %", "25 %", "median", "75 %", "95 %", "most")
     heads += tuple(f"SAP prunes at eta {e:g}" for e in a.etas)
-    more = markup.fold("Their neurons", markup.table(heads, neurons, "PQ index of neurons", words=(0,))) if neurons else ""
+    more = markup.fold("Their neurons", markup.table(heads, neurons, "PQ index of neurons")) if neurons else ""
     notes = "".join(f"<p class=lead>{escape(x)}</p>" for x in footer(a)[-2:])
     return markup.section("numbers", "The numbers", "", table, notes, more)
 
@@ -184,8 +189,8 @@ def _listed(a: Analysis) -> str:
     if not a.listed:
         return ""
     rows = [(x.name, x.kind, x.dtype, "×".join(map(str, x.shape)), x.why) for x in a.listed]
-    table = markup.table(("tensor", "kind", "dtype", "shape", "why"), rows, "Not analysed", words=(0, 4))
+    table = markup.table(("tensor", "kind", "dtype", "shape", "why"), rows, "Not analysed", words=(4,))
     return markup.section("listed", "Not analysed", "", markup.fold(f"{len(rows)} tensors", table))
 
 
-__all__ = ["cells", "page", "path_page", "told"]
+__all__ = ["page", "path_page", "told"]
