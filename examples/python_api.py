@@ -11,9 +11,9 @@ from pathlib import Path
 
 from sparsight import SAP, Magnitude
 from sparsight.data import digits
-from sparsight.execute import execute
+from sparsight.launch import execute
 from sparsight.recipe import NesterovSGD, Recipe, Until
-from sparsight.run import run
+from sparsight.runner import run
 from sparsight.zoo import mlp
 
 data = digits()

@@ -19,9 +19,9 @@ record masks schedules select pq files turning
 pack identity lock survey score allocate restart stop parallel data zoo checkpoint
 recipe evaluate
 train
-run recipes store report
+runner recipes store report
 analysis
-execute
+launch
 study
 commands
 cli
@@ -98,6 +98,8 @@ def test_public_names_resolve_and_are_spelled_out_once():
 
     for name in sparsight.__all__:
         assert getattr(sparsight, name) is not None
+    modules_too = set(RANK) & set(sparsight.__all__)
+    assert not modules_too, f"an imported module of the same name would hide {sorted(modules_too)}"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = sparsight.nonsense
 

@@ -1,5 +1,6 @@
 """Readers: they find what was written, and refuse what lies, whatever a file claims."""
 
+import contextlib
 import json
 import os
 import struct
@@ -56,9 +57,7 @@ LIES = {
     "NaN": raw(b'{"w": NaN}', b""),
     "deep": raw(b"[" * 100_000, b""),
     "not UTF-8": raw(b'{"\xff\xfe": 1}', b""),
-    "lone surrogate": raw(
-        b'{"\\ud800": {"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}', bytes(16)
-    ),
+    "lone surrogate": raw(b'{"\\ud800": {"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}', bytes(16)),
     "twice": raw(b'{"w": 1, "w": 2}', b""),
     "no entry": raw({"w": 3}, b""),
     "missing field": raw({"w": {"dtype": "F32", "shape": [4]}}, bytes(16)),
@@ -101,17 +100,17 @@ def test_lies_of_a_header(lie: str, tmp_path: Path):
 @given(st.data())
 def test_damaged_safetensors_are_refused_or_read(tmp_path: Path, data: st.DataObject):
     """Cut short, bits flipped or bytes replaced: CheckpointError, or an analysis; nothing else."""
-    original = bytearray(raw({**one(), "v": {"dtype": "F64", "shape": [3, 2], "data_offsets": [16, 64]}}, bytes(range(64))))
+    original = bytearray(
+        raw({**one(), "v": {"dtype": "F64", "shape": [3, 2], "data_offsets": [16, 64]}}, bytes(range(64)))
+    )
     if data.draw(st.booleans()):
         original = original[: data.draw(st.integers(0, len(original) - 1))]
     for _ in range(data.draw(st.integers(0, 4)) if original else 0):
         original[data.draw(st.integers(0, len(original) - 1))] = data.draw(st.integers(0, 255))
     path = tmp_path / "m.safetensors"
     path.write_bytes(original)
-    try:
+    with contextlib.suppress(CheckpointError):
         analyze(path, histogram=False)
-    except CheckpointError:
-        pass
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -190,7 +189,9 @@ def saved(folder: Path, thing: object, **more: bool) -> Path:
 
 def test_torch_finds_values_where_they_lie(tmp_path: Path):
     w = WEIGHTS["a.weight"]
-    found = {e.name: e for e in open_checkpoint(saved(tmp_path, {"x": w, "rows": w[1:], "p": nn.Parameter(w + 1)})).entries}
+    found = {
+        e.name: e for e in open_checkpoint(saved(tmp_path, {"x": w, "rows": w[1:], "p": nn.Parameter(w + 1)})).entries
+    }
     assert (values(found["x"]) == w.numpy()).all()
     assert (values(found["rows"]) == w[1:].numpy()).all()
     assert (values(found["p"]) == (w + 1).numpy()).all()
@@ -260,7 +261,5 @@ def test_damaged_torch_files_are_refused_or_read(tmp_path: Path, data: st.DataOb
     for _ in range(data.draw(st.integers(1, 6)) if content else 0):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(CheckpointError):
         analyze(path, histogram=False)
-    except CheckpointError:
-        pass

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from sparsight.data import digits, fashion_mnist, find_fashion_mnist
-from sparsight.execute import execute
+from sparsight.launch import execute
 from sparsight.recipes.lottery import lottery
 from sparsight.recipes.oneshot import oneshot
 from sparsight.recipes.sap import sap
@@ -19,8 +19,8 @@ SMALL = {"epochs": 10, "batch_size": 64, "target_density": 0.1, "control": False
 @pytest.mark.parametrize(
     ("recipe", "density"),
     [
-        (sap(**SMALL, levels=6, within=2.0), 0.25),
-        (sap(**SMALL, p=0.5, q=1.0, levels=6, within=2.0), 0.6),
+        (sap(**SMALL, levels=6, within=2.0), 0.4),
+        (sap(**SMALL, p=0.5, q=1.0, levels=6, within=2.0), 0.65),
         (lottery(**SMALL, rate=0.5, within=2.0), 0.13),
         (oneshot(**SMALL, rate=0.5, within=2.0), 0.13),
     ],

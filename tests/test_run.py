@@ -15,13 +15,13 @@ from sparsight.allocate.sap import SAP
 from sparsight.allocate.shrink import Shrink
 from sparsight.data import digits
 from sparsight.evaluate import evaluate
-from sparsight.execute import execute
+from sparsight.launch import execute
 from sparsight.identity import ForeignRun
 from sparsight.parallel import runtime
 from sparsight.pq import pq_index
 from sparsight.recipe import Recipe, SparsestWithin, Until, classify
 from sparsight.record import LevelRecord, Observation
-from sparsight.run import Event, run
+from sparsight.runner import Event, run
 from sparsight.score.magnitude import Magnitude
 from sparsight.store import RunFolder
 from sparsight.zoo import mlp
@@ -232,8 +232,8 @@ class TestExecute:
 def record_of(level: int, kept: int, accuracy: float | None, role: str = "level") -> LevelRecord:
     seen = (Observation(1.0, 1, validation_accuracy=accuracy, reason="end"),)
     return LevelRecord(
-        level=level, role=role, id=f"{role}{level}", parent=None, operation={}, kept=kept, total=100, layers=(), pq_pairs=((0.5, 1.0),),
-        pq=(0.1,), groups=(), floors=(), collapsed=(), observations=seen, epochs=1.0, steps=1,
+        level=level, role=role, id=f"{role}{level}", parent=None, operation={}, kept=kept, total=100, layers=(),
+        pq_pairs=((0.5, 1.0),), pq=(0.1,), groups=(), floors=(), collapsed=(), observations=seen, epochs=1.0, steps=1,
     )  # fmt: skip
 
 
@@ -273,3 +273,13 @@ class TestUntil:
         assert "removed nothing" in Until(level, density=0.2)(stuck)
         with pytest.raises(ValueError, match="got neither"):
             Until(level)
+
+
+def test_a_deleted_evaluation_is_made_again(tmp_path):
+    how = recipe()
+    first = execute(how, model=network(), data=digits(), out=tmp_path / "r", device="cpu")
+    (tmp_path / "r" / "evaluation.json").unlink()
+    (tmp_path / "r" / "report.html").unlink()
+    again = execute(how, model=network(), data=digits(), out=tmp_path / "r", resume=True, device="cpu")
+    assert again.evaluation == first.evaluation
+    assert again.report.exists()

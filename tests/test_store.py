@@ -2,435 +2,612 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import json
-import math
+import errno
+import inspect
+import os
+import pickle
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
-from stored import add, content, filled, level, network, plain, run_record, state
 from torch import nn
 
-from sparsight import files, pack
+from sparsight import files, identity, lock, pack, store
 from sparsight.files import DamagedFile, tensors_digest
-from sparsight.identity import run_id
-from sparsight.record import LevelTimes, dumps, to_json
+from sparsight.identity import content_id
+from sparsight.lock import LockedRun
+from sparsight.record import Evaluated, Evaluation, Layer, LevelRecord, LevelTimes, Observation, RunRecord, to_json
 from sparsight.store import RunFolder, next_folder
+from sparsight.types import GroupRecord
+
+RUN = RunRecord(
+    recipe="sap", arguments={}, description={"epochs": 2}, seed=3, data={"name": "digits"}, model={"type": "mlp"},
+    environment={"device": "cpu", "threads": 1}, keep="all", status="running", started="2020-01-01T00:00:00+00:00",
+)  # fmt: skip
+LEVELS = 2
+CHOSEN = 0
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory) -> Path:
-    return filled(tmp_path_factory.mktemp("running") / "run")
+def run(**changes) -> RunRecord:
+    return dataclasses.replace(RUN, **changes)
+
+
+def network(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, bias=False))
+
+
+CONTROL = 5  # a level whose content the control takes
+
+
+def masks_of(level: int) -> dict[str, torch.Tensor]:
+    masks = {n: torch.ones(p.shape, dtype=torch.bool) for n, p in network(0).named_parameters() if p.ndim == 2}
+    masks["0.weight"].view(-1)[: 2 * level] = False
+    return masks
+
+
+def weights_of(level: int) -> dict[str, torch.Tensor]:
+    return {**network(level).state_dict()}
+
+
+def record_of(level: int, role: str = "level") -> LevelRecord:
+    masks = masks_of(level)
+    kept, total = (sum(int(f(m)) for m in masks.values()) for f in (torch.sum, torch.numel))
+    return LevelRecord(
+        level=level, role=role, id=content_id(weights_of(level), masks), parent=None, operation={"rounds": []},
+        kept=kept, total=total, layers=(Layer("0.weight", (4, 3), 1, 12, (0.5,)),), pq_pairs=((0.5, 1.0),), pq=(0.25,),
+        groups=(GroupRecord("global", 20, 2, float("nan")),), floors=(), collapsed=(),
+        observations=(Observation(1, 10, values={"x": 1}),), epochs=1.0, steps=10,
+    )  # fmt: skip
+
+
+def add(folder: RunFolder, level: int, role: str = "level") -> LevelRecord:
+    times = LevelTimes(level, role, train=0.5)
+    return folder.add_level(record_of(level, role), times, weights_of(level), masks_of(level))
+
+
+def state_of(level: int, epoch: int) -> dict:
+    moments = {0: {"step": torch.tensor(3.0), "exp_avg": torch.full((2,), float(epoch))}}
+    return {"level": level, "epoch": epoch, "model": weights_of(epoch), "optimizer": {"state": moments, "lr": 0.1}}
+
+
+def go_on(path: Path, record: RunRecord) -> None:
+    """What a run does, from wherever it was: rewind point, levels of two epochs, choice, evaluation, end."""
+    new = not (path / "run.json").exists()
+    with RunFolder.create(path, record) if new else RunFolder.open(path, write=True) as folder:
+        if folder.rewind() is None and not folder.levels():
+            folder.save_rewind(weights_of(9))
+        for level in range(len(folder.levels()), LEVELS):
+            state = folder.load_state()
+            assert state is None or state["level"] == level
+            for epoch in range(0 if state is None else state["epoch"], 2):
+                folder.save_state(state_of(level, epoch + 1))
+            add(folder, level)
+        if folder.record.chosen is None:
+            folder.save_chosen(folder.levels()[CHOSEN], "because")
+        if folder.evaluation() is None:
+            folder.save_evaluation(Evaluation((Evaluated(1, "level", folder.levels()[1].id, 0.5, 0.1, 7),)))
+        if folder.record.status != "finished":
+            folder.update(status="finished", ended="2020-01-02T00:00:00+00:00")
+        folder.discard()
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    found = (file for file in path.rglob("*") if file.is_file() and file.name != "run.lock")
+    return {str(file.relative_to(path)): file.read_bytes() for file in found}
+
+
+@pytest.fixture(autouse=True)
+def _fast_disk(monkeypatch, request):
+    """Whether the disk is told to flush is tested in test_files.py; here it would only take time."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture
-def run(running, tmp_path) -> Path:
-    """A copy of a run that is not finished, to be damaged."""
-    return Path(shutil.copytree(running, tmp_path / "run"))
+def path(tmp_path) -> Path:
+    """A run that is under way: two levels, the control, and a state inside the next level."""
+    with RunFolder.create(tmp_path / "run", run()) as folder:
+        folder.save_rewind(weights_of(9))
+        add(folder, 0)
+        add(folder, 1)
+        add(folder, CONTROL, "control")
+        folder.save_chosen(folder.levels()[1], "sparsest")
+        folder.save_evaluation(Evaluation((Evaluated(1, "level", folder.levels()[1].id, 0.5, 0.1, 7),)))
+        folder.save_state(state_of(2, 1))
+    return tmp_path / "run"
 
 
-class TestFolder:
-    def test_what_was_stored_is_read_again(self, running):
-        with RunFolder.open(running) as folder:
-            assert folder.record.recipe == "test"
-            assert folder.record.chosen.why == "it is the best"
-            assert [(r.role, r.level) for r in folder.levels()] == [
-                ("level", 0),
-                ("level", 1),
-                ("level", 2),
-                ("control", 3),
+class TestWhatIsStored:
+    def test_comes_back(self, path):
+        with RunFolder.open(path) as folder:
+            levels = folder.levels()
+            assert [(r.level, r.role) for r in levels] == [(0, "level"), (1, "level"), (CONTROL, "control")]
+            assert [(t.level, t.role, t.train) for t in folder.times()] == [
+                (0, "level", 0.5),
+                (1, "level", 0.5),
+                (CONTROL, "control", 0.5),
             ]
-            for number, record in zip((0, 1, 2, -1), folder.levels(), strict=True):
-                assert dataclasses.replace(record, files={}) == level(number)
-                assert plain((folder.weights(record), folder.masks(record))) == plain(network(number))
-                stored = f"levels/{'control' if number < 0 else f'{number:03d}'}/model.safetensors"
-                assert record.files[stored] == tensors_digest(network(number)[0])
-            assert [t.train for t in folder.times()] == [1.5] * 4
-            assert plain(folder.load_state()) == plain(state(5))
-            assert isinstance(folder.load_state()["optimizer"]["lr"], tuple)
-            assert plain(folder.rewind()) == plain(network(9)[0])
-            assert plain(folder.chosen()) == plain(network(1))
-            assert [e.test_accuracy for e in folder.evaluation().entries] == [0.9] * 4
+            for record in levels:
+                expected = dataclasses.replace(record_of(record.level, record.role), files=record.files)
+                assert to_json(record) == to_json(expected)
+                assert tensors_digest(folder.weights(record)) == tensors_digest(weights_of(record.level))
+                assert tensors_digest(folder.masks(record)) == tensors_digest(masks_of(record.level))
+                assert content_id(folder.weights(record), folder.masks(record)) == record.id
+            assert tensors_digest(folder.chosen()[0]) == tensors_digest(weights_of(1))
+            assert list(folder.chosen()[0]) == list(weights_of(1))
+            assert tensors_digest(folder.chosen()[1]) == tensors_digest(masks_of(1))
+            assert tensors_digest(folder.rewind()) == tensors_digest(weights_of(9))
+            assert folder.evaluation().entries[0].test_accuracy == 0.5
+            assert folder.record.chosen.why == "sparsest"
+            state, expected = folder.load_state(), state_of(2, 1)
+            assert tensors_digest(state.pop("model")) == tensors_digest(expected.pop("model"))
+            assert repr(state) == repr(expected)
 
-    def test_a_new_run_has_nothing(self, tmp_path):
-        with RunFolder.create(tmp_path / "a" / "b", run_record()) as folder:
-            assert (folder.levels(), folder.times(), folder.rewind(), folder.load_state()) == ((), (), None, None)
+    def test_files_of_a_record_are_those_written_for_it(self, path):
+        with RunFolder.open(path) as folder:
+            for record in folder.levels():
+                place = "levels/control" if record.role == "control" else f"levels/{record.level:03d}"
+                assert {f"{place}/model.safetensors", f"{place}/masks.safetensors"} <= set(record.files)
+                for relative, digest in record.files.items():
+                    assert tensors_digest(safetensors.torch.load_file(path / relative)) == digest
+
+    def test_model_loads_into_the_plain_network(self, path):
+        net = network(0)
+        net.load_state_dict(safetensors.torch.load_file(path / "model.safetensors"), strict=True)
+        assert tensors_digest(net.state_dict()) == tensors_digest(weights_of(1))
+
+    def test_masks_take_a_bit_a_weight(self, path):
+        stored = safetensors.torch.load_file(path / "levels/000/masks.safetensors")
+        assert {n: t.numel() for n, t in stored.items()} == {"0.weight": 2, "2.weight": 1}
+
+    def test_nothing_yet(self, tmp_path):
+        with RunFolder.create(tmp_path / "r", run()) as folder:
+            assert (folder.levels(), folder.times()) == ((), ())
+            assert folder.load_state() is None
+            assert folder.rewind() is None
             assert folder.evaluation() is None
-            with pytest.raises(ValueError, match="no level of .* has been chosen"):
+            with pytest.raises(ValueError, match="no level of .* chosen yet"):
                 folder.chosen()
 
-    def test_the_network_handed_over_loads_into_the_plain_model(self, tmp_path):
-        net = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4, bias=False)).bfloat16()
-        net[2].weight = net[0].weight
-        weights = net.state_dict()
-        masks = {"0.weight": torch.ones(4, 4, dtype=torch.bool)}
-        record = dataclasses.replace(level(0), id=__import__("sparsight").identity.content_id(weights, masks))
-        with RunFolder.create(tmp_path / "r", run_record()) as folder:
-            record = folder.add_level(record, LevelTimes(0, "level"), weights, masks)
-            folder.save_chosen(record, "the only one")
-        other = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4, bias=False)).bfloat16()
-        other[2].weight = other[0].weight
-        other.load_state_dict(load_file(tmp_path / "r" / "model.safetensors"), strict=True)
-        assert tensors_digest(other.state_dict()) == tensors_digest(weights)
+    def test_state_is_of_the_present_level_only(self, path, monkeypatch):
+        with RunFolder.open(path, write=True) as folder:
+            assert folder.load_state()["level"] == 2
+            kept = (path / "state.safetensors").read_bytes()
+            add(folder, 2)
+            assert not (path / "state.safetensors").exists()
+            (path / "state.safetensors").write_bytes(kept)  # as if killed before it was removed
+            assert folder.load_state() is None
 
-    def test_a_level_is_added_once_and_under_its_own_id(self, run):
-        with RunFolder.open(run, write=True) as folder:
+    def test_refusals(self, path):
+        with RunFolder.open(path, write=True) as folder:
             with pytest.raises(ValueError, match="has level 1 already"):
                 add(folder, 1)
-            wrong = dataclasses.replace(level(3), id="0" * 64)
-            with pytest.raises(ValueError, match="level 3 has the id '0000.*but its content has"):
-                folder.add_level(wrong, LevelTimes(3, "level"), *network(3))
-            assert plain(folder.load_state()) == plain(state(5))
-            add(folder, 3)
-            assert folder.load_state() is None
-
-    def test_state_of_a_level_that_has_ended_is_not_taken_up(self, run):
-        stale = (run / "state.safetensors").read_bytes()
-        with RunFolder.open(run, write=True) as folder:
-            add(folder, 3)
-        (run / "state.safetensors").write_bytes(stale)  # as a kill before the last step of `add_level` leaves it
-        with RunFolder.open(run) as folder:
-            assert folder.load_state() is None
-
-    def test_a_reader_cannot_write(self, run):
-        before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-        with RunFolder.open(run) as folder:
-            for write in (
-                lambda: folder.save_state({}),
-                lambda: add(folder, 3),
-                lambda: folder.update(status="failed"),
-                lambda: folder.drop_levels(0),
-            ):
-                with pytest.raises(RuntimeError, match=f"in {run}: it is not open for writing"):
-                    write()
-        assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
-
-    def test_updates_cannot_make_another_run_of_it(self, run):
-        with RunFolder.open(run, write=True) as folder:
-            assert folder.update(status="interrupted", resumed=2).resumed == 2
-            with pytest.raises(ValueError, match=r"another run of .* by changing \['seed'\]"):
+            with pytest.raises(ValueError, match="but its content has"):
+                folder.add_level(record_of(2), LevelTimes(2, "level"), weights_of(3), masks_of(2))
+            with pytest.raises(ValueError, match="another run.*seed"):
                 folder.update(seed=4)
-        with RunFolder.open(run) as folder:
-            assert (folder.record.status, folder.record.seed) == ("interrupted", 3)
+            with pytest.raises(ValueError, match="the run is running"):
+                folder.discard()
+            with pytest.raises(ValueError, match="cannot keep 4 of 3 levels"):
+                folder.drop_levels(4)
+            assert len(folder.levels()) == 3
+        before = contents(path)
+        with RunFolder.open(path) as folder:
+            for write in (
+                lambda: add(folder, 2),
+                lambda: folder.update(status="failed"),
+                lambda: folder.save_state({}),
+            ):
+                with pytest.raises(RuntimeError, match="not open for writing"):
+                    write()
+        assert contents(path) == before
 
-    def test_levels_are_parsed_once_however_often_state_is_saved(self, run, monkeypatch):
-        seen = []
-        read = files.read_lines
-        monkeypatch.setattr(files, "read_lines", lambda path, remedy: (seen.append(path.name), read(path, remedy))[1])
-        with RunFolder.open(run, write=True) as folder:
-            for _ in range(5):
-                folder.save_state(state(5))
-            add(folder, 3)
-            for _ in range(5):
-                folder.save_state(state(6))
-            add(folder, 4)
-        assert seen.count("levels.jsonl") == 1
-        assert seen.count("times.jsonl") == 2
+    def test_dropping_levels_lets_them_be_trained_again(self, path):
+        before = contents(path)
+        with RunFolder.open(path, write=True) as folder:
+            folder.drop_levels(1)
+            assert [r.level for r in folder.levels()] == [0]
+            assert (folder.record.chosen, folder.evaluation(), folder.load_state()) == (None, None, None)
+            assert not (path / "levels/001").exists()
+            add(folder, 1)
+            add(folder, CONTROL, "control")
+        after = contents(path)
+        assert all(after[name] == before[name] for name in before if name.startswith("levels"))
 
-    def test_dropping_levels(self, run):
-        with RunFolder.open(run, write=True) as folder:
-            with pytest.raises(ValueError, match="cannot keep 5 of 4 levels"):
-                folder.drop_levels(5)
-            folder.drop_levels(2)
-        with RunFolder.open(run, write=True) as folder:
-            assert [r.level for r in folder.levels()] == [0, 1]
-            assert [t.level for t in folder.times()] == [0, 1]
-            assert (folder.record.status, folder.record.chosen) == ("interrupted", None)
-            assert (folder.load_state(), folder.evaluation()) == (None, None)
-            assert folder.rewind() is not None
-            assert sorted(p.name for p in (run / "levels").iterdir()) == ["000", "001"]
-            assert plain(folder.weights(add(folder, 2))) == plain(network(2)[0])
 
-    def test_levels_whose_weights_are_gone_cannot_be_gone_on_from(self, tmp_path):
-        with RunFolder.open(filled(tmp_path / "r", finished=True, keep="last"), write=True) as folder:
-            folder.discard()
-            with pytest.raises(ValueError, match="cannot keep 3 levels of .* weights of level 0.* are not there"):
-                folder.drop_levels(3)
-            assert folder.record.status == "finished"
-            folder.drop_levels(0)
-            assert folder.levels() == ()
+class TestFolders:
+    def test_next_folder_never_takes_one_that_exists(self, tmp_path):
+        root = tmp_path / "a" / "runs"
+        assert next_folder(root, "sap").name == "sap-001"
+        (root / "sap-007").mkdir()
+        (root / "sap-x").mkdir()
+        (root / "sap-extra-099").mkdir()
+        (root / "sap-008").write_text("a file")
+        assert next_folder(root, "sap").name == "sap-009"
+        assert next_folder(root, "lottery").name == "lottery-001"
 
-    def test_another_choice(self, run):
-        with RunFolder.open(run, write=True) as folder:
-            folder.save_chosen(folder.levels()[2], "second thoughts")
-            assert plain(folder.chosen()) == plain(network(2))
+    def test_two_that_ask_at_once_get_two_folders(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(()))  # neither sees what the other makes
+        assert [next_folder(tmp_path, "sap").name for _ in range(3)] == ["sap-001", "sap-002", "sap-003"]
+
+    @pytest.mark.parametrize("name", ["", "a/b", "../x", "/x"])
+    def test_names_that_are_no_folder_names(self, tmp_path, name):
+        with pytest.raises(ValueError, match="plain file name"):
+            next_folder(tmp_path, name)
+
+    def test_a_file_in_the_way(self, tmp_path):
+        (tmp_path / "runs").write_text("x")
+        for root in (tmp_path / "runs", tmp_path / "runs" / "deeper"):
+            with pytest.raises(OSError, match=f"cannot write {tmp_path}/runs.*"):
+                next_folder(root, "sap")
+        with pytest.raises(OSError, match=f"cannot write {tmp_path}/runs"):
+            RunFolder.create(tmp_path / "runs", run())
+
+    def test_a_read_only_folder(self, tmp_path, monkeypatch):
+        def refuse(self, *args, **kwargs):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+        monkeypatch.setattr(Path, "mkdir", refuse)
+        with pytest.raises(PermissionError, match=f"cannot write {tmp_path}/sap-001: Permission denied.*permission"):
+            next_folder(tmp_path, "sap")
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_run_that_may_only_be_read(self, path):
+        path.chmod(0o500)
+        (path / "run.lock").chmod(0o400)
+        try:
+            with RunFolder.open(path) as folder:
+                assert len(folder.levels()) == 3
+            with pytest.raises(PermissionError, match="cannot write"):
+                RunFolder.open(path, write=True)
+        finally:
+            path.chmod(0o700)
+
+    def test_a_run_is_never_written_over(self, path, tmp_path):
+        before = contents(path)
+        with pytest.raises(FileExistsError, match="cannot start a run in .*run: it holds"):
+            RunFolder.create(path, run(seed=5))
+        assert contents(path) == before
+        with pytest.raises(FileNotFoundError, match=r"no run in .*no run\.json"):
+            RunFolder.open(tmp_path)
+
+    def test_left_halves_are_removed_by_a_writer_and_ignored_by_a_reader(self, path):
+        part = path / "levels" / "000" / ".model.safetensors.1-2.part"
+        part.write_bytes(b"half")
+        with RunFolder.open(path) as folder:
+            folder.weights(folder.levels()[0])
+        assert part.exists()
+        RunFolder.open(path, write=True).close()
+        assert not part.exists()
 
 
 class TestKeep:
-    @pytest.mark.parametrize("keep", ["all", "chosen", "last"])
-    @pytest.mark.parametrize("loss", [0.5, math.nan])  # a record that holds a NaN is not equal to itself
-    def test_what_stays(self, tmp_path, keep, loss):
-        path = filled(tmp_path / "r", finished=True, keep=keep, loss=loss)
-        for _ in range(2):
-            with RunFolder.open(path, write=True) as folder:
-                folder.discard()
-        stored = sorted(p.parent.name for p in path.glob("levels/*/model.safetensors"))
-        assert stored == {"all": ["000", "001", "002", "control"], "chosen": [], "last": ["002"]}[keep]
-        assert (path / "rewind.safetensors").exists() == (keep == "all")
-        with RunFolder.open(path) as folder:
-            for number, record in zip((0, 1, 2, -1), folder.levels(), strict=True):
-                assert plain(folder.masks(record)) == plain(network(number)[1])
-                if keep == "all" or number == 1 or (keep, number) == ("last", 2):
-                    assert plain(folder.weights(record)) == plain(network(number)[0])
+    def finished(self, path: Path, keep: str) -> RunFolder:
+        go_on(path, run(keep=keep))
+        return RunFolder.open(path)
+
+    @pytest.mark.parametrize(("keep", "there"), [("all", [0, 1]), ("chosen", []), ("last", [1])])
+    def test_weights_that_stay(self, tmp_path, keep, there):
+        with self.finished(tmp_path / "r", keep) as folder:
+            stored = sorted(int(file.parent.name) for file in tmp_path.glob("r/levels/*/model.safetensors"))
+            assert stored == there
+            assert (tmp_path / "r/rewind.safetensors").exists() == (keep == "all")
+            for record in folder.levels():
+                assert tensors_digest(folder.masks(record)) == tensors_digest(masks_of(record.level))
+                assert len([name for name in record.files if "model" in name]) == 1
+                if record.level in (*there, CHOSEN):  # the chosen one lies at the top
+                    assert tensors_digest(folder.weights(record)) == tensors_digest(weights_of(record.level))
                 else:
-                    with pytest.raises(FileNotFoundError, match=f"{record.role} {record.level} were not kept.*{keep}"):
+                    with pytest.raises(FileNotFoundError, match=f"level {record.level} were not kept.*keep='{keep}'"):
                         folder.weights(record)
-            assert plain(folder.chosen()) == plain(network(1))
-            assert (folder.rewind() is None) == (keep != "all")
 
-    def test_not_before_the_end_and_not_while_the_chosen_network_is_damaged(self, tmp_path):
-        path = filled(tmp_path / "r", keep="chosen")
-        with RunFolder.open(path, write=True) as folder:
-            with pytest.raises(ValueError, match="the run is running"):
-                folder.discard()
-            folder.update(status="finished")
-            (path / "model.safetensors").write_bytes(b"")
-            with pytest.raises(DamagedFile, match="copy levels/001/model.safetensors over it"):
-                folder.discard()
-            assert len(list(path.glob("levels/*/model.safetensors"))) == 4
-            shutil.copy(path / "levels/001/model.safetensors", path)  # as it said
-            folder.discard()
+    def test_records_do_not_depend_on_it(self, tmp_path):
+        for keep in ("all", "chosen", "last"):
+            self.finished(tmp_path / keep, keep)
+        lines = {(tmp_path / keep / "levels.jsonl").read_bytes() for keep in ("all", "chosen", "last")}
+        assert len(lines) == 1
 
-    def test_weights_that_must_be_there_are_missed(self, tmp_path):
-        path = filled(tmp_path / "r", finished=True)
-        (path / "levels/002/model.safetensors").unlink()
+    def test_everything_stays_until_the_end_and_a_lost_file_is_damage(self, path):
+        (path / "levels/000/model.safetensors").unlink()
         with (
             RunFolder.open(path) as folder,
-            pytest.raises(DamagedFile, match="no such file.*levels from 2 on by .*drop_levels"),
+            pytest.raises(DamagedFile, match=r"000/model.*no such file.*drop_levels\(0\)"),
         ):
-            folder.weights(folder.levels()[2])
+            folder.weights(folder.levels()[0])
+
+    def test_nothing_goes_while_the_chosen_network_is_damaged(self, tmp_path):
+        with RunFolder.create(tmp_path / "r", run(keep="chosen")) as folder:
+            add(folder, 0)
+            folder.update(status="finished")
+            with pytest.raises(ValueError, match="chosen yet"):
+                folder.discard()
+            folder.save_chosen(folder.levels()[0], "only one")
+            data = (tmp_path / "r/model.safetensors").read_bytes()
+            (tmp_path / "r/model.safetensors").write_bytes(data[:-1])
+            with pytest.raises(DamagedFile):
+                folder.discard()
+            assert (tmp_path / "r/levels/000/model.safetensors").exists()
 
 
 READERS = {
-    "run.json": lambda folder: folder.record,
-    "levels.jsonl": lambda folder: folder.levels(),
-    "times.jsonl": lambda folder: folder.times(),
-    "evaluation.json": lambda folder: folder.evaluation(),
-    "state.safetensors": lambda folder: folder.load_state(),
-    "rewind.safetensors": lambda folder: folder.rewind(),
-    "model.safetensors": lambda folder: folder.chosen(),
-    "masks.safetensors": lambda folder: folder.chosen(),
-    "levels/001/model.safetensors": lambda folder: folder.weights(folder.levels()[1]),
-    "levels/002/masks.safetensors": lambda folder: folder.masks(folder.levels()[2]),
-    "levels/control/model.safetensors": lambda folder: folder.weights(folder.levels()[3]),
+    "run.json": lambda f: RunFolder.open(f.path).close(),
+    "levels.jsonl": lambda f: f.levels(),
+    "times.jsonl": lambda f: f.times(),
+    "evaluation.json": lambda f: f.evaluation(),
+    "state.safetensors": lambda f: f.load_state(),
+    "rewind.safetensors": lambda f: f.rewind(),
+    "model.safetensors": lambda f: f.chosen(),
+    "masks.safetensors": lambda f: f.chosen(),
+    "levels/001/model.safetensors": lambda f: f.weights(f.levels()[1]),
+    "levels/001/masks.safetensors": lambda f: f.masks(f.levels()[1]),
+    "levels/control/model.safetensors": lambda f: f.weights(f.levels()[2]),
+    "levels/control/masks.safetensors": lambda f: f.masks(f.levels()[2]),
 }
 
 
-def read(run: Path, name: str):
-    with RunFolder.open(run) as folder:
-        return plain(READERS[name](folder))
+def check_damaged(folder: RunFolder, name: str) -> DamagedFile:
+    with pytest.raises(DamagedFile) as caught:
+        READERS[name](folder)
+    assert caught.value.path == folder.path / name
+    assert str(folder.path / name) in str(caught.value)
+    assert len(caught.value.remedy) > 10
+    return caught.value
 
 
-def refused(run: Path, name: str, match: str = "", blamed: str | None = None) -> None:
-    """Reading what `name` holds must raise DamagedFile, which names the file and what to do."""
-    with pytest.raises(DamagedFile, match=match) as caught:
-        read(run, name)
-    assert caught.value.path == run / (blamed or name)
-    assert str(run / (blamed or name)) in str(caught.value)
-    assert len(caught.value.remedy) > 8
-    assert len(str(caught.value)) < 1000
-
-
-@pytest.mark.parametrize("name", READERS)
 class TestDamage:
-    def test_truncated_or_flipped(self, run, name):
-        data, good = (run / name).read_bytes(), read(run, name)
+    @pytest.mark.parametrize("name", READERS)
+    def test_cut_or_flipped_anywhere(self, path, name):
+        data = (path / name).read_bytes()
         step = max(1, len(data) // 40)
-        for i in [*range(0, len(data), step), len(data) - 1]:
-            (run / name).write_bytes(data[:i])
-            refused(run, name)
-            (run / name).write_bytes(data[:i] + bytes([data[i] ^ (1 << i % 8)]) + data[i + 1 :])
-            try:
-                assert read(run, name) == good  # as 1e-05 and 1E-05 are
-            except DamagedFile as error:
-                assert error.path == run / name  # noqa: PT017
-        (run / name).write_bytes(data)
-        assert read(run, name) == good
+        cut = [data[:i] for i in [*range(0, len(data), step), len(data) - 1]]
+        bits = range(0, 8 * len(data), max(1, len(data) // 12))
+        flipped = [data[: b // 8] + bytes([data[b // 8] ^ (1 << b % 8)]) + data[b // 8 + 1 :] for b in bits]
+        with RunFolder.open(path) as folder:
+            READERS[name](folder)
+            for damaged in (*cut, *flipped):
+                (path / name).write_bytes(damaged)
+                check_damaged(folder, name)
 
-    def test_of_another_run(self, run, tmp_path, name):
-        other = filled(tmp_path / "other", seed=4)
-        shutil.copy(other / name, run / name)
-        if name == "run.json":
-            with RunFolder.open(run) as folder, pytest.raises(DamagedFile, match="belongs to another run") as caught:
-                folder.levels()
-            assert caught.value.path == run / "levels.jsonl"
-        else:
-            refused(run, name, "it belongs to another run than run.json")
+    @pytest.mark.parametrize("name", READERS)
+    def test_another_file_of_the_run_in_its_place(self, path, name):
+        data, others = (path / name).read_bytes(), contents(path)
+        with RunFolder.open(path) as folder:
+            for other in others.values():
+                # The chosen network is the very file of its level, and the control's masks are those of level 0.
+                if other != data:
+                    (path / name).write_bytes(other)
+                    check_damaged(folder, name)
 
-    def test_of_another_kind(self, run, name):
-        place = run / name
-        kin = {".json": "evaluation.json", ".jsonl": "levels.jsonl", ".safetensors": "rewind.safetensors"}
-        wrong = run / kin[place.suffix]
-        if wrong == place:
-            wrong = run / {"evaluation.json": "run.json", "levels.jsonl": "times.jsonl"}.get(name, "state.safetensors")
-        shutil.copy(wrong, place)
-        refused(run, name, "it is another file: got '|schema")
-
-    def test_gone(self, run, name):
-        (run / name).unlink()
-        if name == "run.json":
-            with pytest.raises(FileNotFoundError, match=f"no run in {run}"):
-                RunFolder.open(run)
-        elif name in ("times.jsonl", "evaluation.json", "state.safetensors"):
-            assert not read(run, name)  # as their remedies say
-        else:
-            refused(run, name, "no such file")
-
-    def test_a_folder_in_its_place(self, run, name):
-        (run / name).unlink()
-        (run / name).mkdir()
-        refused(run, name)
-
-
-class TestSwapped:
-    @pytest.mark.parametrize("name", ["model.safetensors", "masks.safetensors"])
-    def test_level_1_in_the_place_of_level_2(self, run, name):
-        shutil.copy(run / "levels/001" / name, run / "levels/002" / name)
-        with RunFolder.open(run) as folder:
-            record = folder.levels()[2]
-            with pytest.raises(DamagedFile, match="it is of another level") as caught:
-                folder.weights(record) if name.startswith("model") else folder.masks(record)
-        assert caught.value.path == run / "levels/002" / name
-
-    def test_another_level_at_the_top(self, run):
-        for name in ("model.safetensors", "masks.safetensors"):
-            shutil.copy(run / "levels/002" / name, run / name)
-        refused(run, "model.safetensors", "another level.*copy levels/001/model.safetensors over it")
-
-    def test_another_rewind_point_of_the_same_run(self, run):
-        with RunFolder.open(run, write=True) as folder:
-            folder.save_rewind(network(8)[0])
-        refused(run, "rewind.safetensors", "another checksum than levels.jsonl says")
-
-    def test_right_id_but_other_tensors(self, run):
-        about = {"kind": "model", "run": run_id(run_record()), "id": level(2).id}
-        files.write_tensors(run / "levels/002/model.safetensors", network(1)[0], about)
-        with RunFolder.open(run) as folder, pytest.raises(DamagedFile, match="another checksum than levels.jsonl"):
-            folder.weights(folder.levels()[2])
-
-
-class TestCrafted:
-    """Files with good checksums that no sparsight of this version wrote."""
-
-    def about(self, kind: str) -> dict:
-        return {"kind": kind, "run": run_id(run_record())}
+    @pytest.mark.parametrize("name", READERS)
+    def test_the_same_file_of_another_run_in_its_place(self, path, tmp_path, name):
+        shutil.copytree(path, tmp_path / "other")
+        for file in (tmp_path / "other").rglob("*.*"):
+            if file.name not in ("run.json", "run.lock"):
+                file.unlink()
+        (tmp_path / "other/run.json").unlink()
+        shutil.rmtree(tmp_path / "other/levels")
+        with RunFolder.create(tmp_path / "other", run(seed=4)) as folder:
+            folder.save_rewind(weights_of(9))
+            add(folder, 0)
+            add(folder, 1)
+            add(folder, CONTROL, "control")
+            folder.save_chosen(folder.levels()[1], "sparsest")
+            folder.save_evaluation(Evaluation(()))
+            folder.save_state(state_of(2, 1))
+        shutil.copy(tmp_path / "other" / name, path / name)
+        if name == "run.json":  # the run that it speaks of is another: so are all the other files then
+            with RunFolder.open(path) as folder:
+                check_damaged(folder, "levels.jsonl")
+            return
+        with RunFolder.open(path) as folder:
+            assert "another run" in check_damaged(folder, name).what
 
     @pytest.mark.parametrize(
-        ("line", "match"),
-        [
-            (dumps({**to_json(level(0)), "schema": 2}), "got 2, allowed is 1"),
-            (dumps({**to_json(level(0)), "colour": 1}), "colour"),
-            (dumps({**to_json(level(0)), "epochs": "many"}), "levels.jsonl.epochs: got 'many'"),
-            (dumps({**to_json(level(0)), "epochs": 10**400}), "epochs"),
-            (dumps({**to_json(level(0)), "role": ["level"]}), "role"),
-            (dumps(to_json(level(0))).replace("1.0", "NaN", 1), "NaN"),
-            ("[" * 100_000, "JSON"),
-            ('{"operation":' + "[" * 900 + "]" * 900 + "}", "levels.jsonl"),
-            ("[]", "allowed is an object"),
-            ("", "JSON"),
-        ],
+        "name", [n for n in READERS if n.split("/")[-1] not in ("evaluation.json", "times.jsonl", "state.safetensors")]
     )
-    def test_lines(self, run, line, match):
-        files.write_lines(run / "levels.jsonl", [line], self.about("levels"))
-        refused(run, "levels.jsonl", match)
+    def test_missing(self, path, name):
+        with RunFolder.open(path) as folder:
+            (path / name).unlink()
+            if name == "run.json":
+                with pytest.raises(FileNotFoundError):
+                    RunFolder.open(path)
+            else:
+                check_damaged(folder, name)
 
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            {},
-            {"levels": 4},
-            {"levels": 4, "skeleton": {"tensor": "7"}},
-            {"levels": 4, "skeleton": {"tensor": "0", "stride": [2**50, 2**45]}},
-            {"levels": 4, "skeleton": {"dict": [[["a"], 1]]}},
-            {"levels": 4, "skeleton": {"float": "much"}},
-        ],
-    )
-    def test_state(self, run, fields):
-        files.write_tensors(
-            run / "state.safetensors", {"0": torch.ones(2, 3)}, {**self.about("state"), "levels": 4} | fields
-        )
-        refused(run, "state.safetensors")
+    def test_what_may_be_deleted(self, path):
+        for name in ("times.jsonl", "evaluation.json", "state.safetensors"):
+            (path / name).write_text("x")
+        with RunFolder.open(path, write=True) as folder:
+            for name in ("times.jsonl", "evaluation.json", "state.safetensors"):
+                assert "delete it" in check_damaged(folder, name).remedy
+                (path / name).unlink()
+            assert (folder.times(), folder.evaluation(), folder.load_state()) == ((), None, None)
+            add(folder, 2)
+            assert [t.level for t in folder.times()] == [2]
 
-    @pytest.mark.parametrize(
-        "shapes",
-        [None, 3, {"a.weight": "ab"}, {"a.weight": [2**60, 2**60]}, {"a.weight": [-3, -5]}, {"a.weight": [3.0, 5]}],
-    )
-    def test_masks(self, run, shapes):
-        packed, _ = pack.pack_masks(network(2)[1])
-        about = {**self.about("masks"), "id": level(2).id}
-        files.write_tensors(run / "levels/002/masks.safetensors", packed, {**about, "shapes": shapes})
-        with RunFolder.open(run) as folder, pytest.raises(DamagedFile) as caught:
-            folder.masks(dataclasses.replace(folder.levels()[2], files={}))
-        assert caught.value.path == run / "levels/002/masks.safetensors"
+    def test_the_remedy_works(self, path):
+        data = (path / "levels/001/model.safetensors").read_bytes()
+        (path / "levels/001/model.safetensors").write_bytes(data[:-3])
+        with RunFolder.open(path, write=True) as folder:
+            assert "drop_levels(1)" in check_damaged(folder, "levels/001/model.safetensors").remedy
+            folder.drop_levels(1)
+            add(folder, 1)
+        assert (path / "levels/001/model.safetensors").read_bytes() == data
 
-    @pytest.mark.parametrize("record", [None, [], {"entries": 3}, {"entries": [], "schema": 9}])
-    def test_evaluation(self, run, record):
-        files.write_json(run / "evaluation.json", {**self.about("evaluation"), "record": record})
-        refused(run, "evaluation.json")
-
-    def test_run(self, run):
-        files.write_json(run / "run.json", {"kind": "run", "record": {**to_json(run_record()), "keep": "some"}})
-        refused(run, "run.json", "run.json.keep: got 'some', allowed is one of")
-        (run / "run.json").write_text(json.dumps({"kind": "run", "schema": 1}) + "\n")
-        refused(run, "run.json", "checksum")
+    def test_a_valid_checksum_does_not_excuse_a_wrong_field(self, path):
+        fields = files.read_json(path / "run.json", "")
+        for key, value in (("status", "asleep"), ("schema", 2), ("seed", "3"), ("colour", 1)):
+            files.write_json(path / "run.json", {**fields, "record": {**fields["record"], key: value}})
+            with pytest.raises(DamagedFile, match=rf"run\.json.*{key}"):
+                RunFolder.open(path)
 
 
-class TestPlaces:
-    def test_a_folder_that_holds_anything_is_not_taken(self, tmp_path):
-        (tmp_path / "diary.txt").write_text("x")
-        with pytest.raises(FileExistsError, match=f"cannot start a run in {tmp_path}: it holds diary.txt"):
-            RunFolder.create(tmp_path, run_record())
-        assert [p.name for p in tmp_path.iterdir()] == ["diary.txt"]
+class Killed(BaseException):
+    """Stands for `kill -9`: nothing is cleaned up after it."""
 
-    @pytest.mark.parametrize("inside", ["", "deep/down"])
-    def test_a_file_in_the_place_of_a_folder(self, tmp_path, inside):
-        (tmp_path / "f").write_text("x")
-        with pytest.raises(OSError, match=f"cannot write {tmp_path / 'f'}.*move away what is in its place"):
-            RunFolder.create(tmp_path / "f" / inside, run_record())
-        assert (tmp_path / "f").read_text() == "x"
 
-    def test_no_run_there(self, tmp_path):
-        for path in (tmp_path, tmp_path / "nothing"):
-            with pytest.raises(FileNotFoundError, match=f"there is no run in {path}"):
+class Killer:
+    """Lets `after` renames and removals pass; then the process is dead, before or after the next one took place."""
+
+    def __init__(self, monkeypatch, after: int, done: bool) -> None:
+        self.steps, self.after, self.done, self.dead = 0, after, done, False
+        replace, unlink = os.replace, Path.unlink
+        monkeypatch.setattr(os, "replace", lambda a, b: self.step(lambda: replace(a, b)))
+        monkeypatch.setattr(Path, "unlink", lambda p, missing_ok=False: self.step(lambda: unlink(p, missing_ok)))
+
+    def step(self, act) -> None:
+        if self.dead:
+            return
+        if self.steps == self.after:
+            self.dead = True
+            if self.done:
+                act()
+            raise Killed
+        self.steps += 1
+        act()
+
+
+def test_killed_at_any_step_it_ends_as_if_undisturbed(tmp_path, monkeypatch):
+    record = run(keep="chosen")
+    go_on(tmp_path / "whole", record)
+    whole = contents(tmp_path / "whole")
+
+    def killed_after(steps: int, done: bool, path: Path) -> int:
+        with monkeypatch.context() as patch:
+            killer = Killer(patch, steps, done)
+            go_on(path, record)
+        return killer.steps
+
+    steps = killed_after(10**9, False, tmp_path / "count")  # never
+    assert contents(tmp_path / "count") == whole
+    assert steps > 20
+    for step in range(steps):
+        for done in (False, True):
+            path = tmp_path / f"{step}-{done}"
+            with pytest.raises(Killed):
+                killed_after(step, done, path)
+            if (path / "run.json").exists():
+                check_listed(path)
+            go_on(path, record)
+            assert contents(path) == whole, (step, done)
+            shutil.rmtree(path)
+
+
+def check_listed(path: Path) -> None:
+    """What levels.jsonl lists is there, whole."""
+    with RunFolder.open(path) as folder:
+        for record in folder.levels():
+            folder.masks(record)
+            if folder.record.status != "finished":
+                folder.weights(record)
+        assert len(folder.times()) == len(folder.levels())
+
+
+class TestLock:
+    def test_one_writer_many_readers(self, path):
+        with RunFolder.open(path, write=True):
+            with pytest.raises(LockedRun, match=f"another process is writing {path}"):
                 RunFolder.open(path, write=True)
-        assert not list(tmp_path.iterdir())
+            assert len(RunFolder.open(path).levels()) == 3
+        RunFolder.open(path, write=True).close()
 
-    def test_next_folder(self, tmp_path):
-        root = tmp_path / "runs"
-        assert next_folder(root, "sap").name == "sap-001"
-        (root / "sap-007").mkdir()
-        (root / "sap-old").mkdir()
-        (root / "sap-more-100").mkdir()
-        assert next_folder(root, "sap").name == "sap-008"
-        for bad in ("", "a/b", "/", "a/"):
-            with pytest.raises(ValueError, match="plain file name"):
-                next_folder(root, bad)
+    def test_new_runs_are_locked_too(self, tmp_path):
+        with RunFolder.create(tmp_path / "r", run()), pytest.raises((LockedRun, FileExistsError)):
+            RunFolder.create(tmp_path / "r", run())
 
-    def test_next_folder_when_another_process_is_faster(self, tmp_path, monkeypatch):
-        make, beaten = Path.mkdir, []
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    def test_a_killed_writer_lets_go_though_its_workers_live_on(self, path):
+        script = """
+import os, sys, time
+from pathlib import Path
+from sparsight.store import RunFolder
+folder = RunFolder.open(Path(sys.argv[1]), write=True)
+worker = os.fork()
+if worker == 0:
+    try:
+        folder.save_state({})
+    except RuntimeError as error:
+        print("worker", str(error).replace("\\n", " "), flush=True)
+    time.sleep(60)
+    os._exit(0)
+print("pid", worker, flush=True)
+time.sleep(60)
+"""
+        with subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            lines = dict(writer.stdout.readline().split(maxsplit=1) for _ in range(2))
+            try:
+                assert "not open for writing" in lines["worker"]
+                with pytest.raises(LockedRun):
+                    RunFolder.open(path, write=True)
+                writer.kill()
+                writer.wait()
+                os.kill(int(lines["pid"]), 0)  # the worker is alive
+                RunFolder.open(path, write=True).close()
+            finally:
+                writer.kill()
+                os.kill(int(lines["pid"]), signal.SIGKILL)
 
-        def mkdir(self, *args, **kwargs):
-            if not beaten:
-                beaten.append(self.name)
-                make(self)
-            make(self, *args, **kwargs)
 
-        monkeypatch.setattr(Path, "mkdir", mkdir)
-        assert next_folder(tmp_path, "sap").name == "sap-002"
-        assert beaten == ["sap-001"]
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB, in a mount namespace of its own."""
+    (tmp_path / "disk").mkdir()
+    command = f"mount -t tmpfs -o size=64k none {tmp_path}/disk && echo ready && exec sleep 60"
+    try:
+        holder = subprocess.Popen(
+            ["unshare", "-rm", "sh", "-c", command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+    except OSError:
+        pytest.skip("needs unshare")
+    with holder:
+        disk = Path(f"/proc/{holder.pid}/root{tmp_path}/disk")
+        if holder.stdout.readline() != b"ready\n" or not os.access(disk, os.W_OK):
+            holder.kill()
+            pytest.skip("may not mount a file system")
+        yield disk
+        holder.kill()
 
 
-def test_no_pickle():
-    """Nothing that runs code from a file."""
-    source = Path(files.__file__).parent
-    for name in ("files", "pack", "store", "record", "identity", "lock", "execute"):
-        for node in ast.walk(ast.parse((source / f"{name}.py").read_text())):
-            modules = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            assert not {"pickle", "shelve", "marshal", "joblib", "dill"} & {m.split(".")[0] for m in modules}
-            if isinstance(node, ast.Attribute):
-                assert ast.unparse(node) not in ("torch.load", "torch.save", "np.load", "numpy.load")
-            if isinstance(node, ast.Name):
-                assert node.id not in ("eval", "exec", "compile")
+def test_a_full_disk(small_disk):
+    path = small_disk / "run"
+    with RunFolder.create(path, run()) as folder:
+        add(folder, 0)
+        folder.save_state(state_of(1, 1))
+        before = contents(path)
+        with pytest.raises(
+            OSError, match=r"cannot write .*state\.safetensors: No space left.*intact.*resume"
+        ) as caught:
+            folder.save_state({**state_of(1, 2), "big": torch.zeros(50_000)})
+        assert caught.value.errno == errno.ENOSPC
+        assert contents(path) == before
+        (small_disk / "filler").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096))
+        with pytest.raises(OSError, match="No space left"):
+            add(folder, 1)
+        assert [r.level for r in folder.levels()] == [0]
+    (small_disk / "filler").unlink()
+    with RunFolder.open(path, write=True) as folder:
+        assert folder.load_state()["epoch"] == 1
+        add(folder, 1)
+        assert [r.level for r in folder.levels()] == [0, 1]
+
+
+def test_nothing_is_pickled(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("pickle")
+
+    for owner, name in ((pickle, "dumps"), (pickle, "loads"), (pickle, "dump"), (pickle, "load")):
+        monkeypatch.setattr(owner, name, refuse)
+    monkeypatch.setattr(torch, "save", refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    go_on(tmp_path / "r", run())
+    for module in (files, pack, store, lock, identity):
+        tree = ast.walk(ast.parse(inspect.getsource(module)))
+        names = {alias.name for node in tree if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+        assert not names & {"pickle", "marshal", "shelve", "dill", "joblib"}

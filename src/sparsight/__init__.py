@@ -40,13 +40,13 @@ _HOME: dict[str, str] = {
         ("Hooks", "Moment", "NesterovSGD", "Recipe", "SparsestWithin", "Until", "classify", "cross_entropy"), "recipe"
     ),
     **dict.fromkeys(("LevelRecord", "Observation", "RunRecord"), "record"),
-    **dict.fromkeys(("Event", "LevelResult", "run"), "run"),
-    **dict.fromkeys(("Outcome", "execute"), "execute"),
+    **dict.fromkeys(("Event", "LevelResult", "run"), "runner"),
+    **dict.fromkeys(("Outcome", "execute"), "launch"),
     **dict.fromkeys(("DamagedFile",), "files"),
     **dict.fromkeys(("ForeignRun",), "identity"),
     "LockedRun": "lock",
     "RunFolder": "store",
-    **dict.fromkeys(("Trial", "run_study"), "study"),
+    **dict.fromkeys(("Trial", "run_study", "summarise"), "study"),
 }  # fmt: skip
 
 __all__ = ["__version__", *sorted(_HOME)]

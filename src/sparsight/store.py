@@ -204,6 +204,11 @@ class RunFolder:
             )
         return self._read_part(relative, "model", record)[0]
 
+    def keeps(self, record: LevelRecord) -> bool:
+        """Whether the weights of a level are, or should be, in the folder."""
+        chosen = self._record.chosen
+        return self._stays(record) or (chosen is not None and chosen.id == record.id)
+
     def masks(self, record: LevelRecord) -> dict[str, Tensor]:
         """The masks of a level; they are always kept. DamagedFile."""
         return self._read_masks(f"{_level_folder(record)}/masks.safetensors", record)

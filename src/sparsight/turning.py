@@ -24,9 +24,7 @@ class TurningPoints:
     phase: Phase
 
 
-def turning_points(
-    densities: Sequence[float], indices: Sequence[float], *, tolerance: float = 0.01
-) -> TurningPoints:
+def turning_points(densities: Sequence[float], indices: Sequence[float], *, tolerance: float = 0.01) -> TurningPoints:
     """Minimum and peak of the PQ index along falling density, and the phase at the last level.
 
     The rule, level by level:

@@ -79,7 +79,8 @@ def main() -> None:
     x, y = images(given.mnist)
     said = [{"p": m.p, "q": m.q, "index": m.index, "keeps": to_json(m.keeps)} for m in found.whole.measures]
     layers = [
-        {"name": t.name, "count": t.summary.count, "index": [m.index for m in t.summary.measures]} for t in found.tensors
+        {"name": t.name, "count": t.summary.count, "index": [m.index for m in t.summary.measures]}
+        for t in found.tensors
     ]
     # Each share that the analysis names, pruned to and measured.
     named = []
@@ -95,7 +96,9 @@ def main() -> None:
     for scope, rows in curves.items():
         print(scope, *(f"{r['density']:.3f}: {100 * r['accuracy']:.2f} %" for r in rows), sep="  ")
     for r in named:
-        print(f"({r['p']:g}, {r['q']:g}) eta {r['eta']:g} {r['what']}: keep {r['density']:.4f} -> {100 * r['accuracy']:.2f} %")
+        print(
+            f"({r['p']:g}, {r['q']:g}) eta {r['eta']:g} {r['what']}: keep {r['density']:.4f} -> {100 * r['accuracy']:.2f} %"
+        )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def largest(a: Analysis) -> list[Tensor]:
 def _legend(items: Sequence[tuple[str, str]]) -> str:
     """(markup of a 26 by 14 drawing, words) as a list."""
     rows = "".join(
-        f'<li>{svg.element("svg", drawn, viewBox="0 0 26 14", class_="swatch", aria_hidden="true")}{escape(said)}</li>'
+        f"<li>{svg.element('svg', drawn, viewBox='0 0 26 14', class_='swatch', aria_hidden='true')}{escape(said)}</li>"
         for drawn, said in items
     )
     return f'<ul class="legend">{rows}</ul>'
@@ -76,7 +76,10 @@ def depth(a: Analysis, ident: str, width: int) -> str:
             hit = svg.rect(x - min(slot, 14) / 2, v - 7, min(slot, 14), 14, "band", tip)
             dot = svg.mark(_SHAPES[j % 3], (x, v), f"dot {kind}", 4 if n <= 60 else 2.5)
             parts.append(svg.element("g", dot, hit, class_="hot"))
-    parts += [svg.text(left, bottom + 22, "first tensor", "tick"), svg.text(right, bottom + 22, "last tensor", "tick", "end")]
+    parts += [
+        svg.text(left, bottom + 22, "first tensor", "tick"),
+        svg.text(right, bottom + 22, "last tensor", "tick", "end"),
+    ]
     about = f"{words.plural(n, 'tensor')}; the numbers are in the table below."
     return svg.drawing(ident, width, bottom + 32, "PQ index along the depth", about, parts)
 
@@ -120,7 +123,9 @@ def _bar(t: Tensor, a: Analysis, x: svg.Scale, y: float, row: float, name: str) 
     tip = [t.name, f"{t.summary.count:,} weights"]
     high = (row - 5) / len(found[:2])
     for j, k in enumerate(found[:2]):
-        parts.append(svg.rect(x.a, y + 2 + high * j, x(k.share) - x.a, high - (1 if len(found) > 1 else 0), f"bar {kinds[j]}"))
+        parts.append(
+            svg.rect(x.a, y + 2 + high * j, x(k.share) - x.a, high - (1 if len(found) > 1 else 0), f"bar {kinds[j]}")
+        )
         tip.append(f"eta {k.eta:g}: at least {words.percent(k.share)}, SAP removes {k.prune:,}")
         if k.exact is not None and k.eta > 0:
             parts.append(svg.mark("diamond", (x(k.exact), y + 2 + high * (j + 0.45)), "dot c2", 3.2))
@@ -167,7 +172,12 @@ def magnitudes(a: Analysis, ident: str) -> str:
 
 
 def path_legend(path: Trajectory) -> str:
-    items = [(svg.line((1, 7), (25, 7), "curve c1") + svg.mark("circle", (13, 7), "dot c1"), f"PQ index ({path.p:g}, {path.q:g})")]
+    items = [
+        (
+            svg.line((1, 7), (25, 7), "curve c1") + svg.mark("circle", (13, 7), "dot c1"),
+            f"PQ index ({path.p:g}, {path.q:g})",
+        )
+    ]
     items += [(svg.mark("circle", (13, 7), "ring", 6), "turning point")]
     for kind, said, has in (
         ("c3", "validation accuracy", any(s.validation_accuracy is not None for s in path.steps)),
@@ -219,6 +229,9 @@ def _path_points(path: Trajectory, x: svg.Scale, y: svg.Scale, bottom: float) ->
         if i in names and names[i]:
             end = "start" if at[0] < (x.a + x.b) / 2 else "end"
             up = -14 if i == path.peak else 24
-            shown += [svg.mark("circle", at, "ring", 8), svg.text(at[0], at[1] + up, names[i], "label chosen-text", end)]
+            shown += [
+                svg.mark("circle", at, "ring", 8),
+                svg.text(at[0], at[1] + up, names[i], "label chosen-text", end),
+            ]
         parts.append(svg.element("g", *shown, svg.rect(at[0] - 9, 30, 18, bottom - 30, "band", tip), class_="hot"))
     return parts

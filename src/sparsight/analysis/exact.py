@@ -1,4 +1,4 @@
-"""The added passes that make Gini index and exact eta exact: magnitudes in ascending order, as many as fit at a time."""
+"""Passes that make Gini index and exact eta exact: magnitudes in ascending order, as many as fit at a time."""
 
 from __future__ import annotations
 

@@ -12,9 +12,13 @@ from sparsight.checkpoint.entry import ITEMSIZE, Entry
 
 Kind = Literal["weight", "bias", "norm", "embedding", "buffer", "vector", "other"]
 
-_BUFFER = re.compile(r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|attn_mask)$|rotary_emb")
+_BUFFER = re.compile(
+    r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|attn_mask)$|rotary_emb"
+)
 _BIAS = re.compile(r"(^|[._])bias(_|$|[._])|(^|\.)b$|_b$")
-_NORM = re.compile(r"(^|[._\d])(layer_?norm|batch_?norm|group_?norm|rms_?norm|norm|ln|bn)(\d*)([._]|$)|ln_f|norm\d*\.", re.I)
+_NORM = re.compile(
+    r"(^|[._\d])(layer_?norm|batch_?norm|group_?norm|rms_?norm|norm|ln|bn)(\d*)([._]|$)|ln_f|norm\d*\.", re.I
+)
 _EMBEDDING = re.compile(r"embed|(^|[._])(wte|wpe|tok_?emb|pos_?emb|emb)([._]|$)|relative_attention_bias", re.I)
 
 _WHY = {
@@ -77,7 +81,9 @@ def judge(
     idle = [p for p in (*include, *exclude) if p not in used]
     if idle:
         some = ", ".join(repr(e.name) for e in entries[:6])
-        raise ValueError(f"pattern {idle[0]!r} matches no tensor: the names are {some}{' …' if len(entries) > 6 else ''}")
+        raise ValueError(
+            f"pattern {idle[0]!r} matches no tensor: the names are {some}{' …' if len(entries) > 6 else ''}"
+        )
     return found
 
 

@@ -88,7 +88,7 @@ def _headline(a: Analysis) -> str:
     return (
         f'<header><p class="eyebrow">how compressible is this network?</p><h1>{escape(_name(a.source))}</h1>'
         f'<p class="what">{escape(what)}</p><p class="told">{escape(words.unbroken(told(a)))}</p>'
-        f'{f"<ul class=tiles>{tiles}</ul>" if tiles else ""}</header>'
+        f"{f'<ul class=tiles>{tiles}</ul>' if tiles else ''}</header>"
     )
 
 
@@ -123,16 +123,24 @@ def _tile(m: Measure, a: Analysis) -> str:
 
 def _depth(a: Analysis) -> str:
     lead = "Each point is one tensor, in the order of the file. The higher, the more unequal its weights, and the more can go."
-    return markup.section("depth", "PQ index along the depth", lead, _figure(partial(charts.depth, a), "depth", charts.depth_legend(a)))
+    return markup.section(
+        "depth", "PQ index along the depth", lead, _figure(partial(charts.depth, a), "depth", charts.depth_legend(a))
+    )
 
 
 def _keeps(a: Analysis) -> str:
     m = a.tensors[0].summary.measures[0]
-    lead = f"The share of each tensor that by the bound has to stay at ({m.p:g}, {m.q:g}); what it lets go is the rest. "
+    lead = (
+        f"The share of each tensor that by the bound has to stay at ({m.p:g}, {m.q:g}); what it lets go is the rest. "
+    )
     if a.counted and any(k.eta > 0 for k in m.keeps):
-        lead += "Diamonds: the share that is enough to lose no more than eta, which the bound only promises not to exceed. "
+        lead += (
+            "Diamonds: the share that is enough to lose no more than eta, which the bound only promises not to exceed. "
+        )
     lead += _some(a)
-    return markup.section("keeps", "What has to stay", lead, _figure(partial(charts.keeps, a), "keeps", charts.keeps_legend(a)))
+    return markup.section(
+        "keeps", "What has to stay", lead, _figure(partial(charts.keeps, a), "keeps", charts.keeps_legend(a))
+    )
 
 
 def _some(a: Analysis) -> str:
@@ -165,7 +173,7 @@ def _removals(a: Analysis) -> str:
         heads = ("", *(f"gamma {g:g}" for g in gammas))
         parts.append(markup.table(heads, rows, f"At ({m.p:g}, {m.q:g})"))
     lead = f"Share of all weights that one round of SAP in global scope removes, never more than beta = {a.beta:g}."
-    cards = f'<div>{"".join(parts)}</div>'
+    cards = f"<div>{''.join(parts)}</div>"
     return markup.section("removals", "What each (eta, gamma) would remove", lead, cards)
 
 

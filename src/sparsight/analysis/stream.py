@@ -44,6 +44,7 @@ class Seen:
     total: np.ndarray | None = None  # line of the sums of all rows so far
     row: np.ndarray | None = None  # line of the row that is not complete
     chunks_in: int = 0  # of that row
+    finite: bool = True  # no NaN or infinity so far
     rows: list[np.ndarray] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -55,10 +56,6 @@ class Seen:
     def per_row(self) -> int:
         return -(-self.length // CHUNK)
 
-    @property
-    def finite(self) -> bool:
-        return self.total is not None and bool(np.isfinite(self.total[0, LARGEST]))
-
     def sums(self) -> PowerSums:
         assert self.total is not None
         return RowSums(self.exponents, self.total).row(0)
@@ -68,6 +65,7 @@ class Seen:
 
     def add(self, lines: np.ndarray) -> None:
         """Join the next lines, in order."""
+        self.finite &= bool(np.isfinite(lines[:, LARGEST]).all())
         at, per = 0, self.per_row
         while at < len(lines):
             whole = (len(lines) - at) // per if self.row is None else 0
@@ -283,9 +281,7 @@ class _Work:
             x = self._weights(piece, weight_at(start, length, per), weight_at(stop, length, per))
             high = x.view(np.uint64) if item == 8 else x.view(np.uint16)
             out = table[start - piece.start : stop - piece.start]
-            histogram.measure(
-                x, high, length, self._exponents, self._limit, start, stop, out, first, second
-            )
+            histogram.measure(x, high, length, self._exponents, self._limit, start, stop, out, first, second)
         if len(first):
             with seen.lock:
                 histogram.take(first, second, seen.counts)

@@ -54,9 +54,7 @@ def cells(a: Analysis, name: str, shape: str, dtype: str, s: Summary) -> list[st
 
 def grid(a: Analysis, order: Order = "compressible") -> list[list[str]]:
     """Rows of text: the tensors, and the whole last."""
-    rows = [
-        cells(a, t.name, "×".join(map(str, t.shape)), t.dtype, t.summary) for t in ordered(a.tensors, order)
-    ]
+    rows = [cells(a, t.name, "×".join(map(str, t.shape)), t.dtype, t.summary) for t in ordered(a.tensors, order)]
     if a.whole is not None:
         rows.append(cells(a, "all together", "", "", a.whole))
     return rows
@@ -158,4 +156,9 @@ def _numbers(s: Summary) -> list[object]:
         for k in m.keeps:
             row += [repr(k.bound), repr(k.share), k.prune, *("" if v is None else repr(v) for v in
                     (k.exact, k.exact_low, k.exact_high))]  # fmt: skip
-    return [*row, repr(s.hoyer), "" if s.gini is None else repr(s.gini), "" if s.gini_error is None else repr(s.gini_error)]
+    return [
+        *row,
+        repr(s.hoyer),
+        "" if s.gini is None else repr(s.gini),
+        "" if s.gini_error is None else repr(s.gini_error),
+    ]

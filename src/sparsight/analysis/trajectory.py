@@ -63,9 +63,7 @@ def path_of(
     at, tested = pairs.index(wanted[0]), {}
     if evaluation is not None:
         tested = {x.level: x.test_accuracy for x in evaluation.entries if x.role == "level"}
-    steps = tuple(
-        Step(x.level, x.density, x.pq[at], x.validation_accuracy, tested.get(x.level)) for x in levels
-    )
+    steps = tuple(Step(x.level, x.density, x.pq[at], x.validation_accuracy, tested.get(x.level)) for x in levels)
     found = turning_points([s.density for s in steps], [s.index for s in steps])
     meaning = _meaning(steps, found.minimum, found.confirmed, found.peak, found.phase)
     return Trajectory(
@@ -73,9 +71,7 @@ def path_of(
     )
 
 
-def _meaning(
-    steps: Sequence[Step], minimum: int | None, confirmed: bool, peak: int | None, phase: Phase
-) -> str:
+def _meaning(steps: Sequence[Step], minimum: int | None, confirmed: bool, peak: int | None, phase: Phase) -> str:
     if minimum is None:
         return "The PQ index is not defined at any level."
     low, last = steps[minimum], steps[-1]
@@ -92,10 +88,14 @@ def _meaning(
     if phase == "compressing" or peak is None:
         return head + said + f"{_cost(low, last, 'since the minimum')}. The minimum is where to stop at little cost."
     top = steps[peak]
-    return head + said + (
-        f". It peaked at level {top.level} ({words.percent(top.density)} left{_cost(steps[0], top)}) and has "
-        f"come down since: the network is collapsing{_cost(steps[0], last, 'at the last level')}. "
-        "Take a level near the minimum."
+    return (
+        head
+        + said
+        + (
+            f". It peaked at level {top.level} ({words.percent(top.density)} left{_cost(steps[0], top)}) and has "
+            f"come down since: the network is collapsing{_cost(steps[0], last, 'at the last level')}. "
+            "Take a level near the minimum."
+        )
     )
 
 
@@ -107,6 +107,8 @@ def _cost(before: Step, after: Step, when: str = "") -> str:
             gap = 100 * (b - a)
             side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} level {before.level}"
             said = f"{name.replace('_', ' ')} {words.accuracy(b, 1)}"
-            said += "" if after.level == before.level else f", {side if abs(gap) >= 0.05 else f'as level {before.level}'}"
+            said += (
+                "" if after.level == before.level else f", {side if abs(gap) >= 0.05 else f'as level {before.level}'}"
+            )
             return f" ({f'{when}: ' if when else ''}{said})"
     return ""

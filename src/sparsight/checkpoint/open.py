@@ -49,7 +49,9 @@ def _folder(path: Path, budget: int) -> Checkpoint:
     if len(found) == 1:
         return _file(path / found[0], budget)
     which = f"it has {', '.join(found[:4])}: name one" if found else "it has none"
-    raise CheckpointError(path, f"a folder must have one of {', '.join((*INDEXES, *SINGLES))}, or one checkpoint; {which}")
+    raise CheckpointError(
+        path, f"a folder must have one of {', '.join((*INDEXES, *SINGLES))}, or one checkpoint; {which}"
+    )
 
 
 def _sharded(index: Path, budget: int) -> Checkpoint:

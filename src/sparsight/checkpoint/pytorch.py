@@ -60,7 +60,9 @@ def _records(path: Path, size: int) -> dict[int, int]:
     if len(set(names)) < len(names):
         raise CheckpointError(path, "its archive names a record twice")
     if any("/code/" in name for name in names):
-        raise CheckpointError(path, "it is a TorchScript archive, which holds code; save the model's state_dict() instead")
+        raise CheckpointError(
+            path, "it is a TorchScript archive, which holds code; save the model's state_dict() instead"
+        )
     spans: dict[int, int] = {}
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:

@@ -1,6 +1,6 @@
 """The header of a safetensors file, read strictly: nothing in it is believed before it was checked.
 
-    8 bytes: length n of the header | n bytes: JSON | the tensors' bytes, end to end
+8 bytes: length n of the header | n bytes: JSON | the tensors' bytes, end to end
 """
 
 from __future__ import annotations

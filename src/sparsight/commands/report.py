@@ -10,7 +10,7 @@ import tyro
 
 from sparsight.commands.options import about, parse
 from sparsight.commands.show import opened
-from sparsight.execute import write_report
+from sparsight.launch import write_report
 
 
 def main(argv: list[str]) -> int:

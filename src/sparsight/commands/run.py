@@ -13,7 +13,7 @@ from sparsight.commands.recipes import names, table
 
 if TYPE_CHECKING:
     from sparsight.commands.asked import Asked
-    from sparsight.execute import Outcome
+    from sparsight.launch import Outcome
 
 HELP = """\
 usage: sparsight run RECIPE [options]
@@ -70,7 +70,7 @@ def _interrupted(name: str, folder: Path) -> str:
 
 def _execute(asked: Asked, command: str) -> Outcome:
     from sparsight.commands.watching import Watcher
-    from sparsight.execute import execute
+    from sparsight.launch import execute
     from sparsight.files import DamagedFile
     from sparsight.identity import ForeignRun
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from sparsight.record import LevelRecord
 from sparsight.report import words
-from sparsight.run import Event
+from sparsight.runner import Event
 
 
 class Watcher:

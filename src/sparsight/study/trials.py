@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsight.files import make_folder, write_atomically
-from sparsight.run import Keep
+from sparsight.runner import Keep
 from sparsight.store import RunFolder
 
 

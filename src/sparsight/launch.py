@@ -34,7 +34,7 @@ from sparsight.record import (
     to_json,
 )
 from sparsight.report import page
-from sparsight.run import Keep, LevelResult, Watch, judge_on_test, run
+from sparsight.runner import Keep, LevelResult, Watch, judge_on_test, run
 from sparsight.store import RunFolder, next_folder
 from sparsight.types import Data, Masks, StateDict
 
@@ -124,6 +124,7 @@ def execute(
     record = _record(recipe, network, source, keep, device, precision, arguments, command, spec)
     with _folder(record, out, resume) as folder:
         if folder.record.status == "finished":
+            _evaluate(folder, recipe, network, source, device, precision)
             _tidy(folder)
             return _outcome(folder)
         try:
@@ -176,14 +177,22 @@ def _finish(folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, dev
         choice = recipe.choose(levels)
         chosen = next(level for level in levels if level.id == choice.id)
         folder.save_chosen(chosen, choice.why)
-    if folder.evaluation() is None:
-        networks = ((level, folder.weights(level)) for level in levels)
-        found = judge_on_test(recipe, model, data, networks, device=device, precision=precision)
-        if found is not None:
-            folder.save_evaluation(found)
+    _evaluate(folder, recipe, model, data, device, precision)
     why = recipe.next_level([level for level in levels if level.role == "level"])
     folder.update(status="finished", ended=_now(), why_ended=why if isinstance(why, str) else None)
     _tidy(folder)
+
+
+def _evaluate(
+    folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, device: str, precision: Precision
+) -> None:
+    """Judge the stored networks on the test split, unless that has been done."""
+    if folder.evaluation() is not None:
+        return
+    networks = ((level, folder.weights(level)) for level in folder.levels() if folder.keeps(level))
+    found = judge_on_test(recipe, model, data, networks, device=device, precision=precision)
+    if found is not None:
+        folder.save_evaluation(found)
 
 
 def _tidy(folder: RunFolder) -> None:

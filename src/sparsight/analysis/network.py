@@ -13,8 +13,8 @@ from torch import nn
 
 from sparsight.analysis.bins import decode, join_counts
 from sparsight.analysis.kinds import Verdict, judge
-from sparsight.analysis.records import Analysis, Listed, Row, Tensor
-from sparsight.analysis.stream import MOST_ROWS, Seen, Watch, obstacle_of, rows_of, stream
+from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
+from sparsight.analysis.stream import Seen, Watch, obstacle_of, stream
 from sparsight.analysis.summary import Asked, neurons, summarise
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, from_memory, open_checkpoint
 from sparsight.masks import dense
@@ -91,7 +91,9 @@ def _asked(
 ) -> Asked:  # fmt: skip
     for name, value, allowed in (("gamma", gamma, gamma >= 0), ("beta", beta, 0 <= beta <= 1)):
         if not (math.isfinite(value) and allowed):
-            raise ValueError(f"got {name}={value}, allowed is {'a finite number >= 0' if name == 'gamma' else '[0, 1]'}")
+            raise ValueError(
+                f"got {name}={value}, allowed is {'a finite number >= 0' if name == 'gamma' else '[0, 1]'}"
+            )
     wrong = [s for s in scopes if s not in SCOPES]
     if wrong:
         raise ValueError(f"got the scope {wrong[0]!r}, allowed are {', '.join(SCOPES)}")
@@ -108,7 +110,11 @@ def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tu
         raise ValueError(f"got {len(ps)} values of p and {len(qs)} of q, allowed are as many of both, or one of one")
     if not ps or not qs:
         raise ValueError("got no (p, q), at least one pair is needed")
-    pairs = zip(ps * len(qs), qs, strict=True) if len(ps) == 1 else zip(ps, qs if len(qs) > 1 else qs * len(ps), strict=True)
+    pairs = (
+        zip(ps * len(qs), qs, strict=True)
+        if len(ps) == 1
+        else zip(ps, qs if len(qs) > 1 else qs * len(ps), strict=True)
+    )
     found = tuple(dict.fromkeys((float(a), float(b)) for a, b in pairs))
     for a, b in found:
         check_pair(a, b)
@@ -178,7 +184,7 @@ def _rows(seen: Seen, asked: Asked) -> tuple[Row, ...]:
     return tuple(Row(z, d, tuple(i)) for z, d, i in zip(zeros, defined, index, strict=True))
 
 
-def _whole(seen: Sequence[Seen], asked: Asked):  # noqa: ANN202
+def _whole(seen: Sequence[Seen], asked: Asked) -> Summary:
     sums = PowerSums.merge([s.sums() for s in seen])
     counts: dict[str, np.ndarray] = {}
     zeros: dict[str, int] = {}
@@ -187,6 +193,3 @@ def _whole(seen: Sequence[Seen], asked: Asked):  # noqa: ANN202
         counts[dtype] = counts[dtype] + s.counts if dtype in counts else s.counts
         zeros[dtype] = zeros.get(dtype, 0) + s.sums().zeros
     return summarise(sums, join_counts(counts, zeros), [s.entry for s in seen], asked)
-
-
-__all__ = ["BUDGET", "MOST_ROWS", "analyze", "pairs_of", "rows_of"]

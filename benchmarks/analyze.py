@@ -1,0 +1,159 @@
+"""Speed of `analyze`, beside reading and summing the same tensors, and beside `torch.linalg.vector_norm`.
+
+    python benchmarks/analyze.py [--weights 100000000] [--threads 1 2] [--json results.json] [--folder DIR]
+
+The rival "read and sum" is `Tensor.sum` of every tensor; bytes per second are given as a share of it. Rounds of all
+contestants take turns, and the best round of each counts. The file is read through the page cache, after once
+having been read, and beside it `pread` alone into a buffer; with --folder it lies there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparsight.analysis import analyze
+
+PAIRS = ((0.5, 1.0), (1.0, 2.0))
+
+
+def make(weights: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Normal weights in tensors of 4096 columns, 24 of them."""
+    g = torch.Generator().manual_seed(0)
+    rows = weights // 24 // 4096
+    return {f"layer{i}.weight": (torch.randn(rows, 4096, generator=g) * 0.02).to(dtype) for i in range(24)}
+
+
+def best(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Seconds of the best round of each; rounds take turns."""
+    found = dict.fromkeys(contestants, float("inf"))
+    for contestant in contestants.values():
+        contestant()
+    for _ in range(rounds):
+        for name, contestant in contestants.items():
+            start = time.perf_counter()
+            contestant()
+            found[name] = min(found[name], time.perf_counter() - start)
+    return found
+
+
+def norms(tensors: dict[str, Tensor], p: float, q: float) -> list[float]:
+    """The straightforward PQ index of each tensor."""
+    found = []
+    for x in tensors.values():
+        low, high = (torch.linalg.vector_norm(x.float().flatten(), e) for e in (p, q))
+        found.append(float(1 - x.numel() ** (1 / q - 1 / p) * low / high))
+    return found
+
+
+def truth(tensors: dict[str, Tensor], p: float, q: float) -> list[float]:
+    found = []
+    for x in tensors.values():
+        v = x.double().abs().flatten()
+        low, high = ((v**e).mean().item() ** (1 / e) for e in (p, q))
+        found.append(1 - low / high)
+    return found
+
+
+def plain_read(path: Path, threads: int) -> None:
+    """Every byte of the file by pread into one buffer a thread."""
+    size, step = path.stat().st_size, 4 << 20
+    file = os.open(path, os.O_RDONLY)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            buffers = [memoryview(bytearray(step)) for _ in range(threads)]
+
+            def work(k: int) -> None:
+                for at in range(k * step, size, threads * step):
+                    os.preadv(file, [buffers[k]], at)
+
+            list(pool.map(work, range(threads)))
+    finally:
+        os.close(file)
+
+
+def one_dtype(weights: int, dtype: torch.dtype, threads: list[int], rounds: int, folder: Path) -> list[dict]:
+    tensors = make(weights, dtype)
+    count = sum(x.numel() for x in tensors.values())
+    path = folder / "speed.safetensors"
+    save_file(tensors, path)
+    results = []
+    for n in threads:
+        torch.set_num_threads(n)
+        contestants: dict[str, Callable[[], object]] = {
+            "read and sum": lambda: [x.sum() for x in tensors.values()],
+            "pread": lambda n=n: plain_read(path, n),
+        }
+        for p, q in PAIRS:
+            for counted in (True, False):
+                kind = f"({p:g}, {q:g}){'' if counted else ' without histogram'}"
+                more = {"p": p, "q": q, "histogram": counted}
+                contestants[kind] = lambda more=more: analyze(tensors, **more)
+                contestants[f"file {kind}"] = lambda more=more: analyze(path, **more)
+            contestants[f"vector_norm ({p:g}, {q:g})"] = lambda p=p, q=q: norms(tensors, p, q)
+        seconds = best(contestants, rounds)
+        size = count * dtype.itemsize
+        for name, took in seconds.items():
+            rival = seconds["pread" if name.startswith("file") else "read and sum"]
+            row = {"dtype": str(dtype), "threads": n, "what": name, "weights": count, "seconds": took}
+            results.append({**row, "gb_per_s": size / took / 1e9, "share": rival / took})
+            print(
+                f"{dtype!s:15} {n} {name:38} {size / took / 1e9:6.1f} GB/s  {count / took / 1e9:5.2f} G/s  {rival / took:6.1%}"
+            )
+    path.unlink()
+    return results
+
+
+def errors(weights: int) -> list[dict]:
+    """Greatest error of the PQ index, of one large tensor."""
+    g = torch.Generator().manual_seed(0)
+    x = {"one.weight": torch.randn(weights // 4096, 4096, generator=g)}
+    found = []
+    for p, q in PAIRS:
+        true = truth(x, p, q)[0]
+        ours = analyze(x, p, q, histogram=False).tensors[0].summary.measures[0].index
+        theirs = norms(x, p, q)[0]
+        found.append({"p": p, "q": q, "true": true, "ours": abs(ours - true), "vector_norm": abs(theirs - true)})
+        print(f"({p:g}, {q:g}) error of the index: ours {abs(ours - true):.1e}, vector_norm {abs(theirs - true):.1e}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=int, default=100_000_000)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--json", type=Path, default=None)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        speed = [
+            row
+            for dtype in (torch.float32, torch.bfloat16)
+            for row in one_dtype(given.weights, dtype, given.threads, given.rounds, Path(folder))
+        ]
+    wrong = errors(given.weights)
+    about = {
+        "platform": platform.platform(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cores": os.cpu_count(),
+    }
+    if given.json:
+        given.json.write_text(json.dumps({**about, "speed": speed, "errors": wrong}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
