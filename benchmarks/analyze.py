@@ -110,7 +110,8 @@ def one_dtype(weights: int, dtype: torch.dtype, threads: list[int], rounds: int,
             row = {"dtype": str(dtype), "threads": n, "what": name, "weights": count, "seconds": took}
             results.append({**row, "gb_per_s": size / took / 1e9, "share": rival / took})
             print(
-                f"{dtype!s:15} {n} {name:38} {size / took / 1e9:6.1f} GB/s  {count / took / 1e9:5.2f} G/s  {rival / took:6.1%}"
+                f"{dtype!s:15} {n} {name:38} {size / took / 1e9:6.1f} GB/s"
+                f"  {count / took / 1e9:5.2f} G/s  {rival / took:6.1%}"
             )
     path.unlink()
     return results

@@ -9,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsight.allocate.counting import at_most, share, whole, with_floor
+from sparsight.allocate.counting import at_most, share, with_floor
 from sparsight.allocate.fixed import Global, Uniform
 from sparsight.allocate.sap import SAP
 from sparsight.allocate.shrink import Shrink
+from sparsight.pq.index import snapped_floor
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "pqi_golden.json").read_text())
 SHAPES = {"fc1.weight": (5, 6), "fc2.weight": (4, 5), "fc3.weight": (3, 4)}
@@ -231,8 +232,8 @@ class TestCounting:
         assert share(1.0, 10**12) == 10**12
 
     def test_whole(self):
-        assert whole(44 * (1 - 41 / 44), 44) == 3
-        assert whole(2.9999, 44) == 2
+        assert snapped_floor(44 * (1 - 41 / 44), 44) == 3
+        assert snapped_floor(2.9999, 44) == 2
 
     @given(st.dictionaries(st.text(max_size=3), st.integers(0, 50), min_size=1, max_size=6), st.integers(0, 120))
     def test_at_most(self, counts, limit):

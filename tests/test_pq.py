@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import warnings
@@ -366,19 +367,22 @@ def test_entropy_survives_a_change_of_scale():
     assert effective_count(x, 1.0, 1.0) == pytest.approx(effective_count(y, 1.0, 1.0), rel=1e-12)
 
 
-def test_one_index_for_each_slice():
+@pytest.mark.parametrize("dim", [0, 1, 2, -1, (1, 2), (0, -1), (0, 1, 2)])
+def test_dim_reduces_as_in_torch(dim):
     x = normal((6, 5, 4), dtype=WIDE)
     mask = some_mask(x)
-    for dim in (0, 1, 2, -1):
-        for m in (None, mask):
-            found = pq_index(x, mask=m, dim=dim)
-            counts = effective_count(x, mask=m, dim=dim)
-            assert found.dtype == torch.float64
-            for i in range(x.shape[dim]):
-                part, kept = x.select(dim, i), None if m is None else m.select(dim, i)
-                assert float(found[i]) == pytest.approx(pq_index(part, mask=kept), abs=1e-14)
-                assert float(counts[i]) == pytest.approx(effective_count(part, mask=kept), rel=1e-14)
-    assert pq_index(x[0, 0], dim=0).tolist() == [0.0] * 4
+    dims = {d % 3 for d in ((dim,) if isinstance(dim, int) else dim)}
+    for m in (None, mask):
+        found, counts = pq_index(x, mask=m, dim=dim), effective_count(x, mask=m, dim=dim)
+        assert found.dtype == counts.dtype == torch.float64
+        assert found.shape == counts.shape == x.sum(dim).shape
+        for place in itertools.product(*(range(n) if d not in dims else (slice(None),) for d, n in enumerate(x.shape))):
+            at = tuple(i for i in place if isinstance(i, int))
+            part, kept = x[place], None if m is None else m[place]
+            assert float(found[at]) == pytest.approx(pq_index(part, mask=kept), abs=1e-14)
+            assert float(counts[at]) == pytest.approx(effective_count(part, mask=kept), rel=1e-14)
+    with pytest.raises(IndexError, match="dim=3"):
+        pq_index(x, dim=3)
 
 
 def test_memory_format_does_not_matter():
@@ -583,7 +587,7 @@ def test_rows_come_as_arrays():
     assert len(rows) == 6
     assert rows.count.tolist() == [9] * 6
     assert rows.defined.all()
-    assert rows.index(0.5, 1.0).tolist() == pq_index(x, dim=0).tolist()
-    assert rows.effective(0.5, 1.0).tolist() == effective_count(x, dim=0).tolist()
+    assert rows.index(0.5, 1.0).tolist() == pq_index(x, dim=1).tolist()
+    assert rows.effective(0.5, 1.0).tolist() == effective_count(x, dim=1).tolist()
     assert rows.row(2) == power_sums(x[2], (0.5, 1.0))
     assert power_sums(x, (0.5, 1.0), rows=True).row(2) == rows.row(2)

@@ -15,8 +15,8 @@ from sparsight.allocate.sap import SAP
 from sparsight.allocate.shrink import Shrink
 from sparsight.data import digits
 from sparsight.evaluate import evaluate
-from sparsight.launch import execute
 from sparsight.identity import ForeignRun
+from sparsight.launch import execute
 from sparsight.parallel import runtime
 from sparsight.pq import pq_index
 from sparsight.recipe import Recipe, SparsestWithin, Until, classify

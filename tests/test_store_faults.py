@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from sparsight.files import DamagedFile
 from sparsight.identity import run_id
 from sparsight.record import Evaluation, dumps, to_json
 from sparsight.store import RunFolder
+
+
+@pytest.fixture(autouse=True)
+def _fast_disk(monkeypatch):
+    """Whether the disk is told to flush is tested in test_files.py; here only that it may fail."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="module")
@@ -122,13 +129,9 @@ def test_killed_at_any_step_the_folder_is_as_before_or_as_after(running, tmp_pat
         new = content(folder)
     for at in itertools.count():
         path = Path(shutil.copytree(running, tmp_path / f"{at}"))
-        with RunFolder.open(path, write=True) as folder:
-            with monkeypatch.context() as patch, pytest.MonkeyPatch.context():
-                stumble = Stumble(patch, at, Killed())
-                try:
-                    act(folder)
-                except Killed:
-                    pass
+        with RunFolder.open(path, write=True) as folder, monkeypatch.context() as patch, suppress(Killed):
+            stumble = Stumble(patch, at, Killed())
+            act(folder)
         if not stumble.stumbled:
             break
         if name in WHOLE:
@@ -145,12 +148,9 @@ def test_killed_at_any_step_the_folder_is_as_before_or_as_after(running, tmp_pat
 def test_killed_at_any_step_of_its_making_a_run_can_be_made_there(tmp_path, monkeypatch):
     for at in itertools.count():
         path = tmp_path / f"{at}" / "run"
-        with monkeypatch.context() as patch:
+        with monkeypatch.context() as patch, suppress(Killed):
             stumble = Stumble(patch, at, Killed())
-            try:
-                RunFolder.create(path, run_record()).close()
-            except Killed:
-                pass
+            RunFolder.create(path, run_record()).close()
         if not stumble.stumbled:
             break
         if not (path / "run.json").exists():
@@ -161,8 +161,10 @@ def test_killed_at_any_step_of_its_making_a_run_can_be_made_there(tmp_path, monk
     assert at >= 15
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("name", ["add_level", "save_state", "drop_levels"])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("add_level", errno.ENOSPC), ("drop_levels", errno.EIO), ("save_state", errno.EROFS), ("save_state", errno.EIO)],
+)
 def test_a_step_that_fails_names_the_file_and_can_be_repeated(running, tmp_path, monkeypatch, name, code):
     """In the same process: when there is room again, it goes on."""
     act, old = OPERATIONS[name], reading(running)
@@ -219,7 +221,8 @@ def test_state_is_written_once_and_shared_tensors_are_too(tmp_path, monkeypatch)
     weights = {f"{i}": torch.randn(256, 256) for i in range(4)}  # 1 MiB
     written = []
     with RunFolder.create(tmp_path / "r", run_record()) as folder:
-        monkeypatch.setattr(files, "open", lambda *args: _counting(builtins.open(*args), written), raising=False)
+        opened = builtins.open
+        monkeypatch.setattr(files, "open", lambda *args: _counting(opened(*args), written), raising=False)
         folder.save_state({"weights": weights, "optimizer": [weights["0"], {"again": weights["1"]}]})
     total = 4 * 256 * 256 * 4
     assert total < sum(written) < total + 8192

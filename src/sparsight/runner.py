@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from sparsight.data import batches, to_device
 from sparsight.evaluate import evaluate
+from sparsight.identity import content_id
 from sparsight.masks import counts, dense
 from sparsight.parallel import Precision, Runtime, runtime
 from sparsight.recipe import Level, Recipe
 from sparsight.record import Evaluated, Evaluation, LevelRecord, LevelTimes, Observation, describe
 from sparsight.seeds import derive, seeded
-from sparsight.identity import content_id
 from sparsight.survey import survey
 from sparsight.train import Training, train
 from sparsight.types import Allocation, Batch, Data, Masks, Split, StateDict

@@ -97,7 +97,8 @@ def main() -> None:
         print(scope, *(f"{r['density']:.3f}: {100 * r['accuracy']:.2f} %" for r in rows), sep="  ")
     for r in named:
         print(
-            f"({r['p']:g}, {r['q']:g}) eta {r['eta']:g} {r['what']}: keep {r['density']:.4f} -> {100 * r['accuracy']:.2f} %"
+            f"({r['p']:g}, {r['q']:g}) eta {r['eta']:g} {r['what']}:"
+            f" keep {r['density']:.4f} -> {100 * r['accuracy']:.2f} %"
         )
 
 

@@ -27,7 +27,8 @@ def resident(what):
     return int(next(x for x in open("/proc/self/status") if x.startswith(what)).split()[1]) / 1024
 before = resident("VmRSS")
 start = time.perf_counter()
-found = sparsight.analysis.analyze(sys.argv[1], p=(0.5, 1.0), q=(1.0, 2.0), eta=(0.0, 0.1), budget=int(sys.argv[2]) << 20)
+budget = int(sys.argv[2]) << 20
+found = sparsight.analysis.analyze(sys.argv[1], p=(0.5, 1.0), q=(1.0, 2.0), eta=(0.0, 0.1), budget=budget)
 seconds = time.perf_counter() - start
 first = found.tensors[0]
 print(json.dumps({

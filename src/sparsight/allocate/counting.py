@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -35,12 +34,6 @@ def check_scope(scope: str, allowed: Sequence[str] = SCOPES) -> None:
 def share(density: float, total: int) -> int:
     """density x total, rounded half up, in decimal arithmetic: 0.145 of 100 is 15, as its digits say."""
     return int((Decimal(repr(float(density))) * total).to_integral_value(ROUND_HALF_UP))
-
-
-def whole(value: float, size: int) -> int:
-    """floor(value), or the nearest whole number within 1e-9 x max(1, size) of it: 44 - 41 is 3, not 2.99..."""
-    nearest = round(value)
-    return nearest if abs(value - nearest) <= 1e-9 * max(1, size) else math.floor(value)
 
 
 def alive(masks: Masks, scope: Scope) -> dict[str, int]:

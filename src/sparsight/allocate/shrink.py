@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsight.allocate.counting import alive, check_count, check_fraction, check_scope, whole
+from sparsight.allocate.counting import alive, check_count, check_fraction, check_scope
 from sparsight.allocate.settle import settle
+from sparsight.pq.index import snapped_floor
 from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
 
 
@@ -29,7 +30,9 @@ class Shrink:
         check_count("min_keep", self.min_keep)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
-        groups = {name: GroupRecord(name, d, whole(self.rate * d, d)) for name, d in alive(masks, self.scope).items()}
+        groups = {
+            name: GroupRecord(name, d, snapped_floor(self.rate * d, d)) for name, d in alive(masks, self.scope).items()
+        }
         return settle(scores, masks, groups, self.scope, self.min_keep)
 
     def __call__(self, scores: Scores, masks: Masks) -> Masks:

@@ -72,7 +72,8 @@ def depth(a: Analysis, ident: str, width: int) -> str:
         ]  # fmt: skip
         parts.append(svg.path([(x, v) for x, v, _ in seen], f"curve {kind}"))
         for x, v, t in seen:
-            tip = f"{t.name}\n{t.summary.count:,} weights\nPQ index ({p:g}, {q:g}) {words.index(t.summary.measures[j].index)}"
+            said = f"PQ index ({p:g}, {q:g}) {words.index(t.summary.measures[j].index)}"
+            tip = f"{t.name}\n{t.summary.count:,} weights\n{said}"
             hit = svg.rect(x - min(slot, 14) / 2, v - 7, min(slot, 14), 14, "band", tip)
             dot = svg.mark(_SHAPES[j % 3], (x, v), f"dot {kind}", 4 if n <= 60 else 2.5)
             parts.append(svg.element("g", dot, hit, class_="hot"))
@@ -121,7 +122,7 @@ def _bar(t: Tensor, a: Analysis, x: svg.Scale, y: float, row: float, name: str) 
         return svg.element("g", *parts, svg.text(x.a + 4, y + row / 2 + 4, "all zero", "tick"), class_="hot")
     found = t.summary.measures[0].keeps
     tip = [t.name, f"{t.summary.count:,} weights"]
-    high = (row - 5) / len(found[:2])
+    high = (row - 5) / min(len(found), 2)
     for j, k in enumerate(found[:2]):
         parts.append(
             svg.rect(x.a, y + 2 + high * j, x(k.share) - x.a, high - (1 if len(found) > 1 else 0), f"bar {kinds[j]}")
@@ -151,9 +152,8 @@ def magnitudes(a: Analysis, ident: str) -> str:
     width = left + cell * (last - first) + 16
     every = next(m for m in (1, 2, 4, 8, 16) if m * cell >= 46)
     parts = [svg.text(left, 14, "magnitude, powers of two", "label")]
-    for e in range(first, last + 1):
-        if e % every == 0:
-            parts.append(svg.text(left + cell * (e - first), top - 8, f"2^{e}", "tick", "middle"))
+    shown = [e for e in range(first, last + 1) if e % every == 0]
+    parts += [svg.text(left + cell * (e - first), top - 8, f"2^{e}", "tick", "middle") for e in shown]
     for i, t in enumerate(tensors):
         y = top + row * i
         parts.append(svg.text(left - 10, y + row / 2 + 4, shorten(t.name, 40), "mono f11", "end", t.name))
@@ -226,7 +226,7 @@ def _path_points(path: Trajectory, x: svg.Scale, y: svg.Scale, bottom: float) ->
         if s.test_accuracy is not None:
             tip += f"\ntest accuracy {words.accuracy(s.test_accuracy)}"
         shown = [svg.mark("circle", at, "dot c1")]
-        if i in names and names[i]:
+        if names.get(i):
             end = "start" if at[0] < (x.a + x.b) / 2 else "end"
             up = -14 if i == path.peak else 24
             shown += [

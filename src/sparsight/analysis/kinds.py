@@ -67,12 +67,13 @@ def judge(
     found, used = {}, set()
     for entry in entries:
         names = (entry.name, *entry.aliases)
-        kinds = [kind_of(n, entry.shape, entry.dtype) for n in names]
-        kind = "embedding" if "embedding" in kinds else kinds[0]
+        kinds: list[Kind] = [kind_of(n, entry.shape, entry.dtype) for n in names]
+        kind: Kind = "embedding" if "embedding" in kinds else kinds[0]
         why = _WHY.get(kind)
         if prunable is not None:
             chosen = any(n in prunable for n in names)
-            kind, why = ("weight", None) if chosen else (kind, why or "not a weight of a linear or convolution layer")
+            kind = "weight" if chosen else kind
+            why = None if chosen else why or "not a weight of a linear or convolution layer"
         wanted = [p for p in include if any(fnmatch.fnmatchcase(n, p) for n in names)]
         unwanted = [p for p in exclude if any(fnmatch.fnmatchcase(n, p) for n in names)]
         used.update(wanted, unwanted)

@@ -122,7 +122,7 @@ def _tile(m: Measure, a: Analysis) -> str:
 
 
 def _depth(a: Analysis) -> str:
-    lead = "Each point is one tensor, in the order of the file. The higher, the more unequal its weights, and the more can go."
+    lead = "Each point is one tensor, in the order of the file. The higher, the more unequal its weights: more can go."
     return markup.section(
         "depth", "PQ index along the depth", lead, _figure(partial(charts.depth, a), "depth", charts.depth_legend(a))
     )
@@ -155,7 +155,8 @@ def _magnitudes(a: Analysis) -> str:
         f"Zeros are not drawn. {_some(a)}"
     )
     label = "Magnitudes by tensor"
-    chart = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{charts.magnitudes(a, "magnitudes")}</div>'
+    drawn = charts.magnitudes(a, "magnitudes")
+    chart = f'<div class="scroll" tabindex="0" role="region" aria-label="{label}">{drawn}</div>'
     return markup.section("magnitudes", "How large the weights are", lead, f'<figure class="map">{chart}</figure>')
 
 

@@ -248,7 +248,7 @@ def flat(tensor: torch.Tensor) -> np.ndarray:
 
 
 def read_into(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
-    view = memoryview(out).cast("B")
+    view = out.view(np.uint8).data
     at = 0
     while at < len(view):
         try:

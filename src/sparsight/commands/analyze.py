@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import tyro
 from tyro import conf
@@ -141,7 +141,7 @@ def _network(asked: Asked) -> int:
     return 0
 
 
-def _again(error: ValueError) -> None:
+def _again(error: ValueError) -> NoReturn:
     """A file's fault stays what it is; a number or pattern that was given is misuse."""
     from sparsight.checkpoint import CheckpointError
     from sparsight.files import DamagedFile
@@ -233,7 +233,6 @@ def _path(asked: Asked) -> int:
         found = trajectory(asked.path, p[0], q[0])
     except ValueError as error:
         _again(error)
-        raise
     if asked.html is not None:
         from sparsight.analysis.page import path_page
 

@@ -70,9 +70,9 @@ def _interrupted(name: str, folder: Path) -> str:
 
 def _execute(asked: Asked, command: str) -> Outcome:
     from sparsight.commands.watching import Watcher
-    from sparsight.launch import execute
     from sparsight.files import DamagedFile
     from sparsight.identity import ForeignRun
+    from sparsight.launch import execute
 
     settings = asked.settings
     stream = sys.stderr if settings.json else sys.stdout

@@ -26,9 +26,9 @@ def pq_index(
     q: float = 1.0,
     *,
     mask: Tensor | Mapping[str, Tensor] | None = None,
-    dim: int | None = None,
-) -> float | Float[Tensor, " slices"]:
-    """PQ index of a tensor, of several together, or of each slice along a dimension.
+    dim: int | tuple[int, ...] | None = None,
+) -> float | Float[Tensor, "*rest"]:
+    """PQ index of a tensor, of several together, or over some dimensions of a tensor.
 
         I = 1 - d^(1/q - 1/p) ||w||_p / ||w||_q = 1 - M_p / M_q
 
@@ -37,7 +37,8 @@ def pq_index(
     zeros count in d. Where undefined (no weight, or only zeros) it is 0.
 
     `x` is a tensor or a mapping by name, whose tensors count as one vector; `mask` (True = kept) is of the same
-    kind. With `dim`, a float64 tensor of one index for every slice along that dimension of a tensor.
+    kind. With `dim`, those dimensions are reduced, as in `torch.sum`: of a matrix, `dim=1` gives a float64 tensor
+    of one index for each row (neuron).
 
     ValueError: not 0 < p < q; NaN or infinity in a kept weight, with the tensor's name ("x" for a bare one).
     UserWarning: not p <= 1 <= q, where moving mass from a large weight to a small one may raise the index.
@@ -47,7 +48,7 @@ def pq_index(
     if not p <= 1 <= q:
         warnings.warn(OUTSIDE, UserWarning, stacklevel=2)
     found = index_of(_measure(x, (float(p), float(q)), mask, dim), (p, q), p, q)
-    return float(found[0]) if dim is None else _tensor(found, x)
+    return float(found[0]) if dim is None else _tensor(found, x, dim)
 
 
 def effective_count(
@@ -56,8 +57,8 @@ def effective_count(
     q: float = 1.0,
     *,
     mask: Tensor | Mapping[str, Tensor] | None = None,
-    dim: int | None = None,
-) -> float | Float[Tensor, " slices"]:
+    dim: int | tuple[int, ...] | None = None,
+) -> float | Float[Tensor, "*rest"]:
     """How many weights carry the magnitude: the retained bound at eta = 0.
 
         r = (sum |w|^p)^(q/(q-p)) / (sum |w|^q)^(p/(q-p)),      exp of the entropy of |w|^q / sum |w|^q at p = q
@@ -69,7 +70,7 @@ def effective_count(
     check_pair(p, q, equal=True)
     exponents = (float(p), float(q)) if p < q else (float(q), -float(q))
     found = effective_of(_measure(x, exponents, mask, dim), exponents, p, q)
-    return float(found[0]) if dim is None else _tensor(found, x)
+    return float(found[0]) if dim is None else _tensor(found, x, dim)
 
 
 def retained_bound(
@@ -118,11 +119,12 @@ def prune_count(
         raise ValueError(f"got gamma={gamma}, beta={beta}, allowed is a finite gamma >= 0 and beta in [0, 1]")
     if rounding not in ("paper", "reference"):
         raise ValueError(f"got rounding={rounding!r}, allowed is 'paper' or 'reference'")
-    kept = r if rounding == "paper" else -_floor(-r, count)
-    return min(max(_floor(min(gamma * (count - kept), beta * count), count), 0), count)
+    kept = r if rounding == "paper" else -snapped_floor(-r, count)
+    return min(max(snapped_floor(min(gamma * (count - kept), beta * count), count), 0), count)
 
 
-def _floor(value: float, count: int) -> int:
+def snapped_floor(value: float, count: int) -> int:
+    """floor(value), or the integer within 1e-9 max(1, count) of it: 0.2 of 35 is 7, and 44 - 41 is 3."""
     near = round(value)
     return near if abs(value - near) <= _SNAP * max(1, count) else math.floor(value)
 
@@ -151,9 +153,9 @@ def _measure(
     x: Tensor | Mapping[str, Tensor],
     exponents: tuple[float, ...],
     mask: Tensor | Mapping[str, Tensor] | None,
-    dim: int | None,
+    dim: int | tuple[int, ...] | None,
 ) -> np.ndarray:
-    """One line of sums for all, or one for each slice along `dim`."""
+    """One line of sums for all, or one for each place along the dimensions that are not reduced."""
     if isinstance(x, Mapping):
         if dim is not None:
             raise ValueError(f"got dim={dim} for several tensors, allowed is None")
@@ -168,16 +170,30 @@ def _measure(
     if mask is not None and mask.shape != x.shape:
         raise ValueError(f"the mask of 'x' has shape {tuple(mask.shape)}, allowed is {tuple(x.shape)}")
     if dim is not None:
-        x, mask = _slices(x, dim), None if mask is None else _slices(mask, dim)
+        x, mask = _rows(x, dim), None if mask is None else _rows(mask, dim)
     found = sum_lines({"x": x}, None if mask is None else {"x": mask}, exponents)["x"].lines
     return found if dim is not None else fold_lines(found, len(found), 1, exponents)
 
 
-def _slices(x: Tensor, dim: int) -> Tensor:
-    """A row for each slice along `dim`."""
-    return x.movedim(dim, 0).flatten(1) if x.ndim > 1 else x.movedim(dim, 0)[:, None]
+def _reduced(x: Tensor, dim: int | tuple[int, ...]) -> list[int]:
+    """The dimensions to reduce, counted from the front. IndexError if there is no such one, as torch has it."""
+    dims = (dim,) if isinstance(dim, int) else dim
+    for d in dims:
+        if not -x.ndim <= d < x.ndim:
+            raise IndexError(f"got dim={dim} for a tensor of {x.ndim} dimensions")
+    return sorted({d % x.ndim for d in dims})
 
 
-def _tensor(values: np.ndarray, x: Tensor | Mapping[str, Tensor]) -> Tensor:
-    device = x.device if isinstance(x, Tensor) and x.device.type != "mps" else "cpu"
-    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
+def _rows(x: Tensor, dim: int | tuple[int, ...]) -> Tensor:
+    """A matrix with the reduced dimensions in its rows."""
+    dims = _reduced(x, dim)
+    length = math.prod(x.shape[d] for d in dims)
+    rows = math.prod(n for d, n in enumerate(x.shape) if d not in dims)
+    return x.movedim(dims, list(range(-len(dims), 0))).reshape(rows, length)
+
+
+def _tensor(values: np.ndarray, x: Tensor | Mapping[str, Tensor], dim: int | tuple[int, ...]) -> Tensor:
+    assert isinstance(x, Tensor)  # `_measure` has refused the other kind
+    dims = _reduced(x, dim)
+    found = torch.from_numpy(np.ascontiguousarray(values)).reshape([n for d, n in enumerate(x.shape) if d not in dims])
+    return found.to(x.device if x.device.type != "mps" else "cpu")
