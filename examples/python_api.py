@@ -9,11 +9,9 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from sparsight import SAP, Magnitude
+from sparsight import SAP, Magnitude, execute, run
 from sparsight.data import digits
-from sparsight.launch import execute
 from sparsight.recipe import NesterovSGD, Recipe, Until
-from sparsight.runner import run
 from sparsight.zoo import mlp
 
 data = digits()

@@ -89,7 +89,10 @@ def recipes() -> list[str]:
 
 
 @pytest.mark.parametrize("name", recipes())
-def test_every_recipe_has_a_page(name):
+def test_every_recipe_has_a_page_and_is_a_function(name):
+    from sparsight import recipes as package
+
+    assert callable(getattr(package, name)), f"import {name} in recipes/__init__.py"
     assert (ROOT / "docs" / "methods" / f"{name}.md").exists()
 
 

@@ -269,6 +269,11 @@ def test_a_record_that_holds_a_nan_is_kept_as_any_other(tmp_path, keep):
     with RunFolder.open(path) as folder:
         assert plain(folder.chosen()) == plain(network(1))
         assert plain(folder.weights(folder.levels()[1])) == plain(network(1)[0])
+    (path / "levels/002/model.safetensors").unlink(missing_ok=True)
+    with RunFolder.open(path) as folder:
+        lost = (DamagedFile, "no such file") if keep == "last" else (FileNotFoundError, "were not kept")
+        with pytest.raises(lost[0], match=lost[1]):
+            folder.weights(folder.levels()[2])
 
 
 def test_the_chosen_network_is_mended_from_its_level(tmp_path):
@@ -339,6 +344,7 @@ class TestCrafted:
             {"levels": 4},
             {"levels": 4, "skeleton": {"tensor": "7"}},
             {"levels": 4, "skeleton": {"tensor": "0", "stride": [2**50, 2**45]}},
+            {"skeleton": {"tensor": "0", "stride": [100, 7]}},
             {"levels": 4, "skeleton": {"dict": [[["a"], 1]]}},
             {"levels": 4, "skeleton": {"float": "much"}},
         ],
@@ -364,6 +370,11 @@ class TestCrafted:
     @pytest.mark.parametrize("record", [None, [], {"entries": 3}, {"entries": [], "schema": 9}])
     def test_evaluation(self, run, record):
         files.write_json(run / "evaluation.json", {**self.about("evaluation"), "record": record})
+        refused(run, "evaluation.json", lambda folder: folder.evaluation())
+
+    @pytest.mark.parametrize("depth", [*range(100, 1000, 50), 10**5])
+    def test_nesting(self, run, depth):
+        (run / "evaluation.json").write_text('{"schema":1,"record":' + "[" * depth + "]" * depth + "}\n")
         refused(run, "evaluation.json", lambda folder: folder.evaluation())
 
     def test_run(self, run):

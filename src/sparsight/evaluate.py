@@ -55,4 +55,3 @@ def evaluate(
     if not samples:
         raise ValueError("cannot evaluate on a split that yields no sample")
     return Worth(float(total[1]) / samples, float(total[0]) / samples, samples)
-

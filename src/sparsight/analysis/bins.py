@@ -27,10 +27,12 @@ class Bins:
         some = self.high > 0
         start = np.where(self.low > 0, self.low, self.high)[some]
         exponents = np.frexp(start)[1] - 1
-        found = {int(e): 0 for e in np.unique(exponents)}
-        for e, n in zip(exponents.tolist(), self.count[some].tolist(), strict=True):
-            found[e] += n
-        return tuple(sorted(found.items()))
+        if not len(exponents):
+            return ()
+        least = int(exponents.min())
+        sums = np.zeros(int(exponents.max()) - least + 1, np.int64)
+        np.add.at(sums, exponents - least, self.count[some])
+        return tuple((least + i, n) for i, n in enumerate(sums.tolist()) if n)
 
 
 def decode(dtype: str, counts: np.ndarray, zeros: int) -> Bins:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from sparsight.analysis.records import Analysis, Tensor
+from sparsight.analysis.records import Analysis, Keep, Tensor
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.report import svg, words
 from sparsight.report.charts import shorten
@@ -120,10 +120,10 @@ def _bar(t: Tensor, a: Analysis, x: svg.Scale, y: float, row: float, name: str) 
     kinds, parts = ("t1", "t4"), [svg.text(x.a - 10, y + row / 2 + 4, name, "mono f11", "end", t.name)]
     if not t.summary.defined:
         return svg.element("g", *parts, svg.text(x.a + 4, y + row / 2 + 4, "all zero", "tick"), class_="hot")
-    found = t.summary.measures[0].keeps
+    found: Sequence[Keep] = t.summary.measures[0].keeps[:2]
     tip = [t.name, f"{t.summary.count:,} weights"]
-    high = (row - 5) / min(len(found), 2)
-    for j, k in enumerate(found[:2]):
+    high = (row - 5) / len(found)
+    for j, k in enumerate(found):
         parts.append(
             svg.rect(x.a, y + 2 + high * j, x(k.share) - x.a, high - (1 if len(found) > 1 else 0), f"bar {kinds[j]}")
         )
@@ -131,7 +131,7 @@ def _bar(t: Tensor, a: Analysis, x: svg.Scale, y: float, row: float, name: str) 
         if k.exact is not None and k.eta > 0:
             parts.append(svg.mark("diamond", (x(k.exact), y + 2 + high * (j + 0.45)), "dot c2", 3.2))
             tip.append(f"eta {k.eta:g}: {words.percent(k.exact)} is enough")
-    parts.append(svg.text(x(1.0) + 8, y + row / 2 + 4, words.percent(found[0].share), "tick"))
+    parts.append(svg.text(x(1.0) + 8, y + row / 2 + 4, words.percent(t.summary.measures[0].keeps[0].share), "tick"))
     parts.append(svg.rect(x.a, y, x.b - x.a, row, "band", "\n".join(tip)))
     return svg.element("g", *parts, class_="hot")
 
