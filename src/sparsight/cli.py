@@ -20,6 +20,7 @@ commands:
   run RECIPE       prune a network by a recipe, into a run folder of its own
   show RUN         the table of a run and what it says, finished or not
   report RUN       write the report of a run again, from its records
+  analyze PATH     how compressible a network is, without its code; or the path of a run
   recipes          the recipes there are
   study FILE       many runs: several recipes, arguments and seeds, with intervals over the seeds
 
@@ -34,6 +35,7 @@ examples:
   sparsight run sap --model my_pkg.models:build --data my_pkg.data:build
   sparsight run sap --resume                  go on after Ctrl-C, a kill or a power cut
   sparsight show runs/sap-001 --json
+  sparsight analyze model.safetensors --html analysis.html
 
 exit codes:
   0    done
@@ -46,13 +48,14 @@ exit codes:
 SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder that has the data.
 """
 
-COMMANDS = ("run", "show", "report", "recipes", "study")
+COMMANDS = ("run", "show", "report", "analyze", "recipes", "study")
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.commands.Misuse": 2,
     "sparsight.files.DamagedFile": 3,
     "sparsight.identity.ForeignRun": 3,
     "sparsight.lock.LockedRun": 3,
+    "sparsight.checkpoint.entry.CheckpointError": 3,
     "sparsight.commands.NotFound": 4,
     "sparsight.data.fashion.DataNotFound": 4,
     "sparsight.data.download.DownloadError": 4,

@@ -101,7 +101,8 @@ def keeps(a: Analysis, ident: str, width: int) -> str:
     """A bar for each tensor: the share that has to stay at the first two eta, and what is enough."""
     tensors = largest(a)
     most = 44 if width > 600 else 16
-    left = 16 + 6.9 * max(len(shorten(t.name, most)) for t in tensors)
+    names = [shorten(t.name if width > 600 else t.name.removesuffix(".weight"), most) for t in tensors]
+    left = 16 + 6.9 * max(map(len, names))
     right, row, top = width - 64, 20, 30
     x = svg.Scale(0.0, 1.0, left, right)
     bottom = top + row * len(tensors)
@@ -111,7 +112,7 @@ def keeps(a: Analysis, ident: str, width: int) -> str:
         parts += [svg.text(x(v), top - 10, f"{100 * v:g} %", "tick", "middle")]
     for i, t in enumerate(tensors):
         y = top + row * i
-        parts.append(_bar(t, a, x, y, row, shorten(t.name, most)))
+        parts.append(_bar(t, a, x, y, row, names[i]))
     about = f"Bars for {words.plural(len(tensors), 'tensor')}; the numbers are in the table below."
     return svg.drawing(ident, width, bottom + 10, "Share of each tensor that has to stay", about, parts)
 
@@ -190,7 +191,7 @@ def path_legend(path: Trajectory) -> str:
 
 def path(path: Trajectory, ident: str, width: int) -> str:
     """PQ index against density, and the accuracy of the same levels below it."""
-    left, right = 58, width - 16
+    left, right = 58, width - 30
     alive = [s for s in path.steps if s.density > 0]
     lowest = min((s.density for s in alive), default=0.5)
     x = svg.Scale(1.0, min(lowest, 0.5), left, right, log=True)

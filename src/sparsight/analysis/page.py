@@ -33,7 +33,8 @@ def page(a: Analysis) -> str:
 def path_page(path: Trajectory) -> str:
     """The path of a run as one HTML file."""
     head = (
-        f'<header><p class="eyebrow">the path of a run</p><h1>{escape(path.source)}</h1>'
+        f'<header><p class="eyebrow">the path of a run of {escape(path.recipe)}</p>'
+        f"<h1>{escape(_name(path.source))}</h1>"
         f'<p class="told">{escape(words.unbroken(path.meaning))}</p></header>'
     )
     lead = (
