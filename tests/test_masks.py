@@ -357,6 +357,26 @@ class TestHeld:
             second.step()
             assert_held(model, masks)
 
+    @pytest.mark.parametrize("name", ["momentum", "adam"])
+    def test_what_the_optimiser_remembers_of_pruned_weights_is_cleared(self, name):
+        """Momentum from before pruning would decay into denormal numbers, which are many times slower."""
+        model = net()
+        optimizer = OPTIMISERS[name](list(model.parameters()))
+        loss_of(model).backward()
+        optimizer.step()
+        masks = sparse(model)
+        with m.held(model, masks, optimizer):
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss_of(model).backward()
+                optimizer.step()
+        for key, mask in masks.items():
+            remembered = [v for v in optimizer.state[m.named(model)[key]].values() if v.shape == mask.shape]
+            assert remembered
+            for value in remembered:
+                assert is_plus_zero(value[~mask])
+                assert float(value[mask].abs().max()) > 0
+
     def test_tied_weights(self):
         model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
         model[2].weight = model[0].weight

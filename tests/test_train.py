@@ -79,9 +79,12 @@ def test_equals_a_plain_loop_bit_for_bit():
     generator = torch.Generator().manual_seed(derive(how.seed, "level", 0, 0))
     order = torch.randperm(len(data.train), generator=generator)
     list(train(run))
-    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True)
     steps = math.ceil(len(order) / 128)
     weights = named(twin)
+    with torch.no_grad():
+        for name, mask in run.masks.items():
+            weights[name][~mask] = 0
     for step in range(steps):
         index = order[step * 128 : (step + 1) * 128]
         optimizer.param_groups[0]["lr"] = 0.1 * (0.5 * (1 + math.cos(math.pi * (step / steps))))

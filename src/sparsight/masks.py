@@ -12,6 +12,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -264,7 +265,8 @@ def held(
 
     Gradients are masked as they are accumulated, so a clip in the loop sees masked ones, and again before every
     step; weights, and those of `copies` (an EMA of the model, say), are +0.0 at entry, after every step and at
-    the end. Works with any optimiser, closures (LBFGS) and gradient scalers included.
+    the end. What the optimiser remembers of pruned weights is cleared at entry. Works with any optimiser, closures
+    (LBFGS) and gradient scalers included.
 
     `on_gradients(model)` is called before each step with the dense gradients in `.grad`; they are then masked
     only after it, so that a clip before the step sees dense ones.
@@ -283,6 +285,8 @@ def held(
 
     handles = []
     after()
+    for stepper in steppers:
+        clear_state_(model, masks, stepper)
     try:
         if on_gradients is None:
             handles += [_masks_on_accumulation(hold) for hold in bound[0].holds]
@@ -294,6 +298,19 @@ def held(
         for handle in handles:
             handle.remove()
         after()
+
+
+def clear_state_(model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:
+    """Set what an optimiser remembers of every pruned weight to +0.0 (momentum, moments: tensors of its shape).
+
+    Left alone, momentum from before pruning decays into denormal numbers, and steps become several times slower.
+    """
+    parameters = named(model)
+    for name, mask in masks.items():
+        state: Mapping[Any, Any] = _unwrapped(optimizer).state.get(parameters[name], {})
+        for value in state.values():
+            if isinstance(value, Tensor) and value.shape == mask.shape:
+                value.masked_fill_(~mask.to(value.device), 0)
 
 
 def _masks_on_accumulation(hold: _Hold) -> torch.utils.hooks.RemovableHandle:

@@ -41,15 +41,25 @@ def classify(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, int]:
 
 @dataclass(frozen=True)
 class NesterovSGD:
-    """SGD with Nesterov momentum, over all parameters: the optimiser of the PQ-index paper."""
+    """SGD with Nesterov momentum, over all parameters: the optimiser of the PQ-index paper.
+
+    Fused into one pass over memory where torch has it (CPU and CUDA): a small network's step is bound by memory.
+    """
 
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        nesterov = self.momentum > 0
-        return SGD(parameters, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
+        listed = list(parameters)
+        return SGD(
+            listed,
+            lr=self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.momentum > 0,
+            fused=all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in listed),
+        )
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from sparsight.data import batches
 from sparsight.evaluate import evaluate
-from sparsight.masks import Bound, apply_, bind, named
+from sparsight.masks import Bound, apply_, bind, clear_state_
 from sparsight.parallel import Runtime
 from sparsight.recipe import Moment, Recipe
 from sparsight.record import Observation
@@ -105,6 +105,7 @@ def _epoch(training: Training, generator: Generator) -> tuple[float, int, float]
     forward, stepper = runtime.parallel(model), runtime.steps(optimizer)
     bases = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     bound, hooks, parameters = bind(model, training.masks), recipe.hooks, list(model.parameters())
+    bound.apply_()
     steps_per_epoch = _length(training.data.train, recipe.batch_size)
     total, samples, step = torch.zeros((), dtype=torch.float64, device=runtime.device), 0.0, 0
     rate = bases[0]
@@ -153,13 +154,8 @@ def _update(training: Training, bound: Bound, masks: Masks | None) -> Bound:
     if masks is None:
         return bound
     apply_(training.model, masks)
-    parameters = named(training.model)
-    for name, mask in masks.items():
-        regrown = mask & ~training.masks[name]
-        state: Mapping[Any, Any] = training.optimizer.state.get(parameters[name], {})
-        for value in state.values():
-            if isinstance(value, Tensor) and value.shape == mask.shape:
-                value.masked_fill_(regrown, 0)
+    both = {name: mask & training.masks[name] for name, mask in masks.items()}
+    clear_state_(training.model, both, training.optimizer)
     training.masks = masks
     return bind(training.model, masks)
 
