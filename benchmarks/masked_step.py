@@ -4,7 +4,9 @@
 
 Every way is run in turn, round after round; each round's time is a mean over some steps, the ratio is the median over
 rounds of (way / dense in the same round). All weights that should be pruned are checked to be +0.0 after the steps
-(prune and parametrize leave them at other values in their raw parameter; that is noted, not refused).
+(prune and parametrize leave them at other values in their raw parameter; that is noted, not refused). Two ways are
+ours: the step of the training loop, which masks gradients and, after an elementwise optimiser such as this SGD, need
+not touch the weights (`masks.keeps_zeros`), and `held()`, which does both through hooks for any optimiser.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from sparsight.masks import bind, dense, named, verify
+from sparsight.masks import bind, dense, keeps_zeros, named, verify
+from sparsight.masks import held as masks_held
 from sparsight.score.random import Random
 from sparsight.select import keep_largest
 from sparsight.types import Masks
@@ -67,19 +70,36 @@ def ways(model: nn.Module, masks: Masks, x: torch.Tensor, y: torch.Tensor) -> li
         net = copy.deepcopy(model)
         optimizer, bound = optimizer_of(net), bind(net, masks)
         bound.apply_()
+        settled = keeps_zeros(optimizer)  # as in sparsight.train
 
         def step() -> None:
             optimizer.zero_grad(set_to_none=True)
             nn.functional.cross_entropy(net(x), y).backward()
             bound.mask_grads_()
             optimizer.step()
-            bound.apply_()
+            if not settled:
+                bound.apply_()
 
         def held() -> bool:
             verify(net, masks)
             return True
 
-        return Way("sparsight", step, held)
+        return Way("sparsight, its loop", step, held)
+
+    def foreign() -> Way:
+        net = copy.deepcopy(model)
+        optimizer = optimizer_of(net)
+        context = masks_held(net, masks, optimizer)
+        context.__enter__()
+
+        def zero() -> bool:
+            verify(net, masks)
+            return True
+
+        def step(context: object = context) -> None:  # the hooks go when the context is collected
+            plain(net, optimizer)
+
+        return Way("sparsight, held()", step, zero)
 
     def pruned() -> Way:
         net = copy.deepcopy(model)
@@ -100,7 +120,7 @@ def ways(model: nn.Module, masks: Masks, x: torch.Tensor, y: torch.Tensor) -> li
         pruned = (p.detach()[~mask] for p, mask in zip(raw, masks.values(), strict=True))
         return all(bool((p.contiguous().view(torch.int32) == 0).all()) for p in pruned)
 
-    return [dense_way(), ours(), pruned(), parametrized()]
+    return [dense_way(), ours(), foreign(), pruned(), parametrized()]
 
 
 def measure(ways: list[Way], rounds: int, steps: int) -> list[dict[str, object]]:

@@ -244,6 +244,48 @@ def reference_training(model, masks, optimizer, steps, clip):
                 weight.copy_(torch.where(mask, weight, 0.0))
 
 
+KEEP_ZEROS = {
+    **{name: make for name, make in OPTIMISERS.items() if name != "lbfgs"},
+    "sgd maximise": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, weight_decay=0.1, maximize=True, dampening=0.3),
+    "nadam": lambda p: torch.optim.NAdam(p, 0.01, weight_decay=0.1),
+    "radam": lambda p: torch.optim.RAdam(p, 0.01, weight_decay=0.1, decoupled_weight_decay=True),
+    "adamax": lambda p: torch.optim.Adamax(p, 0.01, weight_decay=0.1),
+    "adam maximise": lambda p: torch.optim.Adam(p, 0.01, maximize=True, weight_decay=0.1, foreach=False),
+    "adamw amsgrad": lambda p: torch.optim.AdamW(p, 0.01, amsgrad=True, foreach=True, weight_decay=0.5),
+}
+
+
+@pytest.mark.parametrize("name", KEEP_ZEROS)
+def test_optimisers_that_keep_zeros_need_no_second_pass(name):
+    """What lets the loop leave out `apply_` after a step: with masked gradients alone, +0.0 stays, to the bit."""
+    model = net()
+    optimizer = KEEP_ZEROS[name](list(model.parameters()))
+    assert m.keeps_zeros(optimizer)
+    loss_of(model).backward()
+    optimizer.step()  # state from before pruning
+    masks = sparse(model)
+    bound = m.bind(model, masks)
+    bound.apply_()
+    m.clear_state_(model, masks, optimizer)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss_of(model).backward()
+        bound.mask_grads_()
+        optimizer.step()
+        assert_held(model, masks)
+
+
+def test_other_optimisers_do_not_count_as_keeping_zeros():
+    parameters = list(net().parameters())
+
+    class Mine(torch.optim.SGD):
+        pass
+
+    assert not m.keeps_zeros(Mine(parameters, 0.1))
+    assert not m.keeps_zeros(torch.optim.LBFGS(parameters))
+    assert not m.keeps_zeros(torch.optim.AdamW(parameters, 0.1, weight_decay=20.0))
+
+
 class TestHeld:
     @pytest.mark.parametrize("name", OPTIMISERS)
     def test_pruned_weights_are_plus_zero_after_every_step(self, name):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from sparsight.kernels.clear import Job, clear, clear_where_needed, run
@@ -183,21 +183,31 @@ def verify(model: nn.Module, masks: Masks) -> None:
 # -- holding ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Hold:
     """One weight and its mask, in the form that clears it fastest."""
 
     weight: nn.Parameter
     mask: Tensor
     flat: np.ndarray | None  # on the CPU: the mask's bytes in the weight's memory order
+    address: int = 0  # where the weight lay when `bits` was made
+    bits: np.ndarray | None = None
+
+    def weight_job(self) -> Job | None:
+        """The kernel's work on the weight, made again only where its memory has moved."""
+        if self.bits is None or self.flat is None or self.weight.data_ptr() != self.address:
+            job = self.job(self.weight.detach())
+            self.address, self.bits = self.weight.data_ptr(), None if job is None else job[0]
+            return job
+        return self.bits, self.flat
 
     def job(self, x: Tensor) -> Job | None:
         """The kernel's work on `x` (the weight or its gradient); None if it was done here, by other means."""
-        x = x.detach()
         integer = _BITS[x.element_size()]
+        if self.flat is not None and x.is_contiguous() and self.weight.is_contiguous():
+            return x.view(integer).numpy().reshape(-1), self.flat
         if self.flat is not None and _same_order(x, self.weight):
-            bits = x.as_strided((x.numel(),), (1,), x.storage_offset()).view(integer)
-            return bits.numpy(), self.flat
+            return x.as_strided((x.numel(),), (1,), x.storage_offset()).view(integer).numpy(), self.flat
         x.view(integer).bitwise_and_(self.mask.to(integer).neg_())
         return None
 
@@ -214,12 +224,12 @@ class Bound:
 
     def apply_(self) -> None:
         """Set every pruned weight to +0.0."""
-        run(clear_where_needed, [job for hold in self.holds if (job := hold.job(hold.weight))])
+        run(clear_where_needed, [job for hold in self.holds if (job := hold.weight_job())])
 
     def mask_grads_(self) -> None:
         """Set the gradient of every pruned weight to +0.0. Weights without a gradient are passed over."""
-        ready = [hold for hold in self.holds if hold.weight.grad is not None]
-        run(clear, [job for hold in ready if hold.weight.grad is not None and (job := hold.job(hold.weight.grad))])
+        grads = [(hold, hold.weight.grad) for hold in self.holds]
+        run(clear, [job for hold, grad in grads if grad is not None and (job := hold.job(grad))])
 
 
 def bind(model: nn.Module, masks: Masks) -> Bound:
@@ -298,6 +308,31 @@ def held(
         for handle in handles:
             handle.remove()
         after()
+
+
+# Optimisers of torch that move each weight by a product with its own gradient, momentum and moments alone.
+_ELEMENTWISE = (
+    optim.SGD,
+    optim.Adam,
+    optim.AdamW,
+    optim.RMSprop,
+    optim.Adagrad,
+    optim.NAdam,
+    optim.RAdam,
+    optim.Adamax,
+)
+
+
+def keeps_zeros(optimizer: Optimizer) -> bool:
+    """Whether a step leaves at +0.0 every weight that is +0.0 with gradient and optimiser state +0.0.
+
+    Then, once `clear_state_` and `mask_grads_` have done their work, `apply_` has nothing to do after the step.
+    True for the elementwise optimisers of `torch.optim` themselves (a subclass may do anything), as long as
+    learning rate x weight decay stays below 1.
+    """
+    inner = _unwrapped(optimizer)
+    small = all(group["lr"] * group.get("weight_decay", 0.0) < 1 for group in inner.param_groups)
+    return type(inner) in _ELEMENTWISE and small
 
 
 def clear_state_(model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from sparsight.data import batches
 from sparsight.evaluate import evaluate
-from sparsight.masks import Bound, apply_, bind, clear_state_
+from sparsight.masks import Bound, apply_, bind, clear_state_, keeps_zeros
 from sparsight.parallel import Runtime
 from sparsight.recipe import Moment, Recipe
 from sparsight.record import Observation
@@ -106,6 +106,8 @@ def _epoch(training: Training, generator: Generator) -> tuple[float, int, float]
     bases = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     bound, hooks, parameters = bind(model, training.masks), recipe.hooks, list(model.parameters())
     bound.apply_()
+    clear_state_(model, training.masks, optimizer)
+    settled = keeps_zeros(optimizer) and hooks.after_step is None  # a step moves no pruned weight
     steps_per_epoch = _length(training.data.train, recipe.batch_size)
     total, samples, step = torch.zeros((), dtype=torch.float64, device=runtime.device), 0.0, 0
     rate = bases[0]
@@ -133,12 +135,14 @@ def _epoch(training: Training, generator: Generator) -> tuple[float, int, float]
         stepper.step()
         if hooks.after_step is not None:
             hooks.after_step(moment)
-        bound.apply_()
+        if not settled:
+            bound.apply_()
         if hooks.update_masks is not None:
             bound = _update(training, bound, hooks.update_masks(moment))
         size = _size(whole) / (runtime.world if batch is not whole else 1)
         total += loss.detach() * size
         samples, step = samples + size, step + 1
+    bound.apply_()
     if not step:
         raise ValueError(f"the training split of {training.data.name!r} yielded no batch: allowed is at least one")
     loss_sum, count = runtime.total(torch.stack((total, total.new_tensor(samples)))).tolist()

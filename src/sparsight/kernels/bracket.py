@@ -16,7 +16,7 @@ from sparsight.kernels.pieces import CompiledPiece
 
 _RUN = 64  # neighbours that are sampled together: reaching a place in memory costs more than reading there
 _LEAST, _MOST = 1 << 18, 1 << 22  # size of a sample ...
-_SHARE = 256  # ... and between these, one entry in so many
+_SHARE = 512  # ... and between these, one entry in so many
 _ROOM = 1 << 21  # entries that may be collected
 _DEVIATIONS = 4.0  # of the sample's rank, on either side
 

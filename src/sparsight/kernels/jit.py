@@ -43,4 +43,13 @@ def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
     threads = min(torch.get_num_threads(), len(todo))
     if threads <= 1:
         return [work(i) for i in todo]
-    return list(_pool(threads).map(work, todo))
+    results: list[Any] = [None] * len(todo)
+    places = iter(range(len(todo)))  # shared: the interpreter hands out each number once
+
+    def take() -> None:
+        for place in places:
+            results[place] = work(todo[place])
+
+    for taker in [_pool(threads).submit(take) for _ in range(threads)]:
+        taker.result()
+    return results

@@ -42,13 +42,13 @@ def _count(words):
 @jit
 def count(mask):
     """How many are True. (numpy counts as fast, but holds the interpreter lock.)"""
+    main = mask.size - mask.size % 8
+    words = mask[:main].view(np.uint64)
     total = 0
-    for start in range(0, mask.size, _CHUNK):
-        m = mask[start : start + _CHUNK]
-        some = np.int32(0)
-        for i in range(m.size):
-            some += m[i]
-        total += some
+    for start in range(0, words.size, _CHUNK // 8):
+        total += _count(words[start : start + _CHUNK // 8])
+    for i in range(main, mask.size):
+        total += mask[i]
     return total
 
 
@@ -123,6 +123,19 @@ def sample(bits, mask, start, step, run, keys):
 
 
 @jit
+def _beyond(keys, infinity):
+    """Whether a key is that of a NaN, alive or not."""
+    most = least = keys[0]
+    for i in range(keys.size):
+        if keys[i] > most:
+            most = keys[i]
+    for i in range(keys.size):
+        if keys[i] < least:
+            least = keys[i]
+    return most > infinity or least < -infinity
+
+
+@jit
 def split(bits, mask, low, high, infinity, out, places, found):
     """out = alive and key > high; the alive keys in [low, high] go to `found` and their indices to `places`.
 
@@ -132,7 +145,8 @@ def split(bits, mask, low, high, infinity, out, places, found):
     keys = np.empty(_CHUNK, bits.dtype)
     under = np.zeros(_CHUNK, np.uint8)
     inside = np.zeros(_CHUNK, np.uint8)
-    nan = np.zeros(_CHUNK, np.uint8)
+    code = np.zeros(_CHUNK, np.uint8)
+    nan = np.uint8(0)
     words = inside.view(np.uint64)
     below = 0
     n = 0
@@ -143,12 +157,19 @@ def split(bits, mask, low, high, infinity, out, places, found):
         under[b.size :] = 0
         inside[b.size :] = 0
         _turn(b, keys)
+        # Two comparisons of keys; the rest is arithmetic on bytes, of which a register holds more. One loop each:
+        # with more arrays in a loop it is not vectorised.
         for i in range(b.size):
-            o[i] = m[i] & np.uint8(keys[i] > high)
+            code[i] = np.uint8(keys[i] > high) + np.uint8(keys[i] >= low)
         for i in range(b.size):
-            under[i] = m[i] & np.uint8(keys[i] < low)
-            inside[i] = m[i] & np.uint8(keys[i] >= low) & np.uint8(keys[i] <= high)
-            nan[i] |= m[i] & (np.uint8(keys[i] > infinity) | np.uint8(keys[i] < -infinity))
+            o[i] = m[i] & (code[i] >> np.uint8(1))
+        for i in range(b.size):
+            inside[i] = m[i] & code[i]
+        for i in range(b.size):
+            under[i] = m[i] & np.uint8(code[i] == 0)
+        if _beyond(keys[: b.size], infinity):  # perhaps only behind the mask
+            for i in range(b.size):
+                nan |= m[i] & (np.uint8(keys[i] > infinity) | np.uint8(keys[i] < -infinity))
         below += _count(under.view(np.uint64))
         for word in range(words.size):
             if words[word]:  # few are: most keys are far from the threshold
@@ -158,7 +179,7 @@ def split(bits, mask, low, high, infinity, out, places, found):
                             places[n] = start + i
                             found[n] = keys[i]
                         n += 1
-    return n, below, nan.max() != 0
+    return n, below, nan != 0
 
 
 @jit
