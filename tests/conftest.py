@@ -8,12 +8,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 _CHECKED = ("masks", "select", "pq", "score", "allocate", "restart", "survey", "schedules", "data", "zoo", "resolve")
 install_import_hook([f"sparsight.{name}" for name in _CHECKED], "checker.check")
 
 torch.set_num_threads(1)
+
+# The machines are noisy: no test depends on how long it takes.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy")
 
 
 @pytest.fixture(autouse=True)

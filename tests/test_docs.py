@@ -174,7 +174,9 @@ def test_commands_have_the_options_that_are_written(page, line):
 def test_options_in_the_text_exist(page):
     """In code marks that hold nothing but an option (and its value), or a call of sparsight."""
     known = frozenset({"--version", "--strict", "--json", "--help"})
-    known = known.union(*(flags("run", recipe) for recipe in RECIPES), *(flags(c) for c in ("show", "report", "study", "analyze")))
+    known = known.union(
+        *(flags("run", recipe) for recipe in RECIPES), *(flags(c) for c in ("show", "report", "study", "analyze"))
+    )
     for mark in re.findall(r"`([^`\n]+)`", prose(page)):
         if mark.startswith(("--", "sparsight ")):
             assert set(FLAG.findall(mark)) <= known, f"{named(page)}: {mark}"
