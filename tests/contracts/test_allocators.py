@@ -46,10 +46,10 @@ def test_every_allocator(allocator, case):
     before = {n: (s.clone(), masks[n].clone()) for n, s in scores.items()}
     try:
         plan = allocator.plan(scores, masks)
-    except ValueError as error:  # fewer alive than a fixed budget asks for
-        assert isinstance(allocator, Uniform)
-        assert "cannot keep" in str(error)
-        return
+    except ValueError as error:
+        if isinstance(allocator, Uniform) and "cannot keep" in str(error):
+            return  # fewer alive than a fixed budget asks for
+        raise
     again = allocator(scores, masks)
     assert list(plan.masks) == list(masks)
     for name, mask in plan.masks.items():
