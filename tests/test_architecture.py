@@ -15,7 +15,8 @@ PACKAGE = ROOT / "src" / "sparsight"
 # A module may import modules of earlier lines only (and its own package).
 ORDER = """
 types kernels resolve seeds
-record masks schedules select pq files turning
+record masks schedules select pq files turning taps
+pure
 pack identity lock survey score allocate restart stop parallel data zoo checkpoint
 recipe evaluate
 train

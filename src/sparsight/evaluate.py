@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from sparsight.data import batches
 from sparsight.parallel import Runtime
+from sparsight.pure import evaluating
 from sparsight.seeds import seeded
 from sparsight.types import Batch, Split
 
@@ -24,18 +24,6 @@ class Worth:
     accuracy: float
     loss: float
     samples: int
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a block; every module's own train/eval flag is put back afterwards."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
 
 
 def evaluate(
