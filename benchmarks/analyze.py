@@ -97,8 +97,8 @@ def one_dtype(weights: int, dtype: torch.dtype, threads: list[int], rounds: int,
             "pread": lambda n=n: plain_read(path, n),
         }
         for p, q in PAIRS:
-            for counted in (True, False):
-                kind = f"({p:g}, {q:g}){'' if counted else ' without histogram'}"
+            for counted in ("sampled", "full", "none"):
+                kind = f"({p:g}, {q:g}), histogram {counted}"
                 more = {"p": p, "q": q, "histogram": counted}
                 contestants[kind] = lambda more=more: analyze(tensors, **more)
                 contestants[f"file {kind}"] = lambda more=more: analyze(path, **more)
@@ -124,7 +124,7 @@ def errors(weights: int) -> list[dict]:
     found = []
     for p, q in PAIRS:
         true = truth(x, p, q)[0]
-        ours = analyze(x, p, q, histogram=False).tensors[0].summary.measures[0].index
+        ours = analyze(x, p, q, histogram="none").tensors[0].summary.measures[0].index
         theirs = norms(x, p, q)[0]
         found.append({"p": p, "q": q, "true": true, "ours": abs(ours - true), "vector_norm": abs(theirs - true)})
         print(f"({p:g}, {q:g}) error of the index: ours {abs(ours - true):.1e}, vector_norm {abs(theirs - true):.1e}")

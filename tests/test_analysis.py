@@ -201,7 +201,7 @@ def test_a_file_that_shrinks_is_an_error(tmp_path: Path):
     entries = open_checkpoint(path).entries
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="ends inside 'a.weight'"):
-        stream.stream(entries, (1.0,), counted=False, keep_rows=False, budget=32 << 20)
+        stream.stream(entries, (1.0,), counted="none", keep_rows=False, budget=32 << 20)
 
 
 # -- what is analysed ------------------------------------------------------------------------------------------
@@ -289,7 +289,7 @@ def test_scopes():
 
 
 def test_histogram_may_be_left_out():
-    s = analyze({"a.weight": torch.randn(3, 4)}, eta=0.1, histogram=False).tensors[0].summary
+    s = analyze({"a.weight": torch.randn(3, 4)}, eta=0.1, histogram="none").tensors[0].summary
     assert s.gini is None
     assert s.measures[0].keeps[0].exact is None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ class Bins:
     low: np.ndarray
     high: np.ndarray
     count: np.ndarray
+    every: int = 1  # one of so many weights at least was counted, for all of them
 
     @property
     def total(self) -> int:
@@ -35,10 +36,13 @@ class Bins:
         return tuple((least + i, n) for i, n in enumerate(sums.tolist()) if n)
 
 
-def decode(dtype: str, counts: np.ndarray, zeros: int) -> Bins:
-    """The bins of a histogram by `kernels.histogram`; zeros are told from denormals in the lowest bin."""
-    (keys,) = np.nonzero(counts)
-    count = counts[keys].astype(np.int64)
+def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1) -> Bins:
+    """The bins of a histogram by `kernels.histogram`; zeros are told from denormals in the lowest bin.
+
+    In a sample what the lowest bin counts is taken for zeros where there are any.
+    """
+    keys = np.flatnonzero(counts != 0)  # of booleans it is much faster
+    count = counts[keys]
     if dtype == "float64":
         bits = keys.astype(np.uint64) << np.uint64(45)
         low, high = bits.view(np.float64), (bits | np.uint64((1 << 45) - 1)).view(np.float64)
@@ -49,26 +53,41 @@ def decode(dtype: str, counts: np.ndarray, zeros: int) -> Bins:
         low = high = (keys.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
     else:
         low = high = keys.astype(np.uint16).view(np.float16).astype(np.float64)
-    if zeros and len(count):
+    if zeros and len(count) and every > 1 and keys[0] == 0:
+        high = np.concatenate([[0.0], high[1:]])
+    elif zeros and len(count) and every == 1:
         rest = count[0] - zeros
         head = (0.0, 0.0, zeros)
         low, high, count = (np.concatenate([[h], a]) for h, a in zip(head, (low, high, count), strict=True))
         count[1] = rest
         alive = count > 0
         low, high, count = low[alive], high[alive], count[alive]
-    return Bins(low, high, count.astype(np.int64))
+    return Bins(low, high, count.astype(np.int64), every)
 
 
-def join(parts: Sequence[Bins]) -> Bins:
-    """The bins of all parts; they may overlap where dtypes differ."""
+def join(parts: Mapping[str, tuple[np.ndarray, int, int]]) -> Bins:
+    """The bins of histograms by dtype, each with its zeros and `every`.
+
+    Bins of different dtypes overlap; those of samples are put into bins of 2^-7, in order.
+    """
     if not parts:
         return Bins(np.empty(0), np.empty(0), np.empty(0, np.int64))
-    return Bins(*(np.concatenate([getattr(b, f) for b in parts]) for f in ("low", "high", "count")))
-
-
-def join_counts(parts: Mapping[str, np.ndarray], zeros: Mapping[str, int]) -> Bins:
-    """The bins of histograms by dtype."""
-    return join([decode(dtype, counts, zeros[dtype]) for dtype, counts in parts.items()])
+    every = max(part[2] for part in parts.values())
+    found = [decode(dtype, counts, zeros, every) for dtype, (counts, zeros, _) in parts.items()]
+    if len(found) == 1:
+        return found[0]
+    low, high, count = (np.concatenate([getattr(b, f) for b in found]) for f in ("low", "high", "count"))
+    if every == 1:
+        return Bins(low, high, count)
+    keys = np.where(high > 0, low.view(np.uint64) >> np.uint64(45), np.uint64(0))
+    kept, at = np.unique(np.stack([keys, high > 0]), axis=1, return_inverse=True)
+    size = kept.shape[1]
+    joined = np.zeros(size, np.int64)
+    lows, highs = np.full(size, np.inf), np.zeros(size)
+    np.add.at(joined, at, count)
+    np.minimum.at(lows, at, low)
+    np.maximum.at(highs, at, high)
+    return Bins(lows, highs, joined, every)
 
 
 def gini(bins: Bins, mass: float, unit: float) -> tuple[float, float]:
@@ -103,19 +122,21 @@ def droppable(bins: Bins, p: float, eta: float, mass: float, unit: float) -> tup
         return zeros, zeros, zeros
     goal = eta / (1 + eta) * mass
     middle = bins.low + (bins.high - bins.low) / 2
-    least = _count_up_to(bins.high / unit, bins.count, p, goal * (1 - _SLACK))
-    most = _count_up_to(bins.low / unit, bins.count, p, goal * (1 + _SLACK))
-    near = _count_up_to(middle / unit, bins.count, p, goal)
+    least = count_up_to(bins.high / unit, bins.count, p, goal * (1 - _SLACK))
+    most = count_up_to(bins.low / unit, bins.count, p, goal * (1 + _SLACK))
+    near = count_up_to(middle / unit, bins.count, p, goal)
+    least, near, most = int(least), int(near), int(most)
     return least, min(max(near, least), most), most
 
 
-def _count_up_to(x: np.ndarray, count: np.ndarray, p: float, goal: float) -> int:
+def count_up_to(x: np.ndarray, count: np.ndarray, p: float, goal: float) -> float:
+    """How many of the smallest of `count` weights of magnitudes x hold at most `goal` of the p-mass."""
     order = np.argsort(x, kind="stable")
     term, n = x[order] ** p, count[order]
     sums = np.cumsum(term * n)
     at = int(np.searchsorted(sums, goal, side="right"))
-    whole = int(n[:at].sum())
+    whole = n[:at].sum()
     if at == len(n):
         return whole
     left = goal - (sums[at - 1] if at else 0.0)
-    return whole + (min(max(int(left / term[at]), 0), int(n[at])) if term[at] > 0 else int(n[at]))
+    return whole + (min(max(left / term[at], 0), n[at]) if term[at] > 0 else n[at])

@@ -49,6 +49,7 @@ class Summary:
     gini: float | None  # None without a histogram
     gini_error: float | None  # |gini - its true value| is at most this
     octaves: tuple[tuple[int, int], ...]  # (e, weights with magnitude in [2^e, 2^(e+1))), without zeros
+    every: int | None = None  # one weight of at most so many was counted for these; None without a histogram
 
 
 @dataclass(frozen=True)

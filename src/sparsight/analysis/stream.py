@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,10 @@ _ROUND_LINES, _ROUND_PIECES = 1 << 16, 64  # pieces measured before their sums a
 MOST_ROWS = 1 << 20
 """Rows of a tensor up to which neurons are looked at one by one."""
 LEAST_BUDGET = 32 << 20
+LEAST_SAMPLE = 1 << 17
+"""Weights of a tensor that are counted, where a sample is."""
+Counted = Literal["sampled", "full", "none"]
+"""Which weights a histogram is made of."""
 _RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
 
 Watch = Callable[[int, int], None]
@@ -40,6 +45,7 @@ class Seen:
     entry: Entry
     exponents: tuple[float, ...]
     counts: np.ndarray  # histogram of magnitudes; empty if not asked for
+    every: int  # one of so many weights is counted, for all of them; 0: none is
     keep_rows: bool
     total: np.ndarray | None = None  # line of the sums of all rows so far
     row: np.ndarray | None = None  # line of the row that is not complete
@@ -115,24 +121,24 @@ def stream(
     entries: Sequence[Entry],
     exponents: tuple[float, ...],
     *,
-    counted: bool,
+    counted: Counted,
     keep_rows: bool,
     budget: int,
     watch: Watch | None = None,
 ) -> list[Seen]:
-    """Sums (and, if `counted`, histograms) of every entry, from one pass over all of them.
+    """Sums (and histograms, unless "none") of every entry, from one pass over all of them.
 
     ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
     """
     if budget < LEAST_BUDGET:
         raise ValueError(f"got a budget of {budget:,} bytes, allowed are at least {LEAST_BUDGET:,}")
-    work = _Work(exponents, counted, block_of(budget))
+    work = _Work(exponents, counted != "none", block_of(budget))
     found, done = [], 0
     whole = sum(e.count * ITEMSIZE[e.dtype] for e in entries)
     for entry in entries:
-        bins = histogram.BINS[ITEMSIZE[entry.dtype]] // 2 if counted else 0
+        bins = histogram.BINS[ITEMSIZE[entry.dtype]] if counted != "none" else 0
         rows = keep_rows and rows_of(entry) <= MOST_ROWS
-        found.append(Seen(entry, exponents, np.zeros(bins, np.int64), rows))
+        found.append(Seen(entry, exponents, np.zeros(bins, np.int64), every_of(entry, counted), rows))
     for pieces in _rounds(found, budget):
         tables = each(lambda i, pieces=pieces: work(pieces[i]), len(pieces))
         for seen, lines in _joined(pieces, tables):
@@ -143,10 +149,20 @@ def stream(
     return found
 
 
+def every_of(entry: Entry, counted: Counted) -> int:
+    """One of how many weights is counted: at least 2^17 of a tensor are, and at least one of 32."""
+    if counted != "sampled":
+        return 1 if counted == "full" else 0
+    every = 1
+    while every < histogram.MOST_EVERY and entry.count // (2 * every) >= LEAST_SAMPLE:
+        every *= 2
+    return every
+
+
 def block_of(budget: int) -> int:
     """Weights that a thread reads at once: all threads together stay within half of the budget."""
     threads = max(torch.get_num_threads(), 1)
-    spare = budget // 2 // threads - 4 * histogram.BINS[8] - 8 * histogram.BINS[4]
+    spare = budget // 2 // threads - 8 * histogram.BINS[8] - 8 * histogram.BINS[4]
     return min(max(spare // 8 // CHUNK, 1) * CHUNK, PIECE)
 
 
@@ -281,8 +297,10 @@ class _Work:
             x = self._weights(piece, weight_at(start, length, per), weight_at(stop, length, per))
             high = x.view(np.uint64) if item == 8 else x.view(np.uint16)
             out = table[start - piece.start : stop - piece.start]
-            histogram.measure(x, high, length, self._exponents, self._limit, start, stop, out, first, second)
-        if len(first):
+            at = weight_at(start, length, per)
+            where = at, seen.entry.count, seen.every
+            histogram.measure(x, high, length, self._exponents, self._limit, start, stop, out, *where, first, second)
+        if seen.every:
             with seen.lock:
                 histogram.take(first, second, seen.counts)
         return table
@@ -300,11 +318,8 @@ class _Work:
         return x
 
     def _tables(self, item: int) -> tuple[np.ndarray, np.ndarray]:
-        empty = np.empty(0, np.uint32)
-        if not self._counted:
-            return empty, empty
         name = f"tables{item if item == 8 else 4}"
         if not hasattr(self._mine, name):
-            n = histogram.BINS[item]
-            setattr(self._mine, name, (np.zeros(n, np.uint32), np.zeros(0 if item == 8 else n, np.uint32)))
+            n = histogram.BINS[item] if self._counted else 0
+            setattr(self._mine, name, (np.zeros(n, np.uint32), np.zeros(n, np.uint32)))
         return getattr(self._mine, name)

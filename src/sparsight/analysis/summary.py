@@ -11,6 +11,7 @@ import numpy as np
 from sparsight.analysis.bins import Bins, droppable, gini
 from sparsight.analysis.exact import Ranking, ranked
 from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summary
+from sparsight.analysis.sampled import droppable_of_sample, envelope, gini_of_sample
 from sparsight.checkpoint.entry import Entry
 from sparsight.pq import PowerSums, RowSums, prune_count, retained_bound
 from sparsight.pq.sums import index_of
@@ -45,17 +46,46 @@ def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: Aske
     value = error = None
     dropped: dict[tuple[float, float], tuple[int, int, int]] = {}
     if asked.counted:
-        value, error = gini(bins, mass(sums, 1.0), unit)
-        cases = {(p, eta) for p, _ in asked.pairs for eta in asked.etas}
-        dropped = {(p, eta): droppable(bins, p, eta, mass(sums, p), unit) for p, eta in sorted(cases)}
+        cases = sorted({(p, eta) for p, _ in asked.pairs for eta in asked.etas})
+        if bins.every == 1:
+            value, error = gini(bins, mass(sums, 1.0), unit)
+            dropped = {(p, eta): droppable(bins, p, eta, mass(sums, p), unit) for p, eta in cases}
+        else:
+            value, error, dropped = _from_sample(sums, bins, cases)
         if asked.exact and sums.defined:
             value, error, dropped = _exactly(sums, bins, entries, asked, dropped)
     measures = tuple(_measure(sums, p, q, asked, dropped) for p, q in asked.pairs)
     smallest = sums.smallest if sums.count else 0.0
     octaves = bins.octaves() if asked.counted else ()
+    every = bins.every if asked.counted else None
     return Summary(
-        sums.count, sums.zeros, smallest, sums.largest, sums.defined, measures, _hoyer(sums), value, error, octaves
+        sums.count,
+        sums.zeros,
+        smallest,
+        sums.largest,
+        sums.defined,
+        measures,
+        _hoyer(sums),
+        value,
+        error,
+        octaves,
+        every,
     )
+
+
+def _from_sample(
+    sums: PowerSums, bins: Bins, cases: Sequence[tuple[float, float]]
+) -> tuple[float, float, dict[tuple[float, float], tuple[int, int, int]]]:
+    """Gini index, its error, and what may go at each (p, eta), where not every weight was counted."""
+    seen = envelope(bins, sums.zeros, sums.smallest, sums.largest)
+    value, error = gini_of_sample(bins, seen, mass(sums, 1.0) * sums.scale / sums.count)
+    found = {}
+    for p, eta in cases:
+        goal = eta / (1 + eta) * mass(sums, p)
+        some = eta > 0 and sums.defined
+        known = (sums.zeros,) * 3
+        found[p, eta] = droppable_of_sample(bins, seen, p, goal, sums.scale) if some else known
+    return value, error, found
 
 
 def _exactly(
@@ -105,10 +135,17 @@ def neurons(rows: RowSums, asked: Asked) -> tuple[Neurons, ...]:
     for p, q in asked.pairs:
         index = index_of(rows.lines, rows.exponents, p, q)
         some = index[defined]
-        at = tuple(np.quantile(some, QUANTILES).tolist()) if len(some) else (0.0,) * len(QUANTILES)
+        at = _quantiles(some) if len(some) else (0.0,) * len(QUANTILES)
         prune = tuple(_prunes(rows.count[defined], some, p, q, eta, asked) for eta in asked.etas)
         found.append(Neurons(p, q, len(rows), int((~defined).sum()), at, prune))
     return tuple(found)
+
+
+def _quantiles(values: np.ndarray) -> tuple[float, ...]:
+    """`numpy.quantile` at QUANTILES, without what it spends on its other cases: there may be many tensors."""
+    ranked = np.sort(values)
+    at = np.asarray(QUANTILES) * (len(ranked) - 1)
+    return tuple(np.interp(at, np.arange(len(ranked)), ranked).tolist())
 
 
 def _prunes(count: np.ndarray, index: np.ndarray, p: float, q: float, eta: float, asked: Asked) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from sparsight.analysis.records import Analysis, Summary, Tensor
+from sparsight.analysis.stream import MOST_ROWS
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.report import words
 from sparsight.report.escape import plain
@@ -82,9 +83,14 @@ def footer(a: Analysis) -> list[str]:
     for why, names in by_why.items():
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"not analysed: {shown} ({why})")
+    many = [plain(t.name) for t in a.tensors if t.shape[0] > MOST_ROWS]
+    if many:
+        lines.append(f"neurons not looked at one by one: {', '.join(many)} (more than {MOST_ROWS:,} rows)")
     error = max((t.summary.gini_error or 0.0 for t in a.tensors), default=0.0)
     if error:
-        lines.append(f"Gini within {error:.4f}; --exact makes it exact")
+        sampled = sum((t.summary.every or 1) > 1 for t in a.tensors)
+        of = f" (a sample of the weights of {sampled} large tensors was counted; --histogram full counts all)"
+        lines.append(f"Gini within {error:.4f}{of if sampled else ''}; --exact makes it exact")
     lines.append("must keep: at least this share, by the PQI bound; necessary, not sufficient")
     return lines
 

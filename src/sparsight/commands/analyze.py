@@ -37,7 +37,7 @@ class Asked:
     all: bool
     neurons: bool
     exact: bool
-    histogram: bool
+    histogram: Any
     budget: int
     threads: int | None
     json: bool
@@ -67,7 +67,7 @@ def _analyze(
     all: conf.FlagCreatePairsOff[bool] = False,
     neurons: conf.FlagCreatePairsOff[bool] = False,
     exact: conf.FlagCreatePairsOff[bool] = False,
-    histogram: bool = True,
+    histogram: Literal["sampled", "full", "none"] = "sampled",
     budget: Annotated[int, conf.arg(metavar="MIB")] = 256,
     threads: Annotated[int | None, conf.arg(metavar="N")] = None,
     json: conf.FlagCreatePairsOff[bool] = False,
@@ -93,7 +93,7 @@ def _analyze(
         all: Show every tensor, not only the first 40.
         neurons: Show every neuron.
         exact: Make the Gini index and the answer at eta exact, by further passes.
-        histogram: Fill the histograms that these two come from; without them it is faster.
+        histogram: What these two come from: a sample of large tensors, all weights, or nothing, which leaves them out.
         budget: Memory to use, in MiB, beside what Python and torch take.
         threads: Threads; by default as many as torch takes. The result does not depend on it.
         json: Print one JSON document instead of the table.

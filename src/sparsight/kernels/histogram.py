@@ -1,8 +1,12 @@
 """Power sums and a histogram of the high bits of magnitudes, from one reading of a piece of a tensor.
 
-Of float32, float16 and bfloat16 the high 16 bits are counted, the sign among them, of float64 the high 19, so that
+Of float32, float16 and bfloat16 the high 16 bits without the sign are counted, of float64 the high 19, so that
 bins are 2^-7 wide relative to what they hold (float16: 2^-10, and like bfloat16 exact). Two tables take turns:
 a run of equal weights would otherwise wait for its own counter.
+
+Counting every weight takes twice as long as summing them. A tensor is therefore cut into blocks of `every` weights,
+a power of two up to 32, of which one, drawn at random, is counted for all. What is drawn depends on the place in the
+tensor alone: the same weights whatever the threads, the budget or the files.
 """
 
 from __future__ import annotations
@@ -12,43 +16,80 @@ import numpy as np
 from sparsight.kernels.jit import jit
 from sparsight.kernels.pq import CHUNK, fill
 
-BINS = {8: 1 << 19, 4: 1 << 16, 2: 1 << 16}
-"""Bins by bytes of a weight; the upper half is of negative ones."""
-_BLOCK = 1 << 16  # weights
-_ONE = np.uint32(1)
+BINS = {8: 1 << 18, 4: 1 << 15, 2: 1 << 15}
+"""Bins by bytes of a weight."""
+MOST_EVERY = 32
+_BLOCK = 1 << 15  # weights: they are still in the cache when they are counted
 _SHIFT = np.uint64(45)
+_GOLDEN, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+@jit
+def _draw(i):
+    """64 random bits for a place: the i-th number of SplitMix64."""
+    z = np.uint64(i + 1) * _GOLDEN
+    z = (z ^ (z >> np.uint64(30))) * _FIRST
+    z = (z ^ (z >> np.uint64(27))) * _SECOND
+    return z ^ (z >> np.uint64(31))
+
+
+@jit
+def _key(high, item, i):
+    if item == 8:
+        return (high[i] >> _SHIFT) & np.uint64(0x3FFFF)
+    return (high[2 * i + 1] if item == 4 else high[i]) & np.uint64(0x7FFF)
 
 
 @jit
 def _count(high, item, start, stop, first, second):
-    """Add x[start:stop] to the tables; `high` is x as uint64 (item 8) or as uint16."""
+    """Add x[start:stop] to the tables."""
     last = stop - (stop - start) % 2
-    if item == 4:
-        for i in range(start, last, 2):
-            first[high[2 * i + 1]] += _ONE
-            second[high[2 * i + 3]] += _ONE
-        if last < stop:
-            first[high[2 * last + 1]] += _ONE
-    else:
-        for i in range(start, last, 2):
-            first[high[i]] += _ONE
-            second[high[i + 1]] += _ONE
-        if last < stop:
-            first[high[last]] += _ONE
+    for i in range(start, last, 2):
+        first[_key(high, item, i)] += 1
+        second[_key(high, item, i + 1)] += 1
+    if last < stop:
+        first[_key(high, item, last)] += 1
 
 
 @jit
-def _count_wide(high, start, stop, first):
-    for i in range(start, stop):
-        first[high[i] >> _SHIFT] += _ONE
+def _sample(high, item, start, stop, at, count, every, first, second):
+    """The same for one weight of each block. x[start] is weight `at` of a tensor of `count`.
+
+    8 blocks share 64 random bits, 8 each. Of a last block of n < every weights one counts for n.
+    """
+    end = at + stop - start
+    shift = start - at
+    group = 8 * every
+    mask = np.uint64(every - 1)
+    for g in range(at // group, (end + group - 1) // group):
+        bits = _draw(g)
+        low = g * group
+        if low >= at and low + group <= end:
+            for j in range(0, 8, 2):
+                a = low + j * every + np.int64((bits >> np.uint64(8 * j)) & mask)
+                b = low + (j + 1) * every + np.int64((bits >> np.uint64(8 * j + 8)) & mask)
+                first[_key(high, item, a + shift)] += every
+                second[_key(high, item, b + shift)] += every
+            continue
+        for j in range(8):
+            block = low + j * every
+            n = min(every, count - block)
+            if n <= 0:
+                break
+            if n == every:
+                i = block + np.int64((bits >> np.uint64(8 * j)) & mask)
+            else:
+                i = block + np.int64(((bits >> np.uint64(32)) * np.uint64(n)) >> np.uint64(32))
+            if at <= i < end:
+                first[_key(high, item, i + shift)] += n
 
 
 @jit
-def measure(x, high, length, exponents, limit, start, stop, table, first, second):
+def measure(x, high, length, exponents, limit, start, stop, table, at, count, every, first, second):
     """Lines start..stop of the table of a tensor of rows of `length`, of which x holds just these lines' weights.
 
-    Lines are those of `pq.fill`; the table comes filled with zeros. `first` and `second` are the tables of the
-    histogram to add to; empty ones are left alone. Blocks are small enough to be counted before they leave the cache.
+    Lines are those of `pq.fill`; the table comes filled with zeros. `high` is x as uint64 or uint16, x[0] weight `at`
+    of the tensor's `count`. `first` and `second` are the histogram's tables; `every` = 0 leaves them alone.
     """
     chunks = (length + CHUNK - 1) // CHUNK
     c, a = start, 0
@@ -63,22 +104,17 @@ def measure(x, high, length, exponents, limit, start, stop, table, first, second
             width = min(n * CHUNK, length - done * CHUNK)
             z = a + width
         fill(x[a:z], None, width, exponents, limit, 0, n, table[c - start : c - start + n])
-        if len(first):
-            if x.itemsize == 8:
-                _count_wide(high, a, z, first)
-            else:
-                _count(high, x.itemsize, a, z, first, second)
+        if every == 1:
+            _count(high, x.itemsize, a, z, first, second)
+        elif every > 1:
+            _sample(high, x.itemsize, a, z, at + a, count, every, first, second)
         c, a = c + n, z
 
 
 @jit
 def take(first, second, out):
-    """Add both tables to `out`, the signs together, and empty them."""
-    half = len(out)
-    for i in range(half):
-        n = first[i] + first[i + half]
-        first[i] = first[i + half] = 0
-        if len(second):
-            n += second[i] + second[i + half]
-            second[i] = second[i + half] = 0
-        out[i] += n
+    """Add both tables to `out`, and empty them."""
+    for i in range(len(out)):
+        out[i] += first[i] + second[i]
+    for i in range(len(out)):
+        first[i] = second[i] = 0

@@ -120,7 +120,8 @@ class _Chunk:
         b.store(_smaller(b)(low, b.load(self.smallest)), self.smallest)
         self._accumulate(self.sum, wide(x))
         if self.two:
-            self._accumulate(self.square_sum, b.fmul(wide(x), wide(x)))
+            square = _call(b, "fma", _F64, wide(x), wide(x), b.load(self.square_sum))
+            b.store(square, self.square_sum)
         if self.half:
             root = _call(b, "sqrt", self.real, x)
             self._accumulate(self.half_sum, wide(root))

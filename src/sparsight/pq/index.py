@@ -87,13 +87,16 @@ def retained_bound(
     check_pair(p, q)
     if not (eta >= 0 and math.isfinite(eta)):
         raise ValueError(f"got eta={eta}, allowed is a finite number >= 0")
-    d, i = (v.double() if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for v in (count, index))
-    if not bool(((i >= 0) & (i <= 1)).all()):
+    d, i = (v.double() if isinstance(v, Tensor) else float(v) for v in (count, index))
+    if not _all(i >= 0) or not _all(i <= 1):
         raise ValueError(f"got index {index}, allowed is [0, 1]")
-    if not bool((d >= 0).all()):
+    if not _all(d >= 0):
         raise ValueError(f"got count {count}, allowed is >= 0")
-    r = d * math.exp(-q / (q - p) * math.log1p(eta)) * (1 - i) ** (p * q / (q - p))
-    return r if isinstance(count, Tensor) or isinstance(index, Tensor) else r.item()
+    return d * math.exp(-q / (q - p) * math.log1p(eta)) * (1 - i) ** (p * q / (q - p))
+
+
+def _all(condition: bool | Tensor) -> bool:
+    return bool(condition.all()) if isinstance(condition, Tensor) else condition
 
 
 def prune_count(
