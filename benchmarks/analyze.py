@@ -1,10 +1,12 @@
 """Speed of `analyze`, beside reading and summing the same tensors, and beside `torch.linalg.vector_norm`.
 
-    python benchmarks/analyze.py [--weights 100000000] [--threads 1 2] [--json results.json] [--folder DIR]
+    python benchmarks/analyze.py [--weights 100663296] [--rows 4096] [--threads 1 2] [--folder DIR]
+                                 [--json benchmarks/results/analyze.json]
 
 The rival "read and sum" is `Tensor.sum` of every tensor; bytes per second are given as a share of it. Rounds of all
 contestants take turns, and the best round of each counts. The file is read through the page cache, after once
-having been read, and beside it `pread` alone into a buffer; with --folder it lies there.
+having been read, and beside it `pread` alone into a buffer; "cold" is both after the file has left the page cache,
+where the disk is the limit. With --folder it lies there.
 """
 
 from __future__ import annotations
@@ -29,24 +31,36 @@ from sparsight.analysis import analyze
 PAIRS = ((0.5, 1.0), (1.0, 2.0))
 
 
-def make(weights: int, dtype: torch.dtype) -> dict[str, Tensor]:
-    """Normal weights in tensors of 4096 columns, 24 of them."""
+def make(weights: int, dtype: torch.dtype, rows: int) -> dict[str, Tensor]:
+    """Normal weights in tensors of `rows` x 4096."""
     g = torch.Generator().manual_seed(0)
-    rows = weights // 24 // 4096
-    return {f"layer{i}.weight": (torch.randn(rows, 4096, generator=g) * 0.02).to(dtype) for i in range(24)}
+    count = weights // (rows * 4096)
+    return {f"layer{i}.weight": (torch.randn(rows, 4096, generator=g) * 0.02).to(dtype) for i in range(count)}
 
 
-def best(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Seconds of the best round of each; rounds take turns."""
+def best(contestants: dict[str, Callable[[], object]], rounds: int, path: Path) -> dict[str, float]:
+    """Seconds of the best round of each; rounds take turns. The file leaves the page cache before a "cold" one."""
     found = dict.fromkeys(contestants, float("inf"))
     for contestant in contestants.values():
         contestant()
     for _ in range(rounds):
         for name, contestant in contestants.items():
+            if name.startswith("cold"):
+                forget(path)
             start = time.perf_counter()
             contestant()
             found[name] = min(found[name], time.perf_counter() - start)
     return found
+
+
+def forget(path: Path) -> None:
+    """Have the file's pages leave the page cache, as far as the system does it."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+        os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(file)
 
 
 def norms(tensors: dict[str, Tensor], p: float, q: float) -> list[float]:
@@ -84,8 +98,8 @@ def plain_read(path: Path, threads: int) -> None:
         os.close(file)
 
 
-def one_dtype(weights: int, dtype: torch.dtype, threads: list[int], rounds: int, folder: Path) -> list[dict]:
-    tensors = make(weights, dtype)
+def one_dtype(weights: int, dtype: torch.dtype, rows: int, threads: list[int], rounds: int, folder: Path) -> list[dict]:
+    tensors = make(weights, dtype, rows)
     count = sum(x.numel() for x in tensors.values())
     path = folder / "speed.safetensors"
     save_file(tensors, path)
@@ -95,6 +109,7 @@ def one_dtype(weights: int, dtype: torch.dtype, threads: list[int], rounds: int,
         contestants: dict[str, Callable[[], object]] = {
             "read and sum": lambda: [x.sum() for x in tensors.values()],
             "pread": lambda n=n: plain_read(path, n),
+            "cold pread": lambda n=n: plain_read(path, n),
         }
         for p, q in PAIRS:
             for counted in ("sampled", "full", "none"):
@@ -102,12 +117,15 @@ def one_dtype(weights: int, dtype: torch.dtype, threads: list[int], rounds: int,
                 more = {"p": p, "q": q, "histogram": counted}
                 contestants[kind] = lambda more=more: analyze(tensors, **more)
                 contestants[f"file {kind}"] = lambda more=more: analyze(path, **more)
+                if counted == "sampled":
+                    contestants[f"cold file {kind}"] = lambda more=more: analyze(path, **more)
             contestants[f"vector_norm ({p:g}, {q:g})"] = lambda p=p, q=q: norms(tensors, p, q)
-        seconds = best(contestants, rounds)
+        seconds = best(contestants, rounds, path)
         size = count * dtype.itemsize
         for name, took in seconds.items():
-            rival = seconds["pread" if name.startswith("file") else "read and sum"]
-            row = {"dtype": str(dtype), "threads": n, "what": name, "weights": count, "seconds": took}
+            rivals = {"file": "pread", "cold": "cold pread"}
+            rival = seconds[rivals.get(name.partition(" ")[0], "read and sum")]
+            row = {"dtype": str(dtype), "rows": rows, "threads": n, "what": name, "weights": count, "seconds": took}
             results.append({**row, "gb_per_s": size / took / 1e9, "share": rival / took})
             print(
                 f"{dtype!s:15} {n} {name:38} {size / took / 1e9:6.1f} GB/s"
@@ -133,7 +151,8 @@ def errors(weights: int) -> list[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=int, default=100_000_000)
+    parser.add_argument("--weights", type=int, default=6 << 24)
+    parser.add_argument("--rows", type=int, default=4096, help="of each tensor; columns are 4096")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
@@ -143,7 +162,7 @@ def main() -> None:
         speed = [
             row
             for dtype in (torch.float32, torch.bfloat16)
-            for row in one_dtype(given.weights, dtype, given.threads, given.rounds, Path(folder))
+            for row in one_dtype(given.weights, dtype, given.rows, given.threads, given.rounds, Path(folder))
         ]
     wrong = errors(given.weights)
     about = {

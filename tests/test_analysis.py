@@ -190,7 +190,7 @@ def test_sums_are_those_of_power_sums(large: dict[str, Tensor]):
 
 def test_memory_is_bounded_by_blocks():
     assert stream.block_of(32 << 20) * 8 * max(torch.get_num_threads(), 1) <= 16 << 20
-    assert stream.block_of(1 << 40) == stream.PIECE
+    assert stream.block_of(1 << 40) == stream.BLOCK
     with pytest.raises(ValueError, match="budget of 1,000 bytes"):
         analyze({"a.weight": torch.ones(2, 2)}, budget=1000)
 

@@ -51,7 +51,7 @@ def counts(x: Tensor, counted: stream.Counted = "sampled", budget: int = 256 << 
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("rows", "length", "every"), [(3, 100_003, 2), (1031, 1021, 8), (1, 640_007, 4)])
+@pytest.mark.parametrize(("rows", "length", "every"), [(3, 100_003, 4), (1031, 1021, 16), (1, 640_007, 8)])
 def test_one_weight_of_each_block_is_counted(dtype: torch.dtype, rows: int, length: int, every: int):
     x = torch.randn(rows, length, generator=torch.Generator().manual_seed(1)).to(dtype)
     found, rate = counts(x)
@@ -68,7 +68,7 @@ def test_one_weight_of_each_block_is_counted(dtype: torch.dtype, rows: int, leng
 
 
 @pytest.mark.parametrize(
-    ("count", "every"), [(1, 1), ((1 << 18) - 1, 1), (1 << 18, 2), ((1 << 22) - 1, 16), (1 << 22, 32), (1 << 30, 32)]
+    ("count", "every"), [(1, 1), ((1 << 17) - 1, 1), (1 << 17, 2), ((1 << 22) - 1, 32), (1 << 22, 64), (1 << 30, 64)]
 )
 def test_how_many_are_counted(count: int, every: int):
     entry = from_memory({"a.weight": torch.empty(1, 1).expand(1, count)}).entries[0]
@@ -115,7 +115,7 @@ def test_bounds_hold(kind: str, dtype: torch.dtype):
     named = {"a.weight": x, "b.weight": x[:, :500].double().contiguous()}
     rough = analyze(named, (0.5, 1.0), (1.0, 2.0), (0.0, 0.01, 0.1, 1.0))
     fine = analyze(named, (0.5, 1.0), (1.0, 2.0), (0.0, 0.01, 0.1, 1.0), exact=True)
-    assert [t.summary.every for t in rough.tensors] == [4, 2]
+    assert [t.summary.every for t in rough.tensors] == [8, 4]
     pairs = [(a.summary, b.summary) for a, b in zip(rough.tensors, fine.tensors, strict=True)]
     for a, b in [*pairs, (rough.whole, fine.whole)]:
         assert isinstance(a, Summary)
@@ -134,11 +134,11 @@ def test_bounds_hold(kind: str, dtype: torch.dtype):
                 assert k.exact_low - 1e-9 <= t.exact <= k.exact_high + 1e-9
                 assert k.exact_low <= k.exact <= k.exact_high
                 if kind in ("normal", "sorted", "rows of one scale"):
-                    assert k.exact_high - k.exact_low < 0.04
-                    assert abs(k.exact - t.exact) < 0.005
+                    assert k.exact_high - k.exact_low < 0.057
+                    assert abs(k.exact - t.exact) < 0.007
         if kind in ("normal", "sorted", "rows of one scale"):
-            assert a.gini_error < 0.03
-            assert abs(a.gini - b.gini) < 0.004
+            assert a.gini_error < 0.043
+            assert abs(a.gini - b.gini) < 0.006
 
 
 def test_the_share_up_to_a_bin_strays_as_much_as_the_bound_says():

@@ -14,14 +14,20 @@ PACKAGE = ROOT / "src" / "sparsight"
 
 # A module may import modules of earlier lines only (and its own package).
 ORDER = """
-types kernels resolve seeds
-record masks schedules select pq files turning taps
-pure
-pack identity lock survey score allocate restart stop parallel data zoo checkpoint
-recipe evaluate
+types kernels resolve seeds pace bounds patches
+record masks clip schedules select pq files turning taps loss positive sensitivity
+pure sizes
+propagation
+pack identity lock survey collapse score allocate restart search parallel data zoo checkpoint
+criticality
+residual
+rescaling
+flow certificate
+stop
+recipe evaluate feed
 train
 runner recipes store report
-analysis
+analysis diagram
 launch
 study
 commands

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sparsight import cli
+from sparsight.commands.recipes import names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -150,7 +151,9 @@ def commands(page: Path) -> list[str]:
     return [line.partition("#")[0].strip() for line in lines if line.startswith("sparsight ")]
 
 
-RECIPES = ("sap", "lottery", "oneshot")
+RECIPES = ("sap", "lottery", "oneshot")  # those that go down level by level: one table for their options
+EVERY = tuple(names())
+COMMANDS = ("show", "report", "analyze", "phase", "recipes", "study")  # besides run, which has one help for each recipe
 WRITTEN = [
     (page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line
 ]
@@ -163,9 +166,9 @@ def test_commands_are_found():
 @pytest.mark.parametrize(("page", "line"), WRITTEN, ids=lambda x: x if isinstance(x, str) else named(x))
 def test_commands_have_the_options_that_are_written(page, line):
     command, *rest = shlex.split(line)[1:]
-    assert command in ("run", "show", "report", "recipes", "study")
+    assert command in ("run", *COMMANDS)
     if command == "run":
-        assert rest[0] in RECIPES
+        assert rest[0] in EVERY
     known = flags(command, rest[0]) if command == "run" else flags(command)
     assert set(FLAG.findall(line)) <= known
 
@@ -174,9 +177,7 @@ def test_commands_have_the_options_that_are_written(page, line):
 def test_options_in_the_text_exist(page):
     """In code marks that hold nothing but an option (and its value), or a call of sparsight."""
     known = frozenset({"--version", "--strict", "--json", "--help"})
-    known = known.union(
-        *(flags("run", recipe) for recipe in RECIPES), *(flags(c) for c in ("show", "report", "study", "analyze"))
-    )
+    known = known.union(*(flags("run", recipe) for recipe in EVERY), *(flags(c) for c in COMMANDS))
     for mark in re.findall(r"`([^`\n]+)`", prose(page)):
         if mark.startswith(("--", "sparsight ")):
             assert set(FLAG.findall(mark)) <= known, f"{named(page)}: {mark}"

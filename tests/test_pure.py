@@ -70,9 +70,16 @@ def test_tied_weights_are_given_once():
 def test_evaluating_puts_every_flag_back():
     model = network()
     model[1].eval()
-    with pytest.raises(KeyError), evaluating(model):
-        assert not any(m.training for m in model.modules())
-        raise KeyError
+    seen = []
+
+    def fail() -> None:
+        with evaluating(model):
+            seen.append(any(m.training for m in model.modules()))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert seen == [False]
     assert [m.training for m in model.modules()] == [True, True, False, True, True]
 
 

@@ -21,6 +21,7 @@ commands:
   show RUN         the table of a run and what it says, finished or not
   report RUN       write the report of a run again, from its records
   analyze PATH     how compressible a network is, without its code; or the path of a run
+  phase            at which scale of initial weights signals get through, and where a network stands
   recipes          the recipes there are
   study FILE       many runs: several recipes, arguments and seeds, with intervals over the seeds
 
@@ -48,7 +49,7 @@ exit codes:
 SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder that has the data.
 """
 
-COMMANDS = ("run", "show", "report", "analyze", "recipes", "study")
+COMMANDS = ("run", "show", "report", "analyze", "phase", "recipes", "study")
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.commands.Misuse": 2,

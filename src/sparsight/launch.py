@@ -19,6 +19,7 @@ import sparsight
 from sparsight import data as readers
 from sparsight import zoo
 from sparsight.files import tensors_digest, write_atomically
+from sparsight.flow import Probe
 from sparsight.identity import check_same
 from sparsight.masks import counts, dense, named
 from sparsight.parallel import Precision, runtime
@@ -81,6 +82,9 @@ class Kept:
 
     def keep_progress(self, state: Mapping[str, Any]) -> None:
         self.folder.save_state({**state, "observations": to_json(state["observations"])})
+
+    def keep_probe(self, probe: Probe) -> None:
+        self.folder.save_probe({"indices": probe.indices})
 
     def keep_level(self, result: LevelResult) -> LevelResult:
         record = self.folder.add_level(result.record, result.times, result.weights, result.masks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 
+from sparsight.loss import cross_entropy
 from sparsight.record import Choice, LevelRecord
 from sparsight.restart import rewind
 from sparsight.schedules import cosine
-from sparsight.stop import FixedEpochs
+from sparsight.search import SearchStop, SparsestWithin
+from sparsight.stop import FixedEpochs, PerLevel, needs
 from sparsight.types import Allocator, Batch, Masks, Restart, Scorer, StoppingRule
 
 Level = tuple[Allocator, ...]
@@ -24,12 +27,6 @@ History = Sequence[LevelRecord]
 
 Search = Callable[[History], Level | str | None]
 """The next level, or why there is none (a reason, or None)."""
-
-
-def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy of `(x, y)`: the default loss."""
-    x, y = batch
-    return functional.cross_entropy(model(x), y)
 
 
 def classify(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, int]:
@@ -86,58 +83,22 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class SparsestWithin:
-    """Choose the sparsest level whose validation accuracy is within `points` of the dense network's.
-
-    Dense is level 0 where it is unpruned, else the dense control. If no level is within reach, the most accurate
-    one is chosen, and the reason says so. Source of the reference: validation data, never the test split.
-    """
-
-    points: float = 0.5
-
-    def __call__(self, records: Sequence[LevelRecord]) -> Choice:
-        levels = [r for r in records if r.role == "level" and r.validation_accuracy is not None]
-        if not levels:
-            raise ValueError("cannot choose a level: none has a validation accuracy")
-        dense = [r for r in levels if r.kept == r.total] or [r for r in records if r.role == "control"]
-        if not dense:
-            last = levels[-1]
-            return Choice(last.level, last.id, "the last level; the run has no dense network to compare with")
-        reference = _accuracy(dense[0])
-        floor = reference - self.points / 100
-        near = [r for r in levels if _accuracy(r) >= floor - 1e-12]
-        if not near:
-            best = max(levels, key=_accuracy)
-            why = f"no level is within {self.points:g} points of dense ({reference:.2%}); this one is the most accurate"
-            return Choice(best.level, best.id, why)
-        best = min(near, key=lambda r: (r.density, -_accuracy(r)))
-        gap = 100 * (_accuracy(best) - reference)
-        why = (
-            f"the sparsest level within {self.points:g} points of dense on validation data: "
-            f"{_accuracy(best):.2%} against {reference:.2%} ({gap:+.2f} points)"
-        )
-        return Choice(best.level, best.id, why)
-
-
-def _accuracy(record: LevelRecord) -> float:
-    accuracy = record.validation_accuracy
-    return float("-inf") if accuracy is None else accuracy
-
-
-@dataclass(frozen=True)
 class Until:
-    """Train dense, then prune by `level` again and again, until the density or the number of levels is reached.
+    """Train dense, then prune by `level` again and again, until the density, the number of levels or `stop` ends it.
 
-    `levels` counts pruned levels. Ends early when two levels in a row removed nothing.
+    `levels` counts pruned levels. `stop` decides on the levels so far: `PQMinimum`, `AccuracyFloor`, or one of your
+    own. Ends early when two levels in a row removed nothing. ValueError without any of the three, or for a density
+    outside [0, 1] or a negative number of levels.
     """
 
     level: Level
     density: float | None = None
     levels: int | None = None
+    stop: SearchStop | None = None
 
     def __post_init__(self) -> None:
-        if self.density is None and self.levels is None:
-            raise ValueError("a search needs a density, a number of levels, or both: got neither")
+        if self.density is None and self.levels is None and self.stop is None:
+            raise ValueError("a search needs a density, a number of levels, or both: got neither, and no stop")
         if self.density is not None and not 0 <= self.density <= 1:
             raise ValueError(f"density must be in [0, 1]: got {self.density!r}")
         if self.levels is not None and self.levels < 0:
@@ -146,6 +107,19 @@ class Until:
     def __call__(self, history: History) -> Level | str | None:
         if not history:
             return ()
+        if self.stop is None:
+            return self._ended(history) or self.level
+        if why := self.stop.stop(history):
+            return why
+        why = self._ended(history)
+        return f"{why}, with no {self.stop}" if why else self.level
+
+    def is_last(self, level: int, density: float) -> bool:
+        """Whether the density or the number of levels ends the search after this level."""
+        dense_enough = self.density is not None and density <= self.density
+        return dense_enough or (self.levels is not None and level >= self.levels)
+
+    def _ended(self, history: History) -> str | None:
         last = history[-1]
         if self.density is not None and last.density <= self.density:
             return f"density {last.density:.4g} has reached the target of {self.density:g}"
@@ -153,7 +127,7 @@ class Until:
             return f"all {self.levels} pruned levels are done (density {last.density:.4g})"
         if len(history) > 2 and history[-3].kept == last.kept:
             return f"two levels in a row removed nothing (density {last.density:.4g})"
-        return self.level
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +136,8 @@ class Recipe:
 
     A level is one prune-restart-train cycle, of zero or more rounds. `score_from` says whose weights a round
     scores: those the previous level ended with, the trained dense network's (level 0), or the initial ones.
-    `epochs` is each level's budget and the horizon of the learning-rate schedule; `stop` may end a level earlier.
+    `epochs` is each level's budget and the horizon of the learning-rate schedule; `stop` may end a level earlier, at
+    one of the points that lie `evaluate_every` epochs apart (whole epochs only for a split that tells no length).
     """
 
     name: str
@@ -181,7 +156,10 @@ class Recipe:
     clip: float | None = 1.0  # global norm of the masked gradients
     restart: Restart = rewind
     rewind_epoch: int = 0  # the rewind point: 0 = initial weights, k = after k epochs of level 0
-    stop: StoppingRule = field(default_factory=FixedEpochs)
+    first_epochs: int | None = None  # the budget of level 0, where it is another one
+    stop: StoppingRule | PerLevel = field(default_factory=FixedEpochs)
+    evaluate_every: float = 1.0  # epochs between evaluations; a fraction evaluates inside epochs
+    probes: int = 1024  # training samples that flow rules measure on, the same all run
     hooks: Hooks = field(default_factory=Hooks)
     choose: Callable[[Sequence[LevelRecord]], Choice] = field(default_factory=SparsestWithin)
     control: bool = False  # train the dense network for the whole run's epochs beside it
@@ -190,10 +168,15 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        _at_least(1, epochs=self.epochs, batch_size=self.batch_size, probes=self.probes)
+        _at_least(1, first_epochs=self.budget(0))
         _at_least(0, rewind_epoch=self.rewind_epoch, score_batches=self.score_batches, seed=self.seed)
-        if self.rewind_epoch > self.epochs:
-            raise ValueError(f"rewind_epoch must be at most epochs = {self.epochs}: got {self.rewind_epoch}")
+        if self.rewind_epoch > self.budget(0):
+            raise ValueError(f"rewind_epoch must be at most epochs = {self.budget(0)}: got {self.rewind_epoch}")
+        if not 0 < self.evaluate_every < math.inf:
+            raise ValueError(f"evaluate_every must be a finite number > 0: got {self.evaluate_every!r}")
+        if "warmup" in needs(self.stop) and not self.rewind_epoch:
+            raise ValueError("a rule that compares with the network after its warm-up needs rewind_epoch >= 1: got 0")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive, or None: got {self.clip!r}")
         if not self.pq:
@@ -206,6 +189,34 @@ class Recipe:
         if len(history) < len(self.levels):
             return self.levels[len(history)]
         return f"all {len(self.levels)} levels are done"
+
+    def budget(self, level: int) -> int:
+        """Epochs that a level may take."""
+        return self.epochs if level or self.first_epochs is None else self.first_epochs
+
+    def rule(self, level: int, last: bool = False) -> StoppingRule:
+        """What may end a level before its budget does."""
+        return self.stop.at(level, last) if isinstance(self.stop, PerLevel) else self.stop
+
+    def is_last(self, history: History, density: float) -> bool:
+        """Whether no level will follow the one of that density after `history`, as far as that is known beforehand:
+        of a list, and of `Until` by its density and its number of levels."""
+        if isinstance(self.levels, Until):
+            return self.levels.is_last(len(history), density)
+        return not callable(self.levels) and len(history) + 1 == len(self.levels)
+
+    def rounds_after(self, level: int) -> Level:
+        """The rounds that prune what a level ends with, as far as they are known beforehand; else the empty tuple.
+
+        Of a list, those of the next level that has any; where there is none, those of the last that has.
+        """
+        if isinstance(self.levels, Until):
+            return self.levels.level
+        if callable(self.levels):
+            return ()
+        later = [rounds for rounds in self.levels[level + 1 :] if rounds]
+        earlier = [rounds for rounds in self.levels[: level + 1] if rounds]
+        return later[0] if later else earlier[-1] if earlier else ()
 
 
 def _at_least(least: int, **values: Any) -> None:

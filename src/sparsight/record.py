@@ -46,6 +46,18 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Collapse:
+    """What a mask cuts off, by prunable tensor; tensors of which nothing is to be said are left out."""
+
+    empty: tuple[str, ...] = ()  # no weight left
+    nearly_empty: tuple[str, ...] = ()  # some, but too few to carry a signal
+    dead_outputs: Mapping[str, int] = field(default_factory=dict)  # units that no kept weight leads to
+    dead_inputs: Mapping[str, int] = field(default_factory=dict)  # units that no kept weight leads away from
+    cut_off: Mapping[str, int] | None = None  # kept weights on no path from input to output; None: not known
+    disconnected: bool | None = None  # no path from input to output is left; None: not known
+
+
+@dataclass(frozen=True)
 class Observation:
     """What was seen at one evaluation point of a level's training (by default the end of an epoch)."""
 
@@ -80,6 +92,7 @@ class LevelRecord:
     epochs: float
     steps: int
     files: Mapping[str, str] = field(default_factory=dict)  # relative path -> SHA-256 of its tensors
+    collapse: Collapse | None = None  # what the masks cut off; None in records from before it was looked for
     schema: int = SCHEMA
 
     @property

@@ -13,14 +13,17 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from sparsight.data import batches, to_device
+from sparsight.collapse import find_collapse
+from sparsight.data import batches, move, to_device
 from sparsight.evaluate import evaluate
+from sparsight.flow import GradientAverage, Probe, probe
 from sparsight.identity import content_id
 from sparsight.masks import counts, dense
 from sparsight.parallel import Precision, Runtime, runtime
 from sparsight.recipe import Level, Recipe
 from sparsight.record import Evaluated, Evaluation, LevelRecord, LevelTimes, Observation, describe
 from sparsight.seeds import derive, seeded
+from sparsight.stop import Context, Reference, needs, parts_of, references
 from sparsight.survey import survey
 from sparsight.train import Training, train
 from sparsight.types import Allocation, Batch, Data, Masks, Split, StateDict
@@ -40,7 +43,7 @@ class LevelResult:
 
 @dataclass(frozen=True)
 class Event:
-    """What a watcher of a run is told: a level begins, an epoch is over, a level is done."""
+    """What a watcher of a run is told: a level begins, an evaluation point is reached ("epoch"), a level is done."""
 
     kind: Literal["begin", "epoch", "done"]
     role: Literal["level", "control"]
@@ -72,6 +75,8 @@ class Journal(Protocol):
 
     def keep_level(self, result: LevelResult) -> LevelResult: ...
 
+    def keep_probe(self, probe: Probe) -> None: ...
+
 
 class Nowhere:
     """The journal of a run that is not kept."""
@@ -95,6 +100,8 @@ class Nowhere:
     def keep_level(self, result: LevelResult) -> LevelResult:
         return result
 
+    def keep_probe(self, probe: Probe) -> None: ...
+
 
 @dataclass
 class _Run:
@@ -111,6 +118,8 @@ class _Run:
     masks: Masks
     dense: StateDict | None = None
     history: list[LevelRecord] = field(default_factory=list)
+    references: dict[str, Reference] = field(default_factory=dict)  # what the stopping rules compare with
+    probe: Probe | None = None  # what they measure on
 
 
 def run(
@@ -155,6 +164,9 @@ def _run(
         {name: mask.to(where.device) for name, mask in masks.items()},
     )  # fmt: skip
     _take_up(state)
+    if "probe" in needs(recipe.stop):
+        state.probe = probe(data.train, recipe.probes, seed=recipe.seed, batch_size=recipe.batch_size)
+        journal.keep_probe(state.probe)
     while not isinstance(level := recipe.next_level(state.history), str) and level is not None:
         yield _level(state, level)
     if recipe.control and not any(r.role == "control" for r in journal.levels()):
@@ -172,6 +184,8 @@ def _take_up(state: _Run) -> None:
     state.masks = {name: mask.to(state.runtime.device) for name, mask in masks.items()}
     if state.recipe.score_from == "dense":
         state.dense = state.journal.restore(done[0])[0]
+    for number in range(1, len(done) + 1):
+        _compare_with(state, done[:number], lambda number=number: state.journal.restore(done[number - 1]))
 
 
 def _level(state: _Run, rounds: Level) -> LevelResult:
@@ -182,7 +196,7 @@ def _level(state: _Run, rounds: Level) -> LevelResult:
     if rounds:
         state.model = recipe.restart(state.model, state.rewind_point, allocation)
     pruning = perf_counter() - since
-    training = _training(state, allocation.masks, "level", number, recipe.epochs)
+    training = _training(state, allocation.masks, "level", number, recipe.budget(number))
     training.seconds["prune"] = pruning
     state.masks = _train(state, training)
     if number == 0:
@@ -190,9 +204,20 @@ def _level(state: _Run, rounds: Level) -> LevelResult:
     operation = {"rounds": describe(rounds), "score": describe(recipe.score), "score_from": recipe.score_from}
     if rounds:
         operation["restart"] = describe(recipe.restart)
+    operation |= {"epochs": training.budget, "evaluate_every": training.every, "stop": describe(training.rule)}
     result = _result(state, training, allocation, operation, state.history[-1].id if state.history else None)
     state.history.append(result.record)
+    _compare_with(state, state.history, lambda: (result.weights, result.masks))
     return result
+
+
+def _compare_with(state: _Run, done: Sequence[LevelRecord], network: Callable[[], tuple[StateDict, Masks]]) -> None:
+    """Make the last level of `done` a reference, in every part that a stopping rule asks for."""
+    roles = parts_of(done) if len(done) == len(state.history) else parts_of(done) - {"parent"}
+    roles &= needs(state.recipe.stop)
+    if roles:
+        rewound = state.recipe.rewind_epoch, state.rewind_point
+        state.references |= references(done[-1], roles, network(), rewound)
 
 
 def _control(state: _Run) -> LevelResult:
@@ -202,7 +227,7 @@ def _control(state: _Run) -> LevelResult:
     masks = {name: torch.ones_like(mask) for name, mask in state.masks.items()}
     training = _training(state, masks, "control", len(state.history), epochs)
     _train(state, training)
-    return _result(state, training, Allocation(masks), {"control": f"dense, {epochs} epochs"}, None)
+    return _result(state, training, Allocation(masks), {"control": f"dense, {epochs} epochs", "stop": None}, None)
 
 
 def _prune(state: _Run, rounds: Level) -> Allocation:
@@ -224,6 +249,23 @@ def _prune(state: _Run, rounds: Level) -> Allocation:
     return allocation
 
 
+def _surroundings(state: _Run, training: Training) -> Context:
+    """What a stopping rule may measure on beside the network in training."""
+    recipe, split = state.recipe, state.data.validation
+    return Context(
+        training.model,
+        training.masks,
+        training.level,
+        Observation(0.0, 0),
+        tuple(batches(split, 1000)) if isinstance(split, Split) else split,
+        tuple(move(batch, state.runtime.device) for batch in state.probe or ()),
+        dict(state.references),
+        recipe.score,
+        recipe.rounds_after(training.level),
+        _examples(state) if "examples" in needs(training.rule) else (),
+    )
+
+
 def _examples(state: _Run) -> Sequence[Batch]:
     """The scorer's batches: the first of a shuffle of the training split, the same at every level."""
     recipe = state.recipe
@@ -241,12 +283,26 @@ def _examples(state: _Run) -> Sequence[Batch]:
         return tuple(found)
 
 
+def _one_sample(data: Data) -> Tensor | None:
+    """Something of the shape of a training sample, without going through a loader; None where it is not known."""
+    if isinstance(data.train, Split):
+        return data.train.x[:1]
+    shape = data.facts.get("input_shape")
+    return None if shape is None else torch.ones((1, *shape))
+
+
 def _training(state: _Run, masks: Masks, role: Literal["level", "control"], number: int, epochs: int) -> Training:
     """The training of a level from its start, or from where the journal says that it stood."""
     optimizer = state.recipe.optimizer(state.model.parameters())
     training = Training(
         state.model, masks, optimizer, state.recipe, state.data, state.runtime, number, role, budget=epochs
     )
+    if role == "level":
+        kept, total = counts(masks)
+        training.rule = state.recipe.rule(number, state.recipe.is_last(state.history, kept / total))
+        training.stops = (state.recipe.rewind_epoch,) if number == 0 else ()
+        training.averaging = "gf_ema" in needs(state.recipe.stop)
+        training.surroundings = _surroundings(state, training)
     stored = state.journal.progress()
     if stored is not None and (stored["role"], stored["level"]) == (role, number):
         state.model.load_state_dict(stored["weights"])
@@ -254,17 +310,20 @@ def _training(state: _Run, masks: Masks, role: Literal["level", "control"], numb
         training.masks = {name: mask.to(state.runtime.device) for name, mask in stored["masks"].items()}
         training.memory, training.observations = stored["memory"], list(stored["observations"])
         training.seconds = dict(stored["seconds"])
+        training.stream = stored["stream"]
+        if stored["average"] is not None:
+            training.average = GradientAverage(**stored["average"])
     return training
 
 
 def _train(state: _Run, training: Training) -> Masks:
-    """Train the level, keeping its progress after each epoch; the masks at its end."""
+    """Train the level, keeping its progress at each evaluation; the masks at its end."""
     kept, total = counts(training.masks)
     about = (training.role, training.level, training.budget, kept, total)
     state.watch(Event("begin", *about))  # type: ignore[arg-type]
     for seen in train(training):
         first = training.role == "level" and training.level == 0
-        if first and training.epoch == state.recipe.rewind_epoch:
+        if first and seen.epoch == state.recipe.rewind_epoch:
             state.rewind_point = snapshot(state.model)
             state.journal.keep_rewind_point(state.rewind_point)
         if seen.reason is None:
@@ -283,9 +342,15 @@ def _progress(training: Training) -> dict[str, Any]:
         "optimizer": training.optimizer.state_dict(),
         "masks": training.masks,
         "memory": training.memory,
+        "stream": training.stream,
+        "average": _fields(training.average) if training.average is not None else None,
         "observations": training.observations,
         "seconds": training.seconds,
     }
+
+
+def _fields(average: GradientAverage) -> dict[str, Any]:
+    return {f.name: getattr(average, f.name) for f in dataclasses.fields(average)}
 
 
 def _result(
@@ -300,7 +365,7 @@ def _result(
         role=training.role,  # type: ignore[arg-type]
         id=content_id(weights, masks),
         parent=parent,
-        operation={**operation, "stop": describe(state.recipe.stop)},
+        operation=operation,
         kept=kept,
         total=total,
         layers=layers,
@@ -309,6 +374,7 @@ def _result(
         groups=allocation.groups,
         floors=allocation.floors,
         collapsed=tuple(layer.name for layer in layers if layer.kept == 0),
+        collapse=find_collapse(training.masks, state.model, _one_sample(state.data)),
         observations=tuple(training.observations),
         epochs=training.observations[-1].epoch,
         steps=training.observations[-1].step,

@@ -5,6 +5,7 @@ levels.jsonl        one LevelRecord a line, then a line that seals them; what is
 times.jsonl         one LevelTimes a line, sealed likewise: apart, so that levels.jsonl knows no clock
 levels/007/         model.safetensors and masks.safetensors (one bit a weight); levels/control/ likewise
 rewind.safetensors  the weights that a level may return to
+probe.safetensors   which training samples the stopping rules measure on, where they do
 state.safetensors   where the present level is: weights, optimiser, generators; rewritten as it trains
 model.safetensors, masks.safetensors   the network that the run hands over
 evaluation.json     the Evaluation
@@ -23,6 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from sparsight import files, pack
@@ -40,6 +42,7 @@ _REMEDIES = {
     "times.jsonl": "delete it; only the seconds of the levels are lost",
     "evaluation.json": "delete it and evaluate the run again",
     "state.safetensors": "delete it; the run then resumes at the start of the level",
+    "probe.safetensors": "delete it; the same samples are drawn again",
     "rewind.safetensors": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
 }
 
@@ -253,6 +256,16 @@ class RunFolder:
     def clear_state(self) -> None:
         """Forget the state inside the present level."""
         files.try_remove(self._place("state.safetensors"))
+
+    def save_probe(self, indices: Mapping[str, Tensor]) -> None:
+        """Store which samples are measured on, unless that is stored. DamagedFile if others are."""
+        path, remedy = self.path / "probe.safetensors", _REMEDIES["probe.safetensors"]
+        if not path.exists():
+            files.write_tensors(self._place("probe.safetensors"), indices, self._about("probe"))
+            return
+        stored, _, _ = self._tensors("probe.safetensors", "probe", remedy)
+        if stored.keys() != indices.keys() or any(not torch.equal(stored[n], v) for n, v in indices.items()):
+            raise DamagedFile(path, "it names other samples than the run draws", remedy)
 
     def save_rewind(self, weights: StateDict) -> None:
         """Store the weights that a level may return to."""

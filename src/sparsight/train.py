@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
+from sparsight import feed
+from sparsight.clip import clip_
 from sparsight.data import batches
 from sparsight.evaluate import evaluate
+from sparsight.flow import GradientAverage, gf_ema
 from sparsight.masks import Bound, apply_, bind, clear_state_, keeps_zeros
+from sparsight.pace import next_point
 from sparsight.parallel import Runtime
 from sparsight.recipe import Moment, Recipe
 from sparsight.record import Observation
-from sparsight.seeds import derive, seeded
-from sparsight.stop import Context
-from sparsight.types import Batch, Data, Masks, Split, StateDict
+from sparsight.seeds import captured, derive, drawing_on, seeded
+from sparsight.stop import Context, PerLevel
+from sparsight.types import Batch, Data, Masks, StateDict, StoppingRule
 
 
 @dataclass
@@ -38,13 +41,28 @@ class Training:
     level: int
     role: str = "level"
     budget: int = 0  # epochs: the cap, and the horizon of the schedule
+    rule: StoppingRule | None = None  # what may end it earlier; by default the recipe's, and nothing for the control
+    every: float | None = None  # epochs from one evaluation to the next; by default the recipe's
+    stops: tuple[int, ...] = ()  # epochs that are evaluated besides
+    surroundings: Context | None = None  # what the rule may measure on, besides the network
+    averaging: bool = False  # keep the exponential average of gradient norms
     observations: list[Observation] = field(default_factory=list)
     memory: StateDict = field(default_factory=dict)  # what the stopping rule keeps between evaluations
+    stream: Mapping[str, Any] = field(default_factory=dict)  # inside an epoch: steps done, and the generators' states
+    average: GradientAverage | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        stop = self.recipe.stop
+        if self.rule is None and self.role == "level":
+            self.rule = stop.at(self.level) if isinstance(stop, PerLevel) else stop
+        if self.every is None:
+            self.every = self.recipe.evaluate_every if self.role == "level" else 1.0
 
     @property
     def epoch(self) -> int:
-        return len(self.observations)
+        """Whole epochs so far."""
+        return int(self.observations[-1].epoch) if self.observations else 0
 
     @property
     def step(self) -> int:
@@ -61,23 +79,99 @@ class Training:
         return now
 
 
-def train(training: Training) -> Iterator[Observation]:
-    """Train until the stopping rule or the budget ends it, one observation after each epoch.
+@dataclass
+class _Pass:
+    """An epoch in progress. Between two stretches of it `states` says where the global generators stand."""
 
-    The observation that ends it carries the reason. Between two observations everything that the next epoch
-    depends on stands in `training`: weights, optimiser, masks, observations, the rule's memory.
+    epoch: int
+    source: Iterator[Batch]
+    done: int = 0
+    states: Mapping[str, Any] | None = None
+    over: bool = False
+
+
+@dataclass
+class _Tally:
+    """What is summed up from one evaluation to the next."""
+
+    total: Tensor
+    samples: float = 0.0
+    steps: int = 0
+    rate: float = 0.0
+
+
+def train(training: Training) -> Iterator[Observation]:
+    """Train until the stopping rule or the budget ends it, one observation at each evaluation point.
+
+    The observation that ends it carries the reason. Between two observations everything that the next step depends
+    on stands in `training`: weights, optimiser, masks, observations, the rule's memory, and inside an epoch where it
+    and the global generators stand. Evaluating inside an epoch does not change what is trained.
     """
+    going: _Pass | None = None
     while not training.ended:
         since = perf_counter()
-        seed = derive(training.recipe.seed, training.role, training.level, training.epoch)
         training.model.train()
-        with seeded(seed):
-            loss, steps, rate = _epoch(training, Generator().manual_seed(seed))
+        seen, going = _stretch(training, going)
+        training.stream = {} if going is None else {"done": going.done, "states": going.states}
         since = training.spent("train", since)
-        so_far = float(training.epoch + 1), training.step + steps
-        seen = Observation(*so_far, learning_rate=rate, train_loss=loss)
         training.observations.append(_judge(training, seen, since))
         yield training.observations[-1]
+
+
+def _stretch(training: Training, going: _Pass | None) -> tuple[Observation, _Pass | None]:
+    """Train to the next evaluation point; what was seen, and the epoch in progress if it is inside one."""
+    recipe, epoch = training.recipe, training.epoch
+    length = feed.length(training.data.train, recipe.batch_size)
+    here = epoch, int(training.stream.get("done", 0))
+    until, upto = next_point(here, training.every or 1.0, length, (training.budget, *training.stops))
+    tally = _Tally(torch.zeros((), dtype=torch.float64, device=training.runtime.device))
+    if training.stream and going is None:
+        going = _taken_up(training)
+    while True:
+        seed = derive(recipe.seed, training.role, training.level, epoch)
+        with seeded(seed) if going is None or going.states is None else drawing_on(going.states):
+            going = going or _Pass(epoch, _source(training, seed))
+            _steps(training, going, tally, upto if epoch == until else None, length)
+            going.states = None if going.over else captured()
+        if not going.over:
+            break
+        epoch, going = epoch + 1, None
+        if (epoch, 0) >= (until, upto):
+            break
+    at = epoch + (going.done / length if going is not None and length else 0.0)
+    seen = Observation(
+        float(at), training.step + tally.steps, learning_rate=tally.rate, train_loss=_mean(training, tally)
+    )
+    return seen, going
+
+
+def _source(training: Training, seed: int) -> Iterator[Batch]:
+    """An epoch's batches, in the order of its seed."""
+    generator, device = Generator().manual_seed(seed), training.runtime.device
+    return batches(training.data.train, training.recipe.batch_size, generator=generator, device=device)
+
+
+def _taken_up(training: Training) -> _Pass:
+    """The epoch in which the training was left: its batches, those that were trained on gone by."""
+    seed = derive(training.recipe.seed, training.role, training.level, training.epoch)
+    with seeded(seed):
+        source = _source(training, seed)
+        for _ in range(training.stream["done"]):
+            next(source)
+    return _Pass(training.epoch, source, training.stream["done"], training.stream["states"])
+
+
+def _mean(training: Training, tally: _Tally) -> float | None:
+    """The mean training loss of a stretch over all processes, None without a step; ValueError if it is not finite."""
+    if not tally.steps:  # a loader that told a greater length than it has
+        return None
+    both = torch.stack((tally.total, tally.total.new_tensor(tally.samples)))
+    loss_sum, count = training.runtime.total(both).tolist()
+    mean = loss_sum / count
+    if not math.isfinite(mean):
+        where = f"{training.role} {training.level}, epoch {training.epoch + 1}"
+        raise ValueError(f"training diverged: the loss is {mean} at {where}; a lower learning rate may help")
+    return mean
 
 
 def _judge(training: Training, seen: Observation, since: float) -> Observation:
@@ -86,41 +180,60 @@ def _judge(training: Training, seen: Observation, since: float) -> Observation:
     worth = evaluate(training.model, training.data.validation, recipe.judge, training.runtime)
     since = training.spent("validate", since)
     seen = dataclasses.replace(seen, validation_loss=worth.loss, validation_accuracy=worth.accuracy)
-    if training.role == "level":
-        context = Context(training.model, training.masks, training.level, seen, ())
-        values, training.memory = recipe.stop.measure(context, training.memory)
-        seen = dataclasses.replace(seen, values=dict(values))
-        reason = recipe.stop.stop([*training.observations, seen])
-    else:
-        reason = None
+    reason = None
+    if training.average is not None:
+        names, norms = training.average.names, training.average.values.tolist()
+        averages = {f"value:gradient flow (ema), {name}": norm for name, norm in zip(names, norms, strict=True)}
+        seen = dataclasses.replace(seen, values=averages)
+    if training.rule is not None:
+        context = _context(training, seen)
+        values, training.memory = training.rule.measure(context, training.memory)
+        cost = {f"cost:{what} samples": count for what, count in context.cost.items()}
+        seen = dataclasses.replace(seen, values={**seen.values, **values, **cost})
+        reason = training.rule.stop([*training.observations, seen])
     if reason is None and seen.epoch >= training.budget:
         reason = f"trained all {training.budget} epochs"
     training.spent("measure", since)
     return dataclasses.replace(seen, reason=reason)
 
 
-def _epoch(training: Training, generator: Generator) -> tuple[float, int, float]:
-    """One pass over the training split: mean loss, steps, last learning rate."""
+def _context(training: Training, seen: Observation) -> Context:
+    average = training.average
+    now: dict[str, Any] = {
+        "model": training.model,
+        "masks": training.masks,
+        "level": training.level,
+        "observation": seen,
+        "loss": training.recipe.loss,
+        "gradients": {} if average is None else dict(zip(average.names, average.values.tolist(), strict=True)),
+        "history": tuple(training.observations),
+    }
+    if training.surroundings is None:
+        return Context(**now)
+    return dataclasses.replace(training.surroundings, **now, flows={}, cost={})
+
+
+def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, length: int | None) -> None:
+    """Train on the batches of an epoch, to its end or until `upto` of its steps are done."""
     recipe, runtime, model, optimizer = training.recipe, training.runtime, training.model, training.optimizer
     forward, stepper = runtime.parallel(model), runtime.steps(optimizer)
     bases = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     bound, hooks, parameters = bind(model, training.masks), recipe.hooks, list(model.parameters())
     bound.apply_()
-    clear_state_(model, training.masks, optimizer)
+    if not going.done:
+        clear_state_(model, training.masks, optimizer)
     settled = keeps_zeros(optimizer) and hooks.after_step is None  # a step moves no pruned weight
-    steps_per_epoch = _length(training.data.train, recipe.batch_size)
-    total, samples, step = torch.zeros((), dtype=torch.float64, device=runtime.device), 0.0, 0
-    rate = bases[0]
-    for whole in batches(training.data.train, recipe.batch_size, generator=generator, device=runtime.device):
-        batch, weight = _part(whole, training.data.train, runtime)
-        progress = (training.epoch + (step / steps_per_epoch if steps_per_epoch else 0.0)) / training.budget
+    tally.rate = tally.rate or bases[0]
+    for whole in going.source:
+        batch, weight = feed.part(whole, training.data.train, runtime)
+        progress = (going.epoch + (going.done / length if length else 0.0)) / training.budget
         for group, base in zip(optimizer.param_groups, bases, strict=True):
-            rate = group["lr"] = base * recipe.schedule(min(progress, 1.0))
-        done = training.epoch, training.step + step
+            tally.rate = group["lr"] = base * recipe.schedule(min(progress, 1.0))
+        done = going.epoch, training.step + tally.steps
         moment = Moment(model, training.masks, optimizer, training.level, *done, progress)
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
-            loss = recipe.loss(forward, _channels_last(batch) if recipe.channels_last else batch)
+            loss = recipe.loss(forward, feed.channels_last(batch) if recipe.channels_last else batch)
             if weight != 1.0:
                 loss = loss * weight
             if hooks.penalty is not None:
@@ -130,8 +243,10 @@ def _epoch(training: Training, generator: Generator) -> tuple[float, int, float]
         if hooks.on_gradients is not None:
             hooks.on_gradients(moment)
         bound.mask_grads_()
+        if training.averaging:
+            training.average = gf_ema(_gradients(bound, training.masks), training.average)
         if recipe.clip is not None:
-            clip_grad_norm_(parameters, recipe.clip)
+            clip_(parameters, recipe.clip)
         stepper.step()
         if hooks.after_step is not None:
             hooks.after_step(moment)
@@ -139,18 +254,21 @@ def _epoch(training: Training, generator: Generator) -> tuple[float, int, float]
             bound.apply_()
         if hooks.update_masks is not None:
             bound = _update(training, bound, hooks.update_masks(moment))
-        size = _size(whole) / (runtime.world if batch is not whole else 1)
-        total += loss.detach() * size
-        samples, step = samples + size, step + 1
+        size = feed.size(whole) / (runtime.world if batch is not whole else 1)
+        tally.total += loss.detach() * size
+        tally.samples, tally.steps, going.done = tally.samples + size, tally.steps + 1, going.done + 1
+        if going.done == upto:
+            break
+    else:
+        going.over = True
     bound.apply_()
-    if not step:
+    if not going.done:
         raise ValueError(f"the training split of {training.data.name!r} yielded no batch: allowed is at least one")
-    loss_sum, count = runtime.total(torch.stack((total, total.new_tensor(samples)))).tolist()
-    mean = loss_sum / count
-    if not math.isfinite(mean):
-        where = f"{training.role} {training.level}, epoch {training.epoch + 1}"
-        raise ValueError(f"training diverged: the loss is {mean} at {where}; a lower learning rate may help")
-    return mean, step, rate
+
+
+def _gradients(bound: Bound, masks: Masks) -> dict[str, Tensor | None]:
+    """The masked gradients of the prunable tensors."""
+    return {name: hold.weight.grad for name, hold in zip(masks, bound.holds, strict=True)}
 
 
 def _update(training: Training, bound: Bound, masks: Masks | None) -> Bound:
@@ -162,40 +280,3 @@ def _update(training: Training, bound: Bound, masks: Masks | None) -> Bound:
     clear_state_(training.model, both, training.optimizer)
     training.masks = masks
     return bind(training.model, masks)
-
-
-def _part(batch: Batch, split: Any, runtime: Runtime) -> tuple[Batch, float]:
-    """This process's part of a batch held in memory, and the weight that makes the averaged gradient the whole's.
-
-    Batches of a foreign loader are taken as they are: it shards itself.
-    """
-    if runtime.world == 1 or not isinstance(split, Split):
-        return batch, 1.0
-    x, y = batch
-    mine = slice(runtime.rank, None, runtime.world) if len(x) > runtime.rank else slice(0, 1)
-    share = len(x[mine]) if len(x) > runtime.rank else 0
-    return (x[mine], y[mine]), share * runtime.world / len(x)
-
-
-def _channels_last(batch: Batch) -> Batch:
-    if isinstance(batch, Tensor):
-        return batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
-    return type(batch)(_channels_last(item) for item in batch) if type(batch) in (tuple, list) else batch
-
-
-def _length(split: Any, batch_size: int) -> int | None:
-    """Batches of an epoch, or None for an iterable that does not tell."""
-    if isinstance(split, Split):
-        return -(-len(split) // batch_size)
-    try:
-        return len(split)
-    except TypeError:
-        return None
-
-
-def _size(batch: Batch) -> int:
-    """Samples of a batch, to weight its loss by: the length of the first tensor inside; 1 if there is none."""
-    if isinstance(batch, Tensor):
-        return len(batch) if batch.dim() else 1
-    inside = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
-    return next((_size(item) for item in inside if isinstance(item, (Tensor, dict, list, tuple))), 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+
+from sparsight.kernels.jit import jit
 
 _SLACK = 1e-12  # of a mass: sums of both sides are rounded
 
@@ -25,15 +28,22 @@ class Bins:
 
     def octaves(self) -> tuple[tuple[int, int], ...]:
         """(e, weights in [2^e, 2^(e+1))); denormals of a bin that starts at 0 count where it ends."""
-        some = self.high > 0
-        start = np.where(self.low > 0, self.low, self.high)[some]
-        exponents = np.frexp(start)[1] - 1
-        if not len(exponents):
-            return ()
-        least = int(exponents.min())
-        sums = np.zeros(int(exponents.max()) - least + 1, np.int64)
-        np.add.at(sums, exponents - least, self.count[some])
+        least, sums = _octaves(self.low, self.high, self.count)
         return tuple((least + i, n) for i, n in enumerate(sums.tolist()) if n)
+
+
+@jit
+def _octaves(low, high, count):
+    sums = np.zeros(2200, np.int64)  # float64 goes from 2^-1074 to 2^1024
+    for i in range(len(count)):
+        if high[i] > 0:
+            sums[math.frexp(low[i] if low[i] > 0 else high[i])[1] - 1 + 1100] += count[i]
+    first, last = 0, 0
+    for i in range(len(sums)):
+        if sums[i]:
+            first = first or i
+            last = i
+    return first - 1100, sums[first : last + 1]
 
 
 def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1) -> Bins:

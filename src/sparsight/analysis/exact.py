@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsight.analysis.bins import Bins
-from sparsight.analysis.stream import PIECE, read_into, source_of
+from sparsight.analysis.stream import BLOCK, read_into, source_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 
 _RAW = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
@@ -45,8 +45,8 @@ def _magnitudes(entries: Sequence[Entry], budget: int) -> Iterator[np.ndarray]:
         with ExitStack() as stack:
             files: dict[Path, int] = {}
             source = source_of(entry, budget, files, stack)
-            for at in range(0, entry.count, PIECE):
-                size = min(PIECE, entry.count - at)
+            for at in range(0, entry.count, BLOCK):
+                size = min(BLOCK, entry.count - at)
                 if isinstance(source, np.ndarray):
                     x = source[at : at + size]
                 else:

@@ -15,11 +15,11 @@ from sparsight.analysis.bins import decode, join
 from sparsight.analysis.kinds import Verdict, judge
 from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
 from sparsight.analysis.stream import Counted, Seen, Watch, obstacle_of, stream
-from sparsight.analysis.summary import Asked, neurons, summarise
+from sparsight.analysis.summary import Asked, Measured, measured, neurons, summarise
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, from_memory, open_checkpoint
 from sparsight.masks import dense
-from sparsight.pq import PowerSums
-from sparsight.pq.sums import check_pair
+from sparsight.pq import PowerSums, RowSums
+from sparsight.pq.sums import check_pair, fold_lines
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
@@ -51,8 +51,8 @@ def analyze(
 
     The PQ index, counts and bound are exact: float64 sums in a fixed order, the same bits for any number of
     threads, budget or split into files. Gini index and exact eta come from a histogram of the floats' high bits,
-    each with the error that it may have. Of large tensors it counts a random sample, of 2^17 weights or more and at
-    least one of 32, and the error holds but for one draw in 10^9; "full" counts every weight, which takes two to
+    each with the error that it may have. Of large tensors it counts a random sample, of 2^16 weights or more and at
+    least one of 64, and the error holds but for one draw in 10^9; "full" counts every weight, which takes two to
     three times as long, "none" leaves both out. `exact` adds passes that make them exact. `budget` bounds the bytes
     held beside what Python and torch themselves take; one pass reads the weights, `watch(bytes done, bytes in all)`
     is called now and then. `rows` records every neuron.
@@ -76,7 +76,7 @@ def analyze(
         for e in checkpoint.entries
         if (why := verdicts[e.name].why or broken.get(e.name)) is not None
     ]
-    tensors = [_tensor(s, verdicts[s.entry.name], asked, scopes, rows) for s in fine]
+    tensors = _tensors(fine, verdicts, asked, scopes, rows)
     whole = _whole(fine, asked) if fine and "global" in scopes else None
     return Analysis(
         checkpoint.source, checkpoint.format, asked.pairs, asked.etas, float(gamma), float(beta),
@@ -169,16 +169,27 @@ def _listed(entry: Entry, verdict: Verdict, why: str) -> Listed:
     return Listed(entry.name, verdict.kind, entry.dtype, entry.shape, entry.aliases, why)
 
 
-def _tensor(seen: Seen, verdict: Verdict, asked: Asked, scopes: Sequence[Scope], rows: bool) -> Tensor:
-    sums, entry = seen.sums(), seen.entry
-    bins = decode(entry.dtype, seen.counts, sums.zeros, seen.every)
+def _tensors(
+    fine: Sequence[Seen], verdicts: Mapping[str, Verdict], asked: Asked, scopes: Sequence[Scope], rows: bool
+) -> list[Tensor]:
+    """One record for each tensor, in order."""
+    if not fine:
+        return []
+    known = measured(np.concatenate([s.total for s in fine if s.total is not None]), asked)
     layer = asked if "layer" in scopes else replace(asked, exact=False)
-    summary = summarise(sums, bins, [entry], layer)
-    known = seen.row_sums() if seen.keep_rows else None
-    over = neurons(known, asked) if known is not None and "neuron" in scopes else ()
-    each = _rows(seen, asked) if rows and known is not None else ()
-    seen.rows.clear()
-    return Tensor(entry.name, verdict.kind, entry.dtype, entry.shape, entry.aliases, summary, over, each)
+    looked_at = [s.entry.name for s in fine if s.keep_rows and "neuron" in scopes]
+    over = dict(zip(looked_at, neurons([s.row_sums() for s in fine if s.entry.name in looked_at], asked), strict=True))
+    found = []
+    for s, facts in zip(fine, known, strict=True):
+        sums, entry = s.sums(), s.entry
+        bins = decode(entry.dtype, s.counts, sums.zeros, s.every)
+        summary = summarise(sums, facts, bins, [entry], layer)
+        each = _rows(s, asked) if rows and s.keep_rows else ()
+        s.rows.clear()
+        of = over.get(entry.name, ())
+        kind = verdicts[entry.name].kind
+        found.append(Tensor(entry.name, kind, entry.dtype, entry.shape, entry.aliases, summary, of, each))
+    return found
 
 
 def _rows(seen: Seen, asked: Asked) -> tuple[Row, ...]:
@@ -189,9 +200,16 @@ def _rows(seen: Seen, asked: Asked) -> tuple[Row, ...]:
 
 
 def _whole(seen: Sequence[Seen], asked: Asked) -> Summary:
-    sums = PowerSums.merge([s.sums() for s in seen])
+    sums, (facts,) = merged(seen, asked)
     parts: dict[str, tuple[np.ndarray, int, int]] = {}
     for s in seen:
         counts, zeros, every = parts.get(s.entry.dtype, (0, 0, 1))
         parts[s.entry.dtype] = (counts + s.counts, zeros + s.sums().zeros, max(every, s.every))
-    return summarise(sums, join(parts), [s.entry for s in seen], asked)
+    return summarise(sums, facts, join(parts), [s.entry for s in seen], asked)
+
+
+def merged(seen: Sequence[Seen], asked: Asked) -> tuple[PowerSums, list[Measured]]:
+    """The sums of all tensors together, and what follows from them."""
+    lines = np.concatenate([s.total for s in seen if s.total is not None])
+    whole = fold_lines(lines, len(lines), 1, asked.exponents)
+    return RowSums(asked.exponents, whole).row(0), measured(whole, asked)

@@ -42,19 +42,31 @@ class Envelope:
 def envelope(bins: Bins, zeros: int, smallest: float, largest: float) -> Envelope:
     """`zeros`, `smallest` and `largest` are of all weights, not of the sample."""
     total = bins.total
-    share = np.cumsum(bins.count) / total
-    at = np.concatenate([[0.0], share])
-    c = 2 * _LOG * bins.every / total
-    over, under = _deviation(at, c), _deviation(1 - at, c)
-    known = zeros / total
-    least, most = np.clip(at - under, known, 1.0), np.clip(at + over, known, 1.0)
-    return Envelope(bins.low, bins.high, share, least, most, smallest, largest, known)
+    share, least, most = _shares(bins.count, total, zeros / total, 2 * _LOG * bins.every / total)
+    return Envelope(bins.low, bins.high, share, least, most, smallest, largest, zeros / total)
 
 
-def _deviation(share: np.ndarray, c: float) -> np.ndarray:
+@jit
+def _shares(count, total, known, c):
+    """The sample's share up to each bin's end, and between which the true one lies; `known` is that of zeros."""
+    n = len(count)
+    share, least, most = np.empty(n), np.empty(n + 1), np.empty(n + 1)
+    so_far = 0
+    for i in range(n + 1):
+        at = so_far / total
+        least[i] = min(max(at - _deviation(1.0 - at, c), known), 1.0)
+        most[i] = min(max(at + _deviation(at, c), known), 1.0)
+        if i < n:
+            so_far += count[i]
+            share[i] = so_far / total
+    return share, least, most
+
+
+@jit
+def _deviation(share, c):
     """Largest t with t^2 <= c ((s + t)(1 - s - t) + t / 3)."""
     b = c * (4 / 3 - 2 * share)
-    return (b + np.sqrt(b * b + 4 * (1 + c) * c * share * (1 - share))) / (2 * (1 + c))
+    return (b + math.sqrt(b * b + 4 * (1 + c) * c * share * (1 - share))) / (2 * (1 + c))
 
 
 def gini_of_sample(bins: Bins, seen: Envelope, mean: float) -> tuple[float, float]:

@@ -23,13 +23,14 @@ from sparsight.kernels.jit import each
 from sparsight.kernels.pq import CHUNK, LARGEST, SUMS
 from sparsight.pq.sums import PowerSums, RowSums, fold_lines
 
-PIECE = 1 << 20  # weights measured by one thread at a time, at most
+PIECE = 1 << 22  # weights measured by one thread at a time, at most
+BLOCK = 1 << 20  # of them read from a file at once, at most
 _LINES = 1 << 13  # chunks of a piece, at most: short rows need a line of the table each
 _ROUND_LINES, _ROUND_PIECES = 1 << 16, 64  # pieces measured before their sums are joined
 MOST_ROWS = 1 << 20
 """Rows of a tensor up to which neurons are looked at one by one."""
 LEAST_BUDGET = 32 << 20
-LEAST_SAMPLE = 1 << 17
+LEAST_SAMPLE = 1 << 16
 """Weights of a tensor that are counted, where a sample is."""
 Counted = Literal["sampled", "full", "none"]
 """Which weights a histogram is made of."""
@@ -150,7 +151,7 @@ def stream(
 
 
 def every_of(entry: Entry, counted: Counted) -> int:
-    """One of how many weights is counted: at least 2^17 of a tensor are, and at least one of 32."""
+    """One of how many weights is counted: at least 2^16 of a tensor are, and at least one of 64."""
     if counted != "sampled":
         return 1 if counted == "full" else 0
     every = 1
@@ -163,7 +164,7 @@ def block_of(budget: int) -> int:
     """Weights that a thread reads at once: all threads together stay within half of the budget."""
     threads = max(torch.get_num_threads(), 1)
     spare = budget // 2 // threads - 8 * histogram.BINS[8] - 8 * histogram.BINS[4]
-    return min(max(spare // 8 // CHUNK, 1) * CHUNK, PIECE)
+    return min(max(spare // 8 // CHUNK, 1) * CHUNK, BLOCK)
 
 
 def _joined(pieces: Sequence[Piece], tables: Sequence[np.ndarray]) -> Iterator[tuple[Seen, np.ndarray]]:

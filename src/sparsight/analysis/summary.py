@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summar
 from sparsight.analysis.sampled import droppable_of_sample, envelope, gini_of_sample
 from sparsight.checkpoint.entry import Entry
 from sparsight.pq import PowerSums, RowSums, prune_count, retained_bound
-from sparsight.pq.sums import index_of
+from sparsight.pq.sums import effective_of, index_of
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,32 @@ class Asked:
         return tuple(sorted({e for pair in self.pairs for e in pair} | {1.0, 2.0}))
 
 
+@dataclass(frozen=True)
+class Measured:
+    """PQ indices and effective counts of a group, by (p, q); the index at (1, 2) is Hoyer's measure."""
+
+    index: Mapping[tuple[float, float], float]
+    effective: Mapping[tuple[float, float], float]
+
+
+def measured(lines: np.ndarray, asked: Asked) -> list[Measured]:
+    """Of many groups at once, one line each: of one alone it would take as long as of all."""
+    pairs = dict.fromkeys((*asked.pairs, (1.0, 2.0)))
+    index = {pair: index_of(lines, asked.exponents, *pair).tolist() for pair in pairs}
+    effective = {pair: effective_of(lines, asked.exponents, *pair).tolist() for pair in asked.pairs}
+    return [
+        Measured({k: v[i] for k, v in index.items()}, {k: v[i] for k, v in effective.items()})
+        for i in range(len(lines))
+    ]
+
+
 def mass(sums: PowerSums, e: float) -> float:
     """sum (|w| / scale)^e."""
     at = sums.exponents.index(e)
     return sums.sums[at] + sums.carries[at]
 
 
-def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: Asked) -> Summary:
+def summarise(sums: PowerSums, known: Measured, bins: Bins, entries: Sequence[Entry], asked: Asked) -> Summary:
     unit = sums.scale
     value = error = None
     dropped: dict[tuple[float, float], tuple[int, int, int]] = {}
@@ -54,7 +73,7 @@ def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: Aske
             value, error, dropped = _from_sample(sums, bins, cases)
         if asked.exact and sums.defined:
             value, error, dropped = _exactly(sums, bins, entries, asked, dropped)
-    measures = tuple(_measure(sums, p, q, asked, dropped) for p, q in asked.pairs)
+    measures = tuple(_measure(sums, known, p, q, asked, dropped) for p, q in asked.pairs)
     smallest = sums.smallest if sums.count else 0.0
     octaves = bins.octaves() if asked.counted else ()
     every = bins.every if asked.counted else None
@@ -65,7 +84,7 @@ def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: Aske
         sums.largest,
         sums.defined,
         measures,
-        _hoyer(sums),
+        _hoyer(sums.count, known),
         value,
         error,
         octaves,
@@ -105,9 +124,14 @@ def _exactly(
 
 
 def _measure(
-    sums: PowerSums, p: float, q: float, asked: Asked, dropped: dict[tuple[float, float], tuple[int, int, int]]
+    sums: PowerSums,
+    known: Measured,
+    p: float,
+    q: float,
+    asked: Asked,
+    dropped: dict[tuple[float, float], tuple[int, int, int]],
 ) -> Measure:
-    index, d = sums.index(p, q), sums.count
+    index, d = known.index[p, q], sums.count
     keeps = []
     for eta in asked.etas:
         bound = float(retained_bound(d, index, p, q, eta))
@@ -117,28 +141,36 @@ def _measure(
             least, near, most = dropped[p, eta]
             exact, low, high = 1 - near / d, 1 - most / d, 1 - least / d
         keeps.append(Keep(eta, bound, bound / d if d else 0.0, prune, exact, low, high))
-    return Measure(p, q, index, sums.effective(p, q), tuple(keeps))
+    return Measure(p, q, index, known.effective[p, q], tuple(keeps))
 
 
-def _hoyer(sums: PowerSums) -> float:
+def _hoyer(count: int, known: Measured) -> float:
     """(sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1), by the PQ index at (1, 2): |w|_1 / |w|_2 = sqrt(d) (1 - I)."""
-    if sums.count < 2:
+    if count < 2:
         return 0.0
-    root = math.sqrt(sums.count)
-    return min(root * sums.index(1.0, 2.0) / (root - 1), 1.0)
+    root = math.sqrt(count)
+    return min(root * known.index[1.0, 2.0] / (root - 1), 1.0)
 
 
-def neurons(rows: RowSums, asked: Asked) -> tuple[Neurons, ...]:
-    """Quantiles over the rows, and what SAP would remove in neuron scope."""
-    defined = rows.defined
-    found = []
+def neurons(tensors: Sequence[RowSums], asked: Asked) -> list[tuple[Neurons, ...]]:
+    """Of each tensor, for each (p, q): quantiles over the rows, and what SAP would remove in neuron scope."""
+    if not tensors:
+        return []
+    lines = np.concatenate([rows.lines for rows in tensors])
+    ends = np.cumsum([len(rows) for rows in tensors]).tolist()
+    parts = [slice(end - len(rows), end) for rows, end in zip(tensors, ends, strict=True)]
+    every = RowSums(asked.exponents, lines)
+    defined, count = every.defined, every.count
+    found: list[list[Neurons]] = [[] for _ in tensors]
     for p, q in asked.pairs:
-        index = index_of(rows.lines, rows.exponents, p, q)
-        some = index[defined]
-        at = _quantiles(some) if len(some) else (0.0,) * len(QUANTILES)
-        prune = tuple(_prunes(rows.count[defined], some, p, q, eta, asked) for eta in asked.etas)
-        found.append(Neurons(p, q, len(rows), int((~defined).sum()), at, prune))
-    return tuple(found)
+        index = index_of(lines, asked.exponents, p, q)
+        prunes = [np.where(defined, _prunes(count, index, p, q, eta, asked), 0) for eta in asked.etas]
+        for own, part in zip(found, parts, strict=True):
+            some = index[part][defined[part]]
+            at = _quantiles(some) if len(some) else (0.0,) * len(QUANTILES)
+            removed = tuple(int(c[part].sum()) for c in prunes)
+            own.append(Neurons(p, q, part.stop - part.start, part.stop - part.start - len(some), at, removed))
+    return [tuple(own) for own in found]
 
 
 def _quantiles(values: np.ndarray) -> tuple[float, ...]:
@@ -148,10 +180,10 @@ def _quantiles(values: np.ndarray) -> tuple[float, ...]:
     return tuple(np.interp(at, np.arange(len(ranked)), ranked).tolist())
 
 
-def _prunes(count: np.ndarray, index: np.ndarray, p: float, q: float, eta: float, asked: Asked) -> int:
-    """Sum of `prune_count` over many groups."""
+def _prunes(count: np.ndarray, index: np.ndarray, p: float, q: float, eta: float, asked: Asked) -> np.ndarray:
+    """`prune_count` of many groups."""
     bound = count * math.exp(-q / (q - p) * math.log1p(eta)) * (1 - index) ** (p * q / (q - p))
     goal = np.minimum(asked.gamma * (count - bound), asked.beta * count)
     near = np.round(goal)
     whole = np.where(np.abs(goal - near) <= 1e-9 * np.maximum(1, count), near, np.floor(goal))
-    return int(np.clip(whole, 0, count).sum())
+    return np.clip(whole, 0, count)

@@ -50,7 +50,7 @@ def opened(path: Path) -> RunFolder:
 
 
 def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None) -> None:
-    """The table and the summary, on standard output; in colour on a terminal."""
+    """The table, the summary and why the run ended, on standard output; in colour on a terminal."""
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -58,6 +58,8 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
     else:
         sys.stdout.write("\n" + table(run, levels, evaluation) + "\n")
     sys.stdout.write("\n" + summary(run, levels, evaluation) + "\n")
+    if run.why_ended:
+        sys.stdout.write(f"Why the run ended: {run.why_ended.rstrip('.')}.\n")
 
 
 def document(

@@ -5,7 +5,7 @@ bins are 2^-7 wide relative to what they hold (float16: 2^-10, and like bfloat16
 a run of equal weights would otherwise wait for its own counter.
 
 Counting every weight takes twice as long as summing them. A tensor is therefore cut into blocks of `every` weights,
-a power of two up to 32, of which one, drawn at random, is counted for all. What is drawn depends on the place in the
+a power of two up to 64, of which one, drawn at random, is counted for all. What is drawn depends on the place in the
 tensor alone: the same weights whatever the threads, the budget or the files.
 """
 
@@ -18,7 +18,7 @@ from sparsight.kernels.pq import CHUNK, fill
 
 BINS = {8: 1 << 18, 4: 1 << 15, 2: 1 << 15}
 """Bins by bytes of a weight."""
-MOST_EVERY = 32
+MOST_EVERY = 64
 _BLOCK = 1 << 15  # weights: they are still in the cache when they are counted
 _SHIFT = np.uint64(45)
 _GOLDEN, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))

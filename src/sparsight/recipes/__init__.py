@@ -3,8 +3,30 @@
 The functions are imported here, so that `recipes.sap` is the function and not the file it stands in.
 """
 
+from sparsight.recipes.grasp import grasp
+from sparsight.recipes.incop import incop
 from sparsight.recipes.lottery import lottery
+from sparsight.recipes.magnitude_at_init import magnitude_at_init
 from sparsight.recipes.oneshot import oneshot
+from sparsight.recipes.random_at_init import random_at_init
 from sparsight.recipes.sap import sap
+from sparsight.recipes.sbp import sbp
+from sparsight.recipes.sbp_sr import sbp_sr
+from sparsight.recipes.sipp import sipp
+from sparsight.recipes.snip import snip
+from sparsight.recipes.synflow import synflow
 
-__all__ = ["lottery", "oneshot", "sap"]
+__all__ = [
+    "grasp",
+    "incop",
+    "lottery",
+    "magnitude_at_init",
+    "oneshot",
+    "random_at_init",
+    "sap",
+    "sbp",
+    "sbp_sr",
+    "sipp",
+    "snip",
+    "synflow",
+]

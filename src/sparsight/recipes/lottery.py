@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from sparsight.allocate.shrink import Shrink
-from sparsight.recipe import NesterovSGD, Recipe, SparsestWithin, Until
+from sparsight.recipe import NesterovSGD, Recipe
+from sparsight.recipes._ending import Ending, ending
 from sparsight.score.magnitude import Magnitude
+from sparsight.stop import StopName, named_rule
 from sparsight.types import Scope
 
 
@@ -13,8 +15,9 @@ def lottery(
     rate: float = 0.2,
     scope: Scope = "global",
     min_keep: int = 1,
-    target_density: float = 0.1,
-    levels: int = 15,
+    until: Ending = "density",
+    target_density: float | None = None,
+    levels: int | None = None,
     epochs: int = 3,
     batch_size: int = 250,
     lr: float = 0.1,
@@ -22,7 +25,9 @@ def lottery(
     weight_decay: float = 5e-4,
     clip: float = 1.0,
     rewind_epoch: int = 0,
-    within: float = 0.5,
+    within: float | None = None,
+    stop: StopName = "fixed-epochs",
+    evaluate_every: float = 1.0,
     control: bool = True,
     seed: int = 0,
 ) -> Recipe:
@@ -35,8 +40,11 @@ def lottery(
         rate: Share of the alive weights that each level removes.
         scope: What is ranked together: all weights, each layer, or each neuron (output row).
         min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
-        target_density: Stop at this density (kept / prunable weights) or below.
-        levels: Stop after so many pruned levels.
+        until: When to stop pruning: at the target density, at the minimum of the PQ index (0.5, 1), or at the first
+            level more than `within` points below dense validation accuracy.
+        target_density: Stop at this density (kept / prunable weights) or below; if not given, 0.1 with until density
+            and no limit otherwise.
+        levels: Stop after so many pruned levels; if not given, 15 with until density and 30 otherwise.
         epochs: Epochs of training at each level.
         batch_size: Samples of a training step.
         lr: Learning rate at the start of each level; it falls to 0 along a cosine.
@@ -44,20 +52,30 @@ def lottery(
         weight_decay: L2 penalty, on all parameters.
         clip: Largest norm of the masked gradient.
         rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
-        within: Choose the sparsest level within so many points of dense validation accuracy.
+        within: Choose the sparsest level within so many points of dense validation accuracy; if not given, 0.5, and
+            with until pq-minimum the level at the minimum where there is one.
+        stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
+            nothing.
+        evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.
         control: Train the dense network for the whole run's epochs beside it.
         seed: Seed of everything random.
     """
+    prune = Shrink(rate=rate, scope=scope, min_keep=min_keep)
+    search, choose = ending(
+        (prune,), until, pair=(0.5, 1.0), target_density=target_density, levels=levels, within=within
+    )
     return Recipe(
         name="lottery",
         score=Magnitude(),
-        levels=Until((Shrink(rate=rate, scope=scope, min_keep=min_keep),), density=target_density, levels=levels),
+        levels=search,
         optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
         epochs=epochs,
         batch_size=batch_size,
         clip=clip,
         rewind_epoch=rewind_epoch,
-        choose=SparsestWithin(within),
+        choose=choose,
+        stop=named_rule(stop),
+        evaluate_every=evaluate_every,
         control=control,
         seed=seed,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sparsight.record import LevelRecord
 from sparsight.report import markup
 from sparsight.report.escape import escape
 from sparsight.report.story import Story, finite, name
@@ -39,8 +40,25 @@ def _losses(s: Story) -> list[str]:
         before = frozenset(x.collapsed)
         if new:
             found.append(f"Level {x.level}: no weight is left in {_listed(new)}.")
+        found += _cut_off(x)
         if x.floors:
             found.append(f"Level {x.level}: min_keep changed what was removed in {_listed(x.floors)}.")
+    return found
+
+
+def _cut_off(x: LevelRecord) -> list[str]:
+    """What the masks of a level leave without use."""
+    if x.collapse is None or x.kept == x.total:
+        return []
+    found = []
+    if x.collapse.disconnected:
+        found.append(f"Level {x.level}: no path is left from the input to the output.")
+    elif idle := sum((x.collapse.cut_off or {}).values()):
+        found.append(
+            f"Level {x.level}: {idle:,} of {x.kept:,} kept weights lie on no path from the input to the output."
+        )
+    if x.collapse.nearly_empty:
+        found.append(f"Level {x.level}: hardly a weight is left in {_listed(x.collapse.nearly_empty)}.")
     return found
 
 

@@ -15,6 +15,7 @@ from sparsight.report.decisions import decisions
 from sparsight.report.escape import escape
 from sparsight.report.frontier import Metric, frontier, legend, pq_series, series
 from sparsight.report.notes import warnings
+from sparsight.report.stopping import stopping
 from sparsight.report.story import Story, finite, story
 
 WIDE, NARROW = 960, 390
@@ -67,6 +68,7 @@ def _charts(s: Story) -> list[str]:
         sections.level_table(s),
         *(x for v in ("density", "pq") if (x := _heat(s, v))),
         _effort(s),
+        stopping(s),
         _curves(s),
     ]
 

@@ -194,7 +194,7 @@ def _stop(jobs: Sequence[_Job]) -> None:
     """Interrupt what runs, and kill what does not end: both leave runs that can be resumed."""
     for job in jobs:
         job.process.send_signal(signal.SIGINT)
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     for job in jobs:
         try:
             job.process.wait(max(0.0, until - time.monotonic()))

@@ -1,9 +1,9 @@
 """Small reference networks: plain modules, each made from a seed of its own."""
 
 from sparsight.zoo.build import KNOWN, build, classes, input_shape
-from sparsight.zoo.convolutional import cnn, lenet5
+from sparsight.zoo.convolutional import cnn, lenet5, vanilla_cnn
 from sparsight.zoo.mlp import lenet_300_100, linear, mlp
-from sparsight.zoo.resnet import resnet8, resnet18, resnet20
+from sparsight.zoo.resnet import resnet8, resnet18, resnet20, resnet32
 
 __all__ = [
     "KNOWN",
@@ -18,4 +18,6 @@ __all__ = [
     "resnet8",
     "resnet18",
     "resnet20",
+    "resnet32",
+    "vanilla_cnn",
 ]  # fmt: skip

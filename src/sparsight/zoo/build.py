@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from torch import nn
 
 from sparsight.resolve import needs, resolve
 from sparsight.types import Data, Split
-from sparsight.zoo.convolutional import cnn, lenet5
+from sparsight.zoo.convolutional import cnn, lenet5, vanilla_cnn
 from sparsight.zoo.mlp import lenet_300_100, linear, mlp
-from sparsight.zoo.resnet import resnet8, resnet18, resnet20
+from sparsight.zoo.resnet import resnet8, resnet18, resnet20, resnet32
 from sparsight.zoo.seeding import seeded
 
 KNOWN: Mapping[str, Callable[..., nn.Module]] = {
@@ -23,6 +24,12 @@ KNOWN: Mapping[str, Callable[..., nn.Module]] = {
     "resnet8": resnet8,
     "resnet18": resnet18,
     "resnet20": resnet20,
+    "resnet32": resnet32,
+    "stable-resnet8": partial(resnet8, stable=True),
+    "stable-resnet18": partial(resnet18, stable=True),
+    "stable-resnet20": partial(resnet20, stable=True),
+    "stable-resnet32": partial(resnet32, stable=True),
+    "vanilla-cnn": vanilla_cnn,
 }
 
 

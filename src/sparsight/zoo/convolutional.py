@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -44,6 +44,49 @@ class CNN(nn.Module):
             x = F.relu(getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(x)))
             x = F.max_pool2d(x, 2) if i < self.depth else x
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class VanillaCNN(nn.Module):
+    """3x3 convolutions `conv1`, `conv2`, ... with circular padding, an activation after each, and a linear layer."""
+
+    def __init__(
+        self, shape: tuple[int, int, int], width: int, depth: int, classes: int, activation: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        channels, height, sides = shape
+        self.depth, self.activation = depth, activation
+        for i in range(1, depth + 1):
+            self.add_module(f"conv{i}", nn.Conv2d(channels, width, 3, padding=1, padding_mode="circular"))
+            channels = width
+        self.fc = nn.Linear(width * height * sides, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for i in range(1, self.depth + 1):
+            x = self.activation(getattr(self, f"conv{i}")(x))
+        return self.fc(x.flatten(1))
+
+
+def vanilla_cnn(
+    input_shape: Sequence[int] = (1, 28, 28),
+    classes: int = 10,
+    *,
+    width: int = 16,
+    depth: int = 4,
+    activation: Callable[[Tensor], Tensor] = F.relu,
+    seed: int | None = None,
+) -> nn.Module:
+    """The network of mean-field theory for images: `depth` convolutions of `width` channels, no pooling, no norm.
+
+    Circular padding makes all positions alike. `activation` is a function or a module, shared by all layers. Images of
+    at least 3x3.
+    """
+    shape = image_shape(input_shape, 3, "vanilla_cnn")
+    if width < 1 or depth < 1:
+        raise ValueError(f"cannot build {depth} convolutions of {width} channels: allowed is 1 and more")
+    with seeded(seed):
+        model = VanillaCNN(shape, width, depth, classes, activation)
+        initialise_(model)
+    return model
 
 
 def lenet5(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed: int | None = None) -> nn.Module:

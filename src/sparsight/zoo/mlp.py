@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,18 +12,20 @@ from sparsight.zoo.seeding import initialise_, seeded
 
 
 class MLP(nn.Module):
-    """Linear layers `fc1`, `fc2`, ... with ReLU between them, over the flattened input."""
+    """Linear layers `fc1`, `fc2`, ... with an activation between them, over the flattened input."""
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    def __init__(self, widths: Sequence[int], activation: Callable[[Tensor], Tensor] = F.relu) -> None:
         super().__init__()
+        self.activation = activation
         self.depth = len(widths) - 1
         for i in range(self.depth):
             self.add_module(f"fc{i + 1}", nn.Linear(widths[i], widths[i + 1]))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(1)
-        for i, layer in enumerate(self.children()):
-            x = layer(F.relu(x) if i else x)
+        for i in range(self.depth):
+            layer = getattr(self, f"fc{i + 1}")
+            x = layer(self.activation(x) if i else x)
         return x
 
 
@@ -32,14 +34,18 @@ def mlp(
     classes: int = 10,
     *,
     hidden: Sequence[int] = (128, 256),
+    activation: Callable[[Tensor], Tensor] = F.relu,
     seed: int | None = None,
 ) -> nn.Module:
-    """The paper's MLP: 784-128-256-10 on Fashion-MNIST (136 074 parameters, 135 680 prunable)."""
+    """The paper's MLP: 784-128-256-10 on Fashion-MNIST (136 074 parameters, 135 680 prunable).
+
+    `activation` is a function or a module; of the latter all layers share one.
+    """
     widths = (math.prod(input_shape), *hidden, classes)
     if min(widths) < 1:
         raise ValueError(f"cannot build layers of sizes {widths}: allowed is 1 and more")
     with seeded(seed):
-        model = MLP(widths)
+        model = MLP(widths, activation)
         initialise_(model)
     return model
 

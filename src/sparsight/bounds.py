@@ -1,0 +1,109 @@
+"""SiPP's error bounds as functions of numbers: how many draws for which error, and back; how many points to see.
+
+A group is the positive or the negative weights of one neuron, with sensitivities s, their sum S, and m of them kept:
+
+    L       = ln(8 (P + 1) kappa / delta)            P patches per point, kappa weights per input channel of a filter
+    alpha   = 2 C L S
+    rand(m) = (u + sqrt(u^2 + 6 u)) / 2              u = alpha / (3 m), "reference": as the published code has it
+            = v + sqrt(v^2 + 6 v)                    v = C L S / (3 m), "bernstein": what the inequality gives
+    det(m)  = C x (sum of the sensitivities that are not kept)
+
+"bernstein" is twice "reference" at half the alpha, so one closed form serves both.
+Source: Baykal et al., "SiPPing Neural Networks" (arXiv 1910.05422), and the derivation on docs/methods/sipp.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+Bound = Literal["reference", "bernstein"]
+
+NOTHING = 2.0**-23
+"""Sums of sensitivities, and probabilities, up to here count as zero (the published threshold)."""
+
+
+def calibration_size(
+    outputs: Sequence[int], *, delta: float = 1e-16, constant: float = 3.0, available: int | None = None
+) -> int:
+    """Inputs that the sensitivities have to be taken over: min(ceil(C ln(8 eta eta* / delta)), ceil(V / 2)).
+
+    `outputs` are the numbers n of each prunable layer's outputs for one input (F H W for a convolution, F for a
+    linear layer), eta is their sum and eta* the largest. `available` is V, the samples there are; None is no limit.
+    At least 1. Errors: no outputs, delta or C not positive. Source: the published code, section 1.6 of the derivation.
+    """
+    if not outputs or min(outputs) < 1:
+        raise ValueError(f"outputs: got {list(outputs)}, allowed is a positive count for each prunable layer")
+    check_positive("delta", delta)
+    check_positive("constant", constant)
+    size = math.ceil(constant * (math.log(8 * sum(outputs) * max(outputs)) - math.log(delta)))
+    most = size if available is None else -(-available // 2)
+    return max(1, min(size, most))
+
+
+def calibration_sweep(
+    outputs: Sequence[int], deltas: Iterable[float], *, constant: float = 3.0, available: int | None = None
+) -> dict[float, int]:
+    """`calibration_size` for every delta, in the order given: how the cost grows as less may go wrong."""
+    return {d: calibration_size(outputs, delta=d, constant=constant, available=available) for d in deltas}
+
+
+def log_term(patches: Any, kernel: Any, delta: float) -> Any:
+    """L = ln(8 (P + 1) kappa / delta); vectorised over patches and kernel."""
+    return np.log(8.0 * (np.asarray(patches) + 1.0) * np.asarray(kernel)) - math.log(delta)
+
+
+def alpha(sums: Any, logs: Any, constant: float = 3.0) -> Any:
+    """alpha = 2 C L S, vectorised."""
+    return 2.0 * constant * np.asarray(logs, np.float64) * np.asarray(sums, np.float64)
+
+
+def eps_rand(alphas: Any, m: Any, bound: Bound = "reference") -> Any:
+    """Relative error of m draws with replacement, reweighted; infinite at m = 0 < alpha, 0 where alpha is 0."""
+    check_bound(bound)
+    a, m = np.broadcast_arrays(np.asarray(alphas, np.float64), np.asarray(m, np.float64))
+    a = a if bound == "reference" else a / 2.0
+    u = np.divide(a, 3.0 * m, out=np.where(a > 0, np.inf, 0.0), where=m > 0)
+    eps = 0.5 * (u + np.sqrt(u * u + 6.0 * u))
+    return eps if bound == "reference" else 2.0 * eps
+
+
+def draws_for(alphas: Any, eps: Any, bound: Bound = "reference") -> Any:
+    """The m, not rounded, whose `eps_rand` is eps: alpha (3 + 2 eps) / (6 eps^2) for the reference bound."""
+    check_bound(bound)
+    a, e = np.asarray(alphas, np.float64), np.asarray(eps, np.float64)
+    return a * (3.0 + 2.0 * e) / (6.0 * e * e) if bound == "reference" else a * (3.0 + e) / (3.0 * e * e)
+
+
+def slope(alphas: Any, eps: Any) -> Any:
+    """-d eps / d m of the reference bound where it is eps: 3 eps^3 / (alpha (3 + eps))."""
+    a, e = np.asarray(alphas, np.float64), np.asarray(eps, np.float64)
+    return 3.0 * e**3 / (a * (3.0 + e))
+
+
+def root(t: Any) -> Any:
+    """The positive root of eps^3 = t (3 + eps), t > 0: Cardano where D >= 0, the cosine elsewhere; one Newton step."""
+    t = np.asarray(t, np.float64)
+    half, third = 1.5 * t, t / 3.0
+    discriminant = half * half - third * third * third
+    real = np.sqrt(np.maximum(discriminant, 0.0))
+    eps = np.asarray(np.cbrt(half + real) + np.cbrt(half - real))
+    three = discriminant < 0.0
+    if three.any():
+        angle = np.arccos(half[three] / (third[three] * np.sqrt(third[three]))) / 3.0
+        eps[three] = 2.0 * np.sqrt(third[three]) * np.cos(angle)
+    return eps - (eps * eps * eps - t * (3.0 + eps)) / (3.0 * eps * eps - t)
+
+
+def check_bound(bound: str) -> None:
+    if bound not in ("reference", "bernstein"):
+        raise ValueError(f"unknown bound {bound!r}: allowed are 'reference' and 'bernstein'")
+
+
+def check_positive(what: str, value: float) -> None:
+    """Refuse anything but a finite number > 0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{what} must be a finite number > 0: got {value!r}")

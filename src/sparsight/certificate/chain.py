@@ -1,0 +1,57 @@
+"""Whether a network is a chain of layers whose relative errors can be multiplied."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch.nn import functional
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_RELU = (nn.ReLU, functional.relu, torch.relu, "relu", "relu_")
+_SAME = (nn.Flatten, nn.Identity, nn.Dropout, torch.flatten, functional.dropout, "flatten", "view", "reshape")
+_LARGEST = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, functional.max_pool1d, functional.max_pool2d)
+_LARGEST_TOO = (torch.max_pool1d, torch.max_pool2d, functional.max_pool3d)
+_MEAN = (
+    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    functional.avg_pool1d, functional.avg_pool2d, functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d,
+)  # fmt: skip
+
+
+def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
+    """None where the network is a chain: one of `layers`, then ReLU and pooling, then the next, each used once.
+
+    ReLU, maxima, and means of nonnegative numbers keep a relative error of at most 1. Otherwise the reason.
+    """
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception as error:  # whatever the forward of a foreign model raises when its tensors are symbols
+        return f"its forward cannot be traced ({type(error).__name__})"
+    own, nonnegative, seen = {id(layer) for layer in layers}, False, 0
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output", "get_attr"):
+            continue
+        target = model.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        kind: Any = type(target) if isinstance(target, nn.Module) else target
+        if target is getattr or kind in (operator.getitem, "size"):  # shapes
+            continue
+        if sum(n.op != "get_attr" for n in node.all_input_nodes) != 1 or len(node.users) > 1:
+            return f"paths meet or part at {node.name!r}"
+        if kind in _LAYERS:
+            if id(target) not in own:
+                return f"{node.target!r} is not among the layers with bounds"
+            own.discard(id(target))
+            nonnegative, seen = False, seen + 1
+        elif kind in _RELU:
+            nonnegative = True
+        elif kind in _MEAN and not nonnegative:
+            return f"{node.name!r} takes means of numbers of both signs"
+        elif kind not in (*_SAME, *_LARGEST, *_LARGEST_TOO, *_MEAN):
+            return f"{node.name!r} is neither a layer with bounds nor ReLU nor pooling"
+    return None if seen and not own else "not every layer is part of it"
+
+
+__all__ = ["why_no_chain"]

@@ -1,0 +1,90 @@
+"""Layer inputs as matrices: one column for each place where a filter is applied."""
+
+from __future__ import annotations
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+NOTHING = 1e-7
+"""A sum over a patch up to this share of the largest output's at the same patch counts as nothing."""
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def as_points(layer: nn.Module, x: Float[Tensor, ...]) -> Float[Tensor, ...]:
+    """The input with its points along dimension 0: each row of a linear layer's input (each token) is a point."""
+    if isinstance(layer, nn.Linear):
+        return x.reshape(-1, x.shape[-1])
+    return x.unsqueeze(0) if x.dim() == layer.weight.dim() - 1 else x  # type: ignore[union-attr, operator]
+
+
+def shape_of(layer: nn.Module) -> tuple[int, int, int]:
+    """(groups, weights of a filter, weights of a filter for each input channel) of a layer.
+
+    TypeError for a layer that is neither linear nor an ordinary convolution: in a transposed convolution no output
+    is a sum over one patch of inputs.
+    """
+    if isinstance(layer, nn.Linear):
+        return 1, layer.in_features, 1
+    if isinstance(layer, _CONVOLUTIONS):
+        kernel = math.prod(layer.kernel_size)
+        return layer.groups, layer.in_channels // layer.groups * kernel, kernel
+    raise TypeError(f"got a {type(layer).__name__}, allowed are Linear, Conv1d, Conv2d and Conv3d")
+
+
+def patches_of(layer: nn.Module, x: Float[Tensor, ...]) -> int:
+    """Patches of one point: the places of the output of a convolution, 1 for a linear layer."""
+    return math.prod(_geometry(layer, x)[1]) if isinstance(layer, _CONVOLUTIONS) else 1
+
+
+def columns(layer: nn.Module, x: Float[Tensor, "N ..."]) -> Float[Tensor, "G K M"]:
+    """The patches of all points as columns, for each of the layer's groups: M = N P, point by point.
+
+    Rows are the weights of a filter in the order of memory (input channel, then place in the kernel), so that
+    `weight.reshape(G, F / G, K) @ columns` is the layer's output without its bias. Stride, dilation, groups and every
+    padding mode are the layer's own: the input is padded first, then read in strides, and copied once.
+    """
+    if not isinstance(layer, _CONVOLUTIONS):
+        return x.t().unsqueeze(0).contiguous()
+    x, places = _padded(layer, x), _geometry(layer, x)[1]
+    n, channels, *_ = x.shape
+    per_point, per_channel, *along = x.stride()
+    inside = channels // layer.groups
+    size = (layer.groups, inside, *layer.kernel_size, n, *places)
+    stride = (
+        per_channel * inside,
+        per_channel,
+        *(s * d for s, d in zip(along, layer.dilation, strict=True)),
+        per_point,
+        *(s * d for s, d in zip(along, layer.stride, strict=True)),
+    )
+    strided = x.as_strided(size, stride, x.storage_offset())
+    return strided.reshape(layer.groups, inside * math.prod(layer.kernel_size), n * math.prod(places)).contiguous()
+
+
+def _padding(layer: nn.Module) -> tuple[int, ...]:
+    """Before and after each dimension, last dimension first: as torch lays it out, padding='same' included."""
+    return tuple(layer._reversed_padding_repeated_twice)  # type: ignore[union-attr, arg-type]
+
+
+def _padded(layer: nn.Module, x: Tensor) -> Tensor:
+    padding = _padding(layer)
+    if not any(padding):
+        return x.contiguous()
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return functional.pad(x, padding, mode=mode).contiguous()  # type: ignore[arg-type]
+
+
+def _geometry(layer: nn.Module, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Sizes of the padded input and of the output, dimension by dimension."""
+    padding = _padding(layer)[::-1]
+    sizes = x.shape[-len(layer.kernel_size) :]  # type: ignore[arg-type]
+    padded = tuple(s + padding[2 * i] + padding[2 * i + 1] for i, s in enumerate(sizes))
+    parts = zip(padded, layer.kernel_size, layer.dilation, layer.stride, strict=True)  # type: ignore[arg-type]
+    return padded, tuple((s - d * (k - 1) - 1) // step + 1 for s, k, d, step in parts)
+
+
+__all__ = ["NOTHING", "as_points", "columns", "patches_of", "shape_of"]

@@ -1,0 +1,188 @@
+"""A network made linear and positive: activations, norms and pooling as plain positive maps, for sums over paths."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+_ACTIVATIONS = (
+    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "hardtanh", "sigmoid",
+    "hardsigmoid", "hardswish", "softplus", "softsign", "logsigmoid", "tanhshrink", "softshrink", "hardshrink",
+    "threshold", "rrelu", "prelu", "log_softmax",
+)  # fmt: skip
+_SUMMING = (
+    "linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum", "__matmul__", "__rmatmul__",
+)  # fmt: skip
+
+
+def _every(names: Iterable[str]) -> frozenset[Any]:
+    """The functions of these names, wherever torch keeps them: modules, functional, methods, in-place forms."""
+    forms = [form for name in names for form in (name, f"{name}_")]
+    homes = (torch, F, Tensor)
+    return frozenset(getattr(home, form) for home in homes for form in forms if hasattr(home, form))
+
+
+_IDENTITY = _every(_ACTIVATIONS)
+_SUMS = _every(_SUMMING)
+
+
+class Positive(TorchFunctionMode):
+    """Inside, activations do nothing and norms scale alone; with weights and inputs >= 0 so is everything.
+
+    Activations (tanh, GELU, ReLU, ...) and `log_softmax` become the identity. Batch norm becomes
+    x gamma / sqrt(running variance + eps) + beta, layer, group, instance and RMS norm x gamma + beta: no mean is taken
+    off. `after(y)`, where given, is applied to what layers and matrix products return. With `average`, max-pooling
+    becomes averaging, so that no path is hidden behind a larger one. Everything else stays as it is, softmax and
+    what `nn.MultiheadAttention` does inside too. Whose sign gamma and beta have is up to the parameters given.
+    """
+
+    def __init__(self, after: Callable[[Tensor], Tensor] | None = None, *, average: bool = False) -> None:
+        super().__init__()
+        self.after, self.average = after, average
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in _IDENTITY:
+            return args[0] if args else kwargs["input"]
+        if func in _NORMS:
+            return _NORMS[func](*args, **kwargs)
+        if self.average and func in _MAX_POOLS:
+            return _average(func, *args, **kwargs)
+        if self.average and func in _ADAPTIVE:
+            return _average_to(func, *args, **kwargs)
+        out = func(*args, **kwargs)
+        return self.after(out) if self.after is not None and func in _SUMS else out
+
+
+# -- norms: the signatures are those of torch.nn.functional ------------------------------------------------------
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    scale = torch.ones((), dtype=input.dtype, device=input.device) if weight is None else weight
+    return _affine(input, scale if running_var is None else scale / (running_var + eps).sqrt(), bias, 1)
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    return _affine(input, weight, bias, 1)
+
+
+def _group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    return _affine(input, weight, bias, 1)
+
+
+def _layer_norm(
+    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    return _affine(input, weight, bias, None)
+
+
+def _rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    return _affine(input, weight, None, None)
+
+
+def _affine(x: Tensor, scale: Tensor | None, shift: Tensor | None, channel: int | None) -> Tensor:
+    """x scale + shift, along dimension `channel`, or along the last ones."""
+    shape = [1] * x.dim() if channel is None else [1, -1, *([1] * (x.dim() - 2))]
+    if scale is not None:
+        x = x * (scale.reshape(shape) if channel is not None and scale.dim() else scale)
+    if shift is not None:
+        x = x + (shift.reshape(shape) if channel is not None else shift)
+    return x
+
+
+_NORMS: dict[Any, Callable[..., Tensor]] = {
+    F.batch_norm: _batch_norm,
+    F.instance_norm: _instance_norm,
+    F.group_norm: _group_norm,
+    F.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
+}
+
+# -- pooling -----------------------------------------------------------------------------------------------------
+
+_MAX_POOLS: dict[Any, Callable[..., Tensor]] = {
+    F.max_pool1d: F.avg_pool1d,
+    F.max_pool2d: F.avg_pool2d,
+    F.max_pool3d: F.avg_pool3d,
+    torch.max_pool1d: F.avg_pool1d,
+    torch.max_pool2d: F.avg_pool2d,
+    torch.max_pool3d: F.avg_pool3d,
+}
+_ADAPTIVE: dict[Any, Callable[..., Tensor]] = {
+    F.adaptive_max_pool1d: F.adaptive_avg_pool1d,
+    F.adaptive_max_pool2d: F.adaptive_avg_pool2d,
+    F.adaptive_max_pool3d: F.adaptive_avg_pool3d,
+}
+
+
+def _average(
+    func: Any,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor:
+    """The mean where the maximum is asked for; the maximum where its place matters, or its windows have holes."""
+    if return_indices or dilation not in (1, (1,), (1, 1), (1, 1, 1)):
+        return func(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    return _MAX_POOLS[func](input, kernel_size, stride or kernel_size, padding, ceil_mode)
+
+
+def _average_to(func: Any, input: Tensor, output_size: Any, return_indices: bool = False) -> Tensor:
+    return func(input, output_size, return_indices) if return_indices else _ADAPTIVE[func](input, output_size)
+
+
+# -- the network's parameters and its input ----------------------------------------------------------------------
+
+
+def is_bias(name: str) -> bool:
+    """Whether a parameter of that name is an offset: "bias", "in_proj_bias" and the like."""
+    leaf = name.rpartition(".")[2]
+    return leaf == "bias" or leaf.endswith("_bias") or leaf.startswith("bias_")
+
+
+def ones(example: Any, dtype: torch.dtype) -> Tensor:
+    """One sample of ones, of the shape of those in `example`: a tensor of samples, or a batch that begins with one.
+
+    Whole numbers (tokens) stay of their type. ValueError if there is no tensor in it.
+    """
+    if isinstance(example, (tuple, list)) and example:
+        example = example[0]
+    if not isinstance(example, Tensor) or not example.dim():
+        raise ValueError(f"cannot tell the shape of a sample from {type(example).__name__}: allowed is (x, y) or x")
+    kind = dtype if example.is_floating_point() else example.dtype
+    return torch.ones((1, *example.shape[1:]), dtype=kind, device=example.device)
+
+
+__all__ = ["Positive", "is_bias", "ones"]

@@ -1,0 +1,59 @@
+"""What the recipes that prune an untrained network have in common: one pruned level, and two sanity checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsight.allocate.shuffled import Shuffled
+from sparsight.recipe import Level, NesterovSGD, Recipe
+from sparsight.restart import Reinitialise, rewind
+from sparsight.search import SparsestWithin
+from sparsight.seeds import derive
+from sparsight.types import Scorer
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the pruned network, and the dense one beside it, are trained."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    momentum: float
+    weight_decay: float
+    clip: float
+
+
+def at_init(
+    name: str,
+    score: Scorer,
+    rounds: Level,
+    *,
+    score_batches: int = 0,
+    shuffle: bool,
+    reinitialise: bool,
+    training: Training,
+    control: bool,
+    seed: int,
+) -> Recipe:
+    """Prune the initial network in `rounds`, train it once; the dense control alone says what pruning has cost.
+
+    `shuffle` permutes the final mask within each tensor, `reinitialise` draws the weights to be trained anew, by each
+    module's `reset_parameters`: the sanity checks of Frankle et al., ICLR 2021.
+    """
+    if shuffle:
+        rounds = (*rounds[:-1], Shuffled(rounds[-1], seed=derive(seed, "shuffle")))
+    return Recipe(
+        name=name,
+        score=score,
+        levels=(rounds,),
+        score_batches=score_batches,
+        restart=Reinitialise(seed=derive(seed, "reinitialise")) if reinitialise else rewind,
+        optimizer=NesterovSGD(lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay),
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        clip=training.clip,
+        choose=SparsestWithin(),
+        control=control,
+        seed=seed,
+    )

@@ -1,0 +1,64 @@
+"""What the two recipes of robust pruning at initialisation share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from sparsight.allocate.fixed import Global
+from sparsight.criticality.names import NAMED, Name
+from sparsight.criticality.phase import CriticalStart
+from sparsight.recipe import Recipe
+from sparsight.recipes._at_init import Training, at_init
+from sparsight.rescaling import By, FromStart, Rescale, Rescaled, ScoredAt
+from sparsight.score.snip import SNIP
+from sparsight.seeds import derive
+
+Start = Literal["auto", "own"] | Name
+"""Whose edge of chaos the weights are drawn at: that of the network, or of a named activation; or its own weights."""
+
+
+def critical(
+    name: str,
+    *,
+    density: float,
+    activation: Start,
+    sigma_b: float,
+    rescale: By | None,
+    score_batches: int,
+    batch_norm: Literal["train", "eval"],
+    min_keep: int,
+    shuffle: bool,
+    reinitialise: bool,
+    training: Training,
+    control: bool,
+    seed: int,
+) -> Recipe:
+    """Draw at the edge of chaos, prune by |w dL/dw|, rescale where asked, train.
+
+    Weights that are drawn anew for the ablation do not depend on the mask: "neuron" is right for them, and taken in
+    the place of "data".
+    """
+    given = NAMED.get(activation)
+    start = None if activation == "own" else CriticalStart(given, sigma_b, derive(seed, "start"))
+    plain = at_init(
+        name,
+        ScoredAt(SNIP(batch_norm=batch_norm), start),
+        (Global(density, min_keep=min_keep),),
+        score_batches=score_batches,
+        shuffle=shuffle,
+        reinitialise=reinitialise,
+        training=training,
+        control=control,
+        seed=seed,
+    )
+    if reinitialise and start is not None:
+        start = replace(start, seed=derive(seed, "reinitialise"))
+    if rescale is None or (reinitialise and start is None):
+        return plain if start is None else replace(plain, restart=FromStart(start))
+    by: By = "neuron" if reinitialise and rescale == "data" else rescale
+    trick = Rescale(by, activation=given, sigma_b=sigma_b, start=start)
+    if by != "data":
+        return replace(plain, restart=trick)
+    ((allocator,),) = plain.levels  # type: ignore[misc]
+    return replace(plain, levels=((Rescaled(allocator, trick),),), restart=trick)

@@ -1,0 +1,53 @@
+"""What the options `until`, `target_density`, `levels` and `within` of the iterative recipes mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from sparsight.recipe import Level, Until
+from sparsight.record import Choice, LevelRecord
+from sparsight.search import AccuracyFloor, AtPQMinimum, PQMinimum, SparsestWithin
+
+Ending = Literal["density", "pq-minimum", "accuracy"]
+"""What ends the search for sparser levels."""
+
+Choose = Callable[[Sequence[LevelRecord]], Choice]
+
+TARGET = 0.1
+"""Density at which `until="density"` stops where none is given."""
+
+LEVELS = {"density": 15, "pq-minimum": 30, "accuracy": 30}
+"""Pruned levels after which each search ends where no number is given; 30 is the published runs' number."""
+
+WITHIN = 0.5
+"""Points of dense validation accuracy within which a level is chosen where none are given."""
+
+
+def target_of(until: Ending, target_density: float | None) -> float | None:
+    """The density that no level goes past: the one given, else 0.1 with until="density" and none otherwise."""
+    return TARGET if target_density is None and until == "density" else target_density
+
+
+def ending(
+    prune: Level,
+    until: Ending,
+    *,
+    pair: tuple[float, float],
+    target_density: float | None,
+    levels: int | None,
+    within: float | None,
+) -> tuple[Until, Choose]:
+    """When the search ends, and which level is handed over; `pair` is the (p, q) whose minimum is looked for.
+
+    "pq-minimum" hands over the level at the minimum, unless `within` is given or there is none; "accuracy" stops at
+    the first level more than `within` points below dense. ValueError for another `until`.
+    """
+    if until not in get_args(Ending):
+        raise ValueError(f"unknown until {until!r}: allowed are {', '.join(map(repr, get_args(Ending)))}")
+    points = WITHIN if within is None else within
+    stop = {"pq-minimum": lambda: PQMinimum(*pair), "accuracy": lambda: AccuracyFloor(points)}.get(until, lambda: None)
+    levels = LEVELS[until] if levels is None else levels
+    search = Until(prune, density=target_of(until, target_density), levels=levels, stop=stop())
+    at_minimum = until == "pq-minimum" and within is None
+    return search, AtPQMinimum(*pair) if at_minimum else SparsestWithin(points)

@@ -1,0 +1,130 @@
+"""Information consistent pruning: each level trains only until its flow is like the dense network's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from sparsight.allocate.sap import SAP
+from sparsight.allocate.shrink import Shrink
+from sparsight.recipe import NesterovSGD, Recipe, Until
+from sparsight.schedules import constant
+from sparsight.score.magnitude import Magnitude
+from sparsight.search import SparsestWithin
+from sparsight.stop import (
+    AccuracyRecovery,
+    AllOf,
+    AnyOf,
+    Baseline,
+    FixedEpochs,
+    GradientConsistent,
+    InformationConsistent,
+    PerLevel,
+)
+from sparsight.types import Scope, StoppingRule
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "paper": {},
+    "readme": {"eps_if": 1.0, "eps_gf": 1.0},
+    "literal": {"statistic": "literal"},
+    "ours": {"eps_if": 0.05, "eps_gf": 0.25, "reduction": "rms", "norm": "relative", "reference": "dense"},
+}
+"""Arguments of `incop`: its defaults (the paper's operating point, gradient flow as intended); the thresholds that
+the published command lines really run with; the published code's gradient flow, mistakes included, for tests; ours."""
+
+
+def incop(
+    *,
+    variant: Literal["if", "gf", "both"] = "if",
+    prune: Literal["lottery", "sap"] = "sap",
+    eps_if: float = 0.11,
+    eps_gf: float = 0.5,
+    reduction: Literal["rms", "abs", "signed", "matrix"] = "signed",
+    statistic: Literal["norm", "mean_abs", "mean_abs_live", "total", "literal"] = "norm",
+    norm: Literal["relative", "l2", "linf"] = "l2",
+    reference: Baseline = "warmup",
+    accuracy_exit: bool = True,
+    evaluate_every: float = 2.0,
+    probes: int = 1024,
+    p: float = 1.0,
+    q: float = 2.0,
+    rate: float = 0.2,
+    scope: Scope = "global",
+    min_keep: int = 1,
+    target_density: float | None = None,
+    levels: int = 14,
+    warmup: int = 20,
+    epochs: int = 40,
+    batch_size: int = 64,
+    lr: float = 0.01,
+    momentum: float = 0.0,
+    weight_decay: float = 5e-4,
+    within: float = 0.5,
+    control: bool = True,
+    seed: int = 0,
+) -> Recipe:
+    """Train each level only until a flow statistic is close to the dense network's; the last one to its whole budget.
+
+    Source: Gharatappeh and Sekeh, "Information Consistent Pruning", arXiv 2501.15592, with their published code's
+    settings: dense warm-up, which is rewind point and reference; then prune, rewind, train. Level 0 is the warm-up.
+
+    Args:
+        variant: Information flow (if), gradient flow (gf), or both at once.
+        prune: How a level is pruned: as SAP, or at a fixed rate as a lottery ticket.
+        eps_if: Largest distance of the information flow at which a level ends.
+        eps_gf: Largest distance of the gradient flow at which a level ends.
+        reduction: What is made of a pair's correlations; signed is the published mean.
+        statistic: What is made of a tensor's gradient; literal repeats the published code's mistake.
+        norm: The distance of two flows.
+        reference: Whose flow it is compared with.
+        accuracy_exit: End a level, too, when validation accuracy is the best of the warm-up or better.
+        evaluate_every: Epochs between two evaluations; a fraction evaluates inside epochs.
+        probes: Training samples on which the flows are measured, the same all run.
+        p: Exponent p of the PQ index, with prune sap; 0 < p <= 1.
+        q: Exponent q of the PQ index, with prune sap; q >= 1, q > p.
+        rate: Share of the alive weights that each level removes, with prune lottery.
+        scope: What is ranked together: all weights, each layer, or each neuron (output row).
+        min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
+        target_density: Stop at this density (kept / prunable weights); if not given, the number of levels alone.
+        levels: Stop after so many pruned levels.
+        warmup: Epochs of the dense network, level 0; the others restart from its end.
+        epochs: Most epochs of a pruned level, and those of the last.
+        batch_size: Samples of a training step.
+        lr: Learning rate, constant.
+        momentum: Nesterov momentum.
+        weight_decay: L2 penalty, on all parameters.
+        within: Choose the sparsest level within so many points of dense validation accuracy.
+        control: Train the dense network for the whole run's epochs beside it.
+        seed: Seed of everything random.
+    """
+    information = InformationConsistent(eps_if, reduction=reduction, norm=norm, reference=reference)
+    gradient = GradientConsistent(eps_gf, statistic=statistic, norm=norm, reference=reference)
+    flows: dict[str, StoppingRule] = {"if": information, "gf": gradient, "both": AllOf(information, gradient)}
+    if variant not in flows:
+        raise ValueError(f"unknown variant {variant!r}: allowed are 'if', 'gf' and 'both'")
+    rule = AnyOf(flows[variant], AccuracyRecovery(reference="warmup")) if accuracy_exit else flows[variant]
+    if prune == "sap":
+        cut: Any = SAP(p=p, q=q, scope=scope, min_keep=min_keep, target_density=target_density)
+    elif prune == "lottery":
+        cut = Shrink(rate=rate, scope=scope, min_keep=min_keep)
+    else:
+        raise ValueError(f"unknown prune {prune!r}: allowed are 'lottery' and 'sap'")
+    return Recipe(
+        name="incop",
+        score=Magnitude(),
+        levels=Until((cut,), density=target_density, levels=levels),
+        optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
+        schedule=constant,
+        epochs=epochs,
+        first_epochs=warmup,
+        batch_size=batch_size,
+        clip=None,
+        rewind_epoch=warmup,
+        stop=PerLevel(rule, {0: FixedEpochs(), -1: FixedEpochs()}),
+        evaluate_every=evaluate_every,
+        probes=probes,
+        choose=SparsestWithin(within),
+        control=control,
+        pq=tuple(dict.fromkeys(((p, q), (0.5, 1.0), (1.0, 2.0)))),
+        seed=seed,
+    )
