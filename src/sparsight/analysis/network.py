@@ -13,16 +13,17 @@ from torch import nn
 
 from sparsight.analysis.bins import decode, join
 from sparsight.analysis.kinds import Verdict, judge
-from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
-from sparsight.analysis.stream import Counted, Seen, Watch, obstacle_of, stream
-from sparsight.analysis.summary import Asked, Measured, measured, neurons, summarise
+from sparsight.analysis.records import Analysis, Listed, Neurons, Row, Summary, Tensor
+from sparsight.analysis.stream import Counted, Seen, Watch, obstacle_of, rows_of, stream
+from sparsight.analysis.summary import Asked, measured, neurons, summarise
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, from_memory, open_checkpoint
 from sparsight.masks import dense
-from sparsight.pq import PowerSums, RowSums
+from sparsight.pq import RowSums
 from sparsight.pq.sums import check_pair, fold_lines
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
+_ROWS_AT_ONCE = 1 << 15
 SCOPES: tuple[Scope, ...] = ("global", "layer", "neuron")
 
 
@@ -177,8 +178,7 @@ def _tensors(
         return []
     known = measured(np.concatenate([s.total for s in fine if s.total is not None]), asked)
     layer = asked if "layer" in scopes else replace(asked, exact=False)
-    looked_at = [s.entry.name for s in fine if s.keep_rows and "neuron" in scopes]
-    over = dict(zip(looked_at, neurons([s.row_sums() for s in fine if s.entry.name in looked_at], asked), strict=True))
+    over = _over_rows([s for s in fine if s.keep_rows], asked) if "neuron" in scopes else {}
     found = []
     for s, facts in zip(fine, known, strict=True):
         sums, entry = s.sums(), s.entry
@@ -192,6 +192,19 @@ def _tensors(
     return found
 
 
+def _over_rows(seen: Sequence[Seen], asked: Asked) -> dict[str, tuple[Neurons, ...]]:
+    """What is said of each tensor's neurons: of many small tensors at once, but never of many rows at once."""
+    found: dict[str, tuple[Neurons, ...]] = {}
+    waiting: list[Seen] = []
+    for i, s in enumerate(seen):
+        waiting.append(s)
+        if i + 1 == len(seen) or sum(rows_of(w.entry) for w in (*waiting, seen[i + 1])) > _ROWS_AT_ONCE:
+            names = [w.entry.name for w in waiting]
+            found |= zip(names, neurons([w.row_sums() for w in waiting], asked), strict=True)
+            waiting = []
+    return found
+
+
 def _rows(seen: Seen, asked: Asked) -> tuple[Row, ...]:
     known = seen.row_sums()
     index = np.stack([known.index(p, q) for p, q in asked.pairs], axis=1).tolist()
@@ -200,16 +213,11 @@ def _rows(seen: Seen, asked: Asked) -> tuple[Row, ...]:
 
 
 def _whole(seen: Sequence[Seen], asked: Asked) -> Summary:
-    sums, (facts,) = merged(seen, asked)
+    lines = np.concatenate([s.total for s in seen if s.total is not None])
+    whole = fold_lines(lines, len(lines), 1, asked.exponents)
+    sums, (facts,) = RowSums(asked.exponents, whole).row(0), measured(whole, asked)
     parts: dict[str, tuple[np.ndarray, int, int]] = {}
     for s in seen:
         counts, zeros, every = parts.get(s.entry.dtype, (0, 0, 1))
         parts[s.entry.dtype] = (counts + s.counts, zeros + s.sums().zeros, max(every, s.every))
     return summarise(sums, facts, join(parts), [s.entry for s in seen], asked)
-
-
-def merged(seen: Sequence[Seen], asked: Asked) -> tuple[PowerSums, list[Measured]]:
-    """The sums of all tensors together, and what follows from them."""
-    lines = np.concatenate([s.total for s in seen if s.total is not None])
-    whole = fold_lines(lines, len(lines), 1, asked.exponents)
-    return RowSums(asked.exponents, whole).row(0), measured(whole, asked)
