@@ -127,7 +127,7 @@ def draw(rows: list[tuple[float, ...]], path: Path, depth: int, width: int) -> N
         ylim=(0, 1.05), title=f"tanh MLP, {depth} layers of width {width}, pruned by SNIP: mean and deviation",
     )  # fmt: skip
     axes.title.set_fontsize(10)
-    axes.legend(loc="lower right", bbox_to_anchor=(1, 0.1))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False)  # hides no point there
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
 
