@@ -46,12 +46,14 @@ def _octaves(low, high, count):
     return first - 1100, sums[first : last + 1]
 
 
-def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1) -> Bins:
+def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1, used: tuple[int, int] | None = None) -> Bins:
     """The bins of a histogram by `kernels.histogram`; zeros are told from denormals in the lowest bin.
 
-    In a sample what the lowest bin counts is taken for zeros where there are any.
+    In a sample what the lowest bin counts is taken for zeros where there are any. `used` says outside which bins
+    there is nothing.
     """
-    keys = np.flatnonzero(counts != 0)  # of booleans it is much faster
+    first, last = used or (0, len(counts))
+    keys = np.flatnonzero(counts[first:last] != 0) + first  # of booleans it is much faster
     count = counts[keys]
     if dtype == "float64":
         bits = keys.astype(np.uint64) << np.uint64(45)

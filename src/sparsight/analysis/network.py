@@ -17,13 +17,14 @@ from sparsight.analysis.records import Analysis, Listed, Neurons, Row, Summary, 
 from sparsight.analysis.stream import Counted, Seen, Watch, obstacle_of, rows_of, stream
 from sparsight.analysis.summary import Asked, measured, neurons, summarise
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, from_memory, open_checkpoint
+from sparsight.kernels.jit import each
 from sparsight.masks import dense
 from sparsight.pq import RowSums
 from sparsight.pq.sums import check_pair, fold_lines
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
-_ROWS_AT_ONCE = 1 << 15
+_ROWS_AT_ONCE = 1 << 13  # whose numbers stay in the cache
 SCOPES: tuple[Scope, ...] = ("global", "layer", "neuron")
 
 
@@ -182,27 +183,30 @@ def _tensors(
     found = []
     for s, facts in zip(fine, known, strict=True):
         sums, entry = s.sums(), s.entry
-        bins = decode(entry.dtype, s.counts, sums.zeros, s.every)
+        bins = decode(entry.dtype, s.counts, sums.zeros, s.every, s.used)
         summary = summarise(sums, facts, bins, [entry], layer)
-        each = _rows(s, asked) if rows and s.keep_rows else ()
-        s.rows.clear()
+        own = _rows(s, asked) if rows and s.keep_rows else ()
+        s.forget_rows()
         of = over.get(entry.name, ())
         kind = verdicts[entry.name].kind
-        found.append(Tensor(entry.name, kind, entry.dtype, entry.shape, entry.aliases, summary, of, each))
+        found.append(Tensor(entry.name, kind, entry.dtype, entry.shape, entry.aliases, summary, of, own))
     return found
 
 
 def _over_rows(seen: Sequence[Seen], asked: Asked) -> dict[str, tuple[Neurons, ...]]:
     """What is said of each tensor's neurons: of many small tensors at once, but never of many rows at once."""
-    found: dict[str, tuple[Neurons, ...]] = {}
-    waiting: list[Seen] = []
-    for i, s in enumerate(seen):
-        waiting.append(s)
-        if i + 1 == len(seen) or sum(rows_of(w.entry) for w in (*waiting, seen[i + 1])) > _ROWS_AT_ONCE:
-            names = [w.entry.name for w in waiting]
-            found |= zip(names, neurons([w.row_sums() for w in waiting], asked), strict=True)
-            waiting = []
-    return found
+    batches: list[list[Seen]] = [[]]
+    rows = 0
+    for s in seen:
+        rows += rows_of(s.entry)
+        if batches[-1] and rows > _ROWS_AT_ONCE:
+            batches.append([])
+            rows = rows_of(s.entry)
+        batches[-1].append(s)
+    said = each(lambda i: neurons([s.row_sums() for s in batches[i]], asked), len(batches))
+    return {
+        s.entry.name: of for batch, every in zip(batches, said, strict=True) for s, of in zip(batch, every, strict=True)
+    }
 
 
 def _rows(seen: Seen, asked: Asked) -> tuple[Row, ...]:
@@ -218,6 +222,7 @@ def _whole(seen: Sequence[Seen], asked: Asked) -> Summary:
     sums, (facts,) = RowSums(asked.exponents, whole).row(0), measured(whole, asked)
     parts: dict[str, tuple[np.ndarray, int, int]] = {}
     for s in seen:
-        counts, zeros, every = parts.get(s.entry.dtype, (0, 0, 1))
-        parts[s.entry.dtype] = (counts + s.counts, zeros + s.sums().zeros, max(every, s.every))
+        counts, zeros, every = parts.get(s.entry.dtype) or (np.zeros_like(s.counts), 0, 1)
+        counts[slice(*s.used)] += s.counts[slice(*s.used)]
+        parts[s.entry.dtype] = (counts, zeros + s.sums().zeros, max(every, s.every))
     return summarise(sums, facts, join(parts), [s.entry for s in seen], asked)

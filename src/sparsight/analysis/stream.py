@@ -20,7 +20,7 @@ import torch
 from sparsight.checkpoint.entry import ITEMSIZE, CheckpointError, Entry
 from sparsight.kernels import histogram
 from sparsight.kernels.jit import each
-from sparsight.kernels.pq import CHUNK, LARGEST, SUMS
+from sparsight.kernels.pq import CHUNK, LARGEST, SMALLEST, SUMS
 from sparsight.pq.sums import PowerSums, RowSums, fold_lines
 
 PIECE = 1 << 22  # weights measured by one thread at a time, at most
@@ -35,6 +35,12 @@ LEAST_SAMPLE = 1 << 16
 Counted = Literal["sampled", "full", "none"]
 """Which weights a histogram is made of."""
 _RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
+_KEYS = {
+    "float64": (np.float64, np.uint64, np.uint64(45)),
+    "float32": (np.float32, np.uint32, np.uint32(16)),
+    "bfloat16": (np.float32, np.uint32, np.uint32(16)),
+    "float16": (np.float16, np.uint16, np.uint16(0)),
+}
 
 Watch = Callable[[int, int], None]
 
@@ -48,6 +54,8 @@ class Seen:
     counts: np.ndarray  # histogram of magnitudes; empty if not asked for
     every: int  # one of so many weights is counted, for all of them; 0: none is
     keep_rows: bool
+    lines: np.ndarray | None = None  # one for each row, written in place, where a row is one chunk
+    used: tuple[int, int] = (0, 0)  # first bin that may hold something, and one more than the last
     total: np.ndarray | None = None  # line of the sums of all rows so far
     row: np.ndarray | None = None  # line of the row that is not complete
     chunks_in: int = 0  # of that row
@@ -67,8 +75,33 @@ class Seen:
         assert self.total is not None
         return RowSums(self.exponents, self.total).row(0)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the lines of its pieces are those of its rows, and few enough to be held."""
+        return self.per_row == 1 and rows_of(self.entry) <= MOST_ROWS
+
     def row_sums(self) -> RowSums:
-        return RowSums(self.exponents, np.concatenate(self.rows))
+        return RowSums(self.exponents, np.concatenate(self.rows) if self.lines is None else self.lines)
+
+    def forget_rows(self) -> None:
+        self.lines = None
+        self.rows.clear()
+
+    def count(self, first: np.ndarray, second: np.ndarray, table: np.ndarray) -> None:
+        """Take in what threads' histograms hold of the weights of `table`, and empty them."""
+        low, high = keys_of(self.entry.dtype, table[:, SMALLEST].min(), table[:, LARGEST].max(), len(first))
+        with self.lock:
+            histogram.take(first, second, self.counts, low, high)
+            a, b = self.used
+            self.used = (low, high) if a == b else (min(a, low), max(b, high))
+
+    def finish(self) -> None:
+        """All lines are in place."""
+        assert self.lines is not None
+        self.finite = bool(np.isfinite(self.lines[:, LARGEST]).all())
+        self.total = fold_lines(self.lines, len(self.lines), 1, self.exponents)
+        if not self.keep_rows:
+            self.lines = None
 
     def add(self, lines: np.ndarray) -> None:
         """Join the next lines, in order."""
@@ -109,6 +142,15 @@ class Piece:
     source: np.ndarray | int  # the whole tensor, flat, or the file to read
 
 
+def keys_of(dtype: str, smallest: float, largest: float, bins: int) -> tuple[int, int]:
+    """First bin of a histogram that magnitudes from `smallest` to `largest` may be in, and one more than the last."""
+    if not smallest <= largest:  # NaN, or no weight
+        return 0, bins
+    kind, bits, shift = _KEYS[dtype]
+    low, high = (np.array([smallest, largest], dtype=kind).view(bits) >> shift).tolist()
+    return low, high + 1
+
+
 def row_length(entry: Entry) -> int:
     rows = entry.shape[0] if len(entry.shape) > 1 else 1
     return entry.count // rows
@@ -144,6 +186,9 @@ def stream(
         tables = each(lambda i, pieces=pieces: work(pieces[i]), len(pieces))
         for seen, lines in _joined(pieces, tables):
             seen.add(lines)
+        for piece in pieces:
+            if piece.seen.in_place and piece.stop == rows_of(piece.seen.entry):
+                piece.seen.finish()
         done += sum((p.last - p.first) * ITEMSIZE[p.seen.entry.dtype] for p in pieces)
         if watch is not None:
             watch(done, whole)
@@ -168,9 +213,12 @@ def block_of(budget: int) -> int:
 
 
 def _joined(pieces: Sequence[Piece], tables: Sequence[np.ndarray]) -> Iterator[tuple[Seen, np.ndarray]]:
-    """Tables of neighbouring pieces of a tensor as one."""
+    """Tables of neighbouring pieces of a tensor as one, where they are not in place."""
     at = 0
     while at < len(pieces):
+        if pieces[at].seen.in_place:
+            at += 1
+            continue
         stop = at + 1
         while stop < len(pieces) and pieces[stop].seen is pieces[at].seen:
             stop += 1
@@ -208,6 +256,8 @@ def _cut(seen: Seen, source: np.ndarray | int) -> Iterator[Piece]:
     length, per = seen.length, seen.per_row
     lines = rows_of(seen.entry) * per
     step = min(max(PIECE // min(length, CHUNK), 1), _LINES)
+    if seen.in_place:
+        seen.lines = np.empty((lines, SUMS + 2 * len(seen.exponents)))
     for start in range(0, lines, step):
         stop = min(start + step, lines)
         yield Piece(seen, start, stop, weight_at(start, length, per), weight_at(stop, length, per), source)
@@ -290,7 +340,10 @@ class _Work:
     def __call__(self, piece: Piece) -> np.ndarray:
         seen, item = piece.seen, ITEMSIZE[piece.seen.entry.dtype]
         length, per = seen.length, seen.per_row
-        table = np.zeros((piece.stop - piece.start, self._width))
+        if seen.lines is None:
+            table = np.empty((piece.stop - piece.start, self._width))
+        else:
+            table = seen.lines[piece.start : piece.stop]
         first, second = self._tables(item)
         step = max(self._block // min(length, CHUNK), 1) if isinstance(piece.source, int) else piece.stop - piece.start
         for start in range(piece.start, piece.stop, step):
@@ -302,8 +355,7 @@ class _Work:
             where = at, seen.entry.count, seen.every
             histogram.measure(x, high, length, self._exponents, self._limit, start, stop, out, *where, first, second)
         if seen.every:
-            with seen.lock:
-                histogram.take(first, second, seen.counts)
+            seen.count(first, second, table)
         return table
 
     def _weights(self, piece: Piece, first: int, last: int) -> np.ndarray:

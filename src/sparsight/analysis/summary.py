@@ -156,7 +156,7 @@ def neurons(tensors: Sequence[RowSums], asked: Asked) -> list[tuple[Neurons, ...
     """Of each tensor, for each (p, q): quantiles over the rows, and what SAP would remove in neuron scope."""
     if not tensors:
         return []
-    lines = np.concatenate([rows.lines for rows in tensors])
+    lines = np.concatenate([rows.lines for rows in tensors]) if len(tensors) > 1 else tensors[0].lines
     ends = np.cumsum([len(rows) for rows in tensors]).tolist()
     parts = [slice(end - len(rows), end) for rows, end in zip(tensors, ends, strict=True)]
     every = RowSums(asked.exponents, lines)

@@ -88,7 +88,7 @@ def _sample(high, item, start, stop, at, count, every, first, second):
 def measure(x, high, length, exponents, limit, start, stop, table, at, count, every, first, second):
     """Lines start..stop of the table of a tensor of rows of `length`, of which x holds just these lines' weights.
 
-    Lines are those of `pq.fill`; the table comes filled with zeros. `high` is x as uint64 or uint16, x[0] weight `at`
+    Lines are those of `pq.fill`. `high` is x as uint64 or uint16, x[0] weight `at`
     of the tensor's `count`. `first` and `second` are the histogram's tables; `every` = 0 leaves them alone.
     """
     chunks = (length + CHUNK - 1) // CHUNK
@@ -112,9 +112,9 @@ def measure(x, high, length, exponents, limit, start, stop, table, at, count, ev
 
 
 @jit
-def take(first, second, out):
-    """Add both tables to `out`, and empty them."""
-    for i in range(len(out)):
+def take(first, second, out, low, high):
+    """Add both tables to `out`, and empty them; they hold nothing outside low..high."""
+    for i in range(low, high):
         out[i] += first[i] + second[i]
-    for i in range(len(out)):
+    for i in range(low, high):
         first[i] = second[i] = 0
