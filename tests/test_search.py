@@ -116,6 +116,15 @@ class TestAtPQMinimum:
             "validation accuracy 89.30% against 90.00% dense (-0.70 points)"
         )
 
+    def test_says_from_where_on_the_index_was_as_low_but_for_the_tolerance(self):
+        levels = history((0.3, 0.209, 0.2, 0.23, 0.24), [0.9, 0.91, 0.893, 0.95, 0.9])
+        choice = AtPQMinimum()(levels)
+        assert choice.level == 2
+        assert choice.why.endswith(
+            "; within 0.01 of it from level 1 on (density 0.5), whose validation accuracy is 91.00%"
+        )
+        assert "within 0.005" not in AtPQMinimum(tolerance=0.005)(levels).why
+
     @pytest.mark.parametrize("indices", [FALL_RISE[:5], (0.3, 0.2, 0.1, 0.05, 0.01), (math.nan,) * 5])
     def test_without_a_confirmed_minimum_the_accuracy_decides(self, indices):
         """A collapsing network's index may fall below everything before it."""

@@ -146,7 +146,18 @@ class AtPQMinimum:
             f"{named} is lowest here, {indices[turns.minimum]:.4f} at density {low.density:.4g}, and has risen since: "
             f"{indices[at]:.4f} at level {levels[at].level}"
         )
-        return Choice(low.level, low.id, why + _cost(low, records))
+        return Choice(low.level, low.id, why + _cost(low, records) + self._first(levels, indices, low))
+
+    def _first(self, levels: Sequence[LevelRecord], indices: Sequence[float], low: LevelRecord) -> str:
+        """From which level on the index was as low but for the tolerance: there a flat curve costs less accuracy."""
+        least = indices[levels.index(low)]
+        first = next(x for x, index in zip(levels, indices, strict=True) if index <= least + self.tolerance)
+        if first is low or first.validation_accuracy is None:
+            return ""
+        return (
+            f"; within {self.tolerance:g} of it from level {first.level} on (density {first.density:.4g}), "
+            f"whose validation accuracy is {first.validation_accuracy:.2%}"
+        )
 
 
 def _accuracy(record: LevelRecord) -> float:
