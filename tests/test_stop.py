@@ -338,6 +338,22 @@ def test_mask_stable_compares_the_masks_that_would_be_cut():
     assert rule.measure(nothing, {}) == ({}, {})
 
 
+@pytest.mark.parametrize(
+    "several", [AllOf(MaskStable(), FixedEpochs(9)), AnyOf(FixedEpochs(9), MaskStable(), PQIStable())]
+)
+def test_a_rule_among_others_keeps_its_own_memory(several):
+    """What a rule without memory hands back must not undo what the one before it remembers."""
+    net = nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(1, 2))
+    masks = dense(net, exclude=("1.weight",))
+    memory, distances = {}, []
+    for values in ([1.0, 2.0, 3.0, 4.0], [1.0, 4.0, 3.0, 2.0], [1.0, 5.0, 4.0, 2.0]):
+        with torch.no_grad():
+            net[0].weight.copy_(torch.tensor([values]))
+        found, memory = several.measure(weights_context(net, masks), memory)
+        distances.append(found.get("distance:mask to be cut"))
+    assert distances == [None, pytest.approx(1 - 1 / 3), 0.0]
+
+
 def test_jaccard_distance():
     a = {"x": torch.tensor([True, True, False]), "y": torch.tensor([True])}
     b = {"x": torch.tensor([True, False, True]), "y": torch.tensor([True])}

@@ -28,12 +28,12 @@ class _Several:
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         values: dict[str, float] = {}
-        kept: dict[str, object] = dict(memory)
+        kept = dict(memory)
         for rule in self.rules:
             found, after = rule.measure(context, memory)
             values.update(found)
-            kept.update(after)
-        return values, kept  # type: ignore[return-value]
+            kept.update({key: new for key, new in after.items() if new is not memory.get(key)})  # the others' stays
+        return values, kept
 
     def _reasons(self, history: Sequence[Observation]) -> list[str | None]:
         return [rule.stop(history) for rule in self.rules]

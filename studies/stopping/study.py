@@ -1,0 +1,223 @@
+"""Does any rule that ends levels early beat a fixed number of epochs? The evidence table of the stopping rules.
+
+    python studies/stopping/study.py --out runs/stopping --workers 2        all of it, about 70 minutes of one core
+    python studies/stopping/study.py --out runs/stopping --only cnn-lottery  one block (more than one may be named)
+    python studies/stopping/study.py --out runs/stopping --list             the trials, one a line, and what they cost
+    python studies/stopping/study.py --out runs/again --key KEY             any one of them again
+    python studies/stopping/study.py --out runs/stopping --confirm mask-stable loose    seeds 3 to 7 of one setting
+
+The same command goes on after any end of it. Seed 0 of every block comes before seed 1 of any, so that what there is
+after half the time is a smaller study and not half of one. `results.py` beside it makes the tables and the picture.
+
+What is run, by block, on Fashion-MNIST (full budget: 9 epochs a level, a cosine to 0 over them; 3 seeds):
+
+    lenet-lottery   LeNet-300-100, 20 000 images, lottery ticket at a rate of 0.3, 8 levels (5.77 %), initial weights
+    lenet-sap       LeNet-300-100, 20 000 images, SAP (1, 2) to the same number of weights, initial weights
+    cnn-lottery     12-24-48 channels with batch norm, 12 000 images, rate 0.3, 8 levels, weights of epoch 1
+
+Level 0 and the last level train the whole budget under every rule: the first is the reference, the second makes final
+accuracies comparable. Weights are rewound, so a rule acts on the final network through its masks alone. In between,
+levels end by a fixed number of epochs (the full budget among them; 0.5 is one evaluation) or by a rule (`rules.py`),
+asked every half epoch. A level that ends early has not come to the end of its cosine, under every rule alike.
+
+A rule's matched control is the curve of the fixed budgets, between two of them linear, at the rule's mean cost: a
+fixed number of epochs is a whole number, or a half, and a rule's mean is not. The lottery ticket's levels, and so the
+densities, are the same under every rule; SAP's are not, so it ends at a density that no level goes past, and the
+number of levels, which then differs, is part of what a rule costs.
+
+Smaller than what was planned, and why: 20 000 and 12 000 of 55 000 training images, and on the two blocks lenet-sap and
+cnn-lottery four fixed budgets and one setting of each rule, chosen beforehand, for the study to fit little more than
+an hour of one core. Validation (5 000) and test images (10 000) are whole; with two validations an epoch a rule's
+forward passes on validation data are half as many as training's on 20 000 images, and 83 % on 12 000. Seconds of
+training, validating and measuring are on record apart.
+
+Choices (which setting is confirmed) are made on validation data; the test split is read once, when a run has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rules import EVERY, FULL, ONE, SETTINGS
+
+from sparsight import Trial, run_study
+from sparsight.study import Ended
+
+HERE = Path(__file__).resolve().parent
+
+KEPT, PRUNABLE = 15_347, 266_200  # weights of LeNet-300-100 after 8 levels at a rate of 0.3, and all of them
+EPOCHS = int(FULL)
+SEEDS, CONFIRMING = (0, 1, 2), (3, 4, 5, 6, 7)
+START = 5.0  # seconds of a trial that are not training: imports, data, report
+
+
+@dataclass(frozen=True)
+class Block:
+    """A network and a schedule: what its trials share, and which budgets and rules it runs."""
+
+    recipe: str
+    model: str
+    data: str
+    arguments: dict[str, Any]
+    fixed: tuple[str, ...]
+    rules: tuple[tuple[str, str], ...]
+    levels: int  # pruned levels; of SAP the number expected with the full budget
+    seconds: float  # of an epoch on one quiet core, training alone
+    validating: float  # seconds of an evaluation
+
+
+LENET = {"model": "lenet-300-100", "data": "networks:images", "seconds": 0.55, "validating": 0.05}
+LOTTERY = {"rate": 0.3, "levels": 8}
+
+BLOCKS: dict[str, Block] = {
+    "lenet-lottery": Block(
+        "networks:lottery",
+        arguments={**LOTTERY, "rewind_epoch": 0, "channels_last": False},
+        fixed=("0.5", "1", "2", "3", "5", FULL),
+        rules=tuple(SETTINGS),
+        levels=8,
+        **LENET,
+    ),
+    "lenet-sap": Block(
+        "networks:sap",
+        arguments={"target_density": KEPT / PRUNABLE, "levels": 30},
+        fixed=("0.5", "1", "3", FULL),
+        rules=tuple(ONE.items()),
+        levels=9,
+        **LENET,
+    ),
+    "cnn-lottery": Block(
+        "networks:lottery",
+        model="networks:cnn",
+        data="networks:few",
+        arguments={**LOTTERY, "rewind_epoch": 1, "channels_last": True},
+        fixed=("0.5", "1", "3", FULL),
+        rules=tuple(ONE.items()),
+        levels=8,
+        seconds=1.0,
+        validating=0.15,
+    ),
+}
+
+EXPECTED = {
+    # mean epochs of a middle level, guessed from one run, for the estimate alone
+    "accuracy-recovery default": 8.0,
+    "mask-stable default": 9.0,
+    "pqi-stable default": 3.0,
+    "information-consistent default": 2.0,
+    "information-consistent paper": 0.5,
+    "gradient-consistent default": 4.0,
+    "both-consistent default": 6.0,
+    "cnn-lottery: gradient-consistent paper": 7.0,
+    "cnn-lottery: both-consistent paper": 7.0,
+}
+USUAL = 1.5
+
+
+def trials() -> list[tuple[str, Trial]]:
+    """Every trial of the search with its block: seed 0 of all blocks, then seed 1, then seed 2."""
+    return [
+        (name, _trial(name, rule, setting, seed))
+        for seed in SEEDS
+        for name, block in BLOCKS.items()
+        for rule, setting in (*(("fixed", budget) for budget in block.fixed), *block.rules)
+    ]
+
+
+def confirming(rule: str, setting: str) -> list[tuple[str, Trial]]:
+    """On seeds 3 to 7 of every block: the full budget, the setting to be confirmed, and one epoch."""
+    three = dict.fromkeys((("fixed", FULL), (rule, setting), ("fixed", "1")))
+    return [(name, _trial(name, *of, seed)) for seed in CONFIRMING for name in BLOCKS for of in three]
+
+
+def _trial(name: str, rule: str, setting: str, seed: int) -> Trial:
+    block = BLOCKS[name]
+    arguments = {**block.arguments, "rule": rule, "setting": setting, "epochs": EPOCHS}
+    return Trial(block.recipe, arguments, seed, block.model, block.data, label=f"{name}: {rule} {setting}")
+
+
+def cost(trial: Trial) -> float:
+    """Seconds of one quiet core, by a guess of when the rule ends a level; the test pass counts with the start."""
+    block = BLOCKS[trial.label.partition(":")[0]]
+    rule, setting = trial.arguments["rule"], trial.arguments["setting"]
+    fixed, usual = rule == "fixed", EXPECTED.get(f"{rule} {setting}", USUAL)
+    middle = float(setting) if fixed else EXPECTED.get(trial.label, usual)
+    epochs = 2 * EPOCHS + (block.levels - 1) * middle
+    evaluations = epochs if fixed and middle >= 1 else epochs / EVERY
+    return START + epochs * block.seconds + evaluations * block.validating
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="The stopping study.", epilog=f"Blocks: {', '.join(BLOCKS)}.")
+    parser.add_argument("--out", type=Path, default=Path("runs/stopping"), help="the folder of the study")
+    parser.add_argument("--workers", type=int, default=2, help="trials at the same time")
+    parser.add_argument("--only", nargs="+", choices=list(BLOCKS), metavar="BLOCK", help="these blocks alone")
+    parser.add_argument("--key", nargs="+", metavar="KEY", help="these trials alone; --list names them")
+    parser.add_argument("--confirm", nargs=2, metavar=("RULE", "SETTING"), help="seeds 3 to 7 of one setting instead")
+    parser.add_argument("--smoke", action="store_true", help="two levels of one epoch, to see that all runs")
+    parser.add_argument("--list", action="store_true", help="name the trials and run none")
+    given = parser.parse_args(argv)
+    if given.confirm and given.confirm[0] != "fixed" and tuple(given.confirm) not in SETTINGS:
+        parser.error(f"unknown setting {' '.join(given.confirm)}: allowed are fixed N, {_named(SETTINGS)}")
+    everything = confirming(*given.confirm) if given.confirm else trials()
+    wanted = [(block, trial) for block, trial in everything if not given.only or block in given.only]
+    wanted = [(block, trial) for block, trial in wanted if not given.key or trial.key in given.key]
+    if given.smoke:
+        wanted = [(block, _short(trial)) for block, trial in wanted if trial.seed in (SEEDS[0], CONFIRMING[0])]
+    if not wanted:
+        parser.error("no trial is left; --list names them all")
+    if given.list:
+        for block, trial in wanted:
+            print(f"{trial.key}\t{block}\tseed {trial.seed}\t{trial.label}\t{cost(trial):.0f} s")
+    print(_estimate(wanted, given.workers), flush=True)
+    return 0 if given.list else _run([trial for _, trial in wanted], given.out, given.workers)
+
+
+def _named(settings: Iterable[tuple[str, str]]) -> str:
+    return ", ".join(" ".join(names) for names in settings)
+
+
+def _short(trial: Trial) -> Trial:
+    short = {**trial.arguments, "levels": 2, "epochs": 1}
+    return Trial(trial.recipe, short, trial.seed, trial.model, trial.data, trial.label)
+
+
+def _estimate(wanted: Sequence[tuple[str, Trial]], workers: int) -> str:
+    by_block = {block: sum(cost(t) for b, t in wanted if b == block) / 60 for block, _ in wanted}
+    said = ", ".join(f"{block} {minutes:.0f}" for block, minutes in by_block.items())
+    whole = sum(by_block.values())
+    return (
+        f"{len(wanted)} trials, about {whole:.0f} minutes of one quiet core ({said}); "
+        f"{whole / workers:.0f} minutes with {workers} workers, if each has a core; rules end when they end"
+    )
+
+
+def _run(wanted: Sequence[Trial], out: Path, workers: int) -> int:
+    """Run what is wanted; this folder is on the path of the trials, for `networks`."""
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{HERE}{os.pathsep}{path}" if path else str(HERE)
+    # all rows of a study from one kind of device: the last digits differ between kinds
+    ended = run_study(wanted, out.resolve(), workers=workers, device="cpu", on_done=_teller(len(wanted)))
+    return 1 if any(e.status == "failed" for e in ended) else 0
+
+
+def _teller(planned: int) -> Callable[[Ended], None]:
+    done = 0
+
+    def tell(ended: Ended) -> None:
+        nonlocal done
+        done += 1
+        why = f": {ended.why} (see {ended.log})" if ended.status == "failed" else ""
+        print(f"{done}/{planned} {ended.status} {ended.trial.label}, seed {ended.trial.seed}{why}", flush=True)
+
+    return tell
+
+
+if __name__ == "__main__":
+    sys.exit(main())
