@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -145,6 +146,21 @@ class TestSAP:
         assert kept(masks)["fc2.weight"] == 3
         assert plan.floors == ("fc2.weight",)
         assert sum(kept(masks).values()) == 62 - removed
+
+    @pytest.mark.parametrize("scope", ["global", "layer", "neuron"])
+    @pytest.mark.parametrize("kind", [SAP(1.0, 2.0, eta=9.0, min_keep=2), Shrink(0.9, min_keep=2)])
+    def test_near_the_end_everything_above_the_floor_goes(self, kind, scope):
+        """A network that collapses asks for more than the floor leaves: no reason to break off a run."""
+        scores = {"a": torch.tensor([[1.0, 9.0, 4.0]]), "b": torch.tensor([[2.0, 7.0, 5.0, 6.0]])}
+        masks = {name: torch.ones_like(x, dtype=torch.bool) for name, x in scores.items()}
+        plan = dataclasses.replace(kind, scope=scope).plan(scores, masks)
+        assert plan.masks["a"].tolist() == [[False, True, True]]
+        assert plan.masks["b"].tolist() == [[False, True, False, True]]
+        assert sum(group.c for group in plan.groups) == 3
+        assert any(group.floor_bound for group in plan.groups)
+        again = dataclasses.replace(kind, scope=scope).plan(scores, plan.masks)
+        assert sum(group.c for group in again.groups) == 0
+        assert all(torch.equal(again.masks[name], mask) for name, mask in plan.masks.items())
 
     def test_is_called_like_every_allocator(self):
         scores = network()

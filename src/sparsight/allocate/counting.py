@@ -75,6 +75,12 @@ def with_floor(alive: Mapping[str, int], removed: Mapping[str, int], min_keep: i
     return after
 
 
+def room(masks: Masks, scope: Scope, min_keep: int) -> int:
+    """Alive weights above the floor of min(min_keep, alive) in every tensor, in neuron scope in every row."""
+    there = alive(masks, "neuron" if scope == "neuron" else "layer").values()
+    return sum(count - min(min_keep, count) for count in there)
+
+
 def at_most(removed: Mapping[str, int], limit: int) -> dict[str, int]:
     """Scale counts down to a total of `limit`, in proportion, by largest remainder (first group first among equals)."""
     total = sum(removed.values())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparsight.allocate.counting import at_most, check_count, check_fraction, check_scope, share
-from sparsight.allocate.settle import settle
+from sparsight.allocate.settle import settle, within_floor
 from sparsight.pq import PowerSums, group_sums, prune_count, retained_bound
 from sparsight.pq.index import OUTSIDE
 from sparsight.pq.sums import check_pair
@@ -26,7 +26,8 @@ class SAP:
 
     With `target_density` no round goes past that share of all prunable weights (rounded half up): the groups'
     counts are scaled down in proportion. `min_keep` weights stay in every tensor (global and layer scope) or row
-    (neuron scope), the total unchanged. `rounding="reference"` takes ceil(r), as the authors' code does.
+    (neuron scope), the total unchanged where there are so many above that floor, else all of those go.
+    `rounding="reference"` takes ceil(r), as the authors' code does.
 
     `plan(...).groups` records d, I, r and c of every group. Scores are magnitudes, or anything whose size means
     as much; a NaN or infinity among the alive ones is refused by name. Errors: not 0 < p < q; eta < 0, gamma < 0,
@@ -69,6 +70,7 @@ class SAP:
             )
             limited = at_most({name: g.c for name, g in groups.items()}, spare)
             groups = {name: _with_count(group, limited[name]) for name, group in groups.items()}
+        groups = within_floor(groups, masks, self.scope, self.min_keep)
         return settle(scores, masks, groups, self.scope, self.min_keep)
 
     def _judge(self, name: str, sums: PowerSums) -> GroupRecord:

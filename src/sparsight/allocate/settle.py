@@ -5,13 +5,27 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from sparsight.allocate.counting import for_selection, with_floor
+from sparsight.allocate.counting import at_most, for_selection, room, with_floor
 from sparsight.select import prune_smallest
 from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
 
 
+def within_floor(
+    groups: Mapping[str, GroupRecord], masks: Masks, scope: Scope, min_keep: int
+) -> dict[str, GroupRecord]:
+    """The groups with counts that leave the floor standing, scaled down in proportion where together they do not."""
+    limited = at_most({name: group.c for name, group in groups.items()}, room(masks, scope, min_keep))
+    return {
+        name: dataclasses.replace(group, c=limited[name], floor_bound=limited[name] != group.c)
+        for name, group in groups.items()
+    }
+
+
 def settle(scores: Scores, masks: Masks, groups: Mapping[str, GroupRecord], scope: Scope, min_keep: int) -> Allocation:
-    """Remove `groups[name].c` of the alive weights of every group, smallest scores first, above the floor."""
+    """Remove `groups[name].c` of the alive weights of every group, smallest scores first, above the floor.
+
+    ValueError if there are fewer above it in all; `within_floor` before is for counts that only follow from the rest.
+    """
     wanted = {name: group.c for name, group in groups.items()}
     floors: tuple[str, ...] = ()
     removed = wanted
@@ -22,7 +36,9 @@ def settle(scores: Scores, masks: Masks, groups: Mapping[str, GroupRecord], scop
     after, bound = prune_smallest(scores, masks, counts, scope=scope, min_keep=min_keep if scope == "global" else 0)
     floors = floors or tuple(bound)
     recorded = tuple(
-        dataclasses.replace(group, c=removed[name], floor_bound=removed[name] != wanted[name] or name in floors)
+        dataclasses.replace(
+            group, c=removed[name], floor_bound=group.floor_bound or removed[name] != wanted[name] or name in floors
+        )
         for name, group in groups.items()
     )
     return Allocation(masks=after, groups=recorded, floors=floors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsight.allocate.counting import alive, check_count, check_fraction, check_scope
-from sparsight.allocate.settle import settle
+from sparsight.allocate.settle import settle, within_floor
 from sparsight.pq.index import snapped_floor
 from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
 
@@ -16,8 +16,9 @@ class Shrink:
 
     A product within 1e-9 x max(1, alive) of a whole number counts as that number (SAP's rule), so that 0.2 of
     35 is 7. `min_keep` weights stay in every tensor (global and layer scope) or row (neuron scope), the total
-    unchanged. Source: the reference implementation's lottery-ticket baseline, whose interpolated quantile
-    removes ceil(rate x (alive - 1)) weights when all differ, and fewer among ties.
+    unchanged where there are so many above that floor, else all of those go. Source: the reference implementation's
+    lottery-ticket baseline, whose interpolated quantile removes ceil(rate x (alive - 1)) weights when all differ, and
+    fewer among ties.
     """
 
     rate: float = 0.2
@@ -33,6 +34,7 @@ class Shrink:
         groups = {
             name: GroupRecord(name, d, snapped_floor(self.rate * d, d)) for name, d in alive(masks, self.scope).items()
         }
+        groups = within_floor(groups, masks, self.scope, self.min_keep)
         return settle(scores, masks, groups, self.scope, self.min_keep)
 
     def __call__(self, scores: Scores, masks: Masks) -> Masks:

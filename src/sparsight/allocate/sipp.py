@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,7 +59,58 @@ class SiPPDet:
 
 
 @dataclass(frozen=True)
-class SiPPRand:
+class _Sampler:
+    """A share of the budget for every group, and a sample of it in some of them."""
+
+    density: float = 0.1
+    count: int | None = None
+    delta: float = 1e-16
+    constant: float = 3.0
+    bound: Bound = "reference"
+    rounding: Rounding = "largest"
+    recover: bool = False
+    seed: int = 0
+
+    hybrid: ClassVar[bool]
+
+    def __post_init__(self) -> None:
+        _check(self)
+        check_positive("delta", self.delta)
+        check_positive("constant", self.constant)
+        check_bound(self.bound)
+        check_count("seed", self.seed)
+        if self.rounding not in ("largest", "ceil"):
+            raise ValueError(f"unknown rounding {self.rounding!r}: allowed are 'largest' and 'ceil'")
+
+    @property
+    def monotone(self) -> bool:
+        return not self.recover
+
+    def decide(self, scores: Scores, masks: Masks) -> Decision:
+        """What is done with every group, and why."""
+        masks, keep, _ = _budget(self, masks)
+        return self._decide(scores, masks, keep)
+
+    def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        before, keep, _ = _budget(self, masks)
+        decision = self._decide(scores, before, keep)
+        kept, multipliers = _reached(scores, decision.masks, decision.multipliers if decision.random.any() else None)
+        records = []
+        for name, mask in before.items():
+            d = int(mask.sum())
+            records.append(GroupRecord(name, d, d - int(kept[name].sum())))
+        return Allocation(kept, tuple(records), multipliers)
+
+    def __call__(self, scores: Scores, masks: Masks) -> Masks:
+        return self.plan(scores, masks).masks
+
+    def _decide(self, scores: Scores, masks: Masks, keep: int) -> Decision:
+        names = ("delta", "constant", "bound", "rounding", "seed")
+        return decide(scores, masks, keep, hybrid=self.hybrid, **{name: getattr(self, name) for name in names})
+
+
+@dataclass(frozen=True)
+class SiPPRand(_Sampler):
     """Keep a sample of each group, drawn with replacement in proportion to sensitivity, and reweighted.
 
     A group is the positive or the negative weights of a neuron. The budget (as in `SiPPDet`) is shared out by
@@ -74,69 +125,19 @@ class SiPPRand:
     Errors: as `SiPPDet`; a negative score. Source: the published SiPPRand; deviations on docs/methods/sipp.md.
     """
 
-    density: float = 0.1
-    count: int | None = None
-    delta: float = 1e-16
-    constant: float = 3.0
-    bound: Bound = "reference"
-    rounding: Rounding = "largest"
-    recover: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        _check_sampler(self)
-
-    @property
-    def monotone(self) -> bool:
-        return not self.recover
-
-    def decide(self, scores: Scores, masks: Masks) -> Decision:
-        """What is done with every group, and why."""
-        return _decide(self, scores, masks, False)
-
-    def plan(self, scores: Scores, masks: Masks) -> Allocation:
-        return _plan(self, scores, masks, False)
-
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks
+    hybrid = False
 
 
 @dataclass(frozen=True)
-class SiPPHybrid:
+class SiPPHybrid(_Sampler):
     """As `SiPPRand`, but a group is sampled only if eps_det > eps_rand; else its m most sensitive weights are kept.
 
     The budget is shared out as for `SiPPRand`. Groups that are not sampled keep exactly m weights, unchanged; ties as
     in `SiPPDet`. Source: the published SiPPHybrid, without what made its allocations corrupt themselves.
     """
 
-    density: float = 0.1
-    count: int | None = None
-    delta: float = 1e-16
-    constant: float = 3.0
-    bound: Bound = "reference"
-    rounding: Rounding = "largest"
-    recover: bool = False
-    seed: int = 0
+    hybrid = True
 
-    def __post_init__(self) -> None:
-        _check_sampler(self)
-
-    @property
-    def monotone(self) -> bool:
-        return not self.recover
-
-    def decide(self, scores: Scores, masks: Masks) -> Decision:
-        """What is done with every group, and why."""
-        return _decide(self, scores, masks, True)
-
-    def plan(self, scores: Scores, masks: Masks) -> Allocation:
-        return _plan(self, scores, masks, True)
-
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks
-
-
-Sampler = SiPPRand | SiPPHybrid
 
 # -- budgets ---------------------------------------------------------------------------------------------------
 
@@ -145,16 +146,6 @@ def _check(allocator: Any) -> None:
     check_fraction("density", allocator.density)
     if allocator.count is not None:
         check_count("count", allocator.count)
-
-
-def _check_sampler(allocator: Sampler) -> None:
-    _check(allocator)
-    check_positive("delta", allocator.delta)
-    check_positive("constant", allocator.constant)
-    check_bound(allocator.bound)
-    check_count("seed", allocator.seed)
-    if allocator.rounding not in ("largest", "ceil"):
-        raise ValueError(f"unknown rounding {allocator.rounding!r}: allowed are 'largest' and 'ceil'")
 
 
 def _budget(allocator: Any, masks: Masks) -> tuple[Masks, int, int]:
@@ -180,23 +171,3 @@ def _reached(
     if multipliers is not None:
         multipliers = {name: torch.where(masks[name], gamma, 0) for name, gamma in multipliers.items()}
     return masks, {**(multipliers or {}), **others} or None
-
-
-# -- sampling --------------------------------------------------------------------------------------------------
-
-
-def _decide(allocator: Sampler, scores: Scores, masks: Masks, hybrid: bool) -> Decision:
-    masks, keep, _ = _budget(allocator, masks)
-    names = ("delta", "constant", "bound", "rounding", "seed")
-    return decide(scores, masks, keep, hybrid=hybrid, **{name: getattr(allocator, name) for name in names})
-
-
-def _plan(allocator: Sampler, scores: Scores, masks: Masks, hybrid: bool) -> Allocation:
-    before, _, _ = _budget(allocator, masks)
-    decision = _decide(allocator, scores, masks, hybrid)
-    kept, multipliers = _reached(scores, decision.masks, decision.multipliers if decision.random.any() else None)
-    records = []
-    for name, mask in before.items():
-        d = int(mask.sum())
-        records.append(GroupRecord(name, d, d - int(kept[name].sum())))
-    return Allocation(kept, tuple(records), multipliers)
