@@ -242,6 +242,8 @@ def _ablations(runs: Sequence[Run]) -> Figure | None:
             density_axis(axes[row, column], least)
         axes[0, column].set_title(name, loc="left")
         axes[0, column].legend(fontsize=8, loc="lower left")
+    best = max(100 * level["test_accuracy"] for run in own for level in run.levels)
+    axes[0, 0].set_ylim(best - 8, best + 1)  # a network that has collapsed would hide the rest
     axes[0, 0].set_ylabel("test accuracy (%)")
     axes[1, 0].set_ylabel("PQ index (0.5, 1)")
     figure.supxlabel("density (%): MLP, global scope, seed 0, at most 15 levels", fontsize=10)
