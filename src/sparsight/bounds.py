@@ -24,6 +24,7 @@ Bound = Literal["reference", "bernstein"]
 
 NOTHING = 2.0**-23
 """Sums of sensitivities, and probabilities, up to here count as zero (the published threshold)."""
+_LARGEST = 8e18  # 8 eta eta* of 10^9 outputs
 
 
 def calibration_size(
@@ -42,6 +43,13 @@ def calibration_size(
     size = math.ceil(constant * (math.log(8 * sum(outputs) * max(outputs)) - math.log(delta)))
     most = size if available is None else -(-available // 2)
     return max(1, min(size, most))
+
+
+def most_points(delta: float, constant: float = 3.0) -> int:
+    """More points than `calibration_size` asks for of any network with up to 10^9 outputs for one input."""
+    check_positive("delta", delta)
+    check_positive("constant", constant)
+    return max(1, math.ceil(constant * (math.log(_LARGEST) - math.log(delta))))
 
 
 def calibration_sweep(

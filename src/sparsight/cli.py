@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 
 from sparsight import __version__
 from sparsight.commands import Misuse, NotFound, near
@@ -21,6 +25,7 @@ commands:
   show RUN         the table of a run and what it says, finished or not
   report RUN       write the report of a run again, from its records
   analyze PATH     how compressible a network is, without its code; or the path of a run
+  certify PATH     which error bound a pruned network satisfies, beside the error measured
   phase            at which scale of initial weights signals get through, and where a network stands
   recipes          the recipes there are
   study FILE       many runs: several recipes, arguments and seeds, with intervals over the seeds
@@ -37,10 +42,11 @@ examples:
   sparsight run sap --resume                  go on after Ctrl-C, a kill or a power cut
   sparsight show runs/sap-001 --json
   sparsight analyze model.safetensors --html analysis.html
+  sparsight certify runs/sipp-001 --as-pruned
 
 exit codes:
   0    done
-  1    the run failed, or an unexpected error
+  1    the run failed, a certificate was refused, or an unexpected error
   2    wrong use: an unknown command, recipe or option, a bad value, a folder that is taken
   3    a damaged file, a folder that holds another run, or a run that another process is writing
   4    data or a network was not found
@@ -49,7 +55,7 @@ exit codes:
 SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder that has the data.
 """
 
-COMMANDS = ("run", "show", "report", "analyze", "phase", "recipes", "study")
+COMMANDS = ("run", "show", "report", "analyze", "certify", "phase", "recipes", "study")
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.commands.Misuse": 2,
@@ -67,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Answer a command line (by default that of the process); the exit code. Nothing is raised."""
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _dispatch(argv)
+        with _terminated():
+            return _dispatch(argv)
     except KeyboardInterrupt:
         _say("interrupted")
         return 130
@@ -81,6 +88,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _say(_words(error))
         return exit_code(error)
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """A polite kill (SIGTERM), as schedulers send it, is Ctrl-C: what runs can be resumed, and a study ends its trials."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def exit_code(error: BaseException) -> int:

@@ -92,8 +92,8 @@ def certify(
 def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, Tensor]:
     """The masks by which `after` is a pruning of `before`, inside `masks`; every weight of it is kept or +-0.
 
-    ValueError names the first parameter that is neither: it was trained (or reweighted) after pruning, and no bound
-    speaks of other weights than those whose sensitivities were taken.
+    ValueError names the first parameter that is neither, or buffer that differs: it was trained (or reweighted) after
+    pruning, and no bound speaks of another network than the one whose sensitivities were taken.
     """
     m.check(before, masks)
     old, new = m.named(before), m.named(after)
@@ -114,6 +114,10 @@ def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, T
             )
         if name in masks:
             found[name] = masks[name] & (b != 0)
+    buffers = dict(after.named_buffers())
+    for name, a in before.named_buffers():
+        if name not in buffers or not torch.equal(a, buffers[name].to(a.device)):
+            raise ValueError(f"no bound covers this network: the buffer {name!r} is not what it was before pruning")
     return found
 
 

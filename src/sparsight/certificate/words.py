@@ -60,6 +60,12 @@ def _whole(certificate: Certificate, layers: tuple[LayerCertificate, ...]) -> tu
         )
     if vacuous:
         lines.append(f"The bound is vacuous (1 or more) for {vacuous} of {neurons} neurons: {_ONE}.")
+    broken = sum(layer.violations for layer in layers)
+    if broken:
+        lines.append(
+            f"{broken} measured values were outside their bound: what it assumes, that no weight's share ever exceeds "
+            "C times the largest seen on the calibration points, does not hold for these inputs."
+        )
     return tuple(lines)
 
 

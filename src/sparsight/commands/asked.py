@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -97,7 +97,7 @@ def _settings(
     Args:
         model: The network: mlp, lenet-300-100, lenet5, cnn, resnet8, resnet18, resnet20, linear, or
             package.module:attribute, a module or a function that makes one; looked for in the current folder too.
-        data: The data: fashion-mnist, digits, or package.module:attribute, a sparsight.Data or a function that
+        data: The data: fashion-mnist, mnist, digits, or package.module:attribute, a sparsight.Data or a function that
             makes one.
         out: The run folder; by default the next free runs/RECIPE-001. An existing run is never overwritten.
         resume: Go on with the run in --out, by default the newest unfinished one of the recipe. What is not
@@ -147,14 +147,19 @@ def _build(name: str, function: Callable[..., Recipe], arguments: Mapping[str, A
 
 def _look_for(settings: Settings) -> None:
     """NotFound, with close matches, if the data or the model that is named is not there."""
-    for what, spec, known in (("data", settings.data, readers.KNOWN), ("model", settings.model, zoo.KNOWN)):
-        if ":" in spec:
-            _resolved(spec, NotFound)
-        elif spec.lower().replace("_", "-") not in known:
-            hint = near(spec, known) or f"; there are {', '.join(known)}, or package.module:attribute of your own"
-            raise NotFound(f"unknown {what} {spec!r}{hint}")
+    look_for("data", settings.data, readers.KNOWN)
+    look_for("model", settings.model, zoo.KNOWN)
     if settings.threads is not None and settings.threads < 1:
         raise Misuse(f"--threads must be at least 1: got {settings.threads}")
+
+
+def look_for(what: str, spec: str, known: Collection[str]) -> None:
+    """NotFound, with close matches, if there is no `what` of that name, nor package.module:attribute."""
+    if ":" in spec:
+        _resolved(spec, NotFound)
+    elif spec.lower().replace("_", "-") not in known:
+        hint = near(spec, known) or f"; there are {', '.join(known)}, or package.module:attribute of your own"
+        raise NotFound(f"unknown {what} {spec!r}{hint}")
 
 
 # -- resuming --------------------------------------------------------------------------------------------------

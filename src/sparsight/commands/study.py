@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
 import tyro
@@ -67,8 +62,7 @@ def main(argv: list[str]) -> int:
 
     shared = {"device": asked.device, "precision": asked.precision, "keep": asked.keep}
     try:
-        with _terminated():
-            run_study(trials, asked.out, workers=asked.workers, on_done=tell, **shared)  # type: ignore[arg-type]
+        run_study(trials, asked.out, workers=asked.workers, on_done=tell, **shared)  # type: ignore[arg-type]
     except KeyboardInterrupt:
         sys.stderr.write("\nsparsight: interrupted; the same command goes on with the study\n")
         return 130
@@ -148,20 +142,3 @@ def summaries(found: list[Row]) -> list[Row]:
     chosen = [{**row, "which": "chosen"} for row in done if row["chosen"]]
     by = ("label", "recipe", "arguments", "model", "data", "which")
     return [line for part in (chosen, ladder) for value in MEASURED for line in summarise(part, by, value)]
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """A polite kill ends the study as Ctrl-C does, its trials too."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""The IDX format of the MNIST family: gzip, magic number, sizes, then one byte for each entry."""
+"""The IDX format of the MNIST family: magic number, sizes, then one byte for each entry; mostly inside gzip."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import math
 import struct
 import zlib
+from io import BufferedReader
 from pathlib import Path
 
 import torch
@@ -16,8 +17,8 @@ _UNSIGNED_BYTE = 0x08
 _CHUNK = 1 << 20
 
 
-def read_idx(path: Path, *, sha256: str | None = None) -> Tensor:
-    """The uint8 tensor in a gzip-compressed IDX file.
+def read_idx(path: Path, *, sha256: str | None = None, packed: bool = True) -> Tensor:
+    """The uint8 tensor in an IDX file, gzip-compressed unless `packed` is False.
 
     Format: two zero bytes, the type (0x08 = unsigned byte, the only one read), the number of dimensions,
     each dimension as a big-endian uint32, then the entries in row-major order, and nothing after them.
@@ -25,7 +26,7 @@ def read_idx(path: Path, *, sha256: str | None = None) -> Tensor:
     ValueError names the file and what is wrong with it; memory never exceeds what the file really holds.
     """
     try:
-        with gzip.open(path, "rb") as file:
+        with gzip.open(path, "rb") if packed else open(path, "rb") as file:
             content = _read_content(file, path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path}: damaged or not gzip ({error}); delete it and get it again") from error
@@ -57,7 +58,7 @@ def _header(content: bytearray, path: Path) -> tuple[int, ...]:
     return struct.unpack_from(f">{n_dims}I", content, 4)
 
 
-def _read_content(file: gzip.GzipFile, path: Path) -> bytearray:
+def _read_content(file: gzip.GzipFile | BufferedReader, path: Path) -> bytearray:
     """Everything up to one chunk past the promised end: a small file cannot unpack to a huge one."""
     content = bytearray(file.read(4 + 4 * 4))
     promised = 4 + 4 * 4 + math.prod(_header(content, path))

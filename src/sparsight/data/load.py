@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sparsight.data.fashion import fashion_mnist
+from sparsight.data.mnist_idx import mnist
 from sparsight.data.optdigits import digits
 from sparsight.resolve import needs, resolve
 from sparsight.types import Data
 
-KNOWN: Mapping[str, Callable[[], Data]] = {"fashion-mnist": fashion_mnist, "digits": digits}
+KNOWN: Mapping[str, Callable[[], Data]] = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": digits}
 
 
 def load(spec: str | Data) -> Data:
-    """The data that `spec` names: "fashion-mnist", "digits", or "package.module:attribute" of your own.
+    """The data that `spec` names: "fashion-mnist", "mnist", "digits", or "package.module:attribute" of your own.
 
     The attribute is a `Data`, or a function that returns one when called without arguments; its module is
     looked for in the current folder first. A `Data` is returned as it is. Nothing is drawn from its splits.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import nn
 
 from sparsight.allocate.sipp import SiPPDet, SiPPHybrid, SiPPRand
-from sparsight.bounds import Bound
+from sparsight.bounds import Bound, most_points
 from sparsight.recipe import NesterovSGD, Recipe
 from sparsight.restart import Reinitialise, carry_on, rewind
 from sparsight.schedules import Geometric, rounds
@@ -18,8 +17,6 @@ from sparsight.score.sipp import SiPP
 from sparsight.search import SparsestWithin
 from sparsight.sensitivity import Reduction
 from sparsight.types import Allocation, Allocator, Restart, StateDict
-
-_LARGEST = 8e18  # 8 eta eta* for a network of 10^9 outputs: more points than this asks for are never wanted
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def sipp(
         kind = SiPPRand if variant == "rand" else SiPPHybrid
         return kind(density, delta=delta, constant=constant, bound=bound, recover=oneshot, seed=seed)
 
-    wanted = points or math.ceil(constant * (math.log(_LARGEST) - math.log(delta)))
+    wanted = points or most_points(delta, constant)
     pruned = tuple((prune(density),) for density in _densities(first_density, target_density, levels))
     return Recipe(
         name="sipp",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -139,7 +139,7 @@ def masked_weights(call: Pure, masks: Masks) -> dict[str, Tensor]:
     return {name: call.params[name].masked_fill(~mask.to(call.params[name].device), 0) for name, mask in masks.items()}
 
 
-def parts(batches: Sequence[Batch], points: int, at_once: int = _AT_ONCE) -> Iterator[Batch]:
+def parts(batches: Iterable[Batch], points: int, at_once: int = _AT_ONCE) -> Iterator[Batch]:
     """The first `points` samples of the batches, at most `at_once` at a time."""
     left = points
     for batch in batches:

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -193,7 +192,7 @@ def _flat(values: Iterable[Any]) -> list[str]:
 def _stop(jobs: Sequence[_Job]) -> None:
     """Interrupt what runs, and kill what does not end: both leave runs that can be resumed."""
     for job in jobs:
-        job.process.send_signal(signal.SIGINT)
+        job.process.terminate()  # not SIGINT, which what a shell starts in the background ignores
     until = time.monotonic() + 30
     for job in jobs:
         try:
