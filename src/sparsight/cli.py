@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _terminated() -> Iterator[None]:
-    """A polite kill (SIGTERM), as schedulers send it, is Ctrl-C: what runs can be resumed, and a study ends its trials."""
+    """A polite kill (SIGTERM), as schedulers send it, is Ctrl-C: a run can be resumed, a study ends its trials."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
