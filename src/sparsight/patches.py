@@ -11,6 +11,8 @@ from torch.nn import functional
 NOTHING = 1e-7
 """A sum over a patch up to this share of the largest output's at the same patch counts as nothing."""
 
+# Layers come as nn.Module, whose attributes torch types as Tensor | Module: hence the ignores below, on layers that
+# `shape_of` has let through.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 

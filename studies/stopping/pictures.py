@@ -91,8 +91,9 @@ def _panel(axes: Axes, block: str, rows: Sequence[Row]) -> None:
             axes.errorbar(
                 [row["epochs"]], [row["test"]], yerr=_halves([row]), elinewidth=0.8, alpha=0.9, markersize=6, **look
             )
-    seeds = max(row["seeds"] for row in rows)
-    axes.set_title(f"{TITLES.get(block, block)} ({seeds} seed{'s' if seeds > 1 else ''})", loc="left")
+    least, most = (of(row["seeds"] for row in rows) for of in (min, max))
+    seeds = str(most) if least == most else f"{least} to {most}"
+    axes.set_title(f"{TITLES.get(block, block)} ({seeds} seed{'s' if most > 1 else ''})", loc="left")
 
 
 def _halves(rows: Sequence[Row]) -> list[float]:

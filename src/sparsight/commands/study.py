@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
 
     shared = {"device": asked.device, "precision": asked.precision, "keep": asked.keep}
     try:
+        # strings from the command line, which its parser has held to run_study's literals
         run_study(trials, asked.out, workers=asked.workers, on_done=tell, **shared)  # type: ignore[arg-type]
     except KeyboardInterrupt:
         sys.stderr.write("\nsparsight: interrupted; the same command goes on with the study\n")
