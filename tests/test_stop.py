@@ -17,10 +17,11 @@ from sparsight.allocate.shrink import Shrink
 from sparsight.data import digits
 from sparsight.masks import dense, named
 from sparsight.pq import pq_index
-from sparsight.recipe import Recipe, Until
+from sparsight.recipe import NesterovSGD, Recipe, Until
 from sparsight.recipes import incop, lottery, oneshot, sap
 from sparsight.recipes.incop import PRESETS
-from sparsight.record import Observation
+from sparsight.record import Observation, describe
+from sparsight.restart import carry_on, rewind
 from sparsight.runner import run
 from sparsight.score.magnitude import Magnitude
 from sparsight.select import keep_largest
@@ -466,10 +467,21 @@ def test_the_last_level_has_its_own_rule():
     assert found[3].operation["stop"] == {"type": "FixedEpochs", "epochs": None}
 
 
+def test_levels_before_the_last_may_have_a_budget_a_schedule_and_a_restart_of_their_own():
+    how = small(epochs=3, first_epochs=2, middle_epochs=1, middle_restart=carry_on)
+    found = records(how)
+    assert [level.epochs for level in found] == [2, 1, 1, 3]
+    assert [level.operation["epochs"] for level in found] == [2, 1, 1, 3]
+    restarts = [level.operation["restart"] for level in found[1:]]
+    assert [describe(carry_on), describe(carry_on), describe(rewind)] == restarts
+    # each level comes to the end of its own cosine: the last step's rate is small beside the first's
+    assert all(level.observations[-1].learning_rate < 0.1 * NesterovSGD().lr for level in found)
+
+
 def test_a_rule_against_the_warm_up_needs_one():
     with pytest.raises(ValueError, match="rewind_epoch >= 1: got 0"):
         small(stop=InformationConsistent(reference="warmup"))
-    for wrong in ({"evaluate_every": 0.0}, {"probes": 0}, {"first_epochs": 0}):
+    for wrong in ({"evaluate_every": 0.0}, {"probes": 0}, {"first_epochs": 0}, {"middle_epochs": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             small(**wrong)
 

@@ -138,6 +138,9 @@ class Recipe:
     scores: those the previous level ended with, the trained dense network's (level 0), or the initial ones.
     `epochs` is each level's budget and the horizon of the learning-rate schedule; `stop` may end a level earlier, at
     one of the points that lie `evaluate_every` epochs apart (whole epochs only for a split that tells no length).
+    `first_epochs` and `middle_epochs` are other budgets, each with a schedule of its own, and `middle_restart` is
+    another restart, for the levels that find the masks; the last level, where `is_last` knows it beforehand, trains
+    `epochs` from `restart`.
     """
 
     name: str
@@ -157,6 +160,8 @@ class Recipe:
     restart: Restart = rewind
     rewind_epoch: int = 0  # the rewind point: 0 = initial weights, k = after k epochs of level 0
     first_epochs: int | None = None  # the budget of level 0, where it is another one
+    middle_epochs: int | None = None  # the budget of the levels between the first and the last, likewise
+    middle_restart: Restart | None = None  # where the levels before the last restart from, likewise
     stop: StoppingRule | PerLevel = field(default_factory=FixedEpochs)
     evaluate_every: float = 1.0  # epochs between evaluations; a fraction evaluates inside epochs
     probes: int = 1024  # training samples that flow rules measure on, the same all run
@@ -169,7 +174,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _at_least(1, epochs=self.epochs, batch_size=self.batch_size, probes=self.probes)
-        _at_least(1, first_epochs=self.budget(0))
+        _at_least(1, first_epochs=self.budget(0), middle_epochs=self.budget(1))
         _at_least(0, rewind_epoch=self.rewind_epoch, score_batches=self.score_batches, seed=self.seed)
         if self.rewind_epoch > self.budget(0):
             raise ValueError(f"rewind_epoch must be at most epochs = {self.budget(0)}: got {self.rewind_epoch}")
@@ -190,9 +195,14 @@ class Recipe:
             return self.levels[len(history)]
         return f"all {len(self.levels)} levels are done"
 
-    def budget(self, level: int) -> int:
-        """Epochs that a level may take."""
-        return self.epochs if level or self.first_epochs is None else self.first_epochs
+    def budget(self, level: int, last: bool = False) -> int:
+        """Epochs that a level may take; level 0 counts as the first, even where it is the last too."""
+        other = (None if last else self.middle_epochs) if level else self.first_epochs
+        return self.epochs if other is None else other
+
+    def restart_of(self, last: bool) -> Restart:
+        """Where a pruned level starts from."""
+        return self.restart if last or self.middle_restart is None else self.middle_restart
 
     def rule(self, level: int, last: bool = False) -> StoppingRule:
         """What may end a level before its budget does."""

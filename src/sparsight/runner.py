@@ -193,17 +193,20 @@ def _level(state: _Run, rounds: Level) -> LevelResult:
     recipe, since = state.recipe, perf_counter()
     number = len(state.history)
     allocation = _prune(state, rounds)
+    kept, total = counts(allocation.masks)
+    last = recipe.is_last(state.history, kept / total)
+    restart = recipe.restart_of(last)
     if rounds:
-        state.model = recipe.restart(state.model, state.rewind_point, allocation)
+        state.model = restart(state.model, state.rewind_point, allocation)
     pruning = perf_counter() - since
-    training = _training(state, allocation.masks, "level", number, recipe.budget(number))
+    training = _training(state, allocation.masks, "level", number, recipe.budget(number, last), last)
     training.seconds["prune"] = pruning
     state.masks = _train(state, training)
     if number == 0:
         state.dense = snapshot(state.model) if recipe.score_from == "dense" else None
     operation = {"rounds": describe(rounds), "score": describe(recipe.score), "score_from": recipe.score_from}
     if rounds:
-        operation["restart"] = describe(recipe.restart)
+        operation["restart"] = describe(restart)
     operation |= {"epochs": training.budget, "evaluate_every": training.every, "stop": describe(training.rule)}
     result = _result(state, training, allocation, operation, state.history[-1].id if state.history else None)
     state.history.append(result.record)
@@ -291,15 +294,16 @@ def _one_sample(data: Data) -> Tensor | None:
     return None if shape is None else torch.ones((1, *shape))
 
 
-def _training(state: _Run, masks: Masks, role: Literal["level", "control"], number: int, epochs: int) -> Training:
+def _training(
+    state: _Run, masks: Masks, role: Literal["level", "control"], number: int, epochs: int, last: bool = False
+) -> Training:
     """The training of a level from its start, or from where the journal says that it stood."""
     optimizer = state.recipe.optimizer(state.model.parameters())
     training = Training(
         state.model, masks, optimizer, state.recipe, state.data, state.runtime, number, role, budget=epochs
     )
     if role == "level":
-        kept, total = counts(masks)
-        training.rule = state.recipe.rule(number, state.recipe.is_last(state.history, kept / total))
+        training.rule = state.recipe.rule(number, last)
         training.stops = (state.recipe.rewind_epoch,) if number == 0 else ()
         training.averaging = "gf_ema" in needs(state.recipe.stop)
         training.surroundings = _surroundings(state, training)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from rules import rule_of
+from rules import SHORT, rule_of
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsight import recipes
 from sparsight.data import fashion_mnist, stratified
 from sparsight.recipe import Recipe
+from sparsight.restart import carry_on
 from sparsight.types import Data, Split
 
 IMAGES = {"images": 20_000, "few": 12_000}
@@ -125,4 +126,13 @@ def sap(
 
 def _ruled(plain: Recipe, rule: str, setting: str) -> Recipe:
     stop, every = rule_of(rule, setting)
-    return dataclasses.replace(plain, stop=stop, evaluate_every=every)
+    ruled = dataclasses.replace(plain, stop=stop, evaluate_every=every)
+    if rule != "short-levels":
+        return ruled
+    short = SHORT[setting]
+    return dataclasses.replace(
+        ruled,
+        first_epochs=min(short.first, plain.epochs),
+        middle_epochs=min(short.middle, plain.epochs),
+        middle_restart=carry_on if short.carried else None,
+    )

@@ -9,6 +9,7 @@ Defaults that were hardly met within the first epochs got a looser setting besid
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from sparsight.stop import (
     AccuracyRecovery,
@@ -53,6 +54,24 @@ ONE: Mapping[str, str] = {
 }
 """The one setting of each rule where there is time for one only."""
 
+
+@dataclass(frozen=True)
+class Short:
+    """A budget, and a cosine over it, for the levels that find the masks; the last level has the full budget."""
+
+    first: int
+    middle: int
+    carried: bool  # levels before the last go on from the weights as they are, instead of being rewound
+
+
+SHORT: Mapping[str, Short] = {
+    "1": Short(9, 1, carried=False),
+    "2": Short(2, 2, carried=False),
+    "1-carried": Short(9, 1, carried=True),
+    "2-carried": Short(2, 2, carried=True),
+}
+"""Settings of the rule `short-levels`: all that cost a third of the full budget, 25 epochs of 81."""
+
 FULL = "9"
 """Setting of the rule `fixed` that is the full budget."""
 
@@ -64,16 +83,19 @@ def rule_of(rule: str, setting: str) -> tuple[PerLevel, float]:
     """The rule for every level, and the epochs between two evaluations.
 
     `fixed` takes its number of epochs as its setting. It is evaluated once an epoch, or every half one where it ends
-    inside one: it needs no evaluation, and evaluating changes nothing of what is trained. ValueError for another name,
+    inside one: it needs no evaluation, and evaluating changes nothing of what is trained. `short-levels` ends no level
+    early: its budgets are the recipe's. ValueError for another name,
     or a number of epochs that ends between two evaluations.
     """
-    if rule == "fixed":
+    if rule == "short-levels" and setting in SHORT:
+        middle, every = FixedEpochs(), 1.0
+    elif rule == "fixed":
         if float(setting) % EVERY:
             raise ValueError(f"a fixed budget must be a multiple of {EVERY:g} epochs: got {setting}")
         middle, every = FixedEpochs(float(setting)), EVERY if float(setting) % 1 else 1.0
     elif (rule, setting) in SETTINGS:
         middle, every = SETTINGS[rule, setting], EVERY
     else:
-        known = ", ".join(f"{name} {of}" for name, of in SETTINGS)
+        known = ", ".join(f"{name} {of}" for name, of in (*SETTINGS, *(("short-levels", of) for of in SHORT)))
         raise ValueError(f"unknown rule {rule!r} with setting {setting!r}: allowed are fixed N, {known}")
     return PerLevel(middle, {0: FixedEpochs(), -1: FixedEpochs()}), every
