@@ -127,12 +127,13 @@ def sap(
 def _ruled(plain: Recipe, rule: str, setting: str) -> Recipe:
     stop, every = rule_of(rule, setting)
     ruled = dataclasses.replace(plain, stop=stop, evaluate_every=every)
-    if rule != "short-levels":
+    if (rule, setting) not in SHORT:
         return ruled
-    short = SHORT[setting]
+    short = SHORT[rule, setting]
     return dataclasses.replace(
         ruled,
         first_epochs=min(short.first, plain.epochs),
         middle_epochs=min(short.middle, plain.epochs),
-        middle_restart=carry_on if short.carried else None,
+        middle_restart=None if short.carried == "none" else carry_on,
+        restart=carry_on if short.carried == "all" else plain.restart,
     )

@@ -30,9 +30,13 @@ COLOURS = {
     "information-consistent": "#D55E00",
     "gradient-consistent": "#CC79A7",
     "both-consistent": "#7A5195",
+    "short-levels": "#56B4E9",
+    "carried": "#000000",
 }
 MARKERS = {"default": "o", "loose": "^", "0.95": "^", "paper": "s"}
-MEANINGS = {"o": "default", "^": "looser (or 0.95)", "s": "paper"}
+MARKERS |= {"1": "P", "2": "X", "1-carried": "P", "2-carried": "X", "9": "D"}
+FILLS = {"1-carried": "none", "2-carried": "none"}
+MEANINGS = {"o": "default", "^": "looser (or 0.95)", "s": "paper", "P": "1 epoch", "X": "2 epochs", "D": "9 epochs"}
 TITLES = {
     "lenet-lottery": "LeNet-300-100, lottery ticket",
     "lenet-sap": "LeNet-300-100, SAP (1, 2)",
@@ -88,6 +92,7 @@ def _panel(axes: Axes, block: str, rows: Sequence[Row]) -> None:
     for row in rows:
         if row["rule"] in COLOURS:
             look = {"color": COLOURS[row["rule"]], "marker": MARKERS[row["setting"]], "zorder": 3}
+            look["markerfacecolor"] = FILLS.get(row["setting"], look["color"])
             axes.errorbar(
                 [row["epochs"]], [row["test"]], yerr=_halves([row]), elinewidth=0.8, alpha=0.9, markersize=6, **look
             )

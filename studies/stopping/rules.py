@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from sparsight.stop import (
     AccuracyRecovery,
@@ -57,20 +58,25 @@ ONE: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Short:
-    """A budget, and a cosine over it, for the levels that find the masks; the last level has the full budget."""
+    """Budgets, each with a cosine of its own, for the levels that find the masks; the last level has the full one."""
 
     first: int
     middle: int
-    carried: bool  # levels before the last go on from the weights as they are, instead of being rewound
+    carried: Literal["none", "middle", "all"] = "none"  # which pruned levels go on from the weights as they are
 
 
-SHORT: Mapping[str, Short] = {
-    "1": Short(9, 1, carried=False),
-    "2": Short(2, 2, carried=False),
-    "1-carried": Short(9, 1, carried=True),
-    "2-carried": Short(2, 2, carried=True),
+SHORT: Mapping[tuple[str, str], Short] = {
+    # tried after the others, to see whether levels that end early lose because their cosine is cut off
+    ("short-levels", "1"): Short(9, 1),
+    ("short-levels", "2"): Short(2, 2),
+    ("short-levels", "1-carried"): Short(9, 1, "middle"),
+    ("short-levels", "2-carried"): Short(2, 2, "middle"),
+    # tried after those: no level is rewound; the full budget of the same beside it
+    ("carried", "1"): Short(9, 1, "all"),
+    ("carried", "2"): Short(2, 2, "all"),
+    ("carried", "9"): Short(9, 9, "all"),
 }
-"""Settings of the rule `short-levels`: all that cost a third of the full budget, 25 epochs of 81."""
+"""(rule, setting) -> budgets. All but the full one cost about a third of the full budget, 25 epochs of 81."""
 
 FULL = "9"
 """Setting of the rule `fixed` that is the full budget."""
@@ -83,11 +89,11 @@ def rule_of(rule: str, setting: str) -> tuple[PerLevel, float]:
     """The rule for every level, and the epochs between two evaluations.
 
     `fixed` takes its number of epochs as its setting. It is evaluated once an epoch, or every half one where it ends
-    inside one: it needs no evaluation, and evaluating changes nothing of what is trained. `short-levels` ends no level
-    early: its budgets are the recipe's. ValueError for another name,
-    or a number of epochs that ends between two evaluations.
+    inside one: it needs no evaluation, and evaluating changes nothing of what is trained. `short-levels` and `carried`
+    end no level early: their budgets are the recipe's. ValueError for another name, or a number of epochs that ends
+    between two evaluations.
     """
-    if rule == "short-levels" and setting in SHORT:
+    if (rule, setting) in SHORT:
         middle, every = FixedEpochs(), 1.0
     elif rule == "fixed":
         if float(setting) % EVERY:
@@ -96,6 +102,6 @@ def rule_of(rule: str, setting: str) -> tuple[PerLevel, float]:
     elif (rule, setting) in SETTINGS:
         middle, every = SETTINGS[rule, setting], EVERY
     else:
-        known = ", ".join(f"{name} {of}" for name, of in (*SETTINGS, *(("short-levels", of) for of in SHORT)))
+        known = ", ".join(f"{name} {of}" for name, of in (*SETTINGS, *SHORT))
         raise ValueError(f"unknown rule {rule!r} with setting {setting!r}: allowed are fixed N, {known}")
     return PerLevel(middle, {0: FixedEpochs(), -1: FixedEpochs()}), every

@@ -54,7 +54,6 @@ HERE = Path(__file__).resolve().parent
 KEPT, PRUNABLE = 15_347, 266_200  # weights of LeNet-300-100 after 8 levels at a rate of 0.3, and all of them
 EPOCHS = int(FULL)
 SEEDS, CONFIRMING = (0, 1, 2), (3, 4, 5, 6, 7)
-SHORTER = tuple(("short-levels", setting) for setting in SHORT)
 START = 5.0  # seconds of a trial that are not training: imports, data, report
 
 
@@ -127,7 +126,7 @@ def trials() -> list[tuple[str, Trial]]:
         (name, _trial(name, rule, setting, seed))
         for seed in SEEDS
         for name, block in BLOCKS.items()
-        for rule, setting in (*(("fixed", budget) for budget in block.fixed), *block.rules, *SHORTER)
+        for rule, setting in (*(("fixed", budget) for budget in block.fixed), *block.rules, *SHORT)
     ]
 
 
@@ -147,8 +146,8 @@ def cost(trial: Trial) -> float:
     """Seconds of one quiet core, by a guess of when the rule ends a level; the test pass counts with the start."""
     block = BLOCKS[trial.label.partition(":")[0]]
     rule, setting = trial.arguments["rule"], trial.arguments["setting"]
-    if rule == "short-levels":
-        epochs = SHORT[setting].first + EPOCHS + (block.levels - 1) * SHORT[setting].middle
+    if short := SHORT.get((rule, setting)):
+        epochs = short.first + EPOCHS + (block.levels - 1) * short.middle
         return START + epochs * (block.seconds + block.validating)
     fixed, usual = rule == "fixed", EXPECTED.get(f"{rule} {setting}", USUAL)
     middle = float(setting) if fixed else EXPECTED.get(trial.label, usual)
@@ -167,8 +166,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--smoke", action="store_true", help="two levels of one epoch, to see that all runs")
     parser.add_argument("--list", action="store_true", help="name the trials and run none")
     given = parser.parse_args(argv)
-    if given.confirm and given.confirm[0] != "fixed" and tuple(given.confirm) not in (*SETTINGS, *SHORTER):
-        parser.error(f"unknown setting {' '.join(given.confirm)}: allowed are fixed N, {_named((*SETTINGS, *SHORTER))}")
+    if given.confirm and given.confirm[0] != "fixed" and tuple(given.confirm) not in (*SETTINGS, *SHORT):
+        parser.error(f"unknown setting {' '.join(given.confirm)}: allowed are fixed N, {_named((*SETTINGS, *SHORT))}")
     everything = confirming(*given.confirm) if given.confirm else trials()
     wanted = [(block, trial) for block, trial in everything if not given.only or block in given.only]
     wanted = [(block, trial) for block, trial in wanted if not given.key or trial.key in given.key]

@@ -62,11 +62,12 @@ def table(grid: Cells) -> list[Row]:
     for (block, rule, setting), runs in grid.items():
         full = grid.get((block, "fixed", FULL), {})
         row: Row = {"block": block, "rule": rule, "setting": setting, "seeds": len(runs), **_costs(runs)}
+        compared = {} if (rule, setting) == ("fixed", FULL) else full
         row |= told("of_full_epochs", _ratio(runs, full))
         for split in SPLITS:
             own = accuracy(runs, split)
             row |= told(split, mean(list(own.values())))
-            row |= told(f"{split}_minus_full", None if setting == FULL else paired(own, accuracy(full, split)))
+            row |= told(f"{split}_minus_full", paired(own, accuracy(compared, split)))
             against = None if rule == "fixed" else paired(own, control(grid, block, runs, split))
             row |= told(f"{split}_minus_matched", against) | {f"{split}_verdict": against.verdict if against else None}
         made.append(row)
@@ -136,7 +137,7 @@ def confirmation(grid: Cells) -> list[Row]:
     made = []
     for (block, rule, setting), runs in grid.items():
         full = grid.get((block, "fixed", FULL), {})
-        if setting == FULL or not full:
+        if (rule, setting) == ("fixed", FULL) or not full:
             continue
         share = _ratio(runs, full)
         row: Row = {"block": block, "rule": rule, "setting": setting, "seeds": len(runs.keys() & full.keys())}
