@@ -9,6 +9,7 @@ or less. The module itself is never altered.
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
-from sparsight.kernels.clear import Job, clear, clear_where_needed, run
+from sparsight.kernels.clear import Job, clear, clear_where_needed, run, sum_of_squares
 from sparsight.types import Masks
 
 _PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
@@ -34,6 +35,7 @@ _WRAPPERS = {
     "CheckpointWrapper": "_checkpoint_wrapped_module",
 }
 
+_MEASURED = (torch.float32, torch.float64)  # types of gradients whose norm is taken as they are masked
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -201,15 +203,26 @@ class _Hold:
             return job
         return self.bits, self.flat
 
+    def along(self, x: Tensor) -> Tensor | None:
+        """`x` (the weight or its gradient) as one run of memory in the mask's order; None where it lies otherwise."""
+        if self.flat is None:
+            return None
+        if x.is_contiguous() and self.weight.is_contiguous():
+            return x.view(-1)
+        return x.as_strided((x.numel(),), (1,), x.storage_offset()) if _same_order(x, self.weight) else None
+
     def job(self, x: Tensor) -> Job | None:
-        """The kernel's work on `x` (the weight or its gradient); None if it was done here, by other means."""
-        integer = _BITS[x.element_size()]
-        if self.flat is not None and x.is_contiguous() and self.weight.is_contiguous():
-            return x.view(integer).numpy().reshape(-1), self.flat
-        if self.flat is not None and _same_order(x, self.weight):
-            return x.as_strided((x.numel(),), (1,), x.storage_offset()).view(integer).numpy(), self.flat
+        """The kernel's work on `x`; None if it was done here, by other means."""
+        integer, run = _BITS[x.element_size()], self.along(x)
+        if run is not None and self.flat is not None:
+            return run.view(integer).numpy(), self.flat
         x.view(integer).bitwise_and_(self.mask.to(integer).neg_())
         return None
+
+    def values(self, x: Tensor) -> Job | None:
+        """The same on values instead of bits; None, and nothing is done, where a kernel cannot take them."""
+        run = self.along(x) if x.dtype in _MEASURED and x.layout == torch.strided else None
+        return None if run is None or self.flat is None else (run.numpy(), self.flat)
 
 
 @dataclass(frozen=True)
@@ -222,6 +235,11 @@ class Bound:
 
     holds: tuple[_Hold, ...]
 
+    def others(self, model: nn.Module) -> list[nn.Parameter]:
+        """The parameters without a mask."""
+        mine = {id(hold.weight) for hold in self.holds}
+        return [p for p in model.parameters() if id(p) not in mine]
+
     def apply_(self) -> None:
         """Set every pruned weight to +0.0."""
         run(clear_where_needed, [job for hold in self.holds if (job := hold.weight_job())])
@@ -230,6 +248,19 @@ class Bound:
         """Set the gradient of every pruned weight to +0.0. Weights without a gradient are passed over."""
         grads = [(hold, hold.weight.grad) for hold in self.holds]
         run(clear, [job for hold, grad in grads if grad is not None and (job := hold.job(grad))])
+
+    def mask_and_measure_grads_(self, others: Iterable[nn.Parameter]) -> float | None:
+        """The same, and the norm of all gradients as one vector, those of `others` too, in one pass over memory.
+
+        Squares are summed in float64. None, and nothing is done, unless all gradients are dense float32 or float64
+        on the CPU and lie in memory as their weights do.
+        """
+        free = [p.grad for p in others if p.grad is not None]
+        jobs = [hold.values(hold.weight.grad) for hold in self.holds if hold.weight.grad is not None]
+        plain = all(g.device.type == "cpu" and g.dtype in _MEASURED and g.is_contiguous() for g in free)
+        if not plain or None in jobs:
+            return None
+        return math.sqrt(sum_of_squares([job for job in jobs if job], [g.view(-1).numpy() for g in free]))
 
 
 def bind(model: nn.Module, masks: Masks) -> Bound:

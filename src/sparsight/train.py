@@ -219,6 +219,7 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
     forward, stepper = runtime.parallel(model), runtime.steps(optimizer)
     bases = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     bound, hooks, parameters = bind(model, training.masks), recipe.hooks, list(model.parameters())
+    others = bound.others(model)
     bound.apply_()
     if not going.done:
         clear_state_(model, training.masks, optimizer)
@@ -242,11 +243,13 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
         runtime.unscale(stepper)
         if hooks.on_gradients is not None:
             hooks.on_gradients(moment)
-        bound.mask_grads_()
+        norm = None if recipe.clip is None else bound.mask_and_measure_grads_(others)
+        if norm is None:
+            bound.mask_grads_()
         if training.averaging:
             training.average = gf_ema(_gradients(bound, training.masks), training.average)
         if recipe.clip is not None:
-            clip_(parameters, recipe.clip)
+            clip_(parameters, recipe.clip, norm)
         stepper.step()
         if hooks.after_step is not None:
             hooks.after_step(moment)

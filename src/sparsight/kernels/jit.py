@@ -15,18 +15,23 @@ import numba
 import torch
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:
     """Compile on first call; keep the machine code on disk where a folder for it can be written.
 
     numba looks beside the source and then in the user's cache folder; where neither can be written it
     refuses to cache, and the code is compiled anew in each process.
     """
     try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
+        return numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=fastmath)(function)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
-        return numba.njit(nogil=True, error_model="numpy")(function)
+        return numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+
+
+def summing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a sum whose order is left to the machine's vectors; NaN and infinity count as they are."""
+    return jit(function, {"reassoc", "contract"})
 
 
 @cache
