@@ -17,6 +17,7 @@ import multiprocessing
 import platform
 import resource
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 
@@ -55,10 +56,11 @@ def rival(model: nn.Module, x: Tensor, reduction: Reduction) -> dict[str, Tensor
     found = {name: torch.zeros(mask.shape).flatten(1) for name, mask in masks.items()}
 
     def see(name: str, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        weight = layer.weight.detach().flatten(1)  # type: ignore[union-attr, operator]
+        weight = layer.get_parameter("weight").detach().flatten(1)
         a = given[0].detach()
         if isinstance(layer, nn.Conv2d):
-            a = functional.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0]  # type: ignore[arg-type]
+            assert not isinstance(layer.padding, str)  # "same" and "valid": ResNet-18 pads by numbers
+            a = functional.unfold(a, layer.kernel_size, layer.dilation, layer.padding, layer.stride)[0]
         else:
             a = a.t()
         for part in [a] if bool((a >= 0).all()) else [a.clamp(min=0), (-a).clamp(min=0)]:
@@ -76,9 +78,9 @@ def rival(model: nn.Module, x: Tensor, reduction: Reduction) -> dict[str, Tensor
     return {name: score.reshape(masks[name].shape) for name, score in found.items()}
 
 
-def timed(work: object, *args: object) -> float:
+def timed(work: Callable[..., object], *args: object) -> float:
     start = perf_counter()
-    work(*args)  # type: ignore[operator]
+    work(*args)
     return perf_counter() - start
 
 

@@ -209,7 +209,7 @@ def test_defaults_in_the_table_are_those_of_the_recipes():
                 if isinstance(expected, bool)
                 else (str(expected) == value or float(value) == expected)
             ), f"{recipe}: {name} is {expected}, the table says {value}"
-        assert set(given) - set(found) <= {"p", "q", "eta", "gamma", "beta", "rate"}
+        assert set(given) - set(found) <= {"p", "q", "eta", "gamma", "beta", "rate", "middle-epochs", "carry-on"}
 
 
 def test_the_import_order_is_that_of_the_test():

@@ -538,6 +538,16 @@ def test_stop_on_the_other_recipes(recipe):
     assert how.evaluate_every == 0.5
 
 
+@pytest.mark.parametrize("recipe", [sap, lottery])
+def test_levels_between_may_be_short_and_carried_on(recipe):
+    assert (recipe().middle_epochs, recipe().restart, recipe().middle_restart) == (None, rewind, None)
+    how = recipe(epochs=3, middle_epochs=1, carry_on=True, target_density=0.0, levels=2, control=False)
+    assert how.restart is carry_on
+    assert [level.epochs for level in records(how)] == [3, 1, 3]
+    with pytest.raises(ValueError, match=r"rewind_epoch must be 0, got 2"):
+        recipe(carry_on=True, rewind_epoch=2)
+
+
 def test_every_name_is_a_rule():
     from typing import get_args
 

@@ -3,40 +3,23 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import json
 import math
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from studies import study_modules
 from torch.nn import functional as F
 
 from sparsight import Global, Random, Split, dense, held, zoo
 from sparsight.data import batches
 from sparsight.schedules import constant
 
-STUDY = Path(__file__).parents[1] / "studies" / "init"
-OWN = ("cells", "deep", "growth", "methods", "pruned", "results", "side_by_side", "tables", "trainability")
+parts = study_modules(
+    "init", "cells", "deep", "growth", "methods", "pruned", "results", "side_by_side", "tables", "trainability"
+)
 T2 = 4.302652729911275  # t(0.975) with 2 degrees of freedom
-
-
-@pytest.fixture(scope="module")
-def parts() -> Iterator[SimpleNamespace]:
-    """The study's files, imported from its folder and forgotten afterwards: their names are plain words."""
-    known = {name: sys.modules.pop(name) for name in OWN if name in sys.modules}
-    sys.path.insert(0, str(STUDY))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in OWN})
-    finally:
-        sys.path.remove(str(STUDY))
-        for name in OWN:
-            sys.modules.pop(name, None)
-        sys.modules.update(known)
 
 
 # -- the file of rows ------------------------------------------------------------------------------------------

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from scipy import stats
+from studies import study_modules
 
 from sparsight import RunFolder, Trial, execute, pq_index, recipes
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "studies" / "pq_index"
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "pqi_golden.json").read_text())
-OWN = ("compare", "contests", "gather", "networks", "results", "runs", "study", "summary", "tables")
-
-
-@pytest.fixture(scope="module")
-def parts() -> Iterator[SimpleNamespace]:
-    """The study's files, imported from its folder and forgotten afterwards: their names are plain words."""
-    known = {name: sys.modules.pop(name) for name in OWN if name in sys.modules}
-    sys.path.insert(0, str(STUDY))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in OWN})
-    finally:
-        sys.path.remove(str(STUDY))
-        for name in OWN:
-            sys.modules.pop(name, None)
-        sys.modules.update(known)
+parts = study_modules(
+    "pq_index", "compare", "contests", "gather", "networks", "results", "runs", "study", "summary", "tables"
+)
 
 
 # -- arithmetic ------------------------------------------------------------------------------------------------
@@ -62,20 +48,6 @@ def test_levels_that_removed_nothing_count_as_their_mean(parts):
     curve = [(1.0, 0.9), (0.1, 0.4), (0.1, 0.6), (0.0, 0.1)]
     assert parts.compare.at_density(curve, 0.1) == pytest.approx(0.5)
     assert parts.compare.at_density(curve, math.sqrt(0.1)) == pytest.approx(0.7)
-
-
-def test_differences_are_paired_by_seed(parts):
-    sap = {0: 80.0, 1: 90.0, 2: 71.0, 3: 99.0, 4: None}
-    lottery = {0: 79.0, 1: 88.0, 2: 68.0, 4: 50.0}
-    found = parts.compare.paired(sap, lottery)
-    assert (found.n, found.mean) == (3, pytest.approx(2.0))  # 1, 2 and 3; by means of all it would be 13.75
-    assert found.half_width == pytest.approx(stats.t.ppf(0.975, 2) * 1.0 / math.sqrt(3))
-    assert parts.compare.paired({0: 1.0}, {1: 2.0}) is None
-
-
-def test_one_seed_has_no_interval(parts):
-    found = parts.compare.mean([3.0])
-    assert (found.n, found.mean, found.half_width) == (1, 3.0, None)
 
 
 def test_epochs_buy_whole_levels_only(parts):

@@ -2,60 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from studies import study_modules
 
 from sparsight import execute
 from sparsight.record import describe
 
-STUDY = Path(__file__).parents[1] / "studies" / "stopping"
-OWN = ("arithmetic", "gather", "networks", "results", "rules", "study", "summary", "tables")
+parts = study_modules("stopping", "arithmetic", "gather", "networks", "results", "rules", "study", "summary", "tables")
 T2, T4 = 4.302652729911275, 2.7764451051977987  # t(0.975) with 2 and 4 degrees of freedom
 
 
-@pytest.fixture(scope="module")
-def parts() -> Iterator[SimpleNamespace]:
-    """The study's files, imported from its folder and forgotten afterwards: their names are plain words."""
-    known = {name: sys.modules.pop(name) for name in OWN if name in sys.modules}
-    sys.path.insert(0, str(STUDY))
-    try:
-        yield SimpleNamespace(**{name: importlib.import_module(name) for name in OWN})
-    finally:
-        sys.path.remove(str(STUDY))
-        for name in OWN:
-            sys.modules.pop(name, None)
-        sys.modules.update(known)
-
-
 # -- arithmetic ------------------------------------------------------------------------------------------------
-
-
-def test_a_paired_interval_is_that_of_the_differences(parts):
-    a, b = {0: 88.0, 1: 90.0, 2: 86.0, 9: 0.0}, {0: 87.9, 1: 89.7, 2: 85.8, 7: 0.0}
-    found = parts.arithmetic.paired(a, b)  # differences 0.1, 0.3, 0.2: deviation 0.1
-    assert (found.n, found.mean) == (3, pytest.approx(0.2))
-    assert found.half_width == pytest.approx(T2 * 0.1 / math.sqrt(3))
-    assert found.verdict == "undecided"  # 0.2 - 0.248 < 0
-
-
-@pytest.mark.parametrize(
-    ("values", "verdict"),
-    [([0.2, 0.21, 0.19], "above"), ([-0.2, -0.21, -0.19], "below"), ([0.2, -0.21, 0.19], "undecided"), ([0.2], "")],
-)
-def test_a_verdict_needs_an_interval_that_leaves_out_zero(parts, values, verdict):
-    assert parts.arithmetic.mean(values).verdict == verdict
-
-
-def test_no_seed_in_common_is_no_difference(parts):
-    assert parts.arithmetic.paired({0: 1.0}, {1: 1.0}) is None
 
 
 def test_between_is_linear_and_extrapolates_nothing(parts):

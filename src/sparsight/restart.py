@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sparsight.masks import apply_, named
-from sparsight.types import Allocation, StateDict
+from sparsight.types import Allocation, Restart, StateDict
 
 
 def carry_on(model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
@@ -49,6 +49,13 @@ class Reinitialise:
                         "and no `reset_parameters`; give the recipe a restart of your own"
                     )
         return _settle(model, allocation)
+
+
+def rewind_or(carry: bool, rewind_epoch: int) -> Restart:
+    """`carry_on` if `carry`, else `rewind`; ValueError for a rewind point that nothing returns to."""
+    if carry and rewind_epoch:
+        raise ValueError(f"with carry_on nothing is rewound: rewind_epoch must be 0, got {rewind_epoch}")
+    return carry_on if carry else rewind
 
 
 def _settle(model: nn.Module, allocation: Allocation) -> nn.Module:

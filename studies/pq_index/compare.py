@@ -1,46 +1,16 @@
-"""The arithmetic of the study: curves on a common axis, differences paired by seed, the shape of a trajectory."""
+"""The arithmetic of the study: curves on a common axis, the shape of a trajectory, what SAP removes."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsight import turning_points
-from sparsight.study import student_t
 
 Curve = Sequence[tuple[float, float]]
 """(density, value) of the levels of one run."""
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Mean over seeds with the half-width of its 95 % Student-t interval; no interval from one value."""
-
-    n: int
-    mean: float
-    half_width: float | None
-    deviation: float | None
-
-
-def mean(values: Sequence[float]) -> Mean | None:
-    """None without values. half_width = t(0.975, n - 1) s / sqrt(n)."""
-    n = len(values)
-    if not n:
-        return None
-    middle = math.fsum(values) / n
-    if n == 1:
-        return Mean(1, middle, None, None)
-    s = statistics.stdev(values)
-    return Mean(n, middle, student_t(0.975, n - 1) * s / math.sqrt(n), s)
-
-
-def paired(a: Mapping[int, float | None], b: Mapping[int, float | None]) -> Mean | None:
-    """Mean of a - b over the seeds that both have."""
-    both = [(a[seed], b[seed]) for seed in sorted(set(a) & set(b))]
-    return mean([x - y for x, y in both if x is not None and y is not None])
 
 
 def at_density(curve: Curve, density: float) -> float | None:

@@ -7,22 +7,25 @@ for the test split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from compare import Mean, at_density, at_epochs, mean, paired, sparsest_within
+from compare import at_density, at_epochs, sparsest_within
 from runs import BASELINES, DENSITIES, EPOCHS, METHODS, SPLITS, WITHIN, Cells, Row, Run, places, told
+
+from sparsight.study import Mean, mean, paired
 
 
 def equal_density(grid: Cells, densities: Sequence[float] = DENSITIES) -> list[Row]:
     """Accuracy of each method at equal density, and the differences SAP - baseline, paired by seed."""
     found = []
     for network, scope in places(grid):
+        cells = _by_seed(grid, network, scope)
         for density in densities:
             for split in SPLITS:
-                at = {m: _by_seed(grid, network, scope, m, lambda r: r.accuracy(split, density)) for m in METHODS}  # noqa: B023
+                at = {m: {seed: r.accuracy(split, density) for seed, r in runs.items()} for m, runs in cells.items()}
                 row = {"network": network, "scope": scope, "density": density, "split": split}
                 for method, values in at.items():
-                    found.append({**row, "what": method, **told(mean([v for v in values.values() if v is not None]))})
+                    found.append({**row, "what": method, **told(mean(values.values()))})
                 for sap, other in _contests():
                     found.append({**row, "what": f"{sap} - {other}", **told(paired(at[sap], at[other]))})
     return found
@@ -37,14 +40,15 @@ def equal_epochs(grid: Cells, epochs: Sequence[float] = EPOCHS) -> list[Row]:
     """
     found = []
     for network, scope in places(grid):
+        cells = _by_seed(grid, network, scope)
         for budget in epochs:
             row = {"network": network, "scope": scope, "epochs": budget}
             for what in ("density", *SPLITS, "sparsest"):
-                by = {m: _by_seed(grid, network, scope, m, lambda r: _bought(r, what, budget)) for m in METHODS}  # noqa: B023
+                by = {m: {seed: _bought(r, what, budget) for seed, r in runs.items()} for m, runs in cells.items()}
                 for method, values in by.items():
                     known = [v for v in values.values() if v is not None]
-                    middle = mean(known) if what in SPLITS else _geometric(mean([math.log(v) for v in known]))
-                    found.append({**row, "quantity": what, "what": method, **told(middle)})
+                    said = told(mean(known)) if what in SPLITS else _geometric(mean(map(math.log, known)))
+                    found.append({**row, "quantity": what, "what": method, **said})
                 if what != "density":
                     found += [{**row, "quantity": what, **contest} for contest in _contested(by, what)]
     return found
@@ -65,32 +69,31 @@ def _contested(by: Mapping[str, Mapping[int, float | None]], what: str) -> list[
     for sap, other in _contests():
         if what == "sparsest":
             logs = [{s: math.log(v) for s, v in by[m].items() if v is not None} for m in (sap, other)]
-            found.append({"what": f"{sap} / {other}", **told(_geometric(paired(*logs)))})
+            found.append({"what": f"{sap} / {other}", **_geometric(paired(*logs))})
         else:
             found.append({"what": f"{sap} - {other}", **told(paired(by[sap], by[other]))})
     return found
 
 
-def _geometric(found: Mean | None) -> Mean | None:
-    """From logarithms back: the half-width becomes a factor, times and by which the interval reaches."""
-    if found is None:
-        return None
-    factor = None if found.half_width is None else math.exp(found.half_width)
-    return Mean(found.n, math.exp(found.mean), factor, None)
+def _geometric(found: Mean | None) -> Row:
+    """`told` of logarithms, taken back: the half-width becomes a factor, times and by which the interval reaches."""
+    said = told(found)
+    return said | {name: math.exp(said[name]) for name in ("mean", "half_width") if said[name] is not None}
 
 
 def epochs_to(grid: Cells, densities: Sequence[float] = DENSITIES) -> list[Row]:
     """Training epochs in all that a method needs to a density, between its levels; one-shot twice a level's."""
     found = []
     for network, scope in places(grid):
+        cells = _by_seed(grid, network, scope)
         for density in densities:
             row = {"network": network, "scope": scope, "density": density}
             by = {
-                m: _by_seed(grid, network, scope, m, lambda r: at_density(r.curve("needed_epochs"), density))  # noqa: B023
-                for m in METHODS
+                m: {seed: at_density(r.curve("needed_epochs"), density) for seed, r in runs.items()}
+                for m, runs in cells.items()
             }
             for method, values in by.items():
-                found.append({**row, "what": method, **told(mean([v for v in values.values() if v is not None]))})
+                found.append({**row, "what": method, **told(mean(values.values()))})
             for sap, other in _contests():
                 found.append({**row, "what": f"{sap} - {other}", **told(paired(by[sap], by[other]))})
     return found
@@ -100,7 +103,6 @@ def _contests() -> list[tuple[str, str]]:
     return [(sap, other) for sap in METHODS[:2] for other in BASELINES]
 
 
-def _by_seed(
-    grid: Cells, network: str, scope: str, method: str, read: Callable[[Run], float | None]
-) -> dict[int, float | None]:
-    return {run.what["seed"]: read(run) for run in grid.get((network, scope, method), ())}
+def _by_seed(grid: Cells, network: str, scope: str) -> dict[str, dict[int, Run]]:
+    """The runs of every method by seed."""
+    return {m: {run.what["seed"]: run for run in grid.get((network, scope, m), ())} for m in METHODS}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from compare import at_density, mean
+from compare import at_density
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,6 +22,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from runs import Run
 
 from sparsight.files import write_atomically
+from sparsight.study import mean
 
 STYLE: dict[str, dict[str, Any]] = {
     "SAP (0.5, 1)": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
@@ -79,7 +80,7 @@ def common(runs: Sequence[Run], value: str, points: int = 60) -> tuple[np.ndarra
     low, high = max(min(d for d, _ in c) for c in curves), min(max(d for d, _ in c) for c in curves)
     inside = np.geomspace(high, low, points)[1:-1].tolist() if low < high else []
     at = [high, *inside, low]  # the ends exactly: beyond them nothing is known
-    seen = [mean([v for c in curves if (v := at_density(c, d)) is not None]) for d in at]
+    seen = [mean(at_density(c, d) for c in curves) for d in at]
     middle = np.array([m.mean if m else math.nan for m in seen])
     half = np.array([m.half_width if m and m.half_width is not None else math.nan for m in seen])
     return np.array(at), middle, middle - half, middle + half

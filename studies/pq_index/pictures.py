@@ -12,13 +12,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 import numpy as np
-from compare import mean
 from drawing import LAYERS, NAMES, SETTINGS, STYLE, common, density_axis, legend, panes, percent, save
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from runs import METHODS, Cells, Run, cells, places
+
+from sparsight.study import mean
 
 
 def draw(runs: Sequence[Run], into: Path, published: Path) -> list[Path]:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compare import Mean, Shape, at_density, shape
+from compare import Shape, at_density, shape
+
+from sparsight.study import Mean
 
 Row = dict[str, Any]
 

@@ -10,9 +10,11 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from compare import Shape, at_density, count, mean, retained
+from compare import Shape, at_density, count, retained
 from gather import PAIRS
 from runs import OVER, SPLITS, TOLERANCES, WORTH, Cells, Row, Run, named, told
+
+from sparsight.study import mean
 
 # -- the shape of the trajectories -----------------------------------------------------------------------------
 
@@ -101,7 +103,7 @@ def robustness(grid: Cells) -> list[Row]:
         row |= {"floor_levels_all": sum(x["floors"] > 0 for _, x in everything)}
         for density in (0.1, 0.02):
             empty = [e for run in runs if (e := at_density(_empty(run), density)) is not None]
-            test = mean([v for run in runs if (v := run.accuracy("test", density)) is not None])
+            test = mean(run.accuracy("test", density) for run in runs)
             row |= {f"empty_rows_at_{density:g}": 100 * math.fsum(empty) / len(empty) if empty else None}
             row |= {f"test_deviation_at_{density:g}": test.deviation if test else None}
         at_ten = mean([math.log(run.levels[10]["density"]) for run in runs if len(run.levels) > 10])

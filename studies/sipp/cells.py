@@ -195,7 +195,7 @@ def _some(split: Any, images: int) -> Split:
 
 def _laid(model: nn.Module) -> nn.Module:
     """Channels last in memory, which is faster where there are convolutions."""
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload] - torch declares no such overload
 
 
 def _patches(model: nn.Module, x: Tensor) -> dict[str, int]:

@@ -5,12 +5,10 @@ Accuracies are in per cent, differences in points. Intervals are 95 % Student-t 
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sparsight.study import student_t
+from sparsight.study import Mean, mean, paired
 
 Row = dict[str, Any]
 
@@ -22,19 +20,11 @@ POINTS = 0.5
 """How much worse than the unpruned network the potential allows, in points."""
 
 
-def told(values: Iterable[float]) -> Row:
-    """n, mean, and half-width t(0.975, n - 1) s / sqrt(n) of the interval; no interval from one value."""
-    known = list(values)
-    n = len(known)
-    if not n:
+def told(found: Mean | None) -> Row:
+    """n, mean and half-width as columns."""
+    if found is None:
         return {"n": 0, "mean": None, "half_width": None}
-    half = student_t(0.975, n - 1) * statistics.stdev(known) / math.sqrt(n) if n > 1 else None
-    return {"n": n, "mean": math.fsum(known) / n, "half_width": half}
-
-
-def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Row:
-    """`told` of a - b over the seeds that both have."""
-    return told(a[seed] - b[seed] for seed in sorted(a.keys() & b.keys()))
+    return {"n": found.n, "mean": found.mean, "half_width": found.half_width}
 
 
 def accuracy(rows: Sequence[Row]) -> list[Row]:
@@ -48,10 +38,10 @@ def accuracy(rows: Sequence[Row]) -> list[Row]:
                 base = {**dict(zip(PLACE, place, strict=True)), "density": density, "when": when, "split": split}
                 for method, values in by.items():
                     if values:
-                        got = told(row["kept"] / row["total"] for row in here if row["method"] == method)["mean"]
-                        found.append({**base, "what": method, "kept": got, **told(values.values())})
+                        got = told(mean(row["kept"] / row["total"] for row in here if row["method"] == method))["mean"]
+                        found.append({**base, "what": method, "kept": got, **told(mean(values.values()))})
                     if values and method not in ("magnitude", "dense") and by["magnitude"]:
-                        difference = paired(values, by["magnitude"])
+                        difference = told(paired(values, by["magnitude"]))
                         found.append({**base, "what": f"{method} - magnitude", "kept": None, **difference})
     return found
 
@@ -79,9 +69,9 @@ def potential(rows: Sequence[Row], points: float = POINTS) -> list[Row]:
             for method, parts in of.items():
                 for quantity, values in parts.items():
                     if values:
-                        found.append({**base, "quantity": quantity, "what": method, **told(values.values())})
+                        found.append({**base, "quantity": quantity, "what": method, **told(mean(values.values()))})
                     if values and method != "magnitude" and of["magnitude"][quantity]:
-                        difference = paired(values, of["magnitude"][quantity])
+                        difference = told(paired(values, of["magnitude"][quantity]))
                         found.append({**base, "quantity": quantity, "what": f"{method} - magnitude", **difference})
     return found
 

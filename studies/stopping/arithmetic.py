@@ -1,51 +1,12 @@
-"""The arithmetic of the study: means with intervals, differences paired by seed, the control matched to a rule."""
+"""The arithmetic of the study: the control matched to a rule."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-from sparsight.study import student_t
 
 BySeed = Mapping[int, float]
-
-
-@dataclass(frozen=True)
-class Mean:
-    """Mean over seeds with the half-width of its 95 % Student-t interval; no interval from one value."""
-
-    n: int
-    mean: float
-    half_width: float | None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
-
-    @property
-    def verdict(self) -> str:
-        """Where the interval lies: "above" zero, "below" it, "undecided" around it; "" without an interval."""
-        if self.interval is None:
-            return ""
-        low, high = self.interval
-        return "above" if low > 0 else "below" if high < 0 else "undecided"
-
-
-def mean(values: Sequence[float]) -> Mean | None:
-    """None without values. half_width = t(0.975, n - 1) s / sqrt(n)."""
-    n = len(values)
-    if not n:
-        return None
-    half = student_t(0.975, n - 1) * statistics.stdev(values) / math.sqrt(n) if n > 1 else None
-    return Mean(n, math.fsum(values) / n, half)
-
-
-def paired(a: BySeed, b: BySeed) -> Mean | None:
-    """Mean of a - b over the seeds that both have."""
-    return mean([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
 
 
 def between(curve: Sequence[tuple[float, float]], at: float) -> float | None:

@@ -1,6 +1,6 @@
 """Does any rule that ends levels early beat a fixed number of epochs? The evidence table of the stopping rules.
 
-    python studies/stopping/study.py --out runs/stopping --workers 2        all of it, about 70 minutes of one core
+    python studies/stopping/study.py --out runs/stopping --workers 2        all of it, about 105 minutes of one core
     python studies/stopping/study.py --out runs/stopping --only cnn-lottery  one block (more than one may be named)
     python studies/stopping/study.py --out runs/stopping --list             the trials, one a line, and what they cost
     python studies/stopping/study.py --out runs/again --key KEY             any one of them again
@@ -18,7 +18,8 @@ What is run, by block, on Fashion-MNIST (full budget: 9 epochs a level, a cosine
 Level 0 and the last level train the whole budget under every rule: the first is the reference, the second makes final
 accuracies comparable. Weights are rewound, so a rule acts on the final network through its masks alone. In between,
 levels end by a fixed number of epochs (the full budget among them; 0.5 is one evaluation) or by a rule (`rules.py`),
-asked every half epoch. A level that ends early has not come to the end of its cosine, under every rule alike.
+asked every half epoch. A level that ends early has not come to the end of its cosine, under every rule alike; the rules
+`short-levels` and `carried`, tried last, are budgets with cosines of their own, without and with rewinding.
 
 A rule's matched control is the curve of the fixed budgets, between two of them linear, at the rule's mean cost: a
 fixed number of epochs is a whole number, or a half, and a rule's mean is not. The lottery ticket's levels, and so the
@@ -26,8 +27,8 @@ densities, are the same under every rule; SAP's are not, so it ends at a density
 number of levels, which then differs, is part of what a rule costs.
 
 Smaller than what was planned, and why: 20 000 and 12 000 of 55 000 training images, and on the two blocks lenet-sap and
-cnn-lottery four fixed budgets and one setting of each rule, chosen beforehand, for the study to fit little more than
-an hour of one core. Validation (5 000) and test images (10 000) are whole; with two validations an epoch a rule's
+cnn-lottery four fixed budgets and one setting of each rule, chosen beforehand, for the study to fit less than two
+hours of one core. Validation (5 000) and test images (10 000) are whole; with two validations an epoch a rule's
 forward passes on validation data are half as many as training's on 20 000 images, and 83 % on 12 000. Seconds of
 training, validating and measuring are on record apart.
 

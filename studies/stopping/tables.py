@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from arithmetic import BySeed, Mean, matched, mean, paired
+from arithmetic import BySeed, matched
 from rules import FULL
+
+from sparsight.study import Mean, mean, paired
 
 Row = dict[str, Any]
 Runs = Mapping[int, Row]
@@ -66,7 +68,7 @@ def table(grid: Cells) -> list[Row]:
         row |= told("of_full_epochs", _ratio(runs, full))
         for split in SPLITS:
             own = accuracy(runs, split)
-            row |= told(split, mean(list(own.values())))
+            row |= told(split, mean(own.values()))
             row |= told(f"{split}_minus_full", paired(own, accuracy(compared, split)))
             against = None if rule == "fixed" else paired(own, control(grid, block, runs, split))
             row |= told(f"{split}_minus_matched", against) | {f"{split}_verdict": against.verdict if against else None}
@@ -77,9 +79,9 @@ def table(grid: Cells) -> list[Row]:
 def _costs(runs: Runs) -> Row:
     row: Row = {}
     for name in ("levels", "density", "mean_middle_epochs", "epochs"):
-        row |= told(name, mean(list(column(runs, name).values())))
+        row |= told(name, mean(column(runs, name).values()))
     for name in ("train", "validate", "measure"):
-        row |= told(f"seconds_{name}", mean(list(column(runs, f"seconds_{name}").values())))
+        row |= told(f"seconds_{name}", mean(column(runs, f"seconds_{name}").values()))
     return row
 
 
@@ -141,7 +143,7 @@ def confirmation(grid: Cells) -> list[Row]:
             continue
         share = _ratio(runs, full)
         row: Row = {"block": block, "rule": rule, "setting": setting, "seeds": len(runs.keys() & full.keys())}
-        row |= told("epochs", mean(list(column(runs, "epochs").values()))) | told("of_full_epochs", share)
+        row |= told("epochs", mean(column(runs, "epochs").values())) | told("of_full_epochs", share)
         lost = {split: paired(accuracy(runs, split), accuracy(full, split)) for split in SPLITS}
         for split, found in lost.items():
             row |= told(f"{split}_minus_full", found)

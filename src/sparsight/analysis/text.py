@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from sparsight.analysis.records import Analysis, Summary, Tensor
 from sparsight.analysis.stream import MOST_ROWS
@@ -19,7 +19,7 @@ Order = Literal["compressible", "index", "size", "zeros", "gini", "name", "file"
 
 def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tensor]:
     """Tensors in an order; ties stay as in the file. Undefined ones come last where an index decides."""
-    keys: dict[str, Callable[[Tensor], object]] = {
+    keys: dict[str, Callable[[Tensor], Any]] = {
         "compressible": lambda t: (not t.summary.defined, t.summary.measures[0].keeps[0].share),
         "index": lambda t: (not t.summary.defined, -t.summary.measures[0].index),
         "size": lambda t: -t.summary.count,
@@ -28,7 +28,7 @@ def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tenso
         "name": lambda t: t.name,
         "file": lambda t: 0,
     }
-    return sorted(tensors, key=keys[by])  # type: ignore[arg-type]
+    return sorted(tensors, key=keys[by])
 
 
 def headings(a: Analysis) -> list[str]:

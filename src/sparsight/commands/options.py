@@ -31,7 +31,7 @@ def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: s
     kinds = {name: Annotated[Any, tyro.conf.arg(name=name, constructor=made)] for name, made in groups.items()}
     only = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter(name, only, annotation=kind) for name, kind in kinds.items()]
-    build.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    build.__signature__ = inspect.Signature(parameters)
     build.__annotations__ = kinds
     config = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(build, prog=prog, description=description, args=list(argv), config=config)

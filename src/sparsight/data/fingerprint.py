@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import torch
@@ -32,10 +33,11 @@ def _split(split: Split | Iterable[Batch]) -> dict[str, Any]:
         augment = describe(split.augment)
         return {"samples": len(split), "sha256": _digest(split.x, split.y), "augment": augment}
     kind = f"{type(split).__module__}:{type(split).__qualname__}"
-    try:
-        return {"type": kind, "length": len(split)}  # type: ignore[arg-type]
-    except (TypeError, NotImplementedError):  # a DataLoader over a stream has a __len__ that raises
-        return {"type": kind, "length": None}
+    length = None
+    if isinstance(split, Sized):  # as a DataLoader over a stream is, with a __len__ that raises
+        with contextlib.suppress(TypeError, NotImplementedError):
+            length = len(split)
+    return {"type": kind, "length": length}
 
 
 def _digest(*tensors: Tensor) -> str:

@@ -60,5 +60,6 @@ def critical(
     trick = Rescale(by, activation=given, sigma_b=sigma_b, start=start)
     if by != "data":
         return replace(plain, restart=trick)
-    ((allocator,),) = plain.levels  # type: ignore[misc]
+    assert not callable(plain.levels)  # no search: `at_init` plans one level, here of one round
+    ((allocator,),) = plain.levels
     return replace(plain, levels=((Rescaled(allocator, trick),),), restart=trick)

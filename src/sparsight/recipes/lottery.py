@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparsight.allocate.shrink import Shrink
 from sparsight.recipe import NesterovSGD, Recipe
 from sparsight.recipes._ending import Ending, ending
+from sparsight.restart import rewind_or
 from sparsight.score.magnitude import Magnitude
 from sparsight.stop import StopName, named_rule
 from sparsight.types import Scope
@@ -25,6 +26,8 @@ def lottery(
     weight_decay: float = 5e-4,
     clip: float = 1.0,
     rewind_epoch: int = 0,
+    middle_epochs: int | None = None,
+    carry_on: bool = False,
     within: float | None = None,
     stop: StopName = "fixed-epochs",
     evaluate_every: float = 1.0,
@@ -52,6 +55,9 @@ def lottery(
         weight_decay: L2 penalty, on all parameters.
         clip: Largest norm of the masked gradient.
         rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
+        middle_epochs: Epochs of the levels between the first and the last, along a cosine of their own; if not given,
+            epochs.
+        carry_on: Start pruned levels from the weights as they are, instead of the rewind point.
         within: Choose the sparsest level within so many points of dense validation accuracy; if not given, 0.5, and
             with until pq-minimum the level at the minimum where there is one.
         stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
@@ -70,6 +76,8 @@ def lottery(
         levels=search,
         optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
         epochs=epochs,
+        middle_epochs=middle_epochs,
+        restart=rewind_or(carry_on, rewind_epoch),
         batch_size=batch_size,
         clip=clip,
         rewind_epoch=rewind_epoch,

@@ -155,11 +155,12 @@ class FlowPlateau:
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         source = self.source
-        now = source.now(context)
-        if now is None:
+        seen = source.seen(context)
+        if seen is None:
             return {}, memory
+        now, entries = seen
         kept = {f"flow:{source.name}:{i}": part for i, part in enumerate(parts(now))}
-        values = {**source.entries(now, context), f"threshold:{self.name}": self.tol}  # type: ignore[arg-type]
+        values = {**entries, f"threshold:{self.name}": self.tol}
         if all(name in memory for name in kept):
             values[f"distance:{self.name}"] = between(now, [memory[name] for name in kept], self.norm)
         return values, {**memory, **kept}
@@ -176,10 +177,11 @@ class FlowPlateau:
 
 
 def _closeness(rule: InformationConsistent | GradientConsistent, context: Context) -> dict[str, float]:
-    now = rule.flow.now(context)
-    if now is None:
+    seen = rule.flow.seen(context)
+    if seen is None:
         return {}
-    values = {**rule.flow.entries(now, context), f"threshold:{rule.name}": rule.eps}  # type: ignore[arg-type]
+    now, entries = seen
+    values = {**entries, f"threshold:{rule.name}": rule.eps}
     reference = context.references.get(rule.reference)
     there = None if reference is None else rule.flow.of(reference, context)
     if there is not None:

@@ -33,6 +33,11 @@ class InformationSource:
     def name(self) -> str:
         return f"information flow ({self.reduction}, {self.site})"
 
+    def seen(self, context: Context) -> tuple[InformationFlow, dict[str, float]] | None:
+        """The flow of the present network, and what of it goes on record; None without a probe."""
+        now = self.now(context)
+        return None if now is None else (now, self.entries(now))
+
     def now(self, context: Context) -> InformationFlow | None:
         return _once(context, self.name, lambda: self._measure(context.model, context), forward=1)
 
@@ -42,7 +47,7 @@ class InformationSource:
     def _measure(self, model: nn.Module, context: Context) -> InformationFlow:
         return information_flow(model, context.probe, reduction=self.reduction, site=self.site)
 
-    def entries(self, flow: InformationFlow, context: Context) -> dict[str, float]:
+    def entries(self, flow: InformationFlow) -> dict[str, float]:
         """What goes on record: one value per pair, and the units that are dead, where there are any."""
         pairs = (f"{a} > {b}" for a, b in flow.pairs)
         found = {f"value:{self.name}, {pair}": float(v) for pair, v in zip(pairs, flow.values, strict=True)}
@@ -56,6 +61,11 @@ class GradientSource:
     @property
     def name(self) -> str:
         return f"gradient flow ({self.statistic})"
+
+    def seen(self, context: Context) -> tuple[GradientFlow | Tensor, dict[str, float]] | None:
+        """The flow of the present network, and what of it goes on record; None without a probe or averages."""
+        now = self.now(context)
+        return None if now is None else (now, self.entries(now, context))
 
     def now(self, context: Context) -> GradientFlow | Tensor | None:
         if self.statistic == "ema":
@@ -138,9 +148,9 @@ def _once_of(reference: Reference, context: Context, name: str, measure: Any, **
         model.load_state_dict(reference.weights)
         reference.measured[name] = measure(model)
     if not context.history and reference.level == context.level - 1:
-        key = (id(reference), name)
+        key = f"{name} of {id(reference)}"
         if key not in context.flows:
-            context.flows[key] = True  # type: ignore[index]
+            context.flows[key] = True
             context.spend(**{what: share * _samples(context) for what, share in passes.items()})
     return reference.measured[name]
 

@@ -1,13 +1,17 @@
 """Many runs for one question: recipes, arguments and seeds, each in a process of its own; then rows and intervals."""
 
+from sparsight.study.intervals import Mean, mean, paired
 from sparsight.study.rows import Row, rows, summarise, write_csv, write_markdown
 from sparsight.study.student import student_t
 from sparsight.study.trials import Ended, Trial, run_study
 
 __all__ = [
     "Ended",
+    "Mean",
     "Row",
     "Trial",
+    "mean",
+    "paired",
     "rows",
     "run_study",
     "student_t",

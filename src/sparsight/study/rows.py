@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
-import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from typing import Any
 from sparsight.files import write_atomically
 from sparsight.record import LevelRecord
 from sparsight.store import RunFolder
-from sparsight.study.student import student_t
+from sparsight.study.intervals import mean
 from sparsight.study.trials import Trial, canonical
 
 Row = dict[str, Any]
@@ -83,23 +81,20 @@ def _level_row(level: LevelRecord) -> Row:
 def summarise(rows: Iterable[Row], by: Sequence[str], value: str, confidence: float = 0.95) -> list[Row]:
     """n, mean, sample standard deviation and half-width of the Student-t interval of `value`, for equal `by`.
 
-    half_width = t((1 + confidence) / 2, n - 1) s / sqrt(n). Rows whose value is None are left out; with n = 1
-    there is no deviation and no interval (None). Groups keep their order of appearance. KeyError for a column
-    that a row lacks.
+    As `mean` computes them. Rows whose value is None are left out; with n = 1 there is no deviation and no interval
+    (None). Groups keep their order of appearance. KeyError for a column that a row lacks; ValueError unless
+    0 < confidence < 1.
     """
     groups: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
         if row[value] is not None:
-            groups.setdefault(tuple(row[name] for name in by), []).append(float(row[value]))
+            groups.setdefault(tuple(row[name] for name in by), []).append(row[value])
     found = []
     for at, values in groups.items():
-        n, several = len(values), len(values) > 1
-        spread = statistics.stdev(values) if several else None
-        half = None
-        if spread is not None:
-            half = student_t((1 + confidence) / 2, n - 1) * spread / math.sqrt(n)
-        numbers = {"value": value, "n": n, "mean": math.fsum(values) / n}
-        found.append({**dict(zip(by, at, strict=True)), **numbers, "standard_deviation": spread, "half_width": half})
+        over = mean(values, confidence)
+        assert over is not None  # a group has a value, or it would not be one
+        numbers = {"n": over.n, "mean": over.mean, "standard_deviation": over.deviation, "half_width": over.half_width}
+        found.append({**dict(zip(by, at, strict=True)), "value": value, **numbers})
     return found
 
 
