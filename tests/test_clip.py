@@ -37,7 +37,7 @@ def gradients(model: nn.Module) -> list[torch.Tensor]:
 
 def ours(model: nn.Module, bound: Bound, limit: float = 1.0) -> float | None:
     """What the training loop does."""
-    norm = bound.mask_and_measure_grads_(bound.others(model))
+    norm = bound.mask_and_measure_grads_()
     if norm is None:
         bound.mask_grads_()
     clip_(list(model.parameters()), limit, norm)

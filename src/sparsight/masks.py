@@ -219,11 +219,6 @@ class _Hold:
         x.view(integer).bitwise_and_(self.mask.to(integer).neg_())
         return None
 
-    def values(self, x: Tensor) -> Job | None:
-        """The same on values instead of bits; None, and nothing is done, where a kernel cannot take them."""
-        run = self.along(x) if x.dtype in _MEASURED and x.layout == torch.strided else None
-        return None if run is None or self.flat is None else (run.numpy(), self.flat)
-
 
 @dataclass(frozen=True)
 class Bound:
@@ -234,11 +229,7 @@ class Bound:
     """
 
     holds: tuple[_Hold, ...]
-
-    def others(self, model: nn.Module) -> list[nn.Parameter]:
-        """The parameters without a mask."""
-        mine = {id(hold.weight) for hold in self.holds}
-        return [p for p in model.parameters() if id(p) not in mine]
+    free: tuple[nn.Parameter, ...]  # parameters without a mask
 
     def apply_(self) -> None:
         """Set every pruned weight to +0.0."""
@@ -249,25 +240,46 @@ class Bound:
         grads = [(hold, hold.weight.grad) for hold in self.holds]
         run(clear, [job for hold, grad in grads if grad is not None and (job := hold.job(grad))])
 
-    def mask_and_measure_grads_(self, others: Iterable[nn.Parameter]) -> float | None:
-        """The same, and the norm of all gradients as one vector, those of `others` too, in one pass over memory.
+    def mask_and_measure_grads_(self) -> float | None:
+        """The same, and the norm of all gradients of the model as one vector, in one pass over memory.
 
-        Squares are summed in float64. None, and nothing is done, unless all gradients are dense float32 or float64
-        on the CPU and lie in memory as their weights do.
+        Squares are summed in float64. None, and nothing is done, unless all gradients are dense float32 or all
+        float64, on the CPU, and lie in memory as the masks do.
         """
-        free = [p.grad for p in others if p.grad is not None]
-        jobs = [hold.values(hold.weight.grad) for hold in self.holds if hold.weight.grad is not None]
-        plain = all(g.device.type == "cpu" and g.dtype in _MEASURED and g.is_contiguous() for g in free)
-        if not plain or None in jobs:
+        kinds, places = set(), []
+        for hold in self.holds:
+            grad = hold.weight.grad
+            if grad is None:
+                continue
+            if hold.flat is None or not _plain(grad) or not _same_order(grad, hold.mask):
+                return None
+            kinds.add(grad.dtype)
+            places.append((grad.data_ptr(), hold.mask.data_ptr(), grad.numel()))
+        for parameter in self.free:
+            grad = parameter.grad
+            if grad is None:
+                continue
+            if not _plain(grad) or not grad.is_contiguous():
+                return None
+            kinds.add(grad.dtype)
+            places.append((grad.data_ptr(), 0, grad.numel()))
+        if len(kinds) > 1:
             return None
-        return math.sqrt(sum_of_squares([job for job in jobs if job], [g.view(-1).numpy() for g in free]))
+        return math.sqrt(sum_of_squares(places, kinds.pop().itemsize if kinds else 4))
+
+
+def _plain(grad: Tensor) -> bool:
+    """Whether it is memory of this process, of a type whose squares are summed here."""
+    strided = type(grad) is Tensor and grad.layout is torch.strided
+    return strided and grad.device.type == "cpu" and grad.dtype in _MEASURED
 
 
 def bind(model: nn.Module, masks: Masks) -> Bound:
     """Check the masks and lay them out like the weights."""
     check(model, masks)
     parameters = named(model)
-    return Bound(tuple(_hold(parameters[name], mask) for name, mask in masks.items()))
+    free = tuple(parameter for name, parameter in parameters.items() if name not in masks)
+    return Bound(tuple(_hold(parameters[name], mask) for name, mask in masks.items()), free)
 
 
 def _hold(weight: nn.Parameter, mask: Tensor) -> _Hold:
@@ -280,7 +292,8 @@ def _hold(weight: nn.Parameter, mask: Tensor) -> _Hold:
 
 def _same_order(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors of one shape lie in memory alike. (The stride of a dimension of size 1 says nothing.)"""
-    return all(n == 1 or s == t for n, s, t in zip(a.shape, a.stride(), b.stride(), strict=True))
+    here, there = a.stride(), b.stride()
+    return here == there or all(n == 1 or s == t for n, s, t in zip(a.shape, here, there, strict=True))
 
 
 def apply_(model: nn.Module, masks: Masks) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,7 +46,7 @@ class Runtime:
         return self.accelerator.prepare_optimizer(optimizer) if self.accelerator.scaler is not None else optimizer
 
     def autocast(self) -> AbstractContextManager[Any]:
-        return self.accelerator.autocast()
+        return self.accelerator.autocast() if self.accelerator.mixed_precision != "no" else nullcontext()
 
     def backward(self, loss: Tensor) -> None:
         if self.accelerator.scaler is None:

@@ -21,11 +21,11 @@ from sparsight.flow import GradientAverage, gf_ema
 from sparsight.masks import Bound, apply_, bind, clear_state_, keeps_zeros
 from sparsight.pace import next_point
 from sparsight.parallel import Runtime
-from sparsight.recipe import Moment, Recipe
+from sparsight.recipe import Hooks, Moment, Recipe
 from sparsight.record import Observation
 from sparsight.seeds import captured, derive, drawing_on, seeded
 from sparsight.stop import Context, PerLevel
-from sparsight.types import Batch, Data, Masks, StateDict, StoppingRule
+from sparsight.types import Batch, Data, Masks, Split, StateDict, StoppingRule
 
 
 @dataclass
@@ -92,12 +92,28 @@ class _Pass:
 
 @dataclass
 class _Tally:
-    """What is summed up from one evaluation to the next."""
+    """What is summed up from one evaluation to the next. Losses wait on their device and are added up together."""
 
     total: Tensor
     samples: float = 0.0
     steps: int = 0
     rate: float = 0.0
+    waiting: list[tuple[Tensor, float]] = field(default_factory=list)
+
+    def add(self, loss: Tensor, samples: float) -> None:
+        """Count a step with its mean loss."""
+        self.waiting.append((loss.detach(), samples))
+        self.samples, self.steps = self.samples + samples, self.steps + 1
+        if len(self.waiting) == 256:
+            self.sum()
+
+    def sum(self) -> Tensor:
+        """The sum of the losses of all samples so far."""
+        if self.waiting:
+            losses = torch.stack([loss for loss, _ in self.waiting]).double().flatten()
+            self.total = self.total + losses @ losses.new_tensor([samples for _, samples in self.waiting])
+            self.waiting = []
+        return self.total
 
 
 def train(training: Training) -> Iterator[Observation]:
@@ -147,8 +163,9 @@ def _stretch(training: Training, going: _Pass | None) -> tuple[Observation, _Pas
 
 def _source(training: Training, seed: int) -> Iterator[Batch]:
     """An epoch's batches, in the order of its seed."""
-    generator, device = Generator().manual_seed(seed), training.runtime.device
-    return batches(training.data.train, training.recipe.batch_size, generator=generator, device=device)
+    split, generator = training.data.train, Generator().manual_seed(seed)
+    device = None if isinstance(split, Split) else training.runtime.device  # in memory: it has been moved as a whole
+    return batches(split, training.recipe.batch_size, generator=generator, device=device)
 
 
 def _taken_up(training: Training) -> _Pass:
@@ -165,7 +182,8 @@ def _mean(training: Training, tally: _Tally) -> float | None:
     """The mean training loss of a stretch over all processes, None without a step; ValueError if it is not finite."""
     if not tally.steps:  # a loader that told a greater length than it has
         return None
-    both = torch.stack((tally.total, tally.total.new_tensor(tally.samples)))
+    total = tally.sum()
+    both = torch.stack((total, total.new_tensor(tally.samples)))
     loss_sum, count = training.runtime.total(both).tolist()
     mean = loss_sum / count
     if not math.isfinite(mean):
@@ -219,7 +237,7 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
     forward, stepper = runtime.parallel(model), runtime.steps(optimizer)
     bases = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     bound, hooks, parameters = bind(model, training.masks), recipe.hooks, list(model.parameters())
-    others = bound.others(model)
+    hooked = hooks != Hooks()
     bound.apply_()
     if not going.done:
         clear_state_(model, training.masks, optimizer)
@@ -230,20 +248,19 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
         progress = (going.epoch + (going.done / length if length else 0.0)) / training.budget
         for group, base in zip(optimizer.param_groups, bases, strict=True):
             tally.rate = group["lr"] = base * recipe.schedule(min(progress, 1.0))
-        done = going.epoch, training.step + tally.steps
-        moment = Moment(model, training.masks, optimizer, training.level, *done, progress)
+        moment = _moment(training, going, tally, progress) if hooked else None
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
             loss = recipe.loss(forward, feed.channels_last(batch) if recipe.channels_last else batch)
             if weight != 1.0:
                 loss = loss * weight
-            if hooks.penalty is not None:
+            if hooks.penalty is not None and moment:
                 loss = loss + hooks.penalty(moment)
         runtime.backward(loss)
         runtime.unscale(stepper)
-        if hooks.on_gradients is not None:
+        if hooks.on_gradients is not None and moment:
             hooks.on_gradients(moment)
-        norm = None if recipe.clip is None else bound.mask_and_measure_grads_(others)
+        norm = None if recipe.clip is None else bound.mask_and_measure_grads_()
         if norm is None:
             bound.mask_grads_()
         if training.averaging:
@@ -251,15 +268,16 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
         if recipe.clip is not None:
             clip_(parameters, recipe.clip, norm)
         stepper.step()
-        if hooks.after_step is not None:
+        if hooks.after_step is not None and moment:
             hooks.after_step(moment)
         if not settled:
             bound.apply_()
-        if hooks.update_masks is not None:
+        if hooks.update_masks is not None and moment:
             bound = _update(training, bound, hooks.update_masks(moment))
         size = feed.size(whole) / (runtime.world if batch is not whole else 1)
-        tally.total += loss.detach() * size
-        tally.samples, tally.steps, going.done = tally.samples + size, tally.steps + 1, going.done + 1
+        tally.add(loss, size)
+        going.done += 1
+        del whole, batch  # freed before the next batch is made, which then lies where this one did, in the cache
         if going.done == upto:
             break
     else:
@@ -267,6 +285,11 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
     bound.apply_()
     if not going.done:
         raise ValueError(f"the training split of {training.data.name!r} yielded no batch: allowed is at least one")
+
+
+def _moment(training: Training, going: _Pass, tally: _Tally, progress: float) -> Moment:
+    done = going.epoch, training.step + tally.steps
+    return Moment(training.model, training.masks, training.optimizer, training.level, *done, progress)
 
 
 def _gradients(bound: Bound, masks: Masks) -> dict[str, Tensor | None]:

@@ -69,5 +69,9 @@ def _in_memory(
     order = torch.randperm(n, generator=generator, device=generator.device).to(split.x.device)
     for start in range(0, end, batch_size):
         index = order[start : start + batch_size]
-        x, y = split.x.index_select(0, index), split.y.index_select(0, index)
-        yield (x if split.augment is None else split.augment(x, generator)), y
+        yield _picked(split, index, generator)  # not held here: the next batch may lie where this one did
+
+
+def _picked(split: Split, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    x, y = split.x.index_select(0, index), split.y.index_select(0, index)
+    return (x if split.augment is None else split.augment(x, generator)), y
