@@ -250,7 +250,7 @@ def main() -> None:
         print(f"{name}: " + ", ".join(f"{part} {value:.2f} s" for part, value in parts.items()))
     for name, value in ratios.items():
         print(f"{name}: {value:.2f}" + (f" (to reach: {BARS[name]})" if name in BARS else ""))
-    about = {k: getattr(args, k) for k in ("levels", "epochs", "rounds", "threads")}
+    about = {k: getattr(args, k) for k in ("levels", "epochs", "rounds", "published_rounds", "threads")}
     about |= {"batch": BATCH, "p": P, "q": Q, "torch": torch.__version__, "machine": platform.machine()}
     if args.json:
         found = {"about": about, "bars": BARS, "ratios": {k: round(v, 3) for k, v in ratios.items()}}

@@ -86,7 +86,7 @@ def _trainability(rows: Sequence[Row]) -> Figure:
         _growth(at, [row for row in grown if row["norm"] == norm])
         at.set_title(f"growth, {'with' if norm else 'without'} batch norm", loc="left")
     axes[1, 0].set_ylabel("growth of mean squares, way through")
-    axes[1, 0].legend(fontsize=8)
+    axes[1, 1].legend(fontsize=8, loc="upper left")
     for at, block in ((axes[1, 2], "stable"), (axes[1, 3], "stable-plain")):
         _stable(at, [row for row in rows if row["block"] == block])
         at.set_title(f"ResNet-8, {'with' if block == 'stable' else 'without'} batch norm", loc="left")
