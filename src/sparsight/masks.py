@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -229,7 +230,13 @@ class Bound:
     """
 
     holds: tuple[_Hold, ...]
-    free: tuple[nn.Parameter, ...]  # parameters without a mask
+    parameters: tuple[nn.Parameter, ...]  # all of the model, in its order
+
+    @cached_property
+    def free(self) -> tuple[nn.Parameter, ...]:
+        """Those without a mask."""
+        mine = {id(hold.weight) for hold in self.holds}
+        return tuple(parameter for parameter in self.parameters if id(parameter) not in mine)
 
     def apply_(self) -> None:
         """Set every pruned weight to +0.0."""
@@ -278,8 +285,8 @@ def bind(model: nn.Module, masks: Masks) -> Bound:
     """Check the masks and lay them out like the weights."""
     check(model, masks)
     parameters = named(model)
-    free = tuple(parameter for name, parameter in parameters.items() if name not in masks)
-    return Bound(tuple(_hold(parameters[name], mask) for name, mask in masks.items()), free)
+    holds = tuple(_hold(parameters[name], mask) for name, mask in masks.items())
+    return Bound(holds, tuple(parameters.values()))
 
 
 def _hold(weight: nn.Parameter, mask: Tensor) -> _Hold:

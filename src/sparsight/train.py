@@ -236,8 +236,7 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
     recipe, runtime, model, optimizer = training.recipe, training.runtime, training.model, training.optimizer
     forward, stepper = runtime.parallel(model), runtime.steps(optimizer)
     bases = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    bound, hooks, parameters = bind(model, training.masks), recipe.hooks, list(model.parameters())
-    hooked = hooks != Hooks()
+    bound, hooks, hooked = bind(model, training.masks), recipe.hooks, recipe.hooks != Hooks()
     bound.apply_()
     if not going.done:
         clear_state_(model, training.masks, optimizer)
@@ -251,22 +250,12 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
         moment = _moment(training, going, tally, progress) if hooked else None
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
-            loss = recipe.loss(forward, feed.channels_last(batch) if recipe.channels_last else batch)
-            if weight != 1.0:
-                loss = loss * weight
-            if hooks.penalty is not None and moment:
-                loss = loss + hooks.penalty(moment)
+            loss = _loss(recipe, forward, batch, weight, moment)
         runtime.backward(loss)
         runtime.unscale(stepper)
         if hooks.on_gradients is not None and moment:
             hooks.on_gradients(moment)
-        norm = None if recipe.clip is None else bound.mask_and_measure_grads_()
-        if norm is None:
-            bound.mask_grads_()
-        if training.averaging:
-            training.average = gf_ema(_gradients(bound, training.masks), training.average)
-        if recipe.clip is not None:
-            clip_(parameters, recipe.clip, norm)
+        _mask_and_clip(training, bound)
         stepper.step()
         if hooks.after_step is not None and moment:
             hooks.after_step(moment)
@@ -274,8 +263,7 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
             bound.apply_()
         if hooks.update_masks is not None and moment:
             bound = _update(training, bound, hooks.update_masks(moment))
-        size = feed.size(whole) / (runtime.world if batch is not whole else 1)
-        tally.add(loss, size)
+        tally.add(loss, feed.size(whole) / (runtime.world if batch is not whole else 1))
         going.done += 1
         del whole, batch  # freed before the next batch is made, which then lies where this one did, in the cache
         if going.done == upto:
@@ -285,6 +273,27 @@ def _steps(training: Training, going: _Pass, tally: _Tally, upto: int | None, le
     bound.apply_()
     if not going.done:
         raise ValueError(f"the training split of {training.data.name!r} yielded no batch: allowed is at least one")
+
+
+def _loss(recipe: Recipe, forward: nn.Module, batch: Batch, weight: float, moment: Moment | None) -> Tensor:
+    loss = recipe.loss(forward, feed.channels_last(batch) if recipe.channels_last else batch)
+    if weight != 1.0:
+        loss = loss * weight
+    if recipe.hooks.penalty is not None and moment:
+        loss = loss + recipe.hooks.penalty(moment)
+    return loss
+
+
+def _mask_and_clip(training: Training, bound: Bound) -> None:
+    """Clear the gradients of pruned weights, keep the average of what is left, and clip it."""
+    limit = training.recipe.clip
+    norm = None if limit is None else bound.mask_and_measure_grads_()
+    if norm is None:
+        bound.mask_grads_()
+    if training.averaging:
+        training.average = gf_ema(_gradients(bound, training.masks), training.average)
+    if limit is not None:
+        clip_(bound.parameters, limit, norm)
 
 
 def _moment(training: Training, going: _Pass, tally: _Tally, progress: float) -> Moment:
