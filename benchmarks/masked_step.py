@@ -25,8 +25,9 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from sparsight.masks import bind, dense, keeps_zeros, named, verify
-from sparsight.masks import held as masks_held
+from sparsight.hold import bind, keeps_zeros
+from sparsight.hold import held as masks_held
+from sparsight.masks import dense, named, verify
 from sparsight.score.random import Random
 from sparsight.select import keep_largest
 from sparsight.types import Masks

@@ -11,7 +11,20 @@ import torch
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-_CHECKED = ("masks", "select", "pq", "score", "allocate", "restart", "survey", "schedules", "data", "zoo", "resolve")
+_CHECKED = (
+    "masks",
+    "hold",
+    "select",
+    "pq",
+    "score",
+    "allocate",
+    "restart",
+    "survey",
+    "schedules",
+    "data",
+    "zoo",
+    "resolve",
+)
 install_import_hook([f"sparsight.{name}" for name in _CHECKED], "checker.check")
 
 torch.set_num_threads(1)

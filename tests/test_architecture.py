@@ -16,7 +16,7 @@ PACKAGE = ROOT / "src" / "sparsight"
 ORDER = """
 types kernels resolve seeds pace bounds patches
 record masks clip schedules select pq files turning taps loss positive sensitivity
-pure sizes
+pure sizes hold
 propagation
 pack identity lock survey collapse score allocate restart search parallel data zoo checkpoint
 criticality

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
 from sparsight.clip import clip_
-from sparsight.masks import Bound, bind, dense
+from sparsight.hold import Bound, bind
+from sparsight.masks import dense
 
 
 class Net(nn.Module):

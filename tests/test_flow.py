@@ -23,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import sparsight as s
 from sparsight import zoo
 from sparsight.data import stratified
-from sparsight.masks import apply_, dense
+from sparsight.hold import apply_
+from sparsight.masks import dense
 from sparsight.types import Split
 from sparsight.zoo.resnet import PreActivationResNet
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sparsight import hold as h
 from sparsight import masks as m
 from sparsight.score.random import Random
 from sparsight.select import keep_largest
@@ -115,7 +116,7 @@ class TestDense:
             model[4] = torch.compile(model[4])
             wrapped = model
         assert list(m.dense(wrapped)) == plain
-        m.apply_(wrapped, sparse(net()))
+        h.apply_(wrapped, sparse(net()))
         assert_held(wrapped, sparse(net()))
 
     def test_a_module_that_is_called_module_keeps_its_name(self):
@@ -165,7 +166,7 @@ class TestApply:
         kept = model.weight.detach()[mask].clone()
         with torch.no_grad():
             model.weight[~mask] = bad
-        m.apply_(model, {"weight": mask})
+        h.apply_(model, {"weight": mask})
         pruned = model.weight.detach()[~mask]
         assert (pruned == 0).all()
         assert not torch.signbit(pruned).any()
@@ -184,7 +185,7 @@ class TestApply:
         model.weight = nn.Parameter(weight)
         mask = torch.rand(4, 6, 3, 3, generator=torch.Generator().manual_seed(1)) < 0.3
         expected = torch.where(mask, weight, 0.0)
-        m.apply_(model, {"weight": mask})
+        h.apply_(model, {"weight": mask})
         assert torch.equal(model.weight.detach(), expected)
         assert model.weight.stride() == weight.stride()
 
@@ -195,7 +196,7 @@ class TestApply:
         before = {name: p.grad.clone() for name, p in m.named(model).items()}
         with torch.no_grad():
             m.named(model)["6.weight"].grad[~masks["6.weight"]] = math.nan
-        m.mask_grads_(model, masks)
+        h.mask_grads_(model, masks)
         for name, p in m.named(model).items():
             expected = torch.where(masks[name], before[name], 0.0) if name in masks else before[name]
             assert torch.equal(p.grad, expected)
@@ -203,7 +204,7 @@ class TestApply:
     def test_verify_names_the_weight(self):
         model, mask = nn.Linear(3, 2), torch.ones(2, 3, dtype=torch.bool)
         mask[1, 0] = False
-        m.apply_(model, {"weight": mask})
+        h.apply_(model, {"weight": mask})
         with torch.no_grad():
             model.weight[1, 0] = -0.0
         with pytest.raises(
@@ -260,13 +261,13 @@ def test_optimisers_that_keep_zeros_need_no_second_pass(name):
     """What lets the loop leave out `apply_` after a step: with masked gradients alone, +0.0 stays, to the bit."""
     model = net()
     optimizer = KEEP_ZEROS[name](list(model.parameters()))
-    assert m.keeps_zeros(optimizer)
+    assert h.keeps_zeros(optimizer)
     loss_of(model).backward()
     optimizer.step()  # state from before pruning
     masks = sparse(model)
-    bound = m.bind(model, masks)
+    bound = h.bind(model, masks)
     bound.apply_()
-    m.clear_state_(model, masks, optimizer)
+    h.clear_state_(model, masks, optimizer)
     for _ in range(40):
         optimizer.zero_grad()
         loss_of(model).backward()
@@ -281,9 +282,9 @@ def test_other_optimisers_do_not_count_as_keeping_zeros():
     class Mine(torch.optim.SGD):
         pass
 
-    assert not m.keeps_zeros(Mine(parameters, 0.1))
-    assert not m.keeps_zeros(torch.optim.LBFGS(parameters))
-    assert not m.keeps_zeros(torch.optim.AdamW(parameters, 0.1, weight_decay=20.0))
+    assert not h.keeps_zeros(Mine(parameters, 0.1))
+    assert not h.keeps_zeros(torch.optim.LBFGS(parameters))
+    assert not h.keeps_zeros(torch.optim.AdamW(parameters, 0.1, weight_decay=20.0))
 
 
 class TestHeld:
@@ -302,7 +303,7 @@ class TestHeld:
             loss.backward()
             return loss
 
-        with m.held(model, masks, optimizer, copies=[ema]):
+        with h.held(model, masks, optimizer, copies=[ema]):
             assert_held(model, masks)
             for _ in range(5):
                 if name == "lbfgs":
@@ -319,8 +320,8 @@ class TestHeld:
         one, other = net(), net()
         masks = sparse(one)
         first, second = (OPTIMISERS["nesterov"](list(each.parameters())) for each in (one, other))
-        m.apply_(other, masks)
-        with m.held(one, masks, first):
+        h.apply_(other, masks)
+        with h.held(one, masks, first):
             for _ in range(6):
                 first.zero_grad()
                 loss_of(one).backward()
@@ -334,7 +335,7 @@ class TestHeld:
         model = net()
         keys, types = list(model.state_dict()), [type(x) for x in model.modules()]
         masks, optimizer = sparse(model), torch.optim.SGD(model.parameters(), 0.1)
-        with m.held(model, masks, optimizer):
+        with h.held(model, masks, optimizer):
             loss_of(model).backward()
             optimizer.step()
             twin = copy.deepcopy(model)
@@ -361,7 +362,7 @@ class TestHeld:
     def test_hooks_go_when_the_loop_fails(self):
         model = net()
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        with pytest.raises(KeyError), m.held(model, sparse(model), optimizer):
+        with pytest.raises(KeyError), h.held(model, sparse(model), optimizer):
             raise KeyError
         assert not optimizer._optimizer_step_post_hooks
         assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
@@ -375,7 +376,7 @@ class TestHeld:
             grad, mask = m.named(which)["4.weight"].grad, masks["4.weight"]
             seen.append(float(grad[~mask].abs().max()))
 
-        with m.held(model, masks, optimizer, on_gradients=look):
+        with h.held(model, masks, optimizer, on_gradients=look):
             for _ in range(2):
                 optimizer.zero_grad()
                 loss_of(model).backward()
@@ -390,7 +391,7 @@ class TestHeld:
         masks = sparse(model)
         parameters = list(model.parameters())
         first, second = torch.optim.SGD(parameters[:3], 0.1), torch.optim.Adam(parameters[3:], 0.01)
-        with m.held(model, masks, [first, second]):
+        with h.held(model, masks, [first, second]):
             loss_of(model).backward()
             loss_of(model).backward()
             for name, mask in masks.items():
@@ -407,7 +408,7 @@ class TestHeld:
         loss_of(model).backward()
         optimizer.step()
         masks = sparse(model)
-        with m.held(model, masks, optimizer):
+        with h.held(model, masks, optimizer):
             for _ in range(3):
                 optimizer.zero_grad()
                 loss_of(model).backward()
@@ -424,7 +425,7 @@ class TestHeld:
         model[2].weight = model[0].weight
         mask = torch.eye(4, dtype=torch.bool)
         optimizer = torch.optim.Adam(model.parameters(), 0.1, weight_decay=0.1)
-        with m.held(model, {"0.weight": mask}, optimizer):
+        with h.held(model, {"0.weight": mask}, optimizer):
             for _ in range(3):
                 optimizer.zero_grad()
                 model(torch.ones(2, 4)).square().sum().backward()
@@ -437,7 +438,7 @@ class TestHeld:
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         with (
             pytest.raises(ValueError, match="no parameter 'x'"),
-            m.held(model, {"x": torch.ones(2, dtype=torch.bool)}, optimizer),
+            h.held(model, {"x": torch.ones(2, dtype=torch.bool)}, optimizer),
         ):
             pass
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -448,7 +449,7 @@ class TestHeld:
         masks = sparse(model)
         compiled = torch.compile(model, backend="eager")
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
-        with m.held(compiled, masks, optimizer):
+        with h.held(compiled, masks, optimizer):
             for _ in range(3):
                 optimizer.zero_grad()
                 loss_of(compiled).backward()

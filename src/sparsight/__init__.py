@@ -20,8 +20,9 @@ _HOME: dict[str, str] = {
         ),
         "types",
     ),
+    **dict.fromkeys(("apply_", "bind", "held", "mask_grads_"), "hold"),
     **dict.fromkeys(
-        ("apply_", "bind", "check", "counts", "dense", "density", "held", "mask_grads_", "verify"), "masks"
+        ("check", "counts", "dense", "density", "verify"), "masks"
     ),
     **dict.fromkeys(("keep_largest", "prune_smallest"), "select"),
     **dict.fromkeys(

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sparsight.masks import apply_, named
+from sparsight.hold import apply_
+from sparsight.masks import named
 from sparsight.types import Allocation, Restart, StateDict
 
 

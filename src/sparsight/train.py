@@ -18,7 +18,7 @@ from sparsight.clip import clip_
 from sparsight.data import batches
 from sparsight.evaluate import evaluate
 from sparsight.flow import GradientAverage, gf_ema
-from sparsight.masks import Bound, apply_, bind, clear_state_, keeps_zeros
+from sparsight.hold import Bound, apply_, bind, clear_state_, keeps_zeros
 from sparsight.pace import next_point
 from sparsight.parallel import Runtime
 from sparsight.recipe import Hooks, Moment, Recipe

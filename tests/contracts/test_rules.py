@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import sparsight.stop
+from sparsight import hold as h
 from sparsight import masks as m
 from sparsight.allocate.shrink import Shrink
 from sparsight.flow import probe
@@ -101,7 +102,7 @@ def context(step: int = 1, seen: tuple[Observation, ...] = (), gradients: float 
         for p in model.parameters():
             p.mul_(1 + 0.1 * step).add_(0.01 * step)
     masks = Shrink(0.3)(Magnitude()(model, m.dense(model), ()), m.dense(model))
-    m.apply_(model, masks)
+    h.apply_(model, masks)
     ema = {name: gradients + 0.1 * i for i, name in enumerate(masks)}
     values = {f"value:gradient flow (ema), {name}": 1.0 for name in masks}
     whole = {name: torch.ones_like(mask) for name, mask in masks.items()}

@@ -15,7 +15,7 @@ from sparsight.criticality.edge import NoEdgeOfChaos, edge_of_chaos
 from sparsight.criticality.meanfield import chi, fixed_point
 from sparsight.criticality.names import activation_of
 from sparsight.criticality.quadrature import Activation, Grid, grid
-from sparsight.masks import _modules, check
+from sparsight.masks import check, modules_of
 from sparsight.types import Masks
 
 Phase = Literal["ordered", "edge", "chaotic"]
@@ -52,7 +52,7 @@ class NetworkPhase:
 def layers_of(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
     """Linear and convolution layers by the plain name of their weight, a tied one once; no transposed ones."""
     found, seen = {}, set()
-    for name, module in _modules(model):
+    for name, module in modules_of(model):
         if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and not isinstance(module, _TRANSPOSED):
             if id(module.weight) not in seen:
                 found[f"{name}.weight" if name else "weight"] = module

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sparsight.loss import batch_size
-from sparsight.masks import _modules
+from sparsight.masks import modules_of
 from sparsight.taps import tapped
 from sparsight.types import Batch
 
@@ -45,7 +45,7 @@ def layers_of(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Module]:
     """
     found: dict[str, nn.Module] = {}
     taken: set[int] = set()
-    for name, module in _modules(model):
+    for name, module in modules_of(model):
         attention = isinstance(module, nn.MultiheadAttention)
         if id(module) in taken or not (attention or isinstance(module, (nn.Linear, _CONVOLUTION))):
             continue

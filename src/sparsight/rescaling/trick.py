@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from sparsight.criticality.names import activation_of
 from sparsight.criticality.phase import NORMS, CriticalStart, critical_sigma_w, fan_in, layers_of
 from sparsight.criticality.quadrature import Activation
-from sparsight.masks import apply_, check, named
+from sparsight.hold import apply_
+from sparsight.masks import check, named
 from sparsight.pure import evaluating
 from sparsight.residual import residual_branches
 from sparsight.restart import carry_on

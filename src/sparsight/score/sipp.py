@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparsight.bounds import calibration_size, check_positive
 from sparsight.loss import Loss, batch_size, cross_entropy
-from sparsight.masks import _names_of, check
+from sparsight.masks import check, names_of
 from sparsight.patches import shape_of
 from sparsight.propagation import silent
 from sparsight.pure import Pure, evaluating, pure
@@ -120,7 +120,7 @@ def _silent(
 def layers_of(model: nn.Module, masks: Masks) -> dict[str, list[nn.Module]]:
     """The layers that use each weight, several where it is tied. TypeError where sensitivities have no meaning."""
     found: dict[str, list[nn.Module]] = {}
-    for names in _names_of(model).values():
+    for names in names_of(model).values():
         if names[0][0] not in masks:
             continue
         for name, layer in names:
