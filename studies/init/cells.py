@@ -88,8 +88,10 @@ def finished(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Row]
         going = {pool.submit(work, job): job for job in jobs}
         for future in as_completed(going):
             yield going[future], future.exception() or future.result()
-    finally:
+    except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
 
 
 def estimate(jobs: Sequence[Job]) -> str:
