@@ -21,7 +21,7 @@ from sparsight import zoo
 from sparsight.files import tensors_digest, write_atomically
 from sparsight.flow import Probe
 from sparsight.identity import check_same
-from sparsight.masks import counts, dense, named
+from sparsight.masks import named, prunable
 from sparsight.parallel import Precision, runtime
 from sparsight.recipe import Recipe
 from sparsight.record import (
@@ -229,7 +229,7 @@ def _record(
     command: str | None,
     spec: str | None,
 ) -> RunRecord:
-    masks = dense(model, include=recipe.include, exclude=recipe.exclude)
+    weights = prunable(model, include=recipe.include, exclude=recipe.exclude)
     return RunRecord(
         recipe=recipe.name,
         arguments=dict(arguments or {}),
@@ -240,8 +240,8 @@ def _record(
             "spec": spec,
             "type": f"{type(model).__module__}:{type(model).__qualname__}",
             "parameters": sum(parameter.numel() for parameter in named(model).values()),
-            "prunable": counts(masks)[1],
-            "tensors": {name: list(mask.shape) for name, mask in masks.items()},
+            "prunable": sum(weight.numel() for weight in weights.values()),
+            "tensors": {name: list(weight.shape) for name, weight in weights.items()},
             "fingerprint": tensors_digest(model.state_dict()),
         },
         environment=_environment(device, precision),

@@ -81,10 +81,18 @@ def dense(
     Errors: a pattern that matches nothing; an included parameter that is not floating point; a lazy layer that
     has not seen its first batch; a model in which nothing is prunable.
     """
+    chosen = prunable(model, include=include, exclude=exclude)
+    return {name: torch.ones(p.shape, dtype=torch.bool, device=p.device) for name, p in chosen.items()}
+
+
+def prunable(
+    model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
+) -> dict[str, nn.Parameter]:
+    """The parameters that `dense` makes masks for, by name; with the same errors."""
     included, excluded = _patterns(include), _patterns(exclude)
     parameters, owners = named(model), names_of(model)
     used: set[str] = set()
-    masks: dict[str, Tensor] = {}
+    chosen: dict[str, nn.Parameter] = {}
     for name, parameter in parameters.items():
         names = owners[id(parameter)]
         wanted = [p for p in included if any(fnmatch.fnmatchcase(n, p) for n, _ in names)]
@@ -97,16 +105,16 @@ def dense(
             raise ValueError(f"{name!r} has no shape yet: pass one batch through the model before pruning it")
         if not parameter.is_floating_point():
             raise ValueError(f"cannot prune {name!r} of dtype {parameter.dtype}: allowed are floating-point dtypes")
-        masks[name] = torch.ones(parameter.shape, dtype=torch.bool, device=parameter.device)
+        chosen[name] = parameter
     idle = [p for p in (*included, *excluded) if p not in used]
     if idle:
         raise ValueError(f"pattern {idle[0]!r} matches no parameter: the names are {_some(parameters)}")
-    if not sum(mask.numel() for mask in masks.values()):
+    if not sum(parameter.numel() for parameter in chosen.values()):
         raise ValueError(
             f"{type(model).__name__} has no prunable weights: prunable are the weights of Linear and convolution "
             f"layers and what `include` names; its parameters are {_some(parameters)}"
         )
-    return masks
+    return chosen
 
 
 def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:

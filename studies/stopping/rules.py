@@ -75,6 +75,8 @@ SHORT: Mapping[tuple[str, str], Short] = {
     ("carried", "1"): Short(9, 1, "all"),
     ("carried", "2"): Short(2, 2, "all"),
     ("carried", "9"): Short(9, 9, "all"),
+    # tried last: two epochs a level, without the epoch by which SAP takes more than a third of the full budget
+    ("carried", "1-2"): Short(1, 2, "all"),
 }
 """(rule, setting) -> budgets. All but the full one cost about a third of the full budget, 25 epochs of 81."""
 

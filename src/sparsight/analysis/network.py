@@ -18,7 +18,7 @@ from sparsight.analysis.stream import Counted, Seen, Watch, obstacle_of, rows_of
 from sparsight.analysis.summary import Asked, measured, neurons, summarise
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, from_memory, open_checkpoint
 from sparsight.kernels.jit import each
-from sparsight.masks import dense
+from sparsight.masks import prunable
 from sparsight.pq import RowSums
 from sparsight.pq.sums import check_pair, fold_lines
 from sparsight.types import Scope
@@ -143,7 +143,7 @@ def _opened(
 ) -> tuple[Checkpoint, frozenset[str] | None]:
     """The checkpoint, and of a module the names of its prunable weights."""
     if isinstance(thing, nn.Module):
-        return from_memory(thing), frozenset(dense(thing, include=include, exclude=exclude))
+        return from_memory(thing), frozenset(prunable(thing, include=include, exclude=exclude))
     if not isinstance(thing, (str, Path)):
         return from_memory(thing), None
     path = Path(thing)
