@@ -36,6 +36,12 @@ KINDS = (
     ("trained", "one-shot", "fresh", "fresh initialisation"),
     ("random", "one-shot", "retrained", "pruned at initialisation"),
 )
+NAMES = {
+    "lenet-300-100": "LeNet-300-100",
+    "lenet5": "LeNet-5",
+    "fashion-mnist": "Fashion-MNIST",
+    "mnist": "MNIST",
+}
 SETTINGS: dict[Any, Any] = {
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -61,7 +67,7 @@ def draw(accuracy: Sequence[Row], path: Path) -> None:
                 wanted = (network, data, start, order, when)
                 here = [r for r in rows if tuple(r[n] for n in ("network", "data", "start", "order", "when")) == wanted]
                 _panel(axes[down][across], here)
-                axes[down][across].set_title(f"{network}, {data}: {called}" if down == 0 else called)
+                axes[down][across].set_title(f"{NAMES[network]}, {NAMES[data]}\n{called}" if down == 0 else called)
         for pane in axes[-1]:
             pane.set_xlabel("density (%)")
         for line in axes:
@@ -84,6 +90,9 @@ def _panel(axes: Axes, rows: Sequence[Row]) -> None:
             x, y = [100 * row["kept"] for row in own], [row["mean"] for row in own]
             half = [math.nan if row["half_width"] is None else row["half_width"] for row in own]
             axes.errorbar(x, y, yerr=half, **style, linewidth=1.3, markersize=3.5, elinewidth=0.7, capsize=1.5)
+    means = [row["mean"] for row in rows if row["what"] in STYLE]
+    if means:  # intervals of few seeds may reach beyond what an accuracy can be
+        axes.set_ylim(max(0, 5 * (min(means) // 5 - 1)), min(100.5, max(means) + 5))
     for row in rows:
         if row["what"] == "dense":
             axes.axhline(row["mean"], color="#222222", linewidth=0.6)
