@@ -343,6 +343,35 @@ def test_maps_are_averaged_and_read_where_asked():
             torch.testing.assert_close(got, tensor(want), rtol=0, atol=1e-11)
 
 
+class Branch(nn.Module):
+    """A stem without a norm; its shortcut, with one of as many channels, runs before the next layer of the way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.shortcut = nn.Conv2d(1, 3, 3), nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+        self.conv, self.norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        beside = self.shortcut(x)
+        return torch.relu(self.norm(self.conv(x)) + beside)
+
+
+def test_the_norm_of_a_shortcut_is_not_that_of_the_layer_before_it():
+    """The stem has none, and is read as it is; the activation behind the sum is the last layer's."""
+    torch.manual_seed(0)
+    model, x = Branch().double().eval(), normal(9, 1, 7, 7)
+    with torch.no_grad():
+        stem = model.stem(x)
+        body = model.norm(model.conv(stem))
+        out = torch.relu(body + model.shortcut(stem))
+    for site, last in (("post_norm", body), ("post_act", out)):
+        rho = reference.rho(reference.pooled(stem.tolist()), reference.pooled(last.tolist()))
+        flow = s.information_flow(model, [x], reduction="matrix", site=site)
+        assert flow.pairs == (("stem", "conv"),)
+        torch.testing.assert_close(flow.matrices[0], tensor(rho), rtol=0, atol=1e-11)
+
+
 def test_norm_in_eval_mode_changes_no_correlation_but_their_signs():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(75, 2)).double()
@@ -861,6 +890,8 @@ def test_a_probe_of_any_loader(size):
     assert probe.digest == s.probe(Split(x, y.double()), 50, seed=2).digest
     with pytest.raises(ValueError, match="cannot take 301 probes from 300"):
         s.probe(loader, 301)
+    assert s.probe(loader).digest == s.probe(Split(x, y)).digest  # all that there are, where no number is given
+    assert len(s.probe(loader).indices) == 300
 
 
 def test_a_probe_touches_no_random_state():

@@ -46,6 +46,7 @@ from sparsight.stop import (
     needs,
 )
 from sparsight.stop.numbers import changes, met
+from sparsight.types import Split
 from sparsight.zoo import mlp
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "infcop_golden.json").read_text())
@@ -226,7 +227,7 @@ def test_fixed_epochs():
     assert FixedEpochs(0.5).stop([Observation(0.5, 1)]) == "trained 0.5 of 0.5 epochs"
     thirds = [Observation(sum([0.1] * n), n) for n in range(1, 4)]
     assert stops_at(FixedEpochs(0.3), thirds) == 3  # 0.1 + 0.1 + 0.1 is not 0.3
-    with pytest.raises(ValueError, match="must be positive: got 0"):
+    with pytest.raises(ValueError, match="epochs must be a finite number > 0: got 0"):
         FixedEpochs(0)
 
 
@@ -239,14 +240,43 @@ def test_accuracy_recovery():
     context = Context(nn.Linear(1, 1), {}, 4, seen[0], references={"parent": there, "dense": Reference(0, {}, {}, 0.1)})
     values, memory = rule.measure(context, {})
     assert memory == {}
-    assert values == {rule.name: pytest.approx(0.95 * 0.9 - 0.01)}
+    target = pytest.approx(0.95 * 0.9 - 0.01)
+    assert values == {rule.name: 0.9, "threshold:validation accuracy, 0.95 of parent - 0.01": target}
     judged = [dataclasses.replace(o, values=values) for o in seen]
     assert stops_at(rule, judged) == 4
     assert rule.stop(judged[:4]) == "validation accuracy 90.00% has reached 84.50% (the level before)"
+    other = AccuracyRecovery(fraction=0.9, reference="parent")  # decides by the same record with another fraction
+    assert stops_at(other, judged) == 4
+    assert stops_at(dataclasses.replace(other, fraction=0.85), judged) == 2
     assert rule.measure(dataclasses.replace(context, references={}), {})[0] == {}
     assert stops_at(rule, seen) is None  # no reference, no stop
     with pytest.raises(ValueError, match="unknown reference 'dens'"):
         AccuracyRecovery(reference="dens")
+
+
+def test_two_accuracy_rules_do_not_take_each_others_threshold():
+    """Dense 0.90: the looser of the two is met first, whichever was measured last."""
+    loose, strict = AccuracyRecovery(fraction=0.9), AccuracyRecovery()
+    context = Context(nn.Linear(1, 1), {}, 1, Observation(1.0, 1), references={"dense": Reference(0, {}, {}, 0.9)})
+    for either, both in ((AnyOf(loose, strict), AllOf(loose, strict)), (AnyOf(strict, loose), AllOf(strict, loose))):
+        values, _ = either.measure(context, {})
+        seen = [dataclasses.replace(o, values=values) for o in history(validation_accuracy=[0.8, 0.82, 0.85, 0.9])]
+        assert stops_at(either, seen) == 2
+        assert stops_at(both, seen) == 4
+
+
+def test_what_is_no_rule_is_refused():
+    for given in ("mask-stable", MaskStable, PerLevel(MaskStable())):
+        with pytest.raises(TypeError, match="must be a stopping rule"):
+            AllOf(given)
+        with pytest.raises(TypeError, match="the rule of a level must be a stopping rule"):
+            PerLevel(MaskStable(), {1: given})
+    with pytest.raises(TypeError, match="stop must be a stopping rule.*got 'mask-stable'"):
+        small(stop="mask-stable")
+    with pytest.raises(ValueError, match="levels are numbered from 0.*got .'last'"):
+        PerLevel(MaskStable(), {"last": MaskStable()})
+    with pytest.raises(ValueError, match="epochs must be a finite number > 0: got '3'"):
+        FixedEpochs("3")
 
 
 def test_loss_plateau():
@@ -415,8 +445,75 @@ def test_the_references_are_who_they_should_be():
     }
     assert all(o.values == {} for o in levels[0].observations)  # nothing to compare the first level with
     for kind in kinds:
-        name = f"threshold:validation accuracy of {kind}"
-        assert [r.observations[-1].values[name] / 2 for r in levels[1:]] == pytest.approx(expected[kind]), kind
+        name = f"reference:validation accuracy of {kind}"
+        assert [r.observations[-1].values[name] for r in levels[1:]] == pytest.approx(expected[kind]), kind
+
+
+def test_a_network_that_cannot_be_measured_is_refused_before_it_is_trained():
+    """Its one layer has no next one; level 0, which no rule acts on, is not trained first."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    for name in ("information-consistent", "flow-plateau", "both-consistent"):
+        levels = run(small(stop=named_rule(name)), model, digits(), device="cpu")
+        with pytest.raises(ValueError, match="information flows between layers"):
+            next(iter(levels))
+
+
+def test_small_data_are_a_probe_as_a_whole():
+    """digits with 300 training images, where 1024 is the number of probes."""
+    data = digits()
+    some = dataclasses.replace(data, train=Split(data.train.x[:300], data.train.y[:300]))
+    how = small(stop=named_rule("information-consistent"), probes=None, levels=Until((Shrink(0.5),), levels=2))
+    model = mlp(input_shape=(1, 8, 8), classes=10, seed=0)
+    costs = [r.record.observations[-1].values for r in run(how, model, some, device="cpu")]
+    assert costs[1]["cost:forward samples"] in (300.0, 600.0)  # itself, and the dense network at the first evaluation
+    with pytest.raises(ValueError, match="cannot take 301 probes from 300 samples"):
+        list(run(dataclasses.replace(how, probes=301), model, some, device="cpu"))
+
+
+def test_dead_networks_are_not_alike():
+    """All units are dead in both: their distance would be 0."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    nn.init.zeros_(model[0].weight), nn.init.zeros_(model[1].weight)
+    there = Reference(0, {k: v.clone() for k, v in model.state_dict().items()}, dense(model))
+    seen = Observation(1.0, 1)
+    batches = [(torch.randn(8, 3), torch.zeros(8, dtype=torch.long))]
+    context = Context(model, dense(model), 1, seen, probe=batches, references={"dense": there})
+    rule = InformationConsistent()
+    with pytest.warns(RuntimeWarning, match="at level 1: nothing flows in one of the two networks"):
+        values, _ = rule.measure(context, {})
+    assert math.isnan(values[f"distance:{rule.name}"])
+    assert rule.stop([dataclasses.replace(seen, values=values)]) is None
+
+
+def test_rules_measure_the_pairs_that_they_are_given():
+    """A layer that is reused has no flow; pairs without it have."""
+    torch.manual_seed(0)
+    again = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), again, again, nn.Linear(4, 2))
+    context = Context(model, dense(model), 1, Observation(1.0, 1), probe=[(torch.randn(8, 3), None)])
+    for make in (InformationConsistent, FlowPlateau):
+        with pytest.raises(ValueError, match="'2' runs more than once.*give `pairs` without it"):
+            make().measure(context, {})
+        values, _ = make(pairs=[("0", "4")]).measure(context, {})
+        assert [key for key in values if key.startswith("value:")] == [
+            "value:information flow (rms, pre; 0 > 4), 0 > 4"
+        ]
+
+
+@pytest.mark.parametrize("recipe", [lottery, oneshot, sap])
+@pytest.mark.parametrize("until", ["accuracy", "pq-minimum"])
+def test_a_search_whose_last_level_is_not_known_trains_all_in_full(recipe, until):
+    recipe(until=until)
+    with pytest.raises(ValueError, match=f"stop 'mask-stable' ends levels before.*with until '{until}'"):
+        recipe(until=until, stop="mask-stable")
+    if recipe is not oneshot:
+        with pytest.raises(ValueError, match="middle_epochs 1 ends levels before"):
+            recipe(until=until, middle_epochs=1)
+
+
+def test_evaluating_at_every_step_is_not_below_a_thousandth_of_an_epoch():
+    with pytest.raises(ValueError, match=r"evaluate_every must be a finite number >= 0.001: got 1e-20"):
+        small(evaluate_every=1e-20)
 
 
 def test_a_level_before_itself_is_at_distance_0():

@@ -16,12 +16,13 @@ from sparsight.record import Choice, LevelRecord
 from sparsight.restart import rewind
 from sparsight.schedules import cosine
 from sparsight.search import SearchStop, SparsestWithin
-from sparsight.stop import FixedEpochs, PerLevel, needs
+from sparsight.stop import FixedEpochs, PerLevel, check_rule, needs
 from sparsight.types import Allocator, Batch, Masks, Restart, Scorer, StoppingRule
 
 Level = tuple[Allocator, ...]
 """The rounds (score + allocate) before a level's training; the empty tuple trains without pruning."""
 
+_LEAST_EVERY = 0.001
 History = Sequence[LevelRecord]
 """The levels so far, first to last."""
 
@@ -164,7 +165,7 @@ class Recipe:
     middle_restart: Restart | None = None  # where the levels before the last restart from, likewise
     stop: StoppingRule | PerLevel = field(default_factory=FixedEpochs)
     evaluate_every: float = 1.0  # epochs between evaluations; a fraction evaluates inside epochs
-    probes: int = 1024  # training samples that flow rules measure on, the same all run
+    probes: int | None = None  # training samples that flow rules measure on; None: 1024, or all there are
     hooks: Hooks = field(default_factory=Hooks)
     choose: Callable[[Sequence[LevelRecord]], Choice] = field(default_factory=SparsestWithin)
     control: bool = False  # train the dense network for the whole run's epochs beside it
@@ -173,13 +174,17 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _at_least(1, epochs=self.epochs, batch_size=self.batch_size, probes=self.probes)
+        _at_least(1, epochs=self.epochs, batch_size=self.batch_size)
+        if self.probes is not None:
+            _at_least(1, probes=self.probes)
         _at_least(1, first_epochs=self.budget(0), middle_epochs=self.budget(1))
         _at_least(0, rewind_epoch=self.rewind_epoch, score_batches=self.score_batches, seed=self.seed)
         if self.rewind_epoch > self.budget(0):
             raise ValueError(f"rewind_epoch must be at most epochs = {self.budget(0)}: got {self.rewind_epoch}")
-        if not 0 < self.evaluate_every < math.inf:
-            raise ValueError(f"evaluate_every must be a finite number > 0: got {self.evaluate_every!r}")
+        if not _LEAST_EVERY <= self.evaluate_every < math.inf:
+            raise ValueError(f"evaluate_every must be a finite number >= {_LEAST_EVERY}: got {self.evaluate_every!r}")
+        if not isinstance(self.stop, PerLevel):
+            check_rule(self.stop, "stop")
         if "warmup" in needs(self.stop) and not self.rewind_epoch:
             raise ValueError("a rule that compares with the network after its warm-up needs rewind_epoch >= 1: got 0")
         if self.clip is not None and not self.clip > 0:

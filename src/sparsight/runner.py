@@ -23,7 +23,7 @@ from sparsight.parallel import Precision, Runtime, runtime
 from sparsight.recipe import Level, Recipe
 from sparsight.record import Evaluated, Evaluation, LevelRecord, LevelTimes, Observation, describe
 from sparsight.seeds import derive, seeded
-from sparsight.stop import Context, Reference, needs, parts_of, references
+from sparsight.stop import Context, PerLevel, Reference, needs, parts_of, references
 from sparsight.survey import survey
 from sparsight.train import Training, train
 from sparsight.types import Allocation, Batch, Data, Masks, Split, StateDict
@@ -167,10 +167,22 @@ def _run(
     if "probe" in needs(recipe.stop):
         state.probe = probe(data.train, recipe.probes, seed=recipe.seed, batch_size=recipe.batch_size)
         journal.keep_probe(state.probe)
+        if not state.history:
+            _try_rules(state)
     while not isinstance(level := recipe.next_level(state.history), str) and level is not None:
         yield _level(state, level)
     if recipe.control and not any(r.role == "control" for r in journal.levels()):
         yield _control(state)
+
+
+def _try_rules(state: _Run) -> None:
+    """Measure once what the rules measure, so that a network with which they fail is refused before it is trained."""
+    stop = state.recipe.stop
+    for rule in (stop.rule, *stop.levels.values()) if isinstance(stop, PerLevel) else (stop,):
+        if "probe" in needs(rule):
+            seen = Observation(0.0, 0)
+            batches = () if state.probe is None else state.probe.batches
+            rule.measure(Context(state.model, state.masks, 0, seen, probe=batches, loss=state.recipe.loss), {})
 
 
 def _take_up(state: _Run) -> None:

@@ -186,7 +186,7 @@ class TestEveryRule:
     def test_thresholds_are_on_record_with_their_distances(self, rule):
         for seen in trained(rule):
             kinds = {key.partition(":")[0] for key in seen.values}
-            assert kinds <= {"value", "distance", "threshold"}
+            assert kinds <= {"value", "distance", "threshold", "reference"}
             distances = {k.partition(":")[2] for k in seen.values if k.startswith("distance:")}
             assert distances <= {k.partition(":")[2] for k in seen.values if k.startswith("threshold:")}
 

@@ -86,14 +86,16 @@ def information_flow(
     _allowed("site", site, Site)
     model = getattr(model, "_orig_mod", model)  # a compiled forward may leave out hooks
     layers = _wanted(model, pairs, skip)
-    others = {name: layer for name, layer in layers_of(model, skip).items() if name not in layers}
+    way, every = layers_of(model, skip), layers_of(model, ())
+    others = {name: layer for name, layer in way.items() if name not in layers}
+    shortcuts = {name: layer for name, layer in every.items() if name not in way and name not in layers}
 
     sums: _Sums | None = None
 
     def over_all(net: nn.Module, _: Batch) -> Any:
         nonlocal sums
         for batch in batches:
-            values = read(lambda b: forward(net, b), layers, others, batch, site)
+            values = read(lambda b: forward(net, b), layers, others, shortcuts, batch, site)
             if sums is None:
                 kind = _Signed if reduction == "signed" else _Matrices
                 sums = kind(_consecutive(values) if pairs is None else _given(values, pairs), tuple(values))

@@ -38,8 +38,14 @@ class Probe:
         return hashlib.sha256(self.indices.numpy().astype("<i8").tobytes()).hexdigest()
 
 
-def probe(split: Split | Iterable[Batch], count: int = 1024, *, seed: int = 0, batch_size: int = 256) -> Probe:
+MOST = 1024
+"""Samples of a probe where no number is given, and there are as many."""
+
+
+def probe(split: Split | Iterable[Batch], count: int | None = None, *, seed: int = 0, batch_size: int = 256) -> Probe:
     """`count` samples of a split, drawn from `seed`, without augmentation and always in the same order.
+
+    Without a number they are 1024, or all that there are.
 
     Of a `Split` with whole numbers as labels the draw is stratified: class c has count n_c / n places, rounded by
     largest remainders (`data.stratified`). Any other iterable of batches is read once, to its end, and `count` of its
@@ -51,6 +57,7 @@ def probe(split: Split | Iterable[Batch], count: int = 1024, *, seed: int = 0, b
         raise ValueError(f"batch size is {batch_size}: allowed is 1 and more")
     if not isinstance(split, Split):
         return _streamed(split, count, seed, batch_size)
+    count = min(MOST, len(split)) if count is None else count
     _enough(count, len(split))
     indices = torch.from_numpy(np.sort(_drawn(split.y, count, seed)))
     parts = [part.to(split.x.device) for part in indices.split(batch_size)]
@@ -76,8 +83,9 @@ def _drawn(labels: Tensor, count: int, seed: int) -> np.ndarray:
     return order[part.numpy()]
 
 
-def _streamed(batches: Iterable[Batch], count: int, seed: int, size: int) -> Probe:
-    """The samples with the smallest keys, in one pass, never holding more than `count` and one batch."""
+def _streamed(batches: Iterable[Batch], given: int | None, seed: int, size: int) -> Probe:
+    """The samples with the smallest keys, in one pass, never holding more than their number and one batch."""
+    count = MOST if given is None else given
     keys, places, kept, start = np.empty(0, np.uint64), np.empty(0, np.int64), None, 0
     with seeded(derive(seed, "probe loader")):
         for batch in batches:
@@ -87,6 +95,7 @@ def _streamed(batches: Iterable[Batch], count: int, seed: int, size: int) -> Pro
             kept, start = batch if kept is None else _each(torch.cat, kept, batch), start + n
             best = np.sort(np.argsort(keys, kind="stable")[:count])
             keys, places, kept = keys[best], places[best], _taken(kept, torch.from_numpy(best))
+    count = min(count, start) if given is None else count
     _enough(count, start)
     parts = torch.arange(count).split(size)
     return Probe(torch.from_numpy(places), tuple(_taken(kept, part) for part in parts), seed)

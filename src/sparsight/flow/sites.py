@@ -69,6 +69,7 @@ class Reading:
     axis: int = -1  # the dimension of its units
     units: int = 0  # and their number
     reached: int = 0  # the site that its value is from: 0 its output, 1 a norm, 2 an activation
+    beside: bool = False  # whether a shortcut's layer has run since
 
     def layer(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if name in self.values:
@@ -83,13 +84,14 @@ class Reading:
                 "first dimension is that of the samples; give `pairs` without it"
             )
         self.axis = 1 if isinstance(module, _CONVOLUTION) else -1
-        self.current, self.units, self.reached = name, out.shape[self.axis], 0
+        self.current, self.units, self.reached, self.beside = name, out.shape[self.axis], 0, False
         self.values[name] = self._pooled(out)
 
     def function(self, func: Any, out: Any) -> None:
         """The first norm and the first activation after a layer count, if they have its units."""
         rank = 2 if func in _IS_ACTIVATION else 1 if func in _IS_NORM else 0
-        if not self.current or rank <= self.reached or (rank == 2 and self.site == "post_norm"):
+        shortcut = rank == 1 and self.beside  # its norm; the activation after both have met is the layer's
+        if not self.current or shortcut or rank <= self.reached or (rank == 2 and self.site == "post_norm"):
             return
         fits = isinstance(out, Tensor) and out.dim() >= 2 and len(out) == self.samples
         if fits and out.shape[self.axis] == self.units:
@@ -98,6 +100,10 @@ class Reading:
     def other(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """A layer that is not asked for: what follows it is not the layer's before it."""
         self.current = ""
+
+    def shortcut(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """A layer beside the way through the network."""
+        self.beside = True
 
     def _pooled(self, out: Tensor) -> Tensor:
         """(samples, units): the mean over positions or tokens, by value. A later step may write to `out` in place."""
@@ -127,19 +133,21 @@ def read(
     run: Callable[[Batch], Any],
     layers: Mapping[str, nn.Module],
     others: Mapping[str, nn.Module],
+    shortcuts: Mapping[str, nn.Module],
     batch: Batch,
     site: Site,
 ) -> Mapping[str, Tensor]:
     """Pooled values of the layers at the site for one batch, in execution order: (samples, units) each.
 
     A layer that nothing of the site's kind follows, before the next layer or one of the others, is read at the
-    site before.
+    site before. The norms of shortcuts are not those of the layer before them.
     """
     reading = Reading(batch_size(batch), site)
     with ExitStack() as stack:
         stack.enter_context(tapped(layers, reading.layer))
         if site != "pre":
             stack.enter_context(tapped(others, reading.other))
+            stack.enter_context(tapped(shortcuts, reading.shortcut))
             stack.enter_context(_Watching(reading.function))
         run(batch)
     return reading.values

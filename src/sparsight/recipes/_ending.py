@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from sparsight.recipe import Level, Until
 from sparsight.record import Choice, LevelRecord
 from sparsight.search import AccuracyFloor, AtPQMinimum, PQMinimum, SparsestWithin
+from sparsight.stop import StopName
 
 Ending = Literal["density", "pq-minimum", "accuracy"]
 """What ends the search for sparser levels."""
@@ -29,6 +30,13 @@ def target_of(until: Ending, target_density: float | None) -> float | None:
     return TARGET if target_density is None and until == "density" else target_density
 
 
+def shortened(stop: StopName, middle_epochs: int | None) -> str | None:
+    """The option that ends levels before they are trained in full, if one does."""
+    if stop != "fixed-epochs":
+        return f"stop {stop!r}"
+    return None if middle_epochs is None else f"middle_epochs {middle_epochs}"
+
+
 def ending(
     prune: Level,
     until: Ending,
@@ -37,14 +45,22 @@ def ending(
     target_density: float | None,
     levels: int | None,
     within: float | None,
+    short: str | None = None,
 ) -> tuple[Until, Choose]:
     """When the search ends, and which level is handed over; `pair` is the (p, q) whose minimum is looked for.
 
     "pq-minimum" hands over the level at the minimum, unless `within` is given or there is none; "accuracy" stops at
-    the first level more than `within` points below dense. ValueError for another `until`.
+    the first level more than `within` points below dense. `short` names an option that ends levels before they are
+    trained in full: with those two any level may be the last, which is to be trained in full. ValueError for it, and
+    for another `until`.
     """
     if until not in get_args(Ending):
         raise ValueError(f"unknown until {until!r}: allowed are {', '.join(map(repr, get_args(Ending)))}")
+    if until != "density" and short:
+        raise ValueError(
+            f"{short} ends levels before they are trained in full, and with until {until!r} any level may turn out to "
+            "be the last, which is compared with the dense network and handed over: allowed is one of the two"
+        )
     points = WITHIN if within is None else within
     stop = {"pq-minimum": lambda: PQMinimum(*pair), "accuracy": lambda: AccuracyFloor(points)}.get(until, lambda: None)
     levels = LEVELS[until] if levels is None else levels

@@ -45,7 +45,7 @@ def incop(
     reference: Baseline = "warmup",
     accuracy_exit: bool = True,
     evaluate_every: float = 2.0,
-    probes: int = 1024,
+    probes: int | None = None,
     p: float = 1.0,
     q: float = 2.0,
     rate: float = 0.2,
@@ -79,7 +79,7 @@ def incop(
         reference: Whose flow it is compared with.
         accuracy_exit: End a level, too, when validation accuracy is the best of the warm-up or better.
         evaluate_every: Epochs between two evaluations; a fraction evaluates inside epochs.
-        probes: Training samples on which the flows are measured, the same all run.
+        probes: Training samples on which the flows are measured, the same all run; if not given, 1024 or all there are.
         p: Exponent p of the PQ index, with prune sap; 0 < p <= 1.
         q: Exponent q of the PQ index, with prune sap; q >= 1, q > p.
         rate: Share of the alive weights that each level removes, with prune lottery.

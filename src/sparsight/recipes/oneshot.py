@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsight.allocate.shrink import Shrink
 from sparsight.recipe import NesterovSGD, Recipe
-from sparsight.recipes._ending import Ending, ending
+from sparsight.recipes._ending import Ending, ending, shortened
 from sparsight.score.magnitude import Magnitude
 from sparsight.stop import StopName, named_rule
 from sparsight.types import Scope
@@ -62,8 +62,9 @@ def oneshot(
     """
     prune = Shrink(rate=rate, scope=scope, min_keep=min_keep)
     search, choose = ending(
-        (prune,), until, pair=(0.5, 1.0), target_density=target_density, levels=levels, within=within
-    )
+        (prune,), until, pair=(0.5, 1.0), target_density=target_density, levels=levels, within=within,
+        short=shortened(stop, None),
+    )  # fmt: skip
     return Recipe(
         name="oneshot",
         score=Magnitude(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsight.allocate.sap import SAP
 from sparsight.recipe import NesterovSGD, Recipe
-from sparsight.recipes._ending import Ending, ending, target_of
+from sparsight.recipes._ending import Ending, ending, shortened, target_of
 from sparsight.restart import rewind_or
 from sparsight.score.magnitude import Magnitude
 from sparsight.stop import StopName, named_rule
@@ -76,7 +76,8 @@ def sap(
     """
     aim = target_of(until, target_density)
     prune = SAP(p=p, q=q, eta=eta, gamma=gamma, beta=beta, scope=scope, min_keep=min_keep, target_density=aim)
-    search, choose = ending((prune,), until, pair=(p, q), target_density=aim, levels=levels, within=within)
+    short = shortened(stop, middle_epochs)
+    search, choose = ending((prune,), until, pair=(p, q), target_density=aim, levels=levels, within=within, short=short)
     return Recipe(
         name="sap",
         score=Magnitude(),

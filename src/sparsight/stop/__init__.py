@@ -2,7 +2,7 @@
 
 from sparsight.stop.budget import AccuracyRecovery, FixedEpochs, LossPlateau
 from sparsight.stop.combine import AllOf, AnyOf, AtLeast, Patience, PerLevel
-from sparsight.stop.context import Baseline, Context, Reference, needs
+from sparsight.stop.context import Baseline, Context, Reference, check_rule, needs
 from sparsight.stop.flows import FlowPlateau, GradientConsistent, InformationConsistent
 from sparsight.stop.named import StopName, named_rule
 from sparsight.stop.references import parts_of, references
@@ -26,6 +26,7 @@ __all__ = [
     "PerLevel",
     "Reference",
     "StopName",
+    "check_rule",
     "jaccard_distance",
     "named_rule",
     "needs",

@@ -20,8 +20,8 @@ class FixedEpochs:
     epochs: float | None = None
 
     def __post_init__(self) -> None:
-        if self.epochs is not None and not self.epochs > 0:
-            raise ValueError(f"epochs must be positive: got {self.epochs!r}")
+        if self.epochs is not None:
+            check_positive(epochs=self.epochs)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -59,7 +59,17 @@ class AccuracyRecovery:
 
     @property
     def name(self) -> str:
-        return "threshold:validation accuracy" + ("" if self.target is not None else f" of {self.reference}")
+        """Of the reference's accuracy, on record as it is: a rule of another fraction decides by it as well."""
+        return f"reference:validation accuracy of {self.reference}"
+
+    @property
+    def _threshold(self) -> str:
+        if self.target is not None:
+            return "threshold:validation accuracy"
+        share = "" if self.fraction == 1 else f"{self.fraction:g} of "
+        return f"threshold:validation accuracy, {share}{self.reference}" + (
+            f" - {self.margin:g}" if self.margin else ""
+        )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -67,21 +77,24 @@ class AccuracyRecovery:
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         if self.target is not None:
-            return {self.name: self.target}, memory
+            return {self._threshold: self.target}, memory
         there = context.references.get(self.reference)
         if there is None or math.isnan(there.accuracy):
             return {}, memory
-        return {self.name: self.fraction * there.accuracy - self.margin}, memory
+        return {self.name: there.accuracy, self._threshold: self._of(there.accuracy)}, memory
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         if not history or history[-1].validation_accuracy is None:
             return None
         accuracy = history[-1].validation_accuracy
-        target = history[-1].values.get(self.name, math.nan) if self.target is None else self.target
+        target = self._of(history[-1].values.get(self.name, math.nan)) if self.target is None else self.target
         if not accuracy >= target - 1e-12:
             return None
         of = "" if self.target is not None else f" ({SAID[self.reference]})"
         return f"validation accuracy {accuracy:.2%} has reached {target:.2%}{of}"
+
+    def _of(self, accuracy: float) -> float:
+        return self.fraction * accuracy - self.margin
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sparsight.record import Observation
-from sparsight.stop.context import Context, needs
+from sparsight.stop.context import Context, check_rule, needs
 from sparsight.stop.numbers import check_patience, in_a_row
 from sparsight.types import StateDict, StoppingRule
 
@@ -21,6 +21,8 @@ class _Several:
         object.__setattr__(self, "rules", (*given, *rules))
         if not self.rules:
             raise ValueError(f"{type(self).__name__} needs at least one rule: got none")
+        for rule in self.rules:
+            check_rule(rule, f"each rule of {type(self).__name__}")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -64,6 +66,7 @@ class Patience:
     evaluations: int = 2
 
     def __post_init__(self) -> None:
+        check_rule(self.rule, "the rule of Patience")
         check_patience(self.evaluations)
 
     @property
@@ -90,8 +93,10 @@ class AtLeast:
     evaluations: int = 1
 
     def __post_init__(self) -> None:
-        if not self.epochs >= 0 or self.evaluations < 0:
-            raise ValueError(f"epochs and evaluations must be >= 0: got {self.epochs!r} and {self.evaluations!r}")
+        check_rule(self.rule, "the rule of AtLeast")
+        if not self.epochs >= 0 or not isinstance(self.evaluations, int) or self.evaluations < 0:
+            got = f"got {self.epochs!r} and {self.evaluations!r}"
+            raise ValueError(f"epochs and evaluations must be >= 0, the latter whole: {got}")
 
     @property
     def needs(self) -> frozenset[str]:
@@ -117,8 +122,10 @@ class PerLevel:
     levels: Mapping[int, StoppingRule] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if any(number < -1 for number in self.levels):
-            raise ValueError(f"levels are numbered from 0, and -1 is the last: got {sorted(self.levels)}")
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < -1 for n in self.levels):
+            raise ValueError(f"levels are numbered from 0, and -1 is the last: got {list(self.levels)}")
+        for rule in (self.rule, *self.levels.values()):
+            check_rule(rule, "the rule of a level")
 
     @property
     def needs(self) -> frozenset[str]:

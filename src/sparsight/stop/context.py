@@ -59,6 +59,15 @@ class Context:
             self.cost[what] = self.cost.get(what, 0.0) + count
 
 
+def check_rule(rule: Any, of: str) -> None:
+    """TypeError for what is no stopping rule for one level. `of` says what it was given for."""
+    if not all(callable(getattr(rule, name, None)) for name in ("measure", "stop")) or isinstance(rule, type):
+        raise TypeError(
+            f"{of} must be a stopping rule, with `measure` and `stop`, such as MaskStable(): got {rule!r} "
+            "(rules by name: named_rule; a rule for each level, PerLevel, stands outermost)"
+        )
+
+
 def needs(rule: Any) -> frozenset[str]:
     """What a rule asks for: its `needs`; nothing for a rule that does not say."""
     return frozenset(getattr(rule, "needs", ()))

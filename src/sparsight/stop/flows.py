@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from sparsight.flow import flow_distance
+from torch import Tensor
+
+from sparsight.flow import GradientFlow, InformationFlow, flow_distance
 from sparsight.record import Observation
 from sparsight.stop.budget import SAID, check_reference
 from sparsight.stop.context import Baseline, Context
@@ -29,8 +33,9 @@ from sparsight.types import StateDict
 class InformationConsistent:
     """Stop when the information flow is close to a reference network's: distance < eps, `patience` times in a row.
 
-    The flow is that of `information_flow` on the run's probe, the distance that of `flow_distance`. Never stops
-    where there is no reference, as at the first level, nor on a distance that is not finite.
+    The flow is that of `information_flow` on the run's probe, between consecutive layers or the `pairs` given, the
+    distance that of `flow_distance`. Never stops where there is no reference, as at the first level, nor on a
+    distance that is not finite: NaN where nothing flows in one of the two networks, and RuntimeWarning says so.
     Source: Gharatappeh and Sekeh, arXiv 2501.15592, variant IF: reduction "signed", norm "l2", reference "warmup",
     eps 0.11. The defaults here are ours.
     """
@@ -41,6 +46,7 @@ class InformationConsistent:
     norm: Norm = "relative"
     reference: Baseline = "dense"
     patience: int = 1
+    pairs: Sequence[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
         _check_one(reduction=(self.reduction, Reduction), site=(self.site, Site), norm=(self.norm, Norm))
@@ -54,7 +60,7 @@ class InformationConsistent:
 
     @property
     def flow(self) -> InformationSource:
-        return InformationSource(self.reduction, self.site)
+        return InformationSource(self.reduction, self.site, _tuples(self.pairs))
 
     @property
     def needs(self) -> frozenset[str]:
@@ -128,6 +134,7 @@ class FlowPlateau:
     site: Site = "pre"
     statistic: Statistic = "norm"
     norm: Norm = "relative"
+    pairs: Sequence[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
         _check_one(flow=(self.flow, Literal["information", "gradient"]), norm=(self.norm, Norm))
@@ -140,7 +147,7 @@ class FlowPlateau:
     @property
     def source(self) -> InformationSource | GradientSource:
         return (
-            InformationSource(self.reduction, self.site)
+            InformationSource(self.reduction, self.site, _tuples(self.pairs))
             if self.flow == "information"
             else GradientSource(self.statistic)
         )
@@ -185,8 +192,22 @@ def _closeness(rule: InformationConsistent | GradientConsistent, context: Contex
     reference = context.references.get(rule.reference)
     there = None if reference is None else rule.flow.of(reference, context)
     if there is not None:
-        values[f"distance:{rule.name}"] = flow_distance(now, there, rule.norm)
+        near = flow_distance(now, there, rule.norm) if _flows(now) and _flows(there) else math.nan
+        if math.isnan(near):
+            why = "nothing flows in one of the two networks, or what is not finite"
+            said = f"{rule.name}, at level {context.level}: {why}; the rule does not end the level"
+            warnings.warn(said, RuntimeWarning, stacklevel=2)
+        values[f"distance:{rule.name}"] = near
     return values
+
+
+def _flows(flow: InformationFlow | GradientFlow | Tensor) -> bool:
+    """Whether anything does: two networks in which nothing flows are not alike, they are dead."""
+    return any(bool(part.any()) for part in parts(flow))
+
+
+def _tuples(pairs: Sequence[tuple[str, str]] | None) -> tuple[tuple[str, str], ...] | None:
+    return None if pairs is None else tuple((a, b) for a, b in pairs)
 
 
 def _close(rule: InformationConsistent | GradientConsistent, history: Sequence[Observation]) -> str | None:

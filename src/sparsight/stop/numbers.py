@@ -52,5 +52,5 @@ def check_patience(patience: int) -> None:
 
 def check_positive(**values: float) -> None:
     for name, value in values.items():
-        if not 0 < value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ValueError(f"{name} must be a finite number > 0: got {value!r}")

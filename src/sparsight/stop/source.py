@@ -28,10 +28,12 @@ EMA = "gradient flow (ema)"
 class InformationSource:
     reduction: Reduction
     site: Site
+    pairs: tuple[tuple[str, str], ...] | None = None  # of layers; None: consecutive ones
 
     @property
     def name(self) -> str:
-        return f"information flow ({self.reduction}, {self.site})"
+        chosen = "" if self.pairs is None else "; " + ", ".join(f"{a} > {b}" for a, b in self.pairs)
+        return f"information flow ({self.reduction}, {self.site}{chosen})"
 
     def seen(self, context: Context) -> tuple[InformationFlow, dict[str, float]] | None:
         """The flow of the present network, and what of it goes on record; None without a probe."""
@@ -45,7 +47,7 @@ class InformationSource:
         return _once_of(reference, context, self.name, lambda model: self._measure(model, context), forward=1)
 
     def _measure(self, model: nn.Module, context: Context) -> InformationFlow:
-        return information_flow(model, context.probe, reduction=self.reduction, site=self.site)
+        return information_flow(model, context.probe, reduction=self.reduction, site=self.site, pairs=self.pairs)
 
     def entries(self, flow: InformationFlow) -> dict[str, float]:
         """What goes on record: one value per pair, and the units that are dead, where there are any."""
@@ -84,7 +86,9 @@ class GradientSource:
         )
 
     def _cost(self, context: Context) -> dict[str, float]:
-        share = 1 / len(context.probe) if self.statistic == "literal" and context.probe else 1.0
+        share = 1.0
+        if self.statistic == "literal" and context.probe:
+            share = batch_size(context.probe[-1]) / _samples(context)
         return {"forward": share, "backward": share}
 
     def _measure(self, model: nn.Module, masks: Masks, context: Context) -> GradientFlow:
