@@ -18,6 +18,7 @@ from sparsight.certificate import Certificate, certify, pruning_of
 from sparsight.certificate.chain import why_no_chain
 from sparsight.data import digits
 from sparsight.masks import counts, dense
+from sparsight.propagation import silent
 from sparsight.record import from_json, to_json
 from sparsight.restart import carry_on
 from sparsight.score.sipp import SiPP
@@ -186,6 +187,39 @@ class TestGuarantee:
         assert 0 < found.network.measured <= found.network.bound < 0.05
         assert "within their bound" in found.network.says
 
+    def test_no_bound_where_a_sign_may_turn(self):
+        """Hidden layers that are all zero before pruning, and are not after it."""
+        model = nn.Sequential(nn.Linear(6, 4, bias=False), nn.ReLU(), nn.Linear(4, 3))
+        model[0].weight.data = torch.tensor([[1.0, 1, 1, -1, -1, -1.5]]).repeat(4, 1)
+        g = torch.Generator().manual_seed(0)
+        x, held = torch.rand(300, 6, generator=g), torch.rand(200, 6, generator=g)
+        masks = dense(model)
+        scores = SiPP()(model, masks, [x])
+        pruned = dense(model)
+        pruned["0.weight"][:, 5] = False
+        found = certify(model, pruned, scores, [held]).network
+        dead = int((model[0](held) <= 0).all(1).sum())
+        assert dead > 50
+        assert found.bound == math.inf
+        assert (found.within, found.violations) == (0, 0)
+
+    def test_nothing_changes_where_nothing_was_pruned_and_an_output_is_0(self):
+        model = nn.Sequential(nn.Linear(2, 2, bias=False))
+        model[0].weight.data = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
+        x = torch.tensor([[1.0, 1.0], [1.0, 2.0]])
+        found = certify(model, dense(model), SiPP()(model, dense(model), [x]), [x])
+        assert (found.network.bound, found.network.within) == (0.0, 2)
+
+    def test_a_small_row_is_bounded_like_any_other(self):
+        model = nn.Sequential(nn.Linear(4, 2, bias=False), nn.Linear(2, 2, bias=False))
+        model[0].weight.data = torch.tensor([[1.0, 2, 3, 4], [1e-8, 2e-8, 3e-8, 4e-8]])
+        x = torch.rand(60, 4, generator=torch.Generator().manual_seed(0)) + 0.1
+        scores, pruned = SiPP()(model, dense(model), [x]), dense(model)
+        pruned["0.weight"][1] = False
+        small = certify(model, pruned, scores, [x]).layers[0].neurons[1]
+        assert small.bound >= 1
+        assert (small.measured, small.patches) == (pytest.approx(1.0), 60)
+
 
 class TestWords:
     def test_vacuous_bounds_are_called_so(self):
@@ -252,6 +286,27 @@ def test_chains():
     assert "neither a layer" in why_no_chain(model, layers(model))
 
 
+def test_reading_a_size_is_no_second_path():
+    class Reads(nn.Module):
+        def __init__(self, how) -> None:
+            super().__init__()
+            self.a, self.b, self.how = nn.Conv2d(1, 2, 3), nn.Linear(8, 2), how
+
+        def forward(self, x):
+            return self.b(self.how(self.a(x).relu()))
+
+    for how in (
+        lambda x: x.view(x.size(0), -1),
+        lambda x: x.view(x.shape[0], x.shape[1] * x.shape[2] * x.shape[3]),
+    ):
+        model = Reads(how)
+        assert why_no_chain(model, [model.a, model.b]) is None
+    model = Reads(lambda x: x.view(x.size(0), -1) / x.size(1))
+    assert "neither a layer" in why_no_chain(model, [model.a, model.b])
+    model = Reads(lambda x: x.flatten(1) + x.flatten(1))
+    assert "paths meet or part" in why_no_chain(model, [model.a, model.b])
+
+
 class TestPruningOf:
     def test_finds_the_mask(self):
         model, x = network(), gaussian(30, 0)
@@ -273,6 +328,18 @@ class TestPruningOf:
         with pytest.raises(ValueError, match="other parameters"):
             pruning_of(model, nn.Linear(2, 2), dense(model))
 
+    def test_says_what_is_really_wrong(self):
+        model = network()
+        other = copy.deepcopy(model)
+        other[0].bias.data[2] = 0
+        with pytest.raises(ValueError, match=r"1 of 24 values of '0.bias' were set to 0, and it is not among"):
+            pruning_of(model, other, dense(model))
+        other[0].bias.data = model[0].bias.data.clone()
+        for one in (model, other):
+            one[0].weight.data[0, 0] = math.nan
+        with pytest.raises(ValueError, match=r"1 of 384 values of '0.weight' are not finite before pruning"):
+            pruning_of(model, other, dense(model))
+
 
 def test_refusals():
     model, x = network(), gaussian(30, 0)
@@ -286,6 +353,77 @@ def test_refusals():
         certify(model, masks, scores, [])
     with pytest.raises(ValueError, match="delta"):
         certify(model, masks, scores, [x], delta=0.0)
+
+
+class TestScoresOfOtherWeights:
+    def test_of_the_pruned_network(self):
+        model, x = network(), gaussian(30, 0)
+        _, plan, _ = made(model, x, density=0.4)
+        with pytest.raises(ValueError, match=r"scores are of other weights .*0.weight.* were 0 \(pruned\) when scored"):
+            certify(model, plan.masks, SiPP()(model, plan.masks, [x]), [x])
+
+    def test_of_weights_that_have_changed_since(self):
+        model, x = network(), gaussian(30, 0)
+        scores, plan, _ = made(model, x)
+        model[2].weight.data[1, 3] *= -1
+        with pytest.raises(ValueError, match=r"of other weights than the model's: 1 of 144 of '2.weight' differ, 0 of"):
+            certify(model, plan.masks, scores, [x])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"delta": 1.0}, "delta must be a number with 0 < delta < 1: got 1.0"),
+        ({"constant": 0.5}, "constant must be a finite number >= 1: got 0.5"),
+        ({"multipliers": {"zz": torch.ones(1)}}, "multipliers: got 'zz', allowed are the parameters 0.weight"),
+        ({"multipliers": {"0.weight": torch.ones(3)}}, r"'0.weight' have shape \(3,\): allowed is \(24, 16\)"),
+        ({"held": [torch.full((3, 16), math.nan, dtype=D)]}, "'0.weight': the held-out input of its layer is not fin"),
+    ],
+)
+def test_refusals_of_values(options, said):
+    model, x = network(), gaussian(30, 0)
+    scores, masks = SiPP()(model, dense(model), [x]), dense(model)
+    with pytest.raises(ValueError, match=said):
+        certify(model, masks, scores, options.pop("held", [x]), **options)
+
+
+def test_the_least_delta_has_its_number_of_points():
+    model, x = network(), gaussian(30, 0)
+    scores, _, decision = made(model, x, SiPPRand, 0.5)
+    found = certify(model, decision.masks, scores, [x], decision=decision, delta=1e-320)
+    assert found.points_needed == math.ceil(3 * (math.log(16 * 24 + 24 * 6) - math.log(1e-320)))
+
+
+def test_an_unpruned_output_that_is_not_finite():
+    class Divides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return self.a(x) / 0
+
+    model, x = Divides(), torch.rand(4, 3)
+    with pytest.raises(ValueError, match="output for held-out part 0 is not finite"):
+        certify(model, dense(model), SiPP()(model, dense(model), [x]), [x])
+
+
+def test_models_that_write_to_their_input():
+    class Writes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.a(x.sub_(0.5))
+
+    model, x = Writes(), torch.rand(20, 4)
+    before, masks = x.clone(), dense(model)
+    scores = SiPP()(model, masks, [(x, x[:, 0].long())])
+    silent(model, masks, [(x, torch.zeros(20, dtype=torch.long))])
+    found = certify(model, masks, scores, [(x, None)])
+    assert torch.equal(x, before)
+    assert (found.network.measured, found.network.bound) == (0.0, None)
 
 
 def test_measuring_changes_nothing():

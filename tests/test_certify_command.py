@@ -16,7 +16,7 @@ from sparsight.checkpoint import load_tensors, open_checkpoint
 from sparsight.cli import main
 from sparsight.data import batches, digits
 from sparsight.masks import counts, dense
-from sparsight.recipes import lottery, oneshot, sipp, snip
+from sparsight.recipes import lottery, oneshot, sbp, sipp, snip
 from sparsight.restart import carry_on
 from sparsight.seeds import derive
 from sparsight.types import Allocation
@@ -130,6 +130,15 @@ class TestRun:
         assert found["certificate"]["density"] == kept / total
         assert any("reweighted" in note for note in found["notes"]) == (recipe.name == "sipp")
 
+    def test_what_the_folder_does_not_hold_is_refused(self, tmp_path, capsys):
+        execute(sipp(levels=1, propagate=True, target_density=0.3, **SHORT), data="digits", out=tmp_path / "silent")
+        said = refused(capsys, 1, tmp_path / "silent", "--level", 1, "--as-pruned")
+        assert "also set biases and norms to 0 that no gradient reached (propagate)" in said
+        execute(sbp(density=0.3, **SHORT), data="digits", out=tmp_path / "critical")
+        for words in ((), ("--as-pruned",)):
+            said = refused(capsys, 1, tmp_path / "critical", "--level", 0, *words)
+            assert "its weights were drawn anew before they were scored and pruned" in said
+
     def test_wrong_levels(self, run, capsys):
         assert f"{run} has no level 7: pruned levels are 1, 2" in refused(capsys, 2, run, "--level", 7)
         assert "level 0 of" in (said := refused(capsys, 2, run, "--level", 0))
@@ -220,8 +229,10 @@ class TestCheckpoint:
         [
             (["--level", "1"], "--level and --as-pruned are for runs"),
             (["--as-pruned"], "--level and --as-pruned are for runs"),
-            (["--delta", "0"], "--delta must be a finite number > 0: got 0"),
-            (["--constant", "nan"], "--constant must be a finite number > 0: got nan"),
+            (["--delta", "0"], "--delta must be a number with 0 < delta < 1: got 0"),
+            (["--delta", "1"], "--delta must be a number with 0 < delta < 1: got 1"),
+            (["--constant", "nan"], "--constant must be a finite number >= 1: got nan"),
+            (["--constant", "0.9"], "--constant must be a finite number >= 1: got 0.9"),
             (["--points", "0"], "--points must be at least 1: got 0"),
             (["--held-out", "0"], "--held-out must be at least 1: got 0"),
             (["--helt-out", "3"], "did you mean '--held-out'"),

@@ -198,6 +198,12 @@ class TestWhatItDoesNotDependOn:
             assert torch.allclose(found["0.weight"], expected["0.weight"], atol=1e-12)
         assert float(plain["0.weight"].max()) <= 1
 
+    def test_the_scale_of_each_row(self, reduction):
+        model, x = self.model().float(), self.x().float()
+        expected = scores(model, x, reduction)["0.weight"]
+        model[0].weight.data *= torch.tensor([1.0, 1e-8, 1e-20, 1e10]).reshape(4, 1, 1, 1)
+        assert torch.allclose(scores(model, x, reduction)["0.weight"], expected, atol=1e-5)
+
     def test_bias_batches_and_what_is_beyond_the_points(self, reduction):
         model, x = self.model(), self.x()
         first = scores(model, x, reduction)
@@ -334,8 +340,28 @@ class TestRefusals:
             def forward(self, x):
                 return self.used(x)
 
-        with pytest.raises(ValueError, match=r"cannot score 'idle.weight': no input has reached its layer"):
+        with pytest.raises(ValueError, match=r"cannot score 'idle.weight': no input has reached its layer") as said:
             scores(Idle(), torch.rand(2, 3))
+        assert "exclude=('idle.weight',)" in str(said.value)
+        masks = dense(Idle(), exclude=("idle.weight",))
+        assert SiPP()(Idle(), masks, [torch.rand(2, 3)]).keys() == {"used.weight"}
+
+    def test_layers_called_by_keyword(self):
+        class Keyword(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.a = nn.Linear(3, 2)
+
+            def forward(self, x):
+                return self.a(input=x)
+
+        with pytest.raises(TypeError, match=r"input of 'a.weight': its layer was called by keyword, allowed is layer"):
+            scores(Keyword(), torch.rand(2, 3))
+
+    def test_fewer_samples_than_asked_for(self):
+        model = nn.Linear(3, 2)
+        with pytest.warns(UserWarning, match="SiPP took 7 calibration points, not the 50 asked for"):
+            assert scores(model, torch.rand(7, 3), points=50).points == 7
 
     def test_what_is_not_finite(self):
         model = nn.Linear(3, 2)
@@ -346,7 +372,14 @@ class TestRefusals:
             scores(model, torch.rand(2, 3))
 
     def test_options(self):
-        for options in ({"reduction": "sum"}, {"delta": 0.0}, {"constant": -1.0}, {"points": 0}):
+        wrong = [{"reduction": "sum"}, {"delta": 0.0}, {"constant": -1.0}, {"points": 0}]
+        wrong += [{"delta": 1.0}, {"delta": 20}, {"constant": 0.99}]
+        for options in wrong:
             with pytest.raises((ValueError, TypeError), match=next(iter(options))):
                 SiPP(**options)
+        for points in (2.5, "x", True):
+            asked = SiPP()
+            object.__setattr__(asked, "points", points)  # past the checker of types, which users do not run
+            with pytest.raises(ValueError, match="points must be a whole number >= 1, or None: got"):
+                asked.__post_init__()
         assert dataclasses.replace(SiPP(), reduction="mean") == SiPP("mean")

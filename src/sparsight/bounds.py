@@ -34,12 +34,13 @@ def calibration_size(
 
     `outputs` are the numbers n of each prunable layer's outputs for one input (F H W for a convolution, F for a
     linear layer), eta is their sum and eta* the largest. `available` is V, the samples there are; None is no limit.
-    At least 1. Errors: no outputs, delta or C not positive. Source: the published code, section 1.6 of the derivation.
+    At least 1. Errors: no outputs, delta not positive, C below 1. A delta of 1 or more is a formula here and no
+    probability (the published sweep goes up to 10). Source: the published code, section 1.6 of the derivation.
     """
     if not outputs or min(outputs) < 1:
         raise ValueError(f"outputs: got {list(outputs)}, allowed is a positive count for each prunable layer")
     check_positive("delta", delta)
-    check_positive("constant", constant)
+    check_constant(constant)
     size = math.ceil(constant * (math.log(8 * sum(outputs) * max(outputs)) - math.log(delta)))
     most = size if available is None else -(-available // 2)
     return max(1, min(size, most))
@@ -48,7 +49,7 @@ def calibration_size(
 def most_points(delta: float, constant: float = 3.0) -> int:
     """More points than `calibration_size` asks for of any network with up to 10^9 outputs for one input."""
     check_positive("delta", delta)
-    check_positive("constant", constant)
+    check_constant(constant)
     return max(1, math.ceil(constant * (math.log(_LARGEST) - math.log(delta))))
 
 
@@ -115,3 +116,15 @@ def check_positive(what: str, value: float) -> None:
     """Refuse anything but a finite number > 0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ValueError(f"{what} must be a finite number > 0: got {value!r}")
+
+
+def check_constant(value: float) -> None:
+    """Refuse a C that is no finite number >= 1: the assumption is that of mass at M / C, with M the largest share."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < math.inf:
+        raise ValueError(f"constant must be a finite number >= 1: got {value!r}")
+
+
+def check_delta(value: float) -> None:
+    """Refuse a delta that is no probability of failing strictly between 0 and 1."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+        raise ValueError(f"delta must be a number with 0 < delta < 1: got {value!r}")

@@ -29,6 +29,19 @@ def batch_size(batch: Batch) -> int:
     return len(first)
 
 
+def copied(batch: Any) -> Any:
+    """The batch with tensors of its own, for models that write to their input."""
+    if isinstance(batch, Tensor):
+        return batch.clone()
+    if isinstance(batch, Mapping):
+        return {key: copied(value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*map(copied, batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(map(copied, batch))
+    return batch
+
+
 def _tensors(batch: Any) -> Iterator[Tensor]:
     if isinstance(batch, Tensor):
         yield batch

@@ -8,9 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-NOTHING = 1e-7
-"""A sum over a patch up to this share of the largest output's at the same patch counts as nothing."""
-
 # Layers come as nn.Module, whose attributes torch types as Tensor | Module: hence the ignores below, on layers that
 # `shape_of` has let through.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -89,4 +86,4 @@ def _geometry(layer: nn.Module, x: Tensor) -> tuple[tuple[int, ...], tuple[int, 
     return padded, tuple((s - d * (k - 1) - 1) // step + 1 for s, k, d, step in parts)
 
 
-__all__ = ["NOTHING", "as_points", "columns", "patches_of", "shape_of"]
+__all__ = ["as_points", "columns", "patches_of", "shape_of"]

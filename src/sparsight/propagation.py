@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sparsight.loss import Loss, cross_entropy
+from sparsight.loss import Loss, copied, cross_entropy
 from sparsight.masks import check, named
 from sparsight.pure import evaluating, pure
 from sparsight.seeds import seeded
@@ -46,7 +46,8 @@ def silent(
     found: dict[str, Tensor] = {}
     with evaluating(model), seeded(0), torch.enable_grad():
         for batch in batches:
-            gradients = torch.autograd.grad(at.loss(leaves, loss, batch), tuple(leaves.values()), allow_unused=True)
+            value = at.loss(leaves, loss, copied(batch))
+            gradients = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True)
             for name, gradient in zip(names, gradients, strict=True):
                 if gradient is not None:
                     found[name] = (gradient == 0) & found.get(name, torch.ones_like(gradient, dtype=torch.bool))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparsight import masks as m
 from sparsight.allocate.decision import Decision
 from sparsight.allocate.groups import sides
-from sparsight.bounds import Bound, alpha, check_bound, check_positive, eps_rand, log_term
+from sparsight.bounds import Bound, alpha, check_bound, check_constant, check_delta, eps_rand, log_term
 from sparsight.certificate import words
 from sparsight.certificate.chain import why_no_chain
 from sparsight.certificate.measure import Measured, Outputs, measure
@@ -51,14 +51,17 @@ def certify(
     sampled groups for one input ("bernstein"), or with the published constants ("reference", up to sqrt 2 smaller than
     what is proved); the smaller one counts. A neuron has the larger of its two groups', relative to sum |w||a|.
 
-    Errors: mean-reduced sensitivities, or those of other tensors; no held-out inputs; not positive delta or constant.
+    Errors: mean-reduced sensitivities, or those of other tensors or other weights (as of the pruned network); no
+    held-out inputs, or some that are not finite; multipliers of other shapes; delta outside (0, 1); constant below 1.
     The statement is void for weights that were trained after pruning: see `pruning_of`.
     Source: theorems Det, Rand, Hybrid of docs/methods/sipp.md, after Baykal et al., arXiv 1910.05422.
     """
     _check(model, masks, scores, held_out, delta, constant, bound)
+    call, layers = pure(model), layers_of(model, masks)
+    _of_these_weights(call, scores)
     if multipliers is None and decision is not None:
         multipliers = decision.multipliers
-    call, layers = pure(model), layers_of(model, masks)
+    _fit(call, multipliers or {})
     gamma = {name: _gamma(masks[name], multipliers, name, scores[name].dtype) for name in masks}
     kept = {name: (call.params[name] * gamma[name]).to(call.params[name].dtype) for name in masks}
     kept |= {n: call.params[n] * f for n, f in (multipliers or {}).items() if n not in masks}
@@ -71,7 +74,7 @@ def certify(
     edges = sum(int((call.params[name] != 0).sum()) for name in masks)
     failure = min(1.0, math.exp(min(0.0, math.log(max(1, edges)) - scores.points / constant)))
     drawn = delta if any(bool(r.any()) for pair in random.values() for r in pair) else 0.0
-    needed = max(1, math.ceil(constant * math.log(max(1, edges) / delta)))
+    needed = max(1, math.ceil(constant * (math.log(max(1, edges)) - math.log(delta))))
     certificate = Certificate(
         delta=min(1.0, failure + drawn),
         delta_points=failure,
@@ -93,7 +96,8 @@ def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, T
     """The masks by which `after` is a pruning of `before`, inside `masks`; every weight of it is kept or +-0.
 
     ValueError names the first parameter that is neither, or buffer that differs: it was trained (or reweighted) after
-    pruning, and no bound speaks of another network than the one whose sensitivities were taken.
+    pruning, or something else than a prunable weight was removed, and no bound speaks of another network than the one
+    whose sensitivities were taken. So with weights that are not finite.
     """
     m.check(before, masks)
     old, new = m.named(before), m.named(after)
@@ -104,14 +108,8 @@ def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, T
         a, b = parameter.detach(), new[name].detach().to(parameter.device)
         if a.shape != b.shape:
             raise ValueError(f"{name!r} has shape {tuple(b.shape)} after pruning and {tuple(a.shape)} before")
-        same = a == b
-        moved = ~same & (b != 0) if name in masks else ~same
-        if bool(moved.any()):
-            count = int(moved.sum())
-            raise ValueError(
-                f"no bound covers this network: {count} of {moved.numel()} values of {name!r} are neither what they "
-                "were before pruning nor 0, so it was trained or reweighted afterwards"
-            )
+        if (why := _why_no_pruning(name, a, b, name in masks)) is not None:
+            raise ValueError(f"no bound covers this network: {why}")
         if name in masks:
             found[name] = masks[name] & (b != 0)
     buffers = dict(after.named_buffers())
@@ -119,6 +117,52 @@ def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, T
         if name not in buffers or not torch.equal(a, buffers[name].to(a.device)):
             raise ValueError(f"no bound covers this network: the buffer {name!r} is not what it was before pruning")
     return found
+
+
+def _why_no_pruning(name: str, before: Tensor, after: Tensor, prunable: bool) -> str | None:
+    """Why a parameter is not what pruning leaves of it; None where it is."""
+
+    def of(which: Tensor) -> str:
+        return f"{int(which.sum())} of {which.numel()} values of {name!r}"
+
+    for where, values in (("before", before), ("after", after)):
+        if bool((endless := ~torch.isfinite(values)).any()):
+            return f"{of(endless)} are not finite {where} pruning"
+    other = before != after
+    if bool((moved := other & (after != 0)).any()):
+        return (
+            f"{of(moved)} are neither what they were before pruning nor 0, so it was trained or reweighted afterwards"
+        )
+    if not prunable and bool(other.any()):
+        return (
+            f"{of(other)} were set to 0, and it is not among the weights that are pruned, of which alone bounds speak"
+        )
+    return None
+
+
+def _of_these_weights(call: Pure, scores: Sensitivities) -> None:
+    """Refuse sensitivities of other weights: those of pruned ones are 0, and so would every bound be."""
+    for name, facts in scores.facts.items():
+        weight = call.params[name]
+        size, positive = (t.to(weight.device) for t in (facts.size, facts.positive))
+        other = (weight.abs().to(size.dtype) != size) | ((weight > 0) != positive)
+        if bool(other.any()):
+            raise ValueError(
+                f"the scores are of other weights than the model's: {int(other.sum())} of {other.numel()} of {name!r} "
+                f"differ, {int((other & (size == 0)).sum())} of them were 0 (pruned) when scored; allowed are the "
+                "scores of the weights before pruning, under masks that prune none of them"
+            )
+
+
+def _fit(call: Pure, multipliers: Params) -> None:
+    """Refuse multipliers of something else than the model's parameters."""
+    for name, factor in multipliers.items():
+        if name not in call.params:
+            raise ValueError(f"multipliers: got {name!r}, allowed are the parameters {', '.join(call.params)}")
+        shape = call.params[name].shape
+        if factor.shape != shape:
+            got, allowed = tuple(factor.shape), tuple(shape)
+            raise ValueError(f"the multipliers of {name!r} have shape {got}: allowed is {allowed}, as the parameter's")
 
 
 def _check(
@@ -132,8 +176,8 @@ def _check(
 ) -> None:
     m.check(model, masks)
     check_bound(bound)
-    check_positive("delta", delta)
-    check_positive("constant", constant)
+    check_delta(delta)
+    check_constant(constant)
     if not isinstance(scores, Sensitivities) or scores.reduction != "max":
         got = scores.reduction if isinstance(scores, Sensitivities) else type(scores).__name__
         raise ValueError(f"a certificate needs the scores of SiPP(reduction='max'): got {got!r}")
@@ -175,7 +219,7 @@ def _group_bounds(
         halves = [torch.where(side, loss, 0).reshape(len(side), -1).sum(1) for side in sides(scores, all_true, name)]
         values, flags = [constant * half for half in halves], [torch.zeros(len(score), dtype=torch.bool)] * 2
         if decision is not None and events:
-            log = math.log(2 * events / delta)
+            log = math.log(2 * events) - math.log(delta)
             log = log if bound == "bernstein" else float(log_term(facts.patches, facts.kernel, delta))
             split = [decision.groups.split(name, v) for v in (decision.groups.sums, decision.draws)]
             for i, (sums, draws) in enumerate(zip(*split, strict=True)):

@@ -12,7 +12,10 @@ from torch.nn import functional
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _RELU = (nn.ReLU, functional.relu, torch.relu, "relu", "relu_")
+_READ = ("size", "dim", "numel", "ndimension")
+_FACTS = ("shape", "ndim", "dtype", "device")
 _SAME = (nn.Flatten, nn.Identity, nn.Dropout, torch.flatten, functional.dropout, "flatten", "view", "reshape")
+_PART = operator.getitem
 _LARGEST = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, functional.max_pool1d, functional.max_pool2d)
 _LARGEST_TOO = (torch.max_pool1d, torch.max_pool2d, functional.max_pool3d)
 _MEAN = (
@@ -30,15 +33,14 @@ def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
         graph = fx.Tracer().trace(model)
     except Exception as error:  # whatever the forward of a foreign model raises when its tensors are symbols
         return f"its forward cannot be traced ({type(error).__name__})"
-    own, nonnegative, seen = {id(layer) for layer in layers}, False, 0
+    own, nonnegative, seen, sizes = {id(layer) for layer in layers}, False, 0, _sizes(graph)
     for node in graph.nodes:
-        if node.op in ("placeholder", "output", "get_attr"):
+        if node.op in ("placeholder", "output", "get_attr") or node in sizes:
             continue
         target = model.get_submodule(str(node.target)) if node.op == "call_module" else node.target
         kind: Any = type(target) if isinstance(target, nn.Module) else target
-        if target is getattr or kind in (operator.getitem, "size"):  # shapes
-            continue
-        if sum(n.op != "get_attr" for n in node.all_input_nodes) != 1 or len(node.users) > 1:
+        paths = [n for n in node.all_input_nodes if n.op != "get_attr" and n not in sizes]
+        if len(paths) != 1 or sum(user not in sizes for user in node.users) > 1:
             return f"paths meet or part at {node.name!r}"
         if kind in _LAYERS:
             if id(target) not in own:
@@ -49,9 +51,20 @@ def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
             nonnegative = True
         elif kind in _MEAN and not nonnegative:
             return f"{node.name!r} takes means of numbers of both signs"
-        elif kind not in (*_SAME, *_LARGEST, *_LARGEST_TOO, *_MEAN):
+        elif kind not in (_PART, *_SAME, *_LARGEST, *_LARGEST_TOO, *_MEAN):
             return f"{node.name!r} is neither a layer with bounds nor ReLU nor pooling"
     return None if seen and not own else "not every layer is part of it"
+
+
+def _sizes(graph: fx.Graph) -> set[fx.Node]:
+    """What only tells how large a tensor is, or is computed from that: no path for the numbers in it."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        called = node.op in ("call_method", "call_function")
+        read = node.target in _READ or (node.target is getattr and node.args[1] in _FACTS)
+        if called and (read or (node.all_input_nodes and all(n in found for n in node.all_input_nodes))):
+            found.add(node)
+    return found
 
 
 __all__ = ["why_no_chain"]

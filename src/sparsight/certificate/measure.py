@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsight.loss import batch_size
-from sparsight.patches import NOTHING, as_points, columns, patches_of
+from sparsight.loss import batch_size, copied
+from sparsight.patches import as_points, columns, patches_of
 from sparsight.pure import Pure
-from sparsight.score.sipp import parts
+from sparsight.score.sipp import input_of, parts
 from sparsight.taps import tapped
 from sparsight.types import Batch
 
@@ -51,7 +51,8 @@ def measure(
 
     `kept` are the pruned (and reweighted) weights, `bounds` a bound for each row. The composed bound of an input is
     e = Delta ((1 + eps)(1 + e_before) - 1), layer by layer, with Delta the largest sum |w||a| / |z + b| of the layer's
-    outputs for that input; it is infinite once a hidden layer's is above 1, where a sign may turn.
+    outputs for that input; it is infinite once a hidden layer's is above 1, where a sign may turn. ValueError for an
+    input of a layer, or an output, that is not finite.
     """
     found = {name: Measured(bound, *(torch.zeros_like(bound) for _ in range(4))) for name, bound in bounds.items()}
     users = {f"{name} {i}": layer for name, of in layers.items() for i, layer in enumerate(of)}
@@ -61,18 +62,22 @@ def measure(
     def see(key: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal carried
         name = owner[key]
-        x = as_points(layer, inputs[0].detach()).to(bounds[name].dtype)
+        x = as_points(layer, input_of(name, inputs)).to(bounds[name].dtype)
+        if not torch.isfinite(x).all():
+            raise ValueError(f"cannot measure {name!r}: the held-out input of its layer is not finite")
         ratios = _layer(layer, x, call.params[name], kept[name], found[name])
         delta = ratios.reshape(len(carried), -1).amax(1) if len(carried) and len(ratios) % len(carried) == 0 else ratios
-        before = torch.where(carried > 1, torch.inf, carried) if len(carried) == len(delta) else torch.inf
-        carried = torch.where(delta > 0, delta * ((1 + found[name].bound.max()) * (1 + before) - 1), 0)
+        before = carried if len(carried) == len(delta) else torch.full_like(delta, torch.inf)
+        carried = _composed(delta, found[name].bound.max(), before)
 
     errors, composed = [], []
-    for part in parts(batches, sum(batch_size(batch) for batch in batches)):
+    for number, part in enumerate(parts(batches, sum(batch_size(batch) for batch in batches))):
         carried = torch.zeros(batch_size(part), dtype=next(iter(bounds.values())).dtype)
         with tapped(users, see):
-            right = _tensor(call.loss({}, forward, part))
-        wrong = _tensor(call.loss(kept, forward, part))
+            right = _tensor(call.loss({}, forward, copied(part)))
+        if not torch.isfinite(right).all():
+            raise ValueError(f"cannot measure: the unpruned network's output for held-out part {number} is not finite")
+        wrong = _tensor(call.loss(kept, forward, copied(part)))
         errors.append(_relative(wrong, right))
         composed.append(carried)
     return found, Outputs(torch.cat(errors), torch.cat(composed))
@@ -89,7 +94,7 @@ def _layer(layer: nn.Module, x: Tensor, weight: Tensor, kept: Tensor, into: Meas
         w, change = (t.to(x.dtype).reshape(groups, len(weight) // groups, -1) for t in (weight, weight - kept))
         mass = (w.abs() @ a.abs()).reshape(len(weight), -1)
         z = (w @ a).reshape(len(weight), -1) + (0 if bias is None else bias.detach().to(x.dtype)[:, None])
-        there = mass > mass.amax(0) * NOTHING
+        there = mass > torch.finfo(mass.dtype).tiny
         error = torch.where(there, (change @ a).reshape(len(weight), -1).abs() / mass, 0)
         torch.maximum(into.largest, error.amax(1), out=into.largest)
         into.total += error.sum(1)
@@ -100,6 +105,17 @@ def _layer(layer: nn.Module, x: Tensor, weight: Tensor, kept: Tensor, into: Meas
     return torch.cat(ratios)
 
 
+def _composed(delta: Tensor, bound: Tensor, before: Tensor) -> Tensor:
+    """Relative error of a layer's outputs, where its inputs have `before`.
+
+    Above 1 it is anything: what was 0 after ReLU need not stay 0. Up to 1 signs hold, so that where no input is
+    (delta = 0) there is none afterwards either; and where nothing has changed nothing does, whatever delta.
+    """
+    grown = bound + before * (1 + bound)
+    changed = torch.where((delta > 0) & (grown > 0), delta * grown, 0)
+    return torch.where(before > 1, torch.inf, changed)
+
+
 def _tensor(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise TypeError(f"the forward gave a {type(output).__name__}: allowed is a tensor, see `forward`")
@@ -107,8 +123,8 @@ def _tensor(output: Any) -> Tensor:
 
 
 def _relative(wrong: Tensor, right: Tensor) -> Tensor:
-    """The largest |wrong - right| / |right| of each sample; 0 where they are equal."""
-    gap = (wrong - right).abs().flatten(1)
+    """The largest |wrong - right| / |right| of each sample; 0 where they are equal, infinite where one is no number."""
+    gap = (wrong - right).abs().flatten(1).nan_to_num(torch.inf, torch.inf)
     return torch.where(gap > 0, gap / right.abs().flatten(1), 0).amax(1)
 
 

@@ -97,9 +97,10 @@ def _certify(
 
 
 def _check(asked: Asked) -> None:
-    for name, value in (("delta", asked.delta), ("constant", asked.constant)):
-        if not 0 < value < float("inf"):
-            raise Misuse(f"--{name} must be a finite number > 0: got {value:g}")
+    if not 0 < asked.delta < 1:
+        raise Misuse(f"--delta must be a number with 0 < delta < 1: got {asked.delta:g}")
+    if not 1 <= asked.constant < float("inf"):
+        raise Misuse(f"--constant must be a finite number >= 1: got {asked.constant:g}")
     for name, count in (("points", asked.points), ("held-out", asked.held_out)):
         if count is not None and count < 1:
             raise Misuse(f"--{name} must be at least 1: got {count}")

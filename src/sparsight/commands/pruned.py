@@ -68,6 +68,7 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
         if spec is None:
             raise Misuse(f"the network of {path} was made in Python: name it with --model package.module:attribute")
         source, network = _network(spec, data, run.seed)
+        _check_origin(record, path, as_pruned)
         unpruned, weights = _scored(folder, record, network)
         before = _filled(network, weights, unpruned, spec)
         where = f"level {record.level} of {path}"
@@ -77,8 +78,8 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
     notes = []
     if as_pruned:
         notes.append(f"This is {where} as it was pruned, before its training; the weights in the folder are others.")
-        if any(word in json.dumps(dict(record.operation)) for word in ("SiPPRand", "SiPPHybrid")):
-            notes.append("Its recipe may have reweighted a sample; this is the bound of the mask alone.")
+        if any(word in json.dumps(dict(record.operation)) for word in ("SiPPRand", "SiPPHybrid", "Rescale")):
+            notes.append("Its recipe may have reweighted what it kept; this is the bound of the mask alone.")
     return Pruned(where, unpruned, source, before, masks, run.seed, tuple(notes))
 
 
@@ -98,6 +99,23 @@ def _level(folder: RunFolder, number: int | None) -> LevelRecord:
     if found.kept == found.total:
         raise Misuse(f"level {number} of {folder.path} is not pruned; name one with --level: pruned are {allowed}")
     return found
+
+
+def _check_origin(record: LevelRecord, path: Path, as_pruned: bool) -> None:
+    """Refuse a level whose network before or after pruning the folder does not hold."""
+    score = record.operation.get("score")
+    score = score if isinstance(score, Mapping) else {}
+    where = f"level {record.level} of {path}"
+    if score.get("start") is not None:
+        raise ValueError(
+            f"no certificate for {where}: its weights were drawn anew before they were scored and pruned, and what was "
+            "drawn is not kept; allowed are levels that pruned stored or initial weights"
+        )
+    if as_pruned and score.get("propagate"):
+        raise ValueError(
+            f"no certificate for {where} as it was pruned: its recipe also set biases and norms to 0 that no gradient "
+            "reached (propagate), which of them is not kept, and no bound covers them; allowed are runs without it"
+        )
 
 
 def _scored(folder: RunFolder, record: LevelRecord, network: nn.Module) -> tuple[str, StateDict]:

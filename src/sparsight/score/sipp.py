@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
 
-from sparsight.bounds import calibration_size, check_positive
-from sparsight.loss import Loss, batch_size, cross_entropy
+from sparsight.bounds import calibration_size, check_constant, check_delta
+from sparsight.loss import Loss, batch_size, copied, cross_entropy
 from sparsight.masks import check, names_of
 from sparsight.patches import shape_of
 from sparsight.propagation import silent
@@ -45,14 +46,17 @@ class SiPP:
     no part. Convolutions may have any stride, padding (all modes), dilation and groups.
 
     The points are the first min(wanted, given) inputs of the batches; wanted is `points`, or if that is None the size
-    ceil(C ln(8 eta eta* / delta)) of `calibration_size`. The model is run in eval mode and without gradients, the
-    pruned weights 0 (`masked=False` scores them as they are). The memory in use does not grow with the points.
-    With `propagate` the scores can tell SiPP's allocators which parameters no gradient of `loss` reaches.
+    ceil(C ln(8 eta eta* / delta)) of `calibration_size`, whatever part that is of the samples there are; a warning
+    tells where fewer than `points` are given. The model is run in eval mode and without gradients, the pruned weights 0
+    (`masked=False` scores them as they are). The memory in use does not grow with the points. With `propagate` the
+    scores can tell SiPP's allocators which parameters no gradient of `loss` reaches.
 
     Ties: scores within 4 units of rounding of 1 are 1; mean sensitivity and |w| are carried along as secondary keys.
-    A part up to 1e-7 of the layer's largest at that patch is nothing. Weights of 0 score 0. Errors: no batches; a
-    weight or input that is not finite; a weight of a layer that is not Linear, Conv1d, Conv2d or Conv3d, or that was
-    not called. Source: Baykal et al., arXiv 1910.05422; deviations on docs/methods/sipp.md.
+    Shares do not depend on the scale of a row or of a point; a part is nothing if it is 0 (or below the least normal
+    number, with the row's and the point's largest entries brought to 1). Weights of 0 score 0. Errors: no batches;
+    delta not inside (0, 1), C below 1; a weight or input that is not finite; a weight of a layer that is not Linear,
+    Conv1d, Conv2d or Conv3d, or that was not called, or by keyword. Source: Baykal et al., arXiv 1910.05422; deviations
+    on docs/methods/sipp.md.
     """
 
     reduction: Reduction = "max"
@@ -67,9 +71,10 @@ class SiPP:
     def __post_init__(self) -> None:
         if self.reduction not in ("max", "mean"):
             raise ValueError(f"unknown reduction {self.reduction!r}: allowed are 'max' and 'mean'")
-        check_positive("delta", self.delta)
-        check_positive("constant", self.constant)
-        if self.points is not None and (isinstance(self.points, bool) or self.points < 1):
+        check_delta(self.delta)
+        check_constant(self.constant)
+        whole = isinstance(self.points, int) and not isinstance(self.points, bool)
+        if self.points is not None and not (whole and self.points >= 1):
             raise ValueError(f"points must be a whole number >= 1, or None: got {self.points!r}")
 
     @torch.no_grad()
@@ -84,15 +89,17 @@ class SiPP:
         users = {f"{name} {i}": user for name, of in layers.items() for i, user in enumerate(of)}
 
         def see(key: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            tallies[owner[key]].add(layer, inputs[0], self.reduction)
+            tallies[owner[key]].add(layer, input_of(owner[key], inputs), self.reduction)
 
         seen = 0
         with evaluating(model), seeded(0):
             wanted = self.points or self._wanted(call, params, users, batches[0])
             with tapped(users, see):
                 for part in parts(batches, wanted):
-                    call.loss(params, self.forward, part)
+                    call.loss(params, self.forward, copied(part))
                     seen += batch_size(part)
+        if self.points is not None and seen < wanted:
+            warn(f"SiPP took {seen} calibration points, not the {wanted} asked for: no more were given", stacklevel=2)
         found = {name: tally.result() for name, tally in tallies.items()}
         return Sensitivities(
             {name: score for name, (score, _) in found.items()},
@@ -134,6 +141,13 @@ def layers_of(model: nn.Module, masks: Masks) -> dict[str, list[nn.Module]]:
     return {name: found[name] for name in masks}
 
 
+def input_of(name: str, inputs: tuple[Any, ...]) -> Tensor:
+    """What a layer was called with. TypeError if that is no positional argument."""
+    if not inputs:
+        raise TypeError(f"cannot see the input of {name!r}: its layer was called by keyword, allowed is layer(x)")
+    return inputs[0].detach()
+
+
 def masked_weights(call: Pure, masks: Masks) -> dict[str, Tensor]:
     """The prunable weights, the pruned ones 0."""
     return {name: call.params[name].masked_fill(~mask.to(call.params[name].device), 0) for name, mask in masks.items()}
@@ -161,7 +175,7 @@ def output_sizes(
     """Numbers that the layers put out for one sample, call by call: the first of the batch is run through."""
     sizes: list[int] = []
     with tapped(layers, lambda name, layer, inputs, output: sizes.append(output.numel())):
-        call.loss(params, forward, _some(batch, batch_size(batch), 0, 1))
+        call.loss(params, forward, copied(_some(batch, batch_size(batch), 0, 1)))
     return sizes
 
 

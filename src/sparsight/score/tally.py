@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.kernels.ratio import largest_and_total_, take_
-from sparsight.patches import NOTHING, as_points, columns, patches_of, shape_of
+from sparsight.patches import as_points, columns, patches_of, shape_of
 from sparsight.sensitivity import Facts, Reduction
 
 _PATCHES = 1 << 24  # numbers in one matrix of patches
@@ -18,8 +18,8 @@ _SNAP = 4  # units of rounding: a share within so many of 1 is 1
 class Tally:
     """Largest and total share of each weight in its part of the output, over all points so far.
 
-    Weights and points are brought to a largest entry of about 1 by powers of two first: no share depends on their
-    scale, whatever the range of the dtype.
+    Rows of weights and points are brought to a largest entry of about 1 by powers of two first: no share depends on
+    their scale, whatever the range of the dtype, nor on that of other rows.
     """
 
     def __init__(self, name: str, layer: nn.Module, weight: Tensor) -> None:
@@ -28,7 +28,7 @@ class Tally:
         if not torch.isfinite(weight).all():
             raise ValueError(f"cannot score {name!r}: its weights are not all finite")
         self.name, self.weight = name, weight
-        scaled = _scaled(weight.to(work).reshape(1, -1)).reshape(groups, len(weight) // groups, inside)
+        scaled = _scaled(weight.to(work).flatten(1)).reshape(groups, len(weight) // groups, inside)
         self.size = scaled.abs()
         self.parts = torch.stack([scaled.clamp(min=0), (-scaled).clamp(min=0)])  # (sign, G, F / G, K)
         self.side = (scaled < 0).to(torch.uint8)
@@ -54,7 +54,7 @@ class Tally:
     def _block(self, a: Tensor, patches: int, reduction: Reduction) -> None:
         """Take in the patches of some points: `a` is (G, K, M), M = points x patches."""
         z = torch.matmul(self.parts, a)  # (sign, G, F / G, M)
-        nothing = z <= z.amax(dim=(0, 2), keepdim=True) * NOTHING
+        nothing = z <= torch.finfo(z.dtype).tiny  # sums of nonnegative terms are exact enough down to there
         r = z.reciprocal_().masked_fill_(nothing, 0)
         for g in range(len(a)):
             one = (a[g], r[:, g].contiguous(), self.side[g], self.top[g], self.total[g])
@@ -66,11 +66,20 @@ class Tally:
     def result(self) -> tuple[Tensor, Facts]:
         """Scores in [0, 1], and what is known besides. ValueError if the layer was never called."""
         if not self.patches:
-            raise ValueError(f"cannot score {self.name!r}: no input has reached its layer")
+            raise ValueError(
+                f"cannot score {self.name!r}: no input has reached its layer, whose forward was not called (or whose "
+                "weight another module reads); allowed are layers that are called. Leave it out with "
+                f"exclude=({self.name!r},), of `dense` or of the recipe"
+            )
         shape, work = self.weight.shape, self.top.dtype
-        score = (self.top * self.size).clamp_(0, 1)
+        score = (self.top * self.size).clamp_(0, 1).masked_fill_(self.size == 0, 0)
         score.masked_fill_(score >= 1 - _SNAP * torch.finfo(work).eps, 1)
-        mean = (self.total * self.size).div_(max(1, self.points * self.patches))
+        mean = (
+            (self.total * self.size)
+            .div_(max(1, self.points * self.patches))
+            .clamp_(0, 1)
+            .masked_fill_(self.size == 0, 0)
+        )
         size = self.weight.detach().to(work, copy=True).abs_()
         positive = self.weight.detach() > 0
         return score.reshape(shape), Facts(positive, mean.reshape(shape), size, self.patches, self.kernel)
