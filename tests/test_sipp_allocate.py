@@ -31,6 +31,7 @@ from sparsight.score.magnitude import Magnitude
 from sparsight.score.sipp import SiPP
 from sparsight.sensitivity import Facts, Sensitivities
 from sparsight.sizes import keep_budget, keep_ratio
+from sparsight.stop import FixedEpochs, LossPlateau
 from sparsight.zoo import mlp
 
 ALL = [SiPPDet, SiPPRand, SiPPHybrid]
@@ -272,6 +273,15 @@ class TestEveryAllocator:
                 assert torch.equal(gamma > 0, first.masks[name])
                 assert torch.equal(gamma, second.multipliers[name])
 
+    def test_a_density_above_the_present_one_keeps_all_that_is_alive(self, kind):
+        _, masks, scores = case()
+        half = SiPPDet(0.5)(scores, masks)
+        plan = kind(0.501).plan(scores, half)
+        assert flat(plan.masks) == flat(half)
+        assert plan.multipliers is None
+        with pytest.raises(ValueError, match=r"cannot keep 137 of 136 alive weights"):
+            kind(count=137).plan(scores, half)
+
     def test_dead_inputs_go_first(self, kind):
         _, masks, scores = case(dead=True)
         live = sum(int((score > 0).sum()) for score in scores.values())
@@ -457,8 +467,9 @@ def test_keep_ratios_count_all_parameters():
     assert keep_ratio(model, masks) == pytest.approx(79 / 87)
     model[0].bias.data.zero_()
     assert keep_budget(model, masks, 1.0).uncompressible == 3
-    with pytest.raises(ValueError, match="keep_ratio"):
-        keep_budget(model, masks, 1.1)
+    for wrong in (1.1, "x"):
+        with pytest.raises(ValueError, match="keep_ratio"):
+            keep_budget(model, masks, wrong)  # pyright: ignore[reportArgumentType] - what users may pass
 
 
 def test_silent_parameters_are_those_that_no_gradient_reaches():
@@ -514,6 +525,62 @@ class TestRecipe:
         removed = sum(group.c for group in level.record.groups)
         assert removed == level.record.total - level.record.kept
 
+    @pytest.mark.parametrize("options", [{"variant": "rand"}, {"propagate": True}])
+    def test_a_level_that_starts_below_its_density(self, options):
+        short = {"levels": 2, "epochs": 1, "control": False, "untrained": True, "delta": 0.5}
+        recipe = sipp(first_density=0.4, target_density=0.3999, **short, **options)
+        first, second = run(recipe, mlp((1, 8, 8), 10, hidden=(20,), seed=0), digits())
+        assert second.record.kept <= first.record.kept
+        assert second.record.density > 0.2
+
+    def test_every_level_draws_its_own_numbers(self):
+        recipe = sipp(variant="rand", levels=3, untrained=True)
+        assert len({level[0].seed for level in recipe.levels}) == 3
+        assert recipe.levels == sipp(variant="rand", levels=3, untrained=True).levels
+        assert recipe.levels != sipp(variant="rand", levels=3, untrained=True, seed=1).levels
+
+    @pytest.mark.parametrize("second", [SiPPRand(0.25, delta=0.5, seed=2), SiPPDet(0.25)])
+    def test_the_factors_of_one_level_s_rounds_are_multiplied(self, second):
+        model = mlp((1, 8, 8), 10, hidden=(20,), seed=0)
+        seen = []
+
+        def score(at, masks, batches):
+            seen.append(({n: p.detach().clone() for n, p in at.named_parameters()}, SiPP()(at, masks, batches)))
+            return seen[-1][1]
+
+        one = sipp(untrained=True, levels=1, epochs=1, control=False, lr=0.0)
+        first = SiPPRand(0.5, delta=0.5, seed=1)
+        (level,) = run(dataclasses.replace(one, score=score, levels=((first, second),)), model, digits())
+        plan = first.plan(seen[0][1], dense(model))
+        later = second.plan(seen[1][1], plan.masks)
+        for name, gamma in plan.multipliers.items():
+            halfway = seen[0][0][name] * gamma
+            assert torch.equal(seen[1][0][name], halfway)
+            factor = (later.multipliers or {}).get(name, 1) * later.masks[name]
+            assert torch.allclose(level.weights[name], halfway * factor)
+
+    def test_a_round_that_may_bring_weights_back_starts_without_earlier_factors(self):
+        model = mlp((1, 8, 8), 10, hidden=(20,), seed=0)
+        one = sipp(untrained=True, levels=1, epochs=1, control=False, lr=0.0, order="oneshot")
+        rounds = (SiPPRand(0.5, delta=0.5), SiPPDet(0.25, recover=True))
+        (level,) = run(dataclasses.replace(one, levels=(rounds,)), model, digits())
+        (alone,) = run(dataclasses.replace(one, levels=(rounds[1:],)), model, digits())
+        assert all(torch.equal(value, alone.weights[name]) for name, value in level.weights.items())
+
+    def test_stopping(self):
+        recipe = sipp(levels=2, stop="loss-plateau", evaluate_every=0.5)
+        assert recipe.evaluate_every == 0.5
+        assert (recipe.rule(0), recipe.rule(1), recipe.rule(2, last=True)) == (
+            FixedEpochs(),
+            LossPlateau(),
+            FixedEpochs(),
+        )
+        assert sipp().rule(1) == FixedEpochs()
+
+    def test_a_single_level_has_the_target(self):
+        recipe = sipp(levels=1, target_density=0.9)
+        assert [level[0].density for level in recipe.levels[1:]] == [0.9]
+
     def test_factors_are_for_the_weights_that_were_sampled(self):
         scores, masks = spiky()
         model = nn.Linear(40, 3, bias=False, dtype=D)
@@ -535,6 +602,13 @@ class TestRecipe:
             {"levels": 0},
             {"target_density": 0.9},
             {"first_density": 2.0},
+            {"levels": 1, "target_density": 1.5},
+            {"delta": 20.0},
+            {"constant": 0.5},
+            {"variant": "rand", "min_keep": 5},
+            {"order": "oneshot", "rewind_epoch": 1},
+            {"start": "fresh", "rewind_epoch": 1},
+            {"stop": "x"},
         ],
     )
     def test_refusals(self, options):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
 from sparsight.hold import apply_
 from sparsight.masks import named
-from sparsight.types import Allocation, Restart, StateDict
+from sparsight.types import Allocation, Params, Restart, StateDict
 
 
 def carry_on(model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
@@ -59,10 +59,24 @@ def rewind_or(carry: bool, rewind_epoch: int) -> Restart:
     return carry_on if carry else rewind
 
 
-def _settle(model: nn.Module, allocation: Allocation) -> nn.Module:
+def reweighted(model: nn.Module, multipliers: Params | None) -> nn.Module:
+    """The model, changed: its parameters times `multipliers`."""
     parameters = named(model)
     with torch.no_grad():
-        for name, factor in (allocation.multipliers or {}).items():
+        for name, factor in (multipliers or {}).items():
             parameters[name].mul_(factor)
-    apply_(model, allocation.masks)
+    return model
+
+
+def composed(earlier: Params | None, allocation: Allocation) -> Allocation:
+    """The allocation, with the factors of an earlier round multiplied into its own."""
+    if not earlier:
+        return allocation
+    own = allocation.multipliers or {}
+    both = {name: own[name] * factor if name in own else factor for name, factor in earlier.items()}
+    return replace(allocation, multipliers={**own, **both})
+
+
+def _settle(model: nn.Module, allocation: Allocation) -> nn.Module:
+    apply_(reweighted(model, allocation.multipliers), allocation.masks)
     return model

@@ -22,6 +22,7 @@ from sparsight.masks import counts, dense
 from sparsight.parallel import Precision, Runtime, runtime
 from sparsight.recipe import Level, Recipe
 from sparsight.record import Evaluated, Evaluation, LevelRecord, LevelTimes, Observation, describe
+from sparsight.restart import composed, reweighted
 from sparsight.seeds import derive, seeded
 from sparsight.stop import Context, PerLevel, Reference, needs, parts_of, references
 from sparsight.survey import survey
@@ -246,7 +247,11 @@ def _control(state: _Run) -> LevelResult:
 
 
 def _prune(state: _Run, rounds: Level) -> Allocation:
-    """The level's rounds of score and allocate, without training between them."""
+    """The level's rounds of score and allocate, without training between them.
+
+    Each scores the network that the rounds before leave, factors included, and its own factors come on top. A round
+    that may bring weights back chooses anew: from the network as the level found it, without earlier factors.
+    """
     allocation = Allocation(state.masks)
     if not rounds:
         return allocation
@@ -259,8 +264,10 @@ def _prune(state: _Run, rounds: Level) -> Allocation:
         model.load_state_dict(source)
     examples = _examples(state)
     for allocator in rounds:
-        scores = recipe.score(model, allocation.masks, examples)
-        allocation = allocator.plan(scores, allocation.masks)
+        earlier = allocation.multipliers if getattr(allocator, "monotone", True) else None
+        at = model if earlier is None else reweighted(copy.deepcopy(model), earlier)
+        scores = recipe.score(at, allocation.masks, examples)
+        allocation = composed(earlier, allocator.plan(scores, allocation.masks))
     return allocation
 
 

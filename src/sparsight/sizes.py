@@ -30,7 +30,8 @@ def keep_budget(model: nn.Module, masks: Masks, keep_ratio: float, *, size: int 
     are not prunable are kept whole, so the least reachable ratio is uncompressible / size. A tied parameter counts
     once. ValueError: a ratio outside [0, 1]; size < 1. Source: section 1.9 of the derivation, after the published code.
     """
-    if isinstance(keep_ratio, bool) or not 0 <= keep_ratio <= 1:
+    number = isinstance(keep_ratio, (int, float)) and not isinstance(keep_ratio, bool)
+    if not number or not 0 <= keep_ratio <= 1:
         raise ValueError(f"keep_ratio must be a number in [0, 1]: got {keep_ratio!r}")
     compressible, uncompressible = _nonzero(model, masks)
     size = compressible + uncompressible if size is None else size

@@ -12,7 +12,7 @@ from sparsight.allocate.counting import alive, check_count, check_fraction, shar
 from sparsight.allocate.decision import Decision, decide, ranking_keys
 from sparsight.allocate.groups import Rounding
 from sparsight.allocate.ranking import keep_ranked
-from sparsight.bounds import Bound, check_bound, check_positive
+from sparsight.bounds import Bound, check_bound, check_constant, check_delta
 from sparsight.select import keep_largest
 from sparsight.sensitivity import Sensitivities
 from sparsight.types import Allocation, GroupRecord, Masks, Scores
@@ -23,12 +23,13 @@ class SiPPDet:
     """Keep the given share, or number, of all prunable weights: those with the largest scores, whole as they are.
 
     `density` in [0, 1] of all prunable weights (pruned ones included), rounded half up; `count`, if given, comes
-    instead. For SiPP's sensitivities this minimises the sum of the groups' bounds C x (sensitivities left out).
-    Exactly so many are alive afterwards. Ties, of which saturated sensitivities make many, are settled by the mean
-    sensitivity, then by |w|, then the lower index goes (scores that are not SiPP's have the index alone). Every tensor
-    keeps at least `min_keep` weights (or what it has). With `recover` pruned weights compete too and may return.
+    instead. A density above the present one keeps all that is alive. For SiPP's sensitivities this minimises the sum of
+    the groups' bounds C x (sensitivities left out). Exactly so many are alive afterwards. Ties, of which saturated
+    sensitivities make many, are settled by the mean sensitivity, then by |w|, then the lower index goes (scores that
+    are not SiPP's have the index alone). Every tensor keeps at least `min_keep` weights (or what it has). With
+    `recover` pruned weights compete too and may return.
 
-    Errors: density outside [0, 1]; fewer weights alive than asked for; a floor without room; NaN scores.
+    Errors: density outside [0, 1]; fewer weights alive than `count`; a floor without room; NaN scores.
     Source: the published SiPPDet, section 1.8 of the derivation; there weights of sensitivity 0 could win ties.
     """
 
@@ -75,8 +76,8 @@ class _Sampler:
 
     def __post_init__(self) -> None:
         _check(self)
-        check_positive("delta", self.delta)
-        check_positive("constant", self.constant)
+        check_delta(self.delta)
+        check_constant(self.constant)
         check_bound(self.bound)
         check_count("seed", self.seed)
         if self.rounding not in ("largest", "ceil"):
@@ -149,11 +150,16 @@ def _check(allocator: Any) -> None:
 
 
 def _budget(allocator: Any, masks: Masks) -> tuple[Masks, int, int]:
-    """(the masks to choose from, how many to keep, how many are alive)."""
+    """(the masks to choose from, how many to keep, how many are alive).
+
+    A share of what there was may be more than is left, where earlier samples fell short: then all of it stays.
+    """
     if allocator.recover:
         masks = {name: torch.ones_like(mask) for name, mask in masks.items()}
     d, total = alive(masks, "global")["global"], sum(mask.numel() for mask in masks.values())
-    keep = allocator.count if allocator.count is not None else share(allocator.density, total)
+    if allocator.count is None:
+        return masks, min(d, share(allocator.density, total)), d
+    keep = allocator.count
     if keep > d:
         raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable): allowed is at most {d}")
     return masks, keep, d

@@ -15,7 +15,9 @@ from sparsight.restart import Reinitialise, carry_on, rewind
 from sparsight.schedules import Geometric, rounds
 from sparsight.score.sipp import SiPP
 from sparsight.search import SparsestWithin
+from sparsight.seeds import derive
 from sparsight.sensitivity import Reduction
+from sparsight.stop import StopName, named_rule
 from sparsight.types import Allocation, Allocator, Restart, StateDict
 
 
@@ -53,6 +55,8 @@ def sipp(
     clip: float = 1.0,
     rewind_epoch: int = 0,
     within: float = 0.5,
+    stop: StopName = "fixed-epochs",
+    evaluate_every: float = 1.0,
     control: bool = True,
     seed: int = 0,
 ) -> Recipe:
@@ -78,7 +82,7 @@ def sipp(
         bound: How many draws for which error: as the published code has it, or as Bernstein's inequality gives it.
         points: Calibration points; if not given, the number that delta asks for.
         propagate: Remove, too, all parameters that no gradient reaches on the calibration batches.
-        min_keep: Weights that every tensor keeps at least (det).
+        min_keep: Weights that every tensor keeps at least (det; samples have no floor).
         epochs: Epochs of training at each level.
         batch_size: Samples of a training step.
         lr: Learning rate at the start of each level; it falls to 0 along a cosine.
@@ -87,6 +91,9 @@ def sipp(
         clip: Largest norm of the masked gradient.
         rewind_epoch: With start rewind, the epoch of level 0 to return to; 0 is initialisation.
         within: Choose the sparsest level within so many points of dense validation accuracy.
+        stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
+            nothing.
+        evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.
         control: Train the dense network for the whole run's epochs beside it.
         seed: Seed of everything random.
     """
@@ -95,21 +102,25 @@ def sipp(
         raise ValueError(f"unknown order {order!r}: allowed are 'cascade' and 'oneshot'")
     back, rewind_epoch = _restart(start, oneshot, untrained, rewind_epoch, epochs, seed)
 
-    def prune(density: float) -> Allocator:
+    if variant not in ("det", "rand", "hybrid"):
+        raise ValueError(f"unknown variant {variant!r}: allowed are 'det', 'rand' and 'hybrid'")
+    if variant != "det" and min_keep != 1:
+        raise ValueError(f"min_keep is for variant 'det': got {min_keep} with {variant!r}, whose samples have no floor")
+
+    def prune(number: int, density: float) -> Allocator:
         if variant == "det":
             return SiPPDet(density, min_keep=min_keep, recover=oneshot)
-        if variant not in ("rand", "hybrid"):
-            raise ValueError(f"unknown variant {variant!r}: allowed are 'det', 'rand' and 'hybrid'")
-        kind = SiPPRand if variant == "rand" else SiPPHybrid
-        return kind(density, delta=delta, constant=constant, bound=bound, recover=oneshot, seed=seed)
+        kind, own = SiPPRand if variant == "rand" else SiPPHybrid, derive(seed, "sipp level", number)
+        return kind(density, delta=delta, constant=constant, bound=bound, recover=oneshot, seed=own)
 
     wanted = points or most_points(delta, constant)
-    pruned = tuple((prune(density),) for density in _densities(first_density, target_density, levels))
+    densities = _densities(first_density, target_density, levels)
+    pruned = tuple((prune(number, density),) for number, density in enumerate(densities))
     return Recipe(
         name="sipp",
         score=SiPP(reduction, delta, constant, points, masked=not oneshot, propagate=propagate),
         score_from=("init" if untrained else "dense") if oneshot else "current",
-        score_batches=max(1, -(-wanted // batch_size)),
+        score_batches=max(1, -(-wanted // max(1, batch_size))),
         levels=pruned if untrained else ((), *pruned),
         optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
         epochs=epochs,
@@ -118,17 +129,22 @@ def sipp(
         restart=back,
         rewind_epoch=rewind_epoch,
         choose=SparsestWithin(within),
+        stop=named_rule(stop),
+        evaluate_every=evaluate_every,
         control=control,
         seed=seed,
     )
 
 
 def _densities(first: float, target: float, levels: int) -> list[float]:
-    """From the first to the target at a constant rate."""
-    if not 0 < target <= first <= 1:
-        raise ValueError(f"densities must fall, inside (0, 1]: got {first!r} first and {target!r} last")
+    """From the first to the target at a constant rate; a single level has the target."""
     if levels < 1:
         raise ValueError(f"levels must be a whole number >= 1: got {levels!r}")
+    if levels == 1:
+        first = target
+    if not 0 < target <= first <= 1:
+        got = f"{first!r} first and {target!r} last" if levels > 1 else repr(target)
+        raise ValueError(f"densities must fall, inside (0, 1]: got {got}")
     if levels == 1:
         return [target]
     return [first, *(first * share for share in rounds(Geometric(target / first), levels - 1)[:-1]), target]
@@ -141,6 +157,8 @@ def _restart(
 
     One-shot pruning goes on from the unpruned network at every level: its rewind point is the network that is scored.
     """
+    if start in ("pruned", "fresh") and rewind_epoch:
+        raise ValueError(f"with start {start!r} nothing is rewound: rewind_epoch must be 0, got {rewind_epoch}")
     if start == "pruned":
         return (rewind, 0 if untrained else epochs) if oneshot else (carry_on, rewind_epoch)
     if start == "rewind":
