@@ -439,6 +439,17 @@ def test_seeds():
     assert flat(SiPPRand(0.4, seed=1)(scores, masks)) != flat(SiPPRand(0.4, seed=2)(scores, masks))
 
 
+def test_a_sample_of_a_sample_draws_other_numbers():
+    """With the same seed: else what was drawn often is drawn often again, and the product's mean is not 1."""
+    _, masks, scores = case(dead=True)
+    assert scores["0.weight"][0, 0] == 0  # so that without it every group has the same probabilities
+    fewer = {name: mask.clone() for name, mask in masks.items()}
+    fewer["0.weight"][0, 0] = False
+    first, again = (SiPPRand(0.3, delta=0.5).plan(scores, m).multipliers for m in (masks, fewer))
+    assert not torch.equal(first["0.weight"], again["0.weight"])
+    assert torch.equal(first["2.weight"], again["2.weight"])
+
+
 def test_bounds_say_which_group_is_sampled():
     scores, masks = spiky()
     found = SiPPHybrid(0.5, delta=0.5).decide(scores, masks)

@@ -68,7 +68,8 @@ def decide(
     multipliers = {}
     for name, score in scores.items():
         own = sides(scores, masks, name), groups.split(name, counts), groups.split(name, random)
-        gamma, draws[groups.rows[name]] = _sample(score, *own, derive(seed, "sipp", name))
+        place = derive(seed, "sipp", name, int(masks[name].sum()))  # of a sample, another is drawn by other numbers
+        gamma, draws[groups.rows[name]] = _sample(score, *own, place)
         multipliers[name] = torch.where(gamma >= 0, gamma, ranked[name].to(gamma.dtype))
     kept = {name: gamma > 0 for name, gamma in multipliers.items()}
     return Decision(groups, m, counts, eps_det, bounds, random, draws, kept, multipliers)

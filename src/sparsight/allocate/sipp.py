@@ -122,7 +122,8 @@ class SiPPRand(_Sampler):
     number kept is the budget in expectation only, less than one below it for each group; `c` in the records is what
     was removed. Where the budget covers every nonzero sensitivity nothing is drawn: as `SiPPDet`, exact.
 
-    The same `seed` and scores give the same sample. Of scores that are not SiPP's each row is one group, P = kappa = 1.
+    The same `seed`, scores and masks give the same sample, and a sample of that sample draws other numbers. Of scores
+    that are not SiPP's each row is one group, P = kappa = 1.
     Errors: as `SiPPDet`; a negative score. Source: the published SiPPRand; deviations on docs/methods/sipp.md.
     """
 
