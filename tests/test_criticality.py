@@ -16,6 +16,7 @@ import sparsight
 from sparsight import IllConditioned, NoEdgeOfChaos, conditioning, edge_of_chaos, initialise_, masks, phase_of, zoo
 from sparsight.criticality import (
     NAMED,
+    CriticalStart,
     activation_of,
     chi,
     collapse_density,
@@ -193,7 +194,17 @@ def test_smallest_stable_sigma_b(name):
 
 
 def test_where_every_sigma_b_is_stable():
-    assert smallest_stable_sigma_b(torch.tanh) == 0
+    for name in ("tanh", "relu", "leaky-relu", "linear", "sigmoid"):
+        assert smallest_stable_sigma_b(NAMED[name]) == 0
+    assert edge_of_chaos(torch.sigmoid).stable
+    assert edge_of_chaos(F.softshrink, smallest_stable_sigma_b(F.softshrink) + 1e-3).stable
+
+
+def test_an_unstable_edge_is_warned_of():
+    words = r"of silu at sigma_b = 0 \(sigma_w = 2\) is unstable: chi is 1 at the variance q = 0.* sigma_b >= 0.7451"
+    with pytest.warns(UserWarning, match=words):
+        CriticalStart(F.silu)(nn.Linear(3, 3))
+    CriticalStart(F.silu, 0.7451)(nn.Linear(3, 3))
 
 
 @pytest.mark.parametrize(
@@ -362,8 +373,59 @@ def test_the_activation_has_to_be_told_where_there_are_several_or_none():
         activation_of(nn.Linear(2, 2))
 
 
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        (lambda x: x * torch.sigmoid(x), F.silu),
+        (lambda x: 1.7159 * torch.tanh(x * 2 / 3), lambda x: 1.7159 * torch.tanh(2 / 3 * x)),
+        (lambda x: x.clamp(min=0), F.relu),
+        (lambda x: F.softplus(x) - math.log(2), lambda x: F.softplus(x) - math.log(2)),
+        (lambda x: torch.tanh(x).mul_(torch.tensor(0.5)), lambda x: torch.tanh(x) / 2),
+        (nn.Softshrink(), F.softshrink),
+        (lambda x: x.relu_(), F.relu),
+    ],
+)
+def test_an_activation_is_the_whole_expression(activation, expected):
+    x = torch.linspace(-3, 3, 50, dtype=torch.float64)
+    found = activation_of(zoo.mlp((4,), 3, hidden=(5, 5), activation=activation, seed=0))
+    assert torch.allclose(found(x), expected(x), rtol=1e-12)
+
+
+def test_a_piece_of_a_forward_is_no_activation():
+    with pytest.raises(ValueError, match=r"found clamp\(x, min=0\), sigmoid; say which"):
+        activation_of(nn.Sequential(zoo.mlp((4,), 3, activation=lambda x: x.clamp(min=0), seed=0), nn.Sigmoid()))
+    with pytest.raises(ValueError, match="found sigmoid after the last layer alone"):
+        activation_of(nn.Sequential(nn.Linear(2, 2), nn.GLU(), nn.Linear(1, 2), nn.Sigmoid()))
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.c(self.a(x / 2) * torch.sigmoid(self.b(x / 2)))
+
+    with pytest.raises(ValueError, match="found sigmoid, which multiplies another signal"):
+        activation_of(Gated())
+
+
 def test_a_normalised_network_says_so():
     assert phase_of(zoo.resnet8(seed=0)).normalised
+
+
+def test_a_residual_network_says_so():
+    assert phase_of(zoo.resnet8((1, 8, 8), norm=False, seed=0)).residual
+    assert not phase_of(zoo.mlp((4,), 3, seed=0)).residual
+
+
+def test_what_has_no_phase_or_cannot_be_drawn_is_named():
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    model[2].bias.data[0] = math.nan
+    with pytest.raises(ValueError, match="the bias of '2.weight' has numbers that are not finite"):
+        phase_of(model)
+    nn.utils.parametrizations.weight_norm(model[2])
+    with pytest.raises(ValueError, match="cannot draw '2.weight': it is computed from other parameters"):
+        initialise_(model, 1.0)
 
 
 # -- collapse --------------------------------------------------------------------------------------------------
@@ -399,6 +461,8 @@ def test_theorem_1():
     assert theorem1_bound(1 - 1e-9, 100, 100) == 1
     with pytest.raises(ValueError, match="must be > 0: got 0"):
         theorem1_bound(0, 100, 100)
+    with pytest.raises(ValueError, match="must be > 0: got inf, 100, 100; allowed are finite"):
+        theorem1_bound(math.inf, 100, 100)
 
 
 def test_collapse_read_off_scores():
@@ -410,6 +474,8 @@ def test_collapse_read_off_scores():
     assert not kept["b"].any()
     with pytest.raises(ValueError, match="cannot tell when 0 tensors die"):
         collapse_density({})
+    with pytest.raises(ValueError, match="the scores of 'b' have NaN"):
+        collapse_density({**scores, "b": torch.tensor([1.0, math.nan])})
 
 
 def test_critical_density_refuses():
@@ -417,6 +483,14 @@ def test_critical_density_refuses():
         critical_density({"a": 1.0}, {"a": 0})
     with pytest.raises(ValueError, match="scale of 'a' is nan"):
         critical_density({"a": math.nan}, {"a": 3})
+    with pytest.raises(ValueError, match="tail is 'x': allowed is 'product' or 'normal'"):
+        critical_density({"a": 1.0}, {"a": 3}, tail="x")
+
+
+def test_a_layer_of_one_weight_does_not_die_at_once():
+    density, first = critical_density({"scale": 1.0, "large": 1.0}, {"scale": 1, "large": 10_000})
+    assert first == "scale"
+    assert 0.4 < density < 0.6
 
 
 def batch(inputs: int, n: int = 100) -> list[tuple[torch.Tensor, torch.Tensor]]:

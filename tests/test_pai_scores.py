@@ -12,6 +12,7 @@ from reference import pai_scores as reference
 from torch import nn
 from torch.nn import functional as F
 
+from sparsight import recipes
 from sparsight.allocate.fixed import Global
 from sparsight.allocate.iterative import FORCE, IterativeSNIP
 from sparsight.allocate.shuffled import Shuffled
@@ -24,7 +25,7 @@ from sparsight.score.magnitude import Magnitude
 from sparsight.score.random import Random
 from sparsight.score.snip import SNIP
 from sparsight.score.synflow import SynFlow
-from sparsight.zoo import resnet8
+from sparsight.zoo import mlp, resnet8
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "robust_pai_golden.json").read_text())
 TINY = GOLDEN["tiny_mlp"]
@@ -462,6 +463,53 @@ def test_half_precision_is_summed_in_float32():
     assert all(s.dtype is torch.float32 for s in SNIP()(model, dense(model), [(X.bfloat16(), Y)] * 2).values())
 
 
+@pytest.mark.parametrize("scorer", [SNIP(), GraSP(), SynFlow()], ids=lambda s: type(s).__name__)
+def test_inference_mode_changes_nothing(scorer):
+    """Neither around the call, nor where the network and its data were made in it."""
+    model = convolutional()
+    expected = scorer(model, dense(model), [images()])
+    with torch.inference_mode():
+        near(scorer(model, dense(model), [images()]), [s.clone() for s in expected.values()], 1e-12)
+        made, batches = convolutional(), [images()]
+    near(scorer(made, dense(made), batches), expected.values(), 1e-12)
+
+
+@pytest.mark.parametrize("scorer", [SNIP(), GraSP(), SynFlow()], ids=lambda s: type(s).__name__)
+def test_scores_that_are_all_0_are_warned_of(scorer):
+    model = tiny()
+    masks = {**dense(model), "2.weight": torch.zeros(4, 5, dtype=torch.bool)}
+    masks["0.weight"] = torch.zeros_like(masks["0.weight"])
+    model[4].weight.data.zero_()
+    with pytest.warns(UserWarning, match=f"{type(scorer).__name__} scores every weight 0"):
+        scorer(model, masks, WHOLE)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [torch.erf, torch.sin, torch.atan, torch.arctan, lambda x: x.clamp(0, 1), lambda x: torch.clamp(x, max=1.0)],
+)
+def test_synflow_takes_any_activation_for_the_identity(activation):
+    model, plain = (mlp((4,), 3, hidden=(5,), activation=phi, seed=0) for phi in (activation, torch.relu))
+    near(SynFlow((4,))(model, dense(model)), SynFlow((4,))(plain, dense(plain)).values(), 1e-12)
+
+
+class Shifted(nn.Module):
+    def __init__(self, shift: float = 127.5) -> None:
+        super().__init__()
+        self.shift, self.a, self.b = shift, nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x - self.shift) / 127.5
+        return self.b(x - torch.relu(self.a(x)) if self.shift == 0 else self.a(x))
+
+
+@pytest.mark.parametrize("shift", [127.5, 0])
+def test_synflow_refuses_what_is_not_positive(shift):
+    model = Shifted(shift)
+    with pytest.raises(ValueError, match=r"SynFlow has negative scores in '.*weight': the forward subtracts"):
+        SynFlow((4,))(model, dense(model))
+
+
 # -- what is refused ---------------------------------------------------------------------------------------------
 
 
@@ -492,6 +540,28 @@ def test_what_is_refused():
             wrong()
     with pytest.raises(ValueError, match="temperature must be"):
         GraSP(temperature=0.0)
+
+
+@pytest.mark.parametrize("scorer", [SNIP(), GraSP()], ids=lambda s: type(s).__name__)
+def test_batches_are_a_sequence_of_pairs(scorer):
+    model = tiny()
+    with pytest.raises(TypeError, match="batches"):
+        scorer(model, dense(model), (batch for batch in WHOLE))
+    with pytest.raises(TypeError, match=r"got one \(x, y\), allowed is \[\(x, y\)\]"):
+        scorer(model, dense(model), (X, Y))
+
+
+def test_wrong_arguments_are_named():
+    for shape in (4, (0, 3)):
+        with pytest.raises((ValueError, TypeError), match="input_shape"):
+            SynFlow(shape)
+    with pytest.raises((ValueError, TypeError), match="temperature"):
+        GraSP(temperature="a")
+    for make in (recipes.snip, recipes.grasp, recipes.sbp, recipes.sbp_sr):
+        with pytest.raises(ValueError, match=r"density must be in \(0, 1\]: got 0"):
+            make(density=0)
+        with pytest.raises(ValueError, match="score_batches must be at least 1.*: got 0"):
+            make(score_batches=0)
 
 
 def test_samples_of_a_batch():

@@ -43,7 +43,9 @@ def test_a_network_is_placed(capsys, tmp_path):
 
 def test_norms_are_told(capsys):
     assert main(["phase", "--model", "resnet8", "--seed", "1"]) == 0
-    assert "it has norm layers" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "it has norm layers" in told
+    assert "it has shortcuts, past which signals get through" in told
 
 
 def test_json(capsys):
@@ -61,6 +63,8 @@ def test_json(capsys):
         (["--activation", "tahn"], 2, "unknown activation 'tahn'; did you mean 'tanh'?"),
         (["--sigma-b", "-1"], 2, "--sigma-b must be >= 0: got -1"),
         (["--out", "phase.png"], 2, "allowed is a name that ends in .svg or .html"),
+        (["--critical"], 2, "--critical draws a network's weights: got no --model"),
+        (["--out", "no/such/phase.svg"], 2, "--out is no/such/phase.svg: there is no folder"),
         (["--model", "resnet9"], 4, "unknown model 'resnet9'; did you mean"),
         (["--model", "no_such_module:build"], 4, "no module 'no_such_module'"),
         (["--activation", "math:pi"], 2, "'math:pi' is of type float: allowed is a function or module"),

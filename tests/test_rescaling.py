@@ -216,12 +216,51 @@ def test_where_it_does_not_apply_it_warns_and_does_nothing(model, words):
     assert all(torch.equal(a, b) for a, b in zip(made.parameters(), expected.parameters(), strict=True))
 
 
+class Own(nn.Module):
+    def __init__(self, between) -> None:
+        super().__init__()
+        self.a, self.b, self.c, self.between = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4), between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(F.relu(self.between(self.b, F.relu(self.a(x)))))
+
+
+@pytest.mark.parametrize(
+    ("between", "words"),
+    [
+        (lambda b, x: F.layer_norm(b(x), (4,)), "not rescaled: layer_norm in the forward normalises"),
+        (lambda b, x: b(x) * torch.rsqrt(b(x).pow(2).mean(1, keepdim=True)), "not rescaled: rsqrt in the forward norm"),
+        (lambda b, x: x + F.relu(b(x)), "not rescaled: the network is residual"),
+        (lambda b, x: b(x) if x.sum() > 0 else x, "rescaled blindly: the forward of Own cannot be traced"),
+    ],
+)
+def test_what_a_forward_hides(between, words):
+    model = Own(between)
+    with pytest.warns(UserWarning, match=words):
+        factors = Rescale(gain=1.0).factors(model, masks.dense(model))
+    assert bool(factors) is ("blindly" in words)
+
+
+def test_transposed_convolutions_are_named():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.ConvTranspose2d(2, 1, 3))
+    before = model[2].weight.detach().clone()
+    for act in (
+        lambda: Rescale(gain=1.0).factors(model, masks.dense(model)),
+        lambda: initialise_(model, 1.0),
+        lambda: phase_of(model),
+    ):
+        with pytest.warns(UserWarning, match="transposed convolutions.*2.weight"):
+            act()
+    assert torch.equal(model[2].weight, before)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"by": "row"}, "by is 'row': allowed is 'neuron', 'layer', 'offset' or 'data'"),
         ({"gain": "he"}, "gain is 'he': allowed is 'eoc', 'dense' or a number > 0"),
         ({"gain": 0.0}, "gain is 0.0"),
+        ({"gain": None}, "gain is None: allowed is 'eoc', 'dense' or a number > 0"),
     ],
 )
 def test_errors(fields, words):
@@ -241,6 +280,10 @@ def test_excluded_layers_and_other_multipliers():
     model = tiny()
     everything, state = masks.dense(model), copy.deepcopy(model.state_dict())
     assert list(Rescale(gain=1.0, exclude=("0.*",)).factors(model, everything)) == ["2.weight", "4.weight"]
+    with pytest.raises(ValueError, match=r"exclude has '1.\*', which no layer matches: the names are 0.weight, 2.w"):
+        Rescale(gain=1.0, exclude=("1.*",)).factors(model, everything)
+    with pytest.raises(TypeError, match="exclude is '0.weight': allowed is a tuple of patterns"):
+        Rescale(exclude="0.weight")
     plan = Allocation(everything, multipliers={"0.weight": torch.full((5, 4), 3.0).double()})
     made = Rescale(gain=1.0)(model, state, plan)
     assert torch.allclose(made[0].weight.square().sum(1), torch.ones(5).double())
@@ -326,6 +369,35 @@ def test_the_ablations(make, activation):
     for name, mask in plain.masks.items():
         assert torch.equal(fresh.masks[name], mask)
         assert not torch.allclose(fresh.weights[name][mask], plain.weights[name][mask], rtol=0.01)
+
+
+@pytest.mark.parametrize("make", [recipes.sbp, recipes.sbp_sr])
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"activation": "foo"}, "activation is 'foo': allowed is 'auto', 'own' or one of relu, "),
+        (
+            {"activation": "softplus"},
+            "softplus has no edge of chaos at sigma_b = 0: no variance q up to 10000 is a fixed",
+        ),
+        ({"sigma_b": -1.0}, "sigma_b must be a finite number >= 0: got -1.0"),
+        ({"sigma_b": math.nan}, "sigma_b must be a finite number >= 0: got nan"),
+    ],
+)
+def test_recipes_refuse_early(make, fields, words):
+    with pytest.raises(ValueError, match=words):
+        make(**fields)
+
+
+def test_fresh_weights_of_ones_own_are_rescaled_too():
+    model = zoo.mlp((20,), 4, hidden=(30, 30), seed=0)
+    fields = {**SHORT, "density": 0.3, "activation": "own", "reinitialise": True, "weight_decay": 0.0}
+    result, plain = first(recipes.sbp_sr(**fields), model), first(recipes.sbp(**fields), model)
+    for name, mask in plain.masks.items():
+        sizes = (result.weights[name] ** 2).sum(1)
+        assert torch.allclose(sizes[mask.any(1)], torch.tensor(2.0), rtol=1e-4)
+        signs = result.weights[name].sign() == plain.weights[name].sign()
+        assert bool(signs.all())
 
 
 def test_relu_with_biases_takes_the_slope_that_has_chi_1():

@@ -172,3 +172,69 @@ def test_a_projection_shortcut_is_not_a_branch():
             return torch.relu(y)
 
     assert residual_branches(nn.Sequential(Block(1, 2), Block(2, 2))) == ("0.conv2", "1.conv2")
+
+
+class Blocks(nn.Module):
+    """Two layers, and a forward that calls them as it likes."""
+
+    def __init__(self, forward, calls: int = 1) -> None:
+        super().__init__()
+        self.stem, self.a, self.b, self.c = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+        self.own, self.calls = forward, calls
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for _ in range(self.calls):
+            x = self.own(self, x)
+        return x
+
+
+def two(m: Blocks, x: Tensor) -> Tensor:
+    return m.b(F.relu(m.a(x)))
+
+
+def test_a_block_counts_as_often_as_it_is_called():
+    model, x = Blocks(lambda m, x: x + two(m, x), calls=16), torch.randn(2, 3)
+    for made in (stable_resnet(model), stable_resnet(model, ["b"])):
+        expected = model.stem(x)
+        for _ in range(16):
+            expected = expected + two(model, expected) / 4
+        assert torch.allclose(made(x), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="'b' ends several branches, whose factors differ"):
+        stable_resnet(model, kind="decreasing")
+
+
+@pytest.mark.parametrize(
+    ("forward", "branches"),
+    [
+        (lambda m, x: x + two(m, x) + m.c(x), ("b", "c")),
+        (lambda m, x: x + F.dropout(two(m, x), 0.1, m.training), ("b",)),
+        (lambda m, x: x + two(m, x).reshape(-1, 4) * 0.5, ("b",)),
+    ],
+)
+def test_every_branch_is_found(forward, branches):
+    model = Blocks(forward)
+    assert residual_branches(model) == branches
+    stable_resnet(model)
+
+
+def test_a_branch_that_is_a_sum_is_one_block():
+    model, x = Blocks(lambda m, x: x + (m.a(x) + m.b(x)), calls=4), torch.randn(2, 3)
+    assert residual_branches(model) == ("a", "b")
+    expected = model.stem(x)
+    for _ in range(4):
+        expected = expected + (model.a(expected) + model.b(expected)) / 2
+    assert torch.allclose(stable_resnet(model)(x), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_cannot_be_scaled_is_said():
+    model = Blocks(lambda m, x: x + F.relu(two(m, x)))
+    with pytest.raises(ValueError, match=r"no module alone ends that of stem \+ relu, which ends in relu; name"):
+        stable_resnet(model)
+    with pytest.raises(ValueError, match="the branch that ends in c, which is called elsewhere too"):
+        stable_resnet(Blocks(lambda m, x: x + m.c(F.relu(m.c(x)))))
+    mixed = Blocks(lambda m, x: m.a(x + two(m, x)) + m.c(x + two(m, x)))
+    with pytest.warns(UserWarning, match=r"not scaled, for both sides pass as many layers: a \+ c; .*branches="):
+        stable_resnet(mixed)
+    with pytest.raises(TypeError, match=r"branches is '1.f': allowed is a sequence of patterns, as \['1.f'\]"):
+        stable_resnet(model, "1.f")

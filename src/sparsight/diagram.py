@@ -143,6 +143,8 @@ def _network(network: NetworkPhase) -> Iterator[str]:
     yield f"{network.phase}: chi {network.chi:.4g} on average; signals get through {depth}"
     if network.normalised:
         yield "it has norm layers, which set the variances: what is said here holds without them"
+    if network.residual:
+        yield "it has shortcuts, past which signals get through with any weights: what is said here holds without them"
 
 
 def _columns(title: str, rows: Sequence[Sequence[str]], left: int = 0) -> str:

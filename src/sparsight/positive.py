@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 _ACTIVATIONS = (
     "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "hardtanh", "sigmoid",
     "hardsigmoid", "hardswish", "softplus", "softsign", "logsigmoid", "tanhshrink", "softshrink", "hardshrink",
-    "threshold", "rrelu", "prelu", "log_softmax",
+    "threshold", "rrelu", "prelu", "log_softmax", "erf", "sin", "atan", "arctan",
 )  # fmt: skip
 _SUMMING = (
     "linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
@@ -30,6 +30,12 @@ def _every(names: Iterable[str]) -> frozenset[Any]:
 
 _IDENTITY = _every(_ACTIVATIONS)
 _SUMS = _every(_SUMMING)
+_CLAMPS = _every(("clamp", "clip", "clamp_max"))
+_ATTENTION = _every(("softmax", "scaled_dot_product_attention", "multi_head_attention_forward"))
+_MINUS = _every(("sub", "subtract", "__sub__", "__isub__"))
+_MINUS_FROM = _every(("rsub", "__rsub__"))
+_NEGATIONS = _every(("neg", "negative", "__neg__"))
+_OVER = _every(("div", "divide", "true_divide", "__truediv__", "__itruediv__"))
 
 
 class Positive(TorchFunctionMode):
@@ -37,14 +43,16 @@ class Positive(TorchFunctionMode):
 
     Activations (tanh, GELU, ReLU, ...) and `log_softmax` become the identity. Batch norm becomes
     x gamma / sqrt(running variance + eps) + beta, layer, group, instance and RMS norm x gamma + beta: no mean is taken
-    off. `after(y)`, where given, is applied to what layers and matrix products return. With `average`, max-pooling
-    becomes averaging, so that no path is hidden behind a larger one. Everything else stays as it is, softmax and
+    off; nor is anything clamped from above. `after(y)`, where given, is applied to what layers and matrix products
+    return. With `average`, max-pooling becomes averaging, so that no path is hidden behind a larger one, x - y becomes
+    x + y, -x becomes x, an offset x - 1 nothing, and a division by a tensor none. `attends` says whether a softmax has
+    been met. Everything else stays as it is, softmax and
     what `nn.MultiheadAttention` does inside too. Whose sign gamma and beta have is up to the parameters given.
     """
 
     def __init__(self, after: Callable[[Tensor], Tensor] | None = None, *, average: bool = False) -> None:
         super().__init__()
-        self.after, self.average = after, average
+        self.after, self.average, self.attends = after, average, False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -54,6 +62,11 @@ class Positive(TorchFunctionMode):
             return args[0] if args else kwargs["input"]
         if func in _NORMS:
             return _NORMS[func](*args, **kwargs)
+        self.attends |= func in _ATTENTION
+        if func in _CLAMPS:
+            return _clamped_below(func, *args, **kwargs)
+        if self.average and func in _SIGNED:
+            return _SIGNED[func](*args, **kwargs)
         if self.average and func in _MAX_POOLS:
             return _average(func, *args, **kwargs)
         if self.average and func in _ADAPTIVE:
@@ -124,6 +137,49 @@ _NORMS: dict[Any, Callable[..., Tensor]] = {
     F.group_norm: _group_norm,
     F.layer_norm: _layer_norm,
     F.rms_norm: _rms_norm,
+}
+
+# -- signs and scales ---------------------------------------------------------------------------------------------
+
+
+def _clamped_below(func: Any, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """No upper end: it would saturate. A lower one that is not above 0 does nothing."""
+    if (
+        min is None
+        or getattr(func, "__name__", "").startswith("clamp_max")
+        or (not isinstance(min, Tensor) and min <= 0)
+    ):
+        return input
+    return input.clamp(min=min)
+
+
+def _plus(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
+    """x + y for x - y; x where y is a number, or a tensor that is the model's own or no signal."""
+    signals = [one for one in (input, other) if isinstance(one, Tensor) and one.requires_grad]
+    if len(signals) == 2:
+        return input + other
+    like = signals[0] if signals else next(one for one in (input, other) if isinstance(one, Tensor))
+    shape = torch.broadcast_shapes(*(one.shape for one in (input, other) if isinstance(one, Tensor)))
+    return like.expand(shape)
+
+
+def _same(input: Tensor, **keywords: Any) -> Tensor:
+    return input
+
+
+def _undivided(input: Any, other: Any, **keywords: Any) -> Tensor:
+    """x for x / y, y being a scale: only which numbers are not 0 matters."""
+    if not isinstance(other, Tensor):
+        return input * abs(1 / other) if other else input
+    if not isinstance(input, Tensor):
+        return other
+    return input.expand(torch.broadcast_shapes(input.shape, other.shape))
+
+
+_SIGNED: dict[Any, Callable[..., Tensor]] = {
+    **dict.fromkeys(_MINUS | _MINUS_FROM, _plus),
+    **dict.fromkeys(_NEGATIONS, _same),
+    **dict.fromkeys(_OVER, _undivided),
 }
 
 # -- pooling -----------------------------------------------------------------------------------------------------

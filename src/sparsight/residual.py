@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 import fnmatch
 import math
-import operator
+import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from sparsight.criticality.names import traced
-from sparsight.criticality.phase import layers_of
-
-_ADDS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
-_PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
+from sparsight.criticality.shortcuts import residual_sums
 
 
 @dataclass(frozen=True)
@@ -56,30 +53,55 @@ def stable_resnet(
 
     `branches` names the last module of each branch (after its last norm), in order of depth, by shell-style patterns:
     "blocks.*.bn2". None finds them: the model is traced, and of each sum the side with more layers is the branch,
-    ending in a module. Shortcuts, stem and classifier stay as they are.
+    ending in a module. A block that is called several times counts as often. Shortcuts, stem and classifier stay as
+    they are.
 
     The copy has the model's types, names and state dict; the scale is a forward hook on those modules, kept by copies
     and pickles. With `fold` there is no hook: the last module's weight and bias are multiplied instead, which computes
     the same at first and trains differently, its gradients being larger by sqrt(L).
 
-    Errors: no branch found, a pattern that matches nothing, a model that is scaled already, folding a module without
-    weight. Source: Hayou et al., ICLR 2021, section 4 (their code scales after the last batch norm of the block).
+    Errors: no branch found, or one that ends in no module; a pattern that matches nothing, a model that is scaled
+    already, folding a module without weight. Sums of which neither side is clearly the branch are warned of.
+    Source: Hayou et al., ICLR 2021, section 4 (their code scales after the last batch norm of the block).
     """
     if is_stable(model):
         raise ValueError(f"{type(model).__name__} is a Stable ResNet already: scale the original, once")
-    names = residual_branches(model) if branches is None else _matched(model, branches)
-    if not names:
-        raise ValueError(
-            f"found no residual branch in {type(model).__name__}: name the last module of each with branches=[...]"
-        )
-    made = copy.deepcopy(model)
-    for name, factor in zip(names, scales(len(names), kind), strict=True):
+    if branches is None:
+        blocks = _found(model)
+    else:
+        calls = Counter(name for block in residual_sums(model).blocks for name in block)
+        blocks = tuple((name,) for name in _matched(model, branches) for _ in range(calls[name] or 1))
+    made, factors = copy.deepcopy(model), dict[str, float]()
+    for block, factor in zip(blocks, scales(len(blocks), kind), strict=True):
+        for name in block:
+            if factors.setdefault(name, factor) != factor:
+                raise ValueError(f"{name!r} ends several branches, whose factors differ: allowed is kind 'uniform'")
+    for name, factor in factors.items():
         module = made.get_submodule(name)
         if fold:
             _fold_(name, module, factor)
         else:
             module.register_forward_hook(BranchScale(factor))
     return made
+
+
+def _found(model: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """The branches that tracing finds. ValueError if there is none, or one that cannot be scaled."""
+    sums, who = residual_sums(model), type(model).__name__
+    if sums.endless:
+        raise ValueError(
+            f"cannot scale every residual branch of {who}: no module alone ends {', '.join(sums.endless)}; name the "
+            "last module of each branch with branches=[...]"
+        )
+    if not sums.blocks:
+        raise ValueError(f"found no residual branch in {who}: name the last module of each with branches=[...]")
+    if sums.unclear:
+        warnings.warn(
+            f"not scaled, for both sides pass as many layers: {', '.join(sums.unclear)}; if one of them is a branch, "
+            "name the last module of each with branches=[...]",
+            stacklevel=3,
+        )
+    return sums.blocks
 
 
 def is_stable(model: nn.Module) -> bool:
@@ -92,46 +114,18 @@ def is_stable(model: nn.Module) -> bool:
 
 
 def residual_branches(model: nn.Module) -> tuple[str, ...]:
-    """The names of the modules in which the residual branches of a model end, in order of execution.
+    """The names of the modules in which the residual branches of a model end, in order of execution, each once.
 
-    Found by tracing its forward: () where that fails, or there is none. A sum counts if one side passes through more
-    linear and convolution layers than the other since they parted, and ends in a module (dropout aside).
+    Found by tracing its forward: () where that fails, or there is none. A sum counts if every way through one of its
+    sides passes more linear and convolution layers, since they parted, than some way through the other, and that side
+    ends in a module (dropout, reshaping and constant factors aside).
     """
-    graph = traced(model)
-    if graph is None:
-        return ()
-    layers = {id(layer) for layer in layers_of(graph).values()}
-    above: dict[fx.Node, set[fx.Node]] = {}
-    found: list[str] = []
-    for node in graph.graph.nodes:
-        above[node] = {node}.union(*(above[other] for other in node.all_input_nodes))
-        method = node.op == "call_method" and node.target in ("add", "add_")
-        sides = node.all_input_nodes
-        if not (method or (node.op == "call_function" and node.target in _ADDS)) or len(sides) != 2:
-            continue
-        own = [above[a] - above[b] for a, b in (sides, reversed(sides))]
-        sizes = [sum(_is(graph, n, layers) for n in part) for part in own]
-        if sizes[0] != sizes[1]:
-            end = _end(graph, sides[0] if sizes[0] > sizes[1] else sides[1])
-            if end is not None:
-                found.append(end)
-    return tuple(dict.fromkeys(found))
-
-
-def _is(graph: fx.GraphModule, node: fx.Node, layers: set[int]) -> bool:
-    return node.op == "call_module" and id(graph.get_submodule(str(node.target))) in layers
-
-
-def _end(graph: fx.GraphModule, node: fx.Node) -> str | None:
-    """The module that a branch ends in, past what only drops or passes on."""
-    while node.op == "call_module":
-        if not isinstance(graph.get_submodule(str(node.target)), _PASSES):
-            return str(node.target)
-        node = node.all_input_nodes[0]
-    return None
+    return tuple(dict.fromkeys(name for block in residual_sums(model).blocks for name in block))
 
 
 def _matched(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(patterns, str):
+        raise TypeError(f"branches is {patterns!r}: allowed is a sequence of patterns, as [{patterns!r}]")
     names = [name for name, _ in model.named_modules() if name]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):

@@ -34,6 +34,10 @@ def main(argv: list[str]) -> int:
         raise Misuse(f"--out is {asked.out}: allowed is a name that ends in .svg or .html")
     if not asked.sigma_b >= 0:
         raise Misuse(f"--sigma-b must be >= 0: got {asked.sigma_b:g}")
+    if asked.critical and asked.model is None:
+        raise Misuse("--critical draws a network's weights: got no --model")
+    if asked.out is not None and not asked.out.absolute().parent.is_dir():
+        raise Misuse(f"--out is {asked.out}: there is no folder {asked.out.absolute().parent}")
     return _answer(asked)
 
 

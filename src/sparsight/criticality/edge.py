@@ -52,9 +52,10 @@ def edge_of_chaos(activation: Activation | Grid, sigma_b: float = 0.0, *, kinks:
     found = grid(activation, kinks)
     roots = _roots(found, sigma_b)
     if not roots:
+        like = " (ReLU and its like have one at sigma_b = 0 only)" if sigma_b else ""
         raise NoEdgeOfChaos(
-            f"no edge of chaos at sigma_b = {sigma_b:g}: no variance q up to {float(SCAN[-1]):g} is a fixed point with "
-            "chi = 1 (ReLU and its like have one at sigma_b = 0 only)"
+            f"{called(found.activation)} has no edge of chaos at sigma_b = {sigma_b:g}: no variance q up to "
+            f"{float(SCAN[-1]):g} is a fixed point with chi = 1{like}"
         )
     solutions = tuple(roots)
     best = next((one for one in solutions if one.stable), solutions[0])
@@ -62,12 +63,14 @@ def edge_of_chaos(activation: Activation | Grid, sigma_b: float = 0.0, *, kinks:
 
 
 def smallest_stable_sigma_b(activation: Activation | Grid, *, kinks: Sequence[float] = ()) -> float:
-    """The smallest sigma_b at which the edge of chaos has a stable variance; 0 if it has one for every sigma_b > 0.
+    """The smallest sigma_b at which the edge of chaos has a stable variance; 0 if it has one without biases.
 
     Along the edge, sigma_b^2 = q - E[phi^2] / E[phi'^2] and the slope of the variance map is E[phi phi' Z] /
     (sqrt(q) E[phi'^2]). SiLU: 0.745, GELU: 0.416, Mish: 0.307. `NoEdgeOfChaos` if no point of it is stable.
     """
     found = grid(activation, kinks)
+    if any(one.stable for one in _roots(found, 0.0)):
+        return 0.0
 
     def of(q: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         phi_sq, dphi_sq, rise = moments(found, q)
@@ -75,15 +78,20 @@ def smallest_stable_sigma_b(activation: Activation | Grid, *, kinks: Sequence[fl
 
     square, excess = of(SCAN)
     best = math.inf
-    here = (excess < 0) & (square > -1e-15)
+    here = (excess < -1e-12) & (square > -1e-15)  # a slope of 1 is not below 1, whatever it is rounded to
     for i in torch.nonzero(here).reshape(-1).tolist():
         if i and not here[i - 1] and excess[i - 1] >= 0:
             q = root(lambda q: float(of(torch.tensor([q], dtype=torch.float64))[1]), *SCAN[i - 1 : i + 1].tolist())
             best = min(best, float(of(torch.tensor([q], dtype=torch.float64))[0]))
         best = min(best, float(square[i]) if i else 0.0)
     if best == math.inf:
-        raise NoEdgeOfChaos("no point of the edge of chaos has a stable variance")
+        raise NoEdgeOfChaos(f"no point of the edge of chaos of {called(found.activation)} has a stable variance")
     return math.sqrt(max(best, 0.0))
+
+
+def called(activation: Activation) -> str:
+    """An activation as messages name it."""
+    return (getattr(activation, "__name__", None) or type(activation).__name__).strip("_")
 
 
 def _roots(found: Grid, sigma_b: float) -> list[EdgeOfChaos]:

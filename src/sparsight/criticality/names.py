@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
+from sparsight.criticality.expressions import MODULES, Found, expressions
 from sparsight.criticality.quadrature import Activation
 
 
@@ -32,16 +33,6 @@ Name = Literal[
     "relu", "leaky-relu", "tanh", "hardtanh", "erf", "arctan", "softsign", "sin", "elu", "selu", "gelu", "silu", "mish",
     "sigmoid", "softplus", "linear",
 ]  # fmt: skip
-
-_MODULES = (
-    nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Hardtanh, nn.Softsign, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
-    nn.Softplus, nn.CELU, nn.PReLU, nn.ReLU6, nn.Hardswish,
-)  # fmt: skip
-_FUNCTIONS: tuple[Callable[..., Tensor], ...] = (
-    F.relu, F.leaky_relu, F.hardtanh, F.softsign, F.elu, F.selu, F.gelu, F.silu, F.mish, F.softplus, F.celu, F.relu6,
-    F.hardswish, F.tanh, F.sigmoid, torch.relu, torch.tanh, torch.erf, torch.atan, torch.sin, torch.sigmoid,
-)  # fmt: skip
-_METHODS = {"relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "sin": torch.sin, "erf": torch.erf}
 
 
 class _TensorProxy(fx.Proxy):
@@ -75,36 +66,29 @@ def traced(model: nn.Module) -> fx.GraphModule | None:
 def activation_of(model: nn.Module) -> Activation:
     """The activation of a network, if it is the same everywhere: from its forward as traced, else from its modules.
 
-    ValueError if none is found, or several; then it has to be given.
+    It is the whole of what is done to each number: x sigmoid(x) is SiLU, not a sigmoid. ValueError if none is found,
+    or several, or one that multiplies another signal (a gate), or only one after the last layer; then it has to be
+    given.
     """
     graph = traced(model)
-    found: dict[str, Activation] = {}
-    for node in graph.graph.nodes if graph is not None else ():
-        if node.op == "call_module" and isinstance(module := model.get_submodule(str(node.target)), _MODULES):
-            found[repr(module).replace("inplace=True", "")] = module
-        elif node.op == "call_function" and node.target in _FUNCTIONS:
-            keywords = {key: value for key, value in node.kwargs.items() if key != "inplace"}
-            more = tuple(node.args[1:])
-            found[f"{_spelled(node.target)}{more or ''}{keywords or ''}"] = _given(node.target, more, keywords)
-        elif node.op == "call_method" and node.target in _METHODS:
-            found[_spelled(_METHODS[node.target])] = _METHODS[node.target]
     if graph is None:
-        found = {repr(m).replace("inplace=True", ""): m for m in model.modules() if isinstance(m, _MODULES)}
-    kinds = {name.lower().replace("()", ""): one for name, one in found.items()}
-    if len(kinds) != 1:
-        got = ", ".join(sorted(kinds)) or "none"
-        raise ValueError(f"cannot tell the activation of {type(model).__name__}: found {got}; say which, as activation")
-    return next(iter(kinds.values()))
+        found = [Found(_plain(repr(m)), m, True, False) for m in model.modules() if isinstance(m, MODULES)]
+        layers = 0
+    else:
+        found, layers = expressions(graph)
+    kinds = {one.name.lower().replace("()", ""): one.activation for one in found}
+    which = ", ".join(sorted(kinds)) or "none"
+    if len(kinds) == 1 and any(one.gate for one in found):
+        which += ", which multiplies another signal"
+    elif len(kinds) == 1 and layers > 1 and not any(one.inner for one in found):
+        which += " after the last layer alone"
+    elif len(kinds) == 1:
+        return next(iter(kinds.values()))
+    raise ValueError(f"cannot tell the activation of {type(model).__name__}: found {which}; say which, as activation")
 
 
-def _spelled(function: Callable[..., Tensor]) -> str:
-    return getattr(function, "__name__", repr(function)).removeprefix("_")
-
-
-def _given(function: Callable[..., Tensor], more: tuple, keywords: dict) -> Activation:
-    if not more and not keywords:
-        return function
-    return lambda u: function(u, *more, **keywords)
+def _plain(text: str) -> str:
+    return text.replace("inplace=True", "")
 
 
 __all__ = ["NAMED", "Name", "activation_of", "traced"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -11,16 +12,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from sparsight.criticality.edge import NoEdgeOfChaos, edge_of_chaos
+from sparsight.criticality.edge import EdgeOfChaos, NoEdgeOfChaos, called, edge_of_chaos, smallest_stable_sigma_b
+from sparsight.criticality.layers import fan_in, layers_of, left_out
 from sparsight.criticality.meanfield import chi, fixed_point
 from sparsight.criticality.names import activation_of
 from sparsight.criticality.quadrature import Activation, Grid, grid
-from sparsight.masks import check, modules_of
+from sparsight.criticality.shortcuts import is_residual
+from sparsight.masks import check
 from sparsight.types import Masks
 
 Phase = Literal["ordered", "edge", "chaotic"]
 
-_TRANSPOSED = nn.modules.conv._ConvTransposeNd
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
 
 
@@ -40,29 +42,15 @@ class LayerPhase:
 @dataclass(frozen=True)
 class NetworkPhase:
     """Where a network stands. `chi` is the geometric mean over all layers but the first, `depth` the number of layers
-    6 / |log chi| that a signal gets through, `normalised` whether norm layers set the variances, so that it is moot."""
+    6 / |log chi| that a signal gets through, `normalised` whether norm layers set the variances, so that it is moot,
+    and `residual` whether shortcuts lead past the layers, so that chi < 1 of these does not stop a signal."""
 
     layers: tuple[LayerPhase, ...]
     chi: float
     phase: Phase
     depth: float
     normalised: bool
-
-
-def layers_of(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
-    """Linear and convolution layers by the plain name of their weight, a tied one once; no transposed ones."""
-    found, seen = {}, set()
-    for name, module in modules_of(model):
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and not isinstance(module, _TRANSPOSED):
-            if id(module.weight) not in seen:
-                found[f"{name}.weight" if name else "weight"] = module
-            seen.add(id(module.weight))
-    return found
-
-
-def fan_in(weight: Tensor) -> int:
-    """Inputs of one unit of a linear or convolution layer: channels / groups x kernel size."""
-    return weight[0].numel()
+    residual: bool = False
 
 
 def phase_of(
@@ -77,21 +65,24 @@ def phase_of(
 
     For each linear and convolution layer sigma_w^2 = fan_in mean(W^2), pruned weights counting as 0, sigma_b^2 =
     mean(b^2), and chi at the fixed point of these two. "edge" is |log chi| <= `tolerance`. The activation is that of
-    the model's forward unless given. The model is only read. Errors: no such layer; an activation that cannot be told;
-    a weight that is not finite.
+    the model's forward unless given. The model is only read. Transposed convolutions are left out, with a warning.
+    Errors: no such layer; an activation that cannot be told; a weight or bias that is not finite.
     """
     if masks is not None:
         check(model, masks)
     layers = layers_of(model)
     if not layers:
         raise ValueError(f"{type(model).__name__} has no linear or convolution layer: allowed is a model with one")
+    if missing := left_out(model):
+        warnings.warn(f"transposed convolutions have no row: {', '.join(missing)}", stacklevel=2)
     found = grid(activation_of(model) if activation is None else activation, kinks)
     rows = tuple(_layer(name, layer, found, masks or {}, tolerance) for name, layer in layers.items())
     logs = [math.log(row.chi) if row.chi > 0 else -math.inf for row in rows[1:] or rows]
     mean = sum(logs) / len(logs)
     normalised = any(isinstance(module, NORMS) for module in model.modules())
     depth = 6 / abs(mean) if mean else math.inf
-    return NetworkPhase(rows, math.exp(mean), _phase(math.exp(mean), tolerance), depth, normalised)
+    residual = is_residual(model)
+    return NetworkPhase(rows, math.exp(mean), _phase(math.exp(mean), tolerance), depth, normalised, residual)
 
 
 def _layer(
@@ -104,6 +95,8 @@ def _layer(
         raise ValueError(f"{name!r} has weights that are not finite: its phase is undefined")
     sigma_w = math.sqrt(fan_in(weight) * float((weight**2).mean()))
     sigma_b = 0.0 if layer.bias is None else math.sqrt(float((layer.bias.detach().double() ** 2).mean()))
+    if not math.isfinite(sigma_b):
+        raise ValueError(f"the bias of {name!r} has numbers that are not finite: its phase is undefined")
     q = fixed_point(found, sigma_w, sigma_b)
     at = chi(found, sigma_w, q=min(q, 1e4))
     return LayerPhase(name, fan_in(weight), sigma_w, sigma_b, q, at, _phase(at, tolerance))
@@ -122,7 +115,8 @@ def initialise_(
 
     fan_in = channels / groups x kernel size. Norms get weight 1, bias 0 and fresh statistics; everything else stays.
     Drawn on the CPU in float32, layer by layer, from `generator` or a fresh one of `seed`: devices agree, and the
-    global random state is not touched. Returns the model, which is changed. Errors: negative sigma; no such layer.
+    global random state is not touched. Returns the model, which is changed. Transposed convolutions stay, with a
+    warning. Errors: negative sigma; no such layer; a weight that is computed from others (weight norm).
     """
     for name, value in (("sigma_w", sigma_w), ("sigma_b", sigma_b)):
         if not (value >= 0 and math.isfinite(value)):
@@ -130,6 +124,14 @@ def initialise_(
     layers = layers_of(model)
     if not layers:
         raise ValueError(f"{type(model).__name__} has no linear or convolution layer: allowed is a model with one")
+    for name, layer in layers.items():
+        if not isinstance(layer.weight, nn.Parameter):
+            raise ValueError(
+                f"cannot draw {name!r}: it is computed from other parameters (weight norm or the like), and would be "
+                "again; allowed is a plain parameter, as torch.nn.utils.parametrize.remove_parametrizations leaves it"
+            )
+    if missing := left_out(model):
+        warnings.warn(f"transposed convolutions are not drawn: {', '.join(missing)} stay as they are", stacklevel=2)
     source = Generator().manual_seed(seed) if generator is None else generator
     with torch.no_grad():
         for layer in layers.values():
@@ -160,7 +162,8 @@ class CriticalStart:
     """Initial weights at the edge of chaos, as a function of a model, which it changes and returns.
 
     `activation` None is that of the model's forward. An activation whose edge has no sigma_b > 0 (ReLU) takes the
-    sigma_w of sigma_b = 0, at which chi = 1 too.
+    sigma_w of sigma_b = 0, at which chi = 1 too. Warned of: an edge without a stable variance (GELU, SiLU and Mish at a
+    small sigma_b), from which signals drift off.
     """
 
     activation: Activation | None = None
@@ -174,12 +177,28 @@ class CriticalStart:
 
 def critical_sigma_w(activation: Activation | Grid, sigma_b: float) -> float:
     """sigma_w of the edge of chaos at sigma_b. Where there is none, and chi does not depend on the variance (ReLU and
-    all that is linear on both sides of 0), the sigma_w at which chi = 1. `NoEdgeOfChaos` otherwise."""
+    all that is linear on both sides of 0), the sigma_w at which chi = 1. `NoEdgeOfChaos` otherwise. An edge at which
+    no variance is stable is warned of."""
     found = grid(activation)
     try:
-        return edge_of_chaos(found, sigma_b).sigma_w
+        edge = edge_of_chaos(found, sigma_b)
+        if not edge.stable:
+            warnings.warn(_unstable(found, edge), stacklevel=3)
+        return edge.sigma_w
     except NoEdgeOfChaos:
         small, large = chi(found, 1.0, q=1e-3), chi(found, 1.0, q=1e3)
         if small > 0 and abs(small - large) <= 1e-12 * small:
             return small**-0.5
         raise
+
+
+def _unstable(found: Grid, edge: EdgeOfChaos) -> str:
+    """What is wrong with an unstable edge, and which sigma_b would do."""
+    try:
+        other = f"take sigma_b >= {smallest_stable_sigma_b(found) + 5e-5:.4f} (see smallest_stable_sigma_b)"
+    except NoEdgeOfChaos:
+        other = "no sigma_b has a stable one; take another activation"
+    return (
+        f"the edge of chaos of {called(found.activation)} at sigma_b = {edge.sigma_b:g} (sigma_w = {edge.sigma_w:.4g}) "
+        f"is unstable: chi is {edge.chi:.4g} at the variance q = {edge.q:.4g}, but layers leave that variance: {other}"
+    )

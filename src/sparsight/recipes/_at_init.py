@@ -24,6 +24,16 @@ class Training:
     clip: float
 
 
+def check_asked(density: float, score_batches: int) -> None:
+    """ValueError for what would fail only once the run has begun."""
+    if not 0 < density <= 1:
+        raise ValueError(f"density must be in (0, 1]: got {density!r}")
+    if score_batches < 1:
+        raise ValueError(
+            f"score_batches must be at least 1, for the scores are computed on them: got {score_batches!r}"
+        )
+
+
 def at_init(
     name: str,
     score: Scorer,

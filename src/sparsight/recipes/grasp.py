@@ -6,7 +6,7 @@ from typing import Literal
 
 from sparsight.allocate.fixed import Global
 from sparsight.recipe import Recipe
-from sparsight.recipes._at_init import Training, at_init
+from sparsight.recipes._at_init import Training, at_init, check_asked
 from sparsight.score.grasp import GraSP
 
 
@@ -50,6 +50,7 @@ def grasp(
         control: Train the dense network for as many epochs beside it.
         seed: Seed of everything random.
     """
+    check_asked(density, score_batches)
     return at_init(
         "grasp",
         GraSP(temperature=temperature, batch_norm=batch_norm),

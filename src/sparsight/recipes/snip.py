@@ -6,7 +6,7 @@ from typing import Literal
 
 from sparsight.allocate.iterative import FORCE, IterativeSNIP
 from sparsight.recipe import Recipe
-from sparsight.recipes._at_init import Training, at_init
+from sparsight.recipes._at_init import Training, at_init, check_asked
 from sparsight.score.snip import SNIP
 
 
@@ -52,6 +52,7 @@ def snip(
         control: Train the dense network for as many epochs beside it.
         seed: Seed of everything random.
     """
+    check_asked(density, score_batches)
     level = (FORCE if recover else IterativeSNIP)(density, rounds, min_keep=min_keep)
     return at_init(
         "snip",

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from sparsight.criticality.phase import CriticalStart
+from sparsight.masks import dense
 from sparsight.rescaling.trick import Rescale
-from sparsight.restart import carry_on
+from sparsight.restart import Reinitialise, carry_on
 from sparsight.types import Allocation, Allocator, Batch, Masks, Scorer, Scores, StateDict
 
 
@@ -62,6 +63,16 @@ class Rescaled:
 
     def __call__(self, scores: Scores, masks: Masks) -> Masks:
         return self.plan(scores, masks).masks
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Weights drawn anew by each module's own `reset_parameters`, as a function of a model: a start for `Rescale`."""
+
+    seed: int = 0
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        return Reinitialise(self.seed)(model, {}, Allocation(dense(model)))
 
 
 @dataclass(frozen=True)

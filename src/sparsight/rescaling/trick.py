@@ -6,25 +6,30 @@ import copy
 import fnmatch
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
-from sparsight.criticality.names import activation_of
-from sparsight.criticality.phase import NORMS, CriticalStart, critical_sigma_w, fan_in, layers_of
+from sparsight.criticality.layers import fan_in, layers_of, left_out
+from sparsight.criticality.names import activation_of, traced
+from sparsight.criticality.phase import NORMS, critical_sigma_w
 from sparsight.criticality.quadrature import Activation
+from sparsight.criticality.shortcuts import is_residual
 from sparsight.hold import apply_
 from sparsight.masks import check, named
 from sparsight.pure import evaluating
-from sparsight.residual import residual_branches
 from sparsight.restart import carry_on
 from sparsight.taps import tapped
 from sparsight.types import Allocation, Batch, Masks, StateDict
 
 By = Literal["neuron", "layer", "offset", "data"]
+_NORMALISING = frozenset(
+    ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize", "rsqrt",
+     "rsqrt_", "norm", "vector_norm", "std", "var", "var_mean", "std_mean")
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,10 @@ class Rescale:
     letter, right only where sigma_w is 1). By "data" it is not used. `exclude` leaves tensors out, by shell-style
     names. `start`, where given, draws the dense weights first.
 
-    Nothing is done, and a warning says so, in a network with norm layers, which undo any scale, and in a residual one,
-    which is at the edge of chaos with any weights. Source: Hayou et al., ICLR 2021, section 3.2, gain corrected.
+    Nothing is done, and a warning says so, in a network with norms (layers, or in the forward), which undo any scale,
+    and in a residual one, which is at the edge of chaos with any weights. Where the forward cannot be traced a warning
+    says that these would not be seen; transposed convolutions are left as they are, with one. Source: Hayou et al.,
+    ICLR 2021, section 3.2, gain corrected.
     """
 
     by: By = "neuron"
@@ -54,7 +61,7 @@ class Rescale:
     activation: Activation | None = None
     sigma_b: float = 0.0
     exclude: tuple[str, ...] = ()
-    start: CriticalStart | None = None
+    start: Callable[[nn.Module], nn.Module] | None = None
     batches: Sequence[Batch] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -62,8 +69,12 @@ class Rescale:
             raise ValueError(f"by is {self.by!r}: allowed is 'neuron', 'layer', 'offset' or 'data'")
         if isinstance(self.gain, str) and self.gain not in ("eoc", "dense"):
             raise ValueError(f"gain is {self.gain!r}: allowed is 'eoc', 'dense' or a number > 0")
-        if not isinstance(self.gain, str) and not 0 < self.gain < math.inf:
+        number = isinstance(self.gain, (int, float)) and not isinstance(self.gain, bool)
+        if not isinstance(self.gain, str) and not (number and 0 < self.gain < math.inf):
             raise ValueError(f"gain is {self.gain!r}: allowed is 'eoc', 'dense' or a number > 0")
+
+        if isinstance(self.exclude, str):
+            raise TypeError(f"exclude is {self.exclude!r}: allowed is a tuple of patterns, as ({self.exclude!r},)")
 
     def __call__(self, model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
         """The model, at the rewind point, masked and rescaled. By "data" without batches, the factors are expected as
@@ -85,6 +96,11 @@ class Rescale:
         if why := unsuited(model):
             warnings.warn(f"not rescaled: {why}", stacklevel=2)
             return {}
+        _blind_spots(model)
+        names = list(layers_of(model))
+        unmatched = next((pattern for pattern in self.exclude if not fnmatch.filter(names, pattern)), None)
+        if unmatched is not None:
+            raise ValueError(f"exclude has {unmatched!r}, which no layer matches: the names are {', '.join(names)}")
         chosen = {
             name: layer
             for name, layer in layers_of(model).items()
@@ -110,9 +126,30 @@ def unsuited(model: nn.Module) -> str | None:
     norm = next((name for name, module in model.named_modules() if isinstance(module, NORMS)), None)
     if norm is not None:
         return f"{norm!r} normalises, and so undoes any scale of the weights before it"
-    if residual_branches(model):
+    graph = traced(model)
+    call = None if graph is None else next((n for n in map(_name, graph.graph.nodes) if n in _NORMALISING), None)
+    if call is not None:
+        return f"{call} in the forward normalises, and so undoes any scale of the weights before it"
+    if is_residual(model):
         return "the network is residual, and at the edge of chaos with any weights"
     return None
+
+
+def _name(node: fx.Node) -> str:
+    """The function or method that a node of a forward calls."""
+    return "" if node.op not in ("call_function", "call_method") else getattr(node.target, "__name__", str(node.target))
+
+
+def _blind_spots(model: nn.Module) -> None:
+    """Warn of what `unsuited` cannot see, and of layers that are not rescaled."""
+    if traced(model) is None:
+        warnings.warn(
+            f"rescaled blindly: the forward of {type(model).__name__} cannot be traced, so that norms and shortcuts "
+            "in it, with which rescaling is wrong, are not seen",
+            stacklevel=3,
+        )
+    if missing := left_out(model):
+        warnings.warn(f"not rescaled, as transposed convolutions: {', '.join(missing)}", stacklevel=3)
 
 
 def _analytic(kept: Tensor, gain: float, by: By) -> Tensor:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from dataclasses import replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils._pytree import tree_map
 
 from sparsight.loss import Loss, batch_size
-from sparsight.pure import Pure, evaluating
+from sparsight.pure import Pure, evaluating, pure
 from sparsight.seeds import seeded
 from sparsight.types import Batch, Masks, Scores
 
@@ -29,18 +32,41 @@ def check_batch_norm(value: str) -> None:
 def scoring(model: nn.Module, batch_norm: BatchNorm, *, twice: bool = False) -> Iterator[None]:
     """A block in which the model is differentiated: no dropout, batch norms as asked, random state and flags kept.
 
-    With `twice`, attention is computed by the kernel that can be differentiated twice.
+    It leaves `torch.inference_mode`; see `differentiable` for what was made there. With `twice`, attention is computed
+    by the kernel that can be differentiated twice.
     """
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
         stack.enter_context(seeded(0))  # a layer that draws even in eval mode draws the same at every call
-        stack.enter_context(torch.enable_grad())
+        stack.enter_context(differentiating())
         if twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         for module in model.modules():
             if isinstance(module, _NormBase):
                 module.training = batch_norm == "train"
         yield
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """A block with gradients, inside `torch.no_grad` and `torch.inference_mode` too."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def differentiable(model: nn.Module) -> Pure:
+    """The model as a function of its parameters, copied where they were made in inference mode."""
+    call = pure(model)
+    params, buffers = (
+        {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in state.items()}
+        for state in (call.params, call.buffers)
+    )
+    return replace(call, params=params, buffers=buffers)
+
+
+def _usual(batch: Any) -> Any:
+    """A batch whose tensors are no tensors of inference mode, which cannot be differentiated through."""
+    return tree_map(lambda one: one.clone() if isinstance(one, Tensor) and one.is_inference() else one, batch)
 
 
 def leaves(call: Pure, masks: Masks) -> dict[str, Tensor]:
@@ -54,11 +80,21 @@ def leaves(call: Pure, masks: Masks) -> dict[str, Tensor]:
 
 
 def shares(batches: Sequence[Batch], who: str) -> list[float]:
-    """Each batch's share of all samples. ValueError without batches."""
+    """Each batch's share of all samples. ValueError without batches, TypeError for what is no sequence of them."""
+    if not hasattr(batches, "__len__") or isinstance(batches, Tensor):
+        got = type(batches).__name__
+        raise TypeError(f"{who} goes through its batches more than once: got {got}, allowed is a list of (x, y)")
+    pair = batches if isinstance(batches, tuple) else ()
+    if [part.is_floating_point() for part in pair if isinstance(part, Tensor)] == [True, False]:
+        raise TypeError(f"{who} needs a sequence of batches: got one (x, y), allowed is [(x, y)]")
     sizes = [batch_size(batch) for batch in batches]
     if not sizes:
         raise ValueError(f"{who} needs data: got no batches, allowed is a sequence of (x, y); see Recipe.score_batches")
     return [size / sum(sizes) for size in sizes]
+
+
+def mean_loss(call: Pure, weights: dict[str, Tensor], loss: Loss, batch: Batch) -> Tensor:
+    return call.loss(weights, loss, _usual(batch))
 
 
 def mean_gradient(
@@ -67,7 +103,7 @@ def mean_gradient(
     """Gradient of the mean loss over all samples of all batches; one pass for each batch."""
     total: list[Tensor] | None = None
     for batch, part in zip(batches, parts, strict=True):
-        value = call.loss(weights, loss, batch)
+        value = mean_loss(call, weights, loss, batch)
         total = add(total, gradient(value, list(weights.values())), part)
     assert total is not None
     return total
@@ -91,7 +127,8 @@ def add(total: list[Tensor] | None, more: list[Tensor], part: float) -> list[Ten
 
 
 def finite(scores: Scores, masks: Masks, who: str) -> Scores:
-    """The scores, if those of alive weights are finite. ValueError names the tensor otherwise."""
+    """The scores, if those of alive weights are finite. ValueError names the tensor otherwise; if all of them are 0,
+    which ranks nothing, a warning says so."""
     for name, score in scores.items():
         wrong = int((~torch.isfinite(score) & masks[name].to(score.device)).sum())
         if wrong:
@@ -99,4 +136,11 @@ def finite(scores: Scores, masks: Masks, who: str) -> Scores:
                 f"{who} has {wrong} scores in {name!r} that are not finite: the network overflows, or its weights or "
                 "data have NaN or infinity"
             )
+    alive = [score[masks[name].to(score.device)] for name, score in scores.items()]
+    if any(score.numel() for score in alive) and not any(bool(score.any()) for score in alive):
+        warnings.warn(
+            f"{who} scores every weight 0, so that ties decide what is kept: no signal gets through the network, or "
+            "what it returns does not depend on its weights",
+            stacklevel=3,
+        )
     return scores

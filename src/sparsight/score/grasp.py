@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from sparsight.loss import Loss, cross_entropy
 from sparsight.masks import check
-from sparsight.pure import Pure, pure
+from sparsight.pure import Pure
 from sparsight.score.gradient import (
     BatchNorm,
     add,
     check_batch_norm,
+    differentiable,
     finite,
     gradient,
     leaves,
     mean_gradient,
+    mean_loss,
     scoring,
     shares,
 )
@@ -50,14 +52,15 @@ class GraSP:
 
     def __post_init__(self) -> None:
         check_batch_norm(self.batch_norm)
-        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+        number = isinstance(self.temperature, (int, float)) and not isinstance(self.temperature, bool)
+        if not (number and self.temperature > 0 and math.isfinite(self.temperature)):
             raise ValueError(f"temperature must be a finite number > 0: got {self.temperature!r}")
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:
         check(model, masks)
         parts = shares(batches, "GraSP")
         with scoring(model, self.batch_norm, twice=True):
-            call = pure(model)
+            call = differentiable(model)
             weights = leaves(call, masks)
             flow = None if len(parts) == 1 else mean_gradient(call, weights, self._cooled, batches, parts)
             total: list[Tensor] | None = None
@@ -72,7 +75,7 @@ class GraSP:
     ) -> list[Tensor]:
         """The batch's Hessian times `flow`, or times its own gradient."""
         by = list(weights.values())
-        grads = gradient(call.loss(weights, self._cooled, batch), by, again=True)
+        grads = gradient(mean_loss(call, weights, self._cooled, batch), by, again=True)
         flow = [g.detach() for g in grads] if flow is None else flow
         dots = [_alive_dot(g, v.to(g.dtype), m) for g, v, m in zip(grads, flow, masks.values(), strict=True)]
         return gradient(torch.stack(dots).sum(), by)

@@ -9,8 +9,16 @@ from torch import nn
 
 from sparsight.loss import Loss, cross_entropy
 from sparsight.masks import check
-from sparsight.pure import pure
-from sparsight.score.gradient import BatchNorm, check_batch_norm, finite, leaves, mean_gradient, scoring, shares
+from sparsight.score.gradient import (
+    BatchNorm,
+    check_batch_norm,
+    differentiable,
+    finite,
+    leaves,
+    mean_gradient,
+    scoring,
+    shares,
+)
 from sparsight.types import Batch, Masks, Scores
 
 
@@ -40,7 +48,7 @@ class SNIP:
         check(model, masks)
         parts = shares(batches, "SNIP")
         with scoring(model, self.batch_norm):
-            call = pure(model)
+            call = differentiable(model)
             weights = leaves(call, masks)
             grads = mean_gradient(call, weights, self.loss, batches, parts)
         scores = {name: g.mul_(call.params[name]).abs_() for name, g in zip(weights, grads, strict=True)}

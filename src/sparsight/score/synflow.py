@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from sparsight.masks import check
 from sparsight.positive import Positive, is_bias, ones
-from sparsight.pure import Pure, evaluating, pure
-from sparsight.score.gradient import finite, gradient
+from sparsight.pure import Pure, evaluating
+from sparsight.score.gradient import differentiable, differentiating, finite, gradient
 from sparsight.seeds import seeded
 from sparsight.types import Batch, Masks, Scores
 
@@ -31,7 +31,8 @@ class SynFlow:
     at the masked weights; the score of a pruned weight is its own |w| times it. The sample's shape is `input_shape`,
     or that of the first batch, whose values are not looked at. Meant for many rounds: scored once, it empties layers.
 
-    Errors: neither shape nor batches; an R or a score that float64 cannot hold (beyond some 150 wide layers).
+    Errors: neither shape nor batches; an R or a score that float64 cannot hold (beyond some 150 wide layers); negative
+    scores, as of a forward that subtracts (an input shift, a norm written by hand, x - f(x)).
     Source: Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow",
     NeurIPS 2020, equation 3.
     """
@@ -43,20 +44,26 @@ class SynFlow:
     def __post_init__(self) -> None:
         if self.batch_norm not in ("eval", "identity"):
             raise ValueError(f"batch_norm: got {self.batch_norm!r}, allowed is 'eval' or 'identity'")
+        shape = self.input_shape
+        if shape is not None and not (isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)):
+            raise ValueError(f"input_shape is {shape!r}: allowed is the shape of one sample, (1, 28, 28) or the like")
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
         check(model, masks)
-        with evaluating(model), seeded(0), torch.enable_grad():
-            call = self._doubled(pure(model))
+        with evaluating(model), seeded(0), differentiating():
+            call = self._doubled(differentiable(model))
             x = self._sample(batches, next(iter(call.params.values())))
             weights = {n: call.params[n].masked_fill(~m.to(x.device), 0).requires_grad_() for n, m in masks.items()}
-            with Positive():
+            positive = Positive()
+            with positive:
                 out = call(weights, x)
             if not isinstance(out, Tensor):
                 raise TypeError(f"SynFlow needs a model that returns a tensor: got {type(out).__name__}")
-            grads = gradient(out.sum(), list(weights.values()))
-        scores = {name: g * call.params[name] for name, g in zip(weights, grads, strict=True)}
-        return finite(scores, masks, "SynFlow")
+            total = out.sum()
+            grads = gradient(total, list(weights.values()))
+        scores = finite({n: g * call.params[n] for n, g in zip(weights, grads, strict=True)}, masks, "SynFlow")
+        _not_negative(scores, float(total.detach()), masks, attends=positive.attends)
+        return scores
 
     def _doubled(self, call: Pure) -> Pure:
         """The model at |parameters| in float64: biases 0 unless they count, variances as asked."""
@@ -74,3 +81,21 @@ class SynFlow:
         if not len(batches):
             raise ValueError("SynFlow needs the shape of a sample: got neither input_shape nor batches")
         return ones(batches[0], torch.float64).to(like.device)
+
+
+def _not_negative(scores: Scores, total: float, masks: Masks, *, attends: bool) -> None:
+    """ValueError where the pass was not one over positive numbers, which would turn the ranking round.
+
+    What shapes a softmax attention may have scores of either sign, so there R alone is looked at.
+    """
+    alive = {name: score[masks[name].to(score.device)] for name, score in scores.items()}
+    most = max((float(score.abs().max()) for score in alive.values() if score.numel()), default=0.0)
+    least = {name: float(score.min()) for name, score in alive.items() if score.numel()}
+    name = min(least, key=least.__getitem__, default=None)
+    if name is None or (total >= 0 and (attends or least[name] >= -1e-9 * most)):
+        return
+    raise ValueError(
+        f"SynFlow has negative scores in {name!r}: the forward subtracts or negates something, so that |weights| and "
+        "an input of ones do not keep it positive; allowed are sums, products, activations and torch's norms (an input "
+        "is normalised outside the model)"
+    )
