@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from sparsight import report
 from sparsight.allocate.fixed import Global
 from sparsight.collapse import find_collapse
+from sparsight.commands.show import tell
 from sparsight.data import digits
 from sparsight.masks import dense
 from sparsight.recipe import Recipe
@@ -141,6 +142,51 @@ def test_tokens_are_an_input_too():
     assert find_collapse(masks, model, x).disconnected
 
 
+class Own(nn.Module):
+    """A forward of two layers with something of its own between them."""
+
+    def __init__(self, between) -> None:
+        super().__init__()
+        self.a, self.b, self.between = nn.Linear(4, 4), nn.Linear(4, 2), between
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(self.between(self.a, x))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda a, x: x - a(x),
+        lambda a, x: F.relu(-a(x)) + F.relu(a(x)),
+        lambda a, x: a((x - 1) / 1),
+        lambda a, x: a((x - 127.5) / -127.5),
+        lambda a, x: a(1 - x),
+        lambda a, x: (a(x) - a(x).mean(1, keepdim=True)) / (a(x).var(1, keepdim=True) + 1e-5).sqrt(),
+        lambda a, x: torch.sub(a(x), torch.ones(4)).neg().div_(3),
+    ],
+)
+def test_differences_norms_by_hand_and_shifts_raise_no_alarm(between):
+    model = Own(between)
+    masks = dense(model)
+    assert find_collapse(masks, model, torch.zeros(1, 4)) == Collapse(cut_off={}, disconnected=False)
+    masks["b.weight"] = torch.zeros_like(masks["b.weight"])
+    assert find_collapse(masks, model, torch.zeros(1, 4)).disconnected
+
+
+def test_a_network_whose_paths_are_lost_without_a_mask_is_not_known():
+    model = Own(lambda a, x: a(x * -1.0))
+    masks = dense(model)
+    masks["b.weight"][0, 0] = False
+    found = find_collapse(masks, model, torch.zeros(1, 4))
+    assert (found.disconnected, found.cut_off) == (None, None)
+
+
+def test_inference_mode_cuts_nothing_off():
+    with torch.inference_mode():
+        model = resnet8((1, 8, 8), 10, seed=0)
+        assert find_collapse(dense(model), model, torch.zeros(1, 1, 8, 8)).disconnected is False
+
+
 def test_what_cannot_be_followed_is_not_known():
     class Odd(nn.Module):
         def __init__(self) -> None:
@@ -235,3 +281,18 @@ def test_the_report_says_it():
     assert "Level 2: no path is left from the input to the output." in gone
     assert "hardly a weight" not in gone
     assert "no path" not in page(None)
+
+
+def test_show_says_it_once(capsys):
+    s = sample(4)
+    one, two = (layer.name for layer in s.levels[2].layers[:2])
+    gone = Collapse(empty=(one,), disconnected=True)
+    levels = (
+        *s.levels[:2],
+        dataclasses.replace(s.levels[2], collapse=gone, collapsed=(one,)),
+        dataclasses.replace(s.levels[3], collapse=gone, collapsed=(one, two)),
+    )
+    tell(s.run, levels, s.evaluation)
+    told = capsys.readouterr().out
+    assert f"Level 2: no weight is left in {one}; no path is left from the input to the output.\n" in told
+    assert f"Level 3: no weight is left in {two}.\n" in told

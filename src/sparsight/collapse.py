@@ -26,9 +26,10 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
     With `model` and `example` (a batch `(x, y)` or samples `x`; only the shape is used), a kept weight is cut off if
     it lies on no path of kept weights from an input to an output, and the network is disconnected if there is no
     path. Decided by one pass there and one back with every kept weight 1, every pruned one 0, biases 0, activations
-    linear, max-pooling as averaging and every sum set to "some" or "none", so it is exact at any depth. Softmax
-    attention counts as averaging: it passes its values on, and what shapes the attention counts as cut off. A
-    model that cannot be run so (outputs that are no tensor, say) leaves `disconnected` and `cut_off` None.
+    linear, max-pooling as averaging and every sum set to "some" or "none", so it is exact at any depth. Differences
+    count as sums, offsets and divisors as nothing. Softmax attention counts as averaging: it passes its values on, and
+    what shapes the attention counts as cut off. A model that cannot be run so (outputs that are no tensor, say), or
+    whose paths are lost without any mask too, leaves `disconnected` and `cut_off` None.
 
     Errors: masks that do not fit the model; share < 0.
     """
@@ -41,7 +42,11 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
     cut_off = disconnected = None
     if model is not None and example is not None:
         check(model, masks)
-        found = _paths(model, masks, example)
+        with torch.inference_mode(False):
+            found = _paths(model, masks, example)
+            if found is not None and not found[0]:  # is that the masks' doing?
+                whole = _paths(model, {name: torch.ones_like(mask) for name, mask in masks.items()}, example)
+                found = found if whole is not None and whole[0] else None
         if found is not None:
             through, paths = found
             disconnected = not through

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,26 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
     else:
         sys.stdout.write("\n" + table(run, levels, evaluation) + "\n")
     sys.stdout.write("\n" + summary(run, levels, evaluation) + "\n")
+    for line in _collapse(levels):
+        sys.stdout.write(line + "\n")
     if run.why_ended:
         sys.stdout.write(f"Why the run ended: {run.why_ended.rstrip('.')}.\n")
+
+
+def _collapse(levels: Sequence[LevelRecord]) -> Iterator[str]:
+    """At which level tensors lost their last weight, and the network its last path."""
+    before, parted = frozenset[str](), False
+    for level in levels:
+        said = []
+        if new := [name for name in level.collapsed if name not in before]:
+            more = f" and {len(new) - 4:,} more" if len(new) > 4 else ""
+            said.append(f"no weight is left in {', '.join(new[:4])}{more}")
+        cut = level.collapse is not None and bool(level.collapse.disconnected) and level.kept < level.total
+        if cut and not parted:
+            said.append("no path is left from the input to the output")
+        before, parted = frozenset(level.collapsed), cut
+        if said:
+            yield f"Level {level.level}: {'; '.join(said)}."
 
 
 def document(
