@@ -298,6 +298,7 @@ def test_reading_a_size_is_no_second_path():
     for how in (
         lambda x: x.view(x.size(0), -1),
         lambda x: x.view(x.shape[0], x.shape[1] * x.shape[2] * x.shape[3]),
+        lambda x: torch.relu_(x).flatten(1),
     ):
         model = Reads(how)
         assert why_no_chain(model, [model.a, model.b]) is None

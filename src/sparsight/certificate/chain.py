@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn import functional
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_RELU = (nn.ReLU, functional.relu, torch.relu, "relu", "relu_")
+_RELU = (nn.ReLU, functional.relu, torch.relu, torch.relu_, "relu", "relu_")
 _READ = ("size", "dim", "numel", "ndimension")
 _FACTS = ("shape", "ndim", "dtype", "device")
 _SAME = (nn.Flatten, nn.Identity, nn.Dropout, torch.flatten, functional.dropout, "flatten", "view", "reshape")

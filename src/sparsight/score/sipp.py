@@ -99,7 +99,7 @@ class SiPP:
                     call.loss(params, self.forward, copied(part))
                     seen += batch_size(part)
         if self.points is not None and seen < wanted:
-            warn(f"SiPP took {seen} calibration points, not the {wanted} asked for: no more were given", stacklevel=2)
+            warn(f"SiPP took {seen} calibration points, not the {wanted} asked for: no more were given", stacklevel=3)
         found = {name: tally.result() for name, tally in tallies.items()}
         return Sensitivities(
             {name: score for name, (score, _) in found.items()},
