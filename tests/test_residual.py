@@ -233,6 +233,8 @@ def test_what_cannot_be_scaled_is_said():
         stable_resnet(model)
     with pytest.raises(ValueError, match="the branch that ends in c, which is called elsewhere too"):
         stable_resnet(Blocks(lambda m, x: x + m.c(F.relu(m.c(x)))))
+    for bent in (lambda y: y * y, lambda y: 1 / y):
+        assert residual_branches(Blocks(lambda m, x, bent=bent: x + bent(two(m, x)))) == ()
     mixed = Blocks(lambda m, x: m.a(x + two(m, x)) + m.c(x + two(m, x)))
     with pytest.warns(UserWarning, match=r"not scaled, for both sides pass as many layers: a \+ c; .*branches="):
         stable_resnet(mixed)

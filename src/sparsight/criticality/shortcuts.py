@@ -103,10 +103,16 @@ def _ends(
             return tuple(end for side in node.all_input_nodes for end in _ends(graph, side, sums, joined))
         if node.op == "call_module" and not isinstance(graph.get_submodule(str(node.target)), _PASSES):
             return (str(node.target),)
-        scaled = [other for other in node.all_input_nodes if other.op != "get_attr"]
-        if len(scaled) != 1 or (node.op != "call_module" and _name(node) not in _PASSING):
+        inputs = [other for other in node.all_input_nodes if other.op != "get_attr"]
+        if len(inputs) != 1 or not (node.op == "call_module" or _passes(node, inputs[0])):
             return (None,)
-        node = scaled[0]
+        node = inputs[0]
+
+
+def _passes(node: fx.Node, signal: fx.Node) -> bool:
+    """Whether a factor on the signal is the same factor on what the function makes of it."""
+    over = _name(node) in ("div", "truediv") and node.args[0] is not signal
+    return _name(node) in _PASSING and sum(one is signal for one in node.args) == 1 and not over
 
 
 def _name(node: fx.Node) -> str:

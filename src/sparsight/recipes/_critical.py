@@ -38,8 +38,8 @@ def critical(
 ) -> Recipe:
     """Draw at the edge of chaos, prune by |w dL/dw|, rescale where asked, train.
 
-    Weights that are drawn anew for the ablation do not depend on the mask: "neuron" is right for them, and taken in
-    the place of "data".
+    Weights that are drawn anew for the ablation, at the edge of chaos or as the modules themselves do, do not depend on
+    the mask: "neuron" is right for them, and taken in the place of "data".
     """
     check_asked(density, score_batches)
     _check_start(activation, sigma_b)

@@ -33,7 +33,7 @@ class SNIP:
     `batch_norm` "train" takes the statistics of each batch (an untrained network has no others), "eval" those stored.
     Then alone does splitting the data into batches change nothing. Dropout is off. Scores are of the weight's dtype,
     at least float32. Ties are the selection's. Errors: no batches, an empty one; scores of alive weights that are NaN
-    or infinite, by name.
+    or infinite, by name; a warning where every score is 0.
 
     Source: Lee, Ajanthan and Torr, "SNIP", ICLR 2019, equation 5; SBP in Hayou et al., ICLR 2021.
     """
