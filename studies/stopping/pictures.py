@@ -34,7 +34,7 @@ COLOURS = {
     "carried": "#000000",
 }
 MARKERS = {"default": "o", "loose": "^", "0.95": "^", "paper": "s"}
-MARKERS |= {"1": "P", "2": "X", "1-carried": "P", "2-carried": "X", "9": "D"}
+MARKERS |= {"1": "P", "2": "X", "1-carried": "P", "2-carried": "X", "9": "D", "1-2": "v"}
 FILLS = {"1-carried": "none", "2-carried": "none"}
 MEANINGS = {"o": "default", "^": "looser (or 0.95)", "s": "paper", "P": "1 epoch", "X": "2 epochs", "D": "9 epochs"}
 TITLES = {
