@@ -37,6 +37,7 @@ MARKERS = {"default": "o", "loose": "^", "0.95": "^", "paper": "s"}
 MARKERS |= {"1": "P", "2": "X", "1-carried": "P", "2-carried": "X", "9": "D", "1-2": "v"}
 FILLS = {"1-carried": "none", "2-carried": "none"}
 MEANINGS = {"o": "default", "^": "looser (or 0.95)", "s": "paper", "P": "1 epoch", "X": "2 epochs", "D": "9 epochs"}
+MEANINGS |= {"v": "2 epochs, first level 1"}
 TITLES = {
     "lenet-lottery": "LeNet-300-100, lottery ticket",
     "lenet-sap": "LeNet-300-100, SAP (1, 2)",
