@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -114,6 +115,13 @@ def gradient(value: Tensor, by: list[Tensor], *, again: bool = False) -> list[Te
     if not value.requires_grad:
         return [torch.zeros_like(x) for x in by]
     return list(torch.autograd.grad(value, by, create_graph=again, materialize_grads=True))
+
+
+def give_back() -> None:
+    """Have the C library return to the system what has been freed, where it can: glibc keeps it in pieces, which
+    tensors of other sizes do not fit into."""
+    with suppress(AttributeError, OSError, TypeError):  # no such function, or no library of that kind, on this system
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def add(total: list[Tensor] | None, more: list[Tensor], part: float) -> list[Tensor]:

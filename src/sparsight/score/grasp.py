@@ -19,6 +19,7 @@ from sparsight.score.gradient import (
     check_batch_norm,
     differentiable,
     finite,
+    give_back,
     gradient,
     leaves,
     mean_gradient,
@@ -78,7 +79,10 @@ class GraSP:
         grads = gradient(mean_loss(call, weights, self._cooled, batch), by, again=True)
         flow = [g.detach() for g in grads] if flow is None else flow
         dots = [_alive_dot(g, v.to(g.dtype), m) for g, v, m in zip(grads, flow, masks.values(), strict=True)]
-        return gradient(torch.stack(dots).sum(), by)
+        value = torch.stack(dots).sum()
+        if value.device.type == "cpu":
+            give_back()  # the second pass takes as much again as the first
+        return gradient(value, by)
 
     def _cooled(self, model: nn.Module, batch: Batch) -> Tensor:
         return self.loss(model if self.temperature == 1 else _Cooled(model, self.temperature), batch)
