@@ -372,6 +372,25 @@ def test_the_norm_of_a_shortcut_is_not_that_of_the_layer_before_it():
         torch.testing.assert_close(flow.matrices[0], tensor(rho), rtol=0, atol=1e-11)
 
 
+def test_a_sine_is_an_activation():
+    torch.manual_seed(0)
+    first, second, x = nn.Linear(3, 4).double(), nn.Linear(4, 2).double(), normal(9, 3)
+
+    class Sine(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = first, second
+
+        def forward(self, x):
+            return self.second(torch.sin(3 * self.first(x)))
+
+    with torch.no_grad():
+        bent = torch.sin(3 * first(x))
+        rho = reference.rho(bent.tolist(), second(bent).tolist())
+    flow = s.information_flow(Sine(), [x], reduction="matrix", site="post_act")
+    torch.testing.assert_close(flow.matrices[0], tensor(rho), rtol=0, atol=1e-11)
+
+
 def test_norm_in_eval_mode_changes_no_correlation_but_their_signs():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Tanh(), nn.Flatten(), nn.Linear(75, 2)).double()

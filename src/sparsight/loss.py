@@ -29,17 +29,22 @@ def batch_size(batch: Batch) -> int:
     return len(first)
 
 
+def on_tensors(do: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """The batch with `do` of its tensors, in tuples, lists and mappings too; the rest as it is."""
+    if isinstance(batch, Tensor):
+        return do(batch)
+    if isinstance(batch, Mapping):
+        return {key: on_tensors(do, value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(on_tensors(do, value) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(on_tensors(do, value) for value in batch)
+    return batch
+
+
 def copied(batch: Any) -> Any:
     """The batch with tensors of its own, for models that write to their input."""
-    if isinstance(batch, Tensor):
-        return batch.clone()
-    if isinstance(batch, Mapping):
-        return {key: copied(value) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*map(copied, batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(map(copied, batch))
-    return batch
+    return on_tensors(Tensor.clone, batch)
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:

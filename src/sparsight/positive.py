@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-_ACTIVATIONS = (
+ACTIVATIONS = (
     "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "hardtanh", "sigmoid",
     "hardsigmoid", "hardswish", "softplus", "softsign", "logsigmoid", "tanhshrink", "softshrink", "hardshrink",
-    "threshold", "rrelu", "prelu", "log_softmax", "erf", "sin", "atan", "arctan",
+    "threshold", "rrelu", "prelu", "erf", "sin", "atan", "arctan",
 )  # fmt: skip
 _SUMMING = (
     "linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
@@ -21,21 +21,21 @@ _SUMMING = (
 )  # fmt: skip
 
 
-def _every(names: Iterable[str]) -> frozenset[Any]:
+def every(names: Iterable[str]) -> frozenset[Any]:
     """The functions of these names, wherever torch keeps them: modules, functional, methods, in-place forms."""
     forms = [form for name in names for form in (name, f"{name}_")]
     homes = (torch, F, Tensor)
     return frozenset(getattr(home, form) for home in homes for form in forms if hasattr(home, form))
 
 
-_IDENTITY = _every(_ACTIVATIONS)
-_SUMS = _every(_SUMMING)
-_CLAMPS = _every(("clamp", "clip", "clamp_max"))
-_ATTENTION = _every(("softmax", "scaled_dot_product_attention", "multi_head_attention_forward"))
-_MINUS = _every(("sub", "subtract", "__sub__", "__isub__"))
-_MINUS_FROM = _every(("rsub", "__rsub__"))
-_NEGATIONS = _every(("neg", "negative", "__neg__"))
-_OVER = _every(("div", "divide", "true_divide", "__truediv__", "__itruediv__"))
+_IDENTITY = every((*ACTIVATIONS, "log_softmax"))
+_SUMS = every(_SUMMING)
+_CLAMPS = every(("clamp", "clip", "clamp_max"))
+_ATTENTION = every(("softmax", "scaled_dot_product_attention", "multi_head_attention_forward"))
+_MINUS = every(("sub", "subtract", "__sub__", "__isub__"))
+_MINUS_FROM = every(("rsub", "__rsub__"))
+_NEGATIONS = every(("neg", "negative", "__neg__"))
+_OVER = every(("div", "divide", "true_divide", "__truediv__", "__itruediv__"))
 
 
 class Positive(TorchFunctionMode):

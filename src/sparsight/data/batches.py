@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from sparsight.loss import on_tensors
 from sparsight.types import Batch, Split
 
 
@@ -44,15 +45,7 @@ def batches(
 
 def move(batch: Any, device: torch.device | str) -> Any:
     """The batch with its tensors on `device`, in tuples, lists and mappings too; the rest as it is."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, Mapping):
-        return {key: move(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move(value, device) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(move(value, device) for value in batch)
-    return batch
+    return on_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
 
 
 def _in_memory(

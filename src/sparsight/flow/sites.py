@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sparsight.loss import batch_size
 from sparsight.masks import modules_of
+from sparsight.positive import ACTIVATIONS, every
 from sparsight.taps import tapped
 from sparsight.types import Batch
 
 Site = Literal["pre", "post_norm", "post_act"]
 
 _CONVOLUTION = nn.modules.conv._ConvNd
-_ACTIVATIONS = (
-    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "hardtanh", "sigmoid",
-    "hardsigmoid", "hardswish", "softplus", "softsign", "logsigmoid", "tanhshrink", "softshrink", "hardshrink",
-    "threshold", "rrelu", "prelu",
-)  # fmt: skip
 _NORMS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm", "local_response_norm")
 
 
-def _functions(names: Iterable[str]) -> frozenset[Any]:
-    """The functions of these names in every form that torch has: functional, methods, in place."""
-    homes, forms = (torch, F, Tensor), [form for name in names for form in (name, f"{name}_")]
-    return frozenset(getattr(home, form) for home in homes for form in forms if hasattr(home, form))
-
-
-_IS_ACTIVATION, _IS_NORM = _functions(_ACTIVATIONS), _functions(_NORMS)
+_IS_ACTIVATION, _IS_NORM = every(ACTIVATIONS), every(_NORMS)
 
 
 def layers_of(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Module]:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
-from torch.utils._pytree import tree_map
 
-from sparsight.loss import Loss, batch_size
+from sparsight.loss import Loss, batch_size, on_tensors
 from sparsight.pure import Pure, evaluating, pure
 from sparsight.seeds import seeded
 from sparsight.types import Batch, Masks, Scores
@@ -67,7 +66,7 @@ def differentiable(model: nn.Module) -> Pure:
 
 def _usual(batch: Any) -> Any:
     """A batch whose tensors are no tensors of inference mode, which cannot be differentiated through."""
-    return tree_map(lambda one: one.clone() if isinstance(one, Tensor) and one.is_inference() else one, batch)
+    return on_tensors(lambda one: one.clone() if one.is_inference() else one, batch)
 
 
 def leaves(call: Pure, masks: Masks) -> dict[str, Tensor]:
