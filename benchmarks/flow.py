@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsight import dense, gf_ema, gradient_flow, information_flow, keep_largest, probe, verify
+from sparsight import both_flows, dense, gf_ema, gradient_flow, information_flow, keep_largest, probe, verify
 from sparsight.data import batches, fashion_mnist
 from sparsight.masks import named
 from sparsight.parallel import runtime
@@ -125,16 +125,12 @@ def ways(t: Training, split: Split) -> dict[str, tuple[Callable[[], object], flo
         for _ in range(steps):
             average = gf_ema({name: parameters[name].grad for name in t.masks}, average)
 
-    def both() -> None:
-        information_flow(t.model, probes)
-        gradient_flow(t.model, t.masks, probes)
-
     return {
         "information flow, rms": (lambda: information_flow(t.model, probes), 1.0),
         "information flow, signed": (lambda: information_flow(t.model, probes, reduction="signed"), 1.0),
         "information flow after the activation": (lambda: information_flow(t.model, probes, site="post_act"), 1.0),
         "gradient flow": (lambda: gradient_flow(t.model, t.masks, probes), 1.0),
-        "information and gradient flow": (both, 1.0),
+        "information and gradient flow": (lambda: both_flows(t.model, t.masks, probes), 1.0),
         "average of training gradients (gf_ema)": (averages, 1.0),
         "published information flow": (lambda: published_information_flow(t.model, split), 1 / EVERY),
         "published gradient flow": (lambda: published_gradient_flow(t.model, split), 1 / EVERY),

@@ -803,6 +803,7 @@ def equal(a, b):
 def measurements():
     yield from ({"reduction": r, "site": t} for r in (*NAMES, "matrix") for t in ("pre", "post_norm", "post_act"))
     yield from ({"statistic": q} for q in (*STATISTICS, "total"))
+    yield from ({"statistic": "norm", "reduction": r} for r in ("rms", "signed"))
 
 
 @pytest.mark.parametrize("how", list(measurements()), ids=lambda how: "-".join(how.values()))
@@ -819,6 +820,8 @@ def test_measuring_changes_nothing(how):
     before, kept = everything(model), {n: m.clone() for n, m in masks.items()}
 
     def measure(batches):
+        if how.keys() >= {"statistic", "reduction"}:
+            return s.both_flows(model, masks, batches, **how)[0]
         if "statistic" in how:
             return s.gradient_flow(model, masks, batches, **how)
         return s.information_flow(model, batches, **how)
@@ -841,6 +844,34 @@ def test_a_gradient_is_measured_also_where_none_are_kept():
     with torch.no_grad():
         flow = s.gradient_flow(model, dense(model), [batch(G1)])
     torch.testing.assert_close(flow.values, tensor(G1["dense"]["gf"]["full_gradient"]["norm"]), rtol=0, atol=EXACT)
+
+
+@pytest.mark.parametrize("site", ["pre", "post_norm", "post_act"])
+@pytest.mark.parametrize(("reduction", "statistic"), [("matrix", "norm"), ("signed", "total"), ("abs", "mean_abs")])
+def test_both_flows_are_the_two_flows_from_half_the_forward_passes(site, reduction, statistic):
+    model, masks = zoo.cnn(width=0.125, seed=0), None
+    masks = dense(model)
+    for mask in masks.values():
+        mask.view(-1)[::3] = False
+    apply_(model, masks)
+    g = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(n, 1, 28, 28, generator=g), torch.randint(0, 10, (n,), generator=g)) for n in (5, 3)]
+    passes = []
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    handle = last.register_forward_hook(lambda *_: passes.append(1))
+    information, gradient = s.both_flows(
+        model, masks, batches, site=site, reduction=reduction, statistic=statistic, loss=s.cross_entropy
+    )
+    handle.remove()
+    assert len(passes) == 2
+    one = s.information_flow(model, batches, site=site, reduction=reduction)
+    other = s.gradient_flow(model, masks, batches, statistic=statistic)
+    for a, b in ((information, one), (gradient, other)):
+        assert {k: equal(v, vars(b)[k]) for k, v in vars(a).items()} == dict.fromkeys(vars(a), True)
+    with pytest.raises(ValueError, match="no batches"):
+        s.both_flows(model, masks, [])
+    with pytest.raises(ValueError, match="runs more than once"):
+        s.both_flows(model, masks, batches, loss=lambda net, b: s.cross_entropy(net, b) + net(b[0]).mean())
 
 
 # -- probes ------------------------------------------------------------------------------------------------------

@@ -86,8 +86,8 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(("TurningPoints", "turning_points"), "turning"),
     **dict.fromkeys(
         (
-            "GradientAverage", "GradientFlow", "InformationFlow", "Probe", "flow_distance", "gf_ema", "gradient_flow",
-            "information_flow", "probe",
+            "GradientAverage", "GradientFlow", "InformationFlow", "Probe", "both_flows", "flow_distance", "gf_ema",
+            "gradient_flow", "information_flow", "probe",
         ),
         "flow",
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -57,12 +57,28 @@ def gradient_flow(
     Source: Gharatappeh and Sekeh, "Information Consistent Pruning", 2025, as intended: the published code takes the
     gradient that the last training step left, times n / (n - 1) for n batches.
     """
+    return measured(model, masks, batches, statistic, loss)
+
+
+Around = Callable[[Callable[[Batch], Tensor], Batch], Tensor]
+"""Calls the loss of a batch, which runs the forward pass, and gives back its value: to look at the pass."""
+
+
+def measured(
+    model: nn.Module,
+    masks: Masks,
+    batches: Iterable[Batch],
+    statistic: Statistic,
+    loss: Loss,
+    around: Around = lambda run, batch: run(batch),
+) -> GradientFlow:
+    """`gradient_flow`, with `around` every forward pass."""
     if statistic not in get_args(Statistic):
         raise ValueError(f"statistic: got {statistic!r}, allowed is {', '.join(map(repr, get_args(Statistic)))}")
     check(model, masks)
     model = getattr(model, "_orig_mod", model)
     with evaluating(model), seeded(0), torch.enable_grad():
-        mean, grads, samples = _mean_gradient(pure(model), masks, loss, batches)
+        mean, grads, samples = _mean_gradient(pure(model), masks, loss, batches, around)
     alive = {name: int(mask.sum()) for name, mask in masks.items()}
     values = [_size(g, statistic, alive[name]) for name, g in zip(masks, grads, strict=True)]
     if statistic == "total":
@@ -70,7 +86,9 @@ def gradient_flow(
     return GradientFlow(tuple(masks), torch.stack(values).cpu(), statistic, samples, mean, alive)
 
 
-def _mean_gradient(call: Pure, masks: Masks, loss: Loss, batches: Iterable[Batch]) -> tuple[float, list[Tensor], int]:
+def _mean_gradient(
+    call: Pure, masks: Masks, loss: Loss, batches: Iterable[Batch], around: Around
+) -> tuple[float, list[Tensor], int]:
     """Mean loss, its masked gradient in float64, and the samples."""
     kept = {name: mask.to(call.params[name].device) for name, mask in masks.items()}
     weights = {n: call.params[n].masked_fill(~mask, 0).requires_grad_() for n, mask in kept.items()}
@@ -81,7 +99,7 @@ def _mean_gradient(call: Pure, masks: Masks, loss: Loss, batches: Iterable[Batch
     def over_all(net: nn.Module, _: Batch) -> Any:
         nonlocal total, samples
         for batch in batches:
-            size, value = batch_size(batch), loss(net, batch)
+            size, value = batch_size(batch), around(lambda b: loss(net, b), batch)
             if not value.requires_grad:
                 raise ValueError(
                     "the loss does not depend on any prunable weight: allowed is one of the model's output"

@@ -82,31 +82,50 @@ def information_flow(
     Source: Gharatappeh and Sekeh, "Information Consistent Pruning", 2025: "signed", over the training set. Sums are
     merged as in Chan, Golub and LeVeque 1983: batches and their order change nothing but rounding.
     """
-    _allowed("reduction", reduction, Reduction)
-    _allowed("site", site, Site)
-    model = getattr(model, "_orig_mod", model)  # a compiled forward may leave out hooks
-    layers = _wanted(model, pairs, skip)
-    way, every = layers_of(model, skip), layers_of(model, ())
-    others = {name: layer for name, layer in way.items() if name not in layers}
-    shortcuts = {name: layer for name, layer in every.items() if name not in way and name not in layers}
-
-    sums: _Sums | None = None
+    collector = Collector(model, reduction, site, pairs, skip)
 
     def over_all(net: nn.Module, _: Batch) -> Any:
-        nonlocal sums
         for batch in batches:
-            values = read(lambda b: forward(net, b), layers, others, shortcuts, batch, site)
-            if sums is None:
-                kind = _Signed if reduction == "signed" else _Matrices
-                sums = kind(_consecutive(values) if pairs is None else _given(values, pairs), tuple(values))
-            _same_order(sums.order, tuple(values))
-            sums.add(values)
+            collector.take(lambda b: forward(net, b), batch)
 
-    with evaluating(model), seeded(0), torch.no_grad():
-        pure(model).loss({}, over_all, batches)  # one functional call, since each costs as much as a small batch
-    if sums is None:
-        raise ValueError("cannot measure information flow: got no batches, allowed is one and more")
-    return _record(sums, reduction, site)
+    with evaluating(collector.model), seeded(0), torch.no_grad():
+        # one functional call, since each costs as much as a small batch
+        pure(collector.model).loss({}, over_all, batches)
+    return collector.flow()
+
+
+class Collector:
+    """Information flow of the batches whose forward passes it has watched, whatever else these are for."""
+
+    def __init__(
+        self, model: nn.Module, reduction: Reduction, site: Site, pairs: Sequence[Pair] | None, skip: Sequence[str]
+    ) -> None:
+        _allowed("reduction", reduction, Reduction)
+        _allowed("site", site, Site)
+        self.model = plain = getattr(model, "_orig_mod", model)  # a compiled forward may leave out hooks
+        self._reduction: Reduction = reduction
+        self._site: Site = site
+        self._pairs = pairs
+        self._layers = layers = _wanted(plain, pairs, skip)
+        way, every = layers_of(plain, skip), layers_of(plain, ())
+        self._others = {name: layer for name, layer in way.items() if name not in layers}
+        self._shortcuts = {name: layer for name, layer in every.items() if name not in way and name not in layers}
+        self._sums: _Sums | None = None
+
+    def take(self, run: Callable[[Batch], Any], batch: Batch) -> None:
+        """Take in one batch, whose forward pass is `run(batch)`."""
+        values = read(run, self._layers, self._others, self._shortcuts, batch, self._site)
+        if self._sums is None:
+            kind = _Signed if self._reduction == "signed" else _Matrices
+            pairs = _consecutive(values) if self._pairs is None else _given(values, self._pairs)
+            self._sums = kind(pairs, tuple(values))
+        _same_order(self._sums.order, tuple(values))
+        self._sums.add(values)
+
+    def flow(self) -> InformationFlow:
+        if self._sums is None:
+            raise ValueError("cannot measure information flow: got no batches, allowed is one and more")
+        return _record(self._sums, self._reduction, self._site)
 
 
 # -- what is summed ----------------------------------------------------------------------------------------------

@@ -8,12 +8,18 @@ from dataclasses import dataclass, field
 from sparsight.record import Observation
 from sparsight.stop.context import Context, check_rule, needs
 from sparsight.stop.numbers import check_patience, in_a_row
+from sparsight.stop.source import Source, measure_together
 from sparsight.types import StateDict, StoppingRule
+
+
+def sources(rule: StoppingRule) -> tuple[Source, ...]:
+    """The flows that a rule measures, as far as it says so."""
+    return tuple(getattr(rule, "sources", ()))
 
 
 @dataclass(frozen=True, init=False)
 class _Several:
-    """Rules that are measured together. Two that measure the same share it."""
+    """Rules that are measured together. Two that measure the same share it; two flows share their passes."""
 
     rules: tuple[StoppingRule, ...]
 
@@ -28,7 +34,12 @@ class _Several:
     def needs(self) -> frozenset[str]:
         return frozenset().union(*(needs(rule) for rule in self.rules))
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(source for rule in self.rules for source in sources(rule))
+
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        measure_together(self.sources, context)
         values: dict[str, float] = {}
         kept = dict(memory)
         for rule in self.rules:
@@ -73,6 +84,10 @@ class Patience:
     def needs(self) -> frozenset[str]:
         return needs(self.rule)
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return sources(self.rule)
+
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         return self.rule.measure(context, memory)
 
@@ -101,6 +116,10 @@ class AtLeast:
     @property
     def needs(self) -> frozenset[str]:
         return needs(self.rule)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return sources(self.rule)
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         return self.rule.measure(context, memory)

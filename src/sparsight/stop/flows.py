@@ -22,6 +22,7 @@ from sparsight.stop.source import (
     Norm,
     Reduction,
     Site,
+    Source,
     Statistic,
     between,
     parts,
@@ -61,6 +62,10 @@ class InformationConsistent:
     @property
     def flow(self) -> InformationSource:
         return InformationSource(self.reduction, self.site, _tuples(self.pairs))
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.flow,)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -110,6 +115,10 @@ class GradientConsistent:
         return GradientSource(self.statistic)
 
     @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.flow,)
+
+    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"gf_ema" if self.statistic == "ema" else "probe", self.reference})
 
@@ -155,6 +164,10 @@ class FlowPlateau:
     @property
     def name(self) -> str:
         return f"{self.source.name}, {self.norm} to the evaluation before"
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.source,)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from sparsight.flow import GradientFlow, InformationFlow, flow_distance, gradient_flow, information_flow
-from sparsight.loss import batch_size
+from sparsight.flow import (
+    GradientFlow,
+    InformationFlow,
+    both_flows,
+    flow_distance,
+    gradient_flow,
+    information_flow,
+)
+from sparsight.loss import batch_size, cross_entropy
 from sparsight.stop.context import Context, Reference
 from sparsight.types import Masks
 
@@ -112,6 +119,26 @@ class GradientSource:
         names = flow.names if isinstance(flow, GradientFlow) else tuple(context.masks)
         values = flow.values if isinstance(flow, GradientFlow) else flow
         return {f"value:{self.name}, {name}": float(v) for name, v in zip(names, values, strict=True)}
+
+
+Source = InformationSource | GradientSource
+
+
+def measure_together(sources: Iterable[Source], context: Context) -> None:
+    """Measure an information flow and a gradient flow that are both asked for at this point from the same passes.
+
+    Of the default loss alone: another one might run the model twice, or on other inputs than the batch's.
+    """
+    asked = [source for source in sources if source.name not in context.flows]
+    one = next((s for s in asked if isinstance(s, InformationSource)), None)
+    other = next((s for s in asked if isinstance(s, GradientSource) and s.statistic not in ("ema", "literal")), None)
+    if one is None or other is None or not context.probe or context.loss is not cross_entropy:
+        return
+    statistic: Any = other.statistic
+    how: Any = {"reduction": one.reduction, "site": one.site, "pairs": one.pairs, "statistic": statistic}
+    found = both_flows(context.model, context.masks, context.probe, loss=context.loss, **how)
+    context.flows[one.name], context.flows[other.name] = found
+    context.spend(forward=_samples(context), backward=_samples(context))
 
 
 def parts(flow: InformationFlow | GradientFlow | Tensor) -> tuple[Tensor, ...]:
