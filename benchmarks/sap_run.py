@@ -39,10 +39,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparsight.data import fashion_mnist
+from sparsight.journal import Event
 from sparsight.launch import execute
 from sparsight.recipe import NesterovSGD
 from sparsight.recipes import sap
-from sparsight.runner import Event
 from sparsight.types import Split
 from sparsight.zoo import mlp
 

@@ -24,7 +24,7 @@ residual
 rescaling
 flow certificate
 stop
-recipe evaluate feed
+recipe evaluate feed journal
 train
 runner recipes store report
 analysis diagram

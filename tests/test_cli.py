@@ -17,7 +17,7 @@ from sparsight import __version__
 from sparsight.cli import main
 from sparsight.commands.recipes import names
 from sparsight.commands.watching import Watcher
-from sparsight.runner import Event
+from sparsight.journal import Event
 from sparsight.store import RunFolder
 
 SHORT = ["--data", "digits", "--model", "linear", "--epochs", "2", "--levels", "2"]

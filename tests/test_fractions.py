@@ -15,10 +15,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sparsight.allocate.shrink import Shrink
 from sparsight.data import digits
+from sparsight.journal import Event
 from sparsight.launch import execute
 from sparsight.pace import next_point
 from sparsight.recipe import Recipe, Until
-from sparsight.runner import Event, run
+from sparsight.runner import run
 from sparsight.score.magnitude import Magnitude
 from sparsight.stop import AllOf, FixedEpochs, FlowPlateau, GradientConsistent, MaskStable
 from sparsight.store import RunFolder

@@ -16,12 +16,13 @@ from sparsight.allocate.shrink import Shrink
 from sparsight.data import digits
 from sparsight.evaluate import evaluate
 from sparsight.identity import ForeignRun
+from sparsight.journal import Event
 from sparsight.launch import execute
 from sparsight.parallel import runtime
 from sparsight.pq import pq_index
 from sparsight.recipe import Recipe, SparsestWithin, Until, classify
 from sparsight.record import LevelRecord, Observation
-from sparsight.runner import Event, run
+from sparsight.runner import run
 from sparsight.score.magnitude import Magnitude
 from sparsight.store import RunFolder
 from sparsight.zoo import mlp

@@ -21,6 +21,7 @@ from sparsight import zoo
 from sparsight.files import tensors_digest, write_atomically
 from sparsight.flow import Probe
 from sparsight.identity import check_same
+from sparsight.journal import LevelResult, Watch
 from sparsight.masks import named, prunable
 from sparsight.parallel import Precision, runtime
 from sparsight.recipe import Recipe
@@ -35,7 +36,7 @@ from sparsight.record import (
     to_json,
 )
 from sparsight.report import page
-from sparsight.runner import Keep, LevelResult, Watch, judge_on_test, run
+from sparsight.runner import Keep, judge_on_test, run
 from sparsight.store import RunFolder, next_folder
 from sparsight.types import Data, Masks, StateDict
 

@@ -15,6 +15,7 @@ from typing import Literal
 from sparsight.stop import (
     AccuracyRecovery,
     AllOf,
+    AtLeast,
     FixedEpochs,
     GradientConsistent,
     InformationConsistent,
@@ -63,7 +64,10 @@ class Short:
     first: int
     middle: int
     carried: Literal["none", "middle", "all"] = "none"  # which pruned levels go on from the weights as they are
+    rule: StoppingRule | None = None  # may end a middle level before its budget
 
+
+RECOVERED = AtLeast(AccuracyRecovery(fraction=0.95), epochs=1.0)
 
 SHORT: Mapping[tuple[str, str], Short] = {
     # tried after the others, to see whether levels that end early lose because their cosine is cut off
@@ -77,6 +81,10 @@ SHORT: Mapping[tuple[str, str], Short] = {
     ("carried", "9"): Short(9, 9, "all"),
     # tried last: two epochs a level, without the epoch by which SAP takes more than a third of the full budget
     ("carried", "1-2"): Short(1, 2, "all"),
+    # tried after the confirmation of that: levels of at most so many epochs end once they have recovered
+    ("carried-recovery", "2"): Short(9, 2, "all", RECOVERED),
+    ("carried-recovery", "3"): Short(9, 3, "all", RECOVERED),
+    ("carried-recovery", "9"): Short(9, 9, "all", RECOVERED),
 }
 """(rule, setting) -> budgets. All but the full one cost about a third of the full budget, 25 epochs of 81."""
 
@@ -92,11 +100,12 @@ def rule_of(rule: str, setting: str) -> tuple[PerLevel, float]:
 
     `fixed` takes its number of epochs as its setting. It is evaluated once an epoch, or every half one where it ends
     inside one: it needs no evaluation, and evaluating changes nothing of what is trained. `short-levels` and `carried`
-    end no level early: their budgets are the recipe's. ValueError for another name, or a number of epochs that ends
-    between two evaluations.
+    end no level early: their budgets are the recipe's, as those of `carried-recovery` are at most. ValueError for
+    another name, or a number of epochs that ends between two evaluations.
     """
     if (rule, setting) in SHORT:
-        middle, every = FixedEpochs(), 1.0
+        given = SHORT[rule, setting].rule
+        middle, every = (FixedEpochs(), 1.0) if given is None else (given, EVERY)
     elif rule == "fixed":
         if float(setting) % EVERY:
             raise ValueError(f"a fixed budget must be a multiple of {EVERY:g} epochs: got {setting}")

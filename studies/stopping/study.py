@@ -4,7 +4,8 @@
     python studies/stopping/study.py --out runs/stopping --only cnn-lottery  one block (more than one may be named)
     python studies/stopping/study.py --out runs/stopping --list             the trials, one a line, and what they cost
     python studies/stopping/study.py --out runs/again --key KEY             any one of them again
-    python studies/stopping/study.py --out runs/stopping --confirm mask-stable loose    seeds 3 to 7 of one setting
+    python studies/stopping/study.py --out runs/stopping --confirm carried 1-2    seeds 3 to 7 of one setting
+    python studies/stopping/study.py --out runs/stopping --confirm carried-recovery 3    seeds 8 to 17 of another
 
 The same command goes on after any end of it. Seed 0 of every block comes before seed 1 of any, so that what there is
 after half the time is a smaller study and not half of one. `results.py` beside it makes the tables and the picture.
@@ -19,7 +20,8 @@ Level 0 and the last level train the whole budget under every rule: the first is
 accuracies comparable. Weights are rewound, so a rule acts on the final network through its masks alone. In between,
 levels end by a fixed number of epochs (the full budget among them; 0.5 is one evaluation) or by a rule (`rules.py`),
 asked every half epoch. A level that ends early has not come to the end of its cosine, under every rule alike; the rules
-`short-levels` and `carried`, tried last, are budgets with cosines of their own, without and with rewinding.
+`short-levels` and `carried`, tried last, are budgets with cosines of their own, without and with rewinding, and
+`carried-recovery`, tried after the first confirmation, ends such levels once they have recovered.
 
 A rule's matched control is the curve of the fixed budgets, between two of them linear, at the rule's mean cost: a
 fixed number of epochs is a whole number, or a half, and a rule's mean is not. The lottery ticket's levels, and so the
@@ -54,7 +56,10 @@ HERE = Path(__file__).resolve().parent
 
 KEPT, PRUNABLE = 15_347, 266_200  # weights of LeNet-300-100 after 8 levels at a rate of 0.3, and all of them
 EPOCHS = int(FULL)
-SEEDS, CONFIRMING = (0, 1, 2), (3, 4, 5, 6, 7)
+SEEDS = (0, 1, 2)
+CONFIRMING = {("carried-recovery", "3"): tuple(range(8, 18))}
+"""Seeds of a confirmation after the first, which has had 3 to 7: fresh ones, and twice as many."""
+FIRST = (3, 4, 5, 6, 7)
 START = 5.0  # seconds of a trial that are not training: imports, data, report
 
 
@@ -132,9 +137,10 @@ def trials() -> list[tuple[str, Trial]]:
 
 
 def confirming(rule: str, setting: str) -> list[tuple[str, Trial]]:
-    """On seeds 3 to 7 of every block: the full budget, the setting to be confirmed, and one epoch."""
-    three = dict.fromkeys((("fixed", FULL), (rule, setting), ("fixed", "1")))
-    return [(name, _trial(name, *of, seed)) for seed in CONFIRMING for name in BLOCKS for of in three]
+    """On seeds of its own, in every block: the full budget and the setting to be confirmed; on 3 to 7 one epoch too."""
+    seeds = CONFIRMING.get((rule, setting), FIRST)
+    runs = dict.fromkeys((("fixed", FULL), (rule, setting), *([("fixed", "1")] if seeds == FIRST else [])))
+    return [(name, _trial(name, *of, seed)) for seed in seeds for name in BLOCKS for of in runs]
 
 
 def _trial(name: str, rule: str, setting: str, seed: int) -> Trial:
@@ -148,7 +154,11 @@ def cost(trial: Trial) -> float:
     block = BLOCKS[trial.label.partition(":")[0]]
     rule, setting = trial.arguments["rule"], trial.arguments["setting"]
     if short := SHORT.get((rule, setting)):
-        epochs = short.first + EPOCHS + (block.levels - 1) * short.middle
+        epochs = (
+            short.first
+            + EPOCHS
+            + (block.levels - 1) * min(short.middle, USUAL if rule == "carried-recovery" else EPOCHS)
+        )
         return START + epochs * (block.seconds + block.validating)
     fixed, usual = rule == "fixed", EXPECTED.get(f"{rule} {setting}", USUAL)
     middle = float(setting) if fixed else EXPECTED.get(trial.label, usual)
@@ -163,7 +173,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=2, help="trials at the same time")
     parser.add_argument("--only", nargs="+", choices=list(BLOCKS), metavar="BLOCK", help="these blocks alone")
     parser.add_argument("--key", nargs="+", metavar="KEY", help="these trials alone; --list names them")
-    parser.add_argument("--confirm", nargs=2, metavar=("RULE", "SETTING"), help="seeds 3 to 7 of one setting instead")
+    parser.add_argument(
+        "--confirm", nargs=2, metavar=("RULE", "SETTING"), help="the seeds that confirm one setting instead"
+    )
     parser.add_argument("--smoke", action="store_true", help="two levels of one epoch, to see that all runs")
     parser.add_argument("--list", action="store_true", help="name the trials and run none")
     given = parser.parse_args(argv)
@@ -173,7 +185,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = [(block, trial) for block, trial in everything if not given.only or block in given.only]
     wanted = [(block, trial) for block, trial in wanted if not given.key or trial.key in given.key]
     if given.smoke:
-        wanted = [(block, _short(trial)) for block, trial in wanted if trial.seed in (SEEDS[0], CONFIRMING[0])]
+        wanted = [(block, _short(trial)) for block, trial in wanted if trial.seed in (SEEDS[0], FIRST[0])]
     if not wanted:
         parser.error("no trial is left; --list names them all")
     if given.list:

@@ -24,7 +24,7 @@ from sparsight.pq.sums import check_pair, fold_lines
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
-_ROWS_AT_ONCE = 1 << 13  # whose numbers stay in the cache
+_ROWS_AT_ONCE = 1 << 12  # whose numbers stay in the cache, and of which there are enough for all threads
 SCOPES: tuple[Scope, ...] = ("global", "layer", "neuron")
 
 
@@ -180,17 +180,19 @@ def _tensors(
     known = measured(np.concatenate([s.total for s in fine if s.total is not None]), asked)
     layer = asked if "layer" in scopes else replace(asked, exact=False)
     over = _over_rows([s for s in fine if s.keep_rows], asked) if "neuron" in scopes else {}
-    found = []
-    for s, facts in zip(fine, known, strict=True):
-        sums, entry = s.sums(), s.entry
+
+    def record(i: int) -> Tensor:
+        s, sums, entry = fine[i], fine[i].sums(), fine[i].entry
         bins = decode(entry.dtype, s.counts, sums.zeros, s.every, s.used)
-        summary = summarise(sums, facts, bins, [entry], layer)
+        summary = summarise(sums, known[i], bins, [entry], layer)
         own = _rows(s, asked) if rows and s.keep_rows else ()
         s.forget_rows()
         of = over.get(entry.name, ())
-        kind = verdicts[entry.name].kind
-        found.append(Tensor(entry.name, kind, entry.dtype, entry.shape, entry.aliases, summary, of, own))
-    return found
+        return Tensor(entry.name, verdicts[entry.name].kind, entry.dtype, entry.shape, entry.aliases, summary, of, own)
+
+    if layer.exact:  # passes of its own, each with the whole budget
+        return [record(i) for i in range(len(fine))]
+    return each(record, len(fine))
 
 
 def _over_rows(seen: Sequence[Seen], asked: Asked) -> dict[str, tuple[Neurons, ...]]:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from sparsight.journal import Event
 from sparsight.record import LevelRecord
 from sparsight.report import words
-from sparsight.runner import Event
 
 
 class Watcher:
