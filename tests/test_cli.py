@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -316,6 +319,28 @@ def test_interrupted_and_resumed(finished, here, capsys, monkeypatch, level, epo
     record, levels = stored(here / "runs/lottery-001")
     assert (record.status, record.resumed) == ("finished", 1)
     assert levels == stored(finished)[1], "the same bits as a run that never stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_run_that_is_told_to_end_can_be_resumed(tmp_path, number):
+    """A process of its own, as a scheduler or Ctrl-C ends it."""
+    out, state = tmp_path / "x", tmp_path / "x" / "state.safetensors"
+    argv = ["lottery", "--data", "digits", "--model", "linear", "--epochs", "3000", "--levels", "1", "--no-control"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "sparsight", "run", *argv, "--out", str(out), "--device", "cpu"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    ) as process:  # fmt: skip
+        until = time.monotonic() + 240
+        while not state.exists() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(number)
+        said = process.communicate(timeout=240)[1]
+    assert process.returncode == 130
+    assert f"resume with: sparsight run lottery --resume --out {out}" in said
+    assert "Traceback" not in said
+    with RunFolder.open(out, write=True) as run:  # no process holds its lock
+        assert run.record.status == "interrupted"
+        assert run.load_state() is not None
 
 
 def test_another_run_damage_and_lock_are_told_apart(here, capsys, monkeypatch):
