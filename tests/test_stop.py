@@ -661,3 +661,14 @@ def test_every_name_is_a_rule():
         assert needs(rule) <= {"dense", "probe", "examples"}
     with pytest.raises(ValueError, match="unknown stop 'mask'"):
         named_rule("mask")
+
+
+def test_recovered_waits_for_an_epoch_and_the_dense_accuracy_but_for_a_twentieth():
+    rule = named_rule("recovered").at(3)
+    before = "reference:validation accuracy of dense"
+    seen = [
+        Observation(e, 1, validation_accuracy=a, values={before: 0.8})
+        for e, a in ((0.5, 0.9), (1.0, 0.75), (1.5, 0.76))
+    ]
+    assert [rule.stop(seen[:n]) is not None for n in (1, 2, 3)] == [False, False, True]
+    assert named_rule("recovered").at(0) == named_rule("recovered").at(3, last=True) == FixedEpochs()

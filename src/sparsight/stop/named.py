@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from sparsight.stop.budget import AccuracyRecovery, FixedEpochs, LossPlateau
-from sparsight.stop.combine import AllOf, PerLevel
+from sparsight.stop.combine import AllOf, AtLeast, PerLevel
 from sparsight.stop.flows import FlowPlateau, GradientConsistent, InformationConsistent
 from sparsight.stop.weights import MaskStable, PQIStable
 from sparsight.types import StoppingRule
@@ -13,6 +13,7 @@ from sparsight.types import StoppingRule
 StopName = Literal[
     "fixed-epochs",
     "accuracy-recovery",
+    "recovered",
     "loss-plateau",
     "pqi-stable",
     "mask-stable",
@@ -41,6 +42,8 @@ def named_rule(name: StopName) -> FixedEpochs | PerLevel:
     }
     if name == "fixed-epochs":
         return FixedEpochs()
+    if name == "recovered":  # an epoch at least: weights that go on may be as good as that before they are trained
+        return whole_ends(AtLeast(AccuracyRecovery(fraction=0.95), epochs=1.0))
     if name == "both-consistent":
         return whole_ends(AllOf(InformationConsistent(), GradientConsistent()))
     if name not in made:
