@@ -4,8 +4,8 @@
 
 Fashion-MNIST at batch 128, nine tenths of the weights pruned, 1 024 probes. Everything runs in turn, round after round;
 a share is the median over rounds of (measuring / the epoch of training in the same round). Validation (5 000 images,
-after every epoch) is no part of measuring and stands in a row of its own. `gf_ema` needs no probes, but a norm of every
-gradient at every step.
+after every epoch) is no part of measuring and stands in a row of its own. The average of training gradients needs no
+probes, but a norm of every gradient at every step, which a run gets with masking and clipping.
 
 The published code (Sekeh-Lab/InfCoP) goes twice through the training set in batches of 64, for means and deviations and
 then for correlations in float32, and once for its gradient flow, after every second epoch: by its count of passes that
@@ -31,6 +31,8 @@ from torch import Tensor, nn
 
 from sparsight import both_flows, dense, gf_ema, gradient_flow, information_flow, keep_largest, probe, verify
 from sparsight.data import batches, fashion_mnist
+from sparsight.flow.ema import averaged
+from sparsight.hold import bind
 from sparsight.masks import named
 from sparsight.parallel import runtime
 from sparsight.pure import evaluating
@@ -120,7 +122,17 @@ def ways(t: Training, split: Split) -> dict[str, tuple[Callable[[], object], flo
     probes, parameters = probe(split, PROBES, batch_size=t.recipe.batch_size), named(t.model)
     steps = -(-len(split) // t.recipe.batch_size)
 
+    bound, names = bind(t.model, t.masks), tuple(t.masks)
+
     def averages() -> None:
+        """As in a run that clips: the norms come with it."""
+        norms, average = bound.mask_and_measure_grads_(), None
+        assert norms is not None
+        for _ in range(steps):
+            held = torch.tensor([norm or 0.0 for norm in norms.held], dtype=torch.float64)
+            average = averaged(names, held, average)
+
+    def averages_alone() -> None:
         average = None
         for _ in range(steps):
             average = gf_ema({name: parameters[name].grad for name in t.masks}, average)
@@ -131,7 +143,8 @@ def ways(t: Training, split: Split) -> dict[str, tuple[Callable[[], object], flo
         "information flow after the activation": (lambda: information_flow(t.model, probes, site="post_act"), 1.0),
         "gradient flow": (lambda: gradient_flow(t.model, t.masks, probes), 1.0),
         "information and gradient flow": (lambda: both_flows(t.model, t.masks, probes), 1.0),
-        "average of training gradients (gf_ema)": (averages, 1.0),
+        "average of training gradients": (averages, 1.0),
+        "average of training gradients, gf_ema by itself": (averages_alone, 1.0),
         "published information flow": (lambda: published_information_flow(t.model, split), 1 / EVERY),
         "published gradient flow": (lambda: published_gradient_flow(t.model, split), 1 / EVERY),
     }

@@ -38,11 +38,19 @@ def gradients(model: nn.Module) -> list[torch.Tensor]:
 
 def ours(model: nn.Module, bound: Bound, limit: float = 1.0) -> float | None:
     """What the training loop does."""
-    norm = bound.mask_and_measure_grads_()
-    if norm is None:
+    norms = bound.mask_and_measure_grads_()
+    if norms is None:
         bound.mask_grads_()
-    clip_(list(model.parameters()), limit, norm)
-    return norm
+        clip_(list(model.parameters()), limit)
+        return None
+    for hold, norm in zip(bound.holds, norms.held, strict=True):
+        grad = hold.weight.grad
+        if grad is None:
+            assert norm is None
+        else:
+            assert norm == pytest.approx(float(grad.double().norm()), rel=1e-12, nan_ok=True)
+    clip_(list(model.parameters()), limit, norms.total)
+    return norms.total
 
 
 def theirs(model: nn.Module, bound: Bound, limit: float = 1.0) -> None:

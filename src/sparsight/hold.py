@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
-from sparsight.kernels.clear import Job, clear, clear_where_needed, run, sum_of_squares
+from sparsight.kernels.clear import Job, clear, clear_where_needed, run, sums_of_squares
 from sparsight.masks import BITS, check, named
 from sparsight.types import Masks
 
@@ -63,6 +63,14 @@ class _Hold:
 
 
 @dataclass(frozen=True)
+class Norms:
+    """Norms of masked gradients."""
+
+    total: float  # of all parameters as one vector
+    held: tuple[float | None, ...]  # of each weight with a mask, in their order; None of one without a gradient
+
+
+@dataclass(frozen=True)
 class Bound:
     """Masks bound to the parameters of one model: the fast form for a loop.
 
@@ -88,15 +96,16 @@ class Bound:
         grads = [(hold, hold.weight.grad) for hold in self.holds]
         run(clear, [job for hold, grad in grads if grad is not None and (job := hold.job(grad))])
 
-    def mask_and_measure_grads_(self) -> float | None:
-        """The same, and the norm of all gradients of the model as one vector, in one pass over memory.
+    def mask_and_measure_grads_(self) -> Norms | None:
+        """The same, and the norms of the gradients, in one pass over memory.
 
         Squares are summed in float64. None, and nothing is done, unless all gradients are dense float32 or all
         float64, on the CPU, and lie in memory as the masks do.
         """
-        kinds, places = set(), []
+        kinds, places, held = set(), [], []
         for hold in self.holds:
             grad = hold.weight.grad
+            held.append(None if grad is None else len(places))
             if grad is None:
                 continue
             if hold.flat is None or not _plain(grad) or not _same_order(grad, hold.mask):
@@ -113,7 +122,9 @@ class Bound:
             places.append((grad.data_ptr(), 0, grad.numel()))
         if len(kinds) > 1:
             return None
-        return math.sqrt(sum_of_squares(places, kinds.pop().itemsize if kinds else 4))
+        squares = sums_of_squares(places, kinds.pop().itemsize if kinds else 4)
+        own = tuple(None if at is None else math.sqrt(squares[at]) for at in held)
+        return Norms(math.sqrt(sum(squares)), own)
 
 
 def _plain(grad: Tensor) -> bool:

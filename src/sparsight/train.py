@@ -18,7 +18,8 @@ from sparsight.clip import clip_
 from sparsight.data import batches
 from sparsight.evaluate import evaluate
 from sparsight.flow import GradientAverage, gf_ema
-from sparsight.hold import Bound, apply_, bind, clear_state_, keeps_zeros
+from sparsight.flow.ema import averaged
+from sparsight.hold import Bound, Norms, apply_, bind, clear_state_, keeps_zeros
 from sparsight.pace import next_point
 from sparsight.parallel import Runtime
 from sparsight.recipe import Hooks, Moment, Recipe
@@ -287,13 +288,21 @@ def _loss(recipe: Recipe, forward: nn.Module, batch: Batch, weight: float, momen
 def _mask_and_clip(training: Training, bound: Bound) -> None:
     """Clear the gradients of pruned weights, keep the average of what is left, and clip it."""
     limit = training.recipe.clip
-    norm = None if limit is None else bound.mask_and_measure_grads_()
-    if norm is None:
+    norms = bound.mask_and_measure_grads_() if limit is not None or training.averaging else None
+    if norms is None:
         bound.mask_grads_()
     if training.averaging:
-        training.average = gf_ema(_gradients(bound, training.masks), training.average)
+        training.average = _average(training, bound, norms)
     if limit is not None:
-        clip_(bound.parameters, limit, norm)
+        clip_(bound.parameters, limit, None if norms is None else norms.total)
+
+
+def _average(training: Training, bound: Bound, norms: Norms | None) -> GradientAverage:
+    """The average of gradient norms with this step's, which are mostly known from masking."""
+    if norms is None:
+        return gf_ema(_gradients(bound, training.masks), training.average)
+    held = torch.tensor([norm or 0.0 for norm in norms.held], dtype=torch.float64)
+    return averaged(tuple(training.masks), held, training.average)
 
 
 def _moment(training: Training, going: _Pass, tally: _Tally, progress: float) -> Moment:

@@ -32,12 +32,13 @@ COLOURS = {
     "both-consistent": "#7A5195",
     "short-levels": "#56B4E9",
     "carried": "#000000",
+    "carried-recovery": "#7f7f7f",
 }
 MARKERS = {"default": "o", "loose": "^", "0.95": "^", "paper": "s"}
-MARKERS |= {"1": "P", "2": "X", "1-carried": "P", "2-carried": "X", "9": "D", "1-2": "v"}
+MARKERS |= {"1": "P", "2": "X", "1-carried": "P", "2-carried": "X", "9": "D", "1-2": "v", "3": "*"}
 FILLS = {"1-carried": "none", "2-carried": "none"}
 MEANINGS = {"o": "default", "^": "looser (or 0.95)", "s": "paper", "P": "1 epoch", "X": "2 epochs", "D": "9 epochs"}
-MEANINGS |= {"v": "2 epochs, first level 1"}
+MEANINGS |= {"v": "2 epochs, first level 1", "*": "at most 3 epochs"}
 TITLES = {
     "lenet-lottery": "LeNet-300-100, lottery ticket",
     "lenet-sap": "LeNet-300-100, SAP (1, 2)",

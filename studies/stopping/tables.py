@@ -131,7 +131,7 @@ def candidates(rows: Sequence[Row]) -> list[Row]:
 
 
 def confirmation(grid: Cells) -> list[Row]:
-    """Seeds 3 to 7: difference with the full budget, its interval, and whether the setting passes.
+    """Seeds that the search has not seen: difference with the full budget, its interval, whether the setting passes.
 
     It passes in a block where it takes at most a third of the full budget's epochs and the interval of the paired
     difference on test data lies above -0.3 points.

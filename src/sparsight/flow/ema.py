@@ -44,10 +44,6 @@ def gf_ema(
     if not 0.0 <= decay < 1.0:
         raise ValueError(f"decay is {decay}: allowed is 0 <= decay < 1")
     names = tuple(grads)
-    if previous is not None and (previous.names, previous.decay) != (names, decay):
-        raise ValueError(
-            f"an average of {previous.names} with decay {previous.decay} cannot go on with {names} and {decay}"
-        )
     given = {name: g.detach() for name, g in grads.items() if g is not None}
     if not given:
         raise ValueError(f"none of {len(names)} tensors has a gradient: allowed is one and more")
@@ -55,7 +51,17 @@ def gf_ema(
     if len(given) < len(names):
         found = dict(zip(given, norms, strict=True))
         norms = [found.get(name, norms[0].new_zeros(())) for name in names]
-    now = double(torch.stack(list(norms)))
+    return averaged(names, double(torch.stack(list(norms))), previous, decay)
+
+
+def averaged(
+    names: tuple[str, ...], norms: Float64[Tensor, " tensors"], previous: GradientAverage | None, decay: float = 0.98
+) -> GradientAverage:
+    """`gf_ema` of norms that are known already."""
     if previous is None:
-        return GradientAverage(names, now * (1.0 - decay), 1, decay)
-    return GradientAverage(names, previous.total.to(now.device).lerp(now, 1.0 - decay), previous.steps + 1, decay)
+        return GradientAverage(names, norms * (1.0 - decay), 1, decay)
+    if (previous.names, previous.decay) != (names, decay):
+        raise ValueError(
+            f"an average of {previous.names} with decay {previous.decay} cannot go on with {names} and {decay}"
+        )
+    return GradientAverage(names, previous.total.to(norms.device).lerp(norms, 1.0 - decay), previous.steps + 1, decay)

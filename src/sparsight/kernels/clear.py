@@ -78,47 +78,49 @@ def _square(values):
 
 
 @jit
-def _floats(jobs):
-    total = 0.0
+def _floats(jobs, out):
     for i in range(len(jobs)):
         values = carray(_floats_at(jobs[i, 0]), jobs[i, 2])
         if jobs[i, 1]:
-            total += _clear_and_square(values, carray(_bytes_at(jobs[i, 1]), jobs[i, 2]))
+            out[i] = _clear_and_square(values, carray(_bytes_at(jobs[i, 1]), jobs[i, 2]))
         else:
-            total += _square(values)
-    return total
+            out[i] = _square(values)
 
 
 @jit
-def _doubles(jobs):
-    total = 0.0
+def _doubles(jobs, out):
     for i in range(len(jobs)):
         values = carray(_doubles_at(jobs[i, 0]), jobs[i, 2])
         if jobs[i, 1]:
-            total += _clear_and_square(values, carray(_bytes_at(jobs[i, 1]), jobs[i, 2]))
+            out[i] = _clear_and_square(values, carray(_bytes_at(jobs[i, 1]), jobs[i, 2]))
         else:
-            total += _square(values)
-    return total
+            out[i] = _square(values)
 
 
-def sum_of_squares(jobs: Sequence[Place], width: int) -> float:
-    """Write the pruned values of all places as +0.0; the float64 sum of the squares of what is left.
+def sums_of_squares(jobs: Sequence[Place], width: int) -> list[float]:
+    """Write the pruned values of all places as +0.0; for each place the float64 sum of the squares of what is left.
 
     Addresses, since making arrays of many small tensors takes longer than going through them. Cut at fixed places
     and added up in order: the same bits for any number of threads, on one machine.
     """
     if not jobs:
-        return 0.0
+        return []
     kernel = _floats if width == 4 else _doubles
     if sum(count for *_, count in jobs) <= _ALONE:
-        return float(kernel(np.array(jobs, np.int64)))
+        sums = np.empty(len(jobs))
+        kernel(np.array(jobs, np.int64), sums)
+        return sums.tolist()
     cut = [
-        (values + start * width, mask and mask + start, min(_ALONE, count - start))
-        for values, mask, count in jobs
+        (place, (values + start * width, mask and mask + start, min(_ALONE, count - start)))
+        for place, (values, mask, count) in enumerate(jobs)
         for start in range(0, count, _ALONE)
     ]
-    table = np.array(cut, np.int64)
-    return math.fsum(each(lambda i: kernel(table[i : i + 1]), len(cut)))
+    table, parts = np.array([part for _, part in cut], np.int64), np.empty(len(cut))
+    each(lambda i: kernel(table[i : i + 1], parts[i : i + 1]), len(cut))
+    of: list[list[float]] = [[] for _ in jobs]
+    for (place, _), part in zip(cut, parts.tolist(), strict=True):
+        of[place].append(part)
+    return [math.fsum(found) for found in of]
 
 
 def run(kernel: Callable[..., None], jobs: Sequence[Job]) -> None:
