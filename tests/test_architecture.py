@@ -26,6 +26,7 @@ flow certificate
 stop
 recipe evaluate feed journal
 train
+runfiles
 runner recipes store report
 analysis diagram
 launch

@@ -15,14 +15,13 @@ run.lock            held by the one process that writes
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,20 +30,9 @@ from sparsight import files, pack
 from sparsight.files import DamagedFile
 from sparsight.identity import content_id, run_id
 from sparsight.lock import release, take
-from sparsight.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord, dumps, from_json, to_json
+from sparsight.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord, to_json
+from sparsight.runfiles import REMEDIES, RunFiles, level_folder, normal, parse
 from sparsight.types import Masks, StateDict
-
-T = TypeVar("T")
-
-_REMEDIES = {
-    "run.json": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
-    "levels.jsonl": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
-    "times.jsonl": "delete it; only the seconds of the levels are lost",
-    "evaluation.json": "delete it and evaluate the run again",
-    "state.safetensors": "delete it; the run then resumes at the start of the level",
-    "probe.safetensors": "delete it; the same samples are drawn again",
-    "rewind.safetensors": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
-}
 
 
 def next_folder(root: Path, name: str) -> Path:
@@ -76,8 +64,8 @@ class RunFolder:
     def __init__(self, path: Path, lock: int | None) -> None:
         self.path = path
         self._lock = lock
+        self._files = RunFiles(path, writable=lock is not None)
         self._known: RunRecord | None = None
-        self._run = ""  # which run the files of the folder must belong to
         self._done: tuple[LevelRecord, ...] | None = None  # what levels.jsonl holds; a writer knows, once read
         if lock is not None and hasattr(os, "register_at_fork"):
             # A worker forked off must not hold the lock when its parent has been killed, nor write.
@@ -93,7 +81,7 @@ class RunFolder:
         try:
             files.remove_parts(path)
             _refuse_contents(path)  # another process may have come first
-            record = _normal(RunRecord, record)
+            record = normal(RunRecord, record)
             folder._know(record)
             folder._write_levels([])  # from now on, a run without this file is a damaged one
             folder._write_record(record)
@@ -143,12 +131,12 @@ class RunFolder:
         return self._known
 
     def _know(self, record: RunRecord) -> None:
-        self._known, self._run = record, run_id(record)
+        self._known, self._files.run = record, run_id(record)
 
     def update(self, **changes: Any) -> RunRecord:
         """Change fields of the RunRecord, such as status; ValueError for those that say which run it is."""
-        record = _normal(RunRecord, dataclasses.replace(self._record, **changes))
-        if run_id(record) != self._run:
+        record = normal(RunRecord, dataclasses.replace(self._record, **changes))
+        if run_id(record) != self._files.run:
             raise ValueError(f"cannot make another run of {self.path} by changing {sorted(changes)}")
         self._write_record(record)
         return record
@@ -159,7 +147,7 @@ class RunFolder:
         """The levels that are done, in the order of their completion; the control among them."""
         if self._done is not None:
             return self._done
-        done = self._lines("levels", LevelRecord)
+        done = self._files.lines("levels", LevelRecord)
         if self._lock is not None:  # nobody else writes
             self._done = done
         return done
@@ -169,7 +157,7 @@ class RunFolder:
         if not (self.path / "times.jsonl").exists():
             return ()
         done = {(record.level, record.role) for record in self.levels()}
-        return tuple(times for times in self._lines("times", LevelTimes) if (times.level, times.role) in done)
+        return tuple(times for times in self._files.lines("times", LevelTimes) if (times.level, times.role) in done)
 
     def add_level(self, record: LevelRecord, times: LevelTimes, weights: StateDict, masks: Masks) -> LevelRecord:
         """Store a level that is done and forget the state inside it; returns the record with `files` filled in.
@@ -183,29 +171,29 @@ class RunFolder:
         found = content_id(weights, masks)
         if record.id != found:
             raise ValueError(f"{record.role} {record.level} has the id {record.id!r}, but its content has {found!r}")
-        at = _level_folder(record)
-        files.make_folder(self._place(at))
-        written = self._write_network(f"{at}/", record, weights, masks)
+        at = level_folder(record)
+        files.make_folder(self._files.place(at))
+        written = self._files.write_network(f"{at}/", record, weights, masks)
         if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is a damaged one
             written["rewind.safetensors"] = self._rewind()[1]
-        record = _normal(LevelRecord, dataclasses.replace(record, files=written))
-        self._write_lines("times", [*self.times(), _normal(LevelTimes, times)])
+        record = normal(LevelRecord, dataclasses.replace(record, files=written))
+        self._files.write_lines("times", [*self.times(), normal(LevelTimes, times)])
         self._write_levels([*done, record])
         self.clear_state()
         return record
 
     def weights(self, record: LevelRecord) -> dict[str, Tensor]:
         """The weights of a level. FileNotFoundError if `keep` said not to keep them; DamagedFile."""
-        relative = f"{_level_folder(record)}/model.safetensors"
+        relative = f"{level_folder(record)}/model.safetensors"
         if not (self.path / relative).exists() and not self._stays(record):
             chosen = self._record.chosen
             if chosen is not None and chosen.id == record.id:
-                return self._network("", record)[0]
+                return self._files.network("", record)[0]
             raise FileNotFoundError(
                 f"the weights of {record.role} {record.level} were not kept in {self.path}: the run has "
                 f"keep={self._record.keep!r}; run it with keep='all' to have them"
             )
-        return self._read_part(relative, "model", record)[0]
+        return self._files.part(relative, "model", record)[0]
 
     def keeps(self, record: LevelRecord) -> bool:
         """Whether the weights of a level are, or should be, in the folder."""
@@ -214,7 +202,7 @@ class RunFolder:
 
     def masks(self, record: LevelRecord) -> dict[str, Tensor]:
         """The masks of a level; they are always kept. DamagedFile."""
-        return self._read_masks(f"{_level_folder(record)}/masks.safetensors", record)
+        return self._files.masks(f"{level_folder(record)}/masks.safetensors", record)
 
     def drop_levels(self, keep: int) -> None:
         """Forget all but the first `keep` levels of `levels()`, and what followed from them, to train them again."""
@@ -222,54 +210,54 @@ class RunFolder:
         if not 0 <= keep <= len(done):
             raise ValueError(f"cannot keep {keep} of {len(done)} levels")
         for record in done[:keep]:
-            if not (self.path / _level_folder(record) / "model.safetensors").exists():
+            if not (self.path / level_folder(record) / "model.safetensors").exists():
                 lost = f"the weights of {record.role} {record.level}, which the levels after it need, are not there"
                 raise ValueError(f"cannot keep {keep} levels of {self.path}: {lost}; keep fewer, or none")
         self.update(chosen=None, status="interrupted", ended=None, why_ended=None)
         for name in ("evaluation.json", "model.safetensors", "masks.safetensors", "state.safetensors"):
-            files.remove(self._place(name))
+            files.remove(self._files.place(name))
         self._write_levels(done[:keep])
         for record in done[keep:]:
-            shutil.rmtree(self._place(_level_folder(record)), ignore_errors=True)
+            shutil.rmtree(self._files.place(level_folder(record)), ignore_errors=True)
 
     # -- resuming ----------------------------------------------------------------------------------------------
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replace the state inside the present level: nested values that `pack.pack_state` takes."""
         tensors, skeleton = pack.pack_state(state)
-        facts = {**self._about("state"), "levels": len(self.levels()), "skeleton": skeleton}
-        files.write_tensors(self._place("state.safetensors"), tensors, facts)
+        facts = {**self._files.about("state"), "levels": len(self.levels()), "skeleton": skeleton}
+        files.write_tensors(self._files.place("state.safetensors"), tensors, facts)
 
     def load_state(self) -> Any:
         """What `save_state` stored last in the present level, tensors on the CPU; None if nothing. DamagedFile."""
         path = self.path / "state.safetensors"
         if not path.exists():
             return None
-        tensors, facts, _ = self._tensors("state.safetensors", "state", _REMEDIES["state.safetensors"])
+        tensors, facts, _ = self._files.tensors("state.safetensors", "state", REMEDIES["state.safetensors"])
         if facts.get("levels") != len(self.levels()):  # killed between the end of a level and `clear_state`
             return None
         try:
             return pack.unpack_state(tensors, facts["skeleton"])
         except (KeyError, ValueError) as error:
-            raise DamagedFile(path, str(error), _REMEDIES["state.safetensors"]) from error
+            raise DamagedFile(path, str(error), REMEDIES["state.safetensors"]) from error
 
     def clear_state(self) -> None:
         """Forget the state inside the present level."""
-        files.try_remove(self._place("state.safetensors"))
+        files.try_remove(self._files.place("state.safetensors"))
 
     def save_probe(self, indices: Mapping[str, Tensor]) -> None:
         """Store which samples are measured on, unless that is stored. DamagedFile if others are."""
-        path, remedy = self.path / "probe.safetensors", _REMEDIES["probe.safetensors"]
+        path, remedy = self.path / "probe.safetensors", REMEDIES["probe.safetensors"]
         if not path.exists():
-            files.write_tensors(self._place("probe.safetensors"), indices, self._about("probe"))
+            files.write_tensors(self._files.place("probe.safetensors"), indices, self._files.about("probe"))
             return
-        stored, _, _ = self._tensors("probe.safetensors", "probe", remedy)
+        stored, _, _ = self._files.tensors("probe.safetensors", "probe", remedy)
         if stored.keys() != indices.keys() or any(not torch.equal(stored[n], v) for n, v in indices.items()):
             raise DamagedFile(path, "it names other samples than the run draws", remedy)
 
     def save_rewind(self, weights: StateDict) -> None:
         """Store the weights that a level may return to."""
-        files.write_tensors(self._place("rewind.safetensors"), weights, self._about("rewind"))
+        files.write_tensors(self._files.place("rewind.safetensors"), weights, self._files.about("rewind"))
 
     def rewind(self) -> dict[str, Tensor] | None:
         """The weights that a level may return to; None if none were stored. DamagedFile."""
@@ -281,12 +269,12 @@ class RunFolder:
         tensors, digest = self._rewind()
         if stored not in (None, digest):
             what = f"its tensors have another checksum than levels.jsonl says ({stored})"
-            raise DamagedFile(self.path / relative, what, _REMEDIES[relative])
+            raise DamagedFile(self.path / relative, what, REMEDIES[relative])
         return tensors
 
     def _rewind(self) -> tuple[dict[str, Tensor], str]:
         """What rewind.safetensors holds, and its digest."""
-        tensors, _, digest = self._tensors("rewind.safetensors", "rewind", _REMEDIES["rewind.safetensors"])
+        tensors, _, digest = self._files.tensors("rewind.safetensors", "rewind", REMEDIES["rewind.safetensors"])
         return tensors, digest
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -296,7 +284,7 @@ class RunFolder:
         weights, masks = self.weights(record), self.masks(record)
         if self._record.chosen is not None and self._record.chosen.id != record.id:
             self.update(chosen=None)  # it must not speak of another network than the one that lies there
-        self._write_network("", record, weights, masks)
+        self._files.write_network("", record, weights, masks)
         self.update(chosen=Choice(level=record.level, id=record.id, why=why))
 
     def chosen(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -307,22 +295,22 @@ class RunFolder:
         record = next((r for r in self.levels() if r.id == choice.id), None)
         if record is None:
             what = f"no level has the id {choice.id!r} that run.json chose"
-            raise DamagedFile(self.path / "levels.jsonl", what, _REMEDIES["levels.jsonl"])
-        return self._network("", record)
+            raise DamagedFile(self.path / "levels.jsonl", what, REMEDIES["levels.jsonl"])
+        return self._files.network("", record)
 
     def save_evaluation(self, evaluation: Evaluation) -> None:
         """Store what the test split said."""
-        fields = {**self._about("evaluation"), "record": to_json(evaluation)}
-        files.write_json(self._place("evaluation.json"), fields)
+        fields = {**self._files.about("evaluation"), "record": to_json(evaluation)}
+        files.write_json(self._files.place("evaluation.json"), fields)
 
     def evaluation(self) -> Evaluation | None:
         """What the test split said; None if it has not been asked. DamagedFile."""
-        path, remedy = self.path / "evaluation.json", _REMEDIES["evaluation.json"]
+        path, remedy = self.path / "evaluation.json", REMEDIES["evaluation.json"]
         if not path.exists():
             return None
         fields = files.read_json(path, remedy)
-        self._check_about(path, fields, "evaluation", remedy)
-        return _parse(Evaluation, fields.get("record"), path, remedy)
+        self._files.check(path, fields, "evaluation", remedy)
+        return parse(Evaluation, fields.get("record"), path, remedy)
 
     def discard(self) -> None:
         """Remove the weights that `keep` does not ask for; masks and records stay.
@@ -339,15 +327,10 @@ class RunFolder:
             self.chosen()
         for record in self.levels():
             if not self._stays(record):
-                files.try_remove(self._place(f"{_level_folder(record)}/model.safetensors"))
-        files.try_remove(self._place("rewind.safetensors"))
+                files.try_remove(self._files.place(f"{level_folder(record)}/model.safetensors"))
+        files.try_remove(self._files.place("rewind.safetensors"))
 
     # -- inside ------------------------------------------------------------------------------------------------
-
-    def _place(self, relative: str) -> Path:
-        if self._lock is None:
-            raise RuntimeError(f"cannot write {relative} in {self.path}: it is not open for writing (write=True)")
-        return self.path / relative
 
     def _stays(self, record: LevelRecord) -> bool:
         """Whether the folder of the level must hold its weights."""
@@ -357,97 +340,21 @@ class RunFolder:
         # Not `levels[-1] == record`: a record that holds a NaN is not equal to itself when read again.
         return self._record.keep == "last" and bool(levels) and levels[-1].level == record.level
 
-    def _about(self, kind: str) -> dict[str, Any]:
-        return {"kind": kind, "run": self._run}
-
-    def _check_about(self, path: Path, fields: Mapping[str, Any], kind: str, remedy: str) -> None:
-        if fields.get("kind") != kind:
-            raise DamagedFile(path, f"it is another file: got {fields.get('kind')!r}, allowed is {kind!r}", remedy)
-        if fields.get("run") != self._run:
-            raise DamagedFile(path, "it belongs to another run than run.json", remedy)
-
     def _write_record(self, record: RunRecord) -> None:
-        files.write_json(self._place("run.json"), {"kind": "run", "record": to_json(record)})
+        files.write_json(self._files.place("run.json"), {"kind": "run", "record": to_json(record)})
         self._know(record)
 
     def _load_record(self) -> RunRecord:
-        path, remedy = self.path / "run.json", _REMEDIES["run.json"]
+        path, remedy = self.path / "run.json", REMEDIES["run.json"]
         fields = files.read_json(path, remedy)
         if fields.get("kind") != "run":
             raise DamagedFile(path, f"it is another file: got {fields.get('kind')!r}, allowed is 'run'", remedy)
-        return _parse(RunRecord, fields.get("record"), path, remedy)
-
-    def _lines(self, kind: str, of: type[T]) -> tuple[T, ...]:
-        """The records of levels.jsonl or times.jsonl."""
-        path = self.path / f"{kind}.jsonl"
-        remedy = _REMEDIES[path.name]
-        lines, fields = files.read_lines(path, remedy)
-        self._check_about(path, fields, kind, remedy)
-        try:
-            values = [files.parse_json(line) for line in lines]
-        except ValueError as error:
-            raise DamagedFile(path, str(error), remedy) from error
-        return tuple(_parse(of, value, path, remedy) for value in values)
+        return parse(RunRecord, fields.get("record"), path, remedy)
 
     def _write_levels(self, records: Sequence[LevelRecord]) -> None:
         self._done = None  # if this fails, what is there has to be read
-        self._write_lines("levels", records)
+        self._files.write_lines("levels", records)
         self._done = tuple(records)
-
-    def _write_lines(self, kind: str, records: Sequence[Any]) -> None:
-        files.write_lines(self._place(f"{kind}.jsonl"), [dumps(record) for record in records], self._about(kind))
-
-    def _write_network(self, prefix: str, record: LevelRecord, weights: StateDict, masks: Masks) -> dict[str, str]:
-        """Write weights and masks below `prefix`; the digest of each file by its relative path."""
-        packed, shapes = pack.pack_masks(masks)
-        about = {"level": record.level, "role": record.role, "id": record.id}
-        model, mask = f"{prefix}model.safetensors", f"{prefix}masks.safetensors"
-        return {
-            model: files.write_tensors(self._place(model), weights, {**self._about("model"), **about}),
-            mask: files.write_tensors(self._place(mask), packed, {**self._about("masks"), **about, "shapes": shapes}),
-        }
-
-    def _network(self, prefix: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Weights and masks below `prefix`, which must be those of the record."""
-        weights, _ = self._read_part(f"{prefix}model.safetensors", "model", record)
-        masks = self._read_masks(f"{prefix}masks.safetensors", record)
-        if content_id(weights, masks) != record.id:
-            what = f"its tensors are not those of {record.role} {record.level}"
-            remedy = self._remedy(f"{prefix}model.safetensors", record)
-            raise DamagedFile(self.path / f"{prefix}model.safetensors", what, remedy)
-        return weights, masks
-
-    def _read_masks(self, relative: str, record: LevelRecord) -> dict[str, Tensor]:
-        packed, facts = self._read_part(relative, "masks", record)
-        try:
-            return pack.unpack_masks(packed, facts["shapes"])
-        except (ValueError, KeyError) as error:
-            raise DamagedFile(self.path / relative, str(error), self._remedy(relative, record)) from error
-
-    def _read_part(self, relative: str, kind: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """A file of the record's network: of this run, this level and this content."""
-        remedy, path = self._remedy(relative, record), self.path / relative
-        tensors, facts, digest = self._tensors(relative, kind, remedy)
-        if facts.get("id") != record.id:
-            what = f"it is of another level: got id {facts.get('id')!r:.80}, allowed is {record.id!r}"
-            raise DamagedFile(path, what, remedy)
-        stored = record.files.get(f"{_level_folder(record)}/{path.name}")
-        if stored is not None and digest != stored:
-            raise DamagedFile(path, f"its tensors have another checksum than levels.jsonl says ({stored})", remedy)
-        return tensors, facts
-
-    def _tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-        path = self.path / relative
-        tensors, facts, digest = files.read_digested(path, remedy)
-        self._check_about(path, facts, kind, remedy)
-        return tensors, facts, digest
-
-    def _remedy(self, relative: str, record: LevelRecord) -> str:
-        """What to do about a damaged file of the record's network."""
-        own = f"{_level_folder(record)}/{relative}"
-        if "/" not in relative and (self.path / own).exists():
-            return f"copy {own} over it"
-        return _remedy_of(record)
 
 
 def _refuse_contents(path: Path) -> None:
@@ -462,27 +369,4 @@ def _close(folder: RunFolder | None) -> None:
     if folder is not None and folder._lock is not None:
         release(folder._lock)
         folder._lock = folder._done = None
-
-
-def _normal(kind: type[T], record: T) -> T:
-    """The record as it will be read again: lists where tuples were given, and the like, do not survive JSON."""
-    return from_json(kind, json.loads(dumps(record)), kind.__name__)
-
-
-def _parse(kind: type[T], value: Any, path: Path, remedy: str) -> T:
-    try:
-        return from_json(kind, value, path.name)
-    except (ValueError, TypeError) as error:
-        raise DamagedFile(path, str(error), remedy) from error
-
-
-def _level_folder(record: LevelRecord) -> str:
-    return "levels/control" if record.role == "control" else f"levels/{record.level:03d}"
-
-
-def _remedy_of(record: LevelRecord) -> str:
-    again = "RunFolder.open(path, write=True).drop_levels(n)"
-    if record.role == "control":
-        return f"restore it from a copy, or forget the control by {again}, n levels before it, and resume the run"
-    n = record.level
-    return f"restore it from a copy, or forget the levels from {n} on by {again.replace('(n)', f'({n})')} and resume"
+        folder._files.writable = False
