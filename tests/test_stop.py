@@ -209,13 +209,13 @@ def test_a_network_is_at_distance_0_from_itself_but_for_the_published_mistake():
 def test_the_readme_threshold_accepts_what_the_intended_one_refuses():
     """At 1.0 the published rules fire on the golden pair at once; the literal one, never."""
     for preset in ("paper", "readme", "ours"):
-        how = incop(variant="both", accuracy_exit=False, **{**PRESETS[preset], "reference": "warmup"})
+        how = incop(variant="both", accuracy_exit=False, preset=preset, reference="warmup")
         rule = how.stop.rule
         context = golden_context()
         values, _ = rule.measure(context, {})
         near = {r: values[f"distance:{r.name}"] < r.eps for r in rule.rules}
         assert (rule.stop([dataclasses.replace(context.observation, values=values)]) is not None) is all(near.values())
-    assert all(near is False for near in [incop(variant="gf", **PRESETS["literal"]).stop.rule.rules[0].eps > 2.04])
+    assert incop(variant="gf", preset="literal").stop.rule.rules[0].eps < 2.04
 
 
 # -- the plain rules -----------------------------------------------------------------------------------------------
@@ -604,11 +604,17 @@ def test_incop_is_the_published_setting():
     assert [type(incop(variant=v, accuracy_exit=False).stop.rule) for v in ("if", "gf", "both")] == [
         InformationConsistent, GradientConsistent, AllOf,
     ]  # fmt: skip
-    readme = incop(variant="both", **PRESETS["readme"]).stop.rule.rules[0].rules
+    readme = incop(variant="both", preset="readme").stop.rule.rules[0].rules
     assert [rule.eps for rule in readme] == [1.0, 1.0]
-    assert incop(variant="gf", **PRESETS["literal"]).stop.rule.rules[0].statistic == "literal"
+    assert incop(variant="gf", preset="literal").stop.rule.rules[0].statistic == "literal"
+    ours = incop(variant="gf", preset="ours", statistic="ema", eps_gf=0.1).stop.rule.rules[0]
+    assert ours == GradientConsistent(0.1, statistic="ema", norm="relative", reference="dense")
+    for preset, arguments in PRESETS.items():
+        assert incop(variant="both", preset=preset) == incop(variant="both", **arguments)
+    with pytest.raises(ValueError, match="allowed references are dense, parent, best"):
+        incop(variant="gf", statistic="ema")
     assert {type(incop(prune=p).levels.level[0]).__name__ for p in ("sap", "lottery")} == {"SAP", "Shrink"}
-    for wrong in ({"variant": "fi"}, {"prune": "random"}):
+    for wrong in ({"variant": "fi"}, {"prune": "random"}, {"preset": "mine"}):
         with pytest.raises(ValueError, match="unknown"):
             incop(**wrong)
 

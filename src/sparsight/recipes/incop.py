@@ -23,26 +23,35 @@ from sparsight.stop import (
 )
 from sparsight.types import Scope, StoppingRule
 
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "paper": {},
-    "readme": {"eps_if": 1.0, "eps_gf": 1.0},
-    "literal": {"statistic": "literal"},
-    "ours": {"eps_if": 0.05, "eps_gf": 0.25, "reduction": "rms", "norm": "relative", "reference": "dense"},
+Preset = Literal["paper", "readme", "literal", "ours"]
+
+_PAPER: Mapping[str, Any] = {
+    "eps_if": 0.11, "eps_gf": 0.5, "reduction": "signed", "statistic": "norm", "norm": "l2", "reference": "warmup",
+}  # fmt: skip
+PRESETS: Mapping[Preset, Mapping[str, Any]] = {
+    "paper": _PAPER,
+    "readme": {**_PAPER, "eps_if": 1.0, "eps_gf": 1.0},
+    "literal": {**_PAPER, "statistic": "literal"},
+    "ours": {**_PAPER, "eps_if": 0.05, "eps_gf": 0.25, "reduction": "rms", "norm": "relative", "reference": "dense"},
 }
-"""Arguments of `incop`: its defaults (the paper's operating point, gradient flow as intended); the thresholds that
-the published command lines really run with; the published code's gradient flow, mistakes included, for tests; ours."""
+"""Arguments of `incop` by the name of a preset.
+
+"paper": its operating point, gradient flow as intended; "readme": the thresholds that the published command lines really
+run with; "literal": the published code's gradient flow, mistakes included, for tests; "ours".
+"""
 
 
 def incop(
     *,
     variant: Literal["if", "gf", "both"] = "if",
     prune: Literal["lottery", "sap"] = "sap",
-    eps_if: float = 0.11,
-    eps_gf: float = 0.5,
-    reduction: Literal["rms", "abs", "signed", "matrix"] = "signed",
-    statistic: Literal["norm", "mean_abs", "mean_abs_live", "total", "literal"] = "norm",
-    norm: Literal["relative", "l2", "linf"] = "l2",
-    reference: Baseline = "warmup",
+    preset: Preset = "paper",
+    eps_if: float | None = None,
+    eps_gf: float | None = None,
+    reduction: Literal["rms", "abs", "signed", "matrix"] | None = None,
+    statistic: Literal["norm", "mean_abs", "mean_abs_live", "total", "ema", "literal"] | None = None,
+    norm: Literal["relative", "l2", "linf"] | None = None,
+    reference: Baseline | None = None,
     accuracy_exit: bool = True,
     evaluate_every: float = 2.0,
     probes: int | None = None,
@@ -71,12 +80,15 @@ def incop(
     Args:
         variant: Information flow (if), gradient flow (gf), or both at once.
         prune: How a level is pruned: as SAP, or at a fixed rate as a lottery ticket.
+        preset: What stands for the next six where they are not given: the paper's operating point; the thresholds of
+            the published command lines (readme); its code's gradient flow, mistakes included (literal); ours.
         eps_if: Largest distance of the information flow at which a level ends.
         eps_gf: Largest distance of the gradient flow at which a level ends.
         reduction: What is made of a pair's correlations; signed is the published mean.
-        statistic: What is made of a tensor's gradient; literal repeats the published code's mistake.
+        statistic: What is made of a tensor's gradient; ema averages the gradients of training instead; literal repeats
+            the published code's mistake.
         norm: The distance of two flows.
-        reference: Whose flow it is compared with.
+        reference: Whose flow it is compared with; with statistic ema not warmup.
         accuracy_exit: End a level, too, when validation accuracy is the best of the warm-up or better.
         evaluate_every: Epochs between two evaluations; a fraction evaluates inside epochs.
         probes: Training samples on which the flows are measured, the same all run; if not given, 1024 or all there are.
@@ -97,12 +109,12 @@ def incop(
         control: Train the dense network for the whole run's epochs beside it.
         seed: Seed of everything random.
     """
-    information = InformationConsistent(eps_if, reduction=reduction, norm=norm, reference=reference)
-    gradient = GradientConsistent(eps_gf, statistic=statistic, norm=norm, reference=reference)
-    flows: dict[str, StoppingRule] = {"if": information, "gf": gradient, "both": AllOf(information, gradient)}
-    if variant not in flows:
-        raise ValueError(f"unknown variant {variant!r}: allowed are 'if', 'gf' and 'both'")
-    rule = AnyOf(flows[variant], AccuracyRecovery(reference="warmup")) if accuracy_exit else flows[variant]
+    given = {
+        "eps_if": eps_if, "eps_gf": eps_gf, "reduction": reduction, "statistic": statistic, "norm": norm,
+        "reference": reference,
+    }  # fmt: skip
+    flow = _flow(variant, preset, {name: value for name, value in given.items() if value is not None})
+    rule = AnyOf(flow, AccuracyRecovery(reference="warmup")) if accuracy_exit else flow
     if prune == "sap":
         cut: Any = SAP(p=p, q=q, scope=scope, min_keep=min_keep, target_density=target_density)
     elif prune == "lottery":
@@ -128,3 +140,19 @@ def incop(
         pq=tuple(dict.fromkeys(((p, q), (0.5, 1.0), (1.0, 2.0)))),
         seed=seed,
     )
+
+
+def _flow(variant: str, preset: Preset, given: Mapping[str, Any]) -> StoppingRule:
+    """The rule on flows, of a preset and what is given beside it."""
+    if variant not in ("if", "gf", "both"):
+        raise ValueError(f"unknown variant {variant!r}: allowed are 'if', 'gf' and 'both'")
+    if preset not in PRESETS:
+        raise ValueError(f"unknown preset {preset!r}: allowed are {', '.join(map(repr, PRESETS))}")
+    how = {**PRESETS[preset], **given}
+    shared = {"norm": how["norm"], "reference": how["reference"]}
+    rules: list[StoppingRule] = []
+    if variant != "gf":
+        rules.append(InformationConsistent(how["eps_if"], reduction=how["reduction"], **shared))
+    if variant != "if":
+        rules.append(GradientConsistent(how["eps_gf"], statistic=how["statistic"], **shared))
+    return AllOf(*rules) if len(rules) > 1 else rules[0]
