@@ -36,8 +36,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 }
 """Arguments of `incop` by the name of a preset.
 
-"paper": its operating point, gradient flow as intended; "readme": the thresholds that the published command lines really
-run with; "literal": the published code's gradient flow, mistakes included, for tests; "ours".
+"paper": its operating point, gradient flow as intended; "readme": the thresholds that the published command lines
+really run with; "literal": the published code's gradient flow, mistakes included, for tests; "ours".
 """
 
 
