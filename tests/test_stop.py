@@ -25,6 +25,7 @@ from sparsight.record import Observation, describe
 from sparsight.restart import carry_on, rewind
 from sparsight.runner import run
 from sparsight.score.magnitude import Magnitude
+from sparsight.score.snip import SNIP
 from sparsight.select import keep_largest
 from sparsight.stop import (
     AccuracyRecovery,
@@ -384,6 +385,18 @@ def test_a_rule_among_others_keeps_its_own_memory(several):
         found, memory = several.measure(weights_context(net, masks), memory)
         distances.append(found.get("distance:mask to be cut"))
     assert distances == [None, pytest.approx(1 - 1 / 3), 0.0]
+
+
+def test_what_a_scorer_sees_for_a_hypothetical_mask_is_counted():
+    net = mlp(input_shape=(1, 8, 8), classes=10, seed=0)
+    masks, data = dense(net), digits().train
+    batches = [(data.x[:30], data.y[:30]), (data.x[30:50], data.y[30:50])]
+    context = dataclasses.replace(weights_context(net, masks), score=SNIP(), examples=batches)
+    MaskStable().measure(context, {})
+    assert context.cost == {"scored": 50}
+    without = weights_context(net, masks)
+    MaskStable().measure(without, {})
+    assert without.cost == {}
 
 
 def test_jaccard_distance():

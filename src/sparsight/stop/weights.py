@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sparsight.loss import batch_size
 from sparsight.masks import named
 from sparsight.pq import pq_index
 from sparsight.record import Observation
@@ -101,7 +102,9 @@ DISTANCE = "distance:mask to be cut"
 def would_cut(context: Context) -> Masks:
     """The masks that scorer and rounds would give on the present weights."""
     if "masks" not in context.flows:
-        masks = context.masks
+        masks, samples = context.masks, sum(batch_size(batch) for batch in context.examples)
+        if samples:  # of a scorer that takes data; what it does with them is its own
+            context.spend(scored=samples * len(context.rounds))
         for allocator in context.rounds:
             assert context.score is not None
             masks = allocator(context.score(context.model, masks, context.examples), masks)
