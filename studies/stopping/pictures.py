@@ -32,7 +32,7 @@ COLOURS = {
     "both-consistent": "#7A5195",
     "short-levels": "#56B4E9",
     "carried": "#000000",
-    "carried-recovery": "#7f7f7f",
+    "carried-recovery": "#8c4a2f",
 }
 MARKERS = {"default": "o", "loose": "^", "0.95": "^", "paper": "s"}
 MARKERS |= {"1": "P", "2": "X", "1-carried": "P", "2-carried": "X", "9": "D", "1-2": "v", "3": "*"}

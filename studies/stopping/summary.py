@@ -109,7 +109,8 @@ def _confirmation(rows: Sequence[Row]) -> str:
     ]
     return (
         "## Confirmation, on seeds that the search has not seen\n\nA setting passes where it takes at most a third of "
-        "the full budget's epochs and the interval of the paired difference on test data lies above −0.3 points.\n\n"
+        "the full budget's epochs and the interval of the paired difference on test data lies above −0.3 points. "
+        "Differences with the full budget are at 98.3 % for `carried-recovery`, which was looked at three times.\n\n"
         + _table(head, lines)
     )
 
