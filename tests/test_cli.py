@@ -326,15 +326,24 @@ def test_a_run_that_is_told_to_end_can_be_resumed(tmp_path, number):
     """A process of its own, as a scheduler or Ctrl-C ends it."""
     out, state = tmp_path / "x", tmp_path / "x" / "state.safetensors"
     argv = ["lottery", "--data", "digits", "--model", "linear", "--epochs", "3000", "--levels", "1", "--no-control"]
+
+    def listening() -> None:
+        """Whoever runs the tests in the background may have had SIGINT ignored, which is inherited."""
+        signal.signal(number, signal.SIG_DFL)
+
     with subprocess.Popen(
         [sys.executable, "-m", "sparsight", "run", *argv, "--out", str(out), "--device", "cpu"],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=listening,
     ) as process:  # fmt: skip
-        until = time.monotonic() + 240
-        while not state.exists() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.05)
-        process.send_signal(number)
-        said = process.communicate(timeout=240)[1]
+        try:
+            until = time.monotonic() + 240
+            while not state.exists() and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.05)
+            process.send_signal(number)
+            said = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert f"resume with: sparsight run lottery --resume --out {out}" in said
     assert "Traceback" not in said
