@@ -190,7 +190,8 @@ def _tensors(
         of = over.get(entry.name, ())
         return Tensor(entry.name, verdicts[entry.name].kind, entry.dtype, entry.shape, entry.aliases, summary, of, own)
 
-    if layer.exact:  # passes of its own, each with the whole budget
+    small = sum(s.entry.count for s in fine) < len(fine) << 20  # threads would only hand the interpreter to and fro
+    if small or layer.exact:  # or passes of its own, each with the whole budget
         return [record(i) for i in range(len(fine))]
     return each(record, len(fine))
 
