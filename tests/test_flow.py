@@ -849,7 +849,7 @@ def test_a_gradient_is_measured_also_where_none_are_kept():
 @pytest.mark.parametrize("site", ["pre", "post_norm", "post_act"])
 @pytest.mark.parametrize(("reduction", "statistic"), [("matrix", "norm"), ("signed", "total"), ("abs", "mean_abs")])
 def test_both_flows_are_the_two_flows_from_half_the_forward_passes(site, reduction, statistic):
-    model, masks = zoo.cnn(width=0.125, seed=0), None
+    model = zoo.cnn(width=0.125, seed=0)
     masks = dense(model)
     for mask in masks.values():
         mask.view(-1)[::3] = False
