@@ -10,12 +10,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import sparsight
 from sparsight.analysis import Analysis, Summary, analyze, stream
 from sparsight.analysis.kinds import kind_of
+from sparsight.analysis.records import QUANTILES
 from sparsight.analysis.text import as_csv, ordered, table
 from sparsight.checkpoint import CheckpointError, open_checkpoint
 from sparsight.record import dumps, from_json, to_json
@@ -178,6 +180,49 @@ def test_any_threads_budget_and_shards(large: dict[str, Tensor], tmp_path: Path)
     for budget in (32 << 20, 1 << 30):
         assert analyze(tmp_path, P[:2], Q[:2], 0.1, rows=True, budget=budget) == wide
     assert {t.name: t for t in wide.tensors} == by_name
+
+
+def test_records_made_while_others_are_still_read(tmp_path: Path):
+    """Large tensors of short rows have theirs made by the thread that reads their last piece."""
+    g = torch.Generator().manual_seed(2)
+    tensors = {f"{i}.weight": torch.randn(1100, 1000, generator=g) for i in range(4)}
+    tensors["1.weight"][77, 5] = torch.nan
+    tensors["2.weight"] = tensors["2.weight"].bfloat16()
+    save_file(tensors, tmp_path / "m.safetensors")
+    found = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        for source in (tensors, tmp_path):
+            some = analyze(source, P[:2], Q[:2], (0.0, 0.1), rows=True).tensors
+            found.append(sorted(some, key=lambda t: t.name))  # a file has an order of its own
+        exact = analyze(tensors, exact=True)
+        assert exact.exact
+        assert [t.name for t in exact.tensors] == ["0.weight", "2.weight", "3.weight"]
+        assert [(e.name, e.why) for e in exact.listed] == [("1.weight", "it holds NaN or infinity")]
+    torch.set_num_threads(1)
+    assert all(f == found[0] for f in found)
+    alone = [analyze({t.name: tensors[t.name]}, P[:2], Q[:2], (0.0, 0.1), rows=True).tensors[0] for t in found[0]]
+    assert found[0] == alone
+
+
+@given(
+    x=hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 30)), elements=st.floats(0, 8, width=16)),
+    eta=st.sampled_from([0.0, 0.07]),
+    gamma=st.sampled_from([0.3, 1.0, 2.5]),
+    pair=st.sampled_from([(0.5, 1.0), (1.0, 2.0), (0.3, 1.9), (0.7, 3.0)]),
+)
+def test_what_is_said_of_neurons_is_what_is_said_of_rows(x, eta: float, gamma: float, pair: tuple[float, float]):
+    w = torch.from_numpy(x)
+    (tensor,) = analyze({"a.weight": w}, *pair, eta, gamma=gamma).tensors
+    (said,) = tensor.neurons
+    rows = [row for row in w if row.any()]
+    assert said.count == len(w)
+    assert said.undefined == len(w) - len(rows)
+    index = [sparsight.pq_index(row, *pair) for row in rows]
+    at = np.quantile(index, QUANTILES) if index else np.zeros(len(QUANTILES))
+    assert said.index == pytest.approx(at, abs=1e-14)
+    bounds = [sparsight.retained_bound(w.shape[1], i, *pair, eta) for i in index]
+    assert said.prune == (sum(sparsight.prune_count(w.shape[1], r, gamma, 0.9) for r in bounds),)
 
 
 def test_sums_are_those_of_power_sums(large: dict[str, Tensor]):

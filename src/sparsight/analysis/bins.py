@@ -35,9 +35,15 @@ class Bins:
 @jit
 def _octaves(low, high, count):
     sums = np.zeros(2200, np.int64)  # float64 goes from 2^-1074 to 2^1024
+    start = stop = 0.0  # of the octave of the bin before, which is that of most
+    octave = 0
     for i in range(len(count)):
         if high[i] > 0:
-            sums[math.frexp(low[i] if low[i] > 0 else high[i])[1] - 1 + 1100] += count[i]
+            x = low[i] if low[i] > 0 else high[i]
+            if not start <= x < stop:
+                octave = math.frexp(x)[1] - 1
+                start, stop = math.ldexp(1.0, octave), math.ldexp(1.0, octave + 1)
+            sums[octave + 1100] += count[i]
     first, last = 0, 0
     for i in range(len(sums)):
         if sums[i]:
@@ -53,8 +59,7 @@ def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1, used: tup
     there is nothing.
     """
     first, last = used or (0, len(counts))
-    keys = np.flatnonzero(counts[first:last] != 0) + first  # of booleans it is much faster
-    count = counts[keys]
+    keys, count = _filled(counts, first, last)
     if dtype == "float64":
         bits = keys.astype(np.uint64) << np.uint64(45)
         low, high = bits.view(np.float64), (bits | np.uint64((1 << 45) - 1)).view(np.float64)
@@ -65,7 +70,7 @@ def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1, used: tup
         low = high = (keys.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
     else:
         low = high = keys.astype(np.uint16).view(np.float16).astype(np.float64)
-    if zeros and len(count) and every > 1 and keys[0] == 0:
+    if zeros and len(count) and every > 1 and low[0] == 0:
         high = np.concatenate([[0.0], high[1:]])
     elif zeros and len(count) and every == 1:
         rest = count[0] - zeros
@@ -74,18 +79,29 @@ def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1, used: tup
         count[1] = rest
         alive = count > 0
         low, high, count = low[alive], high[alive], count[alive]
-    return Bins(low, high, count.astype(np.int64), every)
+    return Bins(low, high, count, every)
 
 
-def join(parts: Mapping[str, tuple[np.ndarray, int, int]]) -> Bins:
-    """The bins of histograms by dtype, each with its zeros and `every`.
+@jit
+def _filled(counts, first, last):
+    """Those of the bins first..last that hold something, and what."""
+    keys, count = np.empty(last - first, np.int64), np.empty(last - first, np.int64)
+    some = 0
+    for k in range(first, last):
+        keys[some], count[some] = k, counts[k]
+        some += counts[k] != 0
+    return keys[:some], count[:some]
+
+
+def join(parts: Mapping[str, tuple[np.ndarray, int, int, tuple[int, int]]]) -> Bins:
+    """The bins of histograms by dtype, each with its zeros, `every` and `used`.
 
     Bins of different dtypes overlap; those of samples are put into bins of 2^-7, in order.
     """
     if not parts:
         return Bins(np.empty(0), np.empty(0), np.empty(0, np.int64))
     every = max(part[2] for part in parts.values())
-    found = [decode(dtype, counts, zeros, every) for dtype, (counts, zeros, _) in parts.items()]
+    found = [decode(dtype, counts, zeros, every, used) for dtype, (counts, zeros, _, used) in parts.items()]
     if len(found) == 1:
         return found[0]
     low, high, count = (np.concatenate([getattr(b, f) for b in found]) for f in ("low", "high", "count"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +14,17 @@ from torch import nn
 
 from sparsight.analysis.bins import decode, join
 from sparsight.analysis.kinds import Verdict, judge
-from sparsight.analysis.records import Analysis, Listed, Neurons, Row, Summary, Tensor
-from sparsight.analysis.stream import Counted, Seen, Watch, obstacle_of, rows_of, stream
-from sparsight.analysis.summary import Asked, measured, neurons, summarise
+from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
+from sparsight.analysis.stream import Counted, Seen, Watch, obstacle_of, stream
+from sparsight.analysis.summary import Asked, neurons, summarise
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, from_memory, open_checkpoint
-from sparsight.kernels.jit import each
 from sparsight.masks import prunable
 from sparsight.pq import RowSums
 from sparsight.pq.sums import check_pair, fold_lines
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
-_ROWS_AT_ONCE = 1 << 12  # whose numbers stay in the cache, and of which there are enough for all threads
+_LARGE = 1 << 20  # weights: threads would only hand the interpreter to and fro for the records of smaller tensors
 SCOPES: tuple[Scope, ...] = ("global", "layer", "neuron")
 
 
@@ -70,7 +70,16 @@ def analyze(
     chosen = [e for e in checkpoint.entries if verdicts[e.name].why is None]
     counted = "full" if exact and asked.counted else histogram  # the exact passes are cut by all weights
     keep_rows = "neuron" in scopes or rows
-    seen = stream(chosen, asked.exponents, counted=counted, keep_rows=keep_rows, budget=budget, watch=watch)
+    record = partial(_tensor, verdicts=verdicts, asked=asked, scopes=scopes, rows=rows)
+    early: dict[str, Tensor] = {}
+
+    def ready(s: Seen) -> None:
+        if s.finite and s.entry.count >= _LARGE and not asked.exact:  # exact passes read the file again
+            early[s.entry.name] = record(s)
+
+    seen = stream(
+        chosen, asked.exponents, counted=counted, keep_rows=keep_rows, budget=budget, watch=watch, ready=ready
+    )
     broken = {s.entry.name: "it holds NaN or infinity" for s in seen if not s.finite}
     fine = [s for s in seen if s.finite]
     listed = [
@@ -78,7 +87,7 @@ def analyze(
         for e in checkpoint.entries
         if (why := verdicts[e.name].why or broken.get(e.name)) is not None
     ]
-    tensors = _tensors(fine, verdicts, asked, scopes, rows)
+    tensors = [early.get(s.entry.name) or record(s) for s in fine]
     whole = _whole(fine, asked) if fine and "global" in scopes else None
     return Analysis(
         checkpoint.source, checkpoint.format, asked.pairs, asked.etas, float(gamma), float(beta),
@@ -171,45 +180,15 @@ def _listed(entry: Entry, verdict: Verdict, why: str) -> Listed:
     return Listed(entry.name, verdict.kind, entry.dtype, entry.shape, entry.aliases, why)
 
 
-def _tensors(
-    fine: Sequence[Seen], verdicts: Mapping[str, Verdict], asked: Asked, scopes: Sequence[Scope], rows: bool
-) -> list[Tensor]:
-    """One record for each tensor, in order."""
-    if not fine:
-        return []
-    known = measured(np.concatenate([s.total for s in fine if s.total is not None]), asked)
-    layer = asked if "layer" in scopes else replace(asked, exact=False)
-    over = _over_rows([s for s in fine if s.keep_rows], asked) if "neuron" in scopes else {}
-
-    def record(i: int) -> Tensor:
-        s, sums, entry = fine[i], fine[i].sums(), fine[i].entry
-        bins = decode(entry.dtype, s.counts, sums.zeros, s.every, s.used)
-        summary = summarise(sums, known[i], bins, [entry], layer)
-        own = _rows(s, asked) if rows and s.keep_rows else ()
-        s.forget_rows()
-        of = over.get(entry.name, ())
-        return Tensor(entry.name, verdicts[entry.name].kind, entry.dtype, entry.shape, entry.aliases, summary, of, own)
-
-    small = sum(s.entry.count for s in fine) < len(fine) << 20  # threads would only hand the interpreter to and fro
-    if small or layer.exact:  # or passes of its own, each with the whole budget
-        return [record(i) for i in range(len(fine))]
-    return each(record, len(fine))
-
-
-def _over_rows(seen: Sequence[Seen], asked: Asked) -> dict[str, tuple[Neurons, ...]]:
-    """What is said of each tensor's neurons: of many small tensors at once, but never of many rows at once."""
-    batches: list[list[Seen]] = [[]]
-    rows = 0
-    for s in seen:
-        rows += rows_of(s.entry)
-        if batches[-1] and rows > _ROWS_AT_ONCE:
-            batches.append([])
-            rows = rows_of(s.entry)
-        batches[-1].append(s)
-    said = each(lambda i: neurons([s.row_sums() for s in batches[i]], asked), len(batches))
-    return {
-        s.entry.name: of for batch, every in zip(batches, said, strict=True) for s, of in zip(batch, every, strict=True)
-    }
+def _tensor(s: Seen, *, verdicts: Mapping[str, Verdict], asked: Asked, scopes: Sequence[Scope], rows: bool) -> Tensor:
+    """The record of one tensor, all of which has been read."""
+    entry, sums = s.entry, s.sums()
+    bins = decode(entry.dtype, s.counts, sums.zeros, s.every, s.used)
+    summary = summarise(sums, bins, [entry], asked if "layer" in scopes else replace(asked, exact=False))
+    of = neurons(s.row_sums(), asked) if "neuron" in scopes and s.keep_rows else ()
+    own = _rows(s, asked) if rows and s.keep_rows else ()
+    s.forget_rows()
+    return Tensor(entry.name, verdicts[entry.name].kind, entry.dtype, entry.shape, entry.aliases, summary, of, own)
 
 
 def _rows(seen: Seen, asked: Asked) -> tuple[Row, ...]:
@@ -222,10 +201,12 @@ def _rows(seen: Seen, asked: Asked) -> tuple[Row, ...]:
 def _whole(seen: Sequence[Seen], asked: Asked) -> Summary:
     lines = np.concatenate([s.total for s in seen if s.total is not None])
     whole = fold_lines(lines, len(lines), 1, asked.exponents)
-    sums, (facts,) = RowSums(asked.exponents, whole).row(0), measured(whole, asked)
-    parts: dict[str, tuple[np.ndarray, int, int]] = {}
+    sums = RowSums(asked.exponents, whole).row(0)
+    parts: dict[str, tuple[np.ndarray, int, int, tuple[int, int]]] = {}
     for s in seen:
-        counts, zeros, every = parts.get(s.entry.dtype) or (np.zeros_like(s.counts), 0, 1)
-        counts[slice(*s.used)] += s.counts[slice(*s.used)]
-        parts[s.entry.dtype] = (counts, zeros + s.sums().zeros, max(every, s.every))
-    return summarise(sums, facts, join(parts), [s.entry for s in seen], asked)
+        start, stop = s.used
+        counts, zeros, every, used = parts.get(s.entry.dtype) or (np.zeros_like(s.counts), 0, 1, s.used)
+        counts[start:stop] += s.counts[start:stop]
+        used = (min(used[0], start), max(used[1], stop)) if start < stop else used
+        parts[s.entry.dtype] = (counts, zeros + s.sums().zeros, max(every, s.every), used)
+    return summarise(sums, join(parts), [s.entry for s in seen], asked)

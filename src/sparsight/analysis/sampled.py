@@ -41,14 +41,17 @@ class Envelope:
 
 def envelope(bins: Bins, zeros: int, smallest: float, largest: float) -> Envelope:
     """`zeros`, `smallest` and `largest` are of all weights, not of the sample."""
-    total = bins.total
-    share, least, most = _shares(bins.count, total, zeros / total, 2 * _LOG * bins.every / total)
+    total, share, least, most = _shares(bins.count, zeros, 2 * _LOG * bins.every)
     return Envelope(bins.low, bins.high, share, least, most, smallest, largest, zeros / total)
 
 
 @jit
-def _shares(count, total, known, c):
-    """The sample's share up to each bin's end, and between which the true one lies; `known` is that of zeros."""
+def _shares(count, zeros, scale):
+    """The total, the sample's share up to each bin's end, and between which the true one lies; zeros are known."""
+    total = 0
+    for i in range(len(count)):
+        total += count[i]
+    known, c = zeros / total, scale / total
     n = len(count)
     share, least, most = np.empty(n), np.empty(n + 1), np.empty(n + 1)
     so_far = 0
@@ -59,7 +62,7 @@ def _shares(count, total, known, c):
         if i < n:
             so_far += count[i]
             share[i] = so_far / total
-    return share, least, most
+    return total, share, least, most
 
 
 @jit
@@ -82,12 +85,8 @@ def gini_of_sample(bins: Bins, seen: Envelope, mean: float) -> tuple[float, floa
     """
     if mean <= 0:
         return 0.0, 0.0
-    first = min(seen.smallest if seen.zeros == 0 else 0.0, bins.low[0])
-    last = max(seen.largest, bins.high[-1])
-    bulk_low, bulk_high, above_low, above_high = _bounds(first, last, bins.low, bins.high, seen.least, seen.most)
-    bottom, top = max(bulk_low / mean, 1 - above_high / mean, 0.0), min(bulk_high / mean, 1 - above_low / mean, 1.0)
-    value = min(max(1 - _above(bins.low, bins.high, seen.share, mean) / mean, bottom), top)
-    return value, max(top - value, value - bottom)
+    first = seen.smallest if seen.zeros == 0 else 0.0
+    return _gini(first, seen.largest, bins.low, bins.high, seen.share, seen.least, seen.most, mean)
 
 
 @jit
@@ -133,6 +132,15 @@ def _above(low, high, share, mean):
         at, sampled = x, share[i]
     variance = x2 - x1 * x1
     return above - (xy - x1 * y1) / variance * (x1 - mean) if variance > 0.0 else above
+
+
+@jit
+def _gini(first, last, low, high, share, least, most, mean):
+    first, last = min(first, low[0]), max(last, high[-1])
+    bulk_low, bulk_high, above_low, above_high = _bounds(first, last, low, high, least, most)
+    bottom, top = max(bulk_low / mean, 1 - above_high / mean, 0.0), min(bulk_high / mean, 1 - above_low / mean, 1.0)
+    value = min(max(1 - _above(low, high, share, mean) / mean, bottom), top)
+    return value, max(top - value, value - bottom)
 
 
 def droppable_of_sample(bins: Bins, seen: Envelope, p: float, goal: float, unit: float) -> tuple[int, int, int]:

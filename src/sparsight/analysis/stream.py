@@ -1,18 +1,21 @@
 """One pass over the weights of a checkpoint: power sums, rows and histograms, in bounded memory.
 
-Tensors are cut into pieces of fixed size, whatever the budget and the number of threads; pieces are read and
-measured in any order and joined in the order of the file, so that the result depends on the weights alone.
+Tensors are cut into pieces, of chunks of fixed size whatever the budget and the number of threads; pieces are read
+and measured in any order and their chunks joined in the order of the file, so that the result depends on the weights
+alone.
 """
 
 from __future__ import annotations
 
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,10 +23,11 @@ import torch
 from sparsight.checkpoint.entry import ITEMSIZE, CheckpointError, Entry
 from sparsight.kernels import histogram
 from sparsight.kernels.jit import each
-from sparsight.kernels.pq import CHUNK, LARGEST, SMALLEST, SUMS
+from sparsight.kernels.pq import CHUNK, LARGEST, SMALLEST, SUMS, fill
 from sparsight.pq.sums import PowerSums, RowSums, fold_lines
 
-PIECE = 1 << 22  # weights measured by one thread at a time, at most
+PIECE = 1 << 23  # weights measured by one thread at a time, at most
+LAST_PIECE = 1 << 20  # the smallest that the last ones are made, where there are several threads
 BLOCK = 1 << 20  # of them read from a file at once, at most
 _LINES = 1 << 13  # chunks of a piece, at most: short rows need a line of the table each
 _ROUND_LINES, _ROUND_PIECES = 1 << 16, 64  # pieces measured before their sums are joined
@@ -35,12 +39,8 @@ LEAST_SAMPLE = 1 << 16
 Counted = Literal["sampled", "full", "none"]
 """Which weights a histogram is made of."""
 _RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
-_KEYS = {
-    "float64": (np.float64, np.uint64, np.uint64(45)),
-    "float32": (np.float32, np.uint32, np.uint32(16)),
-    "bfloat16": (np.float32, np.uint32, np.uint32(16)),
-    "float16": (np.float16, np.uint16, np.uint16(0)),
-}
+_BITS = {"float64": ("d", "Q", 45), "float32": ("f", "I", 16), "bfloat16": ("f", "I", 16), "float16": ("e", "H", 0)}
+"""How magnitudes are told apart by their bits: as what they are packed and unpacked, and what is shifted away."""
 
 Watch = Callable[[int, int], None]
 
@@ -51,23 +51,24 @@ class Seen:
 
     entry: Entry
     exponents: tuple[float, ...]
-    counts: np.ndarray  # histogram of magnitudes; empty if not asked for
     every: int  # one of so many weights is counted, for all of them; 0: none is
     keep_rows: bool
+    counts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # histogram of magnitudes, if asked for
     lines: np.ndarray | None = None  # one for each row, written in place, where a row is one chunk
     used: tuple[int, int] = (0, 0)  # first bin that may hold something, and one more than the last
     total: np.ndarray | None = None  # line of the sums of all rows so far
     row: np.ndarray | None = None  # line of the row that is not complete
     chunks_in: int = 0  # of that row
     finite: bool = True  # no NaN or infinity so far
+    landed: int = 0  # lines that are in place
     rows: list[np.ndarray] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @property
+    @cached_property
     def length(self) -> int:
         return row_length(self.entry)
 
-    @property
+    @cached_property
     def per_row(self) -> int:
         return -(-self.length // CHUNK)
 
@@ -75,7 +76,7 @@ class Seen:
         assert self.total is not None
         return RowSums(self.exponents, self.total).row(0)
 
-    @property
+    @cached_property
     def in_place(self) -> bool:
         """Whether the lines of its pieces are those of its rows, and few enough to be held."""
         return self.per_row == 1 and rows_of(self.entry) <= MOST_ROWS
@@ -89,19 +90,35 @@ class Seen:
 
     def count(self, first: np.ndarray, second: np.ndarray, table: np.ndarray) -> None:
         """Take in what threads' histograms hold of the weights of `table`, and empty them."""
-        low, high = keys_of(self.entry.dtype, table[:, SMALLEST].min(), table[:, LARGEST].max(), len(first))
         with self.lock:
+            if not len(self.counts):
+                self.counts = np.zeros(len(first), np.int64)
+            low, high = self._used_by(table, len(first))
             histogram.take(first, second, self.counts, low, high)
             a, b = self.used
             self.used = (low, high) if a == b else (min(a, low), max(b, high))
 
-    def finish(self) -> None:
-        """All lines are in place."""
+    def _used_by(self, table: np.ndarray, bins: int) -> tuple[int, int]:
+        """First bin that the weights of some lines may be in, and one more than the last."""
+        smallest, largest = histogram.extent(table[:, SMALLEST], table[:, LARGEST])
+        if not smallest <= largest:  # NaN, or no weight
+            return 0, bins
+        real, bits, shift = _BITS[self.entry.dtype]
+        low, high = (struct.unpack(bits, struct.pack(real, v))[0] >> shift for v in (smallest, largest))
+        return low, high + 1
+
+    def land(self, lines: int) -> bool:
+        """So many more lines are in place; whether they are the last, and the sums complete."""
         assert self.lines is not None
+        with self.lock:
+            self.landed += lines
+            if self.landed < len(self.lines):
+                return False
         self.finite = bool(np.isfinite(self.lines[:, LARGEST]).all())
         self.total = fold_lines(self.lines, len(self.lines), 1, self.exponents)
         if not self.keep_rows:
             self.lines = None
+        return True
 
     def add(self, lines: np.ndarray) -> None:
         """Join the next lines, in order."""
@@ -130,8 +147,7 @@ class Seen:
         self.total = fold_lines(part, len(part), 1, self.exponents)
 
 
-@dataclass(frozen=True)
-class Piece:
+class Piece(NamedTuple):
     """Lines start..stop of a tensor, and the weights first..last that they are of."""
 
     seen: Seen
@@ -140,15 +156,6 @@ class Piece:
     first: int
     last: int
     source: np.ndarray | int  # the whole tensor, flat, or the file to read
-
-
-def keys_of(dtype: str, smallest: float, largest: float, bins: int) -> tuple[int, int]:
-    """First bin of a histogram that magnitudes from `smallest` to `largest` may be in, and one more than the last."""
-    if not smallest <= largest:  # NaN, or no weight
-        return 0, bins
-    kind, bits, shift = _KEYS[dtype]
-    low, high = (np.array([smallest, largest], dtype=kind).view(bits) >> shift).tolist()
-    return low, high + 1
 
 
 def row_length(entry: Entry) -> int:
@@ -168,9 +175,12 @@ def stream(
     keep_rows: bool,
     budget: int,
     watch: Watch | None = None,
+    ready: Callable[[Seen], None] | None = None,
 ) -> list[Seen]:
     """Sums (and histograms, unless "none") of every entry, from one pass over all of them.
 
+    `ready` is called on any thread, while others still read, with tensors whose rows are no longer than a chunk as
+    soon as they are complete: what it does is done in passing.
     ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
     """
     if budget < LEAST_BUDGET:
@@ -179,16 +189,12 @@ def stream(
     found, done = [], 0
     whole = sum(e.count * ITEMSIZE[e.dtype] for e in entries)
     for entry in entries:
-        bins = histogram.BINS[ITEMSIZE[entry.dtype]] if counted != "none" else 0
         rows = keep_rows and rows_of(entry) <= MOST_ROWS
-        found.append(Seen(entry, exponents, np.zeros(bins, np.int64), every_of(entry, counted), rows))
+        found.append(Seen(entry, exponents, every_of(entry, counted), rows))
     for pieces in _rounds(found, budget):
-        tables = each(lambda i, pieces=pieces: work(pieces[i]), len(pieces))
+        tables = each(lambda i, pieces=pieces: work(pieces[i], ready), len(pieces))
         for seen, lines in _joined(pieces, tables):
             seen.add(lines)
-        for piece in pieces:
-            if piece.seen.in_place and piece.stop == rows_of(piece.seen.entry):
-                piece.seen.finish()
         done += sum((p.last - p.first) * ITEMSIZE[p.seen.entry.dtype] for p in pieces)
         if watch is not None:
             watch(done, whole)
@@ -232,17 +238,18 @@ def _joined(pieces: Sequence[Piece], tables: Sequence[np.ndarray]) -> Iterator[t
 def _rounds(found: Sequence[Seen], budget: int) -> Iterator[list[Piece]]:
     """Pieces in order, so many at a time that their tables stay small. Files are open while theirs are read."""
     pieces: list[Piece] = []
-    lines = 0
+    lines, left = 0, sum(seen.entry.count for seen in found)
     with ExitStack() as stack:
         files: dict[Path, int] = {}
         for seen in found:
             source = source_of(seen.entry, budget, files, stack)
-            for piece in _cut(seen, source):
+            for piece in _cut(seen, source, left):
                 pieces.append(piece)
                 lines += piece.stop - piece.start
                 if lines >= _ROUND_LINES or len(pieces) >= _ROUND_PIECES:
                     yield pieces
                     pieces, lines = [], 0
+            left -= seen.entry.count
             if seen.entry.strides is not None or len(files) > 64:
                 yield pieces
                 pieces, lines = [], 0
@@ -252,15 +259,21 @@ def _rounds(found: Sequence[Seen], budget: int) -> Iterator[list[Piece]]:
             yield pieces
 
 
-def _cut(seen: Seen, source: np.ndarray | int) -> Iterator[Piece]:
+def _cut(seen: Seen, source: np.ndarray | int, left: int) -> Iterator[Piece]:
+    """Pieces of a tensor, `left` weights being still to come: smaller ones at last, that all threads end together."""
     length, per = seen.length, seen.per_row
     lines = rows_of(seen.entry) * per
-    step = min(max(PIECE // min(length, CHUNK), 1), _LINES)
+    threads = torch.get_num_threads()
     if seen.in_place:
         seen.lines = np.empty((lines, SUMS + 2 * len(seen.exponents)))
-    for start in range(0, lines, step):
-        stop = min(start + step, lines)
-        yield Piece(seen, start, stop, weight_at(start, length, per), weight_at(stop, length, per), source)
+    start = first = 0
+    while start < lines:
+        size = PIECE if threads < 2 else min(max(left // (2 * threads), LAST_PIECE), PIECE)
+        stop = min(start + min(max(size // min(length, CHUNK), 1), _LINES), lines)
+        last = weight_at(stop, length, per)
+        yield Piece(seen, start, stop, first, last, source)
+        left -= last - first
+        start, first = stop, last
 
 
 def weight_at(line: int, length: int, per: int) -> int:
@@ -337,7 +350,13 @@ class _Work:
         self._counted, self._block = counted, block
         self._mine = threading.local()
 
-    def __call__(self, piece: Piece) -> np.ndarray:
+    def __call__(self, piece: Piece, ready: Callable[[Seen], None] | None) -> np.ndarray:
+        table = self._measured(piece)
+        if piece.seen.in_place and piece.seen.land(len(table)) and ready is not None:
+            ready(piece.seen)
+        return table
+
+    def _measured(self, piece: Piece) -> np.ndarray:
         seen, item = piece.seen, ITEMSIZE[piece.seen.entry.dtype]
         length, per = seen.length, seen.per_row
         if seen.lines is None:
@@ -349,11 +368,11 @@ class _Work:
         for start in range(piece.start, piece.stop, step):
             stop = min(start + step, piece.stop)
             x = self._weights(piece, weight_at(start, length, per), weight_at(stop, length, per))
-            high = x.view(np.uint64) if item == 8 else x.view(np.uint16)
             out = table[start - piece.start : stop - piece.start]
             at = weight_at(start, length, per)
-            where = at, seen.entry.count, seen.every
-            histogram.measure(x, high, length, self._exponents, self._limit, start, stop, out, *where, first, second)
+            high = x.view(np.uint64) if item == 8 else x.view(np.uint16)
+            counting = (high, seen.entry.count, seen.every, first, second) if seen.every else None
+            fill(x, None, at, length, self._exponents, self._limit, start, stop, out, counting)
         if seen.every:
             seen.count(first, second, table)
         return table

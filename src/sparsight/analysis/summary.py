@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,10 @@ from sparsight.analysis.exact import Ranking, ranked
 from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summary
 from sparsight.analysis.sampled import droppable_of_sample, envelope, gini_of_sample
 from sparsight.checkpoint.entry import Entry
+from sparsight.kernels.jit import jit
 from sparsight.pq import PowerSums, RowSums, prune_count, retained_bound
-from sparsight.pq.sums import effective_of, index_of
+
+_SHARES = np.array(QUANTILES)
 
 
 @dataclass(frozen=True)
@@ -35,32 +37,13 @@ class Asked:
         return tuple(sorted({e for pair in self.pairs for e in pair} | {1.0, 2.0}))
 
 
-@dataclass(frozen=True)
-class Measured:
-    """PQ indices and effective counts of a group, by (p, q); the index at (1, 2) is Hoyer's measure."""
-
-    index: Mapping[tuple[float, float], float]
-    effective: Mapping[tuple[float, float], float]
-
-
-def measured(lines: np.ndarray, asked: Asked) -> list[Measured]:
-    """Of many groups at once, one line each: of one alone it would take as long as of all."""
-    pairs = dict.fromkeys((*asked.pairs, (1.0, 2.0)))
-    index = {pair: index_of(lines, asked.exponents, *pair).tolist() for pair in pairs}
-    effective = {pair: effective_of(lines, asked.exponents, *pair).tolist() for pair in asked.pairs}
-    return [
-        Measured({k: v[i] for k, v in index.items()}, {k: v[i] for k, v in effective.items()})
-        for i in range(len(lines))
-    ]
-
-
 def mass(sums: PowerSums, e: float) -> float:
     """sum (|w| / scale)^e."""
     at = sums.exponents.index(e)
     return sums.sums[at] + sums.carries[at]
 
 
-def summarise(sums: PowerSums, known: Measured, bins: Bins, entries: Sequence[Entry], asked: Asked) -> Summary:
+def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: Asked) -> Summary:
     unit = sums.scale
     value = error = None
     dropped: dict[tuple[float, float], tuple[int, int, int]] = {}
@@ -73,7 +56,7 @@ def summarise(sums: PowerSums, known: Measured, bins: Bins, entries: Sequence[En
             value, error, dropped = _from_sample(sums, bins, cases)
         if asked.exact and sums.defined:
             value, error, dropped = _exactly(sums, bins, entries, asked, dropped)
-    measures = tuple(_measure(sums, known, p, q, asked, dropped) for p, q in asked.pairs)
+    measures = tuple(_measure(sums, p, q, asked, dropped) for p, q in asked.pairs)
     smallest = sums.smallest if sums.count else 0.0
     octaves = bins.octaves() if asked.counted else ()
     every = bins.every if asked.counted else None
@@ -84,7 +67,7 @@ def summarise(sums: PowerSums, known: Measured, bins: Bins, entries: Sequence[En
         sums.largest,
         sums.defined,
         measures,
-        _hoyer(sums.count, known),
+        _hoyer(sums),
         value,
         error,
         octaves,
@@ -125,13 +108,12 @@ def _exactly(
 
 def _measure(
     sums: PowerSums,
-    known: Measured,
     p: float,
     q: float,
     asked: Asked,
     dropped: dict[tuple[float, float], tuple[int, int, int]],
 ) -> Measure:
-    index, d = known.index[p, q], sums.count
+    index, d = sums.index(p, q), sums.count
     keeps = []
     for eta in asked.etas:
         bound = float(retained_bound(d, index, p, q, eta))
@@ -141,49 +123,38 @@ def _measure(
             least, near, most = dropped[p, eta]
             exact, low, high = 1 - near / d, 1 - most / d, 1 - least / d
         keeps.append(Keep(eta, bound, bound / d if d else 0.0, prune, exact, low, high))
-    return Measure(p, q, index, known.effective[p, q], tuple(keeps))
+    return Measure(p, q, index, sums.effective(p, q), tuple(keeps))
 
 
-def _hoyer(count: int, known: Measured) -> float:
+def _hoyer(sums: PowerSums) -> float:
     """(sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1), by the PQ index at (1, 2): |w|_1 / |w|_2 = sqrt(d) (1 - I)."""
-    if count < 2:
+    if sums.count < 2:
         return 0.0
-    root = math.sqrt(count)
-    return min(root * known.index[1.0, 2.0] / (root - 1), 1.0)
+    root = math.sqrt(sums.count)
+    return min(root * sums.index(1.0, 2.0) / (root - 1), 1.0)
 
 
-def neurons(tensors: Sequence[RowSums], asked: Asked) -> list[tuple[Neurons, ...]]:
-    """Of each tensor, for each (p, q): quantiles over the rows, and what SAP would remove in neuron scope."""
-    if not tensors:
-        return []
-    lines = np.concatenate([rows.lines for rows in tensors]) if len(tensors) > 1 else tensors[0].lines
-    ends = np.cumsum([len(rows) for rows in tensors]).tolist()
-    parts = [slice(end - len(rows), end) for rows, end in zip(tensors, ends, strict=True)]
-    every = RowSums(asked.exponents, lines)
-    defined, count = every.defined, every.count
-    found: list[list[Neurons]] = [[] for _ in tensors]
+def neurons(rows: RowSums, asked: Asked) -> tuple[Neurons, ...]:
+    """For each (p, q): quantiles over the rows, and what SAP would remove in neuron scope."""
+    found = []
     for p, q in asked.pairs:
-        index = index_of(lines, asked.exponents, p, q)
-        prunes = [np.where(defined, _prunes(count, index, p, q, eta, asked), 0) for eta in asked.etas]
-        for own, part in zip(found, parts, strict=True):
-            some = index[part][defined[part]]
-            at = _quantiles(some) if len(some) else (0.0,) * len(QUANTILES)
-            removed = tuple(int(c[part].sum()) for c in prunes)
-            own.append(Neurons(p, q, part.stop - part.start, part.stop - part.start - len(some), at, removed))
-    return [tuple(own) for own in found]
+        shares = np.array([math.exp(-q / (q - p) * math.log1p(eta)) for eta in asked.etas])
+        index, removed = rows.neurons(p, q, shares, asked.gamma, asked.beta)
+        at = _quantiles(index) if len(index) else (0.0,) * len(QUANTILES)
+        found.append(Neurons(p, q, len(rows), len(rows) - len(index), at, tuple(removed.tolist())))
+    return tuple(found)
 
 
 def _quantiles(values: np.ndarray) -> tuple[float, ...]:
     """`numpy.quantile` at QUANTILES, without what it spends on its other cases: there may be many tensors."""
-    ranked = np.sort(values)
-    at = np.asarray(QUANTILES) * (len(ranked) - 1)
-    return tuple(np.interp(at, np.arange(len(ranked)), ranked).tolist())
+    return tuple(_at_shares(np.sort(values), _SHARES).tolist())
 
 
-def _prunes(count: np.ndarray, index: np.ndarray, p: float, q: float, eta: float, asked: Asked) -> np.ndarray:
-    """`prune_count` of many groups."""
-    bound = count * math.exp(-q / (q - p) * math.log1p(eta)) * (1 - index) ** (p * q / (q - p))
-    goal = np.minimum(asked.gamma * (count - bound), asked.beta * count)
-    near = np.round(goal)
-    whole = np.where(np.abs(goal - near) <= 1e-9 * np.maximum(1, count), near, np.floor(goal))
-    return np.clip(whole, 0, count)
+@jit
+def _at_shares(ranked, shares):
+    found = np.empty(len(shares))
+    for k in range(len(shares)):
+        place = shares[k] * (len(ranked) - 1)
+        low = ranked[int(place)]
+        found[k] = low + (place - int(place)) * (ranked[min(int(place) + 1, len(ranked) - 1)] - low)
+    return found

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -40,7 +41,7 @@ class Entry:
     aliases: tuple[str, ...] = ()  # further names of the same tensor
     obstacle: str | None = None  # why its values cannot be read
 
-    @property
+    @cached_property
     def count(self) -> int:
         return math.prod(self.shape)
 

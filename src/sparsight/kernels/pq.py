@@ -13,11 +13,12 @@ import math
 
 import numpy as np
 
+from sparsight.kernels.histogram import bin_of, count_part, draw, log2_of
 from sparsight.kernels.jit import jit
-from sparsight.kernels.pq_lanes import half_and_one, half_one_two, magnitude, one_and_two
+from sparsight.kernels.pq_lanes import STATE, half_and_one, half_one_two, magnitude, one_and_two
 
-# numba passes an intrinsic's first argument itself:
-# pyright: reportCallIssue=false
+# numba passes an intrinsic's first argument itself, and compiles `fill` for each kind of `counting`:
+# pyright: reportCallIssue=false, reportPossiblyUnboundVariable=false
 
 CHUNK = 8192
 COUNT, ZEROS, LARGEST, SMALLEST, SCALE, SUMS = range(6)
@@ -27,6 +28,10 @@ _STEP = 64.0  # units are powers of 2^64, so that a change of unit is exact for 
 _LARGEST_UNIT = 960.0
 _SQRT_FLOOR = 2.0**-40  # chunks of narrower floats below it: residuals of float32 roots would be denormal
 _LANES = 16
+_STEP_WEIGHTS = 1024  # between two looks at the sample: it takes no longer than what memory is busy with already
+_half_and_one = half_and_one[0]
+_one_and_two, _begin, _step, _end = one_and_two
+_half_one_two, _begin_half, _step_half, _end_half = half_one_two
 
 
 @jit
@@ -99,10 +104,13 @@ def _careful(x, mask, start, stop, exponents, limit, table, c):
 
 
 @jit
-def fill(x, mask, length, exponents, limit, start, stop, table):
-    """Lines start..stop of the table of `x`, which holds rows of `length` weights one after the other.
+def fill(x, mask, place, length, exponents, limit, start, stop, table, counting):
+    """Lines start..stop of a tensor that holds rows of `length` weights one after the other, into `table`.
 
-    A weight that is not finite leaves a LARGEST that is not.
+    x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not.
+    `counting`, unless it is None, has weights counted in passing, while memory is being fetched: (x as `histogram`
+    wants it, the tensor's weights, one of how many is counted, the two tables). Then x holds the weights of lines
+    start..stop and no others, and there is no mask.
     """
     at_half = at_one = at_two = -1
     for j in range(len(exponents)):
@@ -117,17 +125,55 @@ def fill(x, mask, length, exponents, limit, start, stop, table):
     low = max(1.0 / limit, _SQRT_FLOOR) if half and x.itemsize < 8 else 1.0 / limit
     chunks = (length + CHUNK - 1) // CHUNK
     row = start // chunks
-    a = row * length + (start - row * chunks) * CHUNK
-    for c in range(start, stop):
-        end = (row + 1) * length
+    a = row * length + (start - row * chunks) * CHUNK - place
+    counted = octet = 0
+    if counting is not None:
+        high, whole, every, first, second = counting
+        item, state = x.itemsize, np.empty(STATE)
+        log2 = log2_of(every)
+        octet, within, each = 8 << log2, np.uint64(every - 1), np.uint32(every)
+        counted = min(-place & (octet - 1), len(x))
+        count_part(high, item, 0, counted, place, whole, log2, first, second)
+    for c in range(stop - start):
+        end = (row + 1) * length - place
         z = min(a + CHUNK, end)
-        # The vector code stands here, not behind a call, which would cost as much as a hundred weights.
-        if not half:
-            root, one, square, largest, smallest, count = one_and_two(x, mask, a, z - a)
-        elif two:
-            root, one, square, largest, smallest, count = half_one_two(x, mask, a, z - a)
+        # The vector code stands here, not behind a call, which would cost as much as a hundred weights. Nor does
+        # numba's own inlining do, which counts references to the arrays anew each time.
+        if counting is None:
+            if not half:
+                root, one, square, largest, smallest, count = _one_and_two(x, mask, a, z - a)
+            elif two:
+                root, one, square, largest, smallest, count = _half_one_two(x, mask, a, z - a)
+            else:
+                root, one, square, largest, smallest, count = _half_and_one(x, mask, a, z - a)
         else:
-            root, one, square, largest, smallest, count = half_and_one(x, mask, a, z - a)
+            if half:
+                _begin_half(x, state)
+            else:
+                _begin(x, state)
+            for i in range(a, z, _STEP_WEIGHTS):
+                n = min(_STEP_WEIGHTS, z - i)
+                if half:
+                    _step_half(x, None, i, n, state)
+                else:
+                    _step(x, None, i, n, state)
+                while log2 == 0 and counted + 2 <= i + n:  # there is nothing to draw
+                    first[bin_of(high, item, counted)] += each
+                    second[bin_of(high, item, counted + 1)] += each
+                    counted += 2
+                while counted + octet <= i + n and log2 > 0:
+                    bits = draw((place + counted) >> (log2 + 3))
+                    for k in range(0, 8, 2):
+                        at = counted + (k << log2) + np.int64((bits >> np.uint64(8 * k)) & within)
+                        then = counted + ((k + 1) << log2) + np.int64((bits >> np.uint64(8 * k + 8)) & within)
+                        first[bin_of(high, item, at)] += each
+                        second[bin_of(high, item, then)] += each
+                    counted += octet
+            if half:
+                root, one, square, largest, smallest, count = _end_half(x, state)
+            else:
+                root, one, square, largest, smallest, count = _end(x, state)
+            count = z - a
         for j in range(table.shape[1]):
             table[c, j] = 0.0
         table[c, COUNT], table[c, LARGEST], table[c, SMALLEST] = count, largest, smallest
@@ -141,6 +187,8 @@ def fill(x, mask, length, exponents, limit, start, stop, table):
             _careful(x, mask, a, z, exponents, limit, table, c)
         row += z == end
         a = z
+    if counting is not None:
+        count_part(high, item, counted, len(x), place, whole, log2, first, second)
 
 
 @jit
@@ -155,20 +203,22 @@ def _two_sum(a, b):
 def _fold_sums(table, start, stop, exponents, unit, line):
     """The sums of lines start..stop in `unit`, each kept as a pair."""
     n = len(exponents)
-    for j in range(n):
-        e = exponents[j]
-        total = lost = 0.0
-        for i in range(start, stop):
+    totals, losts = np.zeros(n), np.zeros(n)
+    for i in range(start, stop):
+        change = table[i, SCALE] - unit
+        for j in range(n):
             s, s_lost = table[i, SUMS + j], table[i, SUMS + n + j]
-            if table[i, SCALE] < unit:  # never without mass, whose unit is 0
-                change = (table[i, SCALE] - unit) * abs(e)
-                factor = 2.0**change
+            if change < 0.0:  # never without mass, whose unit is 0
+                e = exponents[j]
+                shift = change * abs(e)
+                factor = 2.0**shift
                 s, s_lost = s * factor, s_lost * factor
                 if e < 0.0:  # f y ln(f y) = f (y ln y) + (f ln f) y
-                    s += factor * change * math.log(2.0) * table[i, SUMS + j - 1]
-            total, rounded = _two_sum(total, s)
-            lost += rounded + s_lost
-        line[SUMS + j], line[SUMS + n + j] = _two_sum(total, lost)
+                    s += factor * shift * math.log(2.0) * table[i, SUMS + j - 1]
+            totals[j], rounded = _two_sum(totals[j], s)
+            losts[j] += rounded + s_lost
+    for j in range(n):
+        line[SUMS + j], line[SUMS + n + j] = _two_sum(totals[j], losts[j])
 
 
 @jit
@@ -189,3 +239,86 @@ def fold(table, per, exponents, out):
         line[COUNT], line[ZEROS], line[LARGEST], line[SMALLEST] = count, zeros, largest, smallest
         line[SCALE] = unit if largest > 0.0 else 0.0
         _fold_sums(table, start, stop, exponents, line[SCALE], line)
+
+
+@jit
+def _power_mean(mean, e):
+    """M_e of the mean of |x|^e."""
+    if e == 0.5:
+        return mean * mean
+    if e == 1.0:
+        return mean
+    if e == 2.0:
+        return math.sqrt(mean)
+    return mean ** (1.0 / e)
+
+
+@jit
+def _log_ratio(low, high, p, q):
+    """ln M_p - ln M_q of the means of |x|^p and |x|^q."""
+    return min(math.log(low) / p - math.log(high) / q, 0.0)
+
+
+@jit
+def index(count, largest, smallest, sum_p, sum_q, p, q):
+    """PQ index 1 - M_p / M_q; 0 where all magnitudes are equal or there is no mass."""
+    if not 0.0 < largest > smallest:
+        return 0.0
+    low, high = sum_p / count, sum_q / count
+    if p < 0.5 or q > 2.0:  # a power of a mean may leave float64's range though the ratio does not
+        return -math.expm1(_log_ratio(low, high, p, q)) + 0.0  # never -0.0
+    return max(1.0 - _power_mean(low, p) / _power_mean(high, q), 0.0)
+
+
+@jit
+def effective(count, largest, smallest, sum_p, sum_q, p, q):
+    """Effective count, p < q: all where magnitudes are equal or there is no mass."""
+    if not 0.0 < largest > smallest:
+        return count
+    return count * math.exp(p * q / (q - p) * _log_ratio(sum_p / count, sum_q / count, p, q))
+
+
+@jit
+def indices(table, at_p, at_q, p, q):
+    """PQ index of each line."""
+    found = np.empty(len(table))
+    for i in range(len(table)):
+        line = table[i]
+        found[i] = index(line[COUNT], line[LARGEST], line[SMALLEST], line[at_p], line[at_q], p, q)
+    return found
+
+
+@jit
+def effectives(table, at_p, at_q, p, q):
+    """Effective count of each line, p < q."""
+    found = np.empty(len(table))
+    for i in range(len(table)):
+        line = table[i]
+        found[i] = effective(line[COUNT], line[LARGEST], line[SMALLEST], line[at_p], line[at_q], p, q)
+    return found
+
+
+@jit
+def neurons(table, at_p, at_q, p, q, shares, gamma, beta):
+    """PQ indices of the lines that hold mass, and for each share how many weights of all of them go.
+
+    Of d weights go min(gamma (d - m), beta d), rounded down, m = share d (1 - I)^(pq / (q - p)) being the bound.
+    What is a whole number but for rounding is taken for that number.
+    """
+    found, removed = np.empty(len(table)), np.zeros(len(shares), np.int64)
+    power, some = p * q / (q - p), 0
+    for i in range(len(table)):
+        line = table[i]
+        if not line[LARGEST] > 0.0:
+            continue
+        d = line[COUNT]
+        found[some] = index(d, line[LARGEST], line[SMALLEST], line[at_p], line[at_q], p, q)
+        kept = 1.0 - found[some]
+        some += 1
+        if power == 2.0:
+            kept *= kept
+        elif power != 1.0:
+            kept **= power
+        for k in range(len(shares)):
+            removed[k] += np.int64(min(gamma * (d - shares[k] * d * kept), beta * d) + 1e-9 * d)
+    return found[:some], removed

@@ -86,6 +86,42 @@ def _smaller(b: Any) -> Callable[[Any, Any], Any]:
     return lambda x, y: b.select(b.fcmp_ordered("<", x, y), x, y)
 
 
+def _aligned(access: Any, width: int = 64) -> Any:
+    """A vector's load or store, of which nothing is known but that a number of `width` bits may stand there."""
+    access.align = width // 8
+    return access
+
+
+class _Ring:
+    """Magnitudes and roots of two vectors of float32, which go through memory.
+
+    A processor takes long for a root and can do other work meanwhile, if only what needs the root is not next in
+    line. And widening to float64 what comes from memory is cheaper than what is in a register.
+    """
+
+    def __init__(self, b: Any):
+        self.b = b
+        self.slots = cgutils.alloca_once(b, ir.ArrayType(_lanes(_F32), 4))
+        b.store(ir.Constant(ir.ArrayType(_lanes(_F32), 4), None), self.slots)
+        pointer = _lanes(_F32).as_pointer()
+        self.base = b.bitcast(self.slots, pointer)
+        hidden = ir.InlineAsm(ir.FunctionType(pointer, [pointer]), "", "=r,0,~{memory}", side_effect=True)
+        self.read = b.call(hidden, [self.base])  # lest LLVM sees that it is the same memory, and keeps registers
+
+    def put(self, turn: Any, *vectors: Any) -> None:
+        for i, vector in enumerate(vectors):
+            self.b.store(vector, self.b.gep(self.base, [self._at(turn, i)]))
+
+    def before(self, turn: Any) -> list[Any]:
+        other = self.b.xor(turn, ir.Constant(_I64, 1))
+        return [self.b.load(self.b.gep(self.read, [self._at(other, i)])) for i in range(2)]
+
+    def _at(self, turn: Any, i: int) -> Any:
+        """Which of the four: two of an even turn, two of an odd one."""
+        odd = self.b.and_(turn, ir.Constant(_I64, 1))
+        return self.b.add(self.b.shl(odd, ir.Constant(_I64, 1)), ir.Constant(_I64, i))
+
+
 class _Chunk:
     """Code of one chunk's loop: the accumulators, and what 16 more weights do to them."""
 
@@ -98,6 +134,20 @@ class _Chunk:
         self.lost = self._new(_F32, 0.0)
         self.count = cgutils.alloca_once_value(b, ir.Constant(_I64, 0))
 
+    def held(self, state: Any) -> list[tuple[Any, Any]]:
+        """Accumulators, and where each stands in the array `state`."""
+        all_ = (self.half_sum, self.sum, self.square_sum, self.lost, self.largest, self.smallest)
+        places = (self.b.gep(state, [ir.Constant(_I64, i * _LANES)]) for i in range(len(all_)))
+        return [(a, self.b.bitcast(place, a.type)) for a, place in zip(all_, places, strict=True)]
+
+    def resume(self, state: Any) -> None:
+        for own, place in self.held(state):
+            self.b.store(_aligned(self.b.load(place)), own)
+
+    def interrupt(self, state: Any) -> None:
+        for own, place in self.held(state):
+            _aligned(self.b.store(self.b.load(own), place))
+
     def _new(self, t: Any, value: Any) -> Any:
         return cgutils.alloca_once_value(self.b, _splat(t, value))
 
@@ -106,7 +156,20 @@ class _Chunk:
 
     def add(self, raw: Any, keep: Any = None) -> None:
         """Take in 16 raw values; `keep` (16 bits) says which of them are there."""
-        b, wide = self.b, (lambda v: v if self.double else b.fpext(v, _lanes(_F64)))
+        x = self._magnitudes(raw, keep)
+        self._sum(x, self._root(x) if self.half else None)
+
+    def add_later(self, raw: Any, ring: _Ring, turn: Any) -> None:
+        """The same in two halves, of which the second is that of the 16 values before."""
+        x = self._magnitudes(raw)
+        ring.put(turn, x, self._root(x))
+        self._sum(*ring.before(turn))
+
+    def add_last(self, ring: _Ring, turn: Any) -> None:
+        self._sum(*ring.before(turn))
+
+    def _magnitudes(self, raw: Any, keep: Any = None) -> Any:
+        b = self.b
         bits = floor = _magnitude_bits(b, raw, self.dtype)
         if keep is not None:
             here = b.sext(keep, _lanes(self.bits))
@@ -118,18 +181,27 @@ class _Chunk:
         x, low = (b.bitcast(v, _lanes(self.real)) for v in (bits, floor))
         b.store(_larger(b)(x, b.load(self.largest)), self.largest)
         b.store(_smaller(b)(low, b.load(self.smallest)), self.smallest)
+        return x
+
+    def _root(self, x: Any) -> Any:
+        """Square roots; what their rounding took away is added up."""
+        b = self.b
+        root = _call(b, "sqrt", self.real, x)
+        if not self.double:
+            residual = _call(b, "fma", _F32, b.fneg(root), root, x)
+            inverse = b.sub(_splat(_I32, _RECIPROCAL), b.bitcast(root, _lanes(_I32)))
+            inverse = b.bitcast(inverse, _lanes(_F32))
+            b.store(_call(b, "fma", _F32, residual, inverse, b.load(self.lost)), self.lost)
+        return root
+
+    def _sum(self, x: Any, root: Any) -> None:
+        b, wide = self.b, (lambda v: v if self.double else self.b.fpext(v, _lanes(_F64)))
         self._accumulate(self.sum, wide(x))
         if self.two:
             square = _call(b, "fma", _F64, wide(x), wide(x), b.load(self.square_sum))
             b.store(square, self.square_sum)
-        if self.half:
-            root = _call(b, "sqrt", self.real, x)
+        if root is not None:
             self._accumulate(self.half_sum, wide(root))
-            if not self.double:
-                residual = _call(b, "fma", _F32, b.fneg(root), root, x)
-                inverse = b.sub(_splat(_I32, _RECIPROCAL), b.bitcast(root, _lanes(_I32)))
-                inverse = b.bitcast(inverse, _lanes(_F32))
-                b.store(_call(b, "fma", _F32, residual, inverse, b.load(self.lost)), self.lost)
 
     def result(self) -> list[Any]:
         """Sums of |x|^0.5, |x| and x^2, the largest and the smallest magnitude, the count."""
@@ -147,62 +219,121 @@ class _Chunk:
         ]
 
 
-def _vector_sums(half: bool, two: bool) -> Any:
-    """`sums(x, mask, start, n)` of x[start : start + n], where `mask`, unless it is None, is True."""
+def _take_in(context: Any, b: Any, code: _Chunk, signature: Any, args: Any) -> None:
+    """Code of one loop over x[start : start + n], where `mask`, unless it is None, is True."""
+    x_type, mask_type = signature.args[:2]
+    array = context.make_array(x_type)(context, b, args[0])
+    first, n = args[2:4]
+    raw = {types.float64: _I64, types.float32: _I32}.get(x_type.dtype, _I16)
+    sources = [(b.gep(b.bitcast(array.data, raw.as_pointer()), [first]), raw)]
+    if mask_type != types.none:
+        mask = context.make_array(mask_type)(context, b, args[1])
+        sources.append((b.gep(b.bitcast(mask.data, _I8.as_pointer()), [first]), _I8))
 
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        x_type, mask_type = signature.args[:2]
-        dtype = x_type.dtype
-        code = _Chunk(b, dtype, half, two)
-        array = context.make_array(x_type)(context, b, args[0])
-        first, n = args[2:]
-        raw = {types.float64: _I64, types.float32: _I32}.get(dtype, _I16)
-        sources = [(b.gep(b.bitcast(array.data, raw.as_pointer()), [first]), raw)]
-        if mask_type != types.none:
-            mask = context.make_array(mask_type)(context, b, args[1])
-            sources.append((b.gep(b.bitcast(mask.data, _I8.as_pointer()), [first]), _I8))
+    def read(pointer: Any, t: Any, at: Any) -> Any:
+        return _aligned(b.load(b.bitcast(b.gep(pointer, [at]), _lanes(t).as_pointer())), t.width)
 
-        def read(pointer: Any, t: Any, at: Any) -> Any:
-            vector = b.load(b.bitcast(b.gep(pointer, [at]), _lanes(t).as_pointer()))
-            vector.parent.instructions[-1].align = t.width // 8
-            return vector
+    def take(vectors: list[Any], there: Any = None) -> None:
+        keep = there
+        if len(vectors) > 1:
+            alive = b.icmp_unsigned("!=", vectors[1], _splat(_I8, 0))
+            keep = alive if there is None else b.and_(alive, there)
+        code.add(vectors[0], keep)
 
-        def take(vectors: list[Any], there: Any = None) -> None:
-            keep = there
-            if len(vectors) > 1:
-                alive = b.icmp_unsigned("!=", vectors[1], _splat(_I8, 0))
-                keep = alive if there is None else b.and_(alive, there)
-            code.add(vectors[0], keep)
+    whole = b.lshr(n, ir.Constant(_I64, 4))
+    ring = _Ring(b) if code.half and not code.double and len(sources) == 1 else None
 
-        whole = b.lshr(n, ir.Constant(_I64, 4))
-        with cgutils.for_range(b, whole) as loop:
-            at = b.shl(loop.index, ir.Constant(_I64, 4))
-            for pointer, _ in sources:
-                _prefetch(b, b.gep(pointer, [b.add(at, ir.Constant(_I64, _AHEAD))]))
-            take([read(pointer, t, at) for pointer, t in sources])
-        if len(sources) == 1:
-            b.store(b.shl(whole, ir.Constant(_I64, 4)), code.count)
-        rest = b.and_(n, ir.Constant(_I64, 15))
-        with b.if_then(b.icmp_unsigned("!=", rest, ir.Constant(_I64, 0))):
-            start = b.sub(n, rest)
-            buffers = [cgutils.alloca_once_value(b, _splat(t, 0)) for _, t in sources]
-            for (pointer, t), buffer in zip(sources, buffers, strict=True):
-                flat = b.bitcast(buffer, t.as_pointer())
-                b.store(_splat(t, 0), buffer)
-                with cgutils.for_range(b, rest) as loop:
-                    b.store(b.load(b.gep(pointer, [b.add(start, loop.index)])), b.gep(flat, [loop.index]))
-            lane = ir.Constant(_lanes(_I64), list(range(_LANES)))
-            limit = b.insert_element(_splat(_I64, 0), rest, ir.Constant(_I32, 0))
-            limit = b.shuffle_vector(limit, limit, _splat(_I32, 0))
-            take([b.load(buffer) for buffer in buffers], b.icmp_unsigned("<", lane, limit))
-        return context.make_tuple(b, signature.return_type, code.result())
+    def add(index: Any, turn: Any) -> None:
+        at = b.shl(index, ir.Constant(_I64, 4))
+        for pointer, _ in sources:
+            _prefetch(b, b.gep(pointer, [b.add(at, ir.Constant(_I64, _AHEAD))]))
+        vectors = [read(pointer, t, at) for pointer, t in sources]
+        if ring:
+            code.add_later(vectors[0], ring, turn)
+        else:
+            take(vectors)
+
+    even, odd = (ir.Constant(_I64, n) for n in (0, 1))
+    pairs = b.lshr(whole, odd)
+    with cgutils.for_range(b, pairs) as loop:
+        first_of_two = b.shl(loop.index, odd)
+        add(first_of_two, even)
+        add(b.or_(first_of_two, odd), odd)
+    with b.if_then(b.trunc(whole, _I1)):
+        add(b.shl(pairs, odd), even)
+    if ring:
+        code.add_last(ring, whole)
+    if len(sources) == 1:
+        b.store(b.shl(whole, ir.Constant(_I64, 4)), code.count)
+    rest = b.and_(n, ir.Constant(_I64, 15))
+    with b.if_then(b.icmp_unsigned("!=", rest, ir.Constant(_I64, 0))):
+        start = b.sub(n, rest)
+        buffers = [cgutils.alloca_once_value(b, _splat(t, 0)) for _, t in sources]
+        for (pointer, t), buffer in zip(sources, buffers, strict=True):
+            flat = b.bitcast(buffer, t.as_pointer())
+            b.store(_splat(t, 0), buffer)
+            with cgutils.for_range(b, rest) as loop:
+                b.store(b.load(b.gep(pointer, [b.add(start, loop.index)])), b.gep(flat, [loop.index]))
+        lane = ir.Constant(_lanes(_I64), list(range(_LANES)))
+        limit = b.insert_element(_splat(_I64, 0), rest, ir.Constant(_I32, 0))
+        limit = b.shuffle_vector(limit, limit, _splat(_I32, 0))
+        take([b.load(buffer) for buffer in buffers], b.icmp_unsigned("<", lane, limit))
+
+
+_RESULT = types.Tuple([types.float64] * 5 + [types.int64])
+STATE = 6 * _LANES
+"""Numbers in the array that holds the accumulators between two steps."""
+
+
+def _vector_sums(half: bool, two: bool) -> tuple[Any, Any, Any, Any]:
+    """`sums(x, mask, start, n)` of x[start : start + n], where `mask`, unless it is None, is True.
+
+    And the same in steps, between which other work can be done while memory is being fetched: `begin(x, state)`,
+    any number of `step(x, None, start, n, state)`, n a multiple of 16 but for the last, then `result(x, state)`,
+    but for the count.
+    """
 
     @intrinsic
     def sums(typing_context: Any, x: Any, mask: Any, start: Any, n: Any) -> Any:
-        out = types.Tuple([types.float64] * 5 + [types.int64])
-        return out(x, mask, types.intp, types.intp), codegen
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            code = _Chunk(b, signature.args[0].dtype, half, two)
+            _take_in(context, b, code, signature, args)
+            return context.make_tuple(b, signature.return_type, code.result())
 
-    return sums
+        return _RESULT(x, mask, types.intp, types.intp), codegen
+
+    @intrinsic
+    def begin(typing_context: Any, x: Any, state: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[1])(context, b, args[1])
+            _Chunk(b, signature.args[0].dtype, half, two).interrupt(array.data)
+            return context.get_dummy_value()
+
+        return types.none(x, state), codegen
+
+    @intrinsic
+    def step(typing_context: Any, x: Any, mask: Any, start: Any, n: Any, state: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[4])(context, b, args[4])
+            code = _Chunk(b, signature.args[0].dtype, half, two)
+            code.resume(array.data)
+            _take_in(context, b, code, signature, args)
+            code.interrupt(array.data)
+            return context.get_dummy_value()
+
+        return types.none(x, mask, types.intp, types.intp, state), codegen
+
+    @intrinsic
+    def result(typing_context: Any, x: Any, state: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            array = context.make_array(signature.args[1])(context, b, args[1])
+            code = _Chunk(b, signature.args[0].dtype, half, two)
+            code.resume(array.data)
+            return context.make_tuple(b, signature.return_type, code.result())
+
+        return _RESULT(x, state), codegen
+
+    return sums, begin, step, result
 
 
 half_and_one = _vector_sums(half=True, two=False)

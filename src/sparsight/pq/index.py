@@ -42,7 +42,8 @@ def pq_index(
 
     ValueError: not 0 < p < q; NaN or infinity in a kept weight, with the tensor's name ("x" for a bare one).
     UserWarning: not p <= 1 <= q, where moving mass from a large weight to a small one may raise the index.
-    Source: Diao et al., ICLR 2023, equation 1, computed in log space as -expm1(ln M_p - ln M_q).
+    Source: Diao et al., ICLR 2023, equation 1; M_p and M_q are compared by their logarithms where
+    p < 0.5 or q > 2, whose powers might leave float64's range.
     """
     check_pair(p, q)
     if not p <= 1 <= q:

@@ -70,8 +70,9 @@ def _jobs(source: _Source, exponents: np.ndarray, limit: float) -> list[functool
     mask = None if source.mask is None else source.mask.reshape(-1).numpy()
     lines = len(source.table)
     per = max(1, _JOB // min(source.length, kernel.CHUNK)) if lines else 1
-    work = functools.partial(kernel.fill, x, mask, source.length, exponents, limit)
-    return [functools.partial(work, a, min(a + per, lines), source.table) for a in range(0, lines, per)]
+    work = functools.partial(kernel.fill, x, mask, 0, source.length, exponents, limit)
+    ends = ((a, min(a + per, lines)) for a in range(0, lines, per))
+    return [functools.partial(work, a, z, source.table[a:z], None) for a, z in ends]
 
 
 def _run(jobs: list[functools.partial[None]]) -> None:

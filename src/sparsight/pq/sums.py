@@ -32,28 +32,24 @@ def _uneven(lines: np.ndarray) -> np.ndarray:
     return (lines[:, LARGEST] > 0) & (lines[:, SMALLEST] < lines[:, LARGEST])
 
 
-def _log_ratio(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
-    """ln M_p - ln M_q of each line, M_e being the power mean; 0 where all magnitudes are equal or there is none."""
-    for e in (p, q):
-        if e not in exponents:
-            raise ValueError(f"no sums for the exponent {e}, only for {tuple(exponents)}")
-    at = [kernel.SUMS + exponents.index(e) for e in (p, q)]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = (np.log(lines[:, j] / lines[:, COUNT]) / e for j, e in zip(at, (p, q), strict=True))
-        return np.where(_uneven(lines), np.minimum(low - high, 0.0), 0.0)
+def _at(exponents: Sequence[float], e: float) -> int:
+    """The column of the sums for an exponent. ValueError: there are none."""
+    if e not in exponents:
+        raise ValueError(f"no sums for the exponent {e}, only for {tuple(exponents)}")
+    return kernel.SUMS + exponents.index(e)
 
 
 def index_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
     """PQ index of each line."""
     check_pair(p, q)
-    return -np.expm1(_log_ratio(lines, exponents, p, q)) + 0.0  # never -0.0
+    return kernel.indices(lines, _at(exponents, p), _at(exponents, q), p, q)
 
 
 def effective_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
     """Effective count of each line; at p = q from the sums of y and y ln y, y = |w|^q."""
     check_pair(p, q, equal=True)
     if p < q:
-        return lines[:, COUNT] * np.exp(p * q / (q - p) * _log_ratio(lines, exponents, p, q))
+        return kernel.effectives(lines, _at(exponents, p), _at(exponents, q), p, q)
     if -q not in exponents:
         raise ValueError(f"no entropy sums for the exponent {q}; effective_count of the tensor takes them")
     mass, y_ln_y = (lines[:, kernel.SUMS + exponents.index(e)] for e in (q, -q))
@@ -80,11 +76,15 @@ class PowerSums:
 
     def index(self, p: float, q: float) -> float:
         """PQ index 1 - M_p / M_q, in [0, 1), larger = sparser; 0 where undefined. ValueError: no such sums."""
-        return float(index_of(self._line(), self.exponents, p, q)[0])
+        check_pair(p, q)
+        return kernel.index(*self._of(p, q), p, q)
 
     def effective(self, p: float, q: float) -> float:
         """Effective count, in [1, count]: (sum |w|^p)^(q/(q-p)) / (sum |w|^q)^(p/(q-p)), p < q."""
-        return float(effective_of(self._line(), self.exponents, p, q)[0])
+        check_pair(p, q, equal=True)
+        if p == q:
+            return float(effective_of(self._line(), self.exponents, p, q)[0])
+        return kernel.effective(*self._of(p, q), p, q)
 
     @property
     def defined(self) -> bool:
@@ -102,6 +102,10 @@ class PowerSums:
             raise ValueError(f"can merge sums of the same exponents only, got {sorted(kinds)}")
         (exponents,) = kinds
         return _one(exponents, fold_lines(np.concatenate([part._line() for part in parts]), len(parts), 1, exponents))
+
+    def _of(self, p: float, q: float) -> tuple[float, float, float, float, float]:
+        low, high = (self.sums[_at(self.exponents, e) - kernel.SUMS] for e in (p, q))
+        return float(self.count), self.largest, self.smallest, low, high
 
     def _line(self) -> np.ndarray:
         head = (self.count, self.zeros, self.largest, self.smallest, math.log2(self.scale))
@@ -129,6 +133,13 @@ class RowSums:
     def index(self, p: float, q: float) -> np.ndarray:
         """PQ index of every row."""
         return index_of(self.lines, self.exponents, p, q)
+
+    def neurons(
+        self, p: float, q: float, shares: np.ndarray, gamma: float, beta: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """PQ index of every row that is defined, and for each share of the bound the sum of their prune counts."""
+        at = _at(self.exponents, p), _at(self.exponents, q)
+        return kernel.neurons(self.lines, *at, p, q, shares, gamma, beta)
 
     def effective(self, p: float, q: float) -> np.ndarray:
         """Effective count of every row."""
