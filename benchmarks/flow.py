@@ -129,8 +129,7 @@ def ways(t: Training, split: Split) -> dict[str, tuple[Callable[[], object], flo
         norms, average = bound.mask_and_measure_grads_(), None
         assert norms is not None
         for _ in range(steps):
-            held = torch.tensor([norm or 0.0 for norm in norms.held], dtype=torch.float64)
-            average = averaged(names, held, average)
+            average = averaged(names, norms.of_held(), average)
 
     def averages_alone() -> None:
         average = None

@@ -69,6 +69,10 @@ class Norms:
     total: float  # of all parameters as one vector
     held: tuple[float | None, ...]  # of each weight with a mask, in their order; None of one without a gradient
 
+    def of_held(self) -> Tensor:
+        """Those of the weights with a mask, in float64; 0 where there is no gradient."""
+        return torch.tensor([norm or 0.0 for norm in self.held], dtype=torch.float64)
+
 
 @dataclass(frozen=True)
 class Bound:

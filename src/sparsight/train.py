@@ -301,8 +301,7 @@ def _average(training: Training, bound: Bound, norms: Norms | None) -> GradientA
     """The average of gradient norms with this step's, which are mostly known from masking."""
     if norms is None:
         return gf_ema(_gradients(bound, training.masks), training.average)
-    held = torch.tensor([norm or 0.0 for norm in norms.held], dtype=torch.float64)
-    return averaged(tuple(training.masks), held, training.average)
+    return averaged(tuple(training.masks), norms.of_held(), training.average)
 
 
 def _moment(training: Training, going: _Pass, tally: _Tally, progress: float) -> Moment:

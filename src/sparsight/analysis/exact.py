@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from sparsight.analysis.bins import Bins
-from sparsight.analysis.stream import BLOCK, read_into, source_of
+from sparsight.analysis.reading import read_into, source_of
+from sparsight.analysis.stream import BLOCK
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 
 _RAW = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
@@ -21,7 +22,7 @@ def ranked(entries: Sequence[Entry], bins: Bins, budget: int) -> Iterator[np.nda
     most = max(budget // 2 // 8, 1)
     ends = _cuts(bins, most)
     for low, high in zip([-math.inf, *ends[:-1]], ends, strict=True):
-        found = [x[(x > low) & (x <= high)] for x in _magnitudes(entries, budget)]
+        found = [x[(x > low) & (x <= high)] for x in _magnitudes(entries)]
         part = np.concatenate(found) if found else np.empty(0)
         part.sort()
         yield part
@@ -40,11 +41,11 @@ def _cuts(bins: Bins, most: int) -> list[float]:
     return [*dict.fromkeys(ends), math.inf]
 
 
-def _magnitudes(entries: Sequence[Entry], budget: int) -> Iterator[np.ndarray]:
+def _magnitudes(entries: Sequence[Entry]) -> Iterator[np.ndarray]:
     for entry in entries:
         with ExitStack() as stack:
             files: dict[Path, int] = {}
-            source = source_of(entry, budget, files, stack)
+            source = source_of(entry, files, stack)
             for at in range(0, entry.count, BLOCK):
                 size = min(BLOCK, entry.count - at)
                 if isinstance(source, np.ndarray):

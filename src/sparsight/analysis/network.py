@@ -14,8 +14,10 @@ from torch import nn
 
 from sparsight.analysis.bins import decode, join
 from sparsight.analysis.kinds import Verdict, judge
+from sparsight.analysis.reading import obstacle_of
 from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
-from sparsight.analysis.stream import Counted, Seen, Watch, obstacle_of, stream
+from sparsight.analysis.seen import Seen
+from sparsight.analysis.stream import Counted, Watch, stream
 from sparsight.analysis.summary import Asked, neurons, summarise
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, from_memory, open_checkpoint
 from sparsight.masks import prunable

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from sparsight.analysis.records import Analysis, Summary, Tensor
-from sparsight.analysis.stream import MOST_ROWS
+from sparsight.analysis.seen import MOST_ROWS
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.report import words
 from sparsight.report.escape import plain
