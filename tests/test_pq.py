@@ -591,3 +591,13 @@ def test_rows_come_as_arrays():
     assert rows.effective(0.5, 1.0).tolist() == effective_count(x, dim=1).tolist()
     assert rows.row(2) == power_sums(x[2], (0.5, 1.0))
     assert power_sums(x, (0.5, 1.0), rows=True).row(2) == rows.row(2)
+
+
+def test_whole_numbers_need_no_code_of_their_own():
+    """Kernels are compiled for each type of argument, which takes a second."""
+    x = torch.randn(9)
+    for p, q in ((1, 2), (1.0, 2), (1, 2.0), (1.0, 2.0)):
+        assert pq_index(x, p, q) == power_sums(x, (1, 2)).index(p, q)
+        assert effective_count(x, p, q) == power_sums(x, (1.0, 2.0)).effective(p, q)
+    for compiled in (kernel.index, kernel.indices, kernel.effective, kernel.effectives):
+        assert len(compiled.signatures) == 1

@@ -39,17 +39,22 @@ def _at(exponents: Sequence[float], e: float) -> int:
     return kernel.SUMS + exponents.index(e)
 
 
+def _where(exponents: Sequence[float], p: float, q: float) -> tuple[int, int, float, float]:
+    """What kernels take for (p, q): columns, and numbers of one type, for each of which they are compiled."""
+    return _at(exponents, p), _at(exponents, q), float(p), float(q)
+
+
 def index_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
     """PQ index of each line."""
     check_pair(p, q)
-    return kernel.indices(lines, _at(exponents, p), _at(exponents, q), p, q)
+    return kernel.indices(lines, *_where(exponents, p, q))
 
 
 def effective_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
     """Effective count of each line; at p = q from the sums of y and y ln y, y = |w|^q."""
     check_pair(p, q, equal=True)
     if p < q:
-        return kernel.effectives(lines, _at(exponents, p), _at(exponents, q), p, q)
+        return kernel.effectives(lines, *_where(exponents, p, q))
     if -q not in exponents:
         raise ValueError(f"no entropy sums for the exponent {q}; effective_count of the tensor takes them")
     mass, y_ln_y = (lines[:, kernel.SUMS + exponents.index(e)] for e in (q, -q))
@@ -77,14 +82,14 @@ class PowerSums:
     def index(self, p: float, q: float) -> float:
         """PQ index 1 - M_p / M_q, in [0, 1), larger = sparser; 0 where undefined. ValueError: no such sums."""
         check_pair(p, q)
-        return kernel.index(*self._of(p, q), p, q)
+        return kernel.index(*self._of(p, q))
 
     def effective(self, p: float, q: float) -> float:
         """Effective count, in [1, count]: (sum |w|^p)^(q/(q-p)) / (sum |w|^q)^(p/(q-p)), p < q."""
         check_pair(p, q, equal=True)
         if p == q:
             return float(effective_of(self._line(), self.exponents, p, q)[0])
-        return kernel.effective(*self._of(p, q), p, q)
+        return kernel.effective(*self._of(p, q))
 
     @property
     def defined(self) -> bool:
@@ -103,9 +108,10 @@ class PowerSums:
         (exponents,) = kinds
         return _one(exponents, fold_lines(np.concatenate([part._line() for part in parts]), len(parts), 1, exponents))
 
-    def _of(self, p: float, q: float) -> tuple[float, float, float, float, float]:
-        low, high = (self.sums[_at(self.exponents, e) - kernel.SUMS] for e in (p, q))
-        return float(self.count), self.largest, self.smallest, low, high
+    def _of(self, p: float, q: float) -> tuple[float, ...]:
+        at_p, at_q, p, q = _where(self.exponents, p, q)
+        low, high = self.sums[at_p - kernel.SUMS], self.sums[at_q - kernel.SUMS]
+        return float(self.count), self.largest, self.smallest, low, high, p, q
 
     def _line(self) -> np.ndarray:
         head = (self.count, self.zeros, self.largest, self.smallest, math.log2(self.scale))
@@ -138,8 +144,7 @@ class RowSums:
         self, p: float, q: float, shares: np.ndarray, gamma: float, beta: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """PQ index of every row that is defined, and for each share of the bound the sum of their prune counts."""
-        at = _at(self.exponents, p), _at(self.exponents, q)
-        return kernel.neurons(self.lines, *at, p, q, shares, gamma, beta)
+        return kernel.neurons(self.lines, *_where(self.exponents, p, q), shares, float(gamma), float(beta))
 
     def effective(self, p: float, q: float) -> np.ndarray:
         """Effective count of every row."""
