@@ -27,7 +27,7 @@ PIECE = 1 << 23  # weights measured by one thread at a time, at most
 LAST_PIECE = 1 << 20  # the smallest that the last ones are made, where there are several threads
 BLOCK = 1 << 20  # of them read from a file at once, at most
 _LINES = 1 << 13  # chunks of a piece, at most: short rows need a line of the table each
-_ROUND_LINES, _ROUND_PIECES = 1 << 16, 64  # pieces measured before their sums are joined
+_ROUND_LINES, _ROUND_PIECES = 1 << 16, 32  # pieces measured before their sums are joined
 LEAST_BUDGET = 32 << 20
 LEAST_SAMPLE = 1 << 16
 """Weights of a tensor that are counted, where a sample is."""

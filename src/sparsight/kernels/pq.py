@@ -137,8 +137,8 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
     for c in range(stop - start):
         end = (row + 1) * length - place
         z = min(a + CHUNK, end)
-        # The vector code stands here, not behind a call, which would cost as much as a hundred weights. Nor does
-        # numba's own inlining do, which counts references to the arrays anew each time.
+        # The vector code stands here, not behind a call, which would cost as much as a hundred weights. Inlining by
+        # numba would not help: it counts references to the arrays anew each time.
         if counting is None:
             if not half:
                 root, one, square, largest, smallest, count = _one_and_two(x, mask, a, z - a)
