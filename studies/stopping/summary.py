@@ -111,8 +111,7 @@ def _confirmation(rows: Sequence[Row]) -> str:
         "## Confirmation, on seeds that the search has not seen\n\nA setting passes where it takes at most a third of "
         "the full budget's epochs and the interval of the paired difference on test data lies above −0.3 points. "
         "Differences with the full budget are at 98.75 % for `carried-recovery`: with it there are four looks at a "
-        "confirmation.\n\n"
-        + _table(head, lines)
+        "confirmation.\n\n" + _table(head, lines)
     )
 
 
