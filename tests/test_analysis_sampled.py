@@ -44,9 +44,11 @@ def slow_keys(x: Tensor) -> np.ndarray:
     return flat.view(torch.int16).numpy().view(np.uint16) & 0x7FFF
 
 
-def counts(x: Tensor, counted: stream.Counted = "sampled", budget: int = 256 << 20) -> tuple[np.ndarray, int]:
+def counts(
+    x: Tensor, counted: stream.Counted = "sampled", exponents: tuple[float, ...] = (1.0,)
+) -> tuple[np.ndarray, int]:
     entries = from_memory({"a.weight": x}).entries
-    (seen,) = stream.stream(entries, (1.0,), counted=counted, keep_rows=False, budget=budget)
+    (seen,) = stream.stream(entries, exponents, counted=counted, keep_rows=False, budget=256 << 20)
     return seen.counts, seen.every
 
 
@@ -65,6 +67,18 @@ def test_one_weight_of_each_block_is_counted(dtype: torch.dtype, rows: int, leng
     full, rate = counts(x, "full")
     assert rate == 1
     assert np.array_equal(full, np.bincount(keys.astype(np.int64), minlength=len(full)))
+
+
+@pytest.mark.parametrize("exponents", [(0.5, 1.0), (1.0, 2.0), (0.5, 1.0, 2.0), (0.7,)], ids=str)
+@pytest.mark.parametrize(
+    ("rows", "length", "every"), [(2, 65_539, 2), (70, 31_013, 32), (131, 33_331, 64), (9_000, 600, 64)]
+)
+def test_whatever_is_summed_meanwhile(exponents: tuple[float, ...], rows: int, length: int, every: int):
+    x = torch.randn(rows, length, generator=torch.Generator().manual_seed(3))
+    found, rate = counts(x, exponents=exponents)
+    assert rate == every
+    places, n = np.array(drawn(x.numel(), every)).T
+    assert np.array_equal(found, np.bincount(slow_keys(x)[places].astype(np.int64), n, len(found)).astype(np.int64))
 
 
 @pytest.mark.parametrize(

@@ -194,8 +194,7 @@ class _Work:
             x = self._weights(piece, weight_at(start, length, per), weight_at(stop, length, per))
             out = table[start - piece.start : stop - piece.start]
             at = weight_at(start, length, per)
-            high = x.view(np.uint64) if item == 8 else x.view(np.uint16)
-            counting = (high, seen.entry.count, seen.every, first, second) if seen.every else None
+            counting = (seen.entry.count, seen.every, first, second) if seen.every else None
             fill(x, None, at, length, self._exponents, self._limit, start, stop, out, counting)
         if seen.every:
             seen.count(first, second, table)

@@ -13,30 +13,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from sparsight.kernels.drawing import bin_of, draw
 from sparsight.kernels.jit import jit
+
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
 
 BINS = {8: 1 << 18, 4: 1 << 15, 2: 1 << 15}
 """Bins by bytes of a weight."""
 MOST_EVERY = 64
-_SHIFT = np.uint64(45)
-_GOLDEN, _FIRST, _SECOND = (np.uint64(n) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-
-
-@jit
-def draw(i):
-    """64 random bits for a place: the i-th number of SplitMix64."""
-    z = np.uint64(i + 1) * _GOLDEN
-    z = (z ^ (z >> np.uint64(30))) * _FIRST
-    z = (z ^ (z >> np.uint64(27))) * _SECOND
-    return z ^ (z >> np.uint64(31))
-
-
-@jit
-def bin_of(high, item, i):
-    """The bin of weight i."""  # an unsigned index cannot count from the end, which need not be asked then
-    if item == 8:
-        return (high[np.uint64(i)] >> _SHIFT) & np.uint64(0x3FFFF)
-    return high[np.uint64(2 * i + 1 if item == 4 else i)] & np.uint64(0x7FFF)
 
 
 @jit
@@ -49,7 +34,7 @@ def log2_of(every):
 
 
 @jit
-def count_part(high, item, start, stop, at, count, log2, first, second):
+def count_part(x, start, stop, at, count, log2, first):
     """Count what stands in x[start:stop], part of one octet. Of a last block of n < 2^log2 weights one counts for n."""
     if start >= stop:
         return
@@ -64,7 +49,7 @@ def count_part(high, item, start, stop, at, count, log2, first, second):
         else:
             i = block + np.int64(((bits >> np.uint64(32)) * np.uint64(max(n, 0))) >> np.uint64(32))
         if n > 0 and start <= i - at < stop:
-            first[bin_of(high, item, i - at)] += n
+            first[bin_of(x, i - at)] += n
 
 
 @jit

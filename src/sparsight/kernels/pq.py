@@ -13,9 +13,17 @@ import math
 
 import numpy as np
 
-from sparsight.kernels.histogram import bin_of, count_part, draw, log2_of
+from sparsight.kernels.histogram import count_part, log2_of
 from sparsight.kernels.jit import jit
-from sparsight.kernels.pq_lanes import STATE, half_and_one, half_one_two, magnitude, one_and_two
+from sparsight.kernels.pq_lanes import (
+    half_and_one,
+    half_and_one_counting,
+    half_one_two,
+    half_one_two_counting,
+    magnitude,
+    one_and_two,
+    one_and_two_counting,
+)
 
 # numba passes an intrinsic's first argument itself, and compiles `fill` for each kind of `counting`:
 # pyright: reportCallIssue=false, reportPossiblyUnboundVariable=false
@@ -28,10 +36,6 @@ _STEP = 64.0  # units are powers of 2^64, so that a change of unit is exact for 
 _LARGEST_UNIT = 960.0
 _SQRT_FLOOR = 2.0**-40  # chunks of narrower floats below it: residuals of float32 roots would be denormal
 _LANES = 16
-_STEP_WEIGHTS = 1024  # between two looks at the sample: it takes no longer than what memory is busy with already
-_half_and_one = half_and_one[0]
-_one_and_two, _begin, _step, _end = one_and_two
-_half_one_two, _begin_half, _step_half, _end_half = half_one_two
 
 
 @jit
@@ -108,9 +112,8 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
     """Lines start..stop of a tensor that holds rows of `length` weights one after the other, into `table`.
 
     x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not.
-    `counting`, unless it is None, has weights counted in passing, while memory is being fetched: (x as `histogram`
-    wants it, the tensor's weights, one of how many is counted, the two tables). Then x holds the weights of lines
-    start..stop and no others, and there is no mask.
+    `counting`, unless it is None, has weights counted in passing: (the tensor's weights, one of how many is counted,
+    the two tables). Then x holds the weights of lines start..stop and no others, and there is no mask.
     """
     at_half = at_one = at_two = -1
     for j in range(len(exponents)):
@@ -126,14 +129,12 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
     chunks = (length + CHUNK - 1) // CHUNK
     row = start // chunks
     a = row * length + (start - row * chunks) * CHUNK - place
-    counted = octet = 0
+    counted = 0
     if counting is not None:
-        high, whole, every, first, second = counting
-        item, state = x.itemsize, np.empty(STATE)
+        whole, every, first, second = counting
         log2 = log2_of(every)
-        octet, within, each = 8 << log2, np.uint64(every - 1), np.uint32(every)
-        counted = min(-place & (octet - 1), len(x))
-        count_part(high, item, 0, counted, place, whole, log2, first, second)
+        counted = min(-place & ((8 << log2) - 1), len(x))
+        count_part(x, 0, counted, place, whole, log2, first)
     for c in range(stop - start):
         end = (row + 1) * length - place
         z = min(a + CHUNK, end)
@@ -141,39 +142,25 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
         # numba would not help: it counts references to the arrays anew each time.
         if counting is None:
             if not half:
-                root, one, square, largest, smallest, count = _one_and_two(x, mask, a, z - a)
+                root, one, square, largest, smallest, count = one_and_two(x, mask, a, z - a)
             elif two:
-                root, one, square, largest, smallest, count = _half_one_two(x, mask, a, z - a)
+                root, one, square, largest, smallest, count = half_one_two(x, mask, a, z - a)
             else:
-                root, one, square, largest, smallest, count = _half_and_one(x, mask, a, z - a)
+                root, one, square, largest, smallest, count = half_and_one(x, mask, a, z - a)
         else:
-            if half:
-                _begin_half(x, state)
-            else:
-                _begin(x, state)
-            for i in range(a, z, _STEP_WEIGHTS):
-                n = min(_STEP_WEIGHTS, z - i)
-                if half:
-                    _step_half(x, None, i, n, state)
-                else:
-                    _step(x, None, i, n, state)
-                while log2 == 0 and counted + 2 <= i + n:  # there is nothing to draw
-                    first[bin_of(high, item, counted)] += each
-                    second[bin_of(high, item, counted + 1)] += each
-                    counted += 2
-                while counted + octet <= i + n and log2 > 0:
-                    bits = draw((place + counted) >> (log2 + 3))
-                    for k in range(0, 8, 2):
-                        at = counted + (k << log2) + np.int64((bits >> np.uint64(8 * k)) & within)
-                        then = counted + ((k + 1) << log2) + np.int64((bits >> np.uint64(8 * k + 8)) & within)
-                        first[bin_of(high, item, at)] += each
-                        second[bin_of(high, item, then)] += each
-                    counted += octet
-            if half:
-                root, one, square, largest, smallest, count = _end_half(x, state)
-            else:
-                root, one, square, largest, smallest, count = _end(x, state)
             count = z - a
+            if not half:
+                root, one, square, largest, smallest, counted = one_and_two_counting(
+                    x, a, count, counted, place, log2, first, second
+                )
+            elif two:
+                root, one, square, largest, smallest, counted = half_one_two_counting(
+                    x, a, count, counted, place, log2, first, second
+                )
+            else:
+                root, one, square, largest, smallest, counted = half_and_one_counting(
+                    x, a, count, counted, place, log2, first, second
+                )
         for j in range(table.shape[1]):
             table[c, j] = 0.0
         table[c, COUNT], table[c, LARGEST], table[c, SMALLEST] = count, largest, smallest
@@ -188,7 +175,7 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
         row += z == end
         a = z
     if counting is not None:
-        count_part(high, item, counted, len(x), place, whole, log2, first, second)
+        count_part(x, counted, len(x), place, whole, log2, first)
 
 
 @jit

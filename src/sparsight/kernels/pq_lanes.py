@@ -19,11 +19,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from sparsight.kernels.drawing import Counting, prefetch
+
 _LANES = 16
 _AHEAD = 1024  # weights; the processor's own prefetching is too timid for one thread to read at full speed
 _RECIPROCAL = 0x7F000000 - 719_700  # minus the bits of s: about 1/s, its error spread evenly over [1, 2]
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 _F32, _F64 = ir.FloatType(), ir.DoubleType()
+
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
 
 
 def _lanes(t: Any) -> Any:
@@ -41,14 +46,6 @@ def _call(builder: Any, name: str, t: Any, *args: Any) -> Any:
         builder.module, ir.FunctionType(_lanes(t), [_lanes(t)] * len(args)), f"llvm.{name}.{suffix}"
     )
     return builder.call(function, args)
-
-
-def _prefetch(b: Any, pointer: Any) -> None:
-    """Ask for memory that is needed soon; the processor ignores it where there is none."""
-    t = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
-    function = cgutils.get_or_insert_function(b.module, t, "llvm.prefetch.p0i8")
-    read, keep, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
-    b.call(function, [b.bitcast(pointer, _I8.as_pointer()), read, keep, data])
 
 
 def _magnitude_bits(b: Any, raw: Any, dtype: types.Type) -> Any:
@@ -134,20 +131,6 @@ class _Chunk:
         self.lost = self._new(_F32, 0.0)
         self.count = cgutils.alloca_once_value(b, ir.Constant(_I64, 0))
 
-    def held(self, state: Any) -> list[tuple[Any, Any]]:
-        """Accumulators, and where each stands in the array `state`."""
-        all_ = (self.half_sum, self.sum, self.square_sum, self.lost, self.largest, self.smallest)
-        places = (self.b.gep(state, [ir.Constant(_I64, i * _LANES)]) for i in range(len(all_)))
-        return [(a, self.b.bitcast(place, a.type)) for a, place in zip(all_, places, strict=True)]
-
-    def resume(self, state: Any) -> None:
-        for own, place in self.held(state):
-            self.b.store(_aligned(self.b.load(place)), own)
-
-    def interrupt(self, state: Any) -> None:
-        for own, place in self.held(state):
-            _aligned(self.b.store(self.b.load(own), place))
-
     def _new(self, t: Any, value: Any) -> Any:
         return cgutils.alloca_once_value(self.b, _splat(t, value))
 
@@ -204,7 +187,7 @@ class _Chunk:
             self._accumulate(self.half_sum, wide(root))
 
     def result(self) -> list[Any]:
-        """Sums of |x|^0.5, |x| and x^2, the largest and the smallest magnitude, the count."""
+        """Sums of |x|^0.5, |x| and x^2, the largest and the smallest magnitude."""
         b = self.b
         plus = b.fadd
         wide = (lambda v: v) if self.double else (lambda v: b.fpext(v, _F64))
@@ -215,20 +198,12 @@ class _Chunk:
             *(_reduce(b, b.load(s), plus) for s in (self.sum, self.square_sum)),
             wide(_reduce(b, b.load(self.largest), _larger(b))),
             wide(_reduce(b, b.load(self.smallest), _smaller(b))),
-            b.load(self.count),
         ]
 
 
-def _take_in(context: Any, b: Any, code: _Chunk, signature: Any, args: Any) -> None:
-    """Code of one loop over x[start : start + n], where `mask`, unless it is None, is True."""
-    x_type, mask_type = signature.args[:2]
-    array = context.make_array(x_type)(context, b, args[0])
-    first, n = args[2:4]
-    raw = {types.float64: _I64, types.float32: _I32}.get(x_type.dtype, _I16)
-    sources = [(b.gep(b.bitcast(array.data, raw.as_pointer()), [first]), raw)]
-    if mask_type != types.none:
-        mask = context.make_array(mask_type)(context, b, args[1])
-        sources.append((b.gep(b.bitcast(mask.data, _I8.as_pointer()), [first]), _I8))
+def _take_in(b: Any, code: _Chunk, sources: list[Any], first: Any, n: Any, counting: Counting | None = None) -> None:
+    """Code of one loop over n weights from `first`, and over which of them are there, if there is a second source."""
+    sources = [(b.gep(pointer, [first]), t) for pointer, t in sources]
 
     def read(pointer: Any, t: Any, at: Any) -> Any:
         return _aligned(b.load(b.bitcast(b.gep(pointer, [at]), _lanes(t).as_pointer())), t.width)
@@ -246,7 +221,7 @@ def _take_in(context: Any, b: Any, code: _Chunk, signature: Any, args: Any) -> N
     def add(index: Any, turn: Any) -> None:
         at = b.shl(index, ir.Constant(_I64, 4))
         for pointer, _ in sources:
-            _prefetch(b, b.gep(pointer, [b.add(at, ir.Constant(_I64, _AHEAD))]))
+            prefetch(b, b.gep(pointer, [b.add(at, ir.Constant(_I64, _AHEAD))]))
         vectors = [read(pointer, t, at) for pointer, t in sources]
         if ring:
             code.add_later(vectors[0], ring, turn)
@@ -255,12 +230,24 @@ def _take_in(context: Any, b: Any, code: _Chunk, signature: Any, args: Any) -> N
 
     even, odd = (ir.Constant(_I64, n) for n in (0, 1))
     pairs = b.lshr(whole, odd)
+
+    rare = odd
+    if counting is not None:  # pairs of vectors for each pair of weights that is counted, at least one; less one
+        several = b.lshr(counting.every, ir.Constant(_I64, 4))
+        rare = b.sub(b.select(b.icmp_unsigned(">", several, odd), several, odd), odd)
     with cgutils.for_range(b, pairs) as loop:
         first_of_two = b.shl(loop.index, odd)
         add(first_of_two, even)
         add(b.or_(first_of_two, odd), odd)
+        if counting is not None:  # now and then, and not in a loop of its own, which LLVM would unroll and spill
+            done = b.add(loop.index, odd)
+            with b.if_then(b.icmp_unsigned("==", b.and_(done, rare), ir.Constant(_I64, 0))):
+                counting.up_to(b.add(first, b.mul(done, ir.Constant(_I64, 2 * _LANES))))
     with b.if_then(b.trunc(whole, _I1)):
         add(b.shl(pairs, odd), even)
+    if counting is not None:
+        counting.up_to(b.add(first, n))
+        counting.settle()
     if ring:
         code.add_last(ring, whole)
     if len(sources) == 1:
@@ -280,65 +267,59 @@ def _take_in(context: Any, b: Any, code: _Chunk, signature: Any, args: Any) -> N
         take([b.load(buffer) for buffer in buffers], b.icmp_unsigned("<", lane, limit))
 
 
-_RESULT = types.Tuple([types.float64] * 5 + [types.int64])
-STATE = 6 * _LANES
-"""Numbers in the array that holds the accumulators between two steps."""
+_SUMS = [types.float64] * 5
+_INTP = types.intp
 
 
-def _vector_sums(half: bool, two: bool) -> tuple[Any, Any, Any, Any]:
+def _data(context: Any, b: Any, t: Any, value: Any, item: Any) -> Any:
+    return b.bitcast(context.make_array(t)(context, b, value).data, item.as_pointer())
+
+
+def _raw(dtype: types.Type) -> Any:
+    return {types.float64: _I64, types.float32: _I32}.get(dtype, _I16)
+
+
+def _vector_sums(half: bool, two: bool) -> tuple[Any, Any]:
     """`sums(x, mask, start, n)` of x[start : start + n], where `mask`, unless it is None, is True.
 
-    And the same in steps, between which other work can be done while memory is being fetched: `begin(x, state)`,
-    any number of `step(x, None, start, n, state)`, n a multiple of 16 but for the last, then `result(x, state)`,
-    but for the count.
+    And `counting(x, start, n, counted, place, log2, first, second)`: the same without a mask, a sample being counted
+    in passing. Its last number is not the count but what has been counted (`drawing.Counting`).
     """
 
     @intrinsic
     def sums(typing_context: Any, x: Any, mask: Any, start: Any, n: Any) -> Any:
         def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            code = _Chunk(b, signature.args[0].dtype, half, two)
-            _take_in(context, b, code, signature, args)
-            return context.make_tuple(b, signature.return_type, code.result())
+            types_, raw = signature.args, _raw(signature.args[0].dtype)
+            sources = [(_data(context, b, types_[0], args[0], raw), raw)]
+            if types_[1] != types.none:
+                sources.append((_data(context, b, types_[1], args[1], _I8), _I8))
+            code = _Chunk(b, types_[0].dtype, half, two)
+            _take_in(b, code, sources, *args[2:])
+            return context.make_tuple(b, signature.return_type, [*code.result(), b.load(code.count)])
 
-        return _RESULT(x, mask, types.intp, types.intp), codegen
-
-    @intrinsic
-    def begin(typing_context: Any, x: Any, state: Any) -> Any:
-        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            array = context.make_array(signature.args[1])(context, b, args[1])
-            _Chunk(b, signature.args[0].dtype, half, two).interrupt(array.data)
-            return context.get_dummy_value()
-
-        return types.none(x, state), codegen
+        return types.Tuple([*_SUMS, types.int64])(x, mask, _INTP, _INTP), codegen
 
     @intrinsic
-    def step(typing_context: Any, x: Any, mask: Any, start: Any, n: Any, state: Any) -> Any:
+    def counting(
+        typing_context: Any, x: Any, start: Any, n: Any, counted: Any, place: Any, log2: Any, first: Any, second: Any
+    ) -> Any:
         def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            array = context.make_array(signature.args[4])(context, b, args[4])
-            code = _Chunk(b, signature.args[0].dtype, half, two)
-            code.resume(array.data)
-            _take_in(context, b, code, signature, args)
-            code.interrupt(array.data)
-            return context.get_dummy_value()
+            types_, raw = signature.args, _raw(signature.args[0].dtype)
+            data = _data(context, b, types_[0], args[0], raw)
+            tables = [_data(context, b, t, table, _I32) for t, table in zip(types_[6:], args[6:], strict=True)]
+            passing = Counting(b, data, types_[0].dtype, *args[3:6], tables)
+            code = _Chunk(b, types_[0].dtype, half, two)
+            _take_in(b, code, [(data, raw)], *args[1:3], passing)
+            return context.make_tuple(b, signature.return_type, [*code.result(), b.load(passing.counted)])
 
-        return types.none(x, mask, types.intp, types.intp, state), codegen
+        return types.Tuple([*_SUMS, types.int64])(x, *[_INTP] * 5, first, second), codegen
 
-    @intrinsic
-    def result(typing_context: Any, x: Any, state: Any) -> Any:
-        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            array = context.make_array(signature.args[1])(context, b, args[1])
-            code = _Chunk(b, signature.args[0].dtype, half, two)
-            code.resume(array.data)
-            return context.make_tuple(b, signature.return_type, code.result())
-
-        return _RESULT(x, state), codegen
-
-    return sums, begin, step, result
+    return sums, counting
 
 
-half_and_one = _vector_sums(half=True, two=False)
-one_and_two = _vector_sums(half=False, two=True)
-half_one_two = _vector_sums(half=True, two=True)
+half_and_one, half_and_one_counting = _vector_sums(half=True, two=False)
+one_and_two, one_and_two_counting = _vector_sums(half=False, two=True)
+half_one_two, half_one_two_counting = _vector_sums(half=True, two=True)
 
 
 @intrinsic
@@ -347,9 +328,8 @@ def magnitude(typing_context: Any, x: Any, i: Any) -> Any:
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         dtype = signature.args[0].dtype
-        raw = {types.float64: _I64, types.float32: _I32}.get(dtype, _I16)
-        array = context.make_array(signature.args[0])(context, b, args[0])
-        value = b.load(b.gep(b.bitcast(array.data, raw.as_pointer()), [args[1]]))
+        raw = _raw(dtype)
+        value = b.load(b.gep(_data(context, b, signature.args[0], args[0], raw), [args[1]]))
         lane = ir.Constant(_I32, 0)
         vector = b.insert_element(_splat(raw, 0), value, lane)
         bits = b.extract_element(_magnitude_bits(b, vector, dtype), lane)
