@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -47,3 +48,33 @@ def test_an_error_in_one_item_is_raised():
 
     with pytest.raises(KeyError, match="three"):
         each(work, 5)
+
+
+def test_after_an_error_nothing_is_begun_and_nobody_works():
+    torch.set_num_threads(3)
+    begun, ended = [], []
+
+    def work(i: int) -> None:
+        begun.append(i)
+        if i == 1:
+            raise KeyError("one")
+        time.sleep(0.01)
+        ended.append(i)
+
+    with pytest.raises(KeyError, match="one"):
+        each(work, 1000)
+    assert len(begun) < 1000
+    assert sorted([*ended, 1]) == sorted(begun)
+    time.sleep(0.05)
+    assert len(ended) == len(begun) - 1
+
+
+def test_the_caller_works_too():
+    torch.set_num_threads(2)
+    gate, own = threading.Barrier(2, timeout=20), threading.get_ident()
+
+    def work(i: int) -> int:
+        gate.wait()
+        return threading.get_ident()
+
+    assert own in each(work, 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import threading
 from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -39,22 +38,18 @@ class Seen:
     rows: list[np.ndarray] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    @cached_property
-    def length(self) -> int:
-        return row_length(self.entry)
+    length: int = field(init=False)  # weights of a row
+    per_row: int = field(init=False)  # chunks of it
+    in_place: bool = field(init=False)  # whether its pieces' lines are those of its rows, and few enough to be held
 
-    @cached_property
-    def per_row(self) -> int:
-        return -(-self.length // CHUNK)
+    def __post_init__(self) -> None:
+        self.length = row_length(self.entry)
+        self.per_row = -(-self.length // CHUNK)
+        self.in_place = self.per_row == 1 and rows_of(self.entry) <= MOST_ROWS
 
     def sums(self) -> PowerSums:
         assert self.total is not None
         return RowSums(self.exponents, self.total).row(0)
-
-    @cached_property
-    def in_place(self) -> bool:
-        """Whether the lines of its pieces are those of its rows, and few enough to be held."""
-        return self.per_row == 1 and rows_of(self.entry) <= MOST_ROWS
 
     def row_sums(self) -> RowSums:
         return RowSums(self.exponents, np.concatenate(self.rows) if self.lines is None else self.lines)

@@ -147,9 +147,10 @@ def _cut(seen: Seen, source: np.ndarray | int, left: int) -> Iterator[Piece]:
     if seen.in_place:
         seen.lines = np.empty((lines, SUMS + 2 * len(seen.exponents)))
     start = first = 0
+    each = min(length, CHUNK)
     while start < lines:
         size = PIECE if threads < 2 else min(max(left // (2 * threads), LAST_PIECE), PIECE)
-        stop = min(start + min(max(size // min(length, CHUNK), 1), _LINES), lines)
+        stop = min(start + min(max(size // each, 1), _LINES), lines)
         last = weight_at(stop, length, per)
         yield Piece(seen, start, stop, first, last, source)
         left -= last - first

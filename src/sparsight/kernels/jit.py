@@ -7,7 +7,7 @@ Kernels release the interpreter lock and run on plain Python threads, as many as
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from typing import Any
 
@@ -42,7 +42,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
     """`[work(i) for i in items]`, on as many threads as torch uses. Results keep their order.
 
-    `work` should spend its time in a compiled kernel. An exception of any item is raised.
+    `work` should spend its time in a compiled kernel. An exception of any item is raised, once no thread works any
+    more; items that had not been begun are left out.
     """
     todo = range(items) if isinstance(items, int) else items
     threads = min(torch.get_num_threads(), len(todo))
@@ -52,9 +53,19 @@ def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
     places = iter(range(len(todo)))  # shared: the interpreter hands out each number once
 
     def take() -> None:
-        for place in places:
-            results[place] = work(todo[place])
+        try:
+            for place in places:
+                results[place] = work(todo[place])
+        except BaseException:
+            for _ in places:  # nothing is left for the others
+                pass
+            raise
 
-    for taker in [_pool(threads).submit(take) for _ in range(threads)]:
-        taker.result()
+    others = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
+    try:
+        take()  # here too: a thread that has to be woken begins later
+    finally:
+        wait(others)
+    for other in others:
+        other.result()
     return results

@@ -270,8 +270,8 @@ def indices(table, at_p, at_q, p, q):
     """PQ index of each line."""
     found = np.empty(len(table))
     for i in range(len(table)):
-        line = table[i]
-        found[i] = index(line[COUNT], line[LARGEST], line[SMALLEST], line[at_p], line[at_q], p, q)
+        d, largest, smallest = table[i, COUNT], table[i, LARGEST], table[i, SMALLEST]
+        found[i] = index(d, largest, smallest, table[i, at_p], table[i, at_q], p, q)
     return found
 
 
@@ -280,8 +280,8 @@ def effectives(table, at_p, at_q, p, q):
     """Effective count of each line, p < q."""
     found = np.empty(len(table))
     for i in range(len(table)):
-        line = table[i]
-        found[i] = effective(line[COUNT], line[LARGEST], line[SMALLEST], line[at_p], line[at_q], p, q)
+        d, largest, smallest = table[i, COUNT], table[i, LARGEST], table[i, SMALLEST]
+        found[i] = effective(d, largest, smallest, table[i, at_p], table[i, at_q], p, q)
     return found
 
 
@@ -295,11 +295,10 @@ def neurons(table, at_p, at_q, p, q, shares, gamma, beta):
     found, removed = np.empty(len(table)), np.zeros(len(shares), np.int64)
     power, some = p * q / (q - p), 0
     for i in range(len(table)):
-        line = table[i]
-        if not line[LARGEST] > 0.0:
+        d, largest, smallest = table[i, COUNT], table[i, LARGEST], table[i, SMALLEST]
+        if not largest > 0.0:
             continue
-        d = line[COUNT]
-        found[some] = index(d, line[LARGEST], line[SMALLEST], line[at_p], line[at_q], p, q)
+        found[some] = index(d, largest, smallest, table[i, at_p], table[i, at_q], p, q)
         kept = 1.0 - found[some]
         some += 1
         if power == 2.0:
