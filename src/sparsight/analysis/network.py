@@ -207,7 +207,7 @@ def _whole(seen: Sequence[Seen], asked: Asked) -> Summary:
     parts: dict[str, tuple[np.ndarray, int, int, tuple[int, int]]] = {}
     for s in seen:
         start, stop = s.used
-        counts, zeros, every, used = parts.get(s.entry.dtype) or (np.zeros_like(s.counts), 0, 1, s.used)
+        counts, zeros, every, used = parts.get(s.entry.dtype) or (np.zeros(len(s.counts), np.int64), 0, 1, s.used)
         counts[start:stop] += s.counts[start:stop]
         used = (min(used[0], start), max(used[1], stop)) if start < stop else used
         parts[s.entry.dtype] = (counts, zeros + s.sums().zeros, max(every, s.every), used)
