@@ -670,6 +670,36 @@ def test_levels_between_may_be_short_and_carried_on(recipe):
         recipe(carry_on=True, rewind_epoch=2)
 
 
+@pytest.mark.parametrize("recipe", [sap, lottery])
+def test_the_default_rule(recipe):
+    """A third of the epochs, until recovered, where nothing is rewound; the whole budget elsewhere."""
+
+    def told(**given) -> tuple:
+        how = recipe(epochs=9, **given)
+        return how.middle_epochs, how.stop, how.evaluate_every
+
+    whole = (None, FixedEpochs(), 1.0)
+    recovered = named_rule("recovered")
+    assert told() == whole
+    assert told(carry_on=True) == (3, recovered, 0.5)
+    assert told(carry_on=True, evaluate_every=0.25) == (3, recovered, 0.25)
+    assert recipe(epochs=10, carry_on=True).middle_epochs == 4
+    assert told(carry_on=True, stop="fixed-epochs") == whole
+    assert told(carry_on=True, middle_epochs=2) == (2, FixedEpochs(), 1.0)
+    assert told(carry_on=True, stop="recovered") == (None, recovered, 1.0)
+    for until in ("accuracy", "pq-minimum"):
+        assert told(carry_on=True, until=until) == whole
+
+
+@pytest.mark.parametrize("recipe", [sap, lottery])
+def test_a_run_by_the_default_rule(recipe):
+    how = recipe(epochs=6, carry_on=True, target_density=0.3, control=False)
+    *between, last = [level.epochs for level in records(how)][1:]
+    assert len(between) > 1
+    assert all(1 <= epochs <= 2 for epochs in between)
+    assert last == 6
+
+
 def test_every_name_is_a_rule():
     from typing import get_args
 

@@ -1,8 +1,9 @@
-"""What the options `until`, `target_density`, `levels` and `within` of the iterative recipes mean."""
+"""What the options of the iterative recipes mean: when a level ends, when the search does, which level is chosen."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from sparsight.recipe import Level, Until
@@ -28,6 +29,33 @@ WITHIN = 0.5
 def target_of(until: Ending, target_density: float | None) -> float | None:
     """The density that no level goes past: the one given, else 0.1 with until="density" and none otherwise."""
     return TARGET if target_density is None and until == "density" else target_density
+
+
+SHORT = 3
+"""Carried-on levels between the first and the last train for at most one epoch in so many."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """How the levels between the first and the last are trained."""
+
+    epochs: int | None  # at most; None: as the others
+    stop: StopName
+    evaluate_every: float
+
+
+def between(
+    carry_on: bool, until: Ending, epochs: int, middle_epochs: int | None, stop: StopName | None, every: float | None
+) -> Between:
+    """What was given, and the default rule where nothing was.
+
+    Levels that go on from the weights as they are train for a third of the epochs at most, and end once they have
+    recovered: that reaches the accuracy of the full budget (the stopping study). No rule does so with levels that are
+    rewound, and another `until` than the density may make any level the last; there the whole budget is trained.
+    """
+    if carry_on and until == "density" and stop is None and middle_epochs is None:
+        return Between(-(-epochs // SHORT), "recovered", 0.5 if every is None else every)
+    return Between(middle_epochs, stop or "fixed-epochs", 1.0 if every is None else every)
 
 
 def shortened(stop: StopName, middle_epochs: int | None) -> str | None:

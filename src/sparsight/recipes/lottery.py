@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsight.allocate.shrink import Shrink
 from sparsight.recipe import NesterovSGD, Recipe
-from sparsight.recipes._ending import Ending, ending, shortened
+from sparsight.recipes._ending import Ending, between, ending, shortened
 from sparsight.restart import rewind_or
 from sparsight.score.magnitude import Magnitude
 from sparsight.stop import StopName, named_rule
@@ -29,8 +29,8 @@ def lottery(
     middle_epochs: int | None = None,
     carry_on: bool = False,
     within: float | None = None,
-    stop: StopName = "fixed-epochs",
-    evaluate_every: float = 1.0,
+    stop: StopName | None = None,
+    evaluate_every: float | None = None,
     control: bool = True,
     seed: int = 0,
 ) -> Recipe:
@@ -56,20 +56,23 @@ def lottery(
         clip: Largest norm of the masked gradient.
         rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
         middle_epochs: Epochs of the levels between the first and the last, along a cosine of their own; if not given,
-            epochs.
-        carry_on: Start pruned levels from the weights as they are, instead of the rewind point.
+            epochs, or with carry_on and no stop a third of them.
+        carry_on: Start pruned levels from the weights as they are, instead of the rewind point; a third of the epochs
+            is then enough.
         within: Choose the sparsest level within so many points of dense validation accuracy; if not given, 0.5, and
             with until pq-minimum the level at the minimum where there is one.
         stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
-            nothing.
+            nothing. If not given: recovered with carry_on, fixed-epochs otherwise.
         evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.
+            If not given, 1, or 0.5 where neither stop nor middle_epochs is given with carry_on.
         control: Train the dense network for the whole run's epochs beside it.
         seed: Seed of everything random.
     """
     prune = Shrink(rate=rate, scope=scope, min_keep=min_keep)
+    middle = between(carry_on, until, epochs, middle_epochs, stop, evaluate_every)
     search, choose = ending(
         (prune,), until, pair=(0.5, 1.0), target_density=target_density, levels=levels, within=within,
-        short=shortened(stop, middle_epochs),
+        short=shortened(middle.stop, middle.epochs),
     )  # fmt: skip
     return Recipe(
         name="lottery",
@@ -77,14 +80,14 @@ def lottery(
         levels=search,
         optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
         epochs=epochs,
-        middle_epochs=middle_epochs,
+        middle_epochs=middle.epochs,
         restart=rewind_or(carry_on, rewind_epoch),
         batch_size=batch_size,
         clip=clip,
         rewind_epoch=rewind_epoch,
         choose=choose,
-        stop=named_rule(stop),
-        evaluate_every=evaluate_every,
+        stop=named_rule(middle.stop),
+        evaluate_every=middle.evaluate_every,
         control=control,
         seed=seed,
     )
