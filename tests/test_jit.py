@@ -78,3 +78,14 @@ def test_the_caller_works_too():
         return threading.get_ident()
 
     assert own in each(work, 2)
+
+
+def test_work_may_use_threads_itself():
+    torch.set_num_threads(2)
+    gate = threading.Barrier(2, timeout=20)
+
+    def work(i: int) -> list[int]:
+        gate.wait()  # both threads are busy
+        return each(lambda j: 10 * i + j, 3)
+
+    assert each(work, 2) == [[0, 1, 2], [10, 11, 12]]

@@ -5,7 +5,7 @@
     python studies/stopping/study.py --out runs/stopping --list             the trials, one a line, and what they cost
     python studies/stopping/study.py --out runs/again --key KEY             any one of them again
     python studies/stopping/study.py --out runs/stopping --confirm carried 1-2    seeds 3 to 7 of one setting
-    python studies/stopping/study.py --out runs/stopping --confirm carried-recovery 3    seeds 8 to 17 of another
+    python studies/stopping/study.py --out runs/stopping --confirm carried-recovery 3    seeds 8 to 67 of another
 
 The same command goes on after any end of it. Seed 0 of every block comes before seed 1 of any, so that what there is
 after half the time is a smaller study and not half of one. `results.py` beside it makes the tables and the picture.

@@ -65,7 +65,8 @@ def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
     try:
         take()  # here too: a thread that has to be woken begins later
     finally:
-        wait(others)
-    for other in others:
+        begun = [other for other in others if not other.cancel()]  # nothing is left for one that has not begun
+        wait(begun)
+    for other in begun:
         other.result()
     return results
