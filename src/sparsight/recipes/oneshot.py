@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsight.allocate.shrink import Shrink
 from sparsight.recipe import NesterovSGD, Recipe
-from sparsight.recipes._ending import Ending, ending, shortened
+from sparsight.recipes._ending import Ending, between, ending, shortened
 from sparsight.score.magnitude import Magnitude
 from sparsight.stop import StopName, named_rule
 from sparsight.types import Scope
@@ -26,8 +26,8 @@ def oneshot(
     clip: float = 1.0,
     rewind_epoch: int = 0,
     within: float | None = None,
-    stop: StopName = "fixed-epochs",
-    evaluate_every: float = 1.0,
+    stop: StopName | None = None,
+    evaluate_every: float | None = None,
     control: bool = True,
     seed: int = 0,
 ) -> Recipe:
@@ -54,16 +54,18 @@ def oneshot(
         rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
         within: Choose the sparsest level within so many points of dense validation accuracy; if not given, 0.5, and
             with until pq-minimum the level at the minimum where there is one.
-        stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
-            nothing.
-        evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.
+        stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs, and
+            none given, is nothing.
+        evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs. If
+            not given, 1.
         control: Train the dense network for the whole run's epochs beside it.
         seed: Seed of everything random.
     """
     prune = Shrink(rate=rate, scope=scope, min_keep=min_keep)
+    middle = between(False, until, epochs, None, stop, evaluate_every)
     search, choose = ending(
         (prune,), until, pair=(0.5, 1.0), target_density=target_density, levels=levels, within=within,
-        short=shortened(stop, None),
+        short=shortened(middle.stop, middle.epochs),
     )  # fmt: skip
     return Recipe(
         name="oneshot",
@@ -76,8 +78,8 @@ def oneshot(
         clip=clip,
         rewind_epoch=rewind_epoch,
         choose=choose,
-        stop=named_rule(stop),
-        evaluate_every=evaluate_every,
+        stop=named_rule(middle.stop),
+        evaluate_every=middle.evaluate_every,
         control=control,
         seed=seed,
     )
