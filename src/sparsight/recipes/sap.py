@@ -64,15 +64,16 @@ def sap(
         clip: Largest norm of the masked gradient.
         rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
         middle_epochs: Epochs of the levels between the first and the last, along a cosine of their own; if not given,
-            epochs, or with carry_on and no stop a third of them.
+            epochs, or by the default rule (see stop) a third of them.
         carry_on: Start pruned levels from the weights as they are, instead of the rewind point; a third of the epochs
             is then enough.
         within: Choose the sparsest level within so many points of dense validation accuracy; if not given, 0.5, and
             with until pq-minimum the level at the minimum where there is one.
         stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
-            nothing. If not given: recovered with carry_on, fixed-epochs otherwise.
+            nothing. If neither it nor middle_epochs is given, the default rule with carry_on and until density is
+            recovered; otherwise fixed-epochs.
         evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.
-            If not given, 1, or 0.5 where neither stop nor middle_epochs is given with carry_on.
+            If not given, 1, or 0.5 by the default rule.
         control: Train the dense network for the whole run's epochs beside it.
         seed: Seed of everything random.
     """
