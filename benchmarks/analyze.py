@@ -2,24 +2,29 @@
 
     python benchmarks/analyze.py [--weights 100663296] [--rows 4096] [--threads 1 2] [--folder DIR]
                                  [--json benchmarks/results/analyze.json]
+    python benchmarks/analyze.py --layer llama-3-70b --memory --rounds 25
 
 The rival "read and sum" is `Tensor.sum` of every tensor; bytes per second are given as a share of it. Rounds of all
 contestants take turns, and the best round of each counts. The file is read through the page cache, after once
 having been read, and beside it `pread` alone into a buffer; "cold" is both after the file has left the page cache,
-where the disk is the limit. With --folder it lies there.
+where the disk is the limit. With --folder it lies there. With --memory there is no file, no full histogram and no
+`vector_norm`: rounds are short, so that there can be more of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -27,15 +32,27 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsight.analysis import analyze
+from sparsight.analysis.stream import Counted
 
 PAIRS = ((0.5, 1.0), (1.0, 2.0))
+COUNTED: tuple[Counted, ...] = get_args(Counted)
+LAYERS = {  # the matrices of one layer, as its checkpoint holds them
+    "llama-3-70b": {
+        "q_proj": (8192, 8192), "k_proj": (1024, 8192), "v_proj": (1024, 8192), "o_proj": (8192, 8192),
+        "gate_proj": (28672, 8192), "up_proj": (28672, 8192), "down_proj": (8192, 28672),
+    }
+}  # fmt: skip
 
 
-def make(weights: int, dtype: torch.dtype, rows: int) -> dict[str, Tensor]:
-    """Normal weights in tensors of `rows` x 4096."""
+def shapes_of(weights: int, rows: int) -> dict[str, tuple[int, int]]:
+    """So many tensors of `rows` x 4096 that they hold `weights`."""
+    return {f"layer{i}.weight": (rows, 4096) for i in range(weights // (rows * 4096))}
+
+
+def make(shapes: Mapping[str, tuple[int, int]], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Normal weights."""
     g = torch.Generator().manual_seed(0)
-    count = weights // (rows * 4096)
-    return {f"layer{i}.weight": (torch.randn(rows, 4096, generator=g) * 0.02).to(dtype) for i in range(count)}
+    return {name: (torch.randn(shape, generator=g) * 0.02).to(dtype) for name, shape in shapes.items()}
 
 
 def best(contestants: dict[str, Callable[[], object]], rounds: int, path: Path) -> dict[str, float]:
@@ -98,40 +115,60 @@ def plain_read(path: Path, threads: int) -> None:
         os.close(file)
 
 
-def one_dtype(weights: int, dtype: torch.dtype, rows: int, threads: list[int], rounds: int, folder: Path) -> list[dict]:
-    tensors = make(weights, dtype, rows)
+def in_memory(tensors: dict[str, Tensor], counted: Sequence[Counted]) -> dict[str, Callable[[], object]]:
+    """Reading and summing, and `analyze`, of tensors where they are."""
+    found: dict[str, Callable[[], object]] = {"read and sum": lambda: [x.sum() for x in tensors.values()]}
+    for p, q in PAIRS:
+        for kind in counted:
+            found[_name(p, q, kind)] = partial(analyze, tensors, p, q, histogram=kind)
+    return found
+
+
+def of_file(path: Path, threads: int) -> dict[str, Callable[[], object]]:
+    """Reading, and `analyze`, of the file that holds them."""
+    found: dict[str, Callable[[], object]] = {}
+    found["pread"] = found["cold pread"] = partial(plain_read, path, threads)
+    for p, q in PAIRS:
+        for kind in COUNTED:
+            found[f"file {_name(p, q, kind)}"] = partial(analyze, path, p, q, histogram=kind)
+        found[f"cold file {_name(p, q, 'sampled')}"] = partial(analyze, path, p, q)
+    return found
+
+
+def _name(p: float, q: float, kind: Counted) -> str:
+    return f"({p:g}, {q:g}), histogram {kind}"
+
+
+def one_dtype(
+    shapes: Mapping[str, tuple[int, int]], dtype: torch.dtype, threads: list[int], rounds: int, folder: Path | None
+) -> list[dict]:
+    tensors = make(shapes, dtype)
     count = sum(x.numel() for x in tensors.values())
-    path = folder / "speed.safetensors"
-    save_file(tensors, path)
+    path = Path() if folder is None else folder / "speed.safetensors"
+    if folder is not None:
+        save_file(tensors, path)
     results = []
     for n in threads:
         torch.set_num_threads(n)
-        contestants: dict[str, Callable[[], object]] = {
-            "read and sum": lambda: [x.sum() for x in tensors.values()],
-            "pread": lambda n=n: plain_read(path, n),
-            "cold pread": lambda n=n: plain_read(path, n),
-        }
-        for p, q in PAIRS:
-            for counted in ("sampled", "full", "none"):
-                kind = f"({p:g}, {q:g}), histogram {counted}"
-                more = {"p": p, "q": q, "histogram": counted}
-                contestants[kind] = lambda more=more: analyze(tensors, **more)
-                contestants[f"file {kind}"] = lambda more=more: analyze(path, **more)
-                if counted == "sampled":
-                    contestants[f"cold file {kind}"] = lambda more=more: analyze(path, **more)
-            contestants[f"vector_norm ({p:g}, {q:g})"] = lambda p=p, q=q: norms(tensors, p, q)
+        if folder is None:
+            contestants = in_memory(tensors, ("sampled", "none"))
+        else:
+            contestants = {**in_memory(tensors, COUNTED), **of_file(path, n)}
+            contestants |= {f"vector_norm ({p:g}, {q:g})": partial(norms, tensors, p, q) for p, q in PAIRS}
         seconds = best(contestants, rounds, path)
         size = count * dtype.itemsize
         for name, took in seconds.items():
             rivals = {"file": "pread", "cold": "cold pread"}
             rival = seconds[rivals.get(name.partition(" ")[0], "read and sum")]
-            row = {"dtype": str(dtype), "rows": rows, "threads": n, "what": name, "weights": count, "seconds": took}
+            row = {"dtype": str(dtype), "tensors": len(tensors), "threads": n, "what": name, "weights": count}
+            row |= {"seconds": took}
             results.append({**row, "gb_per_s": size / took / 1e9, "share": rival / took})
             print(
                 f"{dtype!s:15} {n} {name:38} {size / took / 1e9:6.1f} GB/s"
                 f"  {count / took / 1e9:5.2f} G/s  {rival / took:6.1%}"
             )
-    path.unlink()
+    if folder is not None:
+        path.unlink()
     return results
 
 
@@ -153,18 +190,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=int, default=6 << 24)
     parser.add_argument("--rows", type=int, default=4096, help="of each tensor; columns are 4096")
+    parser.add_argument(
+        "--layer", choices=sorted(LAYERS), help="instead of so many weights, the matrices of this layer"
+    )
+    parser.add_argument("--memory", action="store_true", help="leave out what is slow: files, and other histograms")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
+    shapes = LAYERS[given.layer] if given.layer else shapes_of(given.weights, given.rows)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         speed = [
             row
             for dtype in (torch.float32, torch.bfloat16)
-            for row in one_dtype(given.weights, dtype, given.rows, given.threads, given.rounds, Path(folder))
+            for row in one_dtype(shapes, dtype, given.threads, given.rounds, None if given.memory else Path(folder))
         ]
-    wrong = errors(given.weights)
+    wrong = [] if given.memory else errors(sum(math.prod(shape) for shape in shapes.values()))
     about = {
         "platform": platform.platform(),
         "torch": torch.__version__,

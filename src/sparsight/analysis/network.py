@@ -210,5 +210,5 @@ def _whole(seen: Sequence[Seen], asked: Asked) -> Summary:
         counts, zeros, every, used = parts.get(s.entry.dtype) or (np.zeros(len(s.counts), np.int64), 0, 1, s.used)
         counts[start:stop] += s.counts[start:stop]
         used = (min(used[0], start), max(used[1], stop)) if start < stop else used
-        parts[s.entry.dtype] = (counts, zeros + s.sums().zeros, max(every, s.every), used)
+        parts[s.entry.dtype] = (counts, zeros + s.zeros, max(every, s.every), used)
     return summarise(sums, join(parts), [s.entry for s in seen], asked)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from sparsight.checkpoint.entry import Entry
 from sparsight.kernels import histogram
-from sparsight.kernels.pq import CHUNK, LARGEST, SMALLEST
+from sparsight.kernels.pq import CHUNK, LARGEST, ZEROS
 from sparsight.pq.sums import PowerSums, RowSums, fold_lines
 
 MOST_ROWS = 1 << 20
@@ -51,6 +53,11 @@ class Seen:
         assert self.total is not None
         return RowSums(self.exponents, self.total).row(0)
 
+    @property
+    def zeros(self) -> int:
+        assert self.total is not None
+        return int(self.total[0, ZEROS])
+
     def row_sums(self) -> RowSums:
         return RowSums(self.exponents, np.concatenate(self.rows) if self.lines is None else self.lines)
 
@@ -58,21 +65,21 @@ class Seen:
         self.lines = None
         self.rows.clear()
 
-    def count(self, first: np.ndarray, second: np.ndarray, table: np.ndarray) -> None:
-        """Take in what threads' histograms hold of the weights of `table`, and empty them."""
+    def count(self, first: np.ndarray, second: np.ndarray, extents: Sequence[tuple[float, float]]) -> None:
+        """Take in what a thread's histograms hold, of weights in these ranges of magnitudes, and empty them."""
         with self.lock:
             if not len(self.counts):
                 self.counts = np.zeros(len(first), np.int64)
-            low, high = self._used_by(table, len(first))
+            low, high = self._bins_of(extents, len(first))
             histogram.take(first, second, self.counts, low, high)
             a, b = self.used
             self.used = (low, high) if a == b else (min(a, low), max(b, high))
 
-    def _used_by(self, table: np.ndarray, bins: int) -> tuple[int, int]:
-        """First bin that the weights of some lines may be in, and one more than the last."""
-        smallest, largest = histogram.extent(table[:, SMALLEST], table[:, LARGEST])
-        if not smallest <= largest:  # NaN, or no weight
+    def _bins_of(self, extents: Sequence[tuple[float, float]], bins: int) -> tuple[int, int]:
+        """First bin that weights in these ranges may be in, and one more than the last."""
+        if not all(a <= b for a, b in extents):  # NaN, or no weight
             return 0, bins
+        smallest, largest = min(a for a, _ in extents), max(b for _, b in extents)
         real, bits, shift = _BITS[self.entry.dtype]
         low, high = (struct.unpack(bits, struct.pack(real, v))[0] >> shift for v in (smallest, largest))
         return low, high + 1
@@ -84,8 +91,8 @@ class Seen:
             self.landed += lines
             if self.landed < len(self.lines):
                 return False
-        self.finite = bool(np.isfinite(self.lines[:, LARGEST]).all())
         self.total = fold_lines(self.lines, len(self.lines), 1, self.exponents)
+        self.finite = math.isfinite(self.total[0, LARGEST])
         if not self.keep_rows:
             self.lines = None
         return True

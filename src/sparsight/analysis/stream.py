@@ -190,15 +190,16 @@ class _Work:
             table = seen.lines[piece.start : piece.stop]
         first, second = self._tables(item)
         step = max(self._block // min(length, CHUNK), 1) if isinstance(piece.source, int) else piece.stop - piece.start
+        extents = []
         for start in range(piece.start, piece.stop, step):
             stop = min(start + step, piece.stop)
             x = self._weights(piece, weight_at(start, length, per), weight_at(stop, length, per))
             out = table[start - piece.start : stop - piece.start]
             at = weight_at(start, length, per)
             counting = (seen.entry.count, seen.every, first, second) if seen.every else None
-            fill(x, None, at, length, self._exponents, self._limit, start, stop, out, counting)
+            extents.append(fill(x, None, at, length, self._exponents, self._limit, start, stop, out, counting))
         if seen.every:
-            seen.count(first, second, table)
+            seen.count(first, second, extents)
         return table
 
     def _weights(self, piece: Piece, first: int, last: int) -> np.ndarray:

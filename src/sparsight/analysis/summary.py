@@ -146,8 +146,9 @@ def neurons(rows: RowSums, asked: Asked) -> tuple[Neurons, ...]:
 
 
 def _quantiles(values: np.ndarray) -> tuple[float, ...]:
-    """`numpy.quantile` at QUANTILES, without what it spends on its other cases: there may be many tensors."""
-    return tuple(_at_shares(np.sort(values), _SHARES).tolist())
+    """`numpy.quantile` at QUANTILES, without what it spends on its other cases: there may be many tensors. Sorts them."""
+    values.sort()
+    return tuple(_at_shares(values, _SHARES).tolist())
 
 
 @jit

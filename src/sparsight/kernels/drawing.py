@@ -78,6 +78,8 @@ class Counting:
         self.nowhere = cgutils.alloca_once(b, _I32)
         b.store(ir.Constant(_I32, 0), self.nowhere)
         self.next = [cgutils.alloca_once_value(b, self.nowhere) for _ in tables]
+        self.drawn = cgutils.alloca_once_value(b, _n(0))  # a byte for each block of an octet that is left
+        self._draw_from(counted)
 
     def up_to(self, limit: Any) -> None:
         """Count what lies before x[limit]."""
@@ -94,21 +96,28 @@ class Counting:
         b.branch(ask)
         b.position_at_end(done)
 
+    def _draw_from(self, start: Any) -> None:
+        """Draw for the octet that x[start] is in; what is for the blocks before it is shifted away."""
+        b = self.b
+        block = b.lshr(b.add(self.place, start), self.log2)
+        eight = _draw(b, b.lshr(block, _n(3)))
+        b.store(b.lshr(eight, b.shl(b.and_(block, _n(7)), _n(3))), self.drawn)
+
     def _pair(self, start: Any) -> None:
         b = self.b
-        bits = cgutils.alloca_once_value(b, _n(0))
-        b.store(_n(0), bits)
-        with b.if_then(b.icmp_unsigned("!=", self.log2, _n(0))):  # otherwise there is nothing to draw
-            block = b.lshr(b.add(self.place, start), self.log2)
-            eight = _draw(b, b.lshr(block, _n(3)))
-            b.store(b.lshr(eight, b.shl(b.and_(block, _n(7)), _n(3))), bits)
-        both, within = b.load(bits), b.sub(self.every, _n(1))
+        both, within = b.load(self.drawn), b.sub(self.every, _n(1))
         blocks = ((start, both), (b.add(start, self.every), b.lshr(both, _n(8))))
         self.settle()
         for table, counter, (first, drawn) in zip(self.tables, self.next, blocks, strict=True):
             place = b.gep(table, [_bin(b, self.data, self.dtype, b.add(first, b.and_(drawn, within)))])
             prefetch(b, place)
             b.store(place, counter)
+        b.store(b.lshr(both, _n(16)), self.drawn)
+        stop = b.add(start, b.shl(self.every, _n(1)))
+        block = b.lshr(b.add(self.place, stop), self.log2)
+        used_up = b.icmp_unsigned("==", b.and_(block, _n(7)), _n(0))
+        with b.if_then(b.and_(used_up, b.icmp_unsigned("!=", self.log2, _n(0)))):  # of blocks of one, none is drawn
+            self._draw_from(stop)
 
     def settle(self) -> None:
         """Count those drawn last, whose counters have been fetched by now."""

@@ -53,17 +53,6 @@ def count_part(x, start, stop, at, count, log2, first):
 
 
 @jit
-def extent(smallest, largest):
-    """Least of one array and greatest of the other; NaN if either holds one."""
-    low, high, whole = np.inf, 0.0, True
-    for i in range(len(smallest)):
-        a, b = smallest[i], largest[i]
-        whole &= a == a and b == b
-        low, high = min(low, a), max(high, b)
-    return (low, high) if whole else (np.nan, np.nan)
-
-
-@jit
 def take(first, second, out, start, stop):
     """Add both tables to `out`, and empty them; they hold nothing outside bins start..stop."""
     a, b, o = first[start:stop], second[start:stop], out[start:stop]  # without an offset, vectors are used

@@ -111,7 +111,8 @@ def _careful(x, mask, start, stop, exponents, limit, table, c):
 def fill(x, mask, place, length, exponents, limit, start, stop, table, counting):
     """Lines start..stop of a tensor that holds rows of `length` weights one after the other, into `table`.
 
-    x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not.
+    x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not. Returned are the
+    least magnitude and the greatest of all lines; NaN where their sum is not finite.
     `counting`, unless it is None, has weights counted in passing: (the tensor's weights, one of how many is counted,
     the two tables). Then x holds the weights of lines start..stop and no others, and there is no mask.
     """
@@ -129,6 +130,7 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
     chunks = (length + CHUNK - 1) // CHUNK
     row = start // chunks
     a = row * length + (start - row * chunks) * CHUNK - place
+    least, most, odd = math.inf, 0.0, 0.0
     counted = 0
     if counting is not None:
         whole, every, first, second = counting
@@ -164,6 +166,7 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
         for j in range(table.shape[1]):
             table[c, j] = 0.0
         table[c, COUNT], table[c, LARGEST], table[c, SMALLEST] = count, largest, smallest
+        least, most, odd = min(least, smallest), max(most, largest), odd + (one - one)
         if half:
             table[c, at_half] = root
         if at_one >= 0:
@@ -176,6 +179,7 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
         a = z
     if counting is not None:
         count_part(x, counted, len(x), place, whole, log2, first)
+    return least + odd, most + odd
 
 
 @jit
@@ -210,20 +214,23 @@ def _fold_sums(table, start, stop, exponents, unit, line):
 
 @jit
 def fold(table, per, exponents, out):
-    """Each line of `out` from `per` lines of `table`, in order, in the largest of their units."""
+    """Each line of `out` from `per` lines of `table`, in order, in the largest of their units.
+
+    LARGEST is NaN where that of a line is not finite.
+    """
     for g in range(len(out)):
         start, stop = g * per, min((g + 1) * per, len(table))
-        count = zeros = largest = 0.0
+        count = zeros = largest = odd = 0.0
         smallest, unit = math.inf, -math.inf
         for i in range(start, stop):
             count += table[i, COUNT]
             zeros += table[i, ZEROS]
-            largest = max(largest, table[i, LARGEST])
+            largest, odd = max(largest, table[i, LARGEST]), odd + (table[i, LARGEST] - table[i, LARGEST])
             smallest = min(smallest, table[i, SMALLEST])
             if table[i, LARGEST] > 0.0:
                 unit = max(unit, table[i, SCALE])
         line = out[g]
-        line[COUNT], line[ZEROS], line[LARGEST], line[SMALLEST] = count, zeros, largest, smallest
+        line[COUNT], line[ZEROS], line[LARGEST], line[SMALLEST] = count, zeros, largest + odd, smallest
         line[SCALE] = unit if largest > 0.0 else 0.0
         _fold_sums(table, start, stop, exponents, line[SCALE], line)
 
