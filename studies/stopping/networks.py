@@ -124,6 +124,34 @@ def sap(
     return _ruled(plain, rule, setting)
 
 
+def sipp(
+    *,
+    rule: str = "fixed",
+    setting: str = "9",
+    rate: float = 0.3,
+    levels: int = 8,
+    epochs: int = 9,
+    channels_last: bool = False,
+    seed: int = 0,
+) -> Recipe:
+    """SiPP, a cascade that goes on from the weights as pruned, with the lottery ticket's densities.
+
+    Args:
+        rule: One of the study's rules.
+        setting: One of its settings.
+        rate: Share of the alive weights that each level removes.
+        levels: Pruned levels.
+        epochs: The full budget of every level, and the horizon of its cosine.
+        channels_last: Batches and weights in channels-last memory format.
+        seed: Seed of everything random.
+    """
+    plain = recipes.sipp(
+        first_density=1 - rate, target_density=(1 - rate) ** levels, levels=levels, epochs=epochs, control=False,
+        seed=seed,
+    )  # fmt: skip
+    return dataclasses.replace(_ruled(plain, rule, setting), channels_last=channels_last)
+
+
 def _ruled(plain: Recipe, rule: str, setting: str) -> Recipe:
     stop, every = rule_of(rule, setting)
     ruled = dataclasses.replace(plain, stop=stop, evaluate_every=every)

@@ -6,6 +6,7 @@
     python studies/stopping/study.py --out runs/again --key KEY             any one of them again
     python studies/stopping/study.py --out runs/stopping --confirm carried 1-2    seeds 3 to 7 of one setting
     python studies/stopping/study.py --out runs/stopping --confirm carried-recovery 3    seeds 8 to 67 of another
+    python studies/stopping/study.py --out runs/sipp --confirm carried-recovery 3 --only lenet-sipp cnn-sipp
 
 The same command goes on after any end of it. Seed 0 of every block comes before seed 1 of any, so that what there is
 after half the time is a smaller study and not half of one. `results.py` beside it makes the tables and the picture.
@@ -33,6 +34,9 @@ cnn-lottery four fixed budgets and one setting of each rule, chosen beforehand, 
 hours of one core. Validation (5 000) and test images (10 000) are whole; with two validations an epoch a rule's
 forward passes on validation data are half as many as training's on 20 000 images, and 83 % on 12 000. Seconds of
 training, validating and measuring are on record apart.
+
+Two blocks came last, for the rule that had been confirmed alone: SiPP, whose levels go on from the weights as pruned by
+itself, so that the rule would be its default. Their seeds were not used before.
 
 Choices (which setting is confirmed) are made on validation data; the test split is read once, when a run has ended.
 """
@@ -114,6 +118,26 @@ BLOCKS: dict[str, Block] = {
     ),
 }
 
+LATER: dict[str, Block] = {
+    "lenet-sipp": Block(
+        "networks:sipp", arguments={**LOTTERY, "channels_last": False}, fixed=(FULL,), rules=(), levels=8, **LENET
+    ),
+    "cnn-sipp": Block(
+        "networks:sipp",
+        model="networks:cnn",
+        data="networks:few",
+        arguments={**LOTTERY, "channels_last": True},
+        fixed=(FULL,),
+        rules=(),
+        levels=8,
+        seconds=1.0,
+        validating=0.15,
+    ),
+}
+"""Blocks for the confirmed rule alone."""
+THEIRS = {"lenet-sipp": tuple(range(100, 120)), "cnn-sipp": tuple(range(100, 130))}
+"""Their seeds."""
+
 EXPECTED = {
     # mean epochs of a middle level, guessed from one run, for the estimate alone
     "accuracy-recovery default": 8.0,
@@ -144,19 +168,21 @@ def confirming(rule: str, setting: str) -> list[tuple[str, Trial]]:
     seeds = CONFIRMING.get((rule, setting), FIRST)
     runs = dict.fromkeys((("fixed", FULL), (rule, setting), *([("fixed", "1")] if seeds == FIRST else [])))
     more = {} if seeds == FIRST else MORE
+    if (rule, setting) in CONFIRMING:
+        more = {**more, **THEIRS}
     every = [*((seed, name) for seed in seeds for name in BLOCKS), *((s, name) for name in more for s in more[name])]
     return [(name, _trial(name, *of, seed)) for seed, name in every for of in runs]
 
 
 def _trial(name: str, rule: str, setting: str, seed: int) -> Trial:
-    block = BLOCKS[name]
+    block = {**BLOCKS, **LATER}[name]
     arguments = {**block.arguments, "rule": rule, "setting": setting, "epochs": EPOCHS}
     return Trial(block.recipe, arguments, seed, block.model, block.data, label=f"{name}: {rule} {setting}")
 
 
 def cost(trial: Trial) -> float:
     """Seconds of one quiet core, by a guess of when the rule ends a level; the test pass counts with the start."""
-    block = BLOCKS[trial.label.partition(":")[0]]
+    block = {**BLOCKS, **LATER}[trial.label.partition(":")[0]]
     rule, setting = trial.arguments["rule"], trial.arguments["setting"]
     if short := SHORT.get((rule, setting)):
         epochs = (
@@ -173,10 +199,12 @@ def cost(trial: Trial) -> float:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="The stopping study.", epilog=f"Blocks: {', '.join(BLOCKS)}.")
+    parser = argparse.ArgumentParser(
+        description="The stopping study.", epilog=f"Blocks: {', '.join((*BLOCKS, *LATER))}."
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/stopping"), help="the folder of the study")
     parser.add_argument("--workers", type=int, default=2, help="trials at the same time")
-    parser.add_argument("--only", nargs="+", choices=list(BLOCKS), metavar="BLOCK", help="these blocks alone")
+    parser.add_argument("--only", nargs="+", choices=[*BLOCKS, *LATER], metavar="BLOCK", help="these blocks alone")
     parser.add_argument("--key", nargs="+", metavar="KEY", help="these trials alone; --list names them")
     parser.add_argument(
         "--confirm", nargs=2, metavar=("RULE", "SETTING"), help="the seeds that confirm one setting instead"

@@ -146,7 +146,7 @@ def neurons(rows: RowSums, asked: Asked) -> tuple[Neurons, ...]:
 
 
 def _quantiles(values: np.ndarray) -> tuple[float, ...]:
-    """`numpy.quantile` at QUANTILES, without what it spends on its other cases: there may be many tensors. Sorts them."""
+    """`numpy.quantile` at QUANTILES without its other cases, which take time. Sorts `values`."""
     values.sort()
     return tuple(_at_shares(values, _SHARES).tolist())
 
