@@ -55,10 +55,10 @@ def _octaves(low, high, count):
 def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1, used: tuple[int, int] | None = None) -> Bins:
     """The bins of a histogram by `kernels.histogram`; zeros are told from denormals in the lowest bin.
 
-    In a sample what the lowest bin counts is taken for zeros where there are any. `used` says outside which bins
-    there is nothing.
+    In a sample what the lowest bin counts is taken for zeros where there are any. `used` says outside which bins,
+    bin 0 apart, there is nothing.
     """
-    first, last = used or (0, len(counts))
+    first, last = used or (1, len(counts))
     keys, count = _filled(counts, first, last)
     if dtype == "float64":
         bits = keys.astype(np.uint64) << np.uint64(45)
@@ -84,10 +84,13 @@ def decode(dtype: str, counts: np.ndarray, zeros: int, every: int = 1, used: tup
 
 @jit
 def _filled(counts, first, last):
-    """Those of the bins first..last that hold something, and what."""
-    keys, count = np.empty(last - first, np.int64), np.empty(last - first, np.int64)
+    """Those of bin 0 and the bins first..last that hold something, and what."""
+    keys, count = np.empty(1 + last - first, np.int64), np.empty(1 + last - first, np.int64)
     some = 0
-    for k in range(first, last):
+    if len(counts):
+        keys[0], count[0] = 0, counts[0]
+        some += counts[0] != 0
+    for k in range(max(first, 1), last):
         keys[some], count[some] = k, counts[k]
         some += counts[k] != 0
     return keys[:some], count[:some]

@@ -208,6 +208,7 @@ def _whole(seen: Sequence[Seen], asked: Asked) -> Summary:
     for s in seen:
         start, stop = s.used
         counts, zeros, every, used = parts.get(s.entry.dtype) or (np.zeros(len(s.counts), np.int64), 0, 1, s.used)
+        counts[:1] += s.counts[:1]
         counts[start:stop] += s.counts[start:stop]
         used = (min(used[0], start), max(used[1], stop)) if start < stop else used
         parts[s.entry.dtype] = (counts, zeros + s.zeros, max(every, s.every), used)

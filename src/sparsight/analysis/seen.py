@@ -31,7 +31,7 @@ class Seen:
     keep_rows: bool
     counts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # histogram of magnitudes, if asked for
     lines: np.ndarray | None = None  # one for each row, written in place, where a row is one chunk
-    used: tuple[int, int] = (0, 0)  # first bin that may hold something, and one more than the last
+    used: tuple[int, int] = (0, 0)  # first bin after bin 0 that may hold something, and one more than the last
     total: np.ndarray | None = None  # line of the sums of all rows so far
     row: np.ndarray | None = None  # line of the row that is not complete
     chunks_in: int = 0  # of that row
@@ -71,7 +71,7 @@ class Seen:
             if not len(self.counts):
                 self.counts = np.zeros(len(first), np.int64)
             low, high = self._bins_of(extents, len(first))
-            histogram.take(first, second, self.counts, low, high)
+            low = histogram.take(first, second, self.counts, low, high)
             a, b = self.used
             self.used = (low, high) if a == b else (min(a, low), max(b, high))
 

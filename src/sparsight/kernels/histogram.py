@@ -54,10 +54,20 @@ def count_part(x, start, stop, at, count, log2, first):
 
 @jit
 def take(first, second, out, start, stop):
-    """Add both tables to `out`, and empty them; they hold nothing outside bins start..stop."""
+    """Add both tables to `out`, and empty them; they hold nothing outside bins start..stop.
+
+    Returned is the first bin after bin 0 that may have held something: exact zeros are far from all else.
+    """
+    if start == 0:
+        out[0] += first[0] + second[0]
+        first[0] = second[0] = 0
+        start = min(1, stop)
+        while start < stop and first[start] == 0 and second[start] == 0:
+            start += 1
     a, b, o = first[start:stop], second[start:stop], out[start:stop]  # without an offset, vectors are used
     for i in range(len(o)):
         o[i] += a[i] + b[i]
     for i in range(len(o)):
         a[i] = 0
         b[i] = 0
+    return start
