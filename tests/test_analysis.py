@@ -378,8 +378,14 @@ def test_json_round_trip(some: Analysis):
 
 def test_table(some: Analysis):
     lines = table(some).splitlines()
-    assert [line.split()[0] for line in lines[2:6]] == ["l2.weight", "l1.weight", "l0.weight", "=cmd().weight"]
-    assert "all together" in lines[6]
+    above, below, rule, *body = lines
+    assert above.split("  ")[-1].endswith("enough")
+    assert below.split()[:5] == ["tensor", "shape", "dtype", "weights", "zeros"]
+    assert below.split()[-2:] == ["Hoyer", "Gini"]
+    assert set(rule) == {"-", " "}
+    assert [line.split()[0] for line in body[:4]] == ["l2.weight", "l1.weight", "l0.weight", "=cmd().weight"]
+    assert "all together" in body[4]
+    assert max(map(len, [above, below, *body[:5]])) == len(rule)
     assert any("l0.bias (a bias)" in line for line in lines)
     assert "… and 3 more tensors" in table(some, most=1)
     assert ordered(some.tensors, "name")[0].name == "=cmd().weight"

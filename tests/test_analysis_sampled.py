@@ -188,7 +188,7 @@ def test_the_table_says_what_was_sampled_and_what_was_not_looked_at():
 
     g = torch.Generator().manual_seed(6)
     found = table(analyze({"a.weight": torch.randn(1 << 10, 300, generator=g)}))
-    assert "a sample of the weights of 1 large tensors was counted; --histogram full counts all" in found
+    assert "a sample of the weights of 1 large tensor was counted; --histogram full counts all" in found
     tall = table(analyze({"a.weight": torch.ones((1 << 20) + 1, 1)}))
     assert "neurons not looked at one by one: a.weight (more than 1,048,576 rows)" in tall
     small = table(analyze({"a.weight": torch.randn(10, 30, generator=g)}))

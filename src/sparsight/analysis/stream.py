@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from sparsight.analysis.reading import RAW, read_into, source_of
+from sparsight.analysis.reading import RAW, expect, read_into, source_of
 from sparsight.analysis.seen import MOST_ROWS, Seen, rows_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 from sparsight.kernels import histogram
@@ -64,7 +64,7 @@ def stream(
     ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
     """
     if budget < LEAST_BUDGET:
-        raise ValueError(f"got a budget of {budget:,} bytes, allowed are at least {LEAST_BUDGET:,}")
+        raise ValueError(f"got a budget of {budget:,} bytes, allowed are at least {LEAST_BUDGET:,} (32 MiB)")
     work = _Work(exponents, counted != "none", block_of(budget))
     found, done = [], 0
     whole = sum(e.count * ITEMSIZE[e.dtype] for e in entries)
@@ -211,7 +211,9 @@ class _Work:
         if buffer is None or len(buffer) < (last - first) * raw.itemsize:
             buffer = self._mine.buffer = np.empty((last - first) * raw.itemsize, np.uint8)
         x = buffer[: (last - first) * raw.itemsize].view(raw)
-        read_into(entry, piece.source, entry.offset + first * raw.itemsize, x)
+        start = entry.offset + first * raw.itemsize
+        read_into(entry, piece.source, start, x)
+        expect(piece.source, start + x.nbytes, x.nbytes)
         return x
 
     def _tables(self, item: int) -> tuple[np.ndarray, np.ndarray]:

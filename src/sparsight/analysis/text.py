@@ -31,12 +31,13 @@ def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tenso
     return sorted(tensors, key=keys[by])
 
 
-def headings(a: Analysis) -> list[str]:
+def headings(a: Analysis, between: str = " ") -> list[str]:
+    """Of the columns; `between` stands where one may be broken in two lines."""
     columns = ["tensor", "shape", "dtype", "weights", "zeros"]
     for p, q in a.pairs:
-        columns.append(f"PQ index ({p:g}, {q:g})")
+        columns.append(f"PQ index{between}({p:g}, {q:g})")
         for eta in a.etas:
-            at = "" if len(a.etas) == 1 and eta == 0 else f" at eta {eta:g}"
+            at = "" if len(a.etas) == 1 and eta == 0 else f"{between}at eta {eta:g}"
             columns += [f"must keep{at}", f"SAP prunes{at}"]
             columns += [f"enough{at}"] if eta > 0 and a.counted else []
     return [*columns, "Hoyer", "Gini"]
@@ -68,7 +69,7 @@ def table(a: Analysis, order: Order = "compressible", most: int | None = None) -
     left = len(body) - most if most is not None else 0
     if left > 0:
         body = body[:most]
-    lines = _aligned([headings(a), *body, *rows[len(a.tensors) :]])
+    lines = _aligned([headings(a, "\n"), *body, *rows[len(a.tensors) :]])
     if left > 0:
         lines.append(f"… and {left} more tensors (--all shows them)")
     return "\n".join([*lines, "", *footer(a)])
@@ -89,19 +90,24 @@ def footer(a: Analysis) -> list[str]:
     error = max((t.summary.gini_error or 0.0 for t in a.tensors), default=0.0)
     if error:
         sampled = sum((t.summary.every or 1) > 1 for t in a.tensors)
-        of = f" (a sample of the weights of {sampled} large tensors was counted; --histogram full counts all)"
-        lines.append(f"Gini within {error:.4f}{of if sampled else ''}; --exact makes it exact")
+        tensors = words.plural(sampled, "large tensor")
+        of = f"a sample of the weights of {tensors} was counted; --histogram full counts all"
+        lines.append(f"Gini within {error:.4f}{f' ({of})' if sampled else ''}; --exact makes it exact")
     lines.append("must keep: at least this share, by the PQI bound; necessary, not sufficient")
     return lines
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns side by side, the first row their headings, of one line or more."""
+    depth = max(heading.count("\n") for heading in rows[0]) + 1
+    heads = [("\n" * (depth - 1 - heading.count("\n")) + heading).split("\n") for heading in rows[0]]
+    rows = [*zip(*heads, strict=True), *rows[1:]]
     widths = [max(len(c) for c in column) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
         parts = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
         lines.append("  ".join(parts).rstrip())
-    lines.insert(1, "  ".join("-" * w for w in widths))
+    lines.insert(depth, "  ".join("-" * w for w in widths))
     return lines
 
 
