@@ -3,6 +3,8 @@
 import csv
 import io
 import math
+import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -397,3 +399,33 @@ def test_csv(some: Analysis):
     assert float(rows[1]["pq_index_0.5_1"]) == some.tensors[1].summary.measures[0].index
     assert rows[4]["why_not"] == "a bias"
     assert all(None not in r and None not in r.values() for r in rows)
+
+
+@pytest.mark.parametrize("advice", ["refused", "unknown"])
+def test_a_system_that_takes_no_advice_on_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: str):
+    def refuse(*_: int) -> None:
+        raise OSError("no advice here")
+
+    x = {"a.weight": torch.randn(300, 200, generator=torch.Generator().manual_seed(0))}
+    save_file(x, tmp_path / "a.safetensors")
+    if advice == "refused":
+        monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
+    else:
+        monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    assert analyze(tmp_path / "a.safetensors").tensors == analyze(x).tensors
+
+
+def test_exact_zeros_and_denormals_are_counted_beside_the_rest():
+    """Bin 0 holds both, and stands apart from the bins in use."""
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    x[0], x[1] = 0.0, 1e-41
+    for every in (x, x.double(), torch.cat([x[:1], x[:1]]), x[1:2]):
+        (found,) = analyze({"a.weight": every}, histogram="full").tensors
+        whole = analyze({"a.weight": every, "b.weight": every + 0.0}, histogram="full").whole
+        alive = every[every != 0].abs().double()
+        octaves = Counter((torch.frexp(alive).exponent - 1).tolist())
+        assert found.summary.zeros == int((every == 0).sum())
+        assert sum(n for _, n in found.summary.octaves) == len(alive)
+        assert {e: n for e, n in found.summary.octaves if e > -126} == {e: n for e, n in octaves.items() if e > -126}
+        assert whole is not None
+        assert [(e, n // 2) for e, n in whole.octaves] == [*found.summary.octaves]
