@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -399,20 +398,6 @@ def test_csv(some: Analysis):
     assert float(rows[1]["pq_index_0.5_1"]) == some.tensors[1].summary.measures[0].index
     assert rows[4]["why_not"] == "a bias"
     assert all(None not in r and None not in r.values() for r in rows)
-
-
-@pytest.mark.parametrize("advice", ["refused", "unknown"])
-def test_a_system_that_takes_no_advice_on_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, advice: str):
-    def refuse(*_: int) -> None:
-        raise OSError("no advice here")
-
-    x = {"a.weight": torch.randn(300, 200, generator=torch.Generator().manual_seed(0))}
-    save_file(x, tmp_path / "a.safetensors")
-    if advice == "refused":
-        monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
-    else:
-        monkeypatch.delattr(os, "posix_fadvise", raising=False)
-    assert analyze(tmp_path / "a.safetensors").tensors == analyze(x).tensors
 
 
 def test_exact_zeros_and_denormals_are_counted_beside_the_rest():

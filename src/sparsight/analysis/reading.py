@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -69,10 +69,3 @@ def read_into(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
         if n == 0:
             raise CheckpointError(entry.path, f"it ends inside {entry.name!r}; was it changed while it was read?")
         at += n
-
-
-def expect(file: int, offset: int, size: int) -> None:
-    """Have the system read on while what has been read is worked on; where it does not know how, nothing happens."""
-    if hasattr(os, "posix_fadvise"):
-        with suppress(OSError):
-            os.posix_fadvise(file, offset, size, os.POSIX_FADV_WILLNEED)

@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from sparsight.analysis.reading import RAW, expect, read_into, source_of
+from sparsight.analysis.reading import RAW, read_into, source_of
 from sparsight.analysis.seen import MOST_ROWS, Seen, rows_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 from sparsight.kernels import histogram
@@ -211,9 +211,7 @@ class _Work:
         if buffer is None or len(buffer) < (last - first) * raw.itemsize:
             buffer = self._mine.buffer = np.empty((last - first) * raw.itemsize, np.uint8)
         x = buffer[: (last - first) * raw.itemsize].view(raw)
-        start = entry.offset + first * raw.itemsize
-        read_into(entry, piece.source, start, x)
-        expect(piece.source, start + x.nbytes, x.nbytes)
+        read_into(entry, piece.source, entry.offset + first * raw.itemsize, x)
         return x
 
     def _tables(self, item: int) -> tuple[np.ndarray, np.ndarray]:
