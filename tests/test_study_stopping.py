@@ -168,6 +168,23 @@ def test_what_was_looked_at_four_times_is_judged_by_wider_intervals(parts):
     assert told["test_minus_full_half_width"] == pytest.approx(t * 0.02 * math.sqrt(2.5) / math.sqrt(5))
 
 
+def test_blocks_that_came_later_are_run_where_they_are_named_and_judged_by_one_look(parts, capsys):
+    def listed(*more: str) -> set[str]:
+        assert parts.study.main(["--confirm", "carried-recovery", "3", "--list", *more]) == 0
+        return {line.split("\t")[1] for line in capsys.readouterr().out.splitlines() if "\t" in line}
+
+    assert listed() == set(parts.study.BLOCKS)
+    assert listed("--only", "cnn-sipp") == {"cnn-sipp"}
+    assert set(parts.study.THEIRS) == set(parts.study.LATER) == set(parts.tables.ONCE)
+    rows = [
+        {**row(rule, setting, seed, epochs, accuracy), "block": "cnn-sipp"}
+        for seed in range(100, 103)
+        for rule, setting, epochs, accuracy in (("fixed", "9", 81.0, 89.0), ("carried-recovery", "3", 27.0, 89.0))
+    ]
+    (told,) = parts.tables.confirmation(parts.tables.cells(rows, searched=False))
+    assert told["confidence"] == 0.95
+
+
 def test_confirming_trials_are_paired_on_new_seeds(parts):
     found = parts.study.confirming("mask-stable", "loose")
     assert {trial.seed for _, trial in found} == {3, 4, 5, 6, 7}

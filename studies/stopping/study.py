@@ -134,7 +134,7 @@ LATER: dict[str, Block] = {
         validating=0.15,
     ),
 }
-"""Blocks for the confirmed rule alone."""
+"""Blocks for the confirmed rule alone, run where `--only` names them."""
 THEIRS = {"lenet-sipp": tuple(range(100, 120)), "cnn-sipp": tuple(range(100, 130))}
 """Their seeds."""
 
@@ -215,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given.confirm and given.confirm[0] != "fixed" and tuple(given.confirm) not in (*SETTINGS, *SHORT):
         parser.error(f"unknown setting {' '.join(given.confirm)}: allowed are fixed N, {_named((*SETTINGS, *SHORT))}")
     everything = confirming(*given.confirm) if given.confirm else trials()
-    wanted = [(block, trial) for block, trial in everything if not given.only or block in given.only]
+    wanted = [(block, trial) for block, trial in everything if block in (given.only or BLOCKS)]
     wanted = [(block, trial) for block, trial in wanted if not given.key or trial.key in given.key]
     if given.smoke:
         wanted = [(block, _short(trial)) for block, trial in wanted if trial.seed in (SEEDS[0], FIRST[0])]
