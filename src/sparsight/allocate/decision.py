@@ -25,11 +25,11 @@ class Decision:
 
     groups: Groups
     m: np.ndarray  # share of the budget, before rounding
-    counts: np.ndarray  # after it: edges to keep, of a random group in expectation
+    counts: np.ndarray  # after it: edges to keep, of a random group in expectation unless counts are exact
     eps_det: np.ndarray  # C x (sensitivities that the `counts` largest leave out)
     eps_rand: np.ndarray  # at `counts`; infinite where nothing is kept of something
     random: np.ndarray  # bool: sampled
-    draws: np.ndarray  # N of a random group, 0 elsewhere
+    draws: np.ndarray  # N of a random group that is left as drawn, 0 elsewhere
     masks: Masks
     multipliers: dict[str, Tensor]  # gamma: 1 where kept as it is, 0 where not kept
 
@@ -49,16 +49,20 @@ def decide(
     constant: float,
     bound: Bound,
     rounding: Rounding,
+    exact: bool,
     seed: int,
 ) -> Decision:
-    """Share `keep` weights out over the groups, and choose for each how they are found."""
+    """Share `keep` weights out over the groups, and choose for each how they are found.
+
+    With `exact` every sampled group ends with its count: see `_exact`.
+    """
     keep_largest(scores, masks, 0)  # refuses what no selection takes: NaN, another shape, a missing name
     groups = groups_of(scores, masks, delta=delta, constant=constant)
     full = int(groups.nonzero.sum())
     m = share_out(groups, min(keep, full), bound)[0]
     counts = whole(m, groups.nonzero, min(keep, full), rounding)
     ranked = _top(scores, masks, groups, counts) if keep < full else keep_ranked(ranking_keys(scores), masks, keep)
-    lost = groups.sums - _sums(scores, ranked, groups)
+    lost = groups.sums - _sums(scores, ranked, groups, scores)
     eps_det = constant * np.where(counts >= groups.nonzero, 0.0, np.maximum(lost, 0.0))
     bounds = eps_rand(groups.alpha, counts, bound)
     random = (counts > 0) & (counts < groups.nonzero)
@@ -71,6 +75,9 @@ def decide(
         place = derive(seed, "sipp", name, int(masks[name].sum()))  # of a sample, another is drawn by other numbers
         gamma, draws[groups.rows[name]] = _sample(score, *own, place)
         multipliers[name] = torch.where(gamma >= 0, gamma, ranked[name].to(gamma.dtype))
+    if exact and random.any():
+        multipliers, as_drawn = _exact(scores, masks, groups, counts, multipliers)
+        draws[~as_drawn] = 0
     kept = {name: gamma > 0 for name, gamma in multipliers.items()}
     return Decision(groups, m, counts, eps_det, bounds, random, draws, kept, multipliers)
 
@@ -89,10 +96,25 @@ def _top(scores: Scores, masks: Masks, groups: Groups, counts: np.ndarray) -> di
     return out
 
 
-def _sums(scores: Scores, masks: Masks, groups: Groups) -> np.ndarray:
-    """Sum of the sensitivities that `masks` keep of each group, in float64."""
+def _exact(
+    scores: Scores, masks: Masks, groups: Groups, counts: np.ndarray, multipliers: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], np.ndarray]:
+    """(multipliers of exactly `counts` weights of each group, the groups that had so many already).
+
+    Of too many the least sensitive go, and of too few the most sensitive of those left out join, with a factor of 1.
+    """
+    drawn = {name: gamma > 0 for name, gamma in multipliers.items()}
+    have = _sums({name: mask.float() for name, mask in drawn.items()}, drawn, groups, scores).astype(np.int64)
+    stay = _top(scores, drawn, groups, np.minimum(have, counts))
+    join = _top(scores, {name: masks[name] & ~drawn[name] for name in drawn}, groups, np.maximum(counts - have, 0))
+    found = {name: torch.where(stay[name], gamma, join[name].to(gamma.dtype)) for name, gamma in multipliers.items()}
+    return found, have == counts
+
+
+def _sums(values: Scores, masks: Masks, groups: Groups, scores: Scores) -> np.ndarray:
+    """Sum of the values that `masks` keep of each group, in float64; groups are those of the scores."""
     out = np.zeros_like(groups.sums)
-    for name, score in scores.items():
+    for name, score in values.items():
         halves = [torch.where(side, score, 0).reshape(len(side), -1) for side in sides(scores, masks, name)]
         out[groups.rows[name]] = torch.cat([half.sum(1, dtype=torch.float64) for half in halves]).cpu().numpy()
     return out

@@ -69,6 +69,7 @@ class _Sampler:
     constant: float = 3.0
     bound: Bound = "reference"
     rounding: Rounding = "largest"
+    exact: bool = True
     recover: bool = False
     seed: int = 0
 
@@ -106,7 +107,7 @@ class _Sampler:
         return self.plan(scores, masks).masks
 
     def _decide(self, scores: Scores, masks: Masks, keep: int) -> Decision:
-        names = ("delta", "constant", "bound", "rounding", "seed")
+        names = ("delta", "constant", "bound", "rounding", "exact", "seed")
         return decide(scores, masks, keep, hybrid=self.hybrid, **{name: getattr(self, name) for name in names})
 
 
@@ -118,9 +119,12 @@ class SiPPRand(_Sampler):
     minimising sum eps_rand(m) / rows in closed form, and made whole by largest remainders ("ceil" rounds all up, as
     the published code does). A group that may keep all its nonzero sensitivities is kept as it is; of any other
     N edges are drawn, N the least with ceil(E[distinct]) = m, and kept weights are multiplied by
-    gamma = c / (N q), so that E[gamma w] = w. `plan(...).multipliers` are these factors, applied by the restart. So the
-    number kept is the budget in expectation only, less than one below it for each group; `c` in the records is what
-    was removed. Where the budget covers every nonzero sensitivity nothing is drawn: as `SiPPDet`, exact.
+    gamma = c / (N q), so that E[gamma w] = w. `plan(...).multipliers` are these factors, applied by the restart.
+
+    A sample has m distinct edges in expectation only, less than one fewer. With `exact` each group keeps exactly m: of
+    too many the least sensitive go, of too few the most sensitive that were left out join, unweighted, so that
+    E[gamma w] = w holds nearly. `exact=False` leaves samples as drawn, as the published code does; `c` in the records
+    is what was removed. Where the budget covers every nonzero sensitivity nothing is drawn: as `SiPPDet`, exact.
 
     The same `seed`, scores and masks give the same sample, and a sample of that sample draws other numbers. Of scores
     that are not SiPP's each row is one group, P = kappa = 1.

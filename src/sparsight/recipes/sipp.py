@@ -33,8 +33,8 @@ class Unweighted:
 
 def sipp(
     *,
-    variant: Literal["det", "rand", "hybrid"] = "det",
-    reduction: Reduction = "max",
+    variant: Literal["det", "rand", "hybrid"] = "hybrid",
+    reduction: Reduction | None = None,
     order: Literal["cascade", "oneshot"] = "cascade",
     untrained: bool = False,
     start: Literal["pruned", "rewind", "fresh"] = "pruned",
@@ -67,9 +67,10 @@ def sipp(
     network before any pruning; each level is then trained for the full number of epochs.
 
     Args:
-        variant: The most sensitive weights (det), a reweighted sample (rand), or the better bound for each group of
-            weights (hybrid).
-        reduction: Over the patches of a convolution, the largest share (max) or the mean (mean, as the published code).
+        variant: The most sensitive weights of all layers together (det); or a budget for each group of weights, spent on
+            a reweighted sample (rand), or on what has the better bound (hybrid).
+        reduction: Over the patches of a convolution, the largest share (max) or the mean. By default the mean with det
+            and the largest with rand and hybrid, as the published code has it.
         order: Score the current network at each level (cascade), or always the unpruned one (oneshot).
         untrained: Prune the initial network, without training it first.
         start: Train on from the weights as pruned, return to the rewind point, or draw fresh ones (both under the masks
@@ -118,7 +119,7 @@ def sipp(
     pruned = tuple((prune(number, density),) for number, density in enumerate(densities))
     return Recipe(
         name="sipp",
-        score=SiPP(reduction, delta, constant, points, masked=not oneshot, propagate=propagate),
+        score=SiPP(reduction or ("mean" if variant == "det" else "max"), delta, constant, points, masked=not oneshot, propagate=propagate),
         score_from=("init" if untrained else "dense") if oneshot else "current",
         score_batches=max(1, -(-wanted // max(1, batch_size))),
         levels=pruned if untrained else ((), *pruned),
