@@ -25,7 +25,7 @@ def row(method: str, density: float, seed: int = 0, **values: Any) -> dict[str, 
 def test_the_plan_has_every_cell_once_and_seed_0_first(parts):
     work = parts.study.plan({"fashion": "fashion-mnist", "lenet5": "mnist"})
     keys = [c.key(data, parts.study.BLOCKS[name].network, seed) for name, seed, data, todo in work for c in todo]
-    assert len(set(keys)) == len(keys) == 3 * (3 * 6 * 8 + 2) + 3 * (3 * 6 * 5 + 2)
+    assert len(set(keys)) == len(keys) == 3 * (3 * 6 * 8 + 2) + 3 * (3 * 7 * 5 + 2)
     assert [seed for _, seed, *_ in work] == [0, 0, 1, 1, 2, 2]
     assert len(parts.study.DENSITIES) == 8
     assert len(parts.study.FEW) == 5

@@ -1,4 +1,4 @@
-"""The cells of the study: an unpruned network, six ways to prune it, and what is left of it before and after training.
+"""The cells of the study: an unpruned network, six or seven ways to prune it, and what is left of it before and after training.
 
 Plain PyTorch with the public parts of Sparsight: scorers, allocators, masks, restarts, evaluation.
 """
@@ -57,6 +57,8 @@ Row = dict[str, Any]
 EPOCHS, DENSE_EPOCHS = 2, 6
 CALIBRATION, NOISE = 250, 0.3
 METHODS = ("SiPP det", "SiPP rand", "SiPP hybrid", "magnitude", "SNIP", "random")
+CONVOLUTIONS = (*METHODS, "SiPP det max")
+"""What is run where there are patches: in linear layers the largest share of a patch is the mean one."""
 FRESH = 1000  # added to a seed, for the fresh initialisation
 
 
@@ -87,12 +89,12 @@ class Cell:
         return f"{data}/{network}/{self.start}/{self.order}/{self.method}/{self.density:g}/{seed}"
 
 
-def grid(densities: Sequence[float]) -> list[Cell]:
+def grid(densities: Sequence[float], methods: Sequence[str] = METHODS) -> list[Cell]:
     """All cells of a seed, those of one chain in falling density."""
     found = []
     for start, order in (("trained", "one-shot"), ("random", "one-shot"), ("trained", "cascade")):
         found += [Cell(start, order, "dense", 1.0)] if order == "one-shot" else []
-        found += [Cell(start, order, method, density) for method in METHODS for density in densities]
+        found += [Cell(start, order, method, density) for method in methods for density in densities]
     return found
 
 
@@ -251,15 +253,16 @@ def _cascade(bench: Bench, chain: Sequence[Cell], todo: set[Cell]) -> Iterator[R
 
 def _scorer(method: str, seed: int) -> Scorer:
     if method.startswith("SiPP"):
-        return SiPP()
+        return SiPP("mean" if method == "SiPP det" else "max")
     return {"magnitude": Magnitude(), "SNIP": SNIP(), "random": Random(derive(seed, "random"))}[method]
 
 
 def _plan(cell: Cell, seed: int, scores: Scores, masks: Masks) -> Allocation:
     kinds: dict[str, Allocator] = {
         "SiPP det": SiPPDet(cell.density),
-        "SiPP rand": SiPPRand(cell.density, seed=seed),
-        "SiPP hybrid": SiPPHybrid(cell.density, seed=seed),
+        "SiPP det max": SiPPDet(cell.density),
+        "SiPP rand": SiPPRand(cell.density, exact=False, seed=seed),
+        "SiPP hybrid": SiPPHybrid(cell.density, exact=False, seed=seed),
     }
     return kinds.get(cell.method, Global(cell.density)).plan(scores, masks)
 

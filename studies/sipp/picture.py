@@ -22,6 +22,7 @@ from sparsight.files import write_atomically
 
 STYLE: dict[str, dict[str, Any]] = {
     "SiPP det": {"color": "#0072B2", "linestyle": "-", "marker": "o"},
+    "SiPP det max": {"color": "#E69F00", "linestyle": ":", "marker": "o"},
     "SiPP rand": {"color": "#56B4E9", "linestyle": "-", "marker": "s"},
     "SiPP hybrid": {"color": "#7A5195", "linestyle": "-", "marker": "v"},
     "magnitude": {"color": "#D55E00", "linestyle": "--", "marker": "D"},

@@ -14,7 +14,7 @@ Row = dict[str, Any]
 
 WHEN = ("pruned", "retrained", "fresh")
 SPLITS = ("test", "validation", "noisy")
-METHODS = ("SiPP det", "SiPP rand", "SiPP hybrid", "magnitude", "SNIP", "random", "dense")
+METHODS = ("SiPP det", "SiPP det max", "SiPP rand", "SiPP hybrid", "magnitude", "SNIP", "random", "dense")
 PLACE = ("data", "network", "start", "order")
 POINTS = 0.5
 """How much worse than the unpruned network the potential allows, in points."""
@@ -132,7 +132,7 @@ def _densities(rows: Sequence[Row]) -> str:
     densities = sorted({row["density"] for row in rows}, reverse=True)
     by = {(row["what"], row["density"]): row for row in rows}
     lines = []
-    for method in METHODS:
+    for method in (method for method in METHODS if any(row["what"] == method for row in rows)):
         cells = []
         for density in densities:
             difference = by.get((f"{method} - magnitude", density))

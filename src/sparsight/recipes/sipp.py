@@ -119,7 +119,14 @@ def sipp(
     pruned = tuple((prune(number, density),) for number, density in enumerate(densities))
     return Recipe(
         name="sipp",
-        score=SiPP(reduction or ("mean" if variant == "det" else "max"), delta, constant, points, masked=not oneshot, propagate=propagate),
+        score=SiPP(
+            reduction or ("mean" if variant == "det" else "max"),
+            delta,
+            constant,
+            points,
+            masked=not oneshot,
+            propagate=propagate,
+        ),
         score_from=("init" if untrained else "dense") if oneshot else "current",
         score_batches=max(1, -(-wanted // max(1, batch_size))),
         levels=pruned if untrained else ((), *pruned),
