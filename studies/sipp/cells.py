@@ -1,4 +1,4 @@
-"""The cells of the study: an unpruned network, six or seven ways to prune it, and what is left of it before and after training.
+"""The cells of the study: an unpruned network, the ways to prune it, and what is left before and after training.
 
 Plain PyTorch with the public parts of Sparsight: scorers, allocators, masks, restarts, evaluation.
 """

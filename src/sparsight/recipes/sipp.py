@@ -67,8 +67,8 @@ def sipp(
     network before any pruning; each level is then trained for the full number of epochs.
 
     Args:
-        variant: The most sensitive weights of all layers together (det); or a budget for each group of weights, spent on
-            a reweighted sample (rand), or on what has the better bound (hybrid).
+        variant: The most sensitive weights of all layers together (det); or a budget for each group of weights, kept
+            as a reweighted sample (rand) or as the one of the two that has the better bound (hybrid).
         reduction: Over the patches of a convolution, the largest share (max) or the mean. By default the mean with det
             and the largest with rand and hybrid, as the published code has it.
         order: Score the current network at each level (cascade), or always the unpruned one (oneshot).
@@ -115,6 +115,7 @@ def sipp(
         return kind(density, delta=delta, constant=constant, bound=bound, recover=oneshot, seed=own)
 
     wanted = points or most_points(delta, constant)
+    reduction = reduction or ("mean" if variant == "det" else "max")
     densities = _densities(first_density, target_density, levels)
     pruned = tuple((prune(number, density),) for number, density in enumerate(densities))
     return Recipe(
