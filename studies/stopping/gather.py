@@ -35,7 +35,7 @@ def gather(study: Path, into: Path) -> tuple[int, int]:
                 levels += found[1]
     into.mkdir(parents=True, exist_ok=True)
     for name, rows in (("runs", runs), ("levels", levels)):
-        write_csv([{k: _short(v) for k, v in row.items()} for row in rows], into / f"{name}.csv")
+        write_csv([{k: short(v) for k, v in row.items()} for row in rows], into / f"{name}.csv")
     return len(runs), len(trials)
 
 
@@ -94,7 +94,7 @@ def _command(words: str | None) -> str | None:
     return " ".join(word for word in kept if word != "--resume") or None
 
 
-def _short(value: Any) -> Any:
+def short(value: Any) -> Any:
     return float(f"{value:.8g}") if isinstance(value, float) else value
 
 

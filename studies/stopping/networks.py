@@ -10,6 +10,8 @@ images, and the recipes with a rule and a setting of it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Literal
 
 from rules import SHORT, rule_of
 from torch import Tensor, nn
@@ -19,7 +21,9 @@ from sparsight import recipes
 from sparsight.data import fashion_mnist, stratified
 from sparsight.recipe import Recipe
 from sparsight.restart import carry_on
-from sparsight.types import Data, Split
+from sparsight.score.sipp import SiPP
+from sparsight.sensitivity import Reduction, Sensitivities
+from sparsight.types import Batch, Data, Masks, Split
 
 IMAGES = {"images": 20_000, "few": 12_000}
 
@@ -124,10 +128,23 @@ def sap(
     return _ruled(plain, rule, setting)
 
 
+class Size(SiPP):
+    """score = |w|, with what SiPP's scores know besides: what no gradient reaches."""
+
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Sensitivities:
+        found = super().__call__(model, masks, batches)
+        size = {name: facts.size for name, facts in found.facts.items()}
+        known = {"reduction": found.reduction, "points": found.points, "wanted": found.wanted}
+        return Sensitivities(size, found.facts, silent=found.silent, **known)
+
+
 def sipp(
     *,
     rule: str = "fixed",
     setting: str = "9",
+    by: Literal["det", "rand", "hybrid", "magnitude"] = "hybrid",
+    reduction: Reduction | None = None,
+    refill: bool = False,
     rate: float = 0.3,
     levels: int = 8,
     epochs: int = 9,
@@ -139,6 +156,9 @@ def sipp(
     Args:
         rule: One of the study's rules.
         setting: One of its settings.
+        by: The variant, or the same cascade by magnitude.
+        reduction: Over the patches of a convolution; by default the variant's own.
+        refill: Spend what no gradient reaches on weights that are alive.
         rate: Share of the alive weights that each level removes.
         levels: Pruned levels.
         epochs: The full budget of every level, and the horizon of its cosine.
@@ -146,9 +166,11 @@ def sipp(
         seed: Seed of everything random.
     """
     plain = recipes.sipp(
-        first_density=1 - rate, target_density=(1 - rate) ** levels, levels=levels, epochs=epochs, control=False,
-        seed=seed,
+        variant="det" if by == "magnitude" else by, reduction=reduction, refill=refill, first_density=1 - rate,
+        target_density=(1 - rate) ** levels, levels=levels, epochs=epochs, control=False, seed=seed,
     )  # fmt: skip
+    if by == "magnitude":
+        plain = dataclasses.replace(plain, score=Size(propagate=refill))
     return dataclasses.replace(_ruled(plain, rule, setting), channels_last=channels_last)
 
 

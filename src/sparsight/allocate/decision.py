@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,6 +83,31 @@ def decide(
     return Decision(groups, m, counts, eps_det, bounds, random, draws, kept, multipliers)
 
 
+def share_again(
+    scores: Scores,
+    masks: Masks,
+    keep: int,
+    multipliers: Mapping[str, Tensor],
+    *,
+    delta: float,
+    constant: float,
+    bound: Bound,
+    rounding: Rounding,
+) -> dict[str, Tensor]:
+    """Multipliers of `keep` weights, from those of a choice of which `masks` leave only some: nothing is drawn again.
+
+    The budget is shared out over the groups of what `masks` leave, and every group brought to its count: see `_exact`.
+    """
+    groups = groups_of(scores, masks, delta=delta, constant=constant)
+    full = int(groups.nonzero.sum())
+    left = {name: torch.where(masks[name], gamma, 0) for name, gamma in multipliers.items()}
+    if keep >= full:
+        ranked = keep_ranked(ranking_keys(scores), masks, keep)
+        return {name: torch.where(gamma > 0, gamma, ranked[name].to(gamma.dtype)) for name, gamma in left.items()}
+    counts = whole(share_out(groups, keep, bound)[0], groups.nonzero, keep, rounding)
+    return _exact(scores, masks, groups, counts, left)[0]
+
+
 def _top(scores: Scores, masks: Masks, groups: Groups, counts: np.ndarray) -> dict[str, Tensor]:
     """The `counts` most sensitive weights of every group."""
     out = {name: torch.zeros_like(mask) for name, mask in masks.items()}
@@ -144,4 +170,4 @@ def _sample(
     return torch.from_numpy(gamma).to(kind).to(score.device).reshape(score.shape), np.concatenate(draws)
 
 
-__all__ = ["Decision", "decide", "ranking_keys"]
+__all__ = ["Decision", "decide", "ranking_keys", "share_again"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,13 +10,18 @@ import torch
 from torch import Tensor
 
 from sparsight.allocate.counting import alive, check_count, check_fraction, share
-from sparsight.allocate.decision import Decision, decide, ranking_keys
+from sparsight.allocate.decision import Decision, decide, ranking_keys, share_again
 from sparsight.allocate.groups import Rounding
 from sparsight.allocate.ranking import keep_ranked
 from sparsight.bounds import Bound, check_bound, check_constant, check_delta
 from sparsight.select import keep_largest
 from sparsight.sensitivity import Sensitivities
-from sparsight.types import Allocation, GroupRecord, Masks, Scores
+from sparsight.types import Allocation, GroupRecord, Masks, Params, Scores
+
+_REFILLS = 1000  # times that a budget is spent anew, at most
+
+Chosen = tuple[Masks, dict[str, Tensor] | None]
+"""Masks, and multipliers where something was sampled."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,12 @@ class SiPPDet:
     are not SiPP's have the index alone). Every tensor keeps at least `min_keep` weights (or what it has). With
     `recover` pruned weights compete too and may return.
 
-    Errors: density outside [0, 1]; fewer weights alive than `count`; a floor without room; NaN scores.
+    Scores of `SiPP(propagate=True)` take away, too, what no gradient reaches, so that fewer are alive. With `refill`
+    what is found dead is set aside and the budget spent anew, until all that is kept is alive (or no more is there to
+    keep, or it has been spent 1000 times): exactly so many are alive, and none of them is cut off.
+
+    Errors: density outside [0, 1]; fewer weights alive than `count`; a floor without room; NaN scores; `refill` with
+    scores that cannot tell what is dead.
     Source: the published SiPPDet, section 1.8 of the derivation; there weights of sensitivity 0 could win ties.
     """
 
@@ -37,6 +48,7 @@ class SiPPDet:
     count: int | None = None
     min_keep: int = 1
     recover: bool = False
+    refill: bool = False
 
     def __post_init__(self) -> None:
         _check(self)
@@ -49,8 +61,11 @@ class SiPPDet:
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         masks, keep, d = _budget(self, masks)
         _, floors = keep_largest(scores, masks, keep, min_keep=self.min_keep)  # refuses, too, what cannot be ranked
-        kept = keep_ranked(ranking_keys(scores), masks, keep, min_keep=self.min_keep)
-        kept, multipliers = _reached(scores, kept, None)
+
+        def choose(masks: Masks, keep: int, before: Params | None) -> Chosen:
+            return keep_ranked(ranking_keys(scores), masks, keep, min_keep=self.min_keep), None
+
+        kept, multipliers = _reached(scores, masks, keep, choose, self.refill)
         left = sum(int(mask.sum()) for mask in kept.values())
         record = GroupRecord("global", d, d - left, floor_bound=bool(floors))
         return Allocation(kept, (record,), multipliers, floors)
@@ -71,6 +86,7 @@ class _Sampler:
     rounding: Rounding = "largest"
     exact: bool = True
     recover: bool = False
+    refill: bool = False
     seed: int = 0
 
     hybrid: ClassVar[bool]
@@ -83,6 +99,8 @@ class _Sampler:
         check_count("seed", self.seed)
         if self.rounding not in ("largest", "ceil"):
             raise ValueError(f"unknown rounding {self.rounding!r}: allowed are 'largest' and 'ceil'")
+        if self.refill and not self.exact:
+            raise ValueError("refill gives every group its exact count: with exact=False leave it out, got both")
 
     @property
     def monotone(self) -> bool:
@@ -95,8 +113,16 @@ class _Sampler:
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         before, keep, _ = _budget(self, masks)
-        decision = self._decide(scores, before, keep)
-        kept, multipliers = _reached(scores, decision.masks, decision.multipliers if decision.random.any() else None)
+
+        def choose(masks: Masks, keep: int, before: Params | None) -> Chosen:
+            if before is None:
+                decision = self._decide(scores, masks, keep)
+                return decision.masks, decision.multipliers if decision.random.any() else None
+            factors = share_again(scores, masks, keep, before, **self._named("delta", "constant", "bound", "rounding"))
+            sampled = any(bool(((gamma != 0) & (gamma != 1)).any()) for gamma in factors.values())
+            return {name: gamma > 0 for name, gamma in factors.items()}, factors if sampled else None
+
+        kept, multipliers = _reached(scores, before, keep, choose, self.refill)
         records = []
         for name, mask in before.items():
             d = int(mask.sum())
@@ -107,8 +133,11 @@ class _Sampler:
         return self.plan(scores, masks).masks
 
     def _decide(self, scores: Scores, masks: Masks, keep: int) -> Decision:
-        names = ("delta", "constant", "bound", "rounding", "exact", "seed")
-        return decide(scores, masks, keep, hybrid=self.hybrid, **{name: getattr(self, name) for name in names})
+        own = self._named("delta", "constant", "bound", "rounding", "exact", "seed")
+        return decide(scores, masks, keep, hybrid=self.hybrid, **own)
+
+    def _named(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -124,7 +153,9 @@ class SiPPRand(_Sampler):
     A sample has m distinct edges in expectation only, less than one fewer. With `exact` each group keeps exactly m: of
     too many the least sensitive go, of too few the most sensitive that were left out join, unweighted, so that
     E[gamma w] = w holds nearly. `exact=False` leaves samples as drawn, as the published code does; `c` in the records
-    is what was removed. Where the budget covers every nonzero sensitivity nothing is drawn: as `SiPPDet`, exact.
+    is what was removed. With `refill` (see `SiPPDet`) the budget is shared out over the groups of what is not dead, and
+    each group brought to its count in the same way; nothing is drawn again. Where the budget covers every nonzero
+    sensitivity nothing is drawn: as `SiPPDet`, exact.
 
     The same `seed`, scores and masks give the same sample, and a sample of that sample draws other numbers. Of scores
     that are not SiPP's each row is one group, P = kappa = 1.
@@ -171,14 +202,29 @@ def _budget(allocator: Any, masks: Masks) -> tuple[Masks, int, int]:
 
 
 def _reached(
-    scores: Scores, masks: Masks, multipliers: dict[str, Tensor] | None
-) -> tuple[Masks, dict[str, Tensor] | None]:
-    """Without the parameters that no gradient reaches, where the scores can tell: biases and norms become 0 too."""
-    if not isinstance(scores, Sensitivities) or scores.silent is None:
-        return masks, multipliers
-    found = scores.silent(masks, multipliers)
+    scores: Scores, masks: Masks, keep: int, choose: Callable[[Masks, int, Params | None], Chosen], refill: bool
+) -> Chosen:
+    """What `choose` keeps, without the parameters that no gradient reaches, where the scores can tell.
+
+    Biases and norms that none reaches become 0 too. With `refill` all that was ever found dead is no longer chosen.
+    """
+    silent = scores.silent if isinstance(scores, Sensitivities) else None
+    if silent is None and refill:
+        raise ValueError("refill needs scores that tell what no gradient reaches: use SiPP(propagate=True)")
+    kept, multipliers = choose(masks, keep, None)
+    if silent is None:
+        return kept, multipliers
+    found = silent(kept, multipliers)
+    for _ in range(_REFILLS if refill else 0):
+        dead = {name: mask & found[name] for name, mask in kept.items() if name in found}
+        if not any(bool(mask.any()) for mask in dead.values()):
+            break
+        masks = {name: mask & ~dead[name] if name in dead else mask for name, mask in masks.items()}
+        before = multipliers or {name: mask.float() for name, mask in kept.items()}
+        kept, multipliers = choose(masks, min(keep, alive(masks, "global")["global"]), before)
+        found = silent(kept, multipliers)
     others = {name: (~quiet).float() for name, quiet in found.items() if name not in masks and bool(quiet.any())}
-    masks = {name: mask & ~found[name] if name in found else mask for name, mask in masks.items()}
+    kept = {name: mask & ~found[name] if name in found else mask for name, mask in kept.items()}
     if multipliers is not None:
-        multipliers = {name: torch.where(masks[name], gamma, 0) for name, gamma in multipliers.items()}
-    return masks, {**(multipliers or {}), **others} or None
+        multipliers = {name: torch.where(kept[name], gamma, 0) for name, gamma in multipliers.items()}
+    return kept, {**(multipliers or {}), **others} or None

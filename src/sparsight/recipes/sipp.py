@@ -46,6 +46,7 @@ def sipp(
     bound: Bound = "reference",
     points: int | None = None,
     propagate: bool = False,
+    refill: bool = False,
     min_keep: int = 1,
     epochs: int = 3,
     batch_size: int = 250,
@@ -83,6 +84,7 @@ def sipp(
         bound: How many draws for which error: as the published code has it, or as Bernstein's inequality gives it.
         points: Calibration points; if not given, the number that delta asks for.
         propagate: Remove, too, all parameters that no gradient reaches on the calibration batches.
+        refill: Propagate, and spend what that frees on weights that are alive, until the density is met by them.
         min_keep: Weights that every tensor keeps at least (det; samples have no floor).
         epochs: Epochs of training at each level.
         batch_size: Samples of a training step.
@@ -110,9 +112,9 @@ def sipp(
 
     def prune(number: int, density: float) -> Allocator:
         if variant == "det":
-            return SiPPDet(density, min_keep=min_keep, recover=oneshot)
+            return SiPPDet(density, min_keep=min_keep, recover=oneshot, refill=refill)
         kind, own = SiPPRand if variant == "rand" else SiPPHybrid, derive(seed, "sipp level", number)
-        return kind(density, delta=delta, constant=constant, bound=bound, recover=oneshot, seed=own)
+        return kind(density, delta=delta, constant=constant, bound=bound, recover=oneshot, refill=refill, seed=own)
 
     wanted = points or most_points(delta, constant)
     reduction = reduction or ("mean" if variant == "det" else "max")
@@ -126,7 +128,7 @@ def sipp(
             constant,
             points,
             masked=not oneshot,
-            propagate=propagate,
+            propagate=propagate or refill,
         ),
         score_from=("init" if untrained else "dense") if oneshot else "current",
         score_batches=max(1, -(-wanted // max(1, batch_size))),
