@@ -7,12 +7,15 @@ import math
 from typing import Any
 
 import pytest
+import torch
 from studies import study_modules
 
-from sparsight import execute
+from sparsight import SiPPDet, dense, execute
 from sparsight.record import describe
 
-parts = study_modules("stopping", "arithmetic", "gather", "networks", "results", "rules", "study", "summary", "tables")
+parts = study_modules(
+    "stopping", "arithmetic", "gather", "networks", "results", "rules", "study", "summary", "tables", "ways"
+)
 T2, T4 = 4.302652729911275, 2.7764451051977987  # t(0.975) with 2 and 4 degrees of freedom
 
 
@@ -183,6 +186,33 @@ def test_blocks_that_came_later_are_run_where_they_are_named_and_judged_by_one_l
     ]
     (told,) = parts.tables.confirmation(parts.tables.cells(rows, searched=False))
     assert told["confidence"] == 0.95
+
+
+def test_the_cnn_is_pruned_in_every_way_with_the_same_densities(parts):
+    found = parts.ways.trials()
+    assert len({trial.key for trial in found}) == len(found) == 2 * 7
+    recipes = {t.label: parts.networks.sipp(**t.arguments, seed=t.seed) for t in found if t.seed == 100}
+    for way, recipe in recipes.items():
+        assert [level[0].density for level in recipe.levels[1:]] == pytest.approx([0.7**n for n in range(1, 9)])
+        assert recipe.levels[1][0].refill == recipe.score.propagate == way.endswith("refilled")
+        assert isinstance(recipe.score, parts.networks.Size) == way.startswith("magnitude")
+    reductions = {way: recipe.score.reduction for way, recipe in recipes.items() if not way.startswith("magnitude")}
+    assert {way for way, reduction in reductions.items() if reduction == "mean"} == {"det, mean", "det, mean, refilled"}
+
+
+def test_size_ranks_by_magnitude_and_knows_what_is_dead(parts):
+    model = parts.networks.SmallCNN((2, 3, 4))
+    masks = dense(model)
+    batch = (torch.rand(12, 1, 28, 28), torch.arange(12) % 10)
+    scores = parts.networks.Size(points=12, propagate=True)(model, masks, [batch])
+    plan = SiPPDet(0.3).plan({name: p.abs() for name, p in scores.items()}, masks)
+    refilled = SiPPDet(0.3, refill=True).plan(scores, masks)
+    for name in masks:
+        assert torch.equal(scores[name], model.get_parameter(name).abs())
+    assert sum(int(m.sum()) for m in refilled.masks.values()) == sum(int(m.sum()) for m in plan.masks.values())
+    assert not any(
+        bool((d & refilled.masks[n]).any()) for n, d in scores.silent(refilled.masks, None).items() if n in masks
+    )
 
 
 def test_confirming_trials_are_paired_on_new_seeds(parts):
