@@ -141,7 +141,13 @@ def prune(weights: Arrays, masks: Arrays, rule: Mapping[str, Any]) -> tuple[Arra
     counts, d = [g["c"] for g in found], [g["d"] for g in found]
     if rule.get("target_density") is not None:
         aim = math.floor(Fraction(str(rule["target_density"])) * len(on) + Fraction(1, 2))
-        counts = limit(counts, sum(d) - aim)
+        left = [n - c for n, c in zip(d, counts, strict=True)]
+        if rule.get("exact") and sum(left) > aim:
+            counts = [n - c for n, c in zip(d, limit(left, aim), strict=True)]
+        else:
+            counts = limit(counts, sum(d) - aim)
+    rows = grouped(masks, "neuron" if rule["scope"] == "neuron" else "layer")
+    counts = limit(counts, sum(max(0, int(on[places].sum()) - least) for _, places in rows))
     spared = np.zeros(len(on), bool)
     if rule["scope"] == "global":
         for _, places in grouped(masks, "layer"):  # the largest of every tensor stay

@@ -22,6 +22,8 @@ ALLOCATORS = [
     *(Shrink(0.4, scope) for scope in ("global", "layer", "neuron")),
     *(SAP(1.0, 2.0, eta=0.05, scope=scope) for scope in ("global", "layer", "neuron")),
     SAP(0.5, 1.0, gamma=3.0, target_density=0.4),
+    *(SAP(1.0, 2.0, scope=scope, target_density=0.3, exact=True) for scope in ("global", "layer", "neuron")),
+    *(Shrink(0.1, scope, target_density=0.3, exact=True) for scope in ("global", "layer", "neuron")),
 ]
 
 

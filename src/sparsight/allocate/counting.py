@@ -26,6 +26,14 @@ def check_count(what: str, value: int) -> None:
         raise ValueError(f"{what} must be a whole number >= 0: got {value!r}")
 
 
+def check_target(target_density: float | None, exact: bool) -> None:
+    """Refuse a target outside [0, 1], and `exact` without one."""
+    if target_density is not None:
+        check_fraction("target_density", target_density)
+    elif exact:
+        raise ValueError("exact needs a target_density: got None")
+
+
 def check_scope(scope: str, allowed: Sequence[str] = SCOPES) -> None:
     if scope not in allowed:
         raise ValueError(f"unknown scope {scope!r}: allowed are {', '.join(map(repr, allowed))}")

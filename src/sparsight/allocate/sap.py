@@ -7,8 +7,8 @@ import warnings
 from dataclasses import dataclass
 from typing import Literal
 
-from sparsight.allocate.counting import at_most, check_count, check_fraction, check_scope, share
-from sparsight.allocate.settle import settle, within_floor
+from sparsight.allocate.counting import check_count, check_fraction, check_scope, check_target
+from sparsight.allocate.settle import settle, toward, within_floor
 from sparsight.pq import PowerSums, group_sums, prune_count, retained_bound
 from sparsight.pq.index import OUTSIDE
 from sparsight.pq.sums import check_pair
@@ -25,13 +25,14 @@ class SAP:
     undefined (no alive weight, or all zero) or whose scores are all equal loses nothing at eta = 0.
 
     With `target_density` no round goes past that share of all prunable weights (rounded half up): the groups'
-    counts are scaled down in proportion. `min_keep` weights stay in every tensor (global and layer scope) or row
-    (neuron scope), the total unchanged where there are so many above that floor, else all of those go.
-    `rounding="reference"` takes ceil(r), as the authors' code does.
+    counts are scaled down in proportion. With `exact` the round goes all the way to it: if the counts leave more,
+    what they leave of every group is scaled down in proportion. `min_keep` weights stay in every tensor (global and
+    layer scope) or row (neuron scope), the total unchanged where there are so many above that floor, else all of those
+    go. `rounding="reference"` takes ceil(r), as the authors' code does.
 
     `plan(...).groups` records d, I, r and c of every group. Scores are magnitudes, or anything whose size means
     as much; a NaN or infinity among the alive ones is refused by name. Errors: not 0 < p < q; eta < 0, gamma < 0,
-    beta outside [0, 1]; a floor without room. UserWarning: not p <= 1 <= q.
+    beta or target_density outside [0, 1]; exact without a target. UserWarning: not p <= 1 <= q.
     Source: Diao et al., ICLR 2023, theorem 2 and algorithm 1.
     """
 
@@ -44,6 +45,7 @@ class SAP:
     min_keep: int = 1
     target_density: float | None = None
     rounding: Literal["paper", "reference"] = "paper"
+    exact: bool = False
 
     def __post_init__(self) -> None:
         check_pair(self.p, self.q)
@@ -55,8 +57,7 @@ class SAP:
         check_fraction("beta", self.beta)
         check_scope(self.scope)
         check_count("min_keep", self.min_keep)
-        if self.target_density is not None:
-            check_fraction("target_density", self.target_density)
+        check_target(self.target_density, self.exact)
         if self.rounding not in ("paper", "reference"):
             raise ValueError(f"unknown rounding {self.rounding!r}: allowed are 'paper' and 'reference'")
 
@@ -64,12 +65,7 @@ class SAP:
         groups = {
             name: self._judge(name, sums) for name, sums in group_sums(scores, masks, (self.p, self.q), self.scope)
         }
-        if self.target_density is not None:
-            spare = sum(g.d for g in groups.values()) - share(
-                self.target_density, sum(mask.numel() for mask in masks.values())
-            )
-            limited = at_most({name: g.c for name, g in groups.items()}, spare)
-            groups = {name: _with_count(group, limited[name]) for name, group in groups.items()}
+        groups = toward(groups, masks, self.target_density, self.exact)
         groups = within_floor(groups, masks, self.scope, self.min_keep)
         return settle(scores, masks, groups, self.scope, self.min_keep)
 
@@ -81,7 +77,3 @@ class SAP:
 
     def __call__(self, scores: Scores, masks: Masks) -> Masks:
         return self.plan(scores, masks).masks
-
-
-def _with_count(group: GroupRecord, count: int) -> GroupRecord:
-    return GroupRecord(group.name, group.d, count, group.index, group.r, group.defined)

@@ -5,9 +5,29 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from sparsight.allocate.counting import at_most, for_selection, room, with_floor
+from sparsight.allocate.counting import at_most, for_selection, room, share, with_floor
 from sparsight.select import prune_smallest
 from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
+
+
+def toward(
+    groups: Mapping[str, GroupRecord], masks: Masks, target_density: float | None, exact: bool
+) -> dict[str, GroupRecord]:
+    """The groups with counts that leave at least `target_density` of all prunable weights, rounded half up.
+
+    Counts that go past it are scaled down in proportion. With `exact`, counts that stay above it are raised to meet it:
+    what they would leave of every group is scaled down in proportion. Without a target the counts stay as they are.
+    """
+    if target_density is None:
+        return dict(groups)
+    keep = share(target_density, sum(mask.numel() for mask in masks.values()))
+    left = {name: group.d - group.c for name, group in groups.items()}
+    if exact and sum(left.values()) > keep:
+        counts = {name: groups[name].d - count for name, count in at_most(left, keep).items()}
+    else:
+        spare = sum(group.d for group in groups.values()) - keep
+        counts = at_most({name: group.c for name, group in groups.items()}, spare)
+    return {name: dataclasses.replace(group, c=counts[name]) for name, group in groups.items()}
 
 
 def within_floor(
