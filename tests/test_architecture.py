@@ -18,8 +18,9 @@ types kernels resolve seeds pace bounds patches
 record masks clip schedules select pq files turning taps loss positive sensitivity
 pure sizes hold
 propagation
-pack identity lock survey collapse score allocate restart search parallel data zoo checkpoint
-criticality
+pack identity lock survey collapse score allocate restart parallel data zoo checkpoint
+criticality choose
+search
 residual
 rescaling
 flow certificate

@@ -74,8 +74,9 @@ def test_a_run_is_as_recorded(finished, capsys):
         sap(gamma=9.0, **{**SHORT, "target_density": 0.004}),
         lottery(rate=0.7, scope="neuron", min_keep=3, **{**SHORT, "target_density": 0.01}),
         oneshot(rate=0.5, scope="layer", **SHORT),
+        lottery(rate=0.1, scope="neuron", **SHORT),
     ],
-    ids=["sap-layer", "sap-neuron", "sap-global-floor", "lottery-neuron", "oneshot-layer"],
+    ids=["sap-layer", "sap-neuron", "sap-global-floor", "lottery-neuron", "oneshot-layer", "lottery-exactly"],
 )
 def test_other_scopes_floors_and_recipes(recipe, tmp_path, capsys):
     path = make(tmp_path / "run", recipe)

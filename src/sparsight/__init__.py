@@ -76,7 +76,8 @@ _HOME: dict[str, str] = {
     **dict.fromkeys(
         ("Hooks", "Moment", "NesterovSGD", "Recipe", "Until", "classify"), "recipe"
     ),
-    **dict.fromkeys(("AccuracyFloor", "AtPQMinimum", "PQMinimum", "SparsestWithin"), "search"),
+    **dict.fromkeys(("AccuracyFloor", "AtPQMinimum", "PQMinimum"), "search"),
+    **dict.fromkeys(("AtDensity", "SparsestWithin"), "choose"),
     **dict.fromkeys(("Collapse", "LevelRecord", "Observation", "RunRecord"), "record"),
     **dict.fromkeys(("Event", "LevelResult"), "journal"),
     "run": "runner",

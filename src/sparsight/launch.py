@@ -181,7 +181,7 @@ def _finish(folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, dev
     if folder.record.chosen is None and levels:
         choice = recipe.choose(levels)
         chosen = next(level for level in levels if level.id == choice.id)
-        folder.save_chosen(chosen, choice.why)
+        folder.save_chosen(chosen, choice.why, choice.missed)
     _evaluate(folder, recipe, model, data, device, precision)
     why = recipe.next_level([level for level in levels if level.role == "level"])
     folder.update(status="finished", ended=_now(), why_ended=why if isinstance(why, str) else None)

@@ -11,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import SGD, Optimizer
 
+from sparsight.allocate.counting import share
+from sparsight.choose import SparsestWithin
 from sparsight.loss import cross_entropy
 from sparsight.record import Choice, LevelRecord
 from sparsight.restart import rewind
 from sparsight.schedules import cosine
-from sparsight.search import SearchStop, SparsestWithin
+from sparsight.search import SearchStop
 from sparsight.stop import FixedEpochs, PerLevel, check_rule, needs
 from sparsight.types import Allocator, Batch, Masks, Restart, Scorer, StoppingRule
 
@@ -87,15 +89,20 @@ class Hooks:
 class Until:
     """Train dense, then prune by `level` again and again, until the density, the number of levels or `stop` ends it.
 
+    The density is reached once no more than that share of the prunable weights is kept, rounded half up to a count.
     `levels` counts pruned levels. `stop` decides on the levels so far: `PQMinimum`, `AccuracyFloor`, or one of your
-    own. Ends early when two levels in a row removed nothing. ValueError without any of the three, or for a density
-    outside [0, 1] or a negative number of levels.
+    own. Ends early when two levels in a row removed nothing.
+
+    `last` are other rounds for the level that must be the last: number `levels`, or the one after two that removed
+    nothing. So a search ends at its density whatever its rate, if `last` goes there (`Shrink(..., exact=True)`).
+    ValueError without any of the three, or for a density outside [0, 1] or a negative number of levels.
     """
 
     level: Level
     density: float | None = None
     levels: int | None = None
     stop: SearchStop | None = None
+    last: Level | None = None
 
     def __post_init__(self) -> None:
         if self.density is None and self.levels is None and self.stop is None:
@@ -108,27 +115,44 @@ class Until:
     def __call__(self, history: History) -> Level | str | None:
         if not history:
             return ()
-        if self.stop is None:
-            return self._ended(history) or self.level
-        if why := self.stop.stop(history):
+        if self.stop is not None and (why := self.stop.stop(history)):
             return why
-        why = self._ended(history)
-        return f"{why}, with no {self.stop}" if why else self.level
+        if why := self._ended(history):
+            return why if self.stop is None else f"{why}, with no {self.stop}"
+        return self.rounds(len(history), stuck=_stuck(history))
 
-    def is_last(self, level: int, density: float) -> bool:
-        """Whether the density or the number of levels ends the search after this level."""
-        dense_enough = self.density is not None and density <= self.density
-        return dense_enough or (self.levels is not None and level >= self.levels)
+    def rounds(self, level: int, stuck: bool = False) -> Level:
+        """The rounds of that level (1 is the first pruned one); `stuck` after two levels that removed nothing."""
+        return self.level if self.last is None or not (stuck or level == self.levels) else self.last
+
+    def is_last(self, history: History, kept: int, total: int) -> bool:
+        """Whether the density, the number of levels or `last` ends the search after the level with so many weights."""
+        return (
+            self._reached(kept, total)
+            or (self.levels is not None and len(history) >= self.levels)
+            or (self.last is not None and _stuck(history))
+        )
+
+    def _reached(self, kept: int, total: int) -> bool:
+        return self.density is not None and kept <= share(self.density, total)
 
     def _ended(self, history: History) -> str | None:
-        last = history[-1]
-        if self.density is not None and last.density <= self.density:
-            return f"density {last.density:.4g} has reached the target of {self.density:g}"
+        end = history[-1]
+        if self.density is not None and self._reached(end.kept, end.total):
+            rounded = f", rounded to {end.kept:,} of {end.total:,} weights" if end.density > self.density else ""
+            return f"density {end.density:.4g} has reached the target of {self.density:g}{rounded}"
         if self.levels is not None and len(history) > self.levels:
-            return f"all {self.levels} pruned levels are done (density {last.density:.4g})"
-        if len(history) > 2 and history[-3].kept == last.kept:
-            return f"two levels in a row removed nothing (density {last.density:.4g})"
+            return f"all {self.levels} pruned levels are done (density {end.density:.4g})"
+        if self.last is None and _stuck(history):
+            return f"two levels in a row removed nothing (density {end.density:.4g})"
+        if self.last is not None and _stuck(history[:-1]):
+            return f"two levels in a row removed nothing, and the last could go no further (density {end.density:.4g})"
         return None
+
+
+def _stuck(history: History) -> bool:
+    """Whether the last two levels removed nothing."""
+    return len(history) > 2 and history[-3].kept == history[-1].kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,11 +237,11 @@ class Recipe:
         """What may end a level before its budget does."""
         return self.stop.at(level, last) if isinstance(self.stop, PerLevel) else self.stop
 
-    def is_last(self, history: History, density: float) -> bool:
-        """Whether no level will follow the one of that density after `history`, as far as that is known beforehand:
-        of a list, and of `Until` by its density and its number of levels."""
+    def is_last(self, history: History, kept: int, total: int) -> bool:
+        """Whether no level will follow the one with so many weights after `history`, as far as that is known
+        beforehand: of a list, and of `Until` by its density and its number of levels."""
         if isinstance(self.levels, Until):
-            return self.levels.is_last(len(history), density)
+            return self.levels.is_last(history, kept, total)
         return not callable(self.levels) and len(history) + 1 == len(self.levels)
 
     def rounds_after(self, level: int) -> Level:
@@ -226,7 +250,7 @@ class Recipe:
         Of a list, those of the next level that has any; where there is none, those of the last that has.
         """
         if isinstance(self.levels, Until):
-            return self.levels.level
+            return self.levels.rounds(level + 1)
         if callable(self.levels):
             return ()
         later = [rounds for rounds in self.levels[level + 1 :] if rounds]

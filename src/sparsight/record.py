@@ -154,6 +154,7 @@ class Choice:
     level: int
     id: str
     why: str
+    missed: str | None = None  # if it is not what was asked for: by how much, and what to try
 
 
 @dataclass(frozen=True)

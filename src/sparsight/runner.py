@@ -136,7 +136,7 @@ def _level(state: _Run, rounds: Level) -> LevelResult:
     number = len(state.history)
     allocation = _prune(state, rounds)
     kept, total = counts(allocation.masks)
-    last = recipe.is_last(state.history, kept / total)
+    last = recipe.is_last(state.history, kept, total)
     restart = recipe.restart_of(last)
     if rounds:
         state.model = restart(state.model, state.rewind_point, allocation)

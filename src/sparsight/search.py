@@ -1,4 +1,4 @@
-"""When to stop pruning altogether, and which level to hand over then. Rules decide on the levels' records alone."""
+"""When to stop pruning altogether, and the choice that goes with the PQ index. Rules decide on records alone."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
+from sparsight.choose import SparsestWithin, cost, dense_accuracy
 from sparsight.record import Choice, LevelRecord
 from sparsight.turning import TurningPoints, turning_points
 
@@ -65,7 +66,7 @@ class AccuracyFloor:
             raise ValueError(f"points must be a number >= 0: got {self.points!r}")
 
     def stop(self, history: Sequence[LevelRecord]) -> str | None:
-        dense = _dense_accuracy(history)
+        dense = dense_accuracy(history)
         if dense is None or not history:
             return None
         last, mine = history[-1], history[-1].validation_accuracy
@@ -78,40 +79,6 @@ class AccuracyFloor:
 
     def __str__(self) -> str:
         return f"level more than {self.points:g} points below dense on validation data"
-
-
-@dataclass(frozen=True)
-class SparsestWithin:
-    """Choose the sparsest level whose validation accuracy is within `points` of the dense network's.
-
-    Dense is level 0 where it is unpruned, else the dense control. If no level is within reach, the most accurate
-    one is chosen, and the reason says so. Source of the reference: validation data, never the test split.
-    """
-
-    points: float = 0.5
-
-    def __call__(self, records: Sequence[LevelRecord]) -> Choice:
-        levels = [r for r in records if r.role == "level" and r.validation_accuracy is not None]
-        if not levels:
-            raise ValueError("cannot choose a level: none has a validation accuracy")
-        dense = [r for r in levels if r.kept == r.total] or [r for r in records if r.role == "control"]
-        if not dense:
-            last = levels[-1]
-            return Choice(last.level, last.id, "the last level; the run has no dense network to compare with")
-        reference = _accuracy(dense[0])
-        floor = reference - self.points / 100
-        near = [r for r in levels if _accuracy(r) >= floor - 1e-12]
-        if not near:
-            best = max(levels, key=_accuracy)
-            why = f"no level is within {self.points:g} points of dense ({reference:.2%}); this one is the most accurate"
-            return Choice(best.level, best.id, why)
-        best = min(near, key=lambda r: (r.density, -_accuracy(r)))
-        gap = 100 * (_accuracy(best) - reference)
-        why = (
-            f"the sparsest level within {self.points:g} points of dense on validation data: "
-            f"{_accuracy(best):.2%} against {reference:.2%} ({gap:+.2f} points)"
-        )
-        return Choice(best.level, best.id, why)
 
 
 @dataclass(frozen=True)
@@ -131,6 +98,10 @@ class AtPQMinimum:
     def __post_init__(self) -> None:
         _check_positive("tolerance", self.tolerance)
 
+    @property
+    def question(self) -> str:
+        return f"Looking for the network at the minimum of the PQ index ({self.p:g}, {self.q:g})."
+
     def __call__(self, records: Sequence[LevelRecord]) -> Choice:
         levels = [r for r in records if r.role == "level"]
         if not levels:
@@ -146,7 +117,7 @@ class AtPQMinimum:
             f"{named} is lowest here, {indices[turns.minimum]:.4f} at density {low.density:.4g}, and has risen since: "
             f"{indices[at]:.4f} at level {levels[at].level}"
         )
-        return Choice(low.level, low.id, why + _cost(low, records) + self._first(levels, indices, low))
+        return Choice(low.level, low.id, why + cost(low, records) + self._first(levels, indices, low))
 
     def _first(self, levels: Sequence[LevelRecord], indices: Sequence[float], low: LevelRecord) -> str:
         """From which level on the index was as low but for the tolerance: there a flat curve costs less accuracy."""
@@ -158,11 +129,6 @@ class AtPQMinimum:
             f"; within {self.tolerance:g} of it from level {first.level} on (density {first.density:.4g}), "
             f"whose validation accuracy is {first.validation_accuracy:.2%}"
         )
-
-
-def _accuracy(record: LevelRecord) -> float:
-    accuracy = record.validation_accuracy
-    return float("-inf") if accuracy is None else accuracy
 
 
 def _check_positive(name: str, value: float) -> None:
@@ -183,19 +149,4 @@ def _turns(levels: Sequence[LevelRecord], indices: Sequence[float], tolerance: f
     return turning_points([x.density for x in levels], indices, tolerance=tolerance)
 
 
-def _dense_accuracy(records: Sequence[LevelRecord]) -> float | None:
-    """Validation accuracy of the dense level, or else of the dense control."""
-    dense = [r for r in records if r.role == "level" and r.kept == r.total]
-    dense = dense or [r for r in records if r.role == "control"]
-    return dense[0].validation_accuracy if dense else None
-
-
-def _cost(level: LevelRecord, records: Sequence[LevelRecord]) -> str:
-    """What the level's validation accuracy is beside the dense network's."""
-    mine, dense = level.validation_accuracy, _dense_accuracy(records)
-    if mine is None or dense is None:
-        return ""
-    return f"; validation accuracy {mine:.2%} against {dense:.2%} dense ({100 * (mine - dense):+.2f} points)"
-
-
-__all__ = ["AccuracyFloor", "AtPQMinimum", "PQMinimum", "SearchStop", "SparsestWithin"]
+__all__ = ["AccuracyFloor", "AtPQMinimum", "PQMinimum", "SearchStop"]

@@ -279,13 +279,13 @@ class RunFolder:
 
     # -- the end -----------------------------------------------------------------------------------------------
 
-    def save_chosen(self, record: LevelRecord, why: str) -> None:
+    def save_chosen(self, record: LevelRecord, why: str, missed: str | None = None) -> None:
         """Hand over a level: its weights and masks at the top of the folder, and the choice in run.json."""
         weights, masks = self.weights(record), self.masks(record)
         if self._record.chosen is not None and self._record.chosen.id != record.id:
             self.update(chosen=None)  # it must not speak of another network than the one that lies there
         self._files.write_network("", record, weights, masks)
-        self.update(chosen=Choice(level=record.level, id=record.id, why=why))
+        self.update(chosen=Choice(record.level, record.id, why, missed))
 
     def chosen(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights and masks of the network handed over. ValueError if none is; DamagedFile."""

@@ -104,6 +104,14 @@ def _execute(asked: Asked, command: str) -> Outcome:
 
 
 def _announce(asked: Asked, stream: TextIO) -> None:
+    """Which question the run answers, then what is run where."""
+    from sparsight.choose import Question
+
+    choose = asked.recipe.choose
+    if isinstance(choose, Question):
+        stream.write(f"{choose.question}\n")
+    else:
+        stream.write("Handing over the level that the recipe's own rule chooses.\n")
     if asked.stored is not None and asked.stored.status == "finished":
         stream.write(f"{asked.folder} is finished already; nothing was trained\n")
     else:
@@ -121,5 +129,4 @@ def _tell(outcome: Outcome, asked: Asked) -> None:
         text = json.dumps(document(outcome.path, outcome.record, outcome.levels, outcome.evaluation), indent=2)
         sys.stdout.write(text + "\n")
         return
-    tell(outcome.record, outcome.levels, outcome.evaluation)
-    sys.stdout.write(f"Report: {outcome.report}\n")
+    tell(outcome.record, outcome.levels, outcome.evaluation, outcome.report)

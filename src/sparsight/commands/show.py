@@ -24,10 +24,7 @@ def main(argv: list[str]) -> int:
     if json:
         sys.stdout.write(json_.dumps(document(run, *parts), indent=2) + "\n")
         return 0
-    tell(*parts)
-    report = run / "report.html"
-    if report.exists():
-        sys.stdout.write(f"Report: {report}\n")
+    tell(*parts, run / "report.html")
     return 0
 
 
@@ -49,8 +46,11 @@ def opened(path: Path) -> RunFolder:
         raise Misuse(str(error)) from error
 
 
-def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None) -> None:
-    """The table, the summary and why the run ended, on standard output; in colour on a terminal."""
+def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None, report: Path) -> None:
+    """The table, the summary, why the run ended and where its report is, on standard output; in colour on a terminal.
+
+    The last line says by how much the run missed what was asked for, if it did.
+    """
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -62,6 +62,10 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
         sys.stdout.write(line + "\n")
     if run.why_ended:
         sys.stdout.write(f"Why the run ended: {run.why_ended.rstrip('.')}.\n")
+    if report.exists():
+        sys.stdout.write(f"Report: {report}\n")
+    if run.chosen is not None and run.chosen.missed:
+        sys.stdout.write(f"Not what was asked for: {run.chosen.missed}.\n")
 
 
 def _collapse(levels: Sequence[LevelRecord]) -> Iterator[str]:

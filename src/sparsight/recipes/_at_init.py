@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsight.allocate.shuffled import Shuffled
+from sparsight.choose import AtDensity
 from sparsight.recipe import Level, NesterovSGD, Recipe
 from sparsight.restart import Reinitialise, rewind
-from sparsight.search import SparsestWithin
 from sparsight.seeds import derive
 from sparsight.types import Scorer
 
@@ -39,6 +39,7 @@ def at_init(
     score: Scorer,
     rounds: Level,
     *,
+    density: float,
     score_batches: int = 0,
     shuffle: bool,
     reinitialise: bool,
@@ -46,7 +47,7 @@ def at_init(
     control: bool,
     seed: int,
 ) -> Recipe:
-    """Prune the initial network in `rounds`, train it once; the dense control alone says what pruning has cost.
+    """Prune the initial network to `density` in `rounds`, train it once; the dense control says what pruning cost.
 
     `shuffle` permutes the final mask within each tensor, `reinitialise` draws the weights to be trained anew, by each
     module's `reset_parameters`: the sanity checks of Frankle et al., ICLR 2021.
@@ -63,7 +64,7 @@ def at_init(
         epochs=training.epochs,
         batch_size=training.batch_size,
         clip=training.clip,
-        choose=SparsestWithin(),
+        choose=AtDensity(density),
         control=control,
         seed=seed,
     )

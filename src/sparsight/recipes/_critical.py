@@ -49,6 +49,7 @@ def critical(
         name,
         ScoredAt(SNIP(batch_norm=batch_norm), start),
         (Global(density, min_keep=min_keep),),
+        density=density,
         score_batches=score_batches,
         shuffle=shuffle,
         reinitialise=reinitialise,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
+from sparsight.allocate.sap import SAP
+from sparsight.allocate.shrink import Shrink
+from sparsight.choose import AtDensity, SparsestWithin
 from sparsight.recipe import Level, Until
 from sparsight.record import Choice, LevelRecord
-from sparsight.search import AccuracyFloor, AtPQMinimum, PQMinimum, SparsestWithin
+from sparsight.search import AccuracyFloor, AtPQMinimum, PQMinimum
 from sparsight.stop import StopName
 
 Ending = Literal["density", "pq-minimum", "accuracy"]
@@ -17,18 +21,39 @@ Ending = Literal["density", "pq-minimum", "accuracy"]
 Choose = Callable[[Sequence[LevelRecord]], Choice]
 
 TARGET = 0.1
-"""Density at which `until="density"` stops where none is given."""
+"""Density at which `until="density"` stops if none is given."""
 
 LEVELS = {"density": 15, "pq-minimum": 30, "accuracy": 30}
-"""Pruned levels after which each search ends where no number is given; 30 is the published runs' number."""
+"""Pruned levels after which each search ends if no number is given; 30 is the published runs' number."""
 
 WITHIN = 0.5
-"""Points of dense validation accuracy within which a level is chosen where none are given."""
+"""Points of dense validation accuracy within which a level is chosen if none are given."""
 
 
 def target_of(until: Ending, target_density: float | None) -> float | None:
-    """The density that no level goes past: the one given, else 0.1 with until="density" and none otherwise."""
-    return TARGET if target_density is None and until == "density" else target_density
+    """The density at which the search ends: the one given, else 0.1 with until="density"; None for 0, no target."""
+    if target_density is None:
+        return TARGET if until == "density" else None
+    return target_density or None
+
+
+def exactly(prune: SAP | Shrink, target_density: float | None) -> Level | None:
+    """The round of the last level that goes exactly to the target of `prune`; None if no density was given."""
+    if not target_density:
+        return None
+    with warnings.catch_warnings(action="ignore"):  # its exponents have been warned of already
+        return (replace(prune, exact=True),)
+
+
+def choice(target_density: float | None, within: float | None) -> AtDensity | SparsestWithin:
+    """What to hand over: the network at the density asked for, or the sparsest `within` so many points of dense.
+
+    A density that was given (0 is none) is handed over, unless `within` is given too; then it is what the sparsest
+    network is compared with. With neither it is the sparsest within 0.5 points.
+    """
+    if target_density and within is None:
+        return AtDensity(target_density)
+    return SparsestWithin(WITHIN if within is None else within, target_density or None)
 
 
 SHORT = 3
@@ -66,7 +91,7 @@ def shortened(stop: StopName, middle_epochs: int | None) -> str | None:
 
 
 def ending(
-    prune: Level,
+    prune: SAP | Shrink,
     until: Ending,
     *,
     pair: tuple[float, float],
@@ -77,10 +102,11 @@ def ending(
 ) -> tuple[Until, Choose]:
     """When the search ends, and which level is handed over; `pair` is the (p, q) whose minimum is looked for.
 
-    "pq-minimum" hands over the level at the minimum, unless `within` is given or there is none; "accuracy" stops at
-    the first level more than `within` points below dense. `short` names an option that ends levels before they are
-    trained in full: with those two any level may be the last, which is to be trained in full. ValueError for it, and
-    for another `until`.
+    "density" prunes the last level to exactly the target that is given, and hands it over (see `choice`); for the
+    others, and if none is given, the target only ends the search. "pq-minimum" hands over the level at the minimum,
+    unless `within` is given or there is none; "accuracy" stops at the first level more than `within` points below
+    dense. `short` names an option that ends levels before they are trained in full: with those two any level may be
+    the last, which is to be trained in full. ValueError for it, and for another `until`.
     """
     if until not in get_args(Ending):
         raise ValueError(f"unknown until {until!r}: allowed are {', '.join(map(repr, get_args(Ending)))}")
@@ -91,7 +117,11 @@ def ending(
         )
     points = WITHIN if within is None else within
     stop = {"pq-minimum": lambda: PQMinimum(*pair), "accuracy": lambda: AccuracyFloor(points)}.get(until, lambda: None)
-    levels = LEVELS[until] if levels is None else levels
-    search = Until(prune, density=target_of(until, target_density), levels=levels, stop=stop())
+    if levels is None:
+        levels = LEVELS[until] if not target_density else max(LEVELS.values())
+    last = exactly(prune, target_density) if until == "density" else None
+    search = Until((prune,), target_of(until, target_density), levels, stop(), last)
+    if until == "density":
+        return search, choice(target_density, within)
     at_minimum = until == "pq-minimum" and within is None
     return search, AtPQMinimum(*pair) if at_minimum else SparsestWithin(points)

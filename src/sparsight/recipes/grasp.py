@@ -55,6 +55,7 @@ def grasp(
         "grasp",
         GraSP(temperature=temperature, batch_norm=batch_norm),
         (Global(density, min_keep=min_keep),),
+        density=density,
         score_batches=score_batches,
         shuffle=shuffle,
         reinitialise=reinitialise,

@@ -8,9 +8,9 @@ from typing import Any, Literal
 from sparsight.allocate.sap import SAP
 from sparsight.allocate.shrink import Shrink
 from sparsight.recipe import NesterovSGD, Recipe, Until
+from sparsight.recipes._ending import choice, exactly
 from sparsight.schedules import constant
 from sparsight.score.magnitude import Magnitude
-from sparsight.search import SparsestWithin
 from sparsight.stop import (
     AccuracyRecovery,
     AllOf,
@@ -68,7 +68,7 @@ def incop(
     lr: float = 0.01,
     momentum: float = 0.0,
     weight_decay: float = 5e-4,
-    within: float = 0.5,
+    within: float | None = None,
     control: bool = True,
     seed: int = 0,
 ) -> Recipe:
@@ -97,7 +97,8 @@ def incop(
         rate: Share of the alive weights that each level removes, with prune lottery.
         scope: What is ranked together: all weights, each layer, or each neuron (output row).
         min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
-        target_density: Stop at this density (kept / prunable weights); if not given, the number of levels alone.
+        target_density: Prune the last level to exactly this density (kept / prunable weights) and hand that network
+            over. 0 is no target. Default: no target, the number of levels alone.
         levels: Stop after so many pruned levels.
         warmup: Epochs of the dense network, level 0; the others restart from its end.
         epochs: Most epochs of a pruned level, and those of the last.
@@ -105,7 +106,8 @@ def incop(
         lr: Learning rate, constant.
         momentum: Nesterov momentum.
         weight_decay: L2 penalty, on all parameters.
-        within: Choose the sparsest level within so many points of dense validation accuracy.
+        within: Hand over the sparsest level at most this many points below dense validation accuracy. Default: 0.5;
+            with a target_density the network at that density.
         control: Train the dense network for the whole run's epochs beside it.
         seed: Seed of everything random.
     """
@@ -116,15 +118,15 @@ def incop(
     flow = _flow(variant, preset, {name: value for name, value in given.items() if value is not None})
     rule = AnyOf(flow, AccuracyRecovery(reference="warmup")) if accuracy_exit else flow
     if prune == "sap":
-        cut: Any = SAP(p=p, q=q, scope=scope, min_keep=min_keep, target_density=target_density)
+        cut: SAP | Shrink = SAP(p=p, q=q, scope=scope, min_keep=min_keep, target_density=target_density or None)
     elif prune == "lottery":
-        cut = Shrink(rate=rate, scope=scope, min_keep=min_keep)
+        cut = Shrink(rate=rate, scope=scope, min_keep=min_keep, target_density=target_density or None)
     else:
         raise ValueError(f"unknown prune {prune!r}: allowed are 'lottery' and 'sap'")
     return Recipe(
         name="incop",
         score=Magnitude(),
-        levels=Until((cut,), density=target_density, levels=levels),
+        levels=Until((cut,), target_density or None, levels, last=exactly(cut, target_density)),
         optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
         schedule=constant,
         epochs=epochs,
@@ -135,7 +137,7 @@ def incop(
         stop=PerLevel(rule, {0: FixedEpochs(), -1: FixedEpochs()}),
         evaluate_every=evaluate_every,
         probes=probes,
-        choose=SparsestWithin(within),
+        choose=choice(target_density, within),
         control=control,
         pq=tuple(dict.fromkeys(((p, q), (0.5, 1.0), (1.0, 2.0)))),
         seed=seed,

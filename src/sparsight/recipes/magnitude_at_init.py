@@ -46,6 +46,7 @@ def magnitude_at_init(
         "magnitude_at_init",
         Magnitude(),
         (Global(density, min_keep=min_keep),),
+        density=density,
         shuffle=shuffle,
         reinitialise=reinitialise,
         training=Training(epochs, batch_size, lr, momentum, weight_decay, clip),

@@ -42,9 +42,9 @@ def oneshot(
         min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
         until: When to stop pruning: at the target density, at the minimum of the PQ index (0.5, 1), or at the first
             level more than `within` points below dense validation accuracy.
-        target_density: Stop at this density (kept / prunable weights) or below; if not given, 0.1 with until density
-            and no limit otherwise.
-        levels: Stop after so many pruned levels; if not given, 15 with until density and 30 otherwise.
+        target_density: Prune the last level to exactly this density (kept / prunable weights) and hand that network
+            over; with another until, a limit. 0 is no target. Default: search down to 0.1, with another until no limit.
+        levels: Prune at most this many levels. Default: 15 with until density and no target_density, otherwise 30.
         epochs: Epochs of training at each level.
         batch_size: Samples of a training step.
         lr: Learning rate at the start of each level; it falls to 0 along a cosine.
@@ -52,8 +52,8 @@ def oneshot(
         weight_decay: L2 penalty, on all parameters.
         clip: Largest norm of the masked gradient.
         rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
-        within: Choose the sparsest level within so many points of dense validation accuracy; if not given, 0.5, and
-            with until pq-minimum the level at the minimum where there is one.
+        within: Hand over the sparsest level at most this many points below dense validation accuracy. Default: 0.5;
+            with a target_density the network at that density; with until pq-minimum the level at the minimum.
         stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs, and
             none given, is nothing.
         evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs. If
@@ -61,10 +61,10 @@ def oneshot(
         control: Train the dense network for the whole run's epochs beside it.
         seed: Seed of everything random.
     """
-    prune = Shrink(rate=rate, scope=scope, min_keep=min_keep)
+    prune = Shrink(rate=rate, scope=scope, min_keep=min_keep, target_density=target_density or None)
     middle = between(False, until, epochs, None, stop, evaluate_every)
     search, choose = ending(
-        (prune,), until, pair=(0.5, 1.0), target_density=target_density, levels=levels, within=within,
+        prune, until, pair=(0.5, 1.0), target_density=target_density, levels=levels, within=within,
         short=shortened(middle.stop, middle.epochs),
     )  # fmt: skip
     return Recipe(

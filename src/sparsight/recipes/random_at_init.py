@@ -47,6 +47,7 @@ def random_at_init(
         "random_at_init",
         Random(seed=derive(seed, "prune")),
         (Global(density, min_keep=min_keep),),
+        density=density,
         shuffle=shuffle,
         reinitialise=reinitialise,
         training=Training(epochs, batch_size, lr, momentum, weight_decay, clip),

@@ -53,9 +53,9 @@ def sap(
         min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
         until: When to stop pruning: at the target density, at the minimum of the PQ index (p, q), or at the first
             level more than `within` points below dense validation accuracy.
-        target_density: Stop at this density (kept / prunable weights) or below; if not given, 0.1 with until density
-            and no limit otherwise.
-        levels: Stop after so many pruned levels; if not given, 15 with until density and 30 otherwise.
+        target_density: Prune the last level to exactly this density (kept / prunable weights) and hand that network
+            over; with another until, a limit. 0 is no target. Default: search down to 0.1, with another until no limit.
+        levels: Prune at most this many levels. Default: 15 with until density and no target_density, otherwise 30.
         epochs: Epochs of training at each level.
         batch_size: Samples of a training step.
         lr: Learning rate at the start of each level; it falls to 0 along a cosine.
@@ -67,8 +67,8 @@ def sap(
             epochs, or by the default rule (see stop) a third of them.
         carry_on: Start pruned levels from the weights as they are, instead of the rewind point; a third of the epochs
             is then enough.
-        within: Choose the sparsest level within so many points of dense validation accuracy; if not given, 0.5, and
-            with until pq-minimum the level at the minimum where there is one.
+        within: Hand over the sparsest level at most this many points below dense validation accuracy. Default: 0.5;
+            with a target_density the network at that density; with until pq-minimum the level at the minimum.
         stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
             nothing. If neither it nor middle_epochs is given, the default rule with carry_on and until density is
             recovered; otherwise fixed-epochs.
@@ -80,8 +80,10 @@ def sap(
     aim = target_of(until, target_density)
     prune = SAP(p=p, q=q, eta=eta, gamma=gamma, beta=beta, scope=scope, min_keep=min_keep, target_density=aim)
     middle = between(carry_on, until, epochs, middle_epochs, stop, evaluate_every)
-    short = shortened(middle.stop, middle.epochs)
-    search, choose = ending((prune,), until, pair=(p, q), target_density=aim, levels=levels, within=within, short=short)
+    search, choose = ending(
+        prune, until, pair=(p, q), target_density=target_density, levels=levels, within=within,
+        short=shortened(middle.stop, middle.epochs),
+    )  # fmt: skip
     return Recipe(
         name="sap",
         score=Magnitude(),

@@ -11,10 +11,10 @@ from torch import nn
 from sparsight.allocate.sipp import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.bounds import Bound, most_points
 from sparsight.recipe import NesterovSGD, Recipe
+from sparsight.recipes._ending import TARGET, choice
 from sparsight.restart import Reinitialise, carry_on, rewind
 from sparsight.schedules import Geometric, rounds
 from sparsight.score.sipp import SiPP
-from sparsight.search import SparsestWithin
 from sparsight.seeds import derive
 from sparsight.sensitivity import Reduction
 from sparsight.stop import StopName, named_rule
@@ -39,7 +39,7 @@ def sipp(
     untrained: bool = False,
     start: Literal["pruned", "rewind", "fresh"] = "pruned",
     first_density: float = 0.8,
-    target_density: float = 0.1,
+    target_density: float | None = None,
     levels: int = 8,
     delta: float = 1e-16,
     constant: float = 3.0,
@@ -55,7 +55,7 @@ def sipp(
     weight_decay: float = 5e-4,
     clip: float = 1.0,
     rewind_epoch: int = 0,
-    within: float = 0.5,
+    within: float | None = None,
     stop: StopName = "fixed-epochs",
     evaluate_every: float = 1.0,
     control: bool = True,
@@ -77,7 +77,7 @@ def sipp(
         start: Train on from the weights as pruned, return to the rewind point, or draw fresh ones (both under the masks
             alone, without the factors of a sample).
         first_density: Density of the first pruned level; with a single level the target.
-        target_density: Density of the last level.
+        target_density: Density of the last level; if it is given, that network is handed over. Default: 0.1.
         levels: Number of pruned levels.
         delta: Failure probability that the number of points and the bounds are made for.
         constant: C, on which both depend.
@@ -93,7 +93,8 @@ def sipp(
         weight_decay: L2 penalty, on all parameters.
         clip: Largest norm of the masked gradient.
         rewind_epoch: With start rewind, the epoch of level 0 to return to; 0 is initialisation.
-        within: Choose the sparsest level within so many points of dense validation accuracy.
+        within: Hand over the sparsest level at most this many points below dense validation accuracy. Default: 0.5;
+            with a target_density the network at that density.
         stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
             nothing.
         evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.
@@ -118,7 +119,7 @@ def sipp(
 
     wanted = points or most_points(delta, constant)
     reduction = reduction or ("mean" if variant == "det" else "max")
-    densities = _densities(first_density, target_density, levels)
+    densities = _densities(first_density, TARGET if target_density is None else target_density, levels)
     pruned = tuple((prune(number, density),) for number, density in enumerate(densities))
     return Recipe(
         name="sipp",
@@ -139,7 +140,7 @@ def sipp(
         clip=clip,
         restart=back,
         rewind_epoch=rewind_epoch,
-        choose=SparsestWithin(within),
+        choose=choice(target_density, within),
         stop=named_rule(stop),
         evaluate_every=evaluate_every,
         control=control,

@@ -58,6 +58,7 @@ def snip(
         "snip",
         SNIP(batch_norm=batch_norm),
         level,
+        density=density,
         score_batches=score_batches,
         shuffle=shuffle,
         reinitialise=reinitialise,

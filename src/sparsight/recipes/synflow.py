@@ -51,6 +51,7 @@ def synflow(
         "synflow",
         SynFlow(),
         level,
+        density=density,
         score_batches=1,
         shuffle=shuffle,
         reinitialise=reinitialise,

@@ -20,6 +20,8 @@ def warnings(s: Story) -> str:
             "failed": "The run failed; the levels below were complete before.",
         }
         found.append(meaning[s.run.status])
+    if s.run.chosen is not None and s.run.chosen.missed:
+        found.append(f"Not what was asked for: {s.run.chosen.missed}.")
     found += _losses(s)
     for x in s.records:
         if any(v is not None and not finite(v) for o in x.observations for v in (o.train_loss, o.validation_loss)):
