@@ -61,6 +61,8 @@ EXACT = {
     "incop, lottery": (incop(prune="lottery", rate=0.5, levels=4, target_density=0.3, **LONG), [65, 33, 20]),
     "incop, never": (incop(prune="lottery", rate=0.1, levels=2, target_density=0.3, **LONG), [65, 59, 20]),
     "sipp": (sipp(variant="det", levels=2, target_density=0.3, **SHORT), [65, 52, 20]),
+    "sipp, rand": (sipp(variant="rand", levels=2, target_density=0.3, **SHORT), [65, 52, 20]),
+    "sipp, hybrid": (sipp(variant="hybrid", levels=2, target_density=0.3, **SHORT), [65, 52, 20]),
     "sipp, untrained": (sipp(variant="det", levels=1, target_density=0.1, untrained=True, **SHORT), [7]),
     "all of them": (lottery(target_density=1.0, **SHORT), [65]),
     "the first level": (lottery(rate=0.5, levels=1, target_density=0.1, **SHORT), [65, 7]),
