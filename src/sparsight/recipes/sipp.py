@@ -118,19 +118,13 @@ def sipp(
         return kind(density, delta=delta, constant=constant, bound=bound, recover=oneshot, refill=refill, seed=own)
 
     wanted = points or most_points(delta, constant)
-    reduction = reduction or ("mean" if variant == "det" else "max")
+    if reduction is None:
+        reduction = "mean" if variant == "det" else "max"
     densities = _densities(first_density, TARGET if target_density is None else target_density, levels)
     pruned = tuple((prune(number, density),) for number, density in enumerate(densities))
     return Recipe(
         name="sipp",
-        score=SiPP(
-            reduction or ("mean" if variant == "det" else "max"),
-            delta,
-            constant,
-            points,
-            masked=not oneshot,
-            propagate=propagate or refill,
-        ),
+        score=SiPP(reduction, delta, constant, points, masked=not oneshot, propagate=propagate or refill),
         score_from=("init" if untrained else "dense") if oneshot else "current",
         score_batches=max(1, -(-wanted // max(1, batch_size))),
         levels=pruned if untrained else ((), *pruned),
