@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import functools
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from sparsight.data import batches
+from sparsight.loss import Judge
 from sparsight.parallel import Runtime
 from sparsight.pure import evaluating
 from sparsight.seeds import seeded
 from sparsight.types import Batch, Split
 
-Judge = Callable[[nn.Module, Batch], tuple[Tensor, Tensor, int]]
-
 
 @dataclass(frozen=True)
 class Worth:
-    """Mean loss and accuracy (in [0, 1]) over `samples`."""
+    """Mean loss and accuracy (in [0, 1]) over the `samples` that the judge counted: labels, of a label map pixels."""
 
     accuracy: float
     loss: float
@@ -31,15 +34,63 @@ def evaluate(
 ) -> Worth:
     """Judge a network on a split, in eval mode and without gradients; parameters, flags and random state stay.
 
-    ValueError if the split yields no sample.
+    ValueError, naming the judge: it does not return three numbers, its share of right answers is not in [0, 1] in
+    some batch, or it counts none in the whole split. ValueError for a split without a batch.
     """
-    total = torch.zeros(2, dtype=torch.float64, device=runtime.device)
-    samples = 0
+    found: list[Tensor] = []
     with evaluating(model), seeded(0), torch.no_grad(), runtime.autocast():
-        for batch in batches(split, batch_size, device=runtime.device):
-            loss, correct, count = judge(model, batch)
-            total += torch.stack((loss.double(), correct.double()))
-            samples += count
-    if not samples:
+        found.extend(
+            _numbers(judge, judge(model, batch), runtime.device)
+            for batch in batches(split, batch_size, device=runtime.device)
+        )
+    if not found:
         raise ValueError("cannot evaluate on a split that yields no sample")
-    return Worth(float(total[1]) / samples, float(total[0]) / samples, samples)
+    return _worth(judge, torch.stack(found).tolist())
+
+
+def _numbers(judge: Judge, returned: Any, device: torch.device) -> Tensor:
+    """What the judge returned as three float64 numbers on `device`: no value is looked at, so nothing is waited for."""
+    if not isinstance(returned, (tuple, list)) or len(returned) != 3:
+        _refuse(judge, f"got {returned!r:.80}")
+    parts = []
+    for name, value in zip(("loss", "right", "counted"), returned, strict=True):
+        if isinstance(value, Tensor) and value.numel() == 1:
+            parts.append(value.detach().to(device, torch.float64).reshape(()))
+        elif isinstance(value, Real):
+            parts.append(torch.full((), float(value), dtype=torch.float64, device=device))
+        else:
+            shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
+            _refuse(judge, f"{name} is a {type(value).__name__}{shape}, no single number")
+    return torch.stack(parts)
+
+
+def _worth(judge: Judge, found: Sequence[Sequence[float]]) -> Worth:
+    total, right, counted = 0.0, 0.0, 0
+    for number, (loss, hits, count) in enumerate(found, 1):
+        if not (0 <= count < math.inf and count == int(count)):
+            _refuse(judge, f"in batch {number} it counted {count:g}, which is no number of answers")
+        if not 0 <= hits <= count:
+            share = f", an accuracy of {hits / count:.4g}" if count else ""
+            _refuse(
+                judge, f"in batch {number} it found {hits:g} of {count:g} right{share}, and an accuracy is in [0, 1]"
+            )
+        total, right, counted = total + loss, right + hits, counted + int(count)
+    if not counted:
+        raise ValueError(
+            f"the judge {_name(judge)} counted no answer in {len(found)} batches, so there is no accuracy: give it a "
+            f"split with labels that count (a label -100 does not)"
+        )
+    return Worth(right / counted, total / counted, counted)
+
+
+def _refuse(judge: Judge, got: str) -> NoReturn:
+    raise ValueError(
+        f"the judge {_name(judge)} must return (summed loss, right answers, answers counted) of a batch: {got}"
+    )
+
+
+def _name(judge: Any) -> str:
+    """What a reader calls it: the function's name, or the class of a callable object."""
+    while isinstance(judge, functools.partial):
+        judge = judge.func
+    return getattr(judge, "__name__", type(judge).__name__)

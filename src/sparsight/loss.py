@@ -1,9 +1,9 @@
-"""What is minimised, and how many samples a batch has: known to the training loop and to scorers alike."""
+"""What is minimised, which labels count, and how many samples a batch has: for the training loop and for scorers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,10 +14,54 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 """The mean loss over the samples of a batch, as a scalar."""
 
 
+Judge = Callable[[nn.Module, Batch], tuple[Tensor | float, Tensor | float, Tensor | int]]
+"""(summed loss, right answers, answers counted) of a batch; the accuracy of a split is right / counted."""
+
+IGNORED = -100
+"""The label that does not count, neither in the loss nor in the accuracy."""
+
+
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy of `(x, y)`: the default loss."""
+    """Mean cross-entropy of `(x, y)` over the labels that count: the default loss.
+
+    The network returns class scores [N, C, ...], one set of C for each of the labels [N, ...]. Labels are class
+    indices of any integer dtype, of which -100 does not count, or class probabilities [N, C, ...]. NaN if no label
+    counts. ValueError for labels that do not fit the scores, and for fewer than two classes.
+    """
+    return entropy(*scored(model, batch))
+
+
+def scored(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Class scores and labels of `(x, y)`; with the errors of `cross_entropy` for those that do not fit each other."""
     x, y = batch
-    return functional.cross_entropy(model(x), y)
+    scores = model(x)
+    own = "for another task give the recipe a loss and a judge of your own"
+    if not isinstance(scores, Tensor) or not isinstance(y, Tensor):
+        got = f"{type(scores).__name__} and {type(y).__name__}"
+        raise ValueError(f"cross-entropy needs class scores and labels as tensors, got {got}; {own}")
+    shape = tuple(scores.shape)
+    if len(shape) < 2 or shape[1] < 2:
+        raise ValueError(f"cross-entropy needs scores of at least two classes, got an output of shape {shape}; {own}")
+    indices = (*shape[:1], *shape[2:])
+    if tuple(y.shape) != (shape if y.is_floating_point() else indices):
+        raise ValueError(
+            f"labels of shape {tuple(y.shape)} and {y.dtype} do not fit an output of shape {shape}, whose dimension 1 "
+            f"holds the classes: expected class indices of shape {indices} or floating probabilities of shape {shape}; "
+            f"{own}"
+        )
+    return scores, y if y.is_floating_point() else y.long()
+
+
+def entropy(scores: Tensor, y: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """Cross-entropy of what `scored` returns. ValueError for a class that the network does not score."""
+    try:
+        return functional.cross_entropy(scores, y, reduction=reduction)
+    except IndexError as error:
+        classes = scores.shape[1]
+        raise ValueError(
+            f"a label is no class of the network: {str(error).rstrip('.')}; it scores {classes} classes, so labels "
+            f"must be 0 to {classes - 1}, or {IGNORED} for what does not count"
+        ) from error
 
 
 def batch_size(batch: Batch) -> int:

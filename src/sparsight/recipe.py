@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim import SGD, Optimizer
 
 from sparsight.allocate.counting import share
 from sparsight.choose import SparsestWithin
-from sparsight.loss import cross_entropy
+from sparsight.loss import IGNORED, Judge, cross_entropy, entropy, scored
 from sparsight.record import Choice, LevelRecord
 from sparsight.restart import rewind
 from sparsight.schedules import cosine
@@ -32,11 +31,26 @@ Search = Callable[[History], Level | str | None]
 """The next level, or why there is none (a reason, or None)."""
 
 
-def classify(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, int]:
-    """(summed cross-entropy, correct predictions, samples) of `(x, y)`: the default judge of a network."""
-    x, y = batch
-    logits = model(x).float()
-    return functional.cross_entropy(logits, y, reduction="sum"), (logits.argmax(1) == y).sum(), len(y)
+def classify(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """(summed cross-entropy, right predictions, labels that count) of `(x, y)`: the default judge of a network.
+
+    Class scores [N, C, ...] and labels as `cross_entropy` takes them: of a label map every pixel counts, of token
+    labels every token, and a label -100 not at all. The prediction is the class with the highest score; of class
+    probabilities the right one is the most likely. ValueError as `cross_entropy`, and for floating labels that are
+    no probabilities.
+    """
+    scores, y = scored(model, batch)
+    scores = scores.float()
+    loss = entropy(scores, y, "sum")
+    if y.is_floating_point():
+        if not bool((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-3).all()):
+            raise ValueError(
+                f"the judge classify takes class indices, or class probabilities that are >= 0 and sum to 1: got other "
+                f"{y.dtype} labels of shape {tuple(y.shape)}; for another task give the recipe a loss and a judge of "
+                f"your own"
+            )
+        y = y.argmax(1)
+    return loss, (scores.argmax(1) == y).sum(), (y != IGNORED).sum()
 
 
 @dataclass(frozen=True)
@@ -176,7 +190,7 @@ class Recipe:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy
-    judge: Callable[[nn.Module, Batch], tuple[Tensor, Tensor, int]] = classify
+    judge: Judge = classify  # (summed loss, right answers, answers counted) of a batch
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = field(default_factory=NesterovSGD)
     schedule: Callable[[float], float] = cosine  # progress of the level -> multiplier of the learning rate
     epochs: int = 3
