@@ -149,7 +149,7 @@ def test_command_takes_a_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert main(["nets_for_analyze:build"]) == 0
-    assert "1 tensors, 20 weights" in capsys.readouterr().out
+    assert "1 tensor, 20 weights" in capsys.readouterr().out
 
 
 def test_command_refusals(file: str, tmp_path: Path):

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "src" / "sparsight"
 
 # A module may import modules of earlier lines only (and its own package).
 ORDER = """
-types kernels resolve seeds pace bounds patches
+types kernels resolve seeds pace bounds patches leftout
 record masks clip schedules select pq files turning taps loss positive sensitivity
 pure sizes hold
 propagation

@@ -18,7 +18,7 @@ from sparsight.allocate.fixed import Global
 from sparsight.collapse import find_collapse
 from sparsight.commands.show import tell
 from sparsight.data import digits
-from sparsight.masks import dense
+from sparsight.masks import all_kept, dense
 from sparsight.recipe import Recipe
 from sparsight.record import Collapse, LevelRecord, from_json, to_json
 from sparsight.runner import run
@@ -135,7 +135,7 @@ class Words(nn.Module):
 
 def test_tokens_are_an_input_too():
     model = Words()
-    masks = dense(model)
+    masks = all_kept(model)
     x = torch.zeros(2, 5, dtype=torch.long)
     assert find_collapse(masks, model, x) == Collapse(cut_off={}, disconnected=False)
     masks["a.weight"] = torch.zeros_like(masks["a.weight"])

@@ -24,7 +24,7 @@ import sparsight as s
 from sparsight import zoo
 from sparsight.data import stratified
 from sparsight.hold import apply_
-from sparsight.masks import dense
+from sparsight.masks import all_kept, dense
 from sparsight.types import Split
 from sparsight.zoo.resnet import PreActivationResNet
 
@@ -478,7 +478,7 @@ def test_batches_and_their_order_do_not_matter(kind):
     model = copy.deepcopy(model).double()
     batches = [(x.double() if x.is_floating_point() else x, y) for x, y in batches]
     whole = tuple(torch.cat(part) for part in zip(*batches, strict=True))
-    masks = dense(model)
+    masks = all_kept(model)
     for site in ("pre", "post_norm", "post_act"):
         for reduction in ("rms", "signed"):
             one, some, back, single = (
@@ -592,7 +592,7 @@ def test_a_network_is_at_no_distance_from_itself(kind):
         one, two = (s.information_flow(net, batches, reduction=reduction) for net in (model, copy.deepcopy(model)))
         assert one.finite
         assert all(s.flow_distance(one, two, norm) == 0.0 for norm in ("relative", "l2", "linf"))
-    one, two = (s.gradient_flow(net, dense(net), batches) for net in (model, copy.deepcopy(model)))
+    one, two = (s.gradient_flow(net, all_kept(net), batches) for net in (model, copy.deepcopy(model)))
     assert all(s.flow_distance(one, two, norm) == 0.0 for norm in ("relative", "l2", "linf"))
 
 

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from sparsight import hold as h
 from sparsight import masks as m
+from sparsight.leftout import LeftOutWarning
 from sparsight.score.random import Random
 from sparsight.select import keep_largest
 
@@ -69,14 +70,16 @@ class TestDense:
             nn.BatchNorm1d(4),
             nn.Linear(4, 2),
         )
-        masks = m.dense(model)
+        with pytest.warns(LeftOutWarning, match=r"1 matrix-shaped tensor, 14.9 %.*\n  0.weight \(5×4, 14.9 %\)\n"):
+            masks = m.dense(model)
         assert list(masks) == ["1.weight", "2.weight", "5.weight"]
         assert all(mask.dtype is torch.bool and mask.all() for mask in masks.values())
         assert masks["1.weight"].shape == (4, 4, 1)
 
     def test_include_adds_and_exclude_wins(self):
         model = nn.MultiheadAttention(8, 2)
-        assert list(m.dense(model)) == ["out_proj.weight"]
+        with pytest.warns(LeftOutWarning, match="in_proj_weight"):
+            assert list(m.dense(model)) == ["out_proj.weight"]
         assert list(m.dense(model, include="in_proj_weight")) == ["in_proj_weight", "out_proj.weight"]
         assert list(m.dense(model, include=["in_proj_weight"], exclude=["out_*"])) == ["in_proj_weight"]
         with pytest.raises(ValueError, match="'nothing' matches no parameter"):
@@ -91,7 +94,7 @@ class TestDense:
                 self.second.weight = self.first.weight
                 self.head = nn.Linear(4, 2)
 
-        assert list(m.dense(Tied(True))) == ["head.weight"]
+        assert list(m.all_kept(Tied(True))) == ["head.weight"]
         assert list(m.dense(Tied(False))) == ["first.weight", "head.weight"]
         with pytest.raises(ValueError, match=r"'second.weight' is tied to 'first.weight'"):
             m.check(Tied(False), {"second.weight": torch.ones(4, 4, dtype=torch.bool)})

@@ -22,8 +22,9 @@ _HOME: dict[str, str] = {
     ),
     **dict.fromkeys(("apply_", "bind", "held", "mask_grads_"), "hold"),
     **dict.fromkeys(
-        ("check", "counts", "dense", "density", "verify"), "masks"
+        ("check", "counts", "dense", "density", "left_out", "verify"), "masks"
     ),
+    **dict.fromkeys(("LeftOut", "LeftOutWarning"), "leftout"),
     **dict.fromkeys(("keep_largest", "prune_smallest"), "select"),
     **dict.fromkeys(
         (

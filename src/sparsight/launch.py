@@ -22,7 +22,7 @@ from sparsight.files import tensors_digest, write_atomically
 from sparsight.flow import Probe
 from sparsight.identity import check_same
 from sparsight.journal import LevelResult, Watch
-from sparsight.masks import named, prunable
+from sparsight.masks import left_out, named, prunable
 from sparsight.parallel import Precision, runtime
 from sparsight.recipe import Recipe
 from sparsight.record import (
@@ -250,6 +250,7 @@ def _record(
         status="running",
         started=_now(),
         command=command,
+        left_out=left_out(model, include=recipe.include, exclude=recipe.exclude),
     )
 
 

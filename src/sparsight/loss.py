@@ -26,7 +26,7 @@ def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
 
     The network returns class scores [N, C, ...], one set of C for each of the labels [N, ...]. Labels are class
     indices of any integer dtype, of which -100 does not count, or class probabilities [N, C, ...]. NaN if no label
-    counts. ValueError for labels that do not fit the scores, and for fewer than two classes.
+    counts. ValueError for labels that do not fit the scores, and for floating ones of a single score.
     """
     return entropy(*scored(model, batch))
 
@@ -40,8 +40,9 @@ def scored(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         got = f"{type(scores).__name__} and {type(y).__name__}"
         raise ValueError(f"cross-entropy needs class scores and labels as tensors, got {got}; {own}")
     shape = tuple(scores.shape)
-    if len(shape) < 2 or shape[1] < 2:
-        raise ValueError(f"cross-entropy needs scores of at least two classes, got an output of shape {shape}; {own}")
+    if len(shape) < 2 or (y.is_floating_point() and shape[1] < 2):
+        got = f"an output of shape {shape} and {y.dtype} labels"
+        raise ValueError(f"cross-entropy needs a score for each of two classes or more, got {got}; {own}")
     indices = (*shape[:1], *shape[2:])
     if tuple(y.shape) != (shape if y.is_floating_point() else indices):
         raise ValueError(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from sparsight.leftout import LeftOut, counted, lines, unsettled, warn
 from sparsight.types import Masks
 
 _PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
@@ -76,11 +77,21 @@ def dense(
 
     `include` adds parameters by shell-style name pattern ("*.in_proj_weight"), `exclude` takes some away, and
     wins. Norms, biases and embeddings are never prunable unless included by pattern; a weight tied to an
-    embedding counts as an embedding. The order is that of `named_parameters()`.
+    embedding counts as an embedding. The order is that of `named_parameters()`. A `LeftOutWarning` names the
+    matrix-shaped parameters that are not prunable and that `exclude` does not name (`left_out`).
 
     Errors: a pattern that matches nothing; an included parameter that is not floating point; a lazy layer that
     has not seen its first batch; a model in which nothing is prunable.
     """
+    masks = all_kept(model, include=include, exclude=exclude)
+    warn(left_out(model, include=include, exclude=exclude), stacklevel=2)
+    return masks
+
+
+def all_kept(
+    model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
+) -> dict[str, Tensor]:
+    """The masks of `dense`, without its warning."""
     chosen = prunable(model, include=include, exclude=exclude)
     return {name: torch.ones(p.shape, dtype=torch.bool, device=p.device) for name, p in chosen.items()}
 
@@ -89,15 +100,45 @@ def prunable(
     model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
 ) -> dict[str, nn.Parameter]:
     """The parameters that `dense` makes masks for, by name; with the same errors."""
+    chosen, _ = _sorted(model, include, exclude)
+    if not sum(parameter.numel() for parameter in chosen.values()):
+        left = left_out(model, include=include, exclude=exclude)
+        others = f"left out are {counted(left)}: {', '.join(lines(left))}; " if left else ""
+        raise ValueError(
+            f"{type(model).__name__} has no prunable weights: prunable are the weights of Linear and convolution "
+            f"layers and what `include` names; {others}its parameters are {_some(named(model))}"
+        )
+    return chosen
+
+
+def left_out(
+    model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
+) -> tuple[LeftOut, ...]:
+    """The matrix-shaped parameters that are not prunable and that `exclude` does not name.
+
+    Each with its share of all parameters' elements and the pattern that would include it. Matrix-shaped are those
+    with more than one element along at least two dimensions: embeddings, attention's `in_proj_weight`, recurrent
+    layers, experts as bare parameters, parametrised weights. Errors: those of `dense` that patterns make.
+    """
+    chosen, excluded = _sorted(model, include, exclude)
+    return unsettled(named(model), names_of(model), {*chosen, *excluded})
+
+
+def _sorted(
+    model: nn.Module, include: str | Iterable[str], exclude: str | Iterable[str]
+) -> tuple[dict[str, nn.Parameter], list[str]]:
+    """The prunable parameters by name, and the names that `exclude` takes away."""
     included, excluded = _patterns(include), _patterns(exclude)
     parameters, owners = named(model), names_of(model)
     used: set[str] = set()
     chosen: dict[str, nn.Parameter] = {}
+    taken: list[str] = []
     for name, parameter in parameters.items():
         names = owners[id(parameter)]
         wanted = [p for p in included if any(fnmatch.fnmatchcase(n, p) for n, _ in names)]
         unwanted = [p for p in excluded if any(fnmatch.fnmatchcase(n, p) for n, _ in names)]
         used.update(wanted, unwanted)
+        taken += [name] if unwanted else []
         weight = all(isinstance(m, _PRUNABLE) and n.rpartition(".")[2] == "weight" for n, m in names)
         if unwanted or not (wanted or weight):
             continue
@@ -109,12 +150,7 @@ def prunable(
     idle = [p for p in (*included, *excluded) if p not in used]
     if idle:
         raise ValueError(f"pattern {idle[0]!r} matches no parameter: the names are {_some(parameters)}")
-    if not sum(parameter.numel() for parameter in chosen.values()):
-        raise ValueError(
-            f"{type(model).__name__} has no prunable weights: prunable are the weights of Linear and convolution "
-            f"layers and what `include` names; its parameters are {_some(parameters)}"
-        )
-    return chosen
+    return chosen, taken
 
 
 def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:

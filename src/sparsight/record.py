@@ -22,6 +22,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import torch
 
+from sparsight.leftout import LeftOut
 from sparsight.types import GroupRecord
 
 SCHEMA = 1
@@ -176,6 +177,7 @@ class RunRecord:
     chosen: Choice | None = None
     why_ended: str | None = None  # why no further level was pruned
     command: str | None = None  # command line that made the run
+    left_out: tuple[LeftOut, ...] | None = None  # not prunable, though matrix-shaped; None: not on record
     schema: int = SCHEMA
 
 

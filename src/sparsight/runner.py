@@ -19,7 +19,8 @@ from sparsight.evaluate import evaluate
 from sparsight.flow import GradientAverage, Probe, probe
 from sparsight.identity import content_id
 from sparsight.journal import Event, Journal, LevelResult, Nowhere, Watch
-from sparsight.masks import counts, dense
+from sparsight.leftout import warn
+from sparsight.masks import all_kept, counts, left_out
 from sparsight.parallel import Precision, Runtime, runtime
 from sparsight.recipe import Level, Recipe
 from sparsight.record import Evaluated, Evaluation, LevelRecord, LevelTimes, Observation, describe
@@ -71,10 +72,12 @@ def run(
     To keep a run on disk, to resume it, to have it choose a level and evaluate it on the test split, use
     `sparsight.execute`.
 
-    Errors: a model in which nothing is prunable; a split that yields nothing; NaN weights or a diverging loss; a
-    count that cannot be met. Each names the tensor or the place.
+    A `LeftOutWarning` names the matrix-shaped parameters that are not prunable. Errors: a model in which nothing is
+    prunable; a split that yields nothing; NaN weights or a diverging loss; a count that cannot be met. Each names the
+    tensor or the place.
     """
-    masks = dense(model, include=recipe.include, exclude=recipe.exclude)
+    masks = all_kept(model, include=recipe.include, exclude=recipe.exclude)
+    warn(left_out(model, include=recipe.include, exclude=recipe.exclude), stacklevel=2)
     where = runtime(device, precision)
     return _run(recipe, model, data, masks, where, journal or Nowhere(), watch or (lambda event: None))
 
@@ -82,7 +85,7 @@ def run(
 def _run(
     recipe: Recipe, model: nn.Module, data: Data, masks: Masks, where: Runtime, journal: Journal, watch: Watch
 ) -> Iterator[LevelResult]:
-    module = copy.deepcopy(model).to(where.device)
+    module = _copy_of(model).to(where.device)
     if recipe.channels_last:
         module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     data = dataclasses.replace(
@@ -103,6 +106,17 @@ def _run(
         yield _level(state, level)
     if recipe.control and not any(r.role == "control" for r in journal.levels()):
         yield _control(state)
+
+
+def _copy_of(model: nn.Module) -> nn.Module:
+    """A copy of the model. ValueError where torch cannot copy it, as with weights that are computed by hooks."""
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError as error:
+        raise ValueError(
+            f"cannot copy the {type(model).__name__} to train it: {error}; weights that torch.nn.utils.prune or "
+            "weight_norm compute must be made plain first, by prune.remove or remove_weight_norm"
+        ) from error
 
 
 def _try_rules(state: _Run) -> None:

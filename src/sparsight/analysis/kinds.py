@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
+from sparsight.leftout import LeftOut
 
 Kind = Literal["weight", "bias", "norm", "embedding", "buffer", "vector", "other"]
 
@@ -55,16 +56,21 @@ def kind_of(name: str, shape: Sequence[int], dtype: str) -> Kind:
 
 
 def judge(
-    entries: Iterable[Entry], include: Sequence[str], exclude: Sequence[str], prunable: frozenset[str] | None = None
+    entries: Iterable[Entry],
+    include: Sequence[str],
+    exclude: Sequence[str],
+    prunable: frozenset[str] | None = None,
+    left: Sequence[LeftOut] = (),
 ) -> dict[str, Verdict]:
     """What each entry is, and whether it is analysed: weights, and what `include` names but `exclude` does not.
 
     Patterns are shell-style and match any of a tensor's names; `exclude` wins. A tensor one of whose names is
-    that of an embedding is one. `prunable` names the weights where the network itself has said.
+    that of an embedding is one. `prunable` names the weights where the network itself has said, and `left` what else
+    is matrix-shaped, which is told how to include.
     ValueError for a pattern that matches nothing.
     """
     entries = list(entries)
-    found, used = {}, set()
+    found, used, ways = {}, set(), {x.name: _way(x) for x in left}
     for entry in entries:
         names = (entry.name, *entry.aliases)
         kinds: list[Kind] = [kind_of(n, entry.shape, entry.dtype) for n in names]
@@ -73,7 +79,9 @@ def judge(
         if prunable is not None:
             chosen = any(n in prunable for n in names)
             kind = "weight" if chosen else kind
-            why = None if chosen else why or "not a weight of a linear or convolution layer"
+            why = (
+                None if chosen else (why or "not a weight of a linear or convolution layer") + ways.get(entry.name, "")
+            )
         wanted = [p for p in include if any(fnmatch.fnmatchcase(n, p) for n in names)]
         unwanted = [p for p in exclude if any(fnmatch.fnmatchcase(n, p) for n in names)]
         used.update(wanted, unwanted)
@@ -86,6 +94,12 @@ def judge(
             f"pattern {idle[0]!r} matches no tensor: the names are {some}{' …' if len(entries) > 6 else ''}"
         )
     return found
+
+
+def _way(left: LeftOut) -> str:
+    """How a matrix-shaped parameter is included."""
+    pattern = f"; {left.include!r} includes it" if left.include else ""
+    return f"{pattern}; {left.note}" if left.note else pattern
 
 
 def _unreadable(entry: Entry) -> str | None:

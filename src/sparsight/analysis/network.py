@@ -20,7 +20,8 @@ from sparsight.analysis.seen import Seen
 from sparsight.analysis.stream import Counted, Watch, stream
 from sparsight.analysis.summary import Asked, neurons, summarise
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, from_memory, open_checkpoint
-from sparsight.masks import prunable
+from sparsight.leftout import LeftOut
+from sparsight.masks import left_out, prunable
 from sparsight.pq import RowSums
 from sparsight.pq.sums import check_pair, fold_lines
 from sparsight.types import Scope
@@ -52,6 +53,7 @@ def analyze(
     `model_or_path` is a checkpoint (see `checkpoint.open_checkpoint`), a module, or a mapping of tensors. `p`
     and `q` are numbers, or as many of both, or one and many: pairs (p, q). What is prunable is told by
     names and shapes, of a module by its layers; `include` adds tensors by shell-style pattern, `exclude` takes away.
+    What else is matrix-shaped in a module is in `left_out`, with its share and the pattern that would include it.
 
     The PQ index, counts and bound are exact: float64 sums in a fixed order, the same bits for any number of
     threads, budget or split into files. Gini index and exact eta come from a histogram of the floats' high bits,
@@ -66,8 +68,8 @@ def analyze(
     CheckpointError: a file that cannot be read or is not what it says. FileNotFoundError: no such path.
     """
     asked = _asked(p, q, eta, gamma, beta, exact, histogram, budget, scopes)
-    checkpoint, prunable = _opened(model_or_path, include, exclude, budget)
-    verdicts = judge(checkpoint.entries, _patterns(include), _patterns(exclude), prunable)
+    checkpoint, known, left = _opened(model_or_path, include, exclude, budget)
+    verdicts = judge(checkpoint.entries, _patterns(include), _patterns(exclude), known, left)
     verdicts = {e.name: _fits(e, verdicts[e.name], budget) for e in checkpoint.entries}
     chosen = [e for e in checkpoint.entries if verdicts[e.name].why is None]
     counted = "full" if exact and asked.counted else histogram  # the exact passes are cut by all weights
@@ -93,7 +95,7 @@ def analyze(
     whole = _whole(fine, asked) if fine and "global" in scopes else None
     return Analysis(
         checkpoint.source, checkpoint.format, asked.pairs, asked.etas, float(gamma), float(beta),
-        exact and asked.counted, whole, tuple(tensors), tuple(listed),
+        exact and asked.counted, whole, tuple(tensors), tuple(listed), left,
     )  # fmt: skip
 
 
@@ -151,18 +153,19 @@ def _opened(
     include: str | Sequence[str],
     exclude: str | Sequence[str],
     budget: int,
-) -> tuple[Checkpoint, frozenset[str] | None]:
-    """The checkpoint, and of a module the names of its prunable weights."""
+) -> tuple[Checkpoint, frozenset[str] | None, tuple[LeftOut, ...]]:
+    """The checkpoint, and of a module the names of its prunable weights and what else is matrix-shaped."""
     if isinstance(thing, nn.Module):
-        return from_memory(thing), frozenset(prunable(thing, include=include, exclude=exclude))
+        names = frozenset(prunable(thing, include=include, exclude=exclude))
+        return from_memory(thing), names, left_out(thing, include=include, exclude=exclude)
     if not isinstance(thing, (str, Path)):
-        return from_memory(thing), None
+        return from_memory(thing), None, ()
     path = Path(thing)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")
     if (path / "run.json").exists():
-        return open_checkpoint(_handed_over(path), budget), None
-    return open_checkpoint(path, budget), None
+        return open_checkpoint(_handed_over(path), budget), None, ()
+    return open_checkpoint(path, budget), None, ()
 
 
 def _handed_over(run: Path) -> Path:

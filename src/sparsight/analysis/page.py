@@ -10,7 +10,7 @@ from importlib.resources import files
 
 from sparsight.analysis import charts
 from sparsight.analysis.records import Analysis, Measure
-from sparsight.analysis.text import footer, grid, headings
+from sparsight.analysis.text import footer, grid, headings, headline
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.pq import prune_count, retained_bound
 from sparsight.report import markup, words
@@ -84,7 +84,7 @@ def _figure(draw: Callable[[str, int], str], ident: str, legend: str = "") -> st
 
 def _headline(a: Analysis) -> str:
     skipped = f" {words.plural(len(a.listed), 'tensor')} not analysed." if a.listed else ""
-    what = f"{a.source}: {a.format}, {words.plural(len(a.tensors), 'tensor')}, {a.count:,} weights.{skipped}"
+    what = f"{headline(a)}.{skipped}"
     tiles = "".join(_tile(m, a) for m in a.whole.measures) if a.whole is not None and a.whole.defined else ""
     return (
         f'<header><p class="eyebrow">how compressible is this network?</p><h1>{escape(_name(a.source))}</h1>'

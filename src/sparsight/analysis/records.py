@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsight.leftout import LeftOut
+
 SCHEMA = 1
 """Version of the records below."""
 
@@ -113,6 +115,7 @@ class Analysis:
     whole: Summary | None  # all analysed tensors together; None if not asked for, or there is none
     tensors: tuple[Tensor, ...]  # in the order of the file
     listed: tuple[Listed, ...]
+    left_out: tuple[LeftOut, ...] = ()  # of a module, the matrix-shaped of `listed` that no `exclude` names
     schema: int = SCHEMA
 
     @property

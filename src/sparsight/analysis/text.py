@@ -10,6 +10,8 @@ from typing import Any, Literal
 from sparsight.analysis.records import Analysis, Summary, Tensor
 from sparsight.analysis.seen import MOST_ROWS
 from sparsight.analysis.trajectory import Trajectory
+from sparsight.leftout import counted
+from sparsight.leftout import lines as told
 from sparsight.report import words
 from sparsight.report.escape import plain
 
@@ -29,6 +31,12 @@ def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tenso
         "file": lambda t: 0,
     }
     return sorted(tensors, key=keys[by])
+
+
+def headline(a: Analysis) -> str:
+    """What was analysed, and of a module how much was left out."""
+    left = f", without {counted(a.left_out)}" if a.left_out else ""
+    return f"{a.source} ({a.format}): {words.plural(len(a.tensors), 'tensor')}, {a.count:,} weights{left}"
 
 
 def headings(a: Analysis, between: str = " ") -> list[str]:
@@ -79,8 +87,12 @@ def footer(a: Analysis) -> list[str]:
     """What was left out, and how exact the numbers are."""
     lines = []
     by_why: dict[str, list[str]] = {}
+    left = {x.name for x in a.left_out}
+    if left:
+        lines.append(f"not analysed unless --include names it: {plain(', '.join(told(a.left_out)))}")
     for x in a.listed:
-        by_why.setdefault(x.why, []).append(plain(x.name))
+        if x.name not in left:
+            by_why.setdefault(x.why, []).append(plain(x.name))
     for why, names in by_why.items():
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"not analysed: {shown} ({why})")

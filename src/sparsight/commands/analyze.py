@@ -111,7 +111,7 @@ def _analyze(
 
 def _network(asked: Asked) -> int:
     from sparsight.analysis import analyze
-    from sparsight.analysis.text import as_csv, neuron_table, table
+    from sparsight.analysis.text import as_csv, headline, neuron_table, table
     from sparsight.record import to_json
 
     thing = _thing(asked.path)
@@ -132,7 +132,7 @@ def _network(asked: Asked) -> int:
     if asked.json:
         sys.stdout.write(json_.dumps(to_json(found), indent=2, allow_nan=False) + "\n")
         return 0
-    sys.stdout.write(f"{found.source} ({found.format}): {len(found.tensors)} tensors, {found.count:,} weights\n\n")
+    sys.stdout.write(f"{headline(found)}\n\n")
     sys.stdout.write(table(found, asked.sort, None if asked.all else SHOWN) + "\n")
     if asked.neurons:
         for tensor in found.tensors:

@@ -40,6 +40,8 @@ class Settings:
 
     model: str
     data: str
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
     out: Path | None
     resume: bool
     keep: Literal["all", "chosen", "last"]
@@ -84,6 +86,8 @@ def _settings(
     *,
     model: str = "mlp",
     data: str = "fashion-mnist",
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
     out: Annotated[Path | None, conf.arg(metavar="DIR")] = None,
     resume: conf.FlagCreatePairsOff[bool] = False,
     keep: Literal["all", "chosen", "last"] = "all",
@@ -99,6 +103,8 @@ def _settings(
             package.module:attribute, a module or a function that makes one; looked for in the current folder too.
         data: The data: fashion-mnist, mnist, digits, or package.module:attribute, a sparsight.Data or a function that
             makes one.
+        include: Prune parameters of these names too; shell-style patterns.
+        exclude: Leave parameters of these names dense.
         out: The run folder; by default the next free runs/RECIPE-001. An existing run is never overwritten.
         resume: Go on with the run in --out, by default the newest unfinished one of the recipe. What is not
             said again is as it was.
@@ -108,7 +114,7 @@ def _settings(
         threads: Threads of the CPU; by default as many as torch takes. The bits of a run depend on it.
         json: Print one JSON document instead of the table; progress goes to standard error.
     """
-    return Settings(model, data, out, resume, keep, device, precision, threads, json)
+    return Settings(model, data, include, exclude, out, resume, keep, device, precision, threads, json)
 
 
 def understand(name: str, given: Sequence[str]) -> Asked:
@@ -123,6 +129,9 @@ def understand(name: str, given: Sequence[str]) -> Asked:
         folder, stored = _taken_up(name, function, settings.out)
         arguments, settings = _as_it_was(name, function, given, settings, stored)
     recipe = _build(name, function, arguments)
+    if settings.include or settings.exclude:
+        include, exclude = ((x,) if isinstance(x, str) else tuple(x) for x in (recipe.include, recipe.exclude))
+        recipe = replace(recipe, include=include + settings.include, exclude=exclude + settings.exclude)
     _look_for(settings)
     made = folder is None
     return Asked(recipe, arguments, settings, folder or next_folder(Path("runs"), recipe.name), made, stored)

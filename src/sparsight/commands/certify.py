@@ -114,10 +114,10 @@ def _certificate(asked: Asked, pruned: Pruned) -> Certificate:
 
     from sparsight.bounds import most_points
     from sparsight.certificate import certify
-    from sparsight.masks import dense
+    from sparsight.masks import all_kept
     from sparsight.score.sipp import SiPP
 
-    masks = {**dense(pruned.before), **pruned.masks}
+    masks = {**all_kept(pruned.before), **pruned.masks}
     whole = {name: torch.ones_like(mask) for name, mask in masks.items()}
     calibration = _calibration(pruned, asked.points or most_points(asked.delta, asked.constant))
     try:

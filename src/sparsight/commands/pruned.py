@@ -17,7 +17,7 @@ from sparsight.checkpoint import load_tensors, open_checkpoint
 from sparsight.commands import Misuse, NotFound
 from sparsight.commands.asked import look_for
 from sparsight.files import tensors_digest
-from sparsight.masks import dense
+from sparsight.masks import all_kept
 from sparsight.record import LevelRecord
 from sparsight.store import RunFolder
 from sparsight.types import Data, Masks, StateDict
@@ -52,7 +52,7 @@ def of_checkpoint(path: Path, unpruned: Path | None, model: str | None, data: st
     source, network = _network(model, data, 0)
     before = _filled(network, load_tensors(open_checkpoint(unpruned)), str(unpruned), model)
     after = _filled(network, load_tensors(open_checkpoint(path)), str(path), model)
-    return Pruned(str(path), str(unpruned), source, before, pruning_of(before, after, dense(before)), 0)
+    return Pruned(str(path), str(unpruned), source, before, pruning_of(before, after, all_kept(before)), 0)
 
 
 def of_run(path: Path, number: int | None, model: str | None, data: str | None, as_pruned: bool) -> Pruned:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sparsight.commands import Misuse, near
 from sparsight.commands.recipes import names, table
@@ -77,7 +80,7 @@ def _execute(asked: Asked, command: str) -> Outcome:
     settings = asked.settings
     stream = sys.stderr if settings.json else sys.stdout
     _announce(asked, stream)
-    with Watcher(stream) as watcher:
+    with Watcher(stream) as watcher, _left_out_to(watcher.say):
         try:
             return execute(
                 asked.recipe,
@@ -101,6 +104,23 @@ def _execute(asked: Asked, command: str) -> Outcome:
             if watcher.began:
                 raise
             raise Misuse(str(error)) from error
+
+
+@contextmanager
+def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
+    """What a run leaves out is told as lines of its own, not as a warning of Python."""
+    from sparsight.leftout import LeftOutWarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, LeftOutWarning):
+            say(f"Take note: {message}")
+        else:
+            usual(message, category, *where)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftOutWarning)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
 
 
 def _announce(asked: Asked, stream: TextIO) -> None:

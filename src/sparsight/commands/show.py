@@ -12,8 +12,10 @@ import tyro
 
 from sparsight.commands import Misuse
 from sparsight.commands.options import about, parse
+from sparsight.leftout import counted, lines
 from sparsight.record import Evaluation, LevelRecord, RunRecord, to_json
 from sparsight.report import rich_table, summary, table
+from sparsight.report.escape import plain
 from sparsight.store import RunFolder
 
 
@@ -24,6 +26,9 @@ def main(argv: list[str]) -> int:
     if json:
         sys.stdout.write(json_.dumps(document(run, *parts), indent=2) + "\n")
         return 0
+    left = parts[0].left_out
+    if left:
+        sys.stdout.write(plain(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.") + "\n")
     tell(*parts, run / "report.html")
     return 0
 
@@ -98,6 +103,7 @@ def document(
         "seed": run.seed,
         "data": run.data.get("name"),
         "model": run.model.get("spec") or run.model.get("type"),
+        "left_out": to_json(run.left_out),
         "chosen": to_json(run.chosen),
         "why_ended": run.why_ended,
         "summary": summary(run, levels, evaluation),

@@ -44,11 +44,12 @@ class Watcher:
     def __call__(self, event: Event) -> None:
         self.began = True
         if event.kind == "done" and event.record is not None:
-            self._line(line(event.record))
+            self.say(line(event.record))
         if self._bar is not None:
             self._move(event, self._bar)
 
-    def _line(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """Write lines, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(Text(text), highlight=False)
         else:

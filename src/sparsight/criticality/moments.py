@@ -12,7 +12,7 @@ from torch import nn
 
 from sparsight.criticality.collapse_theory import collapse_density, critical_density, theorem1_bound
 from sparsight.loss import Loss, cross_entropy
-from sparsight.masks import dense
+from sparsight.masks import all_kept
 from sparsight.score.gradient import BatchNorm
 from sparsight.score.snip import SNIP
 from sparsight.types import Batch, Masks
@@ -62,7 +62,7 @@ def conditioning(
     """
     if not limit >= 1:
         raise ValueError(f"limit must be >= 1: got {limit!r}")
-    masks = dense(model) if masks is None else masks
+    masks = all_kept(model) if masks is None else masks
     scores = SNIP(loss=loss, batch_norm=batch_norm)(model, masks, batches)
     alive = {name: scores[name][mask].double() for name, mask in masks.items() if bool(mask.any())}
     if not alive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sparsight.leftout import counted, lines
 from sparsight.record import LevelRecord
 from sparsight.report import markup
 from sparsight.report.escape import escape
@@ -22,6 +23,8 @@ def warnings(s: Story) -> str:
         found.append(meaning[s.run.status])
     if s.run.chosen is not None and s.run.chosen.missed:
         found.append(f"Not what was asked for: {s.run.chosen.missed}.")
+    if s.run.left_out:
+        found.append(f"Not prunable: {counted(s.run.left_out)}: {', '.join(lines(s.run.left_out))}.")
     found += _losses(s)
     for x in s.records:
         if any(v is not None and not finite(v) for o in x.observations for v in (o.train_loss, o.validation_loss)):

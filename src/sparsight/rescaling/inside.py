@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from sparsight.criticality.phase import CriticalStart
-from sparsight.masks import dense
+from sparsight.masks import all_kept
 from sparsight.rescaling.trick import Rescale
 from sparsight.restart import Reinitialise, carry_on
 from sparsight.types import Allocation, Allocator, Batch, Masks, Scorer, Scores, StateDict
@@ -72,7 +72,7 @@ class Fresh:
     seed: int = 0
 
     def __call__(self, model: nn.Module) -> nn.Module:
-        return Reinitialise(self.seed)(model, {}, Allocation(dense(model)))
+        return Reinitialise(self.seed)(model, {}, Allocation(all_kept(model)))
 
 
 @dataclass(frozen=True)
