@@ -283,7 +283,7 @@ def test_the_report_says_it():
     assert "no path" not in page(None)
 
 
-def test_show_says_it_once(capsys):
+def test_show_says_it_once(tmp_path, capsys):
     s = sample(4)
     one, two = (layer.name for layer in s.levels[2].layers[:2])
     gone = Collapse(empty=(one,), disconnected=True)
@@ -292,7 +292,7 @@ def test_show_says_it_once(capsys):
         dataclasses.replace(s.levels[2], collapse=gone, collapsed=(one,)),
         dataclasses.replace(s.levels[3], collapse=gone, collapsed=(one, two)),
     )
-    tell(s.run, levels, s.evaluation)
+    tell(s.run, levels, s.evaluation, tmp_path / "report.html")
     told = capsys.readouterr().out
     assert f"Level 2: no weight is left in {one}; no path is left from the input to the output.\n" in told
     assert f"Level 3: no weight is left in {two}.\n" in told
