@@ -25,11 +25,12 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from sparsight.hold import bind, keeps_zeros
-from sparsight.hold import held as masks_held
+from sparsight.hold import bind
 from sparsight.masks import dense, named, verify
+from sparsight.own_loop import held as masks_held
 from sparsight.score.random import Random
 from sparsight.select import keep_largest
+from sparsight.stepping import keeps_zeros
 from sparsight.types import Masks
 from sparsight.zoo import lenet_300_100, resnet18
 

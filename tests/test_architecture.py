@@ -16,7 +16,9 @@ PACKAGE = ROOT / "src" / "sparsight"
 ORDER = """
 types kernels resolve seeds pace bounds patches leftout
 record masks clip schedules select pq files turning taps loss positive sensitivity
+layout stepping
 pure sizes hold
+own_loop
 propagation
 pack identity lock survey collapse score allocate restart parallel data zoo checkpoint
 criticality choose

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from sparsight import held, stepping
 from sparsight import hold as h
 from sparsight import masks as m
 from sparsight.leftout import LeftOutWarning
@@ -264,13 +265,13 @@ def test_optimisers_that_keep_zeros_need_no_second_pass(name):
     """What lets the loop leave out `apply_` after a step: with masked gradients alone, +0.0 stays, to the bit."""
     model = net()
     optimizer = KEEP_ZEROS[name](list(model.parameters()))
-    assert h.keeps_zeros(optimizer)
+    assert stepping.keeps_zeros(optimizer)
     loss_of(model).backward()
     optimizer.step()  # state from before pruning
     masks = sparse(model)
     bound = h.bind(model, masks)
     bound.apply_()
-    h.clear_state_(model, masks, optimizer)
+    stepping.clear_state_(model, masks, optimizer)
     for _ in range(40):
         optimizer.zero_grad()
         loss_of(model).backward()
@@ -285,9 +286,9 @@ def test_other_optimisers_do_not_count_as_keeping_zeros():
     class Mine(torch.optim.SGD):
         pass
 
-    assert not h.keeps_zeros(Mine(parameters, 0.1))
-    assert not h.keeps_zeros(torch.optim.LBFGS(parameters))
-    assert not h.keeps_zeros(torch.optim.AdamW(parameters, 0.1, weight_decay=20.0))
+    assert not stepping.keeps_zeros(Mine(parameters, 0.1))
+    assert not stepping.keeps_zeros(torch.optim.LBFGS(parameters))
+    assert not stepping.keeps_zeros(torch.optim.AdamW(parameters, 0.1, weight_decay=20.0))
 
 
 class TestHeld:
@@ -306,7 +307,7 @@ class TestHeld:
             loss.backward()
             return loss
 
-        with h.held(model, masks, optimizer, copies=[ema]):
+        with held(model, masks, optimizer, copies=[ema]):
             assert_held(model, masks)
             for _ in range(5):
                 if name == "lbfgs":
@@ -324,7 +325,7 @@ class TestHeld:
         masks = sparse(one)
         first, second = (OPTIMISERS["nesterov"](list(each.parameters())) for each in (one, other))
         h.apply_(other, masks)
-        with h.held(one, masks, first):
+        with held(one, masks, first):
             for _ in range(6):
                 first.zero_grad()
                 loss_of(one).backward()
@@ -338,7 +339,7 @@ class TestHeld:
         model = net()
         keys, types = list(model.state_dict()), [type(x) for x in model.modules()]
         masks, optimizer = sparse(model), torch.optim.SGD(model.parameters(), 0.1)
-        with h.held(model, masks, optimizer):
+        with held(model, masks, optimizer):
             loss_of(model).backward()
             optimizer.step()
             twin = copy.deepcopy(model)
@@ -365,7 +366,7 @@ class TestHeld:
     def test_hooks_go_when_the_loop_fails(self):
         model = net()
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        with pytest.raises(KeyError), h.held(model, sparse(model), optimizer):
+        with pytest.raises(KeyError), held(model, sparse(model), optimizer):
             raise KeyError
         assert not optimizer._optimizer_step_post_hooks
         assert not any(p._post_accumulate_grad_hooks for p in model.parameters())
@@ -379,7 +380,7 @@ class TestHeld:
             grad, mask = m.named(which)["4.weight"].grad, masks["4.weight"]
             seen.append(float(grad[~mask].abs().max()))
 
-        with h.held(model, masks, optimizer, on_gradients=look):
+        with held(model, masks, optimizer, on_gradients=look):
             for _ in range(2):
                 optimizer.zero_grad()
                 loss_of(model).backward()
@@ -394,7 +395,7 @@ class TestHeld:
         masks = sparse(model)
         parameters = list(model.parameters())
         first, second = torch.optim.SGD(parameters[:3], 0.1), torch.optim.Adam(parameters[3:], 0.01)
-        with h.held(model, masks, [first, second]):
+        with held(model, masks, [first, second]):
             loss_of(model).backward()
             loss_of(model).backward()
             for name, mask in masks.items():
@@ -411,7 +412,7 @@ class TestHeld:
         loss_of(model).backward()
         optimizer.step()
         masks = sparse(model)
-        with h.held(model, masks, optimizer):
+        with held(model, masks, optimizer):
             for _ in range(3):
                 optimizer.zero_grad()
                 loss_of(model).backward()
@@ -428,7 +429,7 @@ class TestHeld:
         model[2].weight = model[0].weight
         mask = torch.eye(4, dtype=torch.bool)
         optimizer = torch.optim.Adam(model.parameters(), 0.1, weight_decay=0.1)
-        with h.held(model, {"0.weight": mask}, optimizer):
+        with held(model, {"0.weight": mask}, optimizer):
             for _ in range(3):
                 optimizer.zero_grad()
                 model(torch.ones(2, 4)).square().sum().backward()
@@ -441,7 +442,7 @@ class TestHeld:
         optimizer = torch.optim.SGD(model.parameters(), 0.1)
         with (
             pytest.raises(ValueError, match="no parameter 'x'"),
-            h.held(model, {"x": torch.ones(2, dtype=torch.bool)}, optimizer),
+            held(model, {"x": torch.ones(2, dtype=torch.bool)}, optimizer),
         ):
             pass
         assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -452,7 +453,7 @@ class TestHeld:
         masks = sparse(model)
         compiled = torch.compile(model, backend="eager")
         optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.01)
-        with h.held(compiled, masks, optimizer):
+        with held(compiled, masks, optimizer):
             for _ in range(3):
                 optimizer.zero_grad()
                 loss_of(compiled).backward()

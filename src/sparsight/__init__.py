@@ -20,7 +20,8 @@ _HOME: dict[str, str] = {
         ),
         "types",
     ),
-    **dict.fromkeys(("apply_", "bind", "held", "mask_grads_"), "hold"),
+    **dict.fromkeys(("apply_", "bind", "mask_grads_"), "hold"),
+    "held": "own_loop",
     **dict.fromkeys(
         ("check", "counts", "dense", "density", "left_out", "verify"), "masks"
     ),

@@ -11,10 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from sparsight.kernels.clear import BITS
 from sparsight.leftout import LeftOut, counted, lines, unsettled, warn
 from sparsight.types import Masks
 
 _PRUNABLE = (nn.Linear, nn.modules.conv._ConvNd)
+
+PLAIN = (Tensor, nn.Parameter)  # types whose memory is what it seems
 
 # Wrappers that put one more component into parameter names, by class name: some live in optional packages.
 _WRAPPERS = {
@@ -25,8 +28,6 @@ _WRAPPERS = {
     "FullyShardedDataParallel": "_fsdp_wrapped_module",
     "CheckpointWrapper": "_checkpoint_wrapped_module",
 }
-
-BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 # -- names -----------------------------------------------------------------------------------------------------
@@ -200,16 +201,45 @@ def density(masks: Masks) -> float:
 
 
 def verify(model: nn.Module, masks: Masks) -> None:
-    """Refuse a model in which a pruned weight is anything but +0.0, to the bit (-0.0 and NaN count as well)."""
+    """Refuse a model in which a pruned weight is anything but +0.0, to the bit (-0.0 and NaN count as well).
+
+    Of weights that are shared out over processes (FSDP2), each process looks at its own.
+    """
     check(model, masks)
     parameters = named(model)
     for name, mask in masks.items():
-        weight = parameters[name].detach()
-        wrong = (weight.view(BITS[weight.element_size()]) != 0) & ~mask.to(weight.device)
-        count = int(wrong.sum())
-        if count:
-            at = int(wrong.reshape(-1).nonzero()[0])
-            raise ValueError(
-                f"{count} of {int((~mask).sum())} pruned weights of {name!r} are not +0.0: "
-                f"flat index {at} holds {float(weight.reshape(-1)[at])!r}"
-            )
+        weight = parameters[name]
+        verify_weight(name, local(weight), share(mask, weight))
+
+
+def verify_weight(name: str, weight: Tensor, mask: Tensor) -> None:
+    """The same of one weight. In tensor code: it does not matter how weight and mask lie in memory."""
+    weight = weight.detach()
+    wrong = (weight.view(BITS[weight.element_size()]) != 0) & ~mask
+    count = int(wrong.sum())
+    if count:
+        at = int(wrong.reshape(-1).nonzero()[0])
+        raise ValueError(
+            f"{count} of {int((~mask).sum())} pruned weights of {name!r} are not +0.0: "
+            f"flat index {at} holds {float(weight.reshape(-1)[at])!r}"
+        )
+
+
+# -- parts of tensors ------------------------------------------------------------------------------------------
+
+
+def local(x: Tensor) -> Tensor:
+    """The part of `x` in this process: of a DTensor (FSDP2) its local tensor, otherwise `x` itself."""
+    return x if type(x) in PLAIN else getattr(x, "_local_tensor", x)
+
+
+def share(mask: Tensor, x: Tensor) -> Tensor:
+    """The part of a mask that belongs to `local(x)`, on its device. `mask` is whole, and the same in all processes."""
+    mask = mask.to(local(x).device)
+    if local(x) is x:
+        return mask
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    if not isinstance(x, DTensor):
+        return mask
+    return distribute_tensor(mask, x.device_mesh, x.placements, src_data_rank=None).to_local()

@@ -19,12 +19,13 @@ from sparsight.data import batches
 from sparsight.evaluate import evaluate
 from sparsight.flow import GradientAverage, gf_ema
 from sparsight.flow.ema import averaged
-from sparsight.hold import Bound, Norms, apply_, bind, clear_state_, keeps_zeros
+from sparsight.hold import Bound, Norms, apply_, bind
 from sparsight.pace import next_point
 from sparsight.parallel import Runtime
 from sparsight.recipe import Hooks, Moment, Recipe
 from sparsight.record import Observation
 from sparsight.seeds import captured, derive, drawing_on, seeded
+from sparsight.stepping import clear_state_, keeps_zeros
 from sparsight.stop import Context, PerLevel
 from sparsight.types import Batch, Data, Masks, Split, StateDict, StoppingRule
 

@@ -3,60 +3,108 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numba import carray, types
 from numba.extending import intrinsic
+from torch import Tensor
 
 from sparsight.kernels.jit import each, jit, summing
+
+BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+"""The integers of as many bytes as a weight has."""
 
 _BLOCK = 2048
 _ALONE = 1 << 20  # so many weights are not worth a second thread
 
 Place = tuple[int, int, int]
-"""Address of the first value, address of the mask's first byte (0: nothing is pruned), and how many there are."""
+"""Address of the first value, address of the mask's first byte (1 = kept), and how many there are.
 
-Job = tuple[np.ndarray, np.ndarray]
-"""The bits of weights, as integers of their width, and the mask's bytes (1 = kept), both flat and in one order."""
+The mask's address may be 0 in `sums_of_squares`: nothing is pruned. Addresses, since making arrays of many small
+tensors takes longer than going through them.
+"""
+
+# An empty array tells a kernel its type: numba recognises it faster than a dtype.
+_KINDS = {width: np.empty(0, f"i{width}") for width in BITS}
+_REALS = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}
+
+
+def clear_plainly_(x: Tensor, mask: Tensor) -> None:
+    """Write +0.0 where `mask` (bool, of the shape of `x`, on its device) is False. In tensor code, for any memory."""
+    x.detach().view(BITS[x.element_size()]).masked_fill_(~mask, 0)
 
 
 @jit
-def clear(bits, mask):
-    """Write every weight, the pruned ones as zero bits: for gradients, which come dense."""
+def _clear(bits, mask):
     for i in range(len(bits)):
         bits[i] = bits[i] if mask[i] else 0
 
 
 @jit
-def clear_where_needed(bits, mask):
-    """The same, but read first and write only blocks that need it: for weights, which mostly stay clean."""
+def _clear_where_needed(bits, mask):
+    found = False
     for start in range(0, len(bits), _BLOCK):
         part, kept = bits[start : start + _BLOCK], mask[start : start + _BLOCK]
         dirty = bits.dtype.type(0)
         for i in range(len(part)):
             dirty |= bits.dtype.type(0) if kept[i] else part[i]
         if dirty != 0:
+            found = True
             for i in range(len(part)):
                 part[i] = part[i] if kept[i] else 0
+    return found
 
 
-def _pointer(to: types.Type) -> Any:
-    @intrinsic
-    def at(typing_context: Any, address: Any) -> Any:
-        kind = types.CPointer(to)
+def _pointer(typing_context: Any, address: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
 
-        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return builder.inttoptr(args[0], context.get_value_type(kind))
-
-        return kind(types.int64), codegen
-
-    return at
+    return types.voidptr(types.int64), codegen
 
 
-_bytes_at, _floats_at, _doubles_at = (_pointer(to) for to in (types.uint8, types.float32, types.float64))
+_at: Any = intrinsic(_pointer)
+
+
+@jit
+def _through(rows, everything, kind):
+    found = False
+    for i in range(len(rows)):
+        bits = carray(_at(rows[i, 0]), rows[i, 2], kind.dtype)
+        mask = carray(_at(rows[i, 1]), rows[i, 2], np.uint8)
+        if everything:
+            _clear(bits, mask)
+        elif _clear_where_needed(bits, mask):
+            found = True
+    return found
+
+
+def table(places: Iterable[Place], width: int) -> np.ndarray:
+    """The places as `clear` takes them, in pieces of at most a million values of `width` bytes."""
+    return np.array([piece for place in places for piece in _pieces(place, width)], np.int64).reshape(-1, 3)
+
+
+def clear(rows: np.ndarray, width: int, everything: bool = False) -> bool:
+    """Write +0.0 over every pruned value of a table; True if one was anything else.
+
+    Blocks of values are read first and written only if they need it: weights mostly stay clean. `everything` writes
+    without looking, and returns False: gradients come dense.
+    """
+    kind = _KINDS[width]
+    if len(rows) < 2 or torch.get_num_threads() == 1 or int(rows[:, 2].sum()) <= _ALONE:
+        return _through(rows, everything, kind)
+    return any(each(lambda i: _through(rows[i : i + 1], everything, kind), len(rows)))
+
+
+def _pieces(place: Place, width: int) -> list[Place]:
+    values, mask, count = place
+    if 0 < count <= _ALONE:
+        return [place]
+    return [
+        (values + start * width, mask and mask + start, min(_ALONE, count - start)) for start in range(0, count, _ALONE)
+    ]
 
 
 @summing
@@ -78,80 +126,32 @@ def _square(values):
 
 
 @jit
-def _floats(jobs, out):
-    for i in range(len(jobs)):
-        values = carray(_floats_at(jobs[i, 0]), jobs[i, 2])
-        if jobs[i, 1]:
-            out[i] = _clear_and_square(values, carray(_bytes_at(jobs[i, 1]), jobs[i, 2]))
+def _squares(table, out, kind):
+    for i in range(len(table)):
+        values = carray(_at(table[i, 0]), table[i, 2], kind.dtype)
+        if table[i, 1]:
+            out[i] = _clear_and_square(values, carray(_at(table[i, 1]), table[i, 2], np.uint8))
         else:
             out[i] = _square(values)
 
 
-@jit
-def _doubles(jobs, out):
-    for i in range(len(jobs)):
-        values = carray(_doubles_at(jobs[i, 0]), jobs[i, 2])
-        if jobs[i, 1]:
-            out[i] = _clear_and_square(values, carray(_bytes_at(jobs[i, 1]), jobs[i, 2]))
-        else:
-            out[i] = _square(values)
-
-
-def sums_of_squares(jobs: Sequence[Place], width: int) -> list[float]:
+def sums_of_squares(places: Sequence[Place], width: int) -> list[float]:
     """Write the pruned values of all places as +0.0; for each place the float64 sum of the squares of what is left.
 
-    Addresses, since making arrays of many small tensors takes longer than going through them. Cut at fixed places
-    and added up in order: the same bits for any number of threads, on one machine.
+    Values of 4 or 8 bytes. Cut at fixed places and added up in order: the same bits for any number of threads, on one
+    machine.
     """
-    if not jobs:
+    if not places:
         return []
-    kernel = _floats if width == 4 else _doubles
-    if sum(count for *_, count in jobs) <= _ALONE:
-        sums = np.empty(len(jobs))
-        kernel(np.array(jobs, np.int64), sums)
+    kind = _REALS[width]
+    if sum(count for *_, count in places) <= _ALONE:
+        sums = np.empty(len(places))
+        _squares(np.array(places, np.int64), sums, kind)
         return sums.tolist()
-    cut = [
-        (place, (values + start * width, mask and mask + start, min(_ALONE, count - start)))
-        for place, (values, mask, count) in enumerate(jobs)
-        for start in range(0, count, _ALONE)
-    ]
-    table, parts = np.array([part for _, part in cut], np.int64), np.empty(len(cut))
-    each(lambda i: kernel(table[i : i + 1], parts[i : i + 1]), len(cut))
-    of: list[list[float]] = [[] for _ in jobs]
+    cut = [(i, piece) for i, place in enumerate(places) for piece in _pieces(place, width)]
+    rows, parts = np.array([piece for _, piece in cut], np.int64), np.empty(len(cut))
+    each(lambda i: _squares(rows[i : i + 1], parts[i : i + 1], kind), len(cut))
+    of: list[list[float]] = [[] for _ in places]
     for (place, _), part in zip(cut, parts.tolist(), strict=True):
         of[place].append(part)
     return [math.fsum(found) for found in of]
-
-
-def run(kernel: Callable[..., None], jobs: Sequence[Job]) -> None:
-    """Run a kernel over all jobs, in as many shares of equal size as torch has threads."""
-    total = sum(len(bits) for bits, _ in jobs)
-    threads = torch.get_num_threads() if total > _ALONE else 1
-    if threads == 1:
-        for job in jobs:
-            kernel(*job)
-        return
-    shares = split(jobs, -(-total // threads))
-
-    def work(i: int) -> None:
-        for job in shares[i]:
-            kernel(*job)
-
-    each(work, len(shares))
-
-
-def split(jobs: Sequence[Job], size: int) -> list[list[Job]]:
-    """The jobs cut into shares of `size` weights, in order."""
-    shares: list[list[Job]] = [[]]
-    room = size
-    for bits, mask in jobs:
-        start = 0
-        while start < len(bits):
-            end = min(start + room, len(bits))
-            shares[-1].append((bits[start:end], mask[start:end]))
-            room -= end - start
-            start = end
-            if not room:
-                shares.append([])
-                room = size
-    return [share for share in shares if share]
