@@ -6,7 +6,7 @@ Every way is run in turn, round after round; each round's time is a mean over so
 rounds of (way / dense in the same round). All weights that should be pruned are checked to be +0.0 after the steps
 (prune and parametrize leave them at other values in their raw parameter; that is noted, not refused). Two ways are
 ours: the step of the training loop, which masks gradients and, after an elementwise optimiser such as this SGD, need
-not touch the weights (`masks.keeps_zeros`), and `held()`, which does both through hooks for any optimiser.
+not touch the weights (`stepping.keeps_zeros`), and `held()`, which does both through hooks for any optimiser.
 """
 
 from __future__ import annotations

@@ -245,3 +245,36 @@ def test_mixed_precision_and_channels_last():
     assert net[0].weight.is_contiguous(memory_format=torch.channels_last)
     assert net[0].weight.dtype is torch.float32
     verify(net, run.masks)
+
+
+@pytest.mark.parametrize("kind", ["eps 0", "wrapper", "moved"])
+def test_the_loop_holds_what_an_elementwise_step_would_not(kind):
+    """With eps = 0 a step on zeros makes NaN, a wrapper writes after its inner step, and weights may move in memory."""
+
+    class Follows(torch.optim.Adam):
+        def step(self, closure=None):
+            super().step(closure)
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.data.add_(1e-3)
+
+    def optimizer(parameters) -> torch.optim.Optimizer:
+        kinds = {"eps 0": lambda p: torch.optim.Adam(p, 1e-3, eps=0.0), "wrapper": lambda p: Follows(p, 1e-3)}
+        return kinds.get(kind, lambda p: torch.optim.SGD(p, 1e-2))(parameters)
+
+    looked = []
+
+    def loss(model: nn.Module, batch) -> torch.Tensor:
+        verify(net, run.masks)
+        if kind == "moved" and len(looked) == 3:
+            for p in net.parameters():
+                p.data = p.detach().t().contiguous().t() if p.ndim == 2 else p.detach().clone()
+        looked.append(min(float(w.detach()[run.masks[k]].abs().min()) for k, w in named(net).items() if k in run.masks))
+        pull = sum(p.square().sum() for p in net.parameters())  # no kept weight has a gradient of 0, whose step is NaN
+        return nn.functional.cross_entropy(model(batch[0]), batch[1]) + 1e-3 * pull
+
+    net = model()
+    run = training(net, recipe(epochs=1, optimizer=optimizer, loss=loss))
+    list(train(run))
+    assert len(looked) == math.ceil(len(digits().train) / 100)
+    assert min(looked) > 0  # no kept weight was cleared
