@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 # else a download from its publisher. Without it the digits that come with sparsight remain, so this never fails.
 data: install
 	@if test -e $(DEBIAN)/train-images-idx3-ubyte.gz; then exit 0; fi; \
-	if $(BIN)/python -c 'import sys, sparsight.data as d; sys.exit(d.find_fashion_mnist() is None)'; then exit 0; fi; \
+	if $(BIN)/python -c 'import sys, sparsight.zoo.data as d; sys.exit(d.find_fashion_mnist() is None)'; then exit 0; fi; \
 	sudo=; if test "$$(id -u)" != 0; then sudo="sudo -n"; fi; \
 	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null; then \
 	  echo "make: installing Debian's package dataset-fashion-mnist"; \
@@ -52,7 +52,7 @@ data: install
 	fi </dev/null; \
 	if test -e $(DEBIAN)/train-images-idx3-ubyte.gz; then exit 0; fi; \
 	echo "make: downloading Fashion-MNIST"; \
-	$(BIN)/python -m sparsight.data || echo "make: going on without Fashion-MNIST"
+	$(BIN)/python -m sparsight.zoo.data || echo "make: going on without Fashion-MNIST"
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis

@@ -20,15 +20,15 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from sparsight.data import fashion_mnist
-from sparsight.masks import dense, verify
-from sparsight.parallel import runtime
-from sparsight.recipe import Recipe
-from sparsight.score.magnitude import Magnitude
-from sparsight.score.random import Random
-from sparsight.select import keep_largest
-from sparsight.train import Training, _stretch
-from sparsight.zoo import lenet_300_100
+from sparsight.model.masks import dense, verify
+from sparsight.numerics.select import keep_largest
+from sparsight.pruning.score.magnitude import Magnitude
+from sparsight.pruning.score.random import Random
+from sparsight.runs.recipe import Recipe
+from sparsight.train.loop import Training, _stretch
+from sparsight.train.parallel import runtime
+from sparsight.zoo.data import fashion_mnist
+from sparsight.zoo.networks import lenet_300_100
 
 BARS = {"DataLoader, no workers": 1.4, "DataLoader, 2 workers": 2.5}
 

@@ -29,20 +29,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsight import both_flows, dense, gf_ema, gradient_flow, information_flow, keep_largest, probe, verify
-from sparsight.data import batches, fashion_mnist
-from sparsight.flow.ema import averaged
-from sparsight.hold import bind
-from sparsight.masks import named
-from sparsight.parallel import runtime
-from sparsight.pure import evaluating
-from sparsight.recipe import Recipe
-from sparsight.score.magnitude import Magnitude
-from sparsight.score.random import Random
-from sparsight.taps import tapped
-from sparsight.train import Training, train
+from sparsight import dense, gradient_flow, information_flow, verify
+from sparsight.measure.flow import both_flows, gf_ema, probe
+from sparsight.measure.flow.running_average import averaged
+from sparsight.model.functional import evaluating
+from sparsight.model.hold import bind
+from sparsight.model.hooks import tapped
+from sparsight.model.names import named
+from sparsight.numerics import keep_largest
+from sparsight.pruning.score.magnitude import Magnitude
+from sparsight.pruning.score.random import Random
+from sparsight.runs.recipe import Recipe
+from sparsight.train.batches import batches
+from sparsight.train.loop import Training, train
+from sparsight.train.parallel import runtime
 from sparsight.types import Data, Split
-from sparsight.zoo import cnn, lenet_300_100
+from sparsight.zoo.data import fashion_mnist
+from sparsight.zoo.networks import cnn, lenet_300_100
 
 BAR = 0.03
 DENSITY = 0.1

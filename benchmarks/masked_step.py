@@ -25,14 +25,15 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from sparsight.hold import bind
-from sparsight.masks import dense, named, verify
-from sparsight.own_loop import held as masks_held
-from sparsight.score.random import Random
-from sparsight.select import keep_largest
-from sparsight.stepping import keeps_zeros
+from sparsight.model.hold import bind
+from sparsight.model.masks import dense, verify
+from sparsight.model.names import named
+from sparsight.model.own_loop import held as masks_held
+from sparsight.model.stepping import keeps_zeros
+from sparsight.numerics.select import keep_largest
+from sparsight.pruning.score.random import Random
 from sparsight.types import Masks
-from sparsight.zoo import lenet_300_100, resnet18
+from sparsight.zoo.networks import lenet_300_100, resnet18
 
 DENSITY = 0.1
 
@@ -72,7 +73,7 @@ def ways(model: nn.Module, masks: Masks, x: torch.Tensor, y: torch.Tensor) -> li
         net = copy.deepcopy(model)
         optimizer, bound = optimizer_of(net), bind(net, masks)
         bound.apply_()
-        settled = keeps_zeros(optimizer)  # as in sparsight.train
+        settled = keeps_zeros(optimizer)  # as in sparsight.train.loop
 
         def step() -> None:
             optimizer.zero_grad(set_to_none=True)

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from sparsight import pq_index
-from sparsight.kernels.jit import each
+from sparsight.numerics.kernels.jit import each
 
 PAIRS = ((0.5, 1.0), (1.0, 2.0))
 BARS = {1: 0.6, 2: 0.8}

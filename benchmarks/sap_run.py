@@ -38,13 +38,13 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import CosineAnnealingLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from sparsight.data import fashion_mnist
-from sparsight.journal import Event
-from sparsight.launch import execute
-from sparsight.recipe import NesterovSGD
 from sparsight.recipes import sap
+from sparsight.records.journal import Event
+from sparsight.runs.execute import execute
+from sparsight.train.optimizers import NesterovSGD
 from sparsight.types import Split
-from sparsight.zoo import mlp
+from sparsight.zoo.data import fashion_mnist
+from sparsight.zoo.networks import mlp
 
 Seconds = dict[str, float]
 
@@ -229,7 +229,7 @@ def epoch(model: nn.Module, loader: DataLoader, masks: dict[str, Tensor], optimi
 
 def check() -> None:
     """Both grids give the indices that the package gives."""
-    from sparsight.pq import pq_index
+    from sparsight.measure.pq import pq_index
 
     weights = [torch.randn(20, 30, generator=torch.Generator().manual_seed(i)) for i in range(2)]
     masks = [(w > -0.5).float() for w in weights]

@@ -29,18 +29,18 @@ import psutil
 import torch
 from torch import nn
 
-from sparsight.masks import dense
-from sparsight.zoo import resnet18
+from sparsight.model.masks import dense
+from sparsight.zoo.networks import resnet18
 
 STEP = "training step"
 SCORERS: dict[str, tuple[str, str, dict[str, Any]]] = {  # label: module, class, arguments
-    "Magnitude": ("sparsight.score.magnitude", "Magnitude", {}),
-    "Random": ("sparsight.score.random", "Random", {}),
-    "SNIP": ("sparsight.score.snip", "SNIP", {}),
-    "GraSP": ("sparsight.score.grasp", "GraSP", {"temperature": 200.0}),
-    "SynFlow": ("sparsight.score.synflow", "SynFlow", {}),
-    "MBP": ("sparsight.score.mbp", "MBP", {}),
-    "SiPP": ("sparsight.score.sipp", "SiPP", {}),
+    "Magnitude": ("sparsight.pruning.score.magnitude", "Magnitude", {}),
+    "Random": ("sparsight.pruning.score.random", "Random", {}),
+    "SNIP": ("sparsight.pruning.score.snip", "SNIP", {}),
+    "GraSP": ("sparsight.pruning.score.grasp", "GraSP", {"temperature": 200.0}),
+    "SynFlow": ("sparsight.pruning.score.synflow", "SynFlow", {}),
+    "MBP": ("sparsight.pruning.score.mbp", "MBP", {}),
+    "SiPP": ("sparsight.pruning.sipp.score", "SiPP", {}),
 }
 BAR = 2.0
 THRESHOLD = "MALLOC_MMAP_THRESHOLD_"

@@ -23,7 +23,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from sparsight import prune_smallest
+from sparsight.numerics import prune_smallest
 
 
 def make(entries: int, tensors: int, seed: int = 0) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

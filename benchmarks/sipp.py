@@ -26,12 +26,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsight.allocate.groups import Groups, share_out, whole
-from sparsight.masks import dense
-from sparsight.score.sipp import SiPP, layers_of
-from sparsight.sensitivity import Reduction
-from sparsight.taps import tapped
-from sparsight.zoo import resnet18
+from sparsight.model.hooks import tapped
+from sparsight.model.masks import dense
+from sparsight.pruning.sipp.groups import Groups, share_out, whole
+from sparsight.pruning.sipp.score import SiPP, layers_using
+from sparsight.pruning.sipp.sensitivities import Reduction
+from sparsight.zoo.networks import resnet18
 
 BARS = {"mean": 8.0, "max": 5.0}
 SIDE = 32
@@ -52,7 +52,7 @@ def ours(model: nn.Module, x: Tensor, reduction: Reduction) -> dict[str, Tensor]
 def rival(model: nn.Module, x: Tensor, reduction: Reduction) -> dict[str, Tensor]:
     """Point by point, layer by layer, filter by filter."""
     masks = dense(model)
-    users = {name: layers[0] for name, layers in layers_of(model, masks).items()}
+    users = {name: layers[0] for name, layers in layers_using(model, masks).items()}
     found = {name: torch.zeros(mask.shape).flatten(1) for name, mask in masks.items()}
 
     def see(name: str, layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:

@@ -6,8 +6,10 @@ import torch
 from torch import Generator, nn
 from torch.nn import functional as F
 
-from sparsight import Magnitude, Shrink, dense, density, held, verify
-from sparsight.data import batches, digits
+from sparsight import Magnitude, Shrink, dense, held, verify
+from sparsight.model import density
+from sparsight.train.batches import batches
+from sparsight.zoo.data import digits
 
 torch.manual_seed(0)
 data, shuffle = digits(), Generator().manual_seed(0)

@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparsight import Data, Split
-from sparsight.data import digits
+from sparsight.zoo.data import digits
 
 
 def build() -> nn.Module:

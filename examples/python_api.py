@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparsight import SAP, Magnitude, execute, run
-from sparsight.data import digits
-from sparsight.recipe import NesterovSGD, Recipe, Until
-from sparsight.zoo import mlp
+from sparsight.runs.recipe import Recipe, Until
+from sparsight.train.optimizers import NesterovSGD
+from sparsight.zoo.data import digits
+from sparsight.zoo.networks import mlp
 
 data = digits()
 model = mlp((1, 8, 8), classes=10, seed=0)

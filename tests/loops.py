@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparsight import dense, held, verify
-from sparsight.kernels.clear import BITS
+from sparsight.numerics.kernels.clear import BITS
 
 
 def net(seed: int = 0) -> nn.Sequential:

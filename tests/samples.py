@@ -7,16 +7,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from sparsight.record import (
-    Choice,
-    Evaluated,
-    Evaluation,
-    Layer,
-    LevelRecord,
-    LevelTimes,
-    Observation,
-    RunRecord,
-)
+from sparsight.records.record import Choice, Evaluated, Evaluation, Layer, LevelRecord, LevelTimes, RunRecord
+from sparsight.train.observation import Observation
 from sparsight.types import GroupRecord, Scope
 
 PAIRS = ((1.0, 2.0), (0.5, 1.0))
@@ -174,7 +166,7 @@ def _run(levels: tuple[LevelRecord, ...], recipe: str, data: str, model: str, ch
     return RunRecord(
         recipe=recipe,
         arguments={"p": 1.0, "q": 2.0, "scope": "global", "epochs": 3, "target_density": 0.1, "seed": 0},
-        description={"type": "Recipe", "score": {"type": "Magnitude"}, "restart": "sparsight.restart:rewind"},
+        description={"type": "Recipe", "score": {"type": "Magnitude"}, "restart": "sparsight.pruning.restart:rewind"},
         seed=0,
         data={"name": data, "facts": {"classes": 10, "mean": 0.286}, "fingerprint": digest(data)},
         model={"type": model, "parameters": 136074, "prunable": levels[0].total if levels else 0},
@@ -201,7 +193,7 @@ def sample(
     chosen: int | Literal["sparsest"] | None = "sparsest",
     recipe: str = "sap",
     data: str = "fashion-mnist",
-    model: str = "sparsight.zoo.mlp:MLP",
+    model: str = "sparsight.zoo.networks.mlp:MLP",
 ) -> Sample:
     """A run of `count` levels over `network`, pruning `rate` of the alive weights at each."""
     levels: list[LevelRecord] = []

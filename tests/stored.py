@@ -7,17 +7,10 @@ from typing import Any
 
 import torch
 
-from sparsight.identity import content_id
-from sparsight.record import (
-    Evaluated,
-    Evaluation,
-    Layer,
-    LevelRecord,
-    LevelTimes,
-    Observation,
-    RunRecord,
-)
-from sparsight.store import RunFolder
+from sparsight.records.folder import RunFolder
+from sparsight.records.identity import content_id
+from sparsight.records.record import Evaluated, Evaluation, Layer, LevelRecord, LevelTimes, RunRecord
+from sparsight.train.observation import Observation
 
 
 def run_record(**changes: Any) -> RunRecord:

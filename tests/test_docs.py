@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsight import cli
-from sparsight.commands.recipes import names
+from sparsight.cli import entry as cli
+from sparsight.cli.recipes import names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from sparsight.store import RunFolder
+from sparsight.records.folder import RunFolder
 
 TEAL, ORANGE = "#00796b", "#d9822b"
 

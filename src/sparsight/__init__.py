@@ -1,116 +1,145 @@
-"""Sparsight tells how sparse a neural network can be, and makes it so.
+"""Sparsight finds how far a network can be pruned without losing accuracy, and prunes it.
 
-Public names are listed in one table and imported when first used (PEP 562), so that
-`import sparsight` costs nothing and the command line can answer without loading torch.
+The names that most programs need stand here and are imported when first used (PEP 562), so that `import sparsight`
+costs nothing and the command line can answer without loading torch. All others are listed by their rooms:
+`sparsight.measure.pq`, `sparsight.pruning.sipp`, `sparsight.train.stop`, ...
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+import warnings
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
 
-_HOME: dict[str, str] = {
-    # public name: the module that defines it
-    **dict.fromkeys(
-        (
-            "Allocation", "Allocator", "Batch", "Data", "GroupRecord", "Masks", "Params",
-            "Restart", "Scorer", "Scores", "Split", "StoppingRule",
-        ),
-        "types",
+_HOME = {  # room -> the public names of it that stand here too
+    "types": ("Data", "Masks", "Split"),
+    "model": (
+        "LeftOutWarning", "apply_", "bind", "counts", "cross_entropy", "dense", "find_collapse", "held", "left_out",
+        "verify",
     ),
-    **dict.fromkeys(("apply_", "bind", "mask_grads_"), "hold"),
-    "held": "own_loop",
-    **dict.fromkeys(
-        ("check", "counts", "dense", "density", "left_out", "verify"), "masks"
+    "measure.pq": ("pq_index",),
+    "measure.flow": ("gradient_flow", "information_flow"),
+    "pruning": (
+        "Global", "GraSP", "Magnitude", "Random", "SAP", "SNIP", "Shrink", "SiPP", "SiPPDet", "SiPPHybrid", "SynFlow",
+        "Uniform", "carry_on", "rewind", "stable_resnet",
     ),
-    **dict.fromkeys(("LeftOut", "LeftOutWarning"), "leftout"),
-    **dict.fromkeys(("keep_largest", "prune_smallest"), "select"),
-    **dict.fromkeys(
-        (
-            "PowerSums", "effective_count", "power_sums", "pq_index", "pq_index_gradient", "prune_count",
-            "retained_bound",
-        ),
-        "pq",
-    ),
-    "Magnitude": "score.magnitude",
-    "Random": "score.random",
-    "MBP": "score.mbp",
-    "GraSP": "score.grasp",
-    "SNIP": "score.snip",
-    "SynFlow": "score.synflow",
-    **dict.fromkeys(("Global", "Uniform"), "allocate.fixed"),
-    "SAP": "allocate.sap",
-    "Shrink": "allocate.shrink",
-    "SiPP": "score.sipp",
-    **dict.fromkeys(("SiPPDet", "SiPPHybrid", "SiPPRand"), "allocate.sipp"),
-    **dict.fromkeys(("Facts", "Sensitivities"), "sensitivity"),
-    **dict.fromkeys(("calibration_size", "calibration_sweep"), "bounds"),
-    **dict.fromkeys(("KeepBudget", "keep_budget", "keep_ratio"), "sizes"),
-    **dict.fromkeys(
-        ("Certificate", "LayerCertificate", "NetworkCertificate", "NeuronCertificate", "certify", "pruning_of"),
-        "certificate",
-    ),
-    "Shuffled": "allocate.shuffled",
-    **dict.fromkeys(("FORCE", "IterativeSNIP"), "allocate.iterative"),
-    "find_collapse": "collapse",
-    **dict.fromkeys(
-        (
-            "Conditioning", "CriticalStart", "EdgeOfChaos", "IllConditioned", "NetworkPhase", "NoEdgeOfChaos", "chi",
-            "conditioning", "correlation_map", "edge_of_chaos", "initialise_", "phase_of", "theorem1_bound",
-            "variance_map",
-        ),
-        "criticality",
-    ),
-    **dict.fromkeys(("residual_branches", "stable_resnet"), "residual"),
-    "Rescale": "rescaling",
-    "cross_entropy": "loss",
-    **dict.fromkeys(("Reinitialise", "carry_on", "rewind"), "restart"),
-    **dict.fromkeys(
-        (
-            "AccuracyRecovery", "AllOf", "AnyOf", "AtLeast", "Context", "FixedEpochs", "FlowPlateau",
-            "GradientConsistent", "InformationConsistent", "LossPlateau", "MaskStable", "PQIStable", "Patience",
-            "PerLevel", "Reference",
-        ),
-        "stop",
-    ),
-    **dict.fromkeys(
-        ("Hooks", "Moment", "NesterovSGD", "Recipe", "Until", "classify"), "recipe"
-    ),
-    **dict.fromkeys(("AccuracyFloor", "AtPQMinimum", "PQMinimum"), "search"),
-    **dict.fromkeys(("AtDensity", "SparsestWithin"), "choose"),
-    **dict.fromkeys(("Collapse", "LevelRecord", "Observation", "RunRecord"), "record"),
-    **dict.fromkeys(("Event", "LevelResult"), "journal"),
-    "run": "runner",
-    **dict.fromkeys(("Outcome", "execute"), "launch"),
-    **dict.fromkeys(("DamagedFile",), "files"),
-    **dict.fromkeys(("ForeignRun",), "identity"),
-    **dict.fromkeys(("Analysis", "Trajectory", "analyze", "trajectory"), "analysis"),
-    **dict.fromkeys(("TurningPoints", "turning_points"), "turning"),
-    **dict.fromkeys(
-        (
-            "GradientAverage", "GradientFlow", "InformationFlow", "Probe", "both_flows", "flow_distance", "gf_ema",
-            "gradient_flow", "information_flow", "probe",
-        ),
-        "flow",
-    ),
-    "CheckpointError": "checkpoint",
-    "LockedRun": "lock",
-    "RunFolder": "store",
-    **dict.fromkeys(("Trial", "run_study", "summarise"), "study"),
+    "pruning.sipp.certificate": ("certify",),
+    "train": ("Hooks",),
+    "records": ("DamagedFile", "ForeignRun", "LockedRun", "RunFolder"),
+    "checkpoint": ("CheckpointError",),
+    "runs": ("AtDensity", "Outcome", "Recipe", "SparsestWithin", "Until", "execute", "run"),
+    "analysis": ("analyze", "trajectory"),
 }  # fmt: skip
 
-__all__ = ["__version__", *sorted(_HOME)]
+_MOVED = {  # names of version 0.1 that stand in their room alone; gone in version 0.3
+    "types": (
+        "Allocation", "Allocator", "Batch", "GroupRecord", "Params", "Restart", "Scorer", "Scores", "StoppingRule",
+    ),
+    "model": ("Collapse", "LeftOut", "check", "density", "mask_grads_"),
+    "numerics": ("keep_largest", "prune_smallest"),
+    "measure.pq": (
+        "PowerSums", "TurningPoints", "effective_count", "power_sums", "pq_index_gradient", "prune_count",
+        "retained_bound", "turning_points",
+    ),
+    "measure.flow": (
+        "GradientAverage", "GradientFlow", "InformationFlow", "Probe", "both_flows", "flow_distance", "gf_ema", "probe",
+    ),
+    "measure.criticality": (
+        "CriticalStart", "EdgeOfChaos", "NetworkPhase", "NoEdgeOfChaos", "chi", "correlation_map", "edge_of_chaos",
+        "initialise_", "phase_of", "theorem1_bound", "variance_map",
+    ),
+    "pruning": (
+        "Conditioning", "FORCE", "IllConditioned", "IterativeSNIP", "MBP", "Reinitialise", "Rescale", "Shuffled",
+        "SiPPRand", "conditioning", "residual_branches",
+    ),
+    "pruning.sipp": (
+        "Facts", "KeepBudget", "Sensitivities", "calibration_size", "calibration_sweep", "keep_budget", "keep_ratio",
+    ),
+    "pruning.sipp.certificate": (
+        "Certificate", "LayerCertificate", "NetworkCertificate", "NeuronCertificate", "pruning_of",
+    ),
+    "train": ("Moment", "NesterovSGD", "Observation", "classify"),
+    "train.stop": (
+        "AccuracyRecovery", "AllOf", "AnyOf", "AtLeast", "Context", "FixedEpochs", "FlowPlateau", "GradientConsistent",
+        "InformationConsistent", "LossPlateau", "MaskStable", "PQIStable", "Patience", "PerLevel", "Reference",
+    ),
+    "records": ("Event", "LevelRecord", "LevelResult", "RunRecord"),
+    "runs": ("AccuracyFloor", "AtPQMinimum", "PQMinimum"),
+    "runs.study": ("Trial", "run_study", "summarise"),
+    "analysis": ("Analysis", "Trajectory"),
+}  # fmt: skip
+
+_ROOMS = {  # modules of version 0.1 that other people's code may import, and the rooms that hold what they held
+    "allocate": ("pruning", "pruning.sipp"),
+    "certificate": ("pruning.sipp.certificate",),
+    "criticality": ("measure.criticality", "pruning.conditioning"),
+    "data": ("zoo.data", "train.batches", "records.fingerprint", "numerics.stratified"),
+    "flow": ("measure.flow",),
+    "masks": ("model.masks", "model.names"),
+    "pq": ("measure.pq",),
+    "recipe": ("runs.recipe", "train", "model.loss"),
+    "score": ("pruning", "pruning.sipp"),
+    "stop": ("train.stop",),
+    "store": ("records.folder",),
+    "study": ("runs.study",),
+}
+
+_NEW = {name: room for room, names in _HOME.items() for name in names}
+_OLD = {name: room for room, names in _MOVED.items() for name in names}
+
+__all__ = ["__version__", *sorted(_NEW)]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    room = _NEW.get(name) or _OLD.get(name)
+    if room is None:
         raise AttributeError(f"module 'sparsight' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"sparsight.{_HOME[name]}"), name)
+    if name in _OLD:
+        _moved(f"sparsight.{name}", f"sparsight.{room}.{name}")
+    value = getattr(importlib.import_module(f"sparsight.{room}"), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+def _moved(old: str, new: str) -> None:
+    warnings.warn(f"{old} is {new} now; the old name goes in version 0.3", DeprecationWarning, stacklevel=3)
+
+
+class _OldRoom(ModuleType):
+    """A module of version 0.1: looks its names up where they are now, and says so."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__"):
+            for room in _ROOMS[self.__name__.removeprefix("sparsight.")]:
+                module = importlib.import_module(f"sparsight.{room}")
+                if hasattr(module, name):
+                    _moved(f"{self.__name__}.{name}", f"sparsight.{room}.{name}")
+                    return getattr(module, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
+class _OldRooms(MetaPathFinder, Loader):
+    """Finds the modules of `_ROOMS`, which are no longer files."""
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        known = package == "sparsight" and name in _ROOMS
+        return ModuleSpec(fullname, self) if known else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _OldRoom(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None: ...
+
+
+sys.meta_path.append(_OldRooms())

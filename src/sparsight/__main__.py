@@ -1,6 +1,6 @@
 """`python -m sparsight`: the command line."""
 
-from sparsight.cli import main
+from sparsight.cli.entry import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

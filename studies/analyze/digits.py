@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import sparsight
 from sparsight.analysis import analyze
-from sparsight.record import to_json
+from sparsight.records.record import to_json
 
 DENSITIES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05)
 ETAS = (0.0, 0.01, 0.1)

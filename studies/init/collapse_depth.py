@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsight import conditioning, edge_of_chaos, initialise_, zoo
-from sparsight.criticality import chi, theorem1_bound
+from sparsight.measure.criticality import chi, edge_of_chaos, initialise_, theorem1_bound
+from sparsight.pruning import conditioning
+from sparsight.zoo import networks as zoo
 
 OFF = ((0.05, 1.0), (0.2, 1.1), (0.2, 1.0), (0.3, 1.0), (1.0, 1.0), (0.05, 1.5), (0.2, 2.0))
 FIELDS = (

@@ -14,13 +14,16 @@ from pruned import images
 from side_by_side import SideBySide, judge, losses, train
 from torch import Tensor
 
-from sparsight import SNIP, Global, Masks, Rescale, Split, dense, edge_of_chaos, find_collapse, initialise_, zoo
-from sparsight.data import batches
-from sparsight.rescaling import By
-from sparsight.schedules import constant, cosine
-from sparsight.seeds import derive
+from sparsight import SNIP, Global, Masks, Split, dense, find_collapse
+from sparsight.measure.criticality import edge_of_chaos, initialise_
+from sparsight.numerics.seeds import derive
+from sparsight.pruning import Rescale
+from sparsight.pruning.rescale import By
+from sparsight.train.batches import batches
+from sparsight.train.schedules import constant, cosine
 from sparsight.types import Allocation, Batch
-from sparsight.zoo.mlp import MLP
+from sparsight.zoo import networks as zoo
+from sparsight.zoo.networks.mlp import MLP
 
 SIGMA_B, ORDERED = 0.2, 1.0  # chi = 0.779; at the edge sigma_w = 1.304
 REGIMES: dict[str, By | None] = {

@@ -11,11 +11,13 @@ from pruned import images
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsight import Split, conditioning, initialise_
-from sparsight.data import batches
-from sparsight.seeds import derive
+from sparsight import Split
+from sparsight.measure.criticality import initialise_
+from sparsight.numerics.seeds import derive
+from sparsight.pruning import conditioning
+from sparsight.train.batches import batches
 from sparsight.types import Batch
-from sparsight.zoo.resnet import SmallResNet
+from sparsight.zoo.networks.resnet import SmallResNet
 
 SIGMA_W = math.sqrt(2)
 

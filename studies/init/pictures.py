@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from tables import NAMES, NETWORKS, REGIMES, VARIANTS, means, paired
 
-from sparsight.files import write_atomically
+from sparsight.records.files import write_atomically
 
 ABLATED = ("snip", "grasp", "synflow", "magnitude")
 STYLE: dict[str, dict[str, Any]] = {

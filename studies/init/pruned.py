@@ -11,9 +11,11 @@ from cells import Row
 from torch import nn
 from torch.nn import functional as F
 
-from sparsight import Data, Recipe, Split, recipes, run, zoo
-from sparsight.data import fashion_mnist, stratified
-from sparsight.runner import judge_on_test
+from sparsight import Data, Recipe, Split, recipes, run
+from sparsight.numerics.stratified import stratified
+from sparsight.runs.run import judge_on_test
+from sparsight.zoo import networks as zoo
+from sparsight.zoo.data import fashion_mnist
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from pathlib import Path
 import tables
 from cells import Row, rows_of
 
-from sparsight.files import write_atomically
-from sparsight.study import write_csv
+from sparsight.records.files import write_atomically
+from sparsight.runs.study import write_csv
 
 HERE = Path(__file__).resolve().parent
 PICTURES = HERE.parents[1] / "docs" / "pictures" / "init-study"

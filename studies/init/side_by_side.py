@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from sparsight import Masks, Split, bind
-from sparsight.data import batches
-from sparsight.zoo.mlp import MLP
+from sparsight.train.batches import batches
+from sparsight.zoo.networks.mlp import MLP
 
 
 class Layer(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any
 
 from cells import Row
 
-from sparsight.study import summarise
+from sparsight.runs.study import summarise
 
 REGIMES = ("ordered", "edge", "edge, rescaled by neuron", "edge, rescaled by data")
 METHODS = ("dense", "snip", "grasp", "synflow", "magnitude", "random", "sbp", "sbp-sr")

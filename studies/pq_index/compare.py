@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparsight import turning_points
+from sparsight.measure.pq import turning_points
 
 Curve = Sequence[tuple[float, float]]
 """(density, value) of the levels of one run."""

@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsight import LevelRecord, RunFolder, Trial
-from sparsight.study import write_csv
+from sparsight import RunFolder
+from sparsight.records import LevelRecord
+from sparsight.runs.study import Trial, write_csv
 
 Row = dict[str, Any]
 

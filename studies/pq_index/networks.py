@@ -15,10 +15,12 @@ from collections.abc import Callable
 
 from torch import nn
 
-from sparsight import recipes, zoo
-from sparsight.data import fashion_mnist, stratified
-from sparsight.recipe import Recipe
+from sparsight import recipes
+from sparsight.numerics.stratified import stratified
+from sparsight.runs.recipe import Recipe
 from sparsight.types import Data, Split
+from sparsight.zoo import networks as zoo
+from sparsight.zoo.data import fashion_mnist
 
 IMAGES = 15_000
 

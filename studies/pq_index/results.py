@@ -21,8 +21,8 @@ from gather import gather, read
 from runs import Run, cells, runs_of
 from summary import summary
 
-from sparsight.files import write_atomically
-from sparsight.study import write_csv
+from sparsight.records.files import write_atomically
+from sparsight.runs.study import write_csv
 
 HERE = Path(__file__).resolve().parent
 PICTURES = HERE.parents[1] / "docs" / "pictures" / "pq-index"

@@ -39,8 +39,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsight import Trial, run_study
-from sparsight.study import Ended
+from sparsight.runs.study import Ended, Trial, run_study
 
 HERE = Path(__file__).resolve().parent
 

@@ -19,38 +19,36 @@ from torch import Generator, Tensor, nn
 
 from sparsight import (
     SNIP,
-    Allocation,
-    Allocator,
     Data,
     Global,
     Magnitude,
     Masks,
-    NesterovSGD,
     Random,
-    Scorer,
-    Scores,
     SiPP,
     SiPPDet,
     SiPPHybrid,
-    SiPPRand,
     Split,
     bind,
     carry_on,
-    classify,
     counts,
     cross_entropy,
     dense,
-    keep_ratio,
     rewind,
 )  # fmt: skip
-from sparsight.data import batches, find_fashion_mnist, find_mnist, load, stratified
-from sparsight.evaluate import evaluate
-from sparsight.parallel import runtime
-from sparsight.patches import patches_of
-from sparsight.schedules import cosine
-from sparsight.seeds import derive
-from sparsight.taps import tapped
-from sparsight.zoo import build
+from sparsight.model.hooks import tapped
+from sparsight.numerics.seeds import derive
+from sparsight.numerics.stratified import stratified
+from sparsight.pruning import SiPPRand  # fmt: skip
+from sparsight.pruning.sipp import keep_ratio  # fmt: skip
+from sparsight.pruning.sipp.patches import patches_of
+from sparsight.train import NesterovSGD, classify  # fmt: skip
+from sparsight.train.batches import batches
+from sparsight.train.evaluate import evaluate
+from sparsight.train.parallel import runtime
+from sparsight.train.schedules import cosine
+from sparsight.types import Allocation, Allocator, Scorer, Scores  # fmt: skip
+from sparsight.zoo.data import find_fashion_mnist, find_mnist, load
+from sparsight.zoo.networks import build
 
 Row = dict[str, Any]
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from tables import METHODS, Row
 
-from sparsight.files import write_atomically
+from sparsight.records.files import write_atomically
 
 STYLE: dict[str, dict[str, Any]] = {
     "SiPP det": {"color": "#0072B2", "linestyle": "-", "marker": "o"},

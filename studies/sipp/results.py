@@ -19,8 +19,8 @@ from typing import Any
 import tables
 from study import BLOCKS
 
-from sparsight.files import write_atomically
-from sparsight.study import write_csv
+from sparsight.records.files import write_atomically
+from sparsight.runs.study import write_csv
 
 HERE = Path(__file__).resolve().parent
 PICTURE = HERE.parents[1] / "docs" / "pictures" / "sipp" / "accuracy.svg"

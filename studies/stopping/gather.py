@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsight import RunFolder, Trial
-from sparsight.study import write_csv
+from sparsight import RunFolder
+from sparsight.runs.study import Trial, write_csv
 
 Row = dict[str, Any]
 

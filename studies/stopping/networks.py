@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sparsight import recipes
-from sparsight.data import fashion_mnist, stratified
-from sparsight.recipe import Recipe
-from sparsight.restart import carry_on
-from sparsight.score.sipp import SiPP
-from sparsight.sensitivity import Reduction, Sensitivities
+from sparsight.numerics.stratified import stratified
+from sparsight.pruning.restart import carry_on
+from sparsight.pruning.sipp.score import SiPP
+from sparsight.pruning.sipp.sensitivities import Reduction, Sensitivities
+from sparsight.runs.recipe import Recipe
 from sparsight.types import Batch, Data, Masks, Split
+from sparsight.zoo.data import fashion_mnist
 
 IMAGES = {"images": 20_000, "few": 12_000}
 

@@ -19,7 +19,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsight.files import write_atomically
+from sparsight.records.files import write_atomically
 
 Row = dict[str, Any]
 

@@ -19,8 +19,8 @@ from gather import Row, gather, read
 from summary import summary
 from tables import candidates, cells, confirmation, densities, table
 
-from sparsight.files import write_atomically
-from sparsight.study import write_csv
+from sparsight.records.files import write_atomically
+from sparsight.runs.study import write_csv
 
 HERE = Path(__file__).resolve().parent
 PICTURES = HERE.parents[1] / "docs" / "pictures" / "stopping"

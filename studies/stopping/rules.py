@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sparsight.stop import (
+from sparsight.train.stop import (
     AccuracyRecovery,
     AllOf,
     AtLeast,

@@ -53,8 +53,7 @@ from typing import Any
 
 from rules import EVERY, FULL, ONE, SETTINGS, SHORT
 
-from sparsight import Trial, run_study
-from sparsight.study import Ended
+from sparsight.runs.study import Ended, Trial, run_study
 
 HERE = Path(__file__).resolve().parent
 

@@ -20,8 +20,8 @@ from typing import Any
 from gather import Row, short
 from study import LATER, _run
 
-from sparsight import RunFolder, Trial
-from sparsight.study import write_csv
+from sparsight import RunFolder
+from sparsight.runs.study import Trial, write_csv
 
 HERE = Path(__file__).resolve().parent
 SEEDS = (100, 101)

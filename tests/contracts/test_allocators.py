@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsight.allocate.fixed import Global, Uniform
-from sparsight.allocate.sap import SAP
-from sparsight.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Global, Uniform
+from sparsight.pruning.allocate.sap import SAP
+from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.types import Allocator
 
 ALLOCATORS = [

@@ -14,15 +14,16 @@ import pytest
 import torch
 from torch import nn
 
-import sparsight.stop
-from sparsight import hold as h
-from sparsight import masks as m
-from sparsight.allocate.shrink import Shrink
-from sparsight.flow import probe
-from sparsight.pack import pack_state, unpack_state
-from sparsight.record import Observation, describe, dumps, from_json
-from sparsight.score.magnitude import Magnitude
-from sparsight.stop import (
+import sparsight.train.stop
+from sparsight.measure.flow import probe
+from sparsight.model import hold as h
+from sparsight.model import masks as m
+from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.score.magnitude import Magnitude
+from sparsight.records.packing import pack_state, unpack_state
+from sparsight.records.record import describe, dumps, from_json
+from sparsight.train.observation import Observation
+from sparsight.train.stop import (
     AllOf,
     AnyOf,
     AtLeast,
@@ -54,8 +55,8 @@ MORE = [
 
 def rules() -> list[StoppingRule]:
     found = []
-    for info in pkgutil.iter_modules(sparsight.stop.__path__):
-        module = importlib.import_module(f"sparsight.stop.{info.name}")
+    for info in pkgutil.iter_modules(sparsight.train.stop.__path__):
+        module = importlib.import_module(f"sparsight.train.stop.{info.name}")
         found += [
             COMBINED.get(name, value)()
             for name, value in vars(module).items()

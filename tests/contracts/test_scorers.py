@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-import sparsight.score
-from sparsight import masks as m
-from sparsight.record import describe
+import sparsight.pruning.score
+from sparsight.model import masks as m
+from sparsight.records.record import describe
 from sparsight.types import Scorer
 
 
 def scorers() -> list[type]:
     found = []
-    for info in pkgutil.iter_modules(sparsight.score.__path__):
-        module = importlib.import_module(f"sparsight.score.{info.name}")
+    for info in pkgutil.iter_modules(sparsight.pruning.score.__path__):
+        module = importlib.import_module(f"sparsight.pruning.score.{info.name}")
         found += [
             value
             for name, value in vars(module).items()

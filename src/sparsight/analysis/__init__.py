@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsight.analysis.network import BUDGET, analyze
+from sparsight.analysis.analyze import BUDGET, analyze
 from sparsight.analysis.records import Analysis, Keep, Listed, Measure, Neurons, Row, Summary, Tensor
 from sparsight.analysis.trajectory import Step, Trajectory, trajectory
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from sparsight.analysis.records import Analysis, Keep, Tensor
 from sparsight.analysis.trajectory import Trajectory
-from sparsight.report import svg, words
+from sparsight.report import format as words
+from sparsight.report import svg
 from sparsight.report.charts import shorten
 from sparsight.report.escape import escape
 

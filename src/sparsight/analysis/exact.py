@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsight.analysis.bins import Bins
-from sparsight.analysis.reading import read_into, source_of
+from sparsight.analysis.histogram import Bins
+from sparsight.analysis.reader import read_into, source_of
 from sparsight.analysis.stream import BLOCK
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 

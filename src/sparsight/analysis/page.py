@@ -12,8 +12,9 @@ from sparsight.analysis import charts
 from sparsight.analysis.records import Analysis, Measure
 from sparsight.analysis.text import footer, grid, headings, headline
 from sparsight.analysis.trajectory import Trajectory
-from sparsight.pq import prune_count, retained_bound
-from sparsight.report import markup, words
+from sparsight.measure.pq import prune_count, retained_bound
+from sparsight.report import format as words
+from sparsight.report import markup
 from sparsight.report.escape import escape
 
 WIDE, NARROW = 960, 390

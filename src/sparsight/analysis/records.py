@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsight.leftout import LeftOut
+from sparsight.model.left_out import LeftOut
 
 SCHEMA = 1
 """Version of the records below."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsight.analysis.bins import Bins, count_up_to
-from sparsight.kernels.jit import jit
+from sparsight.analysis.histogram import Bins, count_up_to
+from sparsight.numerics.kernels.jit import jit
 
 RISK = 1e-9
 """Probability that a bound does not hold, over the drawing of the sample."""

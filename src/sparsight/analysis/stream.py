@@ -16,12 +16,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 
-from sparsight.analysis.reading import RAW, read_into, source_of
-from sparsight.analysis.seen import MOST_ROWS, Seen, rows_of
+from sparsight.analysis.reader import RAW, read_into, source_of
+from sparsight.analysis.tensor_sums import MOST_ROWS, Seen, rows_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
-from sparsight.kernels import histogram
-from sparsight.kernels.jit import each
-from sparsight.kernels.pq import CHUNK, SUMS, fill
+from sparsight.numerics.kernels import histogram
+from sparsight.numerics.kernels.jit import each
+from sparsight.numerics.kernels.power_sums import CHUNK, SUMS, fill
 
 PIECE = 1 << 23  # weights measured by one thread at a time, at most
 LAST_PIECE = 1 << 20  # the smallest that the last ones are made, where there are several threads
@@ -36,7 +36,7 @@ Counted = Literal["sampled", "full", "none"]
 Watch = Callable[[int, int], None]
 
 
-class Piece(NamedTuple):
+class ReadPiece(NamedTuple):
     """Lines start..stop of a tensor, and the weights first..last that they are of."""
 
     seen: Seen
@@ -98,7 +98,7 @@ def block_of(budget: int) -> int:
     return min(max(spare // 8 // CHUNK, 1) * CHUNK, BLOCK)
 
 
-def _joined(pieces: Sequence[Piece], tables: Sequence[np.ndarray]) -> Iterator[tuple[Seen, np.ndarray]]:
+def _joined(pieces: Sequence[ReadPiece], tables: Sequence[np.ndarray]) -> Iterator[tuple[Seen, np.ndarray]]:
     """Tables of neighbouring pieces of a tensor as one, where they are not in place."""
     at = 0
     while at < len(pieces):
@@ -115,9 +115,9 @@ def _joined(pieces: Sequence[Piece], tables: Sequence[np.ndarray]) -> Iterator[t
 # -- cutting ---------------------------------------------------------------------------------------------------
 
 
-def _rounds(found: Sequence[Seen]) -> Iterator[list[Piece]]:
+def _rounds(found: Sequence[Seen]) -> Iterator[list[ReadPiece]]:
     """Pieces in order, so many at a time that their tables stay small. Files are open while theirs are read."""
-    pieces: list[Piece] = []
+    pieces: list[ReadPiece] = []
     lines, left = 0, sum(seen.entry.count for seen in found)
     with ExitStack() as stack:
         files: dict[Path, int] = {}
@@ -139,7 +139,7 @@ def _rounds(found: Sequence[Seen]) -> Iterator[list[Piece]]:
             yield pieces
 
 
-def _cut(seen: Seen, source: np.ndarray | int, left: int) -> Iterator[Piece]:
+def _cut(seen: Seen, source: np.ndarray | int, left: int) -> Iterator[ReadPiece]:
     """Pieces of a tensor, `left` weights being still to come: smaller ones at last, that all threads end together."""
     length, per = seen.length, seen.per_row
     lines = rows_of(seen.entry) * per
@@ -152,7 +152,7 @@ def _cut(seen: Seen, source: np.ndarray | int, left: int) -> Iterator[Piece]:
         size = PIECE if threads < 2 else min(max(left // (2 * threads), LAST_PIECE), PIECE)
         stop = min(start + min(max(size // each, 1), _LINES), lines)
         last = weight_at(stop, length, per)
-        yield Piece(seen, start, stop, first, last, source)
+        yield ReadPiece(seen, start, stop, first, last, source)
         left -= last - first
         start, first = stop, last
 
@@ -175,13 +175,13 @@ class _Work:
         self._counted, self._block = counted, block
         self._mine = threading.local()
 
-    def __call__(self, piece: Piece, ready: Callable[[Seen], None] | None) -> np.ndarray:
+    def __call__(self, piece: ReadPiece, ready: Callable[[Seen], None] | None) -> np.ndarray:
         table = self._measured(piece)
         if piece.seen.in_place and piece.seen.land(len(table)) and ready is not None:
             ready(piece.seen)
         return table
 
-    def _measured(self, piece: Piece) -> np.ndarray:
+    def _measured(self, piece: ReadPiece) -> np.ndarray:
         seen, item = piece.seen, ITEMSIZE[piece.seen.entry.dtype]
         length, per = seen.length, seen.per_row
         if seen.lines is None:
@@ -202,7 +202,7 @@ class _Work:
             seen.count(first, second, extents)
         return table
 
-    def _weights(self, piece: Piece, first: int, last: int) -> np.ndarray:
+    def _weights(self, piece: ReadPiece, first: int, last: int) -> np.ndarray:
         if isinstance(piece.source, np.ndarray):
             return piece.source[first:last]
         entry = piece.seen.entry

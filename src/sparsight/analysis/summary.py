@@ -8,19 +8,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsight.analysis.bins import Bins, droppable, gini
 from sparsight.analysis.exact import Ranking, ranked
+from sparsight.analysis.histogram import Bins, droppable, gini
 from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summary
 from sparsight.analysis.sampled import droppable_of_sample, envelope, gini_of_sample
 from sparsight.checkpoint.entry import Entry
-from sparsight.kernels.jit import jit
-from sparsight.pq import PowerSums, RowSums, prune_count, retained_bound
+from sparsight.measure.pq import PowerSums, RowSums, prune_count, retained_bound
+from sparsight.numerics.kernels.jit import jit
 
 _SHARES = np.array(QUANTILES)
 
 
 @dataclass(frozen=True)
-class Asked:
+class SummaryRequest:
     """What an analysis is asked to say."""
 
     pairs: tuple[tuple[float, float], ...]
@@ -43,7 +43,7 @@ def mass(sums: PowerSums, e: float) -> float:
     return sums.sums[at] + sums.carries[at]
 
 
-def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: Asked) -> Summary:
+def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: SummaryRequest) -> Summary:
     unit = sums.scale
     value = error = None
     dropped: dict[tuple[float, float], tuple[int, int, int]] = {}
@@ -94,7 +94,7 @@ def _exactly(
     sums: PowerSums,
     bins: Bins,
     entries: Sequence[Entry],
-    asked: Asked,
+    asked: SummaryRequest,
     dropped: dict[tuple[float, float], tuple[int, int, int]],
 ) -> tuple[float, float, dict[tuple[float, float], tuple[int, int, int]]]:
     cases = [case for case in dropped if case[1] > 0]
@@ -110,7 +110,7 @@ def _measure(
     sums: PowerSums,
     p: float,
     q: float,
-    asked: Asked,
+    asked: SummaryRequest,
     dropped: dict[tuple[float, float], tuple[int, int, int]],
 ) -> Measure:
     index, d = sums.index(p, q), sums.count
@@ -134,7 +134,7 @@ def _hoyer(sums: PowerSums) -> float:
     return min(root * sums.index(1.0, 2.0) / (root - 1), 1.0)
 
 
-def neurons(rows: RowSums, asked: Asked) -> tuple[Neurons, ...]:
+def neurons(rows: RowSums, asked: SummaryRequest) -> tuple[Neurons, ...]:
     """For each (p, q): quantiles over the rows, and what SAP would remove in neuron scope."""
     found = []
     for p, q in asked.pairs:

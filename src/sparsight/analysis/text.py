@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from sparsight.analysis.records import Analysis, Summary, Tensor
-from sparsight.analysis.seen import MOST_ROWS
+from sparsight.analysis.tensor_sums import MOST_ROWS
 from sparsight.analysis.trajectory import Trajectory
-from sparsight.leftout import counted
-from sparsight.leftout import lines as told
-from sparsight.report import words
+from sparsight.model.left_out import counted
+from sparsight.model.left_out import lines as told
+from sparsight.report import format as words
 from sparsight.report.escape import plain
 
 Order = Literal["compressible", "index", "size", "zeros", "gini", "name", "file"]

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsight.record import Evaluation, LevelRecord
-from sparsight.report import words
-from sparsight.store import RunFolder
-from sparsight.turning import Phase, turning_points
+from sparsight.measure.pq.turning_points import Phase, turning_points
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import Evaluation, LevelRecord
+from sparsight.report import format as words
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
 from sparsight.checkpoint.load import load_tensors
-from sparsight.checkpoint.memory import from_memory
 from sparsight.checkpoint.open import open_checkpoint
 
-__all__ = ["Checkpoint", "CheckpointError", "Entry", "from_memory", "load_tensors", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "Entry", "load_tensors", "open_checkpoint"]

@@ -40,7 +40,7 @@ def read_torch(path: Path, budget: int) -> Checkpoint:
     if size > budget:
         what = f"it is of PyTorch's old format, which must be loaded whole: {size:,} bytes, the budget is {budget:,}"
         raise CheckpointError(path, f"{what}; save it again with a PyTorch of today, or raise the budget")
-    from sparsight.checkpoint.memory import from_memory
+    from sparsight.analysis.memory import from_memory
 
     tensors = dict(_tensors(path, _loaded(path, fake=False)))
     return Checkpoint(str(path), "torch, old format", from_memory(tensors).entries, (path,))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsight.allocate.shuffled import Shuffled
-from sparsight.choose import AtDensity
-from sparsight.recipe import Level, NesterovSGD, Recipe
-from sparsight.restart import Reinitialise, rewind
-from sparsight.seeds import derive
+from sparsight.numerics.seeds import derive
+from sparsight.pruning.allocate.shuffled import Shuffled
+from sparsight.pruning.restart import Reinitialise, rewind
+from sparsight.runs.choose import AtDensity
+from sparsight.runs.recipe import Level, Recipe
+from sparsight.train.optimizers import NesterovSGD
 from sparsight.types import Scorer
 
 

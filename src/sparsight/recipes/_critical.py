@@ -7,14 +7,14 @@ import warnings
 from dataclasses import replace
 from typing import Literal
 
-from sparsight.allocate.fixed import Global
-from sparsight.criticality.names import NAMED, Name
-from sparsight.criticality.phase import CriticalStart, critical_sigma_w
-from sparsight.recipe import Recipe
+from sparsight.measure.criticality.activations import NAMED, Name
+from sparsight.measure.criticality.phase import CriticalStart, critical_sigma_w
+from sparsight.numerics.seeds import derive
+from sparsight.pruning.allocate.fixed import Global
+from sparsight.pruning.rescale import By, Fresh, FromStart, Rescale, Rescaled, ScoredAt
+from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes._at_init import Training, at_init, check_asked
-from sparsight.rescaling import By, Fresh, FromStart, Rescale, Rescaled, ScoredAt
-from sparsight.score.snip import SNIP
-from sparsight.seeds import derive
+from sparsight.runs.recipe import Recipe
 
 Start = Literal["auto", "own"] | Name
 """Whose edge of chaos the weights are drawn at: that of the network, or of a named activation; or its own weights."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sparsight.allocate.fixed import Global
-from sparsight.recipe import Recipe
+from sparsight.pruning.allocate.fixed import Global
+from sparsight.pruning.score.grasp import GraSP
 from sparsight.recipes._at_init import Training, at_init, check_asked
-from sparsight.score.grasp import GraSP
+from sparsight.runs.recipe import Recipe
 
 
 def grasp(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sparsight.allocate.sap import SAP
-from sparsight.allocate.shrink import Shrink
-from sparsight.recipe import NesterovSGD, Recipe, Until
-from sparsight.recipes._ending import choice, exactly
-from sparsight.schedules import constant
-from sparsight.score.magnitude import Magnitude
-from sparsight.stop import (
+from sparsight.pruning.allocate.sap import SAP
+from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.score.magnitude import Magnitude
+from sparsight.recipes._options import choice, exactly
+from sparsight.runs.recipe import Recipe, Until
+from sparsight.train.optimizers import NesterovSGD
+from sparsight.train.schedules import constant
+from sparsight.train.stop import (
     AccuracyRecovery,
     AllOf,
     AnyOf,

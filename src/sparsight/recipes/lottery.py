@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from sparsight.allocate.shrink import Shrink
-from sparsight.recipe import NesterovSGD, Recipe
-from sparsight.recipes._ending import Ending, between, ending, shortened
-from sparsight.restart import rewind_or
-from sparsight.score.magnitude import Magnitude
-from sparsight.stop import StopName, named_rule
+from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.restart import rewind_or
+from sparsight.pruning.score.magnitude import Magnitude
+from sparsight.recipes._options import Ending, between, ending, shortened
+from sparsight.runs.recipe import Recipe
+from sparsight.train.optimizers import NesterovSGD
+from sparsight.train.stop import StopName, named_rule
 from sparsight.types import Scope
 
 

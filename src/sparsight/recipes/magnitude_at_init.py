@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sparsight.allocate.fixed import Global
-from sparsight.recipe import Recipe
+from sparsight.pruning.allocate.fixed import Global
+from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes._at_init import Training, at_init
-from sparsight.score.magnitude import Magnitude
+from sparsight.runs.recipe import Recipe
 
 
 def magnitude_at_init(

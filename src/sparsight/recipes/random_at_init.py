@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sparsight.allocate.fixed import Global
-from sparsight.recipe import Recipe
+from sparsight.numerics.seeds import derive
+from sparsight.pruning.allocate.fixed import Global
+from sparsight.pruning.score.random import Random
 from sparsight.recipes._at_init import Training, at_init
-from sparsight.score.random import Random
-from sparsight.seeds import derive
+from sparsight.runs.recipe import Recipe
 
 
 def random_at_init(

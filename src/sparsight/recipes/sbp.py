@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sparsight.recipe import Recipe
 from sparsight.recipes._at_init import Training
 from sparsight.recipes._critical import Start, critical
+from sparsight.runs.recipe import Recipe
 
 
 def sbp(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sparsight.recipe import Recipe
+from sparsight.pruning.rescale import By
 from sparsight.recipes._at_init import Training
 from sparsight.recipes._critical import Start, critical
-from sparsight.rescaling import By
+from sparsight.runs.recipe import Recipe
 
 
 def sbp_sr(

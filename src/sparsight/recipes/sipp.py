@@ -8,16 +8,17 @@ from typing import Literal
 
 from torch import nn
 
-from sparsight.allocate.sipp import SiPPDet, SiPPHybrid, SiPPRand
-from sparsight.bounds import Bound, most_points
-from sparsight.recipe import NesterovSGD, Recipe
-from sparsight.recipes._ending import TARGET, choice
-from sparsight.restart import Reinitialise, carry_on, rewind
-from sparsight.schedules import Geometric, rounds
-from sparsight.score.sipp import SiPP
-from sparsight.seeds import derive
-from sparsight.sensitivity import Reduction
-from sparsight.stop import StopName, named_rule
+from sparsight.numerics.seeds import derive
+from sparsight.pruning.restart import Reinitialise, carry_on, rewind
+from sparsight.pruning.schedules import Geometric, rounds
+from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
+from sparsight.pruning.sipp.bounds import Bound, most_points
+from sparsight.pruning.sipp.score import SiPP
+from sparsight.pruning.sipp.sensitivities import Reduction
+from sparsight.recipes._options import TARGET, choice
+from sparsight.runs.recipe import Recipe
+from sparsight.train.optimizers import NesterovSGD
+from sparsight.train.stop import StopName, named_rule
 from sparsight.types import Allocation, Allocator, Restart, StateDict
 
 

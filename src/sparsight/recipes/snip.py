@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from sparsight.allocate.iterative import FORCE, IterativeSNIP
-from sparsight.recipe import Recipe
+from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP
+from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes._at_init import Training, at_init, check_asked
-from sparsight.score.snip import SNIP
+from sparsight.runs.recipe import Recipe
 
 
 def snip(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sparsight.allocate.fixed import Global
-from sparsight.recipe import Recipe
+from sparsight.pruning.allocate.fixed import Global
+from sparsight.pruning.schedules import Geometric
+from sparsight.pruning.schedules import rounds as at_rounds
+from sparsight.pruning.score.synflow import SynFlow
 from sparsight.recipes._at_init import Training, at_init
-from sparsight.schedules import Geometric
-from sparsight.schedules import rounds as at_rounds
-from sparsight.score.synflow import SynFlow
+from sparsight.runs.recipe import Recipe
 
 
 def synflow(

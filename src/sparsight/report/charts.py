@@ -7,10 +7,11 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from sparsight.record import Layer, LevelRecord
-from sparsight.report import svg, words
+from sparsight.records.record import Layer, LevelRecord
+from sparsight.report import format as words
+from sparsight.report import svg
 from sparsight.report.escape import escape
-from sparsight.report.story import PARTS, Story, finite, key, layer_names, seconds
+from sparsight.report.run_view import PARTS, Story, is_finite, key, layer_names, seconds
 
 STEPS = 10
 """Colours of the heat maps, from h0 to h9."""
@@ -41,7 +42,7 @@ def cells(s: Story, value: Literal["density", "pq"]) -> dict[tuple[str, int], fl
         (lambda x: x.density) if value == "density" else (lambda x: x.pq[0] if x.pq and x.kept else None)
     )
     found = ((layer.name, record.level, read(layer)) for record in s.levels for layer in record.layers)
-    return {(layer, level): v for layer, level, v in found if v is not None and finite(v)}
+    return {(layer, level): v for layer, level, v in found if v is not None and is_finite(v)}
 
 
 def heat(s: Story, value: Literal["density", "pq"], ident: str, width: int = 960) -> str:
@@ -204,7 +205,7 @@ def curves(s: Story, ident: str) -> str:
 
 def _curve(s: Story, record: LevelRecord, ident: str, x: svg.Scale, y: svg.Scale) -> str:
     seen = [(o.epoch, o.validation_accuracy) for o in record.observations]
-    points = [(x(e), y(v)) for e, v in seen if v is not None and finite(v)]
+    points = [(x(e), y(v)) for e, v in seen if v is not None and is_finite(v)]
     chosen = record is s.chosen
     heading = f"level {record.level}"
     parts = [svg.text(36, 13, heading, "label chosen-text" if chosen else "label")]

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sparsight.record import LevelRecord
-from sparsight.report import svg, words
+from sparsight.records.record import LevelRecord
+from sparsight.report import format as words
+from sparsight.report import svg
 from sparsight.report.escape import escape
-from sparsight.report.story import Story, finite, name, pq_of
+from sparsight.report.run_view import Story, is_finite, name, pq_of
 
 Metric = Literal["accuracy", "loss"]
 
@@ -57,7 +58,7 @@ def series(s: Story, metric: Metric) -> list[Series]:
     lines.append(_line(f"test {metric}", "c2", "diamond", [(x, test(x)) for x in s.levels]))
     for record, label, kind in ((s.dense, "dense", "dense"), (s.control, "dense control", "control")):
         height = value(record) if record else None
-        if height is not None and finite(height):
+        if height is not None and is_finite(height):
             lines.append(Series(f"{label}, validation", kind, "", (), height))
     return [x for x in lines if x.points or x.steady is not None]
 
@@ -74,7 +75,7 @@ def pq_series(s: Story) -> list[Series]:
 
 
 def _line(label: str, kind: str, shape: str, values: Sequence[tuple[LevelRecord, float | None]]) -> Series:
-    return Series(label, kind, shape, tuple((x.density, v) for x, v in values if v is not None and finite(v)))
+    return Series(label, kind, shape, tuple((x.density, v) for x, v in values if v is not None and is_finite(v)))
 
 
 def frontier(s: Story, metric: Metric, width: int, ident: str) -> str:

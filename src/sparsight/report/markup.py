@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sparsight.record import to_json
+from sparsight.records.record import to_json
 from sparsight.report.escape import escape
-from sparsight.report.words import unbroken
+from sparsight.report.format import unbroken
 
 
 def table(

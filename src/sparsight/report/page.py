@@ -9,14 +9,15 @@ from functools import partial
 from importlib.resources import files
 from typing import Literal
 
-from sparsight.record import Evaluation, LevelRecord, LevelTimes, RunRecord
-from sparsight.report import charts, markup, sections, words
-from sparsight.report.decisions import decisions
+from sparsight.records.record import Evaluation, LevelRecord, LevelTimes, RunRecord
+from sparsight.report import charts, markup, sections
+from sparsight.report import format as words
+from sparsight.report.allocations import decisions
 from sparsight.report.escape import escape
 from sparsight.report.frontier import Metric, frontier, legend, pq_series, series
-from sparsight.report.notes import warnings
+from sparsight.report.run_view import Story, is_finite, story
 from sparsight.report.stopping import stopping
-from sparsight.report.story import Story, finite, story
+from sparsight.report.warnings import warnings
 
 WIDE, NARROW = 960, 390
 """Pixels for which a chart is drawn: for screens, and for phones."""
@@ -81,7 +82,7 @@ def _both(draw: Callable[[str, int], str], ident: str) -> str:
 
 def _frontier(s: Story) -> str:
     metrics: list[Metric] = ["accuracy"]
-    if any(finite(x.validation_loss) for x in s.levels):
+    if any(is_finite(x.validation_loss) for x in s.levels):
         metrics.append("loss")
     switches = "".join(
         f'<input type="radio" name="metric" id="show-{m}"{"" if i else " checked"}>'

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sparsight.record import LevelRecord
-from sparsight.report import charts, markup, words
+from sparsight.records.record import LevelRecord
+from sparsight.report import charts, markup
+from sparsight.report import format as words
 from sparsight.report.escape import escape
-from sparsight.report.story import PARTS, Story, key, layer_names, name, pq_of, primary, seconds
+from sparsight.report.run_view import PARTS, Story, key, layer_names, name, pq_of, primary, seconds
 
 
 def headline(s: Story) -> str:

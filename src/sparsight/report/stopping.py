@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from sparsight.record import LevelRecord
-from sparsight.report import markup, svg, words
+from sparsight.records.record import LevelRecord
+from sparsight.report import format as words
+from sparsight.report import markup, svg
 from sparsight.report.escape import escape
-from sparsight.report.story import Story, finite, key
+from sparsight.report.run_view import Story, is_finite, key
 
 MEMBER = re.compile(r"(?P<family>.*?\)), (?P<member>.+)", re.DOTALL)
 """A value of one of several: "gradient flow (norm), fc1.weight"."""
@@ -32,7 +33,7 @@ def stopping(s: Story) -> str:
 def _cap(x: LevelRecord) -> float | None:
     """Epochs that the level might have taken; None where that is not on record."""
     cap = x.operation.get("epochs")
-    return float(cap) if isinstance(cap, (int, float)) and not isinstance(cap, bool) and finite(cap) else None
+    return float(cap) if isinstance(cap, (int, float)) and not isinstance(cap, bool) and is_finite(cap) else None
 
 
 def _saved(x: LevelRecord) -> float | None:
@@ -115,7 +116,7 @@ def _figure(s: Story, name: str, i: int, of_values: bool = False) -> str:
         lines, title = [f"distance:{name}", f"threshold:{name}"], f"{name}: distance"
         labels = ["distance", "threshold, below which it counts"]
     levels = [x for x in s.levels if any(line in o.values for o in x.observations for line in lines)]
-    seen = [v for x in levels for o in x.observations for line in lines if finite(v := o.values.get(line))]
+    seen = [v for x in levels for o in x.observations for line in lines if is_finite(v := o.values.get(line))]
     known = [v for v in seen if v is not None]
     if not known:
         return ""
@@ -144,7 +145,7 @@ def _picture(
     parts += [svg.text(46, at + 4, f"{v:.2g}", "tick small", "end") for v, at in ((y.hi, y.b), (y.lo, y.a))]
     rows = []
     for n, line in enumerate(lines):
-        seen = [(o.epoch, v) for o in record.observations if (v := o.values.get(line)) is not None and finite(v)]
+        seen = [(o.epoch, v) for o in record.observations if (v := o.values.get(line)) is not None and is_finite(v)]
         points = [(x(epoch), y(v)) for epoch, v in seen]
         parts += [svg.path(points, f"curve c{n + 1}")]
         if len(points) == 1 or not n:

@@ -8,10 +8,10 @@ import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from sparsight.record import Evaluation, LevelRecord, RunRecord, to_json
-from sparsight.report import words
+from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
+from sparsight.report import format as words
 from sparsight.report.escape import plain
-from sparsight.report.story import Story, pq_of, primary, story
+from sparsight.report.run_view import Story, pq_of, primary, story
 
 if TYPE_CHECKING:
     from rich.table import Table

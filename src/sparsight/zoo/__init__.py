@@ -1,23 +1,18 @@
-"""Small reference networks: plain modules, each made from a seed of its own."""
+"""Small reference networks and data to try things on; other people's by "package.module:attribute"."""
 
-from sparsight.zoo.build import KNOWN, build, classes, input_shape
-from sparsight.zoo.convolutional import cnn, lenet5, vanilla_cnn
-from sparsight.zoo.mlp import lenet_300_100, linear, mlp
-from sparsight.zoo.resnet import resnet8, resnet18, resnet20, resnet32
+from sparsight.zoo.networks import (
+    cnn,
+    lenet5,
+    lenet_300_100,
+    linear,
+    mlp,
+    resnet8,
+    resnet18,
+    resnet20,
+    resnet32,
+    vanilla_cnn,
+)
 
 __all__ = [
-    "KNOWN",
-    "build",
-    "classes",
-    "cnn",
-    "input_shape",
-    "lenet5",
-    "lenet_300_100",
-    "linear",
-    "mlp",
-    "resnet8",
-    "resnet18",
-    "resnet20",
-    "resnet32",
-    "vanilla_cnn",
+    "cnn", "lenet5", "lenet_300_100", "linear", "mlp", "resnet8", "resnet18", "resnet20", "resnet32", "vanilla_cnn",
 ]  # fmt: skip

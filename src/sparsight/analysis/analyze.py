@@ -1,0 +1,221 @@
+"""How compressible a network is: every tensor of a checkpoint, its neurons and the whole, from one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor as TorchTensor
+from torch import nn
+
+from sparsight.analysis.histogram import decode, join
+from sparsight.analysis.memory import from_memory
+from sparsight.analysis.reader import obstacle_of
+from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
+from sparsight.analysis.stream import Counted, Watch, stream
+from sparsight.analysis.summary import SummaryRequest, neurons, summarise
+from sparsight.analysis.tensor_kinds import Verdict, judge
+from sparsight.analysis.tensor_sums import Seen
+from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, open_checkpoint
+from sparsight.measure.pq import RowSums
+from sparsight.measure.pq.sums import check_pair, fold_lines
+from sparsight.model.left_out import LeftOut
+from sparsight.model.masks import left_out, prunable
+from sparsight.types import Scope
+
+BUDGET = 256 << 20
+_LARGE = 1 << 20  # weights: threads would only hand the interpreter to and fro for the records of smaller tensors
+SCOPES: tuple[Scope, ...] = ("global", "layer", "neuron")
+
+
+def analyze(
+    model_or_path: str | Path | nn.Module | Mapping[str, TorchTensor],
+    p: float | Sequence[float] = 0.5,
+    q: float | Sequence[float] = 1.0,
+    eta: float | Sequence[float] = 0.0,
+    *,
+    gamma: float = 1.0,
+    beta: float = 0.9,
+    scopes: Sequence[Scope] = SCOPES,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    rows: bool = False,
+    exact: bool = False,
+    histogram: Counted = "sampled",
+    budget: int = BUDGET,
+    watch: Watch | None = None,
+) -> Analysis:
+    """PQ index, bound, SAP's counts and their companions of every prunable tensor, its neurons and the whole.
+
+    `model_or_path` is a checkpoint (see `checkpoint.open_checkpoint`), a module, or a mapping of tensors. `p`
+    and `q` are numbers, or as many of both, or one and many: pairs (p, q). What is prunable is told by
+    names and shapes, of a module by its layers; `include` adds tensors by shell-style pattern, `exclude` takes away.
+    What else is matrix-shaped in a module is in `left_out`, with its share and the pattern that would include it.
+
+    The PQ index, counts and bound are exact: float64 sums in a fixed order, the same bits for any number of
+    threads, budget or split into files. Gini index and exact eta come from a histogram of the floats' high bits,
+    each with the error that it may have. Of large tensors it counts a random sample, of 2^16 weights or more and at
+    least one of 64, and the error holds but for one draw in 10^9; "full" counts every weight, which takes two to
+    three times as long, "none" leaves both out. `exact` adds passes that make them exact. `budget` bounds the bytes
+    held beside what Python and torch themselves take; one pass reads the weights, `watch(bytes done, bytes in all)`
+    is called now and then. `rows` records every neuron.
+
+    Zeros count; signs do not matter. A tensor that holds NaN or infinity is listed, not analysed.
+    ValueError: not 0 < p < q, other bad numbers, a pattern that matches nothing, a budget below 32 MiB.
+    CheckpointError: a file that cannot be read or is not what it says. FileNotFoundError: no such path.
+    """
+    asked = _asked(p, q, eta, gamma, beta, exact, histogram, budget, scopes)
+    checkpoint, known, left = _opened(model_or_path, include, exclude, budget)
+    verdicts = judge(checkpoint.entries, _patterns(include), _patterns(exclude), known, left)
+    verdicts = {e.name: _fits(e, verdicts[e.name], budget) for e in checkpoint.entries}
+    chosen = [e for e in checkpoint.entries if verdicts[e.name].why is None]
+    counted = "full" if exact and asked.counted else histogram  # the exact passes are cut by all weights
+    keep_rows = "neuron" in scopes or rows
+    record = partial(_tensor, verdicts=verdicts, asked=asked, scopes=scopes, rows=rows)
+    early: dict[str, Tensor] = {}
+
+    def ready(s: Seen) -> None:
+        if s.finite and s.entry.count >= _LARGE and not asked.exact:  # exact passes read the file again
+            early[s.entry.name] = record(s)
+
+    seen = stream(
+        chosen, asked.exponents, counted=counted, keep_rows=keep_rows, budget=budget, watch=watch, ready=ready
+    )
+    broken = {s.entry.name: "it holds NaN or infinity" for s in seen if not s.finite}
+    fine = [s for s in seen if s.finite]
+    listed = [
+        _listed(e, verdicts[e.name], why)
+        for e in checkpoint.entries
+        if (why := verdicts[e.name].why or broken.get(e.name)) is not None
+    ]
+    tensors = [early.get(s.entry.name) or record(s) for s in fine]
+    whole = _whole(fine, asked) if fine and "global" in scopes else None
+    return Analysis(
+        checkpoint.source, checkpoint.format, asked.pairs, asked.etas, float(gamma), float(beta),
+        exact and asked.counted, whole, tuple(tensors), tuple(listed), left,
+    )  # fmt: skip
+
+
+# -- what is asked ---------------------------------------------------------------------------------------------
+
+
+def _asked(
+    p: float | Sequence[float], q: float | Sequence[float], eta: float | Sequence[float], gamma: float, beta: float,
+    exact: bool, histogram: Counted, budget: int, scopes: Sequence[Scope],
+) -> SummaryRequest:  # fmt: skip
+    for name, value, allowed in (("gamma", gamma, gamma >= 0), ("beta", beta, 0 <= beta <= 1)):
+        if not (math.isfinite(value) and allowed):
+            raise ValueError(
+                f"got {name}={value}, allowed is {'a finite number >= 0' if name == 'gamma' else '[0, 1]'}"
+            )
+    wrong = [s for s in scopes if s not in SCOPES]
+    if wrong:
+        raise ValueError(f"got the scope {wrong[0]!r}, allowed are {', '.join(SCOPES)}")
+    if histogram not in ("sampled", "full", "none"):
+        raise ValueError(f"got histogram={histogram!r}, allowed are 'sampled', 'full' and 'none'")
+    etas = tuple(dict.fromkeys(float(e) for e in _many(eta)))
+    if not etas or not all(math.isfinite(e) and e >= 0 for e in etas):
+        raise ValueError(f"got eta={eta}, allowed are finite numbers >= 0")
+    return SummaryRequest(pairs_of(p, q), etas, float(gamma), float(beta), exact, histogram != "none", budget)
+
+
+def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tuple[float, float], ...]:
+    """(p, q) pairs: one p for many q or the other way round, or as many of both."""
+    ps, qs = _many(p), _many(q)
+    if len(ps) != len(qs) and 1 not in (len(ps), len(qs)):
+        raise ValueError(f"got {len(ps)} values of p and {len(qs)} of q, allowed are as many of both, or one of one")
+    if not ps or not qs:
+        raise ValueError("got no (p, q), at least one pair is needed")
+    pairs = (
+        zip(ps * len(qs), qs, strict=True)
+        if len(ps) == 1
+        else zip(ps, qs if len(qs) > 1 else qs * len(ps), strict=True)
+    )
+    found = tuple(dict.fromkeys((float(a), float(b)) for a, b in pairs))
+    for a, b in found:
+        check_pair(a, b)
+    return found
+
+
+def _many(value: float | Sequence[float]) -> list[float]:
+    return list(value) if isinstance(value, Sequence) else [value]
+
+
+def _patterns(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _opened(
+    thing: str | Path | nn.Module | Mapping[str, TorchTensor],
+    include: str | Sequence[str],
+    exclude: str | Sequence[str],
+    budget: int,
+) -> tuple[Checkpoint, frozenset[str] | None, tuple[LeftOut, ...]]:
+    """The checkpoint, and of a module the names of its prunable weights and what else is matrix-shaped."""
+    if isinstance(thing, nn.Module):
+        names = frozenset(prunable(thing, include=include, exclude=exclude))
+        return from_memory(thing), names, left_out(thing, include=include, exclude=exclude)
+    if not isinstance(thing, (str, Path)):
+        return from_memory(thing), None, ()
+    path = Path(thing)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no {path}")
+    if (path / "run.json").exists():
+        return open_checkpoint(_handed_over(path), budget), None, ()
+    return open_checkpoint(path, budget), None, ()
+
+
+def _handed_over(run: Path) -> Path:
+    if not (run / "model.safetensors").exists():
+        raise CheckpointError(run, "it is a run that has not handed over a network yet")
+    return run / "model.safetensors"
+
+
+def _fits(entry: Entry, verdict: Verdict, budget: int) -> Verdict:
+    return verdict if verdict.why is not None else replace(verdict, why=obstacle_of(entry, budget))
+
+
+# -- what is said ----------------------------------------------------------------------------------------------
+
+
+def _listed(entry: Entry, verdict: Verdict, why: str) -> Listed:
+    return Listed(entry.name, verdict.kind, entry.dtype, entry.shape, entry.aliases, why)
+
+
+def _tensor(
+    s: Seen, *, verdicts: Mapping[str, Verdict], asked: SummaryRequest, scopes: Sequence[Scope], rows: bool
+) -> Tensor:
+    """The record of one tensor, all of which has been read."""
+    entry, sums = s.entry, s.sums()
+    bins = decode(entry.dtype, s.counts, sums.zeros, s.every, s.used)
+    summary = summarise(sums, bins, [entry], asked if "layer" in scopes else replace(asked, exact=False))
+    of = neurons(s.row_sums(), asked) if "neuron" in scopes and s.keep_rows else ()
+    own = _rows(s, asked) if rows and s.keep_rows else ()
+    s.forget_rows()
+    return Tensor(entry.name, verdicts[entry.name].kind, entry.dtype, entry.shape, entry.aliases, summary, of, own)
+
+
+def _rows(seen: Seen, asked: SummaryRequest) -> tuple[Row, ...]:
+    known = seen.row_sums()
+    index = np.stack([known.index(p, q) for p, q in asked.pairs], axis=1).tolist()
+    zeros, defined = known.lines[:, 1].astype(np.int64).tolist(), known.defined.tolist()
+    return tuple(Row(z, d, tuple(i)) for z, d, i in zip(zeros, defined, index, strict=True))
+
+
+def _whole(seen: Sequence[Seen], asked: SummaryRequest) -> Summary:
+    lines = np.concatenate([s.total for s in seen if s.total is not None])
+    whole = fold_lines(lines, len(lines), 1, asked.exponents)
+    sums = RowSums(asked.exponents, whole).row(0)
+    parts: dict[str, tuple[np.ndarray, int, int, tuple[int, int]]] = {}
+    for s in seen:
+        start, stop = s.used
+        counts, zeros, every, used = parts.get(s.entry.dtype) or (np.zeros(len(s.counts), np.int64), 0, 1, s.used)
+        counts[:1] += s.counts[:1]
+        counts[start:stop] += s.counts[start:stop]
+        used = (min(used[0], start), max(used[1], stop)) if start < stop else used
+        parts[s.entry.dtype] = (counts, zeros + s.zeros, max(every, s.every), used)
+    return summarise(sums, join(parts), [s.entry for s in seen], asked)

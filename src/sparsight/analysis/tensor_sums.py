@@ -1,0 +1,133 @@
+"""What a pass has seen of one tensor: sums of its rows and of the whole, and its histogram."""
+
+from __future__ import annotations
+
+import math
+import struct
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sparsight.checkpoint.entry import Entry
+from sparsight.measure.pq.sums import PowerSums, RowSums, fold_lines
+from sparsight.numerics.kernels import histogram
+from sparsight.numerics.kernels.power_sums import CHUNK, LARGEST, ZEROS
+
+MOST_ROWS = 1 << 20
+"""Rows of a tensor up to which neurons are looked at one by one."""
+_BITS = {"float64": ("d", "Q", 45), "float32": ("f", "I", 16), "bfloat16": ("f", "I", 16), "float16": ("e", "H", 0)}
+"""How magnitudes are told apart by their bits: as what they are packed and unpacked, and what is shifted away."""
+
+
+@dataclass(eq=False)
+class Seen:
+    """What the pass has seen of one tensor so far."""
+
+    entry: Entry
+    exponents: tuple[float, ...]
+    every: int  # one of so many weights is counted, for all of them; 0: none is
+    keep_rows: bool
+    counts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # histogram of magnitudes, if asked for
+    lines: np.ndarray | None = None  # one for each row, written in place, where a row is one chunk
+    used: tuple[int, int] = (0, 0)  # first bin after bin 0 that may hold something, and one more than the last
+    total: np.ndarray | None = None  # line of the sums of all rows so far
+    row: np.ndarray | None = None  # line of the row that is not complete
+    chunks_in: int = 0  # of that row
+    finite: bool = True  # no NaN or infinity so far
+    landed: int = 0  # lines that are in place
+    rows: list[np.ndarray] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    length: int = field(init=False)  # weights of a row
+    per_row: int = field(init=False)  # chunks of it
+    in_place: bool = field(init=False)  # whether its pieces' lines are those of its rows, and few enough to be held
+
+    def __post_init__(self) -> None:
+        self.length = row_length(self.entry)
+        self.per_row = -(-self.length // CHUNK)
+        self.in_place = self.per_row == 1 and rows_of(self.entry) <= MOST_ROWS
+
+    def sums(self) -> PowerSums:
+        assert self.total is not None
+        return RowSums(self.exponents, self.total).row(0)
+
+    @property
+    def zeros(self) -> int:
+        assert self.total is not None
+        return int(self.total[0, ZEROS])
+
+    def row_sums(self) -> RowSums:
+        return RowSums(self.exponents, np.concatenate(self.rows) if self.lines is None else self.lines)
+
+    def forget_rows(self) -> None:
+        self.lines = None
+        self.rows.clear()
+
+    def count(self, first: np.ndarray, second: np.ndarray, extents: Sequence[tuple[float, float]]) -> None:
+        """Take in what a thread's histograms hold, of weights in these ranges of magnitudes, and empty them."""
+        with self.lock:
+            if not len(self.counts):
+                self.counts = np.zeros(len(first), np.int64)
+            low, high = self._bins_of(extents, len(first))
+            low = histogram.take(first, second, self.counts, low, high)
+            a, b = self.used
+            self.used = (low, high) if a == b else (min(a, low), max(b, high))
+
+    def _bins_of(self, extents: Sequence[tuple[float, float]], bins: int) -> tuple[int, int]:
+        """First bin that weights in these ranges may be in, and one more than the last."""
+        if not all(a <= b for a, b in extents):  # NaN, or no weight
+            return 0, bins
+        smallest, largest = min(a for a, _ in extents), max(b for _, b in extents)
+        real, bits, shift = _BITS[self.entry.dtype]
+        low, high = (struct.unpack(bits, struct.pack(real, v))[0] >> shift for v in (smallest, largest))
+        return low, high + 1
+
+    def land(self, lines: int) -> bool:
+        """So many more lines are in place; whether they are the last, and the sums complete."""
+        assert self.lines is not None
+        with self.lock:
+            self.landed += lines
+            if self.landed < len(self.lines):
+                return False
+        self.total = fold_lines(self.lines, len(self.lines), 1, self.exponents)
+        self.finite = math.isfinite(self.total[0, LARGEST])
+        if not self.keep_rows:
+            self.lines = None
+        return True
+
+    def add(self, lines: np.ndarray) -> None:
+        """Join the next lines, in order."""
+        self.finite &= bool(np.isfinite(lines[:, LARGEST]).all())
+        at, per = 0, self.per_row
+        while at < len(lines):
+            whole = (len(lines) - at) // per if self.row is None else 0
+            if whole:
+                part = lines[at : at + whole * per]
+                self._add_rows(part if per == 1 else fold_lines(part, per, whole, self.exponents))
+                at += whole * per
+                continue
+            taken = lines[at : at + per - self.chunks_in]
+            part = taken if self.row is None else np.concatenate([self.row, taken])
+            self.row = fold_lines(part, len(part), 1, self.exponents)
+            self.chunks_in += len(taken)
+            at += len(taken)
+            if self.chunks_in == per:
+                self._add_rows(self.row)
+                self.row, self.chunks_in = None, 0
+
+    def _add_rows(self, rows: np.ndarray) -> None:
+        if self.keep_rows:
+            self.rows.append(rows.copy())
+        part = rows if self.total is None else np.concatenate([self.total, rows])
+        self.total = fold_lines(part, len(part), 1, self.exponents)
+
+
+def row_length(entry: Entry) -> int:
+    rows = entry.shape[0] if len(entry.shape) > 1 else 1
+    return entry.count // rows
+
+
+def rows_of(entry: Entry) -> int:
+    return entry.shape[0] if len(entry.shape) > 1 else 1

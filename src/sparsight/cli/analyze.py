@@ -1,0 +1,245 @@
+"""`sparsight analyze PATH`: how compressible a network is, without its code."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+import tyro
+from tyro import conf
+
+from sparsight.cli.errors import Misuse, NotFound
+from sparsight.cli.options import about, parse
+
+if TYPE_CHECKING:
+    from sparsight.analysis import Analysis
+
+SHOWN = 40
+"""Tensors in the table unless all are asked for."""
+
+
+@dataclass(frozen=True)
+class AnalyzeRequest:
+    path: str
+    p: tuple[float, ...]
+    q: tuple[float, ...]
+    eta: tuple[float, ...]
+    gamma: float
+    beta: float
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    sort: Any
+    all: bool
+    neurons: bool
+    exact: bool
+    histogram: Any
+    budget: int
+    threads: int | None
+    json: bool
+    csv: Path | None
+    html: Path | None
+
+
+def main(argv: list[str]) -> int:
+    asked = parse({"analyze": _analyze}, argv, "sparsight analyze", about(_analyze))["analyze"]
+    if (Path(asked.path) / "run.json").exists():
+        return _path(asked)
+    return _network(asked)
+
+
+def _analyze(
+    path: tyro.conf.Positional[str],
+    /,
+    *,
+    p: tuple[float, ...] = (0.5,),
+    q: tuple[float, ...] = (1.0,),
+    eta: tuple[float, ...] = (0.0, 0.1),
+    gamma: float = 1.0,
+    beta: float = 0.9,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    sort: Literal["compressible", "index", "size", "zeros", "gini", "name", "file"] = "compressible",
+    all: conf.FlagCreatePairsOff[bool] = False,
+    neurons: conf.FlagCreatePairsOff[bool] = False,
+    exact: conf.FlagCreatePairsOff[bool] = False,
+    histogram: Literal["sampled", "full", "none"] = "sampled",
+    budget: Annotated[int, conf.arg(metavar="MIB")] = 256,
+    threads: Annotated[int | None, conf.arg(metavar="N")] = None,
+    json: conf.FlagCreatePairsOff[bool] = False,
+    csv: Annotated[Path | None, conf.arg(metavar="FILE")] = None,
+    html: Annotated[Path | None, conf.arg(metavar="FILE")] = None,
+) -> AnalyzeRequest:
+    """Say how compressible a network is, tensor by tensor, from its weights alone: no code of it is needed or run.
+
+    A checkpoint of any size is read once, in bounded memory. Of a run folder the path is shown: how the PQ index
+    went as weights were pruned, where it turned, and what that means.
+
+    Args:
+        path: A .safetensors, a folder with model.safetensors.index.json, a .pt, .pth or .bin of PyTorch, a run
+            folder, or package.module:attribute, a module or a function that makes one.
+        p: One or several p, paired with q; 0 < p < q.
+        q: One or several q.
+        eta: How much of the kept weights' p-mass may be lost.
+        gamma: SAP's factor on what the bound lets go.
+        beta: SAP's greatest share to remove at once.
+        include: Analyse tensors of these names too; shell-style patterns.
+        exclude: Leave tensors of these names out.
+        sort: What comes first in the table.
+        all: Show every tensor, not only the first 40.
+        neurons: Show every neuron.
+        exact: Make the Gini index and the answer at eta exact, by further passes.
+        histogram: What these two come from: a sample of large tensors, all weights, or nothing, which leaves them out.
+        budget: Memory to use, in MiB, beside what Python and torch take.
+        threads: Threads; by default as many as torch takes. The result does not depend on it.
+        json: Print one JSON document instead of the table.
+        csv: Write a line for each tensor to this file.
+        html: Write a page with charts to this file.
+    """
+    return AnalyzeRequest(
+        path, p, q, eta, gamma, beta, include, exclude, sort, all, neurons, exact, histogram, budget, threads, json,
+        csv, html,
+    )  # fmt: skip
+
+
+# -- a network -------------------------------------------------------------------------------------------------
+
+
+def _network(asked: AnalyzeRequest) -> int:
+    from sparsight.analysis import analyze
+    from sparsight.analysis.text import as_csv, headline, neuron_table, table
+    from sparsight.records.record import to_json
+
+    thing = _thing(asked.path)
+    _set_threads(asked.threads)
+    with _progress(sys.stderr) as watch:
+        try:
+            found = analyze(
+                thing, asked.p, asked.q, asked.eta, gamma=asked.gamma, beta=asked.beta, include=asked.include,
+                exclude=asked.exclude, rows=asked.neurons, exact=asked.exact, histogram=asked.histogram,
+                budget=asked.budget << 20, watch=watch,
+            )  # fmt: skip
+        except ValueError as error:
+            _again(error)
+    if asked.csv is not None:
+        _write(asked.csv, as_csv(found))
+    if asked.html is not None:
+        _write(asked.html, _page(found))
+    if asked.json:
+        sys.stdout.write(json_.dumps(to_json(found), indent=2, allow_nan=False) + "\n")
+        return 0
+    sys.stdout.write(f"{headline(found)}\n\n")
+    sys.stdout.write(table(found, asked.sort, None if asked.all else SHOWN) + "\n")
+    if asked.neurons:
+        for tensor in found.tensors:
+            sys.stdout.write(f"\n{neuron_table(tensor, found)}\n")
+    _tell_files(asked)
+    return 0
+
+
+def _again(error: ValueError) -> NoReturn:
+    """A file's fault stays what it is; a number or pattern that was given is misuse."""
+    from sparsight.checkpoint import CheckpointError
+    from sparsight.records.files import DamagedFile
+
+    if isinstance(error, (CheckpointError, DamagedFile)):
+        raise error
+    raise Misuse(f"sparsight analyze: {error}") from error
+
+
+def _thing(spec: str) -> Any:
+    """A path, or the module that package.module:attribute names or makes."""
+    if Path(spec).exists():
+        return Path(spec)
+    if ":" not in spec or "/" in spec.partition(":")[0]:
+        raise NotFound(f"there is no {spec}")
+    from sparsight.zoo.resolve import required_arguments, resolve
+
+    try:
+        thing = resolve(spec)
+    except ValueError as error:
+        raise NotFound(str(error)) from error
+    from torch import nn
+
+    if isinstance(thing, nn.Module) or not callable(thing):
+        return thing
+    missing = required_arguments(thing)
+    if missing:
+        raise Misuse(f"{spec!r} cannot be called without {', '.join(missing)}")
+    return thing()
+
+
+def _set_threads(threads: int | None) -> None:
+    if threads is None:
+        return
+    if threads < 1:
+        raise Misuse(f"--threads must be at least 1: got {threads}")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+@contextmanager
+def _progress(stream: Any) -> Iterator[Any]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not stream.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(file=stream), transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+        yield lambda done, whole: bar.update(task, completed=done, total=whole)
+
+
+def _page(found: Analysis) -> str:
+    from sparsight.analysis.page import page
+
+    return page(found)
+
+
+def _write(path: Path, text: str) -> None:
+    from sparsight.records.files import write_atomically
+
+    write_atomically(path, [text.encode("utf-8")])
+
+
+def _tell_files(asked: AnalyzeRequest) -> None:
+    for path in (asked.csv, asked.html):
+        if path is not None:
+            sys.stdout.write(f"written: {path}\n")
+
+
+# -- a run -----------------------------------------------------------------------------------------------------
+
+
+def _path(asked: AnalyzeRequest) -> int:
+    from sparsight.analysis.text import path_table
+    from sparsight.analysis.trajectory import trajectory
+    from sparsight.records.record import to_json
+
+    if asked.csv is not None:
+        raise Misuse("--csv is for checkpoints: the path of a run has its numbers in --json")
+    p, q = (asked.p, asked.q) if (asked.p, asked.q) != ((0.5,), (1.0,)) else ((None,), (None,))
+    if len(p) != 1 or len(q) != 1:
+        raise Misuse("the path of a run is drawn at one (p, q)")
+    try:
+        found = trajectory(asked.path, p[0], q[0])
+    except ValueError as error:
+        _again(error)
+    if asked.html is not None:
+        from sparsight.analysis.page import path_page
+
+        _write(asked.html, path_page(found))
+    if asked.json:
+        sys.stdout.write(json_.dumps(to_json(found), indent=2, allow_nan=False) + "\n")
+        return 0
+    sys.stdout.write(f"{found.source}: the path of {found.recipe}\n\n{path_table(found)}\n")
+    _tell_files(asked)
+    return 0

@@ -1,0 +1,202 @@
+"""`sparsight certify`: which error bound a pruned network satisfies, and the error measured beside it."""
+
+from __future__ import annotations
+
+import json as json_
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from tyro import conf
+
+from sparsight.cli.errors import Misuse
+from sparsight.cli.options import about, parse
+
+if TYPE_CHECKING:
+    from sparsight.cli.certify_inputs import Pruned
+    from sparsight.pruning.sipp.certificate import Certificate, LayerCertificate
+    from sparsight.types import Batch
+
+AT_ONCE = 250
+"""Inputs in a batch."""
+
+
+@dataclass(frozen=True)
+class CertifyRequest:
+    path: Path
+    dense: Path | None
+    model: str | None
+    data: str | None
+    level: int | None
+    as_pruned: bool
+    delta: float
+    constant: float
+    bound: Any
+    points: int | None
+    held_out: int
+    json: bool
+
+
+def main(argv: list[str]) -> int:
+    asked = parse({"certify": _certify}, argv, "sparsight certify", about(_certify))["certify"]
+    _check(asked)
+    from sparsight.cli.certify_inputs import of_checkpoint, of_run
+
+    if (asked.path / "run.json").exists():
+        if asked.dense is not None:
+            raise Misuse(f"{asked.path} is a run, which knows its unpruned weights: --dense is for checkpoints")
+        pruned = of_run(asked.path, asked.level, asked.model, asked.data, asked.as_pruned)
+    else:
+        if asked.level is not None or asked.as_pruned:
+            raise Misuse(f"{asked.path} is not a run: --level and --as-pruned are for runs")
+        pruned = of_checkpoint(asked.path, asked.dense, asked.model, asked.data)
+    certificate = _certificate(asked, pruned)
+    _tell(asked, pruned, certificate)
+    return 0
+
+
+def _certify(
+    path: conf.Positional[Path],
+    /,
+    *,
+    dense: Annotated[Path | None, conf.arg(metavar="PATH")] = None,
+    model: str | None = None,
+    data: str | None = None,
+    level: Annotated[int | None, conf.arg(metavar="N")] = None,
+    as_pruned: conf.FlagCreatePairsOff[bool] = False,
+    delta: float = 1e-16,
+    constant: float = 3.0,
+    bound: Literal["bernstein", "reference"] = "bernstein",
+    points: Annotated[int | None, conf.arg(metavar="N")] = None,
+    held_out: Annotated[int, conf.arg(metavar="N")] = 1000,
+    json: conf.FlagCreatePairsOff[bool] = False,
+) -> CertifyRequest:
+    """Say which error bound a pruned network satisfies, how sure it is, and the error measured on held-out inputs.
+
+    Sensitivities are taken of the unpruned weights, on training inputs; errors are measured on validation inputs.
+    No bound covers weights that were trained after pruning: such a network is refused.
+
+    Args:
+        path: A run folder, or a checkpoint of the pruned network.
+        dense: The checkpoint of the unpruned weights; a run knows its own.
+        model: The network: a name of the zoo, or package.module:attribute. A run knows its own.
+        data: The data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows its own.
+        level: Which level of a run; by default the chosen one. Its unpruned weights are those that were scored for it.
+        as_pruned: Of a run, the network that the level's masks made of the weights scored, before it was trained.
+        delta: Failure probability that the number of calibration points, and of draws, is made for.
+        constant: C, on which the bounds and the number of points depend.
+        bound: For sampled groups, the bound that is proved (bernstein) or that of the published code (reference).
+        points: Calibration points; if not given, the number that delta asks for.
+        held_out: Validation inputs to measure errors on, at most.
+        json: Print one JSON document instead, with every neuron.
+    """
+    return CertifyRequest(path, dense, model, data, level, as_pruned, delta, constant, bound, points, held_out, json)
+
+
+def _check(asked: CertifyRequest) -> None:
+    if not 0 < asked.delta < 1:
+        raise Misuse(f"--delta must be a number with 0 < delta < 1: got {asked.delta:g}")
+    if not 1 <= asked.constant < float("inf"):
+        raise Misuse(f"--constant must be a finite number >= 1: got {asked.constant:g}")
+    for name, count in (("points", asked.points), ("held-out", asked.held_out)):
+        if count is not None and count < 1:
+            raise Misuse(f"--{name} must be at least 1: got {count}")
+
+
+# -- the certificate -------------------------------------------------------------------------------------------
+
+
+def _certificate(asked: CertifyRequest, pruned: Pruned) -> Certificate:
+    import torch
+
+    from sparsight.model.masks import all_kept
+    from sparsight.pruning.sipp.bounds import most_points
+    from sparsight.pruning.sipp.certificate import certify
+    from sparsight.pruning.sipp.score import SiPP
+
+    masks = {**all_kept(pruned.before), **pruned.masks}
+    whole = {name: torch.ones_like(mask) for name, mask in masks.items()}
+    calibration = _calibration(pruned, asked.points or most_points(asked.delta, asked.constant))
+    try:
+        scores = SiPP("max", asked.delta, asked.constant, asked.points)(pruned.before, whole, calibration)
+        return certify(
+            pruned.before, masks, scores, _held_out(pruned, asked.held_out), delta=asked.delta,
+            constant=asked.constant, bound=asked.bound,
+        )  # fmt: skip
+    except TypeError as error:
+        raise Misuse(f"there is no bound for this network: {error}") from error
+
+
+def _calibration(pruned: Pruned, wanted: int) -> list[Batch]:
+    """Training inputs, shuffled as a run shuffles those that it scores on."""
+    import torch
+
+    from sparsight.numerics.seeds import derive, seeded
+    from sparsight.pruning.sipp.score import first_points
+    from sparsight.train.batches import batches
+    from sparsight.types import Split
+
+    train, seed = pruned.data.train, derive(pruned.seed, "score")
+    if isinstance(train, Split):
+        train = replace(train, augment=None)
+    with seeded(seed):
+        return list(
+            first_points(batches(train, AT_ONCE, generator=torch.Generator().manual_seed(seed)), wanted, AT_ONCE)
+        )
+
+
+def _held_out(pruned: Pruned, wanted: int) -> list[Batch]:
+    from sparsight.numerics.seeds import seeded
+    from sparsight.pruning.sipp.score import first_points
+    from sparsight.train.batches import batches
+
+    with seeded(0):
+        return list(first_points(batches(pruned.data.validation, AT_ONCE), wanted, AT_ONCE))
+
+
+# -- telling ---------------------------------------------------------------------------------------------------
+
+
+def _tell(asked: CertifyRequest, pruned: Pruned, certificate: Certificate) -> None:
+    from sparsight.records.record import to_json
+
+    if asked.json:
+        about_it = {
+            "source": pruned.source, "unpruned": pruned.unpruned, "data": pruned.data.name,
+            "as_pruned": asked.as_pruned, "notes": list(pruned.notes),
+        }  # fmt: skip
+        document = {**about_it, "certificate": to_json(certificate)}
+        sys.stdout.write(json_.dumps(document, indent=2, allow_nan=False) + "\n")
+        return
+    lines = [f"{pruned.source}, a pruning of {pruned.unpruned}, on {pruned.data.name}", *pruned.notes, ""]
+    lines += [*_table(certificate.layers), "", *_network(certificate), ""]
+    lines += [*certificate.says, *(layer.says for layer in certificate.layers), certificate.network.says]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _table(layers: Sequence[LayerCertificate]) -> list[str]:
+    """A line for each layer: the bounds of its neurons, and the errors measured."""
+    head = ["layer", "kept", "of", "neurons", "vacuous", "bound: least", "median", "largest"]
+    head += ["measured: mean", "largest", "outside"]
+    rows = [head]
+    for layer in layers:
+        bounds = [neuron.bound for neuron in layer.neurons]
+        numbers = (min(bounds), statistics.median(bounds), layer.bound, layer.mean, layer.measured)
+        counted = (layer.kept, layer.total, len(bounds), layer.vacuous)
+        rows.append([layer.name, *(f"{n:,}" for n in counted), *(f"{x:.3g}" for x in numbers), f"{layer.violations:,}"])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    spread = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    return ["  ".join(cells) for cells in spread]
+
+
+def _network(certificate: Certificate) -> list[str]:
+    found = certificate.network
+    bound = "none" if found.bound is None else f"{found.bound:.3g}, below 1 for {found.within} of {found.inputs} inputs"
+    return [
+        f"network: bound {bound}; measured mean {found.mean:.3g}, largest {found.measured:.3g}",
+        f"delta = {certificate.delta:.3g} over {certificate.points} points, C = {certificate.constant:g}, "
+        f"{certificate.bound}",
+    ]

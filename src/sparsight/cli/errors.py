@@ -1,0 +1,27 @@
+"""What the command line does: one module a command, each with `main(argv) -> exit code`.
+
+Nothing heavy is imported here: `sparsight.cli.entry` needs these errors to answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class Misuse(ValueError):
+    """The command line asks for what cannot be: an unknown name, a bad value, a folder that is taken."""
+
+
+class NotFound(LookupError):
+    """Data or a network that the command line names is not there."""
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'sap'?" with up to three close matches, or nothing."""
+    by_lower = {name.lower(): name for name in known}
+    found = [repr(by_lower[name]) for name in difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.65)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+__all__ = ["Misuse", "NotFound", "near"]

@@ -1,0 +1,151 @@
+"""`sparsight phase`: the phase diagram of an activation, and where a network stands in it."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from tyro import conf
+
+from sparsight.cli.errors import Misuse, NotFound, near
+from sparsight.cli.options import about, parse
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class PhaseRequest:
+    activation: str
+    sigma_b: float
+    model: str | None
+    critical: bool
+    seed: int
+    json: bool
+    out: Path | None
+
+
+def main(argv: list[str]) -> int:
+    asked = parse({"phase": _phase}, argv, "sparsight phase", about(_phase))["phase"]
+    if asked.out is not None and asked.out.suffix not in (".svg", ".html"):
+        raise Misuse(f"--out is {asked.out}: allowed is a name that ends in .svg or .html")
+    if not asked.sigma_b >= 0:
+        raise Misuse(f"--sigma-b must be >= 0: got {asked.sigma_b:g}")
+    if asked.critical and asked.model is None:
+        raise Misuse("--critical draws a network's weights: got no --model")
+    if asked.out is not None and not asked.out.absolute().parent.is_dir():
+        raise Misuse(f"--out is {asked.out}: there is no folder {asked.out.absolute().parent}")
+    return _answer(asked)
+
+
+def _phase(
+    *,
+    activation: str = "auto",
+    sigma_b: float = 0.2,
+    model: str | None = None,
+    critical: conf.FlagCreatePairsOff[bool] = False,
+    seed: int = 0,
+    json: conf.FlagCreatePairsOff[bool] = False,
+    out: Annotated[Path | None, conf.arg(metavar="FILE")] = None,
+) -> PhaseRequest:
+    """Show the phase diagram of an activation: at which scale of the weights signals die, explode, or get through.
+
+    Of a network, the table says where each layer stands as it is initialised, and the picture shows it.
+
+    Args:
+        activation: Its name (tanh, relu, gelu, ...) or package.module:function; auto is the network's, and tanh
+            without one.
+        sigma_b: Standard deviation of the biases at which the edge of chaos is wanted.
+        model: A network of the zoo, for images of 28 by 28 and 10 classes, or package.module:attribute.
+        critical: Draw the network's weights at the edge of chaos first.
+        seed: Seed of the network's weights.
+        json: Print one JSON document instead of the tables.
+        out: Draw it to this file, .svg or .html.
+    """
+    return PhaseRequest(activation, sigma_b, model, critical, seed, json, out)
+
+
+def _answer(asked: PhaseRequest) -> int:
+    from sparsight.measure.criticality import CriticalStart, activation_of, phase_of
+    from sparsight.records.files import write_atomically
+    from sparsight.records.record import to_json
+    from sparsight.report.phase_diagram import described, page, phase_diagram, picture
+
+    network = None if asked.model is None else _model(asked.model, asked.seed)
+    name, activation = asked.activation, None
+    if name != "auto":
+        activation = _activation(name)
+    elif network is None:
+        name, activation = "tanh", _activation("tanh")
+    else:
+        try:
+            activation = activation_of(network)
+        except ValueError as error:
+            raise Misuse(f"{error}: --activation") from error
+        name = getattr(activation, "__name__", None) or type(activation).__name__
+    if network is not None and asked.critical:
+        CriticalStart(activation, asked.sigma_b, asked.seed)(network)
+    where = None if network is None else phase_of(network, activation)
+    found = phase_diagram(name, activation, asked.sigma_b, network=where)
+    if asked.out is not None:
+        text = picture(found) if asked.out.suffix == ".svg" else page(found)
+        write_atomically(asked.out, [text.encode()])
+    if asked.json:
+        sys.stdout.write(json_.dumps(to_json(found), indent=2) + "\n")
+        return 0
+    sys.stdout.write(described(found))
+    if asked.out is not None:
+        sys.stdout.write(f"\nwritten: {asked.out}\n")
+    return 0
+
+
+def _activation(name: str) -> Any:
+    from sparsight.measure.criticality import NAMED
+
+    if ":" in name:
+        found = _resolved(name)
+        if isinstance(found, type):
+            found = found()
+        if not callable(found):
+            raise Misuse(f"{name!r} is of type {type(found).__name__}: allowed is a function or module")
+        return found
+    plain = name.lower().replace("_", "-")
+    if plain not in NAMED:
+        raise Misuse(f"unknown activation {name!r}{near(plain, NAMED) or '; there are ' + ', '.join(NAMED)}")
+    return NAMED[plain]
+
+
+def _model(spec: str, seed: int) -> nn.Module:
+    from torch import nn
+
+    from sparsight.zoo import networks as zoo
+    from sparsight.zoo.networks.seeding import drawn_from
+    from sparsight.zoo.resolve import required_arguments
+
+    if ":" not in spec:
+        name = spec.lower().replace("_", "-")
+        if name not in zoo.KNOWN:
+            raise NotFound(f"unknown model {spec!r}{near(name, zoo.KNOWN) or '; there are ' + ', '.join(zoo.KNOWN)}")
+        return zoo.KNOWN[name](seed=seed)
+    found = _resolved(spec)
+    if isinstance(found, nn.Module):
+        return found
+    if not callable(found) or required_arguments(found):
+        raise Misuse(f"{spec!r} is no network: allowed is a module, or a function that makes one without arguments")
+    with drawn_from(seed):
+        made = found()
+    if not isinstance(made, nn.Module):
+        raise Misuse(f"{spec!r} made a {type(made).__name__}: allowed is a torch.nn.Module")
+    return made
+
+
+def _resolved(spec: str) -> Any:
+    from sparsight.zoo.resolve import resolve
+
+    try:
+        return resolve(spec)
+    except ValueError as error:
+        raise NotFound(str(error)) from error

@@ -1,0 +1,152 @@
+"""`sparsight run RECIPE`: prune a network, into a run folder."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from sparsight.cli.errors import Misuse, near
+from sparsight.cli.recipes import names, table
+
+if TYPE_CHECKING:
+    from sparsight.cli.run_options import RunRequest
+    from sparsight.runs.execute import Outcome
+
+HELP = """\
+usage: sparsight run RECIPE [options]
+
+Prune a network by a recipe, level by level, into a run folder of its own.
+
+recipes:
+{recipes}
+A recipe of your own: package.module:function, a function that returns a Recipe.
+
+  sparsight run RECIPE --help   the options of a recipe, and of every run
+"""
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        (sys.stdout if argv else sys.stderr).write(HELP.format(recipes=_indented(table(names()))))
+        return 0 if argv else 2
+    name, given = argv[0], argv[1:]
+    if name.startswith("-"):
+        raise Misuse(f"name the recipe before the options: sparsight run RECIPE {shlex.join(argv)}")
+    known = names()
+    if ":" not in name and name.replace("_", "-") not in known:
+        hint = near(name, known) or f"; there are {', '.join(known)}, or package.module:function of your own"
+        raise Misuse(f"unknown recipe {name!r}{hint}")
+
+    from sparsight.cli.run_options import understand
+
+    asked = understand(name, given)
+    try:
+        outcome = _execute(asked, shlex.join(["sparsight", "run", *argv]))
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\nsparsight: {_interrupted(name, asked.folder)}\n")
+        return 130
+    finally:
+        if asked.made and not any(asked.folder.iterdir()):
+            asked.folder.rmdir()  # nothing was begun
+    _tell(outcome, asked)
+    return 0
+
+
+def _indented(text: str) -> str:
+    return "".join(f"  {line}\n" for line in text.splitlines())
+
+
+def _interrupted(name: str, folder: Path) -> str:
+    if not (folder / "run.json").exists():
+        return "interrupted before the run began; nothing was written"
+    return f"interrupted; resume with: {shlex.join(['sparsight', 'run', name, '--resume', '--out', str(folder)])}"
+
+
+# -- running and telling ---------------------------------------------------------------------------------------
+
+
+def _execute(asked: RunRequest, command: str) -> Outcome:
+    from sparsight.cli.progress import Watcher
+    from sparsight.records.files import DamagedFile
+    from sparsight.records.identity import ForeignRun
+    from sparsight.runs.execute import execute
+
+    settings = asked.settings
+    stream = sys.stderr if settings.json else sys.stdout
+    _announce(asked, stream)
+    with Watcher(stream) as watcher, _left_out_to(watcher.say):
+        try:
+            return execute(
+                asked.recipe,
+                model=settings.model,
+                data=settings.data,
+                out=asked.folder,
+                resume=settings.resume,
+                keep=settings.keep,
+                device=settings.device,
+                precision=settings.precision,
+                threads=settings.threads,
+                arguments=asked.arguments,
+                command=command,
+                watch=watcher,
+            )
+        except (DamagedFile, ForeignRun):
+            raise
+        except FileExistsError as error:
+            raise Misuse(f"{asked.folder} is taken: go on with --resume, or give another --out ({error})") from error
+        except (ValueError, TypeError) as error:
+            if watcher.began:
+                raise
+            raise Misuse(str(error)) from error
+
+
+@contextmanager
+def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
+    """What a run leaves out is told as lines of its own, not as a warning of Python."""
+    from sparsight.model.left_out import LeftOutWarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, LeftOutWarning):
+            say(f"Take note: {message}")
+        else:
+            usual(message, category, *where)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LeftOutWarning)
+        usual, warnings.showwarning = warnings.showwarning, show
+        yield
+
+
+def _announce(asked: RunRequest, stream: TextIO) -> None:
+    """Which question the run answers, then what is run where."""
+    from sparsight.runs.choose import Question
+
+    choose = asked.recipe.choose
+    if isinstance(choose, Question):
+        stream.write(f"{choose.question}\n")
+    else:
+        stream.write("Handing over the level that the recipe's own rule chooses.\n")
+    if asked.stored is not None and asked.stored.status == "finished":
+        stream.write(f"{asked.folder} is finished already; nothing was trained\n")
+    else:
+        verb = "resuming" if asked.stored is not None else "running"
+        settings = asked.settings
+        what = f"{asked.recipe.name} on {settings.data}, {settings.model}, seed {asked.recipe.seed}"
+        stream.write(f"{verb} {what} in {asked.folder}\n")
+    stream.flush()
+
+
+def _tell(outcome: Outcome, asked: RunRequest) -> None:
+    from sparsight.cli.show import document, tell
+
+    if asked.settings.json:
+        text = json.dumps(document(outcome.path, outcome.record, outcome.levels, outcome.evaluation), indent=2)
+        sys.stdout.write(text + "\n")
+        return
+    tell(outcome.record, outcome.levels, outcome.evaluation, outcome.report)

@@ -1,0 +1,110 @@
+"""`sparsight show RUN`: what a run says, from its records."""
+
+from __future__ import annotations
+
+import json as json_
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from sparsight.cli.errors import Misuse
+from sparsight.cli.options import about, parse
+from sparsight.model.left_out import counted, lines
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
+from sparsight.report import rich_table, summary, table
+from sparsight.report.escape import plain
+
+
+def main(argv: list[str]) -> int:
+    run, json = parse({"show": _show}, argv, "sparsight show", about(_show))["show"]
+    with opened(run) as folder:
+        parts = folder.record, folder.levels(), folder.evaluation()
+    if json:
+        sys.stdout.write(json_.dumps(document(run, *parts), indent=2) + "\n")
+        return 0
+    left = parts[0].left_out
+    if left:
+        sys.stdout.write(plain(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.") + "\n")
+    tell(*parts, run / "report.html")
+    return 0
+
+
+def _show(run: tyro.conf.Positional[Path], /, *, json: tyro.conf.FlagCreatePairsOff[bool] = False) -> tuple[Path, bool]:
+    """Print the table of a run and what it says; finished or not, also while it is running.
+
+    Args:
+        run: The run folder.
+        json: Print one JSON document instead.
+    """
+    return run, json
+
+
+def opened(path: Path) -> RunFolder:
+    """The run in `path`, for reading. Misuse if there is none."""
+    try:
+        return RunFolder.open(path)
+    except FileNotFoundError as error:
+        raise Misuse(str(error)) from error
+
+
+def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None, report: Path) -> None:
+    """The table, the summary, why the run ended and where its report is, on standard output; in colour on a terminal.
+
+    The last line says by how much the run missed what was asked for, if it did.
+    """
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(rich_table(run, levels, evaluation))
+    else:
+        sys.stdout.write("\n" + table(run, levels, evaluation) + "\n")
+    sys.stdout.write("\n" + summary(run, levels, evaluation) + "\n")
+    for line in _collapse(levels):
+        sys.stdout.write(line + "\n")
+    if run.why_ended:
+        sys.stdout.write(f"Why the run ended: {run.why_ended.rstrip('.')}.\n")
+    if report.exists():
+        sys.stdout.write(f"Report: {report}\n")
+    if run.chosen is not None and run.chosen.missed:
+        sys.stdout.write(f"Not what was asked for: {run.chosen.missed}.\n")
+
+
+def _collapse(levels: Sequence[LevelRecord]) -> Iterator[str]:
+    """At which level tensors lost their last weight, and the network its last path."""
+    before, parted = frozenset[str](), False
+    for level in levels:
+        said = []
+        if new := [name for name in level.collapsed if name not in before]:
+            more = f" and {len(new) - 4:,} more" if len(new) > 4 else ""
+            said.append(f"no weight is left in {', '.join(new[:4])}{more}")
+        cut = level.collapse is not None and bool(level.collapse.disconnected) and level.kept < level.total
+        if cut and not parted:
+            said.append("no path is left from the input to the output")
+        before, parted = frozenset(level.collapsed), cut
+        if said:
+            yield f"Level {level.level}: {'; '.join(said)}."
+
+
+def document(
+    path: Path, run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None
+) -> dict[str, Any]:
+    """JSON values: the run as a whole, a row for each level, and the summary in words."""
+    rows = json_.loads(table(run, levels, evaluation, format="json"))
+    report = path / "report.html"
+    return {
+        "path": str(path),
+        "report": str(report) if report.exists() else None,
+        **to_json(rows),
+        "arguments": to_json(run.arguments),
+        "seed": run.seed,
+        "data": run.data.get("name"),
+        "model": run.model.get("spec") or run.model.get("type"),
+        "left_out": to_json(run.left_out),
+        "chosen": to_json(run.chosen),
+        "why_ended": run.why_ended,
+        "summary": summary(run, levels, evaluation),
+    }

@@ -1,0 +1,145 @@
+"""`sparsight study FILE`: many runs, then rows and intervals."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from sparsight.cli.errors import Misuse, near
+from sparsight.cli.options import parse
+from sparsight.runs.study import Ended, Row, Trial, rows, run_study, summarise, write_csv, write_markdown
+
+ABOUT = """\
+Run the trials that FILE lists, each in a process of its own, and write what came out.
+
+FILE is a JSON list of objects: "recipe", and where they are not the default "arguments" (of the recipe, by
+name), "model", "data", "label" (for tables), and "seed" or a list "seeds":
+
+  [
+    {"label": "SAP",     "recipe": "sap",     "arguments": {"p": 0.5, "q": 1.0}, "seeds": [0, 1, 2]},
+    {"label": "lottery", "recipe": "lottery", "arguments": {"rate": 0.3, "control": false}, "seeds": [0, 1, 2],
+     "model": "lenet-300-100", "data": "digits"}
+  ]
+
+Give the same command again after any end of it: finished trials are skipped, unfinished ones go on where they
+were. A trial that fails does not stop the others; its log is named. Writes rows.csv and rows.md (one row a trial
+and level) and summary.csv and summary.md (mean, standard deviation and half-width of the 95 % Student-t interval
+over seeds), beside study.json, trials/ and logs/.
+
+example: sparsight study trials.json --out studies/first --workers 2
+
+exit codes: 0 done, 1 a trial failed, 2 wrong use, 130 interrupted."""
+
+MEASURED = ("density", "validation_accuracy", "test_accuracy", "cumulative_epochs")
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    file: Path
+    out: Path
+    workers: int
+    device: str
+    precision: str
+    keep: Literal["all", "chosen", "last"]
+
+
+def main(argv: list[str]) -> int:
+    asked: StudySettings = parse({"study": _study}, argv, "sparsight study", ABOUT)["study"]
+    trials = read(asked.file)
+    count, failed = 0, 0
+
+    def tell(ended: Ended) -> None:
+        nonlocal count, failed
+        count, failed = count + 1, failed + (ended.status == "failed")
+        why = f"; see {ended.log}: {ended.why}" if ended.status == "failed" else ""
+        sys.stdout.write(f"[{count}/{len(trials)}] {ended.trial.key}: {ended.status}{why}\n")
+        sys.stdout.flush()
+
+    shared = {"device": asked.device, "precision": asked.precision, "keep": asked.keep}
+    try:
+        # strings from the command line, which its parser has held to run_study's literals
+        run_study(trials, asked.out, workers=asked.workers, on_done=tell, **shared)  # type: ignore[arg-type]
+    except KeyboardInterrupt:
+        sys.stderr.write("\nsparsight: interrupted; the same command goes on with the study\n")
+        return 130
+    _write(asked.out)
+    return 1 if failed else 0
+
+
+def _study(
+    file: tyro.conf.Positional[Path],
+    /,
+    *,
+    out: Path,
+    workers: int = 1,
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
+    precision: Literal["no", "bf16", "fp16"] = "no",
+    keep: Literal["all", "chosen", "last"] = "chosen",
+) -> StudySettings:
+    """Run the trials of a file.
+
+    Args:
+        file: The list of trials, as JSON.
+        out: The folder of the study.
+        workers: Trials at the same time; each gets cores / workers threads.
+        device: Where to compute; auto takes an accelerator where there is one.
+        precision: Mixed precision of the training, or no.
+        keep: Whose weights stay on disk in the end; masks and records always stay.
+    """
+    return StudySettings(file, out, workers, device, precision, keep)
+
+
+def read(path: Path) -> list[Trial]:
+    """The trials that a file lists. Misuse that names the entry, what it has and what is allowed."""
+    try:
+        entries = json.loads(path.read_bytes())
+    except OSError as error:
+        raise Misuse(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise Misuse(f"{path} is not JSON: {error}") from error
+    if not isinstance(entries, list) or not entries:
+        raise Misuse(f"{path}: got {type(entries).__name__}, allowed is a list of at least one trial")
+    return [trial for number, entry in enumerate(entries) for trial in _trials(entry, f"{path}, entry {number + 1}")]
+
+
+def _trials(entry: Any, where: str) -> list[Trial]:
+    """An entry, once for each of its seeds."""
+    known = {"arguments": dict, "seed": int, "seeds": list, **dict.fromkeys(("recipe", "model", "data", "label"), str)}
+    if not isinstance(entry, dict) or "recipe" not in entry:
+        raise Misuse(f"{where}: got {entry!r:.80}, allowed is an object that names a recipe")
+    for name, value in entry.items():
+        if name not in known:
+            raise Misuse(f"{where}: unknown field {name!r}{near(name, known) or f'; there are {sorted(known)}'}")
+        if not isinstance(value, known[name]) or isinstance(value, bool):
+            raise Misuse(f"{where}: {name} must be of type {known[name].__name__}, got {value!r:.80}")
+    seeds = entry.get("seeds", [entry.get("seed", 0)])
+    if ("seed" in entry and "seeds" in entry) or not seeds or any(type(seed) is not int for seed in seeds):
+        raise Misuse(f"{where}: allowed is one seed, or a list of whole numbers as seeds")
+    kept = {f.name: entry[f.name] for f in fields(Trial) if f.name in entry and f.name != "seed"}
+    try:
+        return [Trial(**kept, seed=seed) for seed in seeds]
+    except ValueError as error:
+        raise Misuse(f"{where}: {error}") from error
+
+
+def _write(out: Path) -> None:
+    found = rows(out)
+    summary = summaries(found)
+    for name, table in (("rows", found), ("summary", summary)):
+        write_csv(table, out / f"{name}.csv")
+        write_markdown(table, out / f"{name}.md")
+    sys.stdout.write(f"{len(found)} rows in {out / 'rows.csv'} and rows.md, intervals in summary.csv and summary.md\n")
+
+
+def summaries(found: list[Row]) -> list[Row]:
+    """Mean and interval over seeds of what is measured: of each level, and of the chosen one ("chosen")."""
+    done = [row for row in found if row["status"] == "finished"]
+    ladder = [{**row, "which": "control" if row["role"] == "control" else f"level {row['level']}"} for row in done]
+    chosen = [{**row, "which": "chosen"} for row in done if row["chosen"]]
+    by = ("label", "recipe", "arguments", "model", "data", "which")
+    return [line for part in (chosen, ladder) for value in MEASURED for line in summarise(part, by, value)]

@@ -1,0 +1,1 @@
+"""Numbers about a network: the PQ index (`pq`), what passes through it (`flow`), the edge of chaos (`criticality`)."""

@@ -1,0 +1,210 @@
+"""The phase of a network's initial weights, and drawing weights that have one."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from sparsight.measure.criticality.activations import activation_of
+from sparsight.measure.criticality.edge import (
+    EdgeOfChaos,
+    NoEdgeOfChaos,
+    called,
+    edge_of_chaos,
+    smallest_stable_sigma_b,
+)
+from sparsight.measure.criticality.layers import fan_in, left_out, weighted_layers
+from sparsight.measure.criticality.meanfield import chi, fixed_point
+from sparsight.measure.criticality.quadrature import Activation, Grid, grid
+from sparsight.measure.criticality.shortcuts import is_residual
+from sparsight.model.masks import check
+from sparsight.types import Masks
+
+Phase = Literal["ordered", "edge", "chaotic"]
+
+NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class LayerPhase:
+    """Where one layer stands: its weights as N(0, sigma_w^2 / fan_in), its biases as N(0, sigma_b^2)."""
+
+    name: str  # of the weight
+    fan_in: int
+    sigma_w: float
+    sigma_b: float
+    q: float  # the variance that layers like it tend to
+    chi: float  # there
+    phase: Phase
+
+
+@dataclass(frozen=True)
+class NetworkPhase:
+    """Where a network stands. `chi` is the geometric mean over all layers but the first, `depth` the number of layers
+    6 / |log chi| that a signal gets through, `normalised` whether norm layers set the variances, so that it is moot,
+    and `residual` whether shortcuts lead past the layers, so that chi < 1 of these does not stop a signal."""
+
+    layers: tuple[LayerPhase, ...]
+    chi: float
+    phase: Phase
+    depth: float
+    normalised: bool
+    residual: bool = False
+
+
+def phase_of(
+    model: nn.Module,
+    activation: Activation | Grid | None = None,
+    *,
+    masks: Masks | None = None,
+    tolerance: float = 0.05,
+    kinks: Sequence[float] = (),
+) -> NetworkPhase:
+    """The phase of a network's present weights: ordered (chi < 1), chaotic (chi > 1), or at the edge of chaos.
+
+    For each linear and convolution layer sigma_w^2 = fan_in mean(W^2), pruned weights counting as 0, sigma_b^2 =
+    mean(b^2), and chi at the fixed point of these two. "edge" is |log chi| <= `tolerance`. The activation is that of
+    the model's forward unless given. The model is only read. Transposed convolutions are left out, with a warning.
+    Errors: no such layer; an activation that cannot be told; a weight or bias that is not finite.
+    """
+    if masks is not None:
+        check(model, masks)
+    layers = weighted_layers(model)
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no linear or convolution layer: allowed is a model with one")
+    if missing := left_out(model):
+        warnings.warn(f"transposed convolutions have no row: {', '.join(missing)}", stacklevel=2)
+    found = grid(activation_of(model) if activation is None else activation, kinks)
+    rows = tuple(_layer(name, layer, found, masks or {}, tolerance) for name, layer in layers.items())
+    logs = [math.log(row.chi) if row.chi > 0 else -math.inf for row in rows[1:] or rows]
+    mean = sum(logs) / len(logs)
+    normalised = any(isinstance(module, NORMS) for module in model.modules())
+    depth = 6 / abs(mean) if mean else math.inf
+    residual = is_residual(model)
+    return NetworkPhase(rows, math.exp(mean), _phase(math.exp(mean), tolerance), depth, normalised, residual)
+
+
+def _layer(
+    name: str, layer: nn.Linear | nn.modules.conv._ConvNd, found: Grid, masks: Masks, tolerance: float
+) -> LayerPhase:
+    weight = layer.weight.detach().double()
+    if name in masks:
+        weight = weight.masked_fill(~masks[name].to(weight.device), 0)
+    if not torch.isfinite(weight).all():
+        raise ValueError(f"{name!r} has weights that are not finite: its phase is undefined")
+    sigma_w = math.sqrt(fan_in(weight) * float((weight**2).mean()))
+    sigma_b = 0.0 if layer.bias is None else math.sqrt(float((layer.bias.detach().double() ** 2).mean()))
+    if not math.isfinite(sigma_b):
+        raise ValueError(f"the bias of {name!r} has numbers that are not finite: its phase is undefined")
+    q = fixed_point(found, sigma_w, sigma_b)
+    at = chi(found, sigma_w, q=min(q, 1e4))
+    return LayerPhase(name, fan_in(weight), sigma_w, sigma_b, q, at, _phase(at, tolerance))
+
+
+def _phase(at: float, tolerance: float) -> Phase:
+    if at > 0 and abs(math.log(at)) <= tolerance:
+        return "edge"
+    return "ordered" if at < 1 else "chaotic"
+
+
+def initialise_(
+    model: nn.Module, sigma_w: float, sigma_b: float = 0.0, *, seed: int = 0, generator: Generator | None = None
+) -> nn.Module:
+    """Draw every linear and convolution weight from N(0, sigma_w^2 / fan_in), and their biases from N(0, sigma_b^2).
+
+    fan_in = channels / groups x kernel size. Norms get weight 1, bias 0 and fresh statistics; everything else stays.
+    Drawn on the CPU in float32, layer by layer, from `generator` or a fresh one of `seed`: devices agree, and the
+    global random state is not touched. Returns the model, which is changed. Transposed convolutions stay, with a
+    warning. Errors: negative sigma; no such layer; a weight that is computed from others (weight norm).
+    """
+    for name, value in (("sigma_w", sigma_w), ("sigma_b", sigma_b)):
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a finite number >= 0: got {value!r}")
+    layers = weighted_layers(model)
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no linear or convolution layer: allowed is a model with one")
+    for name, layer in layers.items():
+        if not isinstance(layer.weight, nn.Parameter):
+            raise ValueError(
+                f"cannot draw {name!r}: it is computed from other parameters (weight norm or the like), and would be "
+                "again; allowed is a plain parameter, as torch.nn.utils.parametrize.remove_parametrizations leaves it"
+            )
+    if missing := left_out(model):
+        warnings.warn(f"transposed convolutions are not drawn: {', '.join(missing)} stay as they are", stacklevel=2)
+    source = Generator().manual_seed(seed) if generator is None else generator
+    with torch.no_grad():
+        for layer in layers.values():
+            _draw_(layer.weight, sigma_w / math.sqrt(fan_in(layer.weight)), source)
+            if layer.bias is not None:
+                _draw_(layer.bias, sigma_b, source)
+        for module in model.modules():
+            if isinstance(module, _NormBase):
+                module.reset_running_stats()
+            if isinstance(module, NORMS):
+                _plain_(module)
+    return model
+
+
+def _draw_(tensor: Tensor, sigma: float, generator: Generator) -> None:
+    tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float32) * sigma)
+
+
+def _plain_(norm: nn.Module) -> None:
+    for name, value in (("weight", 1.0), ("bias", 0.0)):
+        parameter = getattr(norm, name, None)
+        if isinstance(parameter, Tensor):
+            parameter.fill_(value)
+
+
+@dataclass(frozen=True)
+class CriticalStart:
+    """Initial weights at the edge of chaos, as a function of a model, which it changes and returns.
+
+    `activation` None is that of the model's forward. An activation whose edge has no sigma_b > 0 (ReLU) takes the
+    sigma_w of sigma_b = 0, at which chi = 1 too. Warned of: an edge without a stable variance (GELU, SiLU and Mish at a
+    small sigma_b), from which signals drift off.
+    """
+
+    activation: Activation | None = None
+    sigma_b: float = 0.0
+    seed: int = 0
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        sigma_w = critical_sigma_w(activation_of(model) if self.activation is None else self.activation, self.sigma_b)
+        return initialise_(model, sigma_w, self.sigma_b, seed=self.seed)
+
+
+def critical_sigma_w(activation: Activation | Grid, sigma_b: float) -> float:
+    """sigma_w of the edge of chaos at sigma_b. Where there is none, and chi does not depend on the variance (ReLU and
+    all that is linear on both sides of 0), the sigma_w at which chi = 1. `NoEdgeOfChaos` otherwise. An edge at which
+    no variance is stable is warned of."""
+    found = grid(activation)
+    try:
+        edge = edge_of_chaos(found, sigma_b)
+        if not edge.stable:
+            warnings.warn(_unstable(found, edge), stacklevel=3)
+        return edge.sigma_w
+    except NoEdgeOfChaos:
+        small, large = chi(found, 1.0, q=1e-3), chi(found, 1.0, q=1e3)
+        if small > 0 and abs(small - large) <= 1e-12 * small:
+            return small**-0.5
+        raise
+
+
+def _unstable(found: Grid, edge: EdgeOfChaos) -> str:
+    """What is wrong with an unstable edge, and which sigma_b would do."""
+    try:
+        other = f"take sigma_b >= {smallest_stable_sigma_b(found) + 5e-5:.4f} (see smallest_stable_sigma_b)"
+    except NoEdgeOfChaos:
+        other = "no sigma_b has a stable one; take another activation"
+    return (
+        f"the edge of chaos of {called(found.activation)} at sigma_b = {edge.sigma_b:g} (sigma_w = {edge.sigma_w:.4g}) "
+        f"is unstable: chi is {edge.chi:.4g} at the variance q = {edge.q:.4g}, but layers leave that variance: {other}"
+    )

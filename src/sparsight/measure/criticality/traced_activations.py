@@ -1,0 +1,230 @@
+"""The elementwise expressions of a traced forward: what a network does to each number between its layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.node import map_arg
+from torch.nn import functional as F
+
+from sparsight.measure.criticality.quadrature import Activation
+
+MODULES = (
+    nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Hardtanh, nn.Softsign, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
+    nn.Softplus, nn.CELU, nn.PReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid, nn.Softshrink,
+    nn.Hardshrink, nn.Tanhshrink, nn.Threshold,
+)  # fmt: skip
+_FUNCTIONS: tuple[Callable[..., Tensor], ...] = (
+    F.relu, F.leaky_relu, F.hardtanh, F.softsign, F.elu, F.selu, F.gelu, F.silu, F.mish, F.softplus, F.celu, F.relu6,
+    F.hardswish, F.tanh, F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softshrink, F.hardshrink, F.tanhshrink, F.threshold,
+    F.relu_, F.leaky_relu_, F.elu_, F.selu_, torch.relu, torch.relu_, torch.tanh, torch.erf, torch.atan, torch.sin,
+    torch.sigmoid,
+)  # fmt: skip
+_METHODS = {
+    "relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "sin": torch.sin, "erf": torch.erf,
+    "atan": torch.atan, "arctan": torch.atan,
+}  # fmt: skip
+_LINEAR = frozenset((
+    "add", "iadd", "sub", "isub", "subtract", "rsub", "mul", "imul",
+    "multiply", "div", "divide", "true_divide", "truediv", "itruediv", "neg", "negative",
+))  # fmt: skip
+_BENT = frozenset((
+    "pow", "ipow", "square", "abs", "absolute", "exp", "expm1", "log",
+    "log1p", "log2", "log10", "logaddexp", "sqrt", "rsqrt", "reciprocal", "sign",
+    "clamp", "clamp_min", "clamp_max", "clip", "maximum", "minimum", "where", "gt",
+    "lt", "ge", "le", "cos", "tan", "sinh", "cosh", "asin",
+    "acos", "atan", "arctan", "asinh", "acosh", "atanh", "erf", "erfc",
+    "sin", "tanh", "sigmoid", "expit", "float_power", "softplus",
+))  # fmt: skip
+_LAYERS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
+_PRODUCTS = frozenset((
+    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "bilinear",
+))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Found:
+    """An activation in a forward: `inner` if a layer with weights comes after it, `gate` if it multiplies a signal."""
+
+    name: str
+    activation: Activation
+    inner: bool
+    gate: bool
+
+
+def expressions(graph: fx.GraphModule) -> tuple[list[Found], int]:
+    """The nonlinear elementwise expressions of a forward, each as large as it gets, and how many layers there are.
+
+    An expression is all that is done to the numbers of one tensor alone, constants included: x sigmoid(x) is one, and
+    so is 1.7159 tanh(2/3 x). What joins two tensors (a shortcut, a gate) ends it.
+    """
+    nodes = list(graph.graph.nodes)
+    source = _sources(graph, nodes)
+    layers = [node for node in nodes if _is_layer(graph, node)]
+    before, after = _reach(layers, lambda n: n.all_input_nodes), _reach(layers, lambda n: list(n.users))
+    found = []
+    for node in nodes:
+        at = source.get(node)
+        if at is None or any(source.get(user) is at for user in node.users):
+            continue
+        alone = _known(graph, node) if node.all_input_nodes == [at] else None
+        if alone is None and (node not in after or not _bends(graph, node, source, at)):
+            continue
+        name, activation = alone or (_text(graph, node, source, at), _Composed.of(graph, node, source, at))
+        gate = any(_name(user) in ("mul", "imul", "multiply") and not _scales(user, node) for user in node.users)
+        found.append(Found(name, activation, node in before, gate))
+    return found, len(layers)
+
+
+class _Composed:
+    """An elementwise expression as a function, read off a graph."""
+
+    def __init__(self, steps: list[tuple[fx.Node, Any]], start: fx.Node, name: str) -> None:
+        self.steps, self.start, self.__name__ = steps, start, name
+
+    @classmethod
+    def of(cls, graph: fx.GraphModule, end: fx.Node, source: dict[fx.Node, fx.Node], at: fx.Node) -> _Composed:
+        parts = [node for node in graph.graph.nodes if node in _reach([end], lambda n: _inside(n, source, at))]
+        steps = []
+        for node in [*parts, end]:
+            steps += [(n, _constant(graph, n)) for n in node.all_input_nodes if _constant(graph, n) is not None]
+            module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
+            steps.append((node, copy.deepcopy(module).double().eval() if module is not None else None))
+        return cls(steps, at, _text(graph, end, source, at))
+
+    def __call__(self, u: Tensor) -> Tensor:
+        known: dict[fx.Node, Any] = {self.start: u}
+        for node, given in self.steps:
+            if node.op == "get_attr":
+                known[node] = given
+                continue
+            args, kwargs = map_arg((node.args, dict(node.kwargs)), known.__getitem__)
+            if node.op == "call_module":
+                known[node] = given(*args, **kwargs)
+            elif node.op == "call_method":
+                known[node] = getattr(args[0], str(node.target))(*args[1:], **kwargs)
+            else:
+                assert callable(node.target)
+                known[node] = node.target(*args, **kwargs)
+        return known[self.steps[-1][0]]
+
+
+def _sources(graph: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, fx.Node]:
+    """Of each node that works elementwise on one tensor, the node of that tensor."""
+    found: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        if _known(graph, node) is None and _name(node) not in _LINEAR | _BENT:
+            continue
+        inputs = {found.get(n, n) for n in node.all_input_nodes if _constant(graph, n) is None}
+        if len(inputs) == 1:
+            found[node] = inputs.pop()
+    return found
+
+
+def _known(graph: fx.GraphModule, node: fx.Node) -> tuple[str, Activation] | None:
+    """The activation that a node is by itself, and how it is spelled."""
+    if node.op == "call_module" and isinstance(module := graph.get_submodule(str(node.target)), MODULES):
+        return repr(module).replace("inplace=True", ""), module
+    if node.op == "call_function" and node.target in _FUNCTIONS:
+        assert callable(node.target)
+        more, keywords = tuple(node.args[1:]), {k: v for k, v in node.kwargs.items() if k != "inplace"}
+        if any(isinstance(one, fx.Node) for one in (*more, *keywords.values())):
+            return None
+        name = _spelled(node.target)
+        return f"{name}{more or ''}{keywords or ''}", _given(node.target, more, keywords)
+    if node.op == "call_method" and (name := str(node.target).rstrip("_")) in _METHODS:
+        return _spelled(_METHODS[name]), _METHODS[name]
+    return None
+
+
+def _given(function: Callable[..., Tensor], more: tuple[Any, ...], keywords: dict[str, Any]) -> Activation:
+    if not more and not keywords:
+        return function
+    return lambda u: function(u, *more, **keywords)
+
+
+def _spelled(function: Callable[..., Tensor]) -> str:
+    return getattr(function, "__name__", repr(function)).strip("_")
+
+
+def _name(node: fx.Node) -> str:
+    if node.op == "call_method":
+        return str(node.target).strip("_")
+    return _spelled(node.target) if node.op == "call_function" and callable(node.target) else ""
+
+
+def _bends(graph: fx.GraphModule, end: fx.Node, source: dict[fx.Node, fx.Node], at: fx.Node) -> bool:
+    """Whether an expression is more than a x + b."""
+    for node in (end, *_reach([end], lambda n: _inside(n, source, at))):
+        plain = _name(node) in _LINEAR
+        inputs = [n for n in node.all_input_nodes if _constant(graph, n) is None]
+        divides = _name(node) in ("div", "divide", "true_divide", "truediv") and node.args[0] not in inputs
+        product = _name(node) not in ("add", "iadd", "sub", "isub", "subtract", "rsub") and _times(node, inputs) > 1
+        if not plain or divides or product:
+            return True
+    return False
+
+
+def _times(node: fx.Node, inputs: list[fx.Node]) -> int:
+    """How many of a node's arguments are signals: x x has two."""
+    return sum(isinstance(one, fx.Node) and one in inputs for one in (*node.args, *node.kwargs.values()))
+
+
+def _inside(node: fx.Node, source: dict[fx.Node, fx.Node], at: fx.Node) -> list[fx.Node]:
+    return [n for n in node.all_input_nodes if source.get(n) is at]
+
+
+def _reach(starts: list[fx.Node], onward: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
+    """All nodes that lead on from these, themselves left out unless another leads to them."""
+    seen: set[fx.Node] = set()
+    waiting = [n for start in starts for n in onward(start)]
+    while waiting:
+        node = waiting.pop()
+        if node not in seen:
+            seen.add(node)
+            waiting += onward(node)
+    return seen
+
+
+def _is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(graph.get_submodule(str(node.target)), _LAYERS)
+    return node.op in ("call_function", "call_method") and _name(node) in _PRODUCTS | {"matmul", "mm", "addmm"}
+
+
+def _constant(graph: fx.GraphModule, node: fx.Node) -> Tensor | None:
+    """The single number that a node reads from the model, in float64."""
+    if node.op != "get_attr":
+        return None
+    value: Any = graph
+    for part in str(node.target).split("."):
+        value = getattr(value, part)
+    return value.detach().double().reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else None
+
+
+def _scales(user: fx.Node, node: fx.Node) -> bool:
+    """Whether a product multiplies a signal by numbers, or by a tensor of the model, alone."""
+    return all(other is node or other.op == "get_attr" for other in user.all_input_nodes)
+
+
+def _text(graph: fx.GraphModule, node: Any, source: dict[fx.Node, fx.Node], at: fx.Node) -> str:
+    """An expression as it is written: mul(tanh(mul(x, 0.66)), 1.7)."""
+    if not isinstance(node, fx.Node):
+        return f"{node:g}" if isinstance(node, float) else repr(node)
+    if node is at:
+        return "x"
+    constant = _constant(graph, node)
+    if constant is not None:
+        return f"{float(constant):g}"
+    name = type(graph.get_submodule(str(node.target))).__name__ if node.op == "call_module" else _name(node)
+    given = [_text(graph, one, source, at) for one in node.args]
+    given += [f"{key}={_text(graph, one, source, at)}" for key, one in node.kwargs.items()]
+    return f"{name}({', '.join(given)})"
+
+
+__all__ = ["MODULES", "Found", "expressions"]

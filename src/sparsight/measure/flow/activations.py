@@ -1,0 +1,142 @@
+"""Where activations are read: layers in the order in which they run, and what follows them; one value a unit."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from sparsight.model.hooks import tapped
+from sparsight.model.linearised import ACTIVATIONS, every
+from sparsight.model.loss import batch_size
+from sparsight.model.names import modules_of
+from sparsight.types import Batch
+
+Site = Literal["pre", "post_norm", "post_act"]
+
+_CONVOLUTION = nn.modules.conv._ConvNd
+_NORMS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm", "local_response_norm")
+
+
+_IS_ACTIVATION, _IS_NORM = every(ACTIVATIONS), every(_NORMS)
+
+
+def measured_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Module]:
+    """Linear and convolution layers by plain name, in registration order, without those that `skip` matches.
+
+    Attention layers of torch compute their last projection themselves: they stand for it, as "<name>.out_proj".
+    """
+    found: dict[str, nn.Module] = {}
+    taken: set[int] = set()
+    for name, module in modules_of(model):
+        attention = isinstance(module, nn.MultiheadAttention)
+        if id(module) in taken or not (attention or isinstance(module, (nn.Linear, _CONVOLUTION))):
+            continue
+        taken.add(id(module))
+        if attention:
+            taken.add(id(module.out_proj))
+            name = f"{name}.out_proj" if name else "out_proj"
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in skip):
+            found[name] = module
+    return found
+
+
+@dataclass
+class Reading:
+    """What one forward pass has shown so far, in the order of execution."""
+
+    samples: int
+    site: Site
+    values: dict[str, Tensor] = field(default_factory=dict)
+    current: str = ""  # the layer that ran last,
+    axis: int = -1  # the dimension of its units
+    units: int = 0  # and their number
+    reached: int = 0  # the site that its value is from: 0 its output, 1 a norm, 2 an activation
+    beside: bool = False  # whether a shortcut's layer has run since
+
+    def layer(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if name in self.values:
+            raise ValueError(
+                f"layer {name!r} runs more than once in a forward pass, so that its units have no single value: "
+                "allowed are layers that run once; give `pairs` without it"
+            )
+        out = output[0] if isinstance(output, tuple) else output
+        if out.dim() < 2 or len(out) != self.samples:
+            raise ValueError(
+                f"layer {name!r} puts out {tuple(out.shape)} for {self.samples} samples: allowed are outputs whose "
+                "first dimension is that of the samples; give `pairs` without it"
+            )
+        self.axis = 1 if isinstance(module, _CONVOLUTION) else -1
+        self.current, self.units, self.reached, self.beside = name, out.shape[self.axis], 0, False
+        self.values[name] = self._pooled(out)
+
+    def function(self, func: Any, out: Any) -> None:
+        """The first norm and the first activation after a layer count, if they have its units."""
+        rank = 2 if func in _IS_ACTIVATION else 1 if func in _IS_NORM else 0
+        shortcut = rank == 1 and self.beside  # its norm; the activation after both have met is the layer's
+        if not self.current or shortcut or rank <= self.reached or (rank == 2 and self.site == "post_norm"):
+            return
+        fits = isinstance(out, Tensor) and out.dim() >= 2 and len(out) == self.samples
+        if fits and out.shape[self.axis] == self.units:
+            self.values[self.current], self.reached = self._pooled(out), rank
+
+    def other(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """A layer that is not asked for: what follows it is not the layer's before it."""
+        self.current = ""
+
+    def shortcut(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """A layer beside the way through the network."""
+        self.beside = True
+
+    def _pooled(self, out: Tensor) -> Tensor:
+        """(samples, units): the mean over positions or tokens, by value. A later step may write to `out` in place."""
+        out = out.detach()
+        if out.dim() == 2:
+            return out.clone()
+        wide = torch.promote_types(out.dtype, torch.float32)
+        return out.mean(tuple(d for d in range(1, out.dim()) if d != self.axis % out.dim()), dtype=wide)
+
+
+class _Watching(TorchFunctionMode):
+    """Shows `see` every function of torch that is called inside, with its result."""
+
+    def __init__(self, see: Callable[[Any, Any], None]) -> None:
+        super().__init__()
+        self._see = see
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self._see(func, out)
+        return out
+
+
+def read(
+    run: Callable[[Batch], Any],
+    layers: Mapping[str, nn.Module],
+    others: Mapping[str, nn.Module],
+    shortcuts: Mapping[str, nn.Module],
+    batch: Batch,
+    site: Site,
+) -> Mapping[str, Tensor]:
+    """Pooled values of the layers at the site for one batch, in execution order: (samples, units) each.
+
+    A layer that nothing of the site's kind follows, before the next layer or one of the others, is read at the
+    site before. The norms of shortcuts are not those of the layer before them.
+    """
+    reading = Reading(batch_size(batch), site)
+    with ExitStack() as stack:
+        stack.enter_context(tapped(layers, reading.layer))
+        if site != "pre":
+            stack.enter_context(tapped(others, reading.other))
+            stack.enter_context(tapped(shortcuts, reading.shortcut))
+            stack.enter_context(_Watching(reading.function))
+        run(batch)
+    return reading.values

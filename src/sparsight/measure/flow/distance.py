@@ -1,0 +1,74 @@
+"""How far apart two networks are in what flows through them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from sparsight.measure.flow.gradients import GradientFlow
+from sparsight.measure.flow.information import InformationFlow
+from sparsight.measure.flow.running_average import GradientAverage
+
+Norm = Literal["relative", "l2", "linf"]
+Flow = InformationFlow | GradientFlow | GradientAverage | Tensor | Sequence[float]
+
+
+def flow_distance(a: Flow, b: Flow, norm: Norm = "relative") -> float:
+    """Distance of the flow `a` from the reference `b`, in [0, inf]; 0 for a network and itself.
+
+    On the vectors of values: "l2" ||a - b||_2, "linf" max |a - b|, "relative" ||a - b||_2 / ||b||_2. Flows that hold
+    matrices are compared entry by entry, units of one layer being the same units in both: "l2" and "linf" over all
+    entries, "relative" the mean over pairs of ||R - R0||_F / ||R0||_F.
+    A relative distance from 0 is 0 for 0 and infinite for anything else. Values that are not finite give NaN, which
+    is close to nothing.
+    Errors: two flows that were not measured alike (kind, layers, reduction or statistic, site), two lengths.
+    """
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm: got {norm!r}, allowed is {', '.join(map(repr, get_args(Norm)))}")
+    _alike(a, b)
+    parts = list(zip(_parts(a), _parts(b), strict=True))
+    apart = [x - y for x, y in parts]
+    if not all(bool(torch.isfinite(t).all()) for pair in parts for t in pair):
+        return math.nan
+    if norm == "l2":
+        return math.hypot(*(float(torch.linalg.vector_norm(d)) for d in apart))
+    if norm == "linf":
+        return max((float(d.abs().max()) for d in apart if d.numel()), default=0.0)
+    ratios = [_ratio(d, y) for d, (_, y) in zip(apart, parts, strict=True)]
+    return sum(ratios) / len(ratios)
+
+
+def _ratio(apart: Tensor, reference: Tensor) -> float:
+    far, size = float(torch.linalg.vector_norm(apart)), float(torch.linalg.vector_norm(reference))
+    return far / size if size else math.inf if far else 0.0
+
+
+def _parts(flow: Flow) -> Sequence[Tensor]:
+    """What is compared: the matrices of each pair, or the one vector of values."""
+    if isinstance(flow, InformationFlow) and flow.matrices:
+        return flow.matrices
+    values = flow.values if isinstance(flow, (InformationFlow, GradientFlow, GradientAverage)) else flow
+    return [torch.as_tensor(values, dtype=torch.float64).cpu()]
+
+
+def _alike(a: Flow, b: Flow) -> None:
+    one, other = _measured(a), _measured(b)
+    if one != other:
+        raise ValueError(f"cannot compare what was not measured alike: got {one} and {other}")
+    sizes = [[tuple(x.shape) for x in _parts(flow)] for flow in (a, b)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"cannot compare flows of different shapes: got {sizes[0]} and {sizes[1]}")
+
+
+def _measured(flow: Flow) -> tuple[object, ...]:
+    if isinstance(flow, InformationFlow):
+        return "information flow", flow.reduction, flow.site, flow.pairs
+    if isinstance(flow, GradientFlow):
+        return "gradient flow", flow.statistic, flow.names
+    if isinstance(flow, GradientAverage):
+        return "average of gradient norms", flow.decay, flow.names
+    return ("values",)

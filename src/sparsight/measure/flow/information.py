@@ -1,0 +1,252 @@
+"""Information flow: how the units of each layer go together with those of the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor, nn
+
+from sparsight.measure.flow.activations import Site, measured_layers, read
+from sparsight.measure.flow.moments import CoMoments, Moments, double, merged, moments, more
+from sparsight.model.functional import evaluating, pure
+from sparsight.numerics.seeds import seeded
+from sparsight.types import Batch
+
+Reduction = Literal["rms", "abs", "signed", "matrix"]
+Pair = tuple[str, str]
+
+_CHUNK = 256  # samples summed up at once: fewer cost more in calls than in arithmetic, more leave the cache
+
+SHORTCUTS = ("*downsample*", "*shortcut*", "*skip*")
+"""Layers of these names lie beside the way through the network, not on it."""
+
+
+@dataclass(frozen=True, eq=False)
+class InformationFlow:
+    """One number for each pair of layers, and how many units had nothing to say."""
+
+    pairs: tuple[Pair, ...]
+    values: Float64[Tensor, " pairs"]  # on the CPU; NaN where an activation was not finite
+    reduction: Reduction
+    site: Site
+    samples: int
+    units: Mapping[str, int]  # by layer
+    dead: Mapping[str, int]  # of them, those that are constant over the samples
+    matrices: tuple[Float64[Tensor, "_ _"], ...] = ()  # rho of each pair, for reduction="matrix"
+
+    @property
+    def finite(self) -> bool:
+        return bool(torch.isfinite(self.values).all())
+
+
+def forward(model: nn.Module, batch: Batch) -> Any:
+    """The model at a batch's inputs: all of a mapping by keyword, the first entry of a sequence, a tensor itself."""
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+
+def information_flow(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    reduction: Reduction = "rms",
+    site: Site = "pre",
+    pairs: Sequence[Pair] | None = None,
+    skip: Sequence[str] = SHORTCUTS,
+    forward: Callable[[nn.Module, Batch], Any] = forward,
+) -> InformationFlow:
+    """Correlation between the units of consecutive layers, over the samples of all batches; one pass.
+
+    rho[i, j] = (1/N) sum_n z[n, i] z'[n, j], z = (a - mean) / sd with population statistics, a[n, i] the value of
+    unit i for sample n: a channel's mean over positions, a feature's mean over tokens. One number a pair, over all
+    i, j: "rms" sqrt(mean rho^2), in [0, 1]; "abs" mean |rho|, in [0, 1]; "signed" mean rho, in [-1, 1], as
+    (1/N) sum_n zbar_n zbar'_n with zbar_n = mean_i z[n, i], without the matrix; "matrix" keeps rho, values as "rms".
+    Higher: the layers go together more. Independent units give rms sqrt(1 / (N - 1)), not 0.
+
+    `site`: the layer's own output ("pre"), that of the first norm after it ("post_norm"), or of the first activation
+    ("post_act"), before the next layer runs; without one, the site before. In eval mode.
+    Pairs are layers (Linear, convolutions, attention's output projection) by name: consecutive ones in the order of
+    execution, without those that `skip` matches, or those given.
+
+    A dead unit, sd <= max(1e-12, 1e-6 rms), has correlations 0, stays in the means and is counted. An activation
+    that is not finite makes its pairs NaN. Errors: no batches; fewer than two layers; a layer that runs more than
+    once, or in another order in another batch; a pair of unknown layers; an output whose first dimension is not the
+    samples'.
+
+    Source: Gharatappeh and Sekeh, "Information Consistent Pruning", 2025: "signed", over the training set. Sums are
+    merged as in Chan, Golub and LeVeque 1983: batches and their order change nothing but rounding.
+    """
+    collector = Collector(model, reduction, site, pairs, skip)
+
+    def over_all(net: nn.Module, _: Batch) -> Any:
+        for batch in batches:
+            collector.take(lambda b: forward(net, b), batch)
+
+    with evaluating(collector.model), seeded(0), torch.no_grad():
+        # one functional call, since each costs as much as a small batch
+        pure(collector.model).loss({}, over_all, batches)
+    return collector.flow()
+
+
+class Collector:
+    """Information flow of the batches whose forward passes it has watched, whatever else these are for."""
+
+    def __init__(
+        self, model: nn.Module, reduction: Reduction, site: Site, pairs: Sequence[Pair] | None, skip: Sequence[str]
+    ) -> None:
+        _allowed("reduction", reduction, Reduction)
+        _allowed("site", site, Site)
+        self.model = plain = getattr(model, "_orig_mod", model)  # a compiled forward may leave out hooks
+        self._reduction: Reduction = reduction
+        self._site: Site = site
+        self._pairs = pairs
+        self._layers = layers = _wanted(plain, pairs, skip)
+        way, every = measured_layers(plain, skip), measured_layers(plain, ())
+        self._others = {name: layer for name, layer in way.items() if name not in layers}
+        self._shortcuts = {name: layer for name, layer in every.items() if name not in way and name not in layers}
+        self._sums: _Sums | None = None
+
+    def take(self, run: Callable[[Batch], Any], batch: Batch) -> None:
+        """Take in one batch, whose forward pass is `run(batch)`."""
+        values = read(run, self._layers, self._others, self._shortcuts, batch, self._site)
+        if self._sums is None:
+            kind = _Signed if self._reduction == "signed" else _Matrices
+            pairs = _consecutive(values) if self._pairs is None else _given(values, self._pairs)
+            self._sums = kind(pairs, tuple(values))
+        _same_order(self._sums.order, tuple(values))
+        self._sums.add(values)
+
+    def flow(self) -> InformationFlow:
+        if self._sums is None:
+            raise ValueError("cannot measure information flow: got no batches, allowed is one and more")
+        return _record(self._sums, self._reduction, self._site)
+
+
+# -- what is summed ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Matrices:
+    """Co-moments as they come, some samples at a time: memory of the matrices, whatever the number of samples."""
+
+    pairs: tuple[Pair, ...]
+    order: tuple[str, ...]
+    seen: CoMoments | None = None
+    waiting: list[Mapping[str, Tensor]] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        self.waiting.append(values)
+        self.rows += len(next(iter(values.values())))
+        if self.rows >= _CHUNK:
+            self._merge()
+
+    def _merge(self) -> CoMoments | None:
+        if self.waiting:
+            chunk = {name: torch.cat([values[name] for values in self.waiting]) for name in self.order}
+            self.seen = more(self.seen, chunk, self.pairs)
+            self.waiting, self.rows = [], 0
+        return self.seen
+
+    def total(self) -> CoMoments:
+        total = self._merge()
+        assert total is not None
+        return total
+
+
+@dataclass
+class _Signed:
+    """The pooled values themselves and their moments: memory of samples times units, never units times units."""
+
+    pairs: tuple[Pair, ...]
+    order: tuple[str, ...]
+    seen: dict[str, Moments] = field(default_factory=dict)
+    kept: list[Mapping[str, Tensor]] = field(default_factory=list)
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        self.kept.append(values)
+        self.seen = {name: merged(self.seen.get(name), moments(x)[0]) for name, x in values.items()}
+
+    def means(self) -> dict[Pair, Tensor]:
+        """(1/N) sum_n zbar_n zbar'_n of every pair."""
+        total = {pair: torch.zeros((), dtype=torch.float64) for pair in self.pairs}
+        scale = {name: m.scale / len(m.mean) for name, m in self.seen.items()}
+        for values in self.kept:
+            zbar = {name: (double(x) - self.seen[name].mean) @ scale[name] for name, x in values.items()}
+            for a, b in total:
+                total[a, b] += (zbar[a] @ zbar[b]).cpu()
+        return {(a, b): value / self.seen[a].count for (a, b), value in total.items()}
+
+
+_Sums = _Matrices | _Signed
+
+
+def _record(sums: _Sums, reduction: Reduction, site: Site) -> InformationFlow:
+    matrices = ()
+    if isinstance(sums, _Signed):
+        layers, means = sums.seen, sums.means()
+        values = [means[pair] for pair in sums.pairs]
+    else:
+        total = sums.total()
+        layers, rhos = total.layers, [total.rho(pair) for pair in sums.pairs]
+        values = [rho.abs().mean() if reduction == "abs" else rho.square().mean().sqrt() for rho in rhos]
+        matrices = tuple(rho.cpu() for rho in rhos) if reduction == "matrix" else ()
+    return InformationFlow(
+        sums.pairs,
+        torch.stack(values).cpu() + 0.0,
+        reduction,
+        site,
+        next(iter(layers.values())).count,
+        {name: len(m.mean) for name, m in layers.items()},
+        {name: int(m.dead.sum()) for name, m in layers.items()},
+        matrices,
+    )
+
+
+# -- which layers ------------------------------------------------------------------------------------------------
+
+
+def _wanted(model: nn.Module, pairs: Sequence[Pair] | None, skip: Sequence[str]) -> dict[str, nn.Module]:
+    if pairs is None:
+        return measured_layers(model, skip)
+    layers = measured_layers(model, ())
+    if not pairs or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"pairs: got {list(pairs)!r}, allowed are one and more pairs of layer names")
+    names = dict.fromkeys(name for pair in pairs for name in pair)
+    unknown = next((name for name in names if name not in layers), None)
+    if unknown is not None:
+        raise ValueError(f"the model has no layer {unknown!r}: allowed are {', '.join(map(repr, layers))}")
+    return {name: layers[name] for name in names}
+
+
+def _consecutive(values: Mapping[str, Tensor]) -> tuple[Pair, ...]:
+    names = list(values)
+    if len(names) < 2:
+        raise ValueError(f"information flows between layers: got {names} in the forward pass, allowed is two and more")
+    return tuple(pairwise(names))
+
+
+def _given(values: Mapping[str, Tensor], pairs: Sequence[Pair]) -> tuple[Pair, ...]:
+    idle = next((name for pair in pairs for name in pair if name not in values), None)
+    if idle is not None:
+        raise ValueError(f"layer {idle!r} does not run in the forward pass: those that do are {', '.join(values)}")
+    return tuple((a, b) for a, b in pairs)
+
+
+def _same_order(first: tuple[str, ...], now: tuple[str, ...]) -> None:
+    if first != now:
+        raise ValueError(
+            f"layers run in another order for another batch: got {', '.join(now)} after {', '.join(first)}; allowed "
+            "is one order, or `pairs` of layers that always run"
+        )
+
+
+def _allowed(what: str, value: str, kind: Any) -> None:
+    if value not in get_args(kind):
+        raise ValueError(f"{what}: got {value!r}, allowed is {', '.join(map(repr, get_args(kind)))}")

@@ -1,0 +1,118 @@
+"""The few samples on which a run measures: drawn once, the same in every measurement."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from sparsight.model.loss import batch_size as samples_of
+from sparsight.numerics.seeds import derive, seeded
+from sparsight.numerics.stratified import stratified
+from sparsight.types import Batch, Split
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """Samples to measure on, as batches in a fixed order, and where they stand in the split."""
+
+    indices: Int64[Tensor, " samples"]  # ascending, on the CPU
+    batches: tuple[Batch, ...]
+    seed: int
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the indices: two runs with one digest measured on the same samples of a split."""
+        return hashlib.sha256(self.indices.numpy().astype("<i8").tobytes()).hexdigest()
+
+
+MOST = 1024
+"""Samples of a probe where no number is given, and there are as many."""
+
+
+def probe(split: Split | Iterable[Batch], count: int | None = None, *, seed: int = 0, batch_size: int = 256) -> Probe:
+    """`count` samples of a split, drawn from `seed`, without augmentation and always in the same order.
+
+    Without a number they are 1024, or all that there are.
+
+    Of a `Split` with whole numbers as labels the draw is stratified: class c has count n_c / n places, rounded by
+    largest remainders (`data.stratified`). Any other iterable of batches is read once, to its end, and `count` of its
+    samples are drawn alike, whatever the labels; what it does to samples is done once, and kept.
+    The draw depends on the seed, the labels and the number of samples only; it touches no random state.
+    ValueError unless 1 <= count <= samples.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size is {batch_size}: allowed is 1 and more")
+    if not isinstance(split, Split):
+        return _streamed(split, count, seed, batch_size)
+    count = min(MOST, len(split)) if count is None else count
+    _enough(count, len(split))
+    indices = torch.from_numpy(np.sort(_drawn(split.y, count, seed)))
+    parts = [part.to(split.x.device) for part in indices.split(batch_size)]
+    return Probe(indices, tuple((split.x.index_select(0, p), split.y.index_select(0, p)) for p in parts), seed)
+
+
+def _enough(count: int, samples: int) -> None:
+    if not 1 <= count <= samples:
+        raise ValueError(f"cannot take {count} probes from {samples} samples: allowed is 1 to {samples}")
+
+
+def _keys(seed: int, start: int, count: int) -> np.ndarray:
+    """The random numbers of samples start, start + 1, ...: a stream that numpy promises never to change."""
+    stream = np.random.PCG64(derive(seed, "probe"))
+    return stream.advance(start).random_raw(count)
+
+
+def _drawn(labels: Tensor, count: int, seed: int) -> np.ndarray:
+    order = np.argsort(_keys(seed, 0, len(labels)), kind="stable")
+    if count == len(labels) or labels.dim() != 1 or labels.is_floating_point():
+        return order[:count]
+    part, _ = stratified(labels.cpu()[torch.from_numpy(order)].long(), [count])
+    return order[part.numpy()]
+
+
+def _streamed(batches: Iterable[Batch], given: int | None, seed: int, size: int) -> Probe:
+    """The samples with the smallest keys, in one pass, never holding more than their number and one batch."""
+    count = MOST if given is None else given
+    keys, places, kept, start = np.empty(0, np.uint64), np.empty(0, np.int64), None, 0
+    with seeded(derive(seed, "probe loader")):
+        for batch in batches:
+            n = samples_of(batch)
+            keys = np.concatenate((keys, _keys(seed, start, n)))
+            places = np.concatenate((places, np.arange(start, start + n)))
+            kept, start = batch if kept is None else _each(torch.cat, kept, batch), start + n
+            best = np.sort(np.argsort(keys, kind="stable")[:count])
+            keys, places, kept = keys[best], places[best], _taken(kept, torch.from_numpy(best))
+    count = min(count, start) if given is None else count
+    _enough(count, start)
+    parts = torch.arange(count).split(size)
+    return Probe(torch.from_numpy(places), tuple(_taken(kept, part) for part in parts), seed)
+
+
+def _taken(batch: Batch, index: Tensor) -> Batch:
+    return _each(lambda x: x[0].index_select(0, index.to(x[0].device)), batch)
+
+
+def _each(do: Any, *batches: Any) -> Any:
+    """`do` of the tensors that stand at the same place in every batch; what is no tensor is taken from the first."""
+    first = batches[0]
+    if isinstance(first, Tensor):
+        return do(list(batches))
+    if isinstance(first, Mapping):
+        return {key: _each(do, *(b[key] for b in batches)) for key in first}
+    if isinstance(first, (tuple, list)):
+        items = [_each(do, *entries) for entries in zip(*batches, strict=True)]
+        return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+    return first

@@ -1,0 +1,67 @@
+"""Gradient flow for nothing: an average of the gradients that training computes anyway."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from sparsight.measure.flow.moments import double
+
+
+@dataclass(frozen=True, eq=False)
+class GradientAverage:
+    """The exponential average of the gradient norms of `steps` training steps, a number for each tensor."""
+
+    names: tuple[str, ...]
+    total: Float64[Tensor, " tensors"]  # (1 - decay) sum_t decay^(T - t) norm_t, where the gradients are
+    steps: int
+    decay: float
+
+    @property
+    def values(self) -> Float64[Tensor, " tensors"]:
+        """The average, total / (1 - decay^steps), on the CPU: its weights sum to 1 from the first step on."""
+        return self.total.cpu() / (1.0 - self.decay**self.steps)
+
+    def state(self) -> dict[str, Tensor]:
+        """What a resumed run needs: GradientAverage(names, state["total"], int(state["steps"]), decay)."""
+        return {"total": self.total.clone(), "steps": torch.tensor(self.steps)}
+
+
+def gf_ema(
+    grads: Mapping[str, Tensor | None], previous: GradientAverage | None = None, *, decay: float = 0.98
+) -> GradientAverage:
+    """The average with one training step more: total = decay total + (1 - decay) ||g||_F, for each tensor.
+
+    `grads` are those of the step, by name: after masking, before clipping. None counts as 0. Nothing is read back
+    from the device. These are norms of gradients of batches, in train mode, along a path on which the weights
+    move: noisier and larger than `gradient_flow`, and free. 1 / (1 - decay) steps count, about.
+    Errors: decay outside [0, 1); other names than before; no gradients.
+    """
+    if not 0.0 <= decay < 1.0:
+        raise ValueError(f"decay is {decay}: allowed is 0 <= decay < 1")
+    names = tuple(grads)
+    given = {name: g.detach() for name, g in grads.items() if g is not None}
+    if not given:
+        raise ValueError(f"none of {len(names)} tensors has a gradient: allowed is one and more")
+    norms = torch._foreach_norm(list(given.values()))
+    if len(given) < len(names):
+        found = dict(zip(given, norms, strict=True))
+        norms = [found.get(name, norms[0].new_zeros(())) for name in names]
+    return averaged(names, double(torch.stack(list(norms))), previous, decay)
+
+
+def averaged(
+    names: tuple[str, ...], norms: Float64[Tensor, " tensors"], previous: GradientAverage | None, decay: float = 0.98
+) -> GradientAverage:
+    """`gf_ema` of norms that are known already."""
+    if previous is None:
+        return GradientAverage(names, norms * (1.0 - decay), 1, decay)
+    if (previous.names, previous.decay) != (names, decay):
+        raise ValueError(
+            f"an average of {previous.names} with decay {previous.decay} cannot go on with {names} and {decay}"
+        )
+    return GradientAverage(names, previous.total.to(norms.device).lerp(norms, 1.0 - decay), previous.steps + 1, decay)

@@ -1,0 +1,171 @@
+"""Power sums: all that the PQ index needs of a tensor, from one pass, and mergeable.
+
+    S_e = sum_i (|w_i| / scale)^e        over the kept weights, for each exponent e
+
+A row (an index of dimension 0; a vector is one row) is summed in chunks of 8192 from its start, a tensor is
+summed over its rows and a network over its tensors, always in order: asking for more scopes, or using more
+threads, never changes a bit. Every sum is a pair of float64, the second holding what the first lost, so that
+joining pieces adds no error of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsight.numerics.kernels import power_sums as kernel
+
+COUNT, ZEROS, LARGEST, SMALLEST = kernel.COUNT, kernel.ZEROS, kernel.LARGEST, kernel.SMALLEST
+
+
+def check_pair(p: float, q: float, *, equal: bool = False) -> None:
+    """ValueError unless 0 < p < q (or p = q, where `equal`) and both are finite."""
+    if not (math.isfinite(p) and math.isfinite(q) and p > 0 and (p < q or (equal and p == q))):
+        raise ValueError(f"got p={p}, q={q}, allowed is 0 < p {'<=' if equal else '<'} q, both finite")
+
+
+def _uneven(lines: np.ndarray) -> np.ndarray:
+    """Lines that hold different magnitudes."""
+    return (lines[:, LARGEST] > 0) & (lines[:, SMALLEST] < lines[:, LARGEST])
+
+
+def _at(exponents: Sequence[float], e: float) -> int:
+    """The column of the sums for an exponent. ValueError: there are none."""
+    if e not in exponents:
+        raise ValueError(f"no sums for the exponent {e}, only for {tuple(exponents)}")
+    return kernel.SUMS + exponents.index(e)
+
+
+def _where(exponents: Sequence[float], p: float, q: float) -> tuple[int, int, float, float]:
+    """What kernels take for (p, q): columns, and numbers of one type, for each of which they are compiled."""
+    return _at(exponents, p), _at(exponents, q), float(p), float(q)
+
+
+def index_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
+    """PQ index of each line."""
+    check_pair(p, q)
+    return kernel.indices(lines, *_where(exponents, p, q))
+
+
+def effective_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
+    """Effective count of each line; at p = q from the sums of y and y ln y, y = |w|^q."""
+    check_pair(p, q, equal=True)
+    if p < q:
+        return kernel.effectives(lines, *_where(exponents, p, q))
+    if -q not in exponents:
+        raise ValueError(f"no entropy sums for the exponent {q}; effective_count of the tensor takes them")
+    mass, y_ln_y = (lines[:, kernel.SUMS + exponents.index(e)] for e in (q, -q))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shannon = np.exp(np.log(mass) - y_ln_y / mass)
+    return np.where(_uneven(lines), np.minimum(shannon, lines[:, COUNT]), lines[:, COUNT])
+
+
+@dataclass(frozen=True)
+class PowerSums:
+    """Power sums of one group of weights. `a + b` is the union, in that order; nothing is lost or counted twice.
+
+    Ties and zeros: zeros count in `count`. An empty group has largest 0 and smallest infinity.
+    """
+
+    exponents: tuple[float, ...]
+    count: int  # kept weights
+    zeros: int  # those that are exactly 0
+    largest: float  # magnitude
+    smallest: float
+    scale: float  # a power of two, 1 unless powers might leave float64's range
+    sums: tuple[float, ...]  # S_e for each exponent
+    carries: tuple[float, ...]  # what each sum lost to rounding
+
+    def index(self, p: float, q: float) -> float:
+        """PQ index 1 - M_p / M_q, in [0, 1), larger = sparser; 0 where undefined. ValueError: no such sums."""
+        check_pair(p, q)
+        return kernel.index(*self._of(p, q))
+
+    def effective(self, p: float, q: float) -> float:
+        """Effective count, in [1, count]: (sum |w|^p)^(q/(q-p)) / (sum |w|^q)^(p/(q-p)), p < q."""
+        check_pair(p, q, equal=True)
+        if p == q:
+            return float(effective_of(self._line(), self.exponents, p, q)[0])
+        return kernel.effective(*self._of(p, q))
+
+    @property
+    def defined(self) -> bool:
+        """Whether there is a weight that is not zero, without which the index means nothing."""
+        return self.largest > 0
+
+    def __add__(self, other: PowerSums) -> PowerSums:
+        return PowerSums.merge((self, other))
+
+    @staticmethod
+    def merge(parts: Sequence[PowerSums]) -> PowerSums:
+        """The union of `parts`, in order. ValueError: none, or of different exponents."""
+        kinds = {part.exponents for part in parts}
+        if len(kinds) != 1:
+            raise ValueError(f"can merge sums of the same exponents only, got {sorted(kinds)}")
+        (exponents,) = kinds
+        return _one(exponents, fold_lines(np.concatenate([part._line() for part in parts]), len(parts), 1, exponents))
+
+    def _of(self, p: float, q: float) -> tuple[float, ...]:
+        at_p, at_q, p, q = _where(self.exponents, p, q)
+        low, high = self.sums[at_p - kernel.SUMS], self.sums[at_q - kernel.SUMS]
+        return float(self.count), self.largest, self.smallest, low, high, p, q
+
+    def _line(self) -> np.ndarray:
+        head = (self.count, self.zeros, self.largest, self.smallest, math.log2(self.scale))
+        return np.array([[*head, *self.sums, *self.carries]], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Power sums of every row of a tensor, as arrays."""
+
+    exponents: tuple[float, ...]
+    lines: np.ndarray  # a row's line: count, zeros, largest, smallest, log2(scale), sums, carries
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @property
+    def count(self) -> np.ndarray:
+        return self.lines[:, COUNT].astype(np.int64)
+
+    @property
+    def defined(self) -> np.ndarray:
+        return self.lines[:, LARGEST] > 0
+
+    def index(self, p: float, q: float) -> np.ndarray:
+        """PQ index of every row."""
+        return index_of(self.lines, self.exponents, p, q)
+
+    def neurons(
+        self, p: float, q: float, shares: np.ndarray, gamma: float, beta: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """PQ index of every row that is defined, and for each share of the bound the sum of their prune counts."""
+        return kernel.neurons(self.lines, *_where(self.exponents, p, q), shares, float(gamma), float(beta))
+
+    def effective(self, p: float, q: float) -> np.ndarray:
+        """Effective count of every row."""
+        return effective_of(self.lines, self.exponents, p, q)
+
+    def row(self, i: int) -> PowerSums:
+        return _one(self.exponents, self.lines[i : i + 1])
+
+    def total(self) -> PowerSums:
+        """The whole tensor: its rows merged in order."""
+        return _one(self.exponents, fold_lines(self.lines, len(self.lines), 1, self.exponents))
+
+
+def _one(exponents: tuple[float, ...], line: np.ndarray) -> PowerSums:
+    count, zeros, largest, smallest, log_scale, *rest = line[0].tolist()
+    n = len(exponents)
+    scale = 2.0**log_scale
+    return PowerSums(exponents, int(count), int(zeros), largest, smallest, scale, tuple(rest[:n]), tuple(rest[n:]))
+
+
+def fold_lines(table: np.ndarray, per: int, groups: int, exponents: Sequence[float]) -> np.ndarray:
+    out = np.empty((groups, table.shape[1]))
+    kernel.fold(table, per, np.asarray(exponents, dtype=np.float64), out)
+    return out

@@ -1,0 +1,86 @@
+"""A model as a function of its parameters: the one seam for functional calls, and eval mode for a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from sparsight.model.names import named
+from sparsight.types import Batch
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a block; every module's own train/eval flag is put back afterwards."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training
+
+
+@dataclass(frozen=True)
+class Pure:
+    """The forward of a model at given parameters, on buffers of its own. Make it with `pure`.
+
+    `params` are the model's parameters by plain name, detached, sharing its memory: never write to them.
+    A call may give any of them anew; those left out are as in the model. Buffers that the forward writes to
+    (running statistics) are copies. Train and eval flags are the model's: see `evaluating`.
+    """
+
+    module: nn.Module
+    params: Mapping[str, Tensor]
+    names: Mapping[str, str]  # plain name -> name inside `module`
+    buffers: Mapping[str, Tensor]  # by the names inside `module`
+
+    def __call__(self, params: Mapping[str, Tensor], *args: Any, **keywords: Any) -> Any:
+        """The model's output at `params`."""
+        return functional_call(self.module, (self._given(params), dict(self.buffers)), args, keywords)
+
+    def loss(self, params: Mapping[str, Tensor], loss: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Tensor:
+        """`loss(model, batch)` at `params`."""
+        state = {f"model.{name}": value for name, value in (self._given(params) | dict(self.buffers)).items()}
+        return functional_call(_Loss(self.module, loss), state, (batch,))
+
+    def _given(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        unknown = next((name for name in params if name not in self.params), None)
+        if unknown is not None:
+            raise ValueError(f"the model has no parameter {unknown!r}: allowed are {', '.join(self.params)}")
+        return {self.names[name]: value for name, value in {**self.params, **params}.items()}
+
+
+def pure(model: nn.Module) -> Pure:
+    """The model as a function of its parameters. Nothing that is called through it changes the model.
+
+    Compiled and DDP-wrapped models work by their plain names. Parameters are whole tensors: a model sharded over
+    processes (FSDP2) has to be gathered first.
+    """
+    inside = {id(parameter): name for name, parameter in model.named_parameters()}
+    parameters = named(model)
+    return Pure(
+        model,
+        {name: parameter.detach() for name, parameter in parameters.items()},
+        {name: inside[id(parameter)] for name, parameter in parameters.items()},
+        {name: buffer.detach().clone() for name, buffer in model.named_buffers()},
+    )
+
+
+class _Loss(nn.Module):
+    """A loss as the forward of a module, so that the model inside it can be called functionally."""
+
+    def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Batch], Tensor]) -> None:
+        super().__init__()
+        self.model, self._loss = model, loss
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self._loss(self.model, batch)
+
+
+__all__ = ["Pure", "evaluating", "pure"]

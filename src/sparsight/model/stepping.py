@@ -1,0 +1,177 @@
+"""What holding masks has to know of optimisers: which weights they step, what they remember, when they have stepped."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn, optim
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from sparsight.model.masks import local, share
+from sparsight.model.names import named
+from sparsight.types import Masks
+
+# Optimisers of torch that move each weight by its own value, gradient and state alone.
+_ELEMENTWISE = (
+    optim.SGD,
+    optim.Adam,
+    optim.AdamW,
+    optim.RMSprop,
+    optim.Adagrad,
+    optim.Adadelta,
+    optim.NAdam,
+    optim.RAdam,
+    optim.Adamax,
+)
+
+
+def elementwise(optimizer: Optimizer) -> bool:
+    """Whether a weight's step depends on nothing but that weight, its gradient and its state.
+
+    True for most optimisers of `torch.optim` themselves; a subclass, one that wraps another, or one with hooks after
+    its step may do anything.
+    """
+    return type(optimizer) in _ELEMENTWISE and not _altered(optimizer) and not optimizer._optimizer_step_post_hooks
+
+
+def _altered(optimizer: Any) -> bool:
+    """Whether a step was put on the object itself. (Learning-rate schedules do, and change nothing.)"""
+    own = getattr(optimizer, "__dict__", {}).get("step")
+    return own is not None and not hasattr(own, "_wrapped_by_lr_sched")
+
+
+def keeps_zeros(optimizer: Optimizer) -> bool:
+    """Whether a step leaves at +0.0 every weight that is +0.0 with gradient and optimiser state +0.0.
+
+    Then, once `clear_state_` and `mask_grads_` have done their work, `apply_` has nothing to do after the step.
+    True for the `elementwise` optimisers as long as learning rate x weight decay stays below 1 (beyond, a step makes
+    -0.0), and `eps` is not 0 in the weights' own precision (then it makes NaN: 0 / 0).
+    """
+    return elementwise(optimizer) and all(
+        group["lr"] * group.get("weight_decay", 0.0) < 1 and _divides(group) for group in optimizer.param_groups
+    )
+
+
+def _divides(group: Mapping[str, Any]) -> bool:
+    """Whether `eps`, if there is one, is above 0 in the type of every weight."""
+    if "eps" not in group:
+        return True
+    return all(float(torch.tensor(float(group["eps"]), dtype=kind)) > 0 for kind in {p.dtype for p in group["params"]})
+
+
+def clear_state_(model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:
+    """Set what an optimiser remembers of every pruned weight to +0.0 (momentum, moments: tensors of its shape).
+
+    What an optimiser inside it remembers too. Left alone, momentum from before pruning decays into denormal numbers,
+    and steps become several times slower.
+    """
+    parameters = named(model)
+    for each in family(optimizer):
+        states = getattr(each, "state", {})
+        for name, mask in masks.items():
+            state = states.get(parameters[name]) if isinstance(states, Mapping) else None
+            for value in state.values() if isinstance(state, Mapping) else ():
+                if isinstance(value, Tensor) and value.shape == mask.shape:
+                    local(value).masked_fill_(~share(mask, value), 0)
+
+
+def given(optimizer: Any) -> list[Any]:
+    """The optimisers, as a list. TypeError for anything that steps no weights, with what to pass instead."""
+    single = callable(getattr(optimizer, "step", None)) or not isinstance(optimizer, Iterable)
+    steppers = [optimizer] if single else list(optimizer)
+    for each in steppers:
+        wraps = callable(getattr(each, "step", None)) and not isinstance(each, LRScheduler) and len(family(each)) > 1
+        if not _steps(each) and not wraps:
+            raise TypeError(
+                f"cannot hold masks through {type(each).__name__}, which steps no weights: expected an optimizer "
+                "(torch.optim.Optimizer, or an object that wraps one and has a `step`), or a list of optimizers"
+            )
+    return steppers
+
+
+def family(optimizer: Any) -> list[Any]:
+    """The optimiser and those it wraps (Lookahead, SAM, accelerate, …), outermost first."""
+    found = [optimizer]
+    for each in found:
+        for value in getattr(each, "__dict__", {}).values():
+            inside = (
+                value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            )
+            found += [x for x in inside if _steps(x) and not any(x is other for other in found)]
+    return found
+
+
+def _steps(x: Any) -> bool:
+    """Whether it steps weights: an optimiser, or something that behaves like one."""
+    if isinstance(x, LRScheduler | type):
+        return False
+    return isinstance(x, Optimizer) or (callable(getattr(x, "step", None)) and hasattr(x, "param_groups"))
+
+
+def stepped(optimizers: Iterable[Any]) -> set[int]:
+    """Identities of the parameters that the optimisers step, those inside them included."""
+    return {
+        id(parameter)
+        for optimizer in optimizers
+        for group in getattr(optimizer, "param_groups", ())
+        for parameter in group["params"]
+    }
+
+
+Changed = tuple[tuple[Any, ...], dict[str, Any]] | None
+"""Other arguments and keyword arguments of a step; None: those it was called with."""
+
+Before = Callable[[Any, tuple[Any, ...], dict[str, Any]], Changed]
+"""Called with the optimiser, the arguments of its step (itself the first, as in torch) and the keyword arguments."""
+
+
+def on_step(optimizer: Any, before: Before, after: Callable[..., None]) -> Iterator[Callable[[], None]]:
+    """Have functions called around every step of an optimiser; what undoes it.
+
+    By hooks, and where a step does not run those (wrappers that leave `Optimizer.__init__` out, or a `step` that was
+    put on the object itself), in place of its own step.
+    """
+    hooked = hasattr(optimizer, "_optimizer_step_post_hooks") and getattr(type(optimizer).step, "hooked", False)
+    if hooked:
+        yield optimizer.register_step_pre_hook(before).remove
+        yield optimizer.register_step_post_hook(after).remove
+    if not hooked or _altered(optimizer):
+        yield _replace_step(optimizer, before, after)
+
+
+def _replace_step(optimizer: Any, before: Before, after: Callable[..., None]) -> Callable[[], None]:
+    theirs, own, on = optimizer.step, "step" in vars(optimizer), True
+
+    @functools.wraps(theirs)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not on:
+            return theirs(*args, **kwargs)
+        args, kwargs = before(self, (self, *args), kwargs) or ((self, *args), kwargs)
+        result = theirs(*args[1:], **kwargs)
+        after(self, args, kwargs)
+        return result
+
+    ours = types.MethodType(step, optimizer)
+
+    def undo() -> None:
+        nonlocal on
+        on = False
+        if vars(optimizer).get("step") is ours:
+            if own:
+                optimizer.step = theirs
+            else:
+                del optimizer.step
+
+    try:
+        optimizer.step = ours
+    except AttributeError as error:
+        raise TypeError(
+            f"cannot hold masks through {type(optimizer).__name__}, which runs no hooks and whose `step` cannot be "
+            "replaced: pass the optimizer that it wraps"
+        ) from error
+    return undo

@@ -1,0 +1,7 @@
+"""Exact selection, seeds and compiled loops: arrays in, numbers out, and nothing that knows a model."""
+
+from sparsight.numerics.seeds import derive
+from sparsight.numerics.select import keep_largest, prune_smallest
+from sparsight.numerics.stratified import stratified
+
+__all__ = ["derive", "keep_largest", "prune_smallest", "stratified"]

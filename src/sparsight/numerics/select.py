@@ -1,0 +1,207 @@
+"""Exact selection: the k smallest scores of a dictionary of tensors, without sorting or joining them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sparsight.numerics.kernels.jit import each
+from sparsight.numerics.kernels.pieces import CompiledPiece, Piece, TensorPiece, cut
+from sparsight.numerics.kernels.radix import over, prune
+from sparsight.types import Masks, Scope, Scores
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_Verb = Literal["prune", "keep"]
+_Kind = Callable[[Tensor], type[Piece]]
+
+
+def prune_smallest(
+    scores: Scores, masks: Masks, counts: int | Mapping[str, Any], *, scope: Scope = "global", min_keep: int = 0
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Remove exactly `counts` of the alive weights: those with the smallest scores.
+
+    scope "global": `counts` is an int, ranked over all tensors together (dtypes compare by true value);
+    "layer": an int for each name; "neuron": for each name an int64 tensor with one count for each row (index
+    of dimension 0; a 1-D tensor has rows of one entry).
+
+    Ties: among equal scores the lower index goes first (order of `scores`, then row-major whatever the memory
+    format); -0.0 equals +0.0; infinities rank; NaN is refused among alive entries and ignored elsewhere.
+    `min_keep`: every tensor (global, layer) or row (neuron) keeps at least this many of its alive weights. In
+    global scope the largest `min_keep` of each tensor are set aside, and the smallest of the rest go.
+
+    Returns new contiguous masks, and the names of the tensors where the floor changed the selection (global
+    scope only: elsewhere a count that breaks the floor is refused). The answer is the same on every device
+    and for every number of threads. Raises ValueError, or TypeError, with what was asked, got and allowed.
+    """
+    return _select(scores, masks, counts, "prune", scope, min_keep, _kind)
+
+
+def keep_largest(
+    scores: Scores, masks: Masks, counts: int | Mapping[str, Any], *, scope: Scope = "global", min_keep: int = 0
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Keep exactly `counts` of the alive weights: those with the largest scores.
+
+    Keeping k of d alive weights is pruning d - k of them: see `prune_smallest` for everything else.
+    """
+    return _select(scores, masks, counts, "keep", scope, min_keep, _kind)
+
+
+def _tensor_select(
+    scores: Scores, masks: Masks, counts: Any, verb: _Verb, *, scope: Scope = "global", min_keep: int = 0
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """What other devices than the CPU do, on any device."""
+    return _select(scores, masks, counts, verb, scope, min_keep, lambda _: TensorPiece)
+
+
+def _kind(score: Tensor) -> type[Piece]:
+    return CompiledPiece if score.device.type == "cpu" else TensorPiece
+
+
+def _select(
+    scores: Scores, masks: Masks, counts: Any, verb: _Verb, scope: Scope, min_keep: int, kind: _Kind
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    _check(scores, masks)
+    _check_int("min_keep", min_keep)
+    if min_keep < 0:
+        raise ValueError(f"min_keep: got {min_keep}, allowed is 0 or more")
+    scores = {name: score.detach() for name, score in scores.items()}
+    out = {name: torch.empty(s.shape, dtype=torch.bool, device=s.device) for name, s in scores.items()}
+    if scope == "global":
+        wide = _widest({score.dtype for score in scores.values()})
+        pieces = {n: list(cut(kind(s), n, s, masks[n], out[n], wide)) for n, s in scores.items()}
+        return out, _global(pieces, counts, verb, min_keep)
+    if scope not in ("layer", "neuron"):
+        raise ValueError(f"scope: got {scope!r}, allowed is 'global', 'layer' or 'neuron'")
+    _check_keys("counts", counts, scores)
+    if scope == "layer":
+        for name, s in scores.items():
+            _layer(name, list(cut(kind(s), name, s, masks[name], out[name], s.dtype)), counts[name], verb, min_keep)
+        return out, ()
+    for name, s in scores.items():
+        gone = _row_counts(name, masks[name], counts[name], verb, min_keep)
+        _rows(kind(s), name, s, masks[name], out[name], gone)
+    return out, ()
+
+
+# -- global and layer scope ------------------------------------------------------------------------------------
+
+
+def _global(pieces: Mapping[str, list[Piece]], count: Any, verb: _Verb, min_keep: int) -> tuple[str, ...]:
+    """Write the masks; the tensors that the floor held up.
+
+    Whoever falls below the floor would fall further if others were spared, so it is settled at the floor, and
+    the rest share what it did not give.
+    """
+    alive = dict.fromkeys(pieces, 0)
+    every = [piece for of in pieces.values() for piece in of]
+    for piece, n in zip(every, over(lambda piece: piece.alive(), every), strict=True):
+        alive[piece.name] += n
+    floor = {name: min(min_keep, alive[name]) for name in pieces}
+    gone = _to_prune("counts", count, sum(alive.values()), verb, "", min_keep, sum(floor.values()))
+    free, held = dict(pieces), set()
+    while True:
+        prune([piece for of in free.values() for piece in of], gone, sum(alive[name] for name in free))
+        short = [n for n, of in free.items() if min_keep and sum(over(lambda piece: piece.kept(), of)) < floor[n]]
+        if not short:
+            return tuple(name for name in pieces if name in held)
+        for name in short:
+            prune(free.pop(name), alive[name] - floor[name], alive[name])
+            gone -= alive[name] - floor[name]
+        held.update(short)
+
+
+def _layer(name: str, pieces: list[Piece], count: Any, verb: _Verb, min_keep: int) -> None:
+    alive = sum(over(lambda piece: piece.alive(), pieces))
+    gone = _to_prune(f"counts[{name!r}]", count, alive, verb, f" in {name!r}", min_keep, min(min_keep, alive))
+    prune(pieces, gone, alive)
+
+
+def _to_prune(what: str, count: Any, alive: int, verb: _Verb, where: str, min_keep: int, floor: int) -> int:
+    _check_int(what, count)
+    said = f"cannot {verb} {count} of {alive} alive weights{where}"
+    if not 0 <= count <= alive:
+        raise ValueError(said)
+    gone = count if verb == "prune" else alive - count
+    if alive - gone < floor:
+        raise ValueError(f"{said}: min_keep={min_keep} keeps at least {floor} of them")
+    return gone
+
+
+# -- neuron scope ----------------------------------------------------------------------------------------------
+
+
+def _row_counts(name: str, mask: Tensor, counts: Any, verb: _Verb, min_keep: int) -> Tensor:
+    """How many entries of each row go."""
+    rows = mask.shape[0] if mask.dim() else 1
+    if not isinstance(counts, Tensor) or counts.dtype != torch.int64 or counts.shape != (rows,):
+        got = f"{counts.dtype} of shape {tuple(counts.shape)}" if isinstance(counts, Tensor) else type(counts).__name__
+        raise ValueError(f"counts[{name!r}]: got {got}, allowed is an int64 tensor of shape ({rows},)")
+    alive = mask.reshape(-1).long() if mask.dim() <= 1 else mask.sum(dim=tuple(range(1, mask.dim())))
+    counts = counts.to(mask.device)
+    gone = counts if verb == "prune" else alive - counts
+    bad = ((counts < 0) | (counts > alive) | (alive - gone < alive.clamp(max=min_keep))).nonzero()
+    if bad.numel():
+        row = int(bad[0])
+        of, where = int(alive[row]), f" in '{name}[{row}]'"
+        _to_prune("counts", int(counts[row]), of, verb, where, min_keep, min(min_keep, of))
+    return gone
+
+
+def _rows(kind: type[Piece], name: str, score: Tensor, mask: Tensor, out: Tensor, gone: Tensor) -> None:
+    rows, width = len(gone), score.numel() // max(1, len(gone))
+    if not width:
+        return
+    score, mask = (t.reshape(1) if t.dim() == 0 else t for t in (score, mask))
+    step = max(1, kind.block // 16 // width)
+
+    def work(i: int) -> bool:
+        some = slice(i * step, (i + 1) * step)
+        s, m, o = (t[some].reshape(-1, width) for t in (score, mask, out.view(rows, width)))
+        kind.rows(s, m, gone[some], o)
+        return bool((s.isnan() & m).any())
+
+    n = -(-rows // step)
+    nan = each(work, n) if kind.threaded else [work(i) for i in range(n)]
+    if any(nan):
+        raise ValueError(f"NaN among the alive scores of {name!r}")
+
+
+# -- what is refused -------------------------------------------------------------------------------------------
+
+
+def _check(scores: Scores, masks: Masks) -> None:
+    _check_keys("masks", masks, scores)
+    for name, score in scores.items():
+        mask = masks[name]
+        if score.dtype not in _DTYPES:
+            raise TypeError(f"scores[{name!r}]: got {score.dtype}, allowed is one of {[str(d) for d in _DTYPES]}")
+        if mask.dtype != torch.bool:
+            raise TypeError(f"masks[{name!r}]: got {mask.dtype}, allowed is torch.bool")
+        if mask.shape != score.shape:
+            got, allowed = tuple(mask.shape), tuple(score.shape)
+            raise ValueError(f"masks[{name!r}]: got shape {got}, allowed is that of its scores, {allowed}")
+        if mask.device != score.device:
+            raise ValueError(f"masks[{name!r}]: got device {mask.device}, allowed is {score.device}")
+
+
+def _check_keys(what: str, got: Any, scores: Scores) -> None:
+    if not isinstance(got, Mapping):
+        raise TypeError(f"{what}: got {type(got).__name__}, allowed is a mapping with the keys of scores")
+    if got.keys() != scores.keys():
+        missing, extra = sorted(scores.keys() - got.keys()), sorted(got.keys() - scores.keys())
+        raise ValueError(f"{what}: allowed are the keys of scores; got none for {missing}, and {extra} too many")
+
+
+def _check_int(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what}: got {value!r} of type {type(value).__name__}, allowed is an int")
+
+
+def _widest(dtypes: set[torch.dtype]) -> torch.dtype:
+    """The narrowest dtype that holds every value of these."""
+    if len(dtypes) == 1:
+        return next(iter(dtypes))
+    return torch.float64 if torch.float64 in dtypes else torch.float32

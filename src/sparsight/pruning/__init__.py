@@ -1,0 +1,25 @@
+"""Which weights go: scorers, allocators, where a level restarts from, rescaling, and SiPP with its certificates."""
+
+from sparsight.pruning.allocate.fixed import Global, Uniform
+from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP
+from sparsight.pruning.allocate.sap import SAP
+from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.shuffled import Shuffled
+from sparsight.pruning.conditioning import Conditioning, IllConditioned, conditioning
+from sparsight.pruning.rescale import Rescale
+from sparsight.pruning.rescale.stable_resnet import residual_branches, stable_resnet
+from sparsight.pruning.restart import Reinitialise, carry_on, rewind
+from sparsight.pruning.score.grasp import GraSP
+from sparsight.pruning.score.magnitude import Magnitude
+from sparsight.pruning.score.mbp import MBP
+from sparsight.pruning.score.random import Random
+from sparsight.pruning.score.snip import SNIP
+from sparsight.pruning.score.synflow import SynFlow
+from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
+from sparsight.pruning.sipp.score import SiPP
+
+__all__ = [
+    "FORCE", "MBP", "SAP", "SNIP", "Conditioning", "Global", "GraSP", "IllConditioned", "IterativeSNIP", "Magnitude",
+    "Random", "Reinitialise", "Rescale", "Shrink", "Shuffled", "SiPP", "SiPPDet", "SiPPHybrid", "SiPPRand", "SynFlow",
+    "Uniform", "carry_on", "conditioning", "residual_branches", "rewind", "stable_resnet",
+]  # fmt: skip

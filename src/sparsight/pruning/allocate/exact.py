@@ -1,0 +1,66 @@
+"""From counts per group to masks: the floor, the exact selection, and the record of both."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from sparsight.numerics.select import prune_smallest
+from sparsight.pruning.allocate.counts import at_most, for_selection, room, share, with_floor
+from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
+
+
+def toward(
+    groups: Mapping[str, GroupRecord], masks: Masks, target_density: float | None, exact: bool
+) -> dict[str, GroupRecord]:
+    """The groups with counts that leave at least `target_density` of all prunable weights, rounded half up.
+
+    Counts that go past it are scaled down in proportion. With `exact`, counts that stay above it are raised to meet it:
+    what they would leave of every group is scaled down in proportion. Without a target the counts stay as they are.
+    """
+    if target_density is None:
+        return dict(groups)
+    keep = share(target_density, sum(mask.numel() for mask in masks.values()))
+    left = {name: group.d - group.c for name, group in groups.items()}
+    if exact and sum(left.values()) > keep:
+        counts = {name: groups[name].d - count for name, count in at_most(left, keep).items()}
+    else:
+        spare = sum(group.d for group in groups.values()) - keep
+        counts = at_most({name: group.c for name, group in groups.items()}, spare)
+    return {name: dataclasses.replace(group, c=counts[name]) for name, group in groups.items()}
+
+
+def within_floor(
+    groups: Mapping[str, GroupRecord], masks: Masks, scope: Scope, min_keep: int
+) -> dict[str, GroupRecord]:
+    """The groups with counts that leave the floor standing, scaled down in proportion where together they do not."""
+    limited = at_most({name: group.c for name, group in groups.items()}, room(masks, scope, min_keep))
+    return {
+        name: dataclasses.replace(group, c=limited[name], floor_bound=limited[name] != group.c)
+        for name, group in groups.items()
+    }
+
+
+def prune_exactly(
+    scores: Scores, masks: Masks, groups: Mapping[str, GroupRecord], scope: Scope, min_keep: int
+) -> Allocation:
+    """Remove `groups[name].c` of the alive weights of every group, smallest scores first, above the floor.
+
+    ValueError if there are fewer above it in all; `within_floor` before is for counts that only follow from the rest.
+    """
+    wanted = {name: group.c for name, group in groups.items()}
+    floors: tuple[str, ...] = ()
+    removed = wanted
+    if scope != "global":
+        removed = with_floor({name: group.d for name, group in groups.items()}, wanted, min_keep)
+        floors = tuple(name for name, group in groups.items() if group.d - wanted[name] < min(min_keep, group.d))
+    counts = for_selection(removed, masks, scope)
+    after, bound = prune_smallest(scores, masks, counts, scope=scope, min_keep=min_keep if scope == "global" else 0)
+    floors = floors or tuple(bound)
+    recorded = tuple(
+        dataclasses.replace(
+            group, c=removed[name], floor_bound=group.floor_bound or removed[name] != wanted[name] or name in floors
+        )
+        for name, group in groups.items()
+    )
+    return Allocation(masks=after, groups=recorded, floors=floors)

@@ -1,0 +1,89 @@
+"""Budgets that are known beforehand: so much of everything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sparsight.pruning.allocate.counts import alive, check_count, check_fraction, check_scope, share
+from sparsight.pruning.allocate.exact import prune_exactly
+from sparsight.types import Allocation, GroupRecord, Masks, Scores
+
+
+@dataclass(frozen=True)
+class Global:
+    """Keep the given share, or number, of all prunable weights, wherever the scores are highest.
+
+    `density` in [0, 1] of all prunable weights (pruned ones included), rounded half up; or `count` of them.
+    Exactly so many are alive afterwards. Every tensor keeps at least `min_keep` weights (or what it has);
+    the total stays exact. With `recover=True` pruned weights compete too and may return (FORCE).
+
+    Errors: both or neither of density and count; density outside [0, 1]; fewer weights alive than asked for;
+    a floor that leaves no room.
+    """
+
+    density: float | None = None
+    count: int | None = None
+    min_keep: int = 1
+    recover: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.density is None) == (self.count is None):
+            raise ValueError(f"Global needs density or count, one of them: got {self.density!r} and {self.count!r}")
+        if self.density is not None:
+            check_fraction("density", self.density)
+        if self.count is not None:
+            check_count("count", self.count)
+        check_count("min_keep", self.min_keep)
+
+    @property
+    def monotone(self) -> bool:
+        return not self.recover
+
+    def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        if self.recover:
+            masks = {name: torch.ones_like(mask) for name, mask in masks.items()}
+        d = alive(masks, "global")["global"]
+        total = sum(mask.numel() for mask in masks.values())
+        keep = self.count if self.count is not None else share(self.density or 0.0, total)
+        if keep > d:
+            raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable): allowed is at most {d}")
+        return prune_exactly(scores, masks, {"global": GroupRecord("global", d, d - keep)}, "global", self.min_keep)
+
+    def __call__(self, scores: Scores, masks: Masks) -> Masks:
+        return self.plan(scores, masks).masks
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Keep the same share of every tensor, or of every output row.
+
+    Each group keeps density x its prunable weights, rounded half up. A group that would fall below `min_keep`
+    keeps that many, and those that keep most give up as much.
+
+    Errors: density outside [0, 1]; a group with fewer weights alive than asked for; a floor without room.
+    """
+
+    density: float
+    scope: Literal["layer", "neuron"] = "layer"
+    min_keep: int = 1
+
+    def __post_init__(self) -> None:
+        check_fraction("density", self.density)
+        check_scope(self.scope, ("layer", "neuron"))
+        check_count("min_keep", self.min_keep)
+
+    def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        sizes = alive({name: torch.ones_like(mask) for name, mask in masks.items()}, self.scope)
+        groups = {}
+        for name, d in alive(masks, self.scope).items():
+            keep = share(self.density, sizes[name])
+            if keep > d:
+                raise ValueError(f"cannot keep {keep} of {d} alive weights in {name!r} ({sizes[name]} prunable)")
+            groups[name] = GroupRecord(name, d, d - keep)
+        return prune_exactly(scores, masks, groups, self.scope, self.min_keep)
+
+    def __call__(self, scores: Scores, masks: Masks) -> Masks:
+        return self.plan(scores, masks).masks

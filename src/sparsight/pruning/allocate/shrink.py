@@ -1,0 +1,46 @@
+"""Lottery-ticket pruning: a fixed rate of what is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsight.measure.pq.index import snapped_floor
+from sparsight.pruning.allocate.counts import alive, check_count, check_fraction, check_scope, check_target
+from sparsight.pruning.allocate.exact import prune_exactly, toward, within_floor
+from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """Remove floor(rate x alive) of every group, smallest scores first; after t rounds about (1 - rate)^t is left.
+
+    A product within 1e-9 x max(1, alive) of a whole number counts as that number (SAP's rule), so that 0.2 of
+    35 is 7. `target_density` and `exact` are those of `SAP`: not past that share of all prunable weights, or exactly
+    to it whatever the rate. `min_keep` weights stay in every tensor (global and layer scope) or row (neuron scope), the
+    total unchanged where there are so many above that floor, else all of those go. Source: the reference
+    implementation's lottery-ticket baseline, whose interpolated quantile removes ceil(rate x (alive - 1)) weights when
+    all differ, and fewer among ties.
+    """
+
+    rate: float = 0.2
+    scope: Scope = "global"
+    min_keep: int = 1
+    target_density: float | None = None
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        check_fraction("rate", self.rate)
+        check_scope(self.scope)
+        check_count("min_keep", self.min_keep)
+        check_target(self.target_density, self.exact)
+
+    def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        groups = {
+            name: GroupRecord(name, d, snapped_floor(self.rate * d, d)) for name, d in alive(masks, self.scope).items()
+        }
+        groups = toward(groups, masks, self.target_density, self.exact)
+        groups = within_floor(groups, masks, self.scope, self.min_keep)
+        return prune_exactly(scores, masks, groups, self.scope, self.min_keep)
+
+    def __call__(self, scores: Scores, masks: Masks) -> Masks:
+        return self.plan(scores, masks).masks

@@ -1,0 +1,6 @@
+"""The rescaling trick, and how a run comes to it."""
+
+from sparsight.pruning.rescale.in_a_run import Fresh, FromStart, Rescaled, ScoredAt
+from sparsight.pruning.rescale.rescale import By, Rescale, unsuited
+
+__all__ = ["By", "Fresh", "FromStart", "Rescale", "Rescaled", "ScoredAt", "unsuited"]

@@ -1,0 +1,223 @@
+"""The rescaling trick: give back to each layer, or neuron, the variance that pruning has taken."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, fx, nn
+
+from sparsight.measure.criticality.activations import activation_of, traced
+from sparsight.measure.criticality.layers import fan_in, left_out, weighted_layers
+from sparsight.measure.criticality.phase import NORMS, critical_sigma_w
+from sparsight.measure.criticality.quadrature import Activation
+from sparsight.measure.criticality.shortcuts import is_residual
+from sparsight.model.functional import evaluating
+from sparsight.model.hold import apply_
+from sparsight.model.hooks import tapped
+from sparsight.model.masks import check
+from sparsight.model.names import named
+from sparsight.pruning.restart import carry_on
+from sparsight.types import Allocation, Batch, Masks, StateDict
+
+By = Literal["neuron", "layer", "offset", "data"]
+_NORMALISING = frozenset(
+    ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize", "rsqrt",
+     "rsqrt_", "norm", "vector_norm", "std", "var", "var_mean", "std_mean")
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """Restart from the rewind point, masked, and multiply the kept weights so that chi is 1 again: W <- rho W.
+
+    alpha_i = sum_j W_ij^2 delta_ij over the fan-in of output i, and rho_i = gain / sqrt(alpha_i) by "neuron", with the
+    mean of alpha over all outputs by "layer"; by "offset" each position of a kernel is brought to gain^2 / positions.
+    Where alpha = 0, rho = 1. Biases are left alone.
+
+    By "data": one factor a layer, in order of execution, s = sqrt(mean((W_dense x_dense)^2) / mean((rho W delta x)^2)),
+    measured on `batches` with all earlier layers rescaled. This is the one for masks of saliency scores (SNIP, GraSP):
+    they keep the weights of active units, E[W^2 delta phi^2] is not E[W^2 delta] E[phi^2], and a deep ReLU network
+    rescaled by neuron explodes (measured: squared gradients by 10^32 over 100 layers at density 0.1).
+
+    `gain` "eoc" is sigma_w of the edge of chaos at `sigma_b`, of `activation` or that of the model's forward; "dense"
+    is each layer's own sqrt(fan_in mean(W^2)) before pruning; a number is that (1.0 is the paper's formula to the
+    letter, right only where sigma_w is 1). By "data" it is not used. `exclude` leaves tensors out, by shell-style
+    names. `start`, where given, draws the dense weights first.
+
+    Nothing is done, and a warning says so, in a network with norms (layers, or in the forward), which undo any scale,
+    and in a residual one, which is at the edge of chaos with any weights. Where the forward cannot be traced a warning
+    says that these would not be seen; transposed convolutions are left as they are, with one. Source: Hayou et al.,
+    ICLR 2021, section 3.2, gain corrected.
+    """
+
+    by: By = "neuron"
+    gain: Literal["eoc", "dense"] | float = "eoc"
+    activation: Activation | None = None
+    sigma_b: float = 0.0
+    exclude: tuple[str, ...] = ()
+    start: Callable[[nn.Module], nn.Module] | None = None
+    batches: Sequence[Batch] = field(default=(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.by not in ("neuron", "layer", "offset", "data"):
+            raise ValueError(f"by is {self.by!r}: allowed is 'neuron', 'layer', 'offset' or 'data'")
+        if isinstance(self.gain, str) and self.gain not in ("eoc", "dense"):
+            raise ValueError(f"gain is {self.gain!r}: allowed is 'eoc', 'dense' or a number > 0")
+        number = isinstance(self.gain, (int, float)) and not isinstance(self.gain, bool)
+        if not isinstance(self.gain, str) and not (number and 0 < self.gain < math.inf):
+            raise ValueError(f"gain is {self.gain!r}: allowed is 'eoc', 'dense' or a number > 0")
+
+        if isinstance(self.exclude, str):
+            raise TypeError(f"exclude is {self.exclude!r}: allowed is a tuple of patterns, as ({self.exclude!r},)")
+
+    def __call__(self, model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
+        """The model, at the rewind point, masked and rescaled. By "data" without batches, the factors are expected as
+        the allocation's multipliers, as `Rescaled` leaves them."""
+        model.load_state_dict(rewind_point)
+        if self.start is not None:
+            self.start(model)
+        if self.by == "data" and not self.batches and allocation.multipliers is None:
+            raise ValueError("rescaling by data needs batches: got none, and no multipliers of a `Rescaled` allocator")
+        if allocation.multipliers:
+            _multiply_(model, allocation.multipliers)
+        if self.by != "data" or self.batches:
+            _multiply_(model, self.factors(model, allocation.masks, self.batches))
+        return carry_on(model, rewind_point, replace(allocation, multipliers=None))
+
+    def factors(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> dict[str, Tensor]:
+        """rho by tensor, shaped to multiply it, for a model that holds the dense weights. The model is only read."""
+        check(model, masks)
+        if why := unsuited(model):
+            warnings.warn(f"not rescaled: {why}", stacklevel=2)
+            return {}
+        _blind_spots(model)
+        names = list(weighted_layers(model))
+        unmatched = next((pattern for pattern in self.exclude if not fnmatch.filter(names, pattern)), None)
+        if unmatched is not None:
+            raise ValueError(f"exclude has {unmatched!r}, which no layer matches: the names are {', '.join(names)}")
+        chosen = {
+            name: layer
+            for name, layer in weighted_layers(model).items()
+            if name in masks and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude)
+        }
+        if self.by == "data":
+            return _by_data(model, masks, batches, tuple(chosen))
+        gain = self.gain
+        if gain == "eoc":
+            activation = activation_of(model) if self.activation is None else self.activation
+            gain = critical_sigma_w(activation, self.sigma_b)
+        found = {}
+        for name, layer in chosen.items():
+            weight = layer.weight.detach().double()
+            kept = weight.masked_fill(~masks[name].to(weight.device), 0)
+            own = math.sqrt(fan_in(weight) * float((weight**2).mean())) if gain == "dense" else float(gain)
+            found[name] = _analytic(kept, own, self.by).to(layer.weight.dtype)
+        return found
+
+
+def unsuited(model: nn.Module) -> str | None:
+    """Why rescaling does not apply to a model, or None."""
+    norm = next((name for name, module in model.named_modules() if isinstance(module, NORMS)), None)
+    if norm is not None:
+        return f"{norm!r} normalises, and so undoes any scale of the weights before it"
+    graph = traced(model)
+    call = None if graph is None else next((n for n in map(_name, graph.graph.nodes) if n in _NORMALISING), None)
+    if call is not None:
+        return f"{call} in the forward normalises, and so undoes any scale of the weights before it"
+    if is_residual(model):
+        return "the network is residual, and at the edge of chaos with any weights"
+    return None
+
+
+def _name(node: fx.Node) -> str:
+    """The function or method that a node of a forward calls."""
+    return "" if node.op not in ("call_function", "call_method") else getattr(node.target, "__name__", str(node.target))
+
+
+def _blind_spots(model: nn.Module) -> None:
+    """Warn of what `unsuited` cannot see, and of layers that are not rescaled."""
+    if traced(model) is None:
+        warnings.warn(
+            f"rescaled blindly: the forward of {type(model).__name__} cannot be traced, so that norms and shortcuts "
+            "in it, with which rescaling is wrong, are not seen",
+            stacklevel=3,
+        )
+    if missing := left_out(model):
+        warnings.warn(f"not rescaled, as transposed convolutions: {', '.join(missing)}", stacklevel=3)
+
+
+def _analytic(kept: Tensor, gain: float, by: By) -> Tensor:
+    """rho for weights with the pruned ones 0."""
+    ones = (1,) * (kept.dim() - 1)
+    square = kept**2
+    if by == "offset" and kept.dim() > 2:
+        positions = math.prod(kept.shape[2:])
+        alpha = square.sum(1, keepdim=True) * positions
+    else:
+        alpha = square.reshape(len(kept), -1).sum(1).reshape(-1, *ones)
+        if by == "layer":
+            alpha = alpha.mean().reshape(1, *ones)
+    return torch.where(alpha > 0, gain / torch.where(alpha > 0, alpha, 1.0).sqrt(), 1.0)
+
+
+def _by_data(model: nn.Module, masks: Masks, batches: Sequence[Batch], names: tuple[str, ...]) -> dict[str, Tensor]:
+    """One factor a layer, in order of execution. As many passes as there are layers."""
+    if not batches:
+        raise ValueError("rescaling by data needs batches: got none, allowed is a sequence of (x, y)")
+    work = copy.deepcopy(model)
+    wanted = _mean_squares(work, batches, names)
+    apply_(work, masks)
+    layers, found = weighted_layers(work), {}
+    silent = []
+    for name in wanted:
+        if name not in names:
+            continue
+        have = _mean_squares(work, batches, (name,))[name]
+        if have > 0 and wanted[name] > 0:
+            factor = math.sqrt(wanted[name] / have)
+            with torch.no_grad():
+                layers[name].weight.mul_(factor)
+        else:
+            factor = 1.0
+            silent.append(name)
+        found[name] = torch.tensor(factor, dtype=layers[name].weight.dtype, device=layers[name].weight.device)
+    if silent:
+        warnings.warn(f"not rescaled, for no signal gets through: {', '.join(silent)}", stacklevel=3)
+    return found
+
+
+def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, ...]) -> dict[str, float]:
+    """mean((W x)^2), the bias taken off, of the layers named, in order of execution."""
+    sums: dict[str, list[float]] = {}
+
+    def see(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        bias = getattr(module, "bias", None)
+        out = output.double()
+        if isinstance(bias, Tensor):
+            axis = -1 if isinstance(module, nn.Linear) else 1
+            shape = [1] * out.dim()
+            shape[axis] = -1
+            out = out - bias.detach().double().reshape(shape)
+        total = sums.setdefault(name, [0.0, 0.0])
+        total[0] += float((out**2).sum())
+        total[1] += out.numel()
+
+    layers: Mapping[str, nn.Module] = {name: layer for name, layer in weighted_layers(model).items() if name in names}
+    with torch.no_grad(), evaluating(model), tapped(layers, see):
+        for batch in batches:
+            model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+    return {name: total / count for name, (total, count) in sums.items()}
+
+
+def _multiply_(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
+    parameters = named(model)
+    with torch.no_grad():
+        for name, factor in factors.items():
+            parameters[name].mul_(factor.to(parameters[name].device))

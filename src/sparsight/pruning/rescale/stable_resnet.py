@@ -1,0 +1,145 @@
+"""Stable ResNet: residual branches divided by the square root of their number."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from sparsight.measure.criticality.shortcuts import residual_sums
+
+
+@dataclass(frozen=True)
+class BranchScale:
+    """A forward hook that multiplies what a module returns. A value, so that the model can be copied and pickled."""
+
+    factor: float
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output * self.factor
+
+
+def scales(blocks: int, kind: Literal["uniform", "decreasing"] = "uniform") -> tuple[float, ...]:
+    """The factor of each of L residual branches: 1 / sqrt(L), or 1 / (sqrt(k) log(k + 1)) for the k-th, k from 1.
+
+    Source: Hayou et al., ICLR 2021, section 4; "Stable ResNet", AISTATS 2021, for the decreasing one.
+    """
+    if blocks < 1:
+        raise ValueError(f"a residual network has at least one block: got {blocks!r}")
+    if kind == "uniform":
+        return (1 / math.sqrt(blocks),) * blocks
+    if kind == "decreasing":
+        return tuple(1 / (math.sqrt(k) * math.log(k + 1)) for k in range(1, blocks + 1))
+    raise ValueError(f"kind is {kind!r}: allowed is 'uniform' or 'decreasing'")
+
+
+def stable_resnet(
+    model: nn.Module,
+    branches: Sequence[str] | None = None,
+    *,
+    kind: Literal["uniform", "decreasing"] = "uniform",
+    fold: bool = False,
+) -> nn.Module:
+    """A copy of a residual network whose branches are scaled: y = x + F(x) / sqrt(L), L the number of blocks.
+
+    `branches` names the last module of each branch (after its last norm), in order of depth, by shell-style patterns:
+    "blocks.*.bn2". None finds them: the model is traced, and of each sum the side with more layers is the branch,
+    ending in a module. A block that is called several times counts as often. Shortcuts, stem and classifier stay as
+    they are.
+
+    The copy has the model's types, names and state dict; the scale is a forward hook on those modules, kept by copies
+    and pickles. With `fold` there is no hook: the last module's weight and bias are multiplied instead, which computes
+    the same at first and trains differently, its gradients being larger by sqrt(L).
+
+    Errors: no branch found, or one that ends in no module; a pattern that matches nothing, a model that is scaled
+    already, folding a module without weight. Sums of which neither side is clearly the branch are warned of.
+    Source: Hayou et al., ICLR 2021, section 4 (their code scales after the last batch norm of the block).
+    """
+    if is_stable(model):
+        raise ValueError(f"{type(model).__name__} is a Stable ResNet already: scale the original, once")
+    if branches is None:
+        blocks = _found(model)
+    else:
+        calls = Counter(name for block in residual_sums(model).blocks for name in block)
+        blocks = tuple((name,) for name in _matched(model, branches) for _ in range(calls[name] or 1))
+    made, factors = copy.deepcopy(model), dict[str, float]()
+    for block, factor in zip(blocks, scales(len(blocks), kind), strict=True):
+        for name in block:
+            if factors.setdefault(name, factor) != factor:
+                raise ValueError(f"{name!r} ends several branches, whose factors differ: allowed is kind 'uniform'")
+    for name, factor in factors.items():
+        module = made.get_submodule(name)
+        if fold:
+            _fold_(name, module, factor)
+        else:
+            module.register_forward_hook(BranchScale(factor))
+    return made
+
+
+def _found(model: nn.Module) -> tuple[tuple[str, ...], ...]:
+    """The branches that tracing finds. ValueError if there is none, or one that cannot be scaled."""
+    sums, who = residual_sums(model), type(model).__name__
+    if sums.endless:
+        raise ValueError(
+            f"cannot scale every residual branch of {who}: no module alone ends {', '.join(sums.endless)}; name the "
+            "last module of each branch with branches=[...]"
+        )
+    if not sums.blocks:
+        raise ValueError(f"found no residual branch in {who}: name the last module of each with branches=[...]")
+    if sums.unclear:
+        warnings.warn(
+            f"not scaled, for both sides pass as many layers: {', '.join(sums.unclear)}; if one of them is a branch, "
+            "name the last module of each with branches=[...]",
+            stacklevel=3,
+        )
+    return sums.blocks
+
+
+def is_stable(model: nn.Module) -> bool:
+    """Whether the branches of a model are scaled, by `stable_resnet` without `fold` or as the zoo does it."""
+    return any(
+        getattr(module, "branch_scale", 1.0) != 1.0
+        or any(isinstance(hook, BranchScale) for hook in module._forward_hooks.values())
+        for module in model.modules()
+    )
+
+
+def residual_branches(model: nn.Module) -> tuple[str, ...]:
+    """The names of the modules in which the residual branches of a model end, in order of execution, each once.
+
+    Found by tracing its forward: () where that fails, or there is none. A sum counts if every way through one of its
+    sides passes more linear and convolution layers, since they parted, than some way through the other, and that side
+    ends in a module (dropout, reshaping and constant factors aside).
+    """
+    return tuple(dict.fromkeys(name for block in residual_sums(model).blocks for name in block))
+
+
+def _matched(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(patterns, str):
+        raise TypeError(f"branches is {patterns!r}: allowed is a sequence of patterns, as [{patterns!r}]")
+    names = [name for name, _ in model.named_modules() if name]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ValueError(f"pattern {pattern!r} matches no module: the names are {', '.join(names[:8])}, ...")
+    return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
+
+
+def _fold_(name: str, module: nn.Module, factor: float) -> None:
+    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
+    if not isinstance(weight, nn.Parameter) or not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, _NormBase)):
+        raise ValueError(
+            f"cannot fold a scale into {name!r} ({type(module).__name__}): allowed is a layer or batch norm"
+        )
+    with torch.no_grad():
+        weight.mul_(factor)
+        if isinstance(bias, nn.Parameter):
+            bias.mul_(factor)

@@ -1,0 +1,58 @@
+"""Progress in [0, 1] to a value: learning-rate multipliers, and densities over rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Geometric:
+    """density = final ** progress: the same rate at every round, 1 at the start, `final` in (0, 1] at the end."""
+
+    final: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.final <= 1:
+            raise ValueError(f"a geometric schedule needs a final density in (0, 1]: got {self.final!r}")
+
+    def __call__(self, progress: float) -> float:
+        return self.final**progress
+
+
+@dataclass(frozen=True)
+class Linear:
+    """density = 1 - (1 - final) x progress, `final` in [0, 1]."""
+
+    final: float
+
+    def __post_init__(self) -> None:
+        _check_final("linear", self.final)
+
+    def __call__(self, progress: float) -> float:
+        return 1.0 - (1.0 - self.final) * progress
+
+
+@dataclass(frozen=True)
+class Cubic:
+    """density = final + (1 - final) x (1 - progress)^3, `final` in [0, 1] (gradual magnitude pruning)."""
+
+    final: float
+
+    def __post_init__(self) -> None:
+        _check_final("cubic", self.final)
+
+    def __call__(self, progress: float) -> float:
+        return self.final + (1.0 - self.final) * (1.0 - progress) ** 3
+
+
+def _check_final(name: str, final: float) -> None:
+    if not 0 <= final <= 1:
+        raise ValueError(f"a {name} schedule needs a final density in [0, 1]: got {final!r}")
+
+
+def rounds(schedule: Callable[[float], float], n: int) -> list[float]:
+    """The density after each of n rounds: schedule(1/n), ..., schedule(1)."""
+    if n < 1:
+        raise ValueError(f"a schedule needs at least one round: got {n}")
+    return [schedule(i / n) for i in range(1, n + 1)]

@@ -1,0 +1,153 @@
+"""What gradient scorers share: a quiet model, masked weights as leaves, and the gradient of the mean loss."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.batchnorm import _NormBase
+
+from sparsight.model.functional import Pure, evaluating, pure
+from sparsight.model.loss import Loss, batch_size, on_tensors
+from sparsight.numerics.seeds import seeded
+from sparsight.types import Batch, Masks, Scores
+
+BatchNorm = Literal["train", "eval"]
+"""Whether batch norms take the statistics of the batch ("train") or those that they have stored ("eval")."""
+
+
+def check_batch_norm(value: str) -> None:
+    if value not in ("train", "eval"):
+        raise ValueError(f"batch_norm: got {value!r}, allowed is 'train' or 'eval'")
+
+
+@contextmanager
+def scoring(model: nn.Module, batch_norm: BatchNorm, *, twice: bool = False) -> Iterator[None]:
+    """A block in which the model is differentiated: no dropout, batch norms as asked, random state and flags kept.
+
+    It leaves `torch.inference_mode`; see `differentiable` for what was made there. With `twice`, attention is computed
+    by the kernel that can be differentiated twice.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(evaluating(model))
+        stack.enter_context(seeded(0))  # a layer that draws even in eval mode draws the same at every call
+        stack.enter_context(differentiating())
+        if twice:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        for module in model.modules():
+            if isinstance(module, _NormBase):
+                module.training = batch_norm == "train"
+        yield
+
+
+@contextmanager
+def differentiating() -> Iterator[None]:
+    """A block with gradients, inside `torch.no_grad` and `torch.inference_mode` too."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def differentiable(model: nn.Module) -> Pure:
+    """The model as a function of its parameters, copied where they were made in inference mode."""
+    call = pure(model)
+    params, buffers = (
+        {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in state.items()}
+        for state in (call.params, call.buffers)
+    )
+    return replace(call, params=params, buffers=buffers)
+
+
+def _usual(batch: Any) -> Any:
+    """A batch whose tensors are no tensors of inference mode, which cannot be differentiated through."""
+    return on_tensors(lambda one: one.clone() if one.is_inference() else one, batch)
+
+
+def leaves(call: Pure, masks: Masks) -> dict[str, Tensor]:
+    """The prunable weights, pruned ones 0, to differentiate by. The mask is not in the graph: gradients are dense."""
+    found = {}
+    for name, mask in masks.items():
+        weight = call.params[name]
+        masked = weight.detach() if bool(mask.all()) else weight.masked_fill(~mask.to(weight.device), 0)
+        found[name] = masked.requires_grad_()
+    return found
+
+
+def shares(batches: Sequence[Batch], who: str) -> list[float]:
+    """Each batch's share of all samples. ValueError without batches, TypeError for what is no sequence of them."""
+    if not hasattr(batches, "__len__") or isinstance(batches, Tensor):
+        got = type(batches).__name__
+        raise TypeError(f"{who} goes through its batches more than once: got {got}, allowed is a list of (x, y)")
+    pair = batches if isinstance(batches, tuple) else ()
+    if [part.is_floating_point() for part in pair if isinstance(part, Tensor)] == [True, False]:
+        raise TypeError(f"{who} needs a sequence of batches: got one (x, y), allowed is [(x, y)]")
+    sizes = [batch_size(batch) for batch in batches]
+    if not sizes:
+        raise ValueError(f"{who} needs data: got no batches, allowed is a sequence of (x, y); see Recipe.score_batches")
+    return [size / sum(sizes) for size in sizes]
+
+
+def mean_loss(call: Pure, weights: dict[str, Tensor], loss: Loss, batch: Batch) -> Tensor:
+    return call.loss(weights, loss, _usual(batch))
+
+
+def mean_gradient(
+    call: Pure, weights: dict[str, Tensor], loss: Loss, batches: Sequence[Batch], parts: Sequence[float]
+) -> list[Tensor]:
+    """Gradient of the mean loss over all samples of all batches; one pass for each batch."""
+    total: list[Tensor] | None = None
+    for batch, part in zip(batches, parts, strict=True):
+        value = mean_loss(call, weights, loss, batch)
+        total = add(total, gradient(value, list(weights.values())), part)
+    assert total is not None
+    return total
+
+
+def gradient(value: Tensor, by: list[Tensor], *, again: bool = False) -> list[Tensor]:
+    """Gradients by each tensor, 0 where the value does not depend on it; differentiable once more with `again`."""
+    if not value.requires_grad:
+        return [torch.zeros_like(x) for x in by]
+    return list(torch.autograd.grad(value, by, create_graph=again, materialize_grads=True))
+
+
+def give_back() -> None:
+    """Have the C library return to the system what has been freed, where it can: glibc keeps it in pieces, which
+    tensors of other sizes do not fit into."""
+    with suppress(AttributeError, OSError, TypeError):  # no such function, or no library of that kind, on this system
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def add(total: list[Tensor] | None, more: list[Tensor], part: float) -> list[Tensor]:
+    """total + part x more, at least in float32; the first sum is a tensor of its own."""
+    more = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in more]
+    if total is None:
+        return [x * part for x in more]
+    for x, y in zip(total, more, strict=True):
+        x.add_(y, alpha=part)
+    return total
+
+
+def finite(scores: Scores, masks: Masks, who: str) -> Scores:
+    """The scores, if those of alive weights are finite. ValueError names the tensor otherwise; if all of them are 0,
+    which ranks nothing, a warning says so."""
+    for name, score in scores.items():
+        wrong = int((~torch.isfinite(score) & masks[name].to(score.device)).sum())
+        if wrong:
+            raise ValueError(
+                f"{who} has {wrong} scores in {name!r} that are not finite: the network overflows, or its weights or "
+                "data have NaN or infinity"
+            )
+    alive = [score[masks[name].to(score.device)] for name, score in scores.items()]
+    if any(score.numel() for score in alive) and not any(bool(score.any()) for score in alive):
+        warnings.warn(
+            f"{who} scores every weight 0, so that ties decide what is kept: no signal gets through the network, or "
+            "what it returns does not depend on its weights",
+            stacklevel=3,
+        )
+    return scores

@@ -1,0 +1,26 @@
+"""Magnitude: keep the large weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsight.model.masks import check
+from sparsight.model.names import named
+from sparsight.types import Batch, Masks, Scores
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """score = |w|, in [0, inf), in the weight's own dtype; needs no data.
+
+    Ties and zeros are settled by the selection (lower index pruned first); a NaN weight gives a NaN score, which
+    the selection refuses by name.
+    """
+
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
+        check(model, masks)
+        parameters = named(model)
+        return {name: parameters[name].detach().abs() for name in masks}

@@ -1,0 +1,33 @@
+"""MBP: magnitude without the scale that a layer's initialisation has given it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsight.model.masks import check
+from sparsight.model.names import named
+from sparsight.types import Batch, Masks, Scores
+
+
+@dataclass(frozen=True)
+class MBP:
+    """score = sqrt(fan_in) |w|, in [0, inf), in the weight's own dtype; needs no data.
+
+    fan_in = channels / groups x kernel size, the number of weights of one output unit; 1 for a vector. Weights drawn
+    from N(0, sigma_w^2 / fan_in) compete on equal terms in every layer, so no layer is emptied for being wide, as it is
+    by |w|. Ties and NaN are the selection's, as for `Magnitude`.
+
+    Source: magnitude-based pruning in Hayou et al., ICLR 2021, where |w| differs by 1 / sqrt(fan_in) alone; the
+    factor is ours.
+    """
+
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
+        check(model, masks)
+        parameters = named(model)
+        return {
+            name: parameters[name].detach().abs() * math.sqrt(math.prod(parameters[name].shape[1:])) for name in masks
+        }

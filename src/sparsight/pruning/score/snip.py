@@ -1,0 +1,55 @@
+"""SNIP: keep the weights without which the loss would change most, to first order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from sparsight.model.loss import Loss, cross_entropy
+from sparsight.model.masks import check
+from sparsight.pruning.score.gradient import (
+    BatchNorm,
+    check_batch_norm,
+    differentiable,
+    finite,
+    leaves,
+    mean_gradient,
+    scoring,
+    shares,
+)
+from sparsight.types import Batch, Masks, Scores
+
+
+@dataclass(frozen=True)
+class SNIP:
+    """score = |w dL/dw|, in [0, inf): the size of the first-order change of the loss if w went. Needs data.
+
+    L is the mean of `loss` over all samples of all batches: one pass for each, weighted by its length, the modulus
+    taken of the sum. The gradient is that at the masked weights, and the score of a pruned weight is its own value
+    times that gradient, so that pruned weights can be ranked too (FORCE). Not normalised: the sum changes no ranking.
+
+    `batch_norm` "train" takes the statistics of each batch (an untrained network has no others), "eval" those stored.
+    Then alone does splitting the data into batches change nothing. Dropout is off. Scores are of the weight's dtype,
+    at least float32. Ties are the selection's. Errors: no batches, an empty one; scores of alive weights that are NaN
+    or infinite, by name; a warning where every score is 0.
+
+    Source: Lee, Ajanthan and Torr, "SNIP", ICLR 2019, equation 5; SBP in Hayou et al., ICLR 2021.
+    """
+
+    loss: Loss = cross_entropy
+    batch_norm: BatchNorm = "train"
+
+    def __post_init__(self) -> None:
+        check_batch_norm(self.batch_norm)
+
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:
+        check(model, masks)
+        parts = shares(batches, "SNIP")
+        with scoring(model, self.batch_norm):
+            call = differentiable(model)
+            weights = leaves(call, masks)
+            grads = mean_gradient(call, weights, self.loss, batches, parts)
+        scores = {name: g.mul_(call.params[name]).abs_() for name, g in zip(weights, grads, strict=True)}
+        return finite(scores, masks, "SNIP")

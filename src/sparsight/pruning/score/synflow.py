@@ -1,0 +1,101 @@
+"""SynFlow: keep the weights that carry the most paths, with no look at the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.model.functional import Pure, evaluating
+from sparsight.model.linearised import Positive, is_bias, ones
+from sparsight.model.masks import check
+from sparsight.numerics.seeds import seeded
+from sparsight.pruning.score.gradient import differentiable, differentiating, finite, gradient
+from sparsight.types import Batch, Masks, Scores
+
+
+@dataclass(frozen=True)
+class SynFlow:
+    """score = |w| dR/d|w|, in [0, inf), float64, with R = sum of the outputs for an input of ones, all weights |w|.
+
+    R sums the products of |w| along all paths. The network is made linear for it: activations are the identity (tanh
+    would saturate), norms only scale, offsets count as 0 unless `bias`. So in a network of layers one after the other
+    the scores of every layer sum to R: what is pruned is taken from the layers that can spare it. Max-pooling,
+    softmax and products of activations stay as they are.
+
+    `batch_norm` "eval" scales by |gamma| / sqrt(stored variance + eps), "identity" by |gamma|. The derivative is that
+    at the masked weights; the score of a pruned weight is its own |w| times it. The sample's shape is `input_shape`,
+    or that of the first batch, whose values are not looked at. Meant for many rounds: scored once, it empties layers.
+
+    Errors: neither shape nor batches; an R or a score that float64 cannot hold (beyond some 150 wide layers); negative
+    scores, as of a forward that subtracts (an input shift, a norm written by hand, x - f(x)).
+    Source: Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow",
+    NeurIPS 2020, equation 3.
+    """
+
+    input_shape: tuple[int, ...] | None = None
+    bias: bool = False
+    batch_norm: Literal["eval", "identity"] = "eval"
+
+    def __post_init__(self) -> None:
+        if self.batch_norm not in ("eval", "identity"):
+            raise ValueError(f"batch_norm: got {self.batch_norm!r}, allowed is 'eval' or 'identity'")
+        shape = self.input_shape
+        if shape is not None and not (isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)):
+            raise ValueError(f"input_shape is {shape!r}: allowed is the shape of one sample, (1, 28, 28) or the like")
+
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
+        check(model, masks)
+        with evaluating(model), seeded(0), differentiating():
+            call = self._doubled(differentiable(model))
+            x = self._sample(batches, next(iter(call.params.values())))
+            weights = {n: call.params[n].masked_fill(~m.to(x.device), 0).requires_grad_() for n, m in masks.items()}
+            positive = Positive()
+            with positive:
+                out = call(weights, x)
+            if not isinstance(out, Tensor):
+                raise TypeError(f"SynFlow needs a model that returns a tensor: got {type(out).__name__}")
+            total = out.sum()
+            grads = gradient(total, list(weights.values()))
+        scores = finite({n: g * call.params[n] for n, g in zip(weights, grads, strict=True)}, masks, "SynFlow")
+        _not_negative(scores, float(total.detach()), masks, attends=positive.attends)
+        return scores
+
+    def _doubled(self, call: Pure) -> Pure:
+        """The model at |parameters| in float64: biases 0 unless they count, variances as asked."""
+        params = {
+            n: p.double().abs() if self.bias or not is_bias(n) else p.double() * 0 for n, p in call.params.items()
+        }
+        buffers = {n: b.double() if b.is_floating_point() else b for n, b in call.buffers.items()}
+        if self.batch_norm == "identity":
+            buffers = {n: torch.ones_like(b) if n.endswith("running_var") else b for n, b in buffers.items()}
+        return dataclasses.replace(call, params=params, buffers=buffers)
+
+    def _sample(self, batches: Sequence[Batch], like: Tensor) -> Tensor:
+        if self.input_shape is not None:
+            return torch.ones((1, *self.input_shape), dtype=torch.float64, device=like.device)
+        if not len(batches):
+            raise ValueError("SynFlow needs the shape of a sample: got neither input_shape nor batches")
+        return ones(batches[0], torch.float64).to(like.device)
+
+
+def _not_negative(scores: Scores, total: float, masks: Masks, *, attends: bool) -> None:
+    """ValueError where the pass was not one over positive numbers, which would turn the ranking round.
+
+    What shapes a softmax attention may have scores of either sign, so there R alone is looked at.
+    """
+    alive = {name: score[masks[name].to(score.device)] for name, score in scores.items()}
+    most = max((float(score.abs().max()) for score in alive.values() if score.numel()), default=0.0)
+    least = {name: float(score.min()) for name, score in alive.items() if score.numel()}
+    name = min(least, key=least.__getitem__, default=None)
+    if name is None or (total >= 0 and (attends or least[name] >= -1e-9 * most)):
+        return
+    raise ValueError(
+        f"SynFlow has negative scores in {name!r}: the forward subtracts or negates something, so that |weights| and "
+        "an input of ones do not keep it positive; allowed are sums, products, activations and torch's norms (an input "
+        "is normalised outside the model)"
+    )

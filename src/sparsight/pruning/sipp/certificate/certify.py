@@ -1,0 +1,284 @@
+"""Certificates: which error bound a pruned network satisfies, beside the error that was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.model import masks as m
+from sparsight.model.functional import Pure, evaluating, pure
+from sparsight.model.names import named
+from sparsight.numerics.seeds import seeded
+from sparsight.pruning.sipp.bounds import Bound, alpha, check_bound, check_constant, check_delta, eps_rand, log_term
+from sparsight.pruning.sipp.certificate import words
+from sparsight.pruning.sipp.certificate.chain import why_no_chain
+from sparsight.pruning.sipp.certificate.measure import Measured, Outputs, measure
+from sparsight.pruning.sipp.certificate.records import (
+    Certificate,
+    LayerCertificate,
+    NetworkCertificate,
+    NeuronCertificate,
+)
+from sparsight.pruning.sipp.decision import Decision
+from sparsight.pruning.sipp.groups import sides
+from sparsight.pruning.sipp.keep_ratio import keep_ratio
+from sparsight.pruning.sipp.score import first_input, layers_using
+from sparsight.pruning.sipp.sensitivities import Sensitivities
+from sparsight.types import Batch, Masks, Params
+
+
+@torch.no_grad()
+def certify(
+    model: nn.Module,
+    masks: Masks,
+    scores: Sensitivities,
+    held_out: Sequence[Batch],
+    *,
+    multipliers: Params | None = None,
+    decision: Decision | None = None,
+    delta: float = 1e-16,
+    constant: float = 3.0,
+    bound: Bound = "bernstein",
+    forward: Callable[[nn.Module, Batch], Any] = first_input,
+) -> Certificate:
+    """The bounds that `masks` satisfy as a pruning of `model`, whose weights are those before pruning.
+
+    `scores` are `SiPP(reduction="max")` of the same weights on calibration points, `held_out` batches of other inputs.
+    With gamma the `multipliers` (1 and 0 as the masks say, by default), a group's part z of any neuron keeps
+
+        |z_pruned - z| <= eps z,   eps = C sum_k |1 - gamma_k| s_k        on the event that g <= C s for every edge,
+
+    of which a run of n independent points fails with probability at most edges x exp(-n / C). A group that `decision`
+    (of `SiPPRand` or `SiPPHybrid`) sampled N times also has eps_rand(N), with ln(2 T / delta) over the T parts of all
+    sampled groups for one input ("bernstein"), or with the published constants ("reference", up to sqrt 2 smaller than
+    what is proved); the smaller one counts. A neuron has the larger of its two groups', relative to sum |w||a|.
+
+    Errors: mean-reduced sensitivities, or those of other tensors or other weights (as of the pruned network); no
+    held-out inputs, or some that are not finite; multipliers of other shapes; delta outside (0, 1); constant below 1.
+    The statement is void for weights that were trained after pruning: see `pruning_of`.
+    Source: theorems Det, Rand, Hybrid of docs/methods/sipp.md, after Baykal et al., arXiv 1910.05422.
+    """
+    _check(model, masks, scores, held_out, delta, constant, bound)
+    call, layers = pure(model), layers_using(model, masks)
+    _of_these_weights(call, scores)
+    if multipliers is None and decision is not None:
+        multipliers = decision.multipliers
+    _fit(call, multipliers or {})
+    gamma = {name: _gamma(masks[name], multipliers, name, scores[name].dtype) for name in masks}
+    kept = {name: (call.params[name] * gamma[name]).to(call.params[name].dtype) for name in masks}
+    kept |= {n: call.params[n] * f for n, f in (multipliers or {}).items() if n not in masks}
+    eps, random = _group_bounds(scores, gamma, decision, delta, constant, bound)
+    with evaluating(model), seeded(0):
+        worst = {name: torch.maximum(*pair) for name, pair in eps.items()}
+        found, outputs = measure(call, layers, kept, worst, held_out, forward)
+    parts = tuple(_layer(name, call, gamma[name], eps[name], random[name], found[name]) for name in masks)
+    why = why_no_chain(model, [layer for of in layers.values() for layer in of])
+    edges = sum(int((call.params[name] != 0).sum()) for name in masks)
+    failure = min(1.0, math.exp(min(0.0, math.log(max(1, edges)) - scores.points / constant)))
+    drawn = delta if any(bool(r.any()) for pair in random.values() for r in pair) else 0.0
+    needed = max(1, math.ceil(constant * (math.log(max(1, edges)) - math.log(delta))))
+    certificate = Certificate(
+        delta=min(1.0, failure + drawn),
+        delta_points=failure,
+        delta_draws=drawn,
+        points=scores.points,
+        points_needed=needed,
+        constant=constant,
+        bound=bound,
+        density=m.density(masks),
+        keep_ratio=keep_ratio(model, masks),
+        layers=parts,
+        network=_network(outputs, why),
+        says=(),
+    )
+    return words.said(certificate)
+
+
+def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, Tensor]:
+    """The masks by which `after` is a pruning of `before`, inside `masks`; every weight of it is kept or +-0.
+
+    ValueError names the first parameter that is neither, or buffer that differs: it was trained (or reweighted) after
+    pruning, or something else than a prunable weight was removed, and no bound speaks of another network than the one
+    whose sensitivities were taken. So with weights that are not finite.
+    """
+    m.check(before, masks)
+    old, new = named(before), named(after)
+    if old.keys() != new.keys():
+        raise ValueError(f"the two networks have other parameters: {sorted(old.keys() ^ new.keys())[:3]}")
+    found = {}
+    for name, parameter in old.items():
+        a, b = parameter.detach(), new[name].detach().to(parameter.device)
+        if a.shape != b.shape:
+            raise ValueError(f"{name!r} has shape {tuple(b.shape)} after pruning and {tuple(a.shape)} before")
+        if (why := _why_no_pruning(name, a, b, name in masks)) is not None:
+            raise ValueError(f"no bound covers this network: {why}")
+        if name in masks:
+            found[name] = masks[name] & (b != 0)
+    buffers = dict(after.named_buffers())
+    for name, a in before.named_buffers():
+        if name not in buffers or not torch.equal(a, buffers[name].to(a.device)):
+            raise ValueError(f"no bound covers this network: the buffer {name!r} is not what it was before pruning")
+    return found
+
+
+def _why_no_pruning(name: str, before: Tensor, after: Tensor, prunable: bool) -> str | None:
+    """Why a parameter is not what pruning leaves of it; None where it is."""
+
+    def of(which: Tensor) -> str:
+        return f"{int(which.sum())} of {which.numel()} values of {name!r}"
+
+    for where, values in (("before", before), ("after", after)):
+        if bool((endless := ~torch.isfinite(values)).any()):
+            return f"{of(endless)} are not finite {where} pruning"
+    other = before != after
+    if bool((moved := other & (after != 0)).any()):
+        return (
+            f"{of(moved)} are neither what they were before pruning nor 0, so it was trained or reweighted afterwards"
+        )
+    if not prunable and bool(other.any()):
+        return (
+            f"{of(other)} were set to 0, and it is not among the weights that are pruned, of which alone bounds speak"
+        )
+    return None
+
+
+def _of_these_weights(call: Pure, scores: Sensitivities) -> None:
+    """Refuse sensitivities of other weights: those of pruned ones are 0, and so would every bound be."""
+    for name, facts in scores.facts.items():
+        weight = call.params[name]
+        size, positive = (t.to(weight.device) for t in (facts.size, facts.positive))
+        other = (weight.abs().to(size.dtype) != size) | ((weight > 0) != positive)
+        if bool(other.any()):
+            raise ValueError(
+                f"the scores are of other weights than the model's: {int(other.sum())} of {other.numel()} of {name!r} "
+                f"differ, {int((other & (size == 0)).sum())} of them were 0 (pruned) when scored; allowed are the "
+                "scores of the weights before pruning, under masks that prune none of them"
+            )
+
+
+def _fit(call: Pure, multipliers: Params) -> None:
+    """Refuse multipliers of something else than the model's parameters."""
+    for name, factor in multipliers.items():
+        if name not in call.params:
+            raise ValueError(f"multipliers: got {name!r}, allowed are the parameters {', '.join(call.params)}")
+        shape = call.params[name].shape
+        if factor.shape != shape:
+            got, allowed = tuple(factor.shape), tuple(shape)
+            raise ValueError(f"the multipliers of {name!r} have shape {got}: allowed is {allowed}, as the parameter's")
+
+
+def _check(
+    model: nn.Module,
+    masks: Masks,
+    scores: Sensitivities,
+    held_out: Sequence[Batch],
+    delta: float,
+    constant: float,
+    bound: str,
+) -> None:
+    m.check(model, masks)
+    check_bound(bound)
+    check_delta(delta)
+    check_constant(constant)
+    if not isinstance(scores, Sensitivities) or scores.reduction != "max":
+        got = scores.reduction if isinstance(scores, Sensitivities) else type(scores).__name__
+        raise ValueError(f"a certificate needs the scores of SiPP(reduction='max'): got {got!r}")
+    if scores.keys() != masks.keys():
+        raise ValueError(f"scores and masks name other tensors: {sorted(scores.keys() ^ masks.keys())[:3]}")
+    if not len(held_out):
+        raise ValueError("a certificate needs held-out inputs: got no batches")
+
+
+def _gamma(mask: Tensor, multipliers: Params | None, name: str, dtype: torch.dtype) -> Tensor:
+    factor = (multipliers or {}).get(name)
+    return mask.to(dtype) if factor is None else torch.where(mask, factor.to(dtype), 0)
+
+
+Pair = tuple[Tensor, Tensor]
+
+
+def _group_bounds(
+    scores: Sensitivities,
+    gamma: Mapping[str, Tensor],
+    decision: Decision | None,
+    delta: float,
+    constant: float,
+    bound: Bound,
+) -> tuple[dict[str, Pair], dict[str, Pair]]:
+    """For each tensor the bounds of its rows' plus and minus groups, and which of them rest on sampling."""
+    eps, random = {}, {}
+    events = 0
+    if decision is not None:
+        events = sum(
+            2
+            * scores.facts[name].patches
+            * int(sum(part.sum() for part in decision.groups.split(name, decision.random)))
+            for name in scores
+        )
+    for name, score in scores.items():
+        facts, all_true = scores.facts[name], {name: torch.ones_like(gamma[name], dtype=torch.bool)}
+        loss = (1 - gamma[name]).abs() * score
+        halves = [torch.where(side, loss, 0).reshape(len(side), -1).sum(1) for side in sides(scores, all_true, name)]
+        values, flags = [constant * half for half in halves], [torch.zeros(len(score), dtype=torch.bool)] * 2
+        if decision is not None and events:
+            log = math.log(2 * events) - math.log(delta)
+            log = log if bound == "bernstein" else float(log_term(facts.patches, facts.kernel, delta))
+            split = [decision.groups.split(name, v) for v in (decision.groups.sums, decision.draws)]
+            for i, (sums, draws) in enumerate(zip(*split, strict=True)):
+                drawn = torch.from_numpy(eps_rand(alpha(sums, log, constant), draws, bound)).to(values[i])
+                better = torch.from_numpy(draws > 0) & (drawn.cpu() < values[i].cpu())
+                values[i] = torch.where(better.to(drawn.device), drawn, values[i])
+                flags[i] = better
+        eps[name], random[name] = (values[0], values[1]), (flags[0], flags[1])
+    return eps, random
+
+
+def _layer(name: str, call: Pure, gamma: Tensor, eps: Pair, random: Pair, found: Measured) -> LayerCertificate:
+    weight = call.params[name]
+    kept, total = (((t != 0).reshape(len(weight), -1).sum(1)).tolist() for t in (weight * gamma, weight))
+    rows = zip(
+        kept, total, found.bound.tolist(), eps[0].tolist(), eps[1].tolist(),
+        (random[0] | random[1]).tolist(), found.largest.tolist(),
+        (found.total / found.patches.clamp(min=1)).tolist(), found.violations.tolist(), found.patches.tolist(),
+        strict=True,
+    )  # fmt: skip
+    neurons = tuple(
+        NeuronCertificate(i, k, t, b, plus, minus, "random" if r else "deterministic", top, mean, int(v), int(p))
+        for i, (k, t, b, plus, minus, r, top, mean, v, p) in enumerate(rows)
+    )
+    patches = sum(n.patches for n in neurons)
+    return LayerCertificate(
+        name=name,
+        kept=sum(kept),
+        total=sum(total),
+        bound=max(n.bound for n in neurons),
+        mean_bound=sum(n.bound for n in neurons) / len(neurons),
+        vacuous=sum(n.bound >= 1 for n in neurons),
+        measured=max(n.measured for n in neurons),
+        mean=float(found.total.sum()) / max(1, patches),
+        violations=sum(n.violations for n in neurons),
+        patches=patches,
+        says="",
+        neurons=neurons,
+    )
+
+
+def _network(outputs: Outputs, why: str | None) -> NetworkCertificate:
+    errors, bounds = outputs.errors, outputs.bounds
+    known = why is None and bool(bounds.numel())
+    return NetworkCertificate(
+        bound=float(bounds.max()) if known else None,
+        within=int((bounds < 1).sum()) if known else 0,
+        violations=int((errors > bounds * (1 + 1e-4) + 1e-5).sum()) if known else 0,
+        measured=float(errors.max()),
+        mean=float(errors.mean()),
+        inputs=len(errors),
+        says=why or "",
+    )
+
+
+__all__ = ["certify", "pruning_of"]

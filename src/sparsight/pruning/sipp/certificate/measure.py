@@ -1,0 +1,131 @@
+"""Held-out inputs run through the unpruned and the pruned network: how large the errors really are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.model.functional import Pure
+from sparsight.model.hooks import tapped
+from sparsight.model.loss import batch_size, copied
+from sparsight.pruning.sipp.patches import as_points, columns, patches_of
+from sparsight.pruning.sipp.score import first_points, input_of
+from sparsight.types import Batch
+
+_SLACK = 1e-5  # rounding of float32 is no violation
+_NUMBERS = 1 << 22  # numbers in one matrix of patches
+
+
+@dataclass(eq=False)
+class Measured:
+    """Errors of one tensor's rows so far."""
+
+    bound: Tensor  # of each row
+    largest: Tensor
+    total: Tensor
+    patches: Tensor
+    violations: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """For every held-out input the largest relative error of an output, and the bound composed from the layers."""
+
+    errors: Tensor
+    bounds: Tensor
+
+
+def measure(
+    call: Pure,
+    layers: Mapping[str, Sequence[nn.Module]],
+    kept: Mapping[str, Tensor],
+    bounds: Mapping[str, Tensor],
+    batches: Sequence[Batch],
+    forward: Callable[[nn.Module, Batch], Any],
+) -> tuple[dict[str, Measured], Outputs]:
+    """Errors of every row on the inputs that its layer has in the unpruned network, and of the network's outputs.
+
+    `kept` are the pruned (and reweighted) weights, `bounds` a bound for each row. The composed bound of an input is
+    e = Delta ((1 + eps)(1 + e_before) - 1), layer by layer, with Delta the largest sum |w||a| / |z + b| of the layer's
+    outputs for that input; it is infinite once a hidden layer's is above 1, where a sign may turn. ValueError for an
+    input of a layer, or an output, that is not finite.
+    """
+    found = {name: Measured(bound, *(torch.zeros_like(bound) for _ in range(4))) for name, bound in bounds.items()}
+    users = {f"{name} {i}": layer for name, of in layers.items() for i, layer in enumerate(of)}
+    owner = {f"{name} {i}": name for name, of in layers.items() for i in range(len(of))}
+    carried = torch.zeros(0)
+
+    def see(key: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        nonlocal carried
+        name = owner[key]
+        x = as_points(layer, input_of(name, inputs)).to(bounds[name].dtype)
+        if not torch.isfinite(x).all():
+            raise ValueError(f"cannot measure {name!r}: the held-out input of its layer is not finite")
+        ratios = _layer(layer, x, call.params[name], kept[name], found[name])
+        delta = ratios.reshape(len(carried), -1).amax(1) if len(carried) and len(ratios) % len(carried) == 0 else ratios
+        before = carried if len(carried) == len(delta) else torch.full_like(delta, torch.inf)
+        carried = _composed(delta, found[name].bound.max(), before)
+
+    errors, composed = [], []
+    for number, part in enumerate(first_points(batches, sum(batch_size(batch) for batch in batches))):
+        carried = torch.zeros(batch_size(part), dtype=next(iter(bounds.values())).dtype)
+        with tapped(users, see):
+            right = _tensor(call.loss({}, forward, copied(part)))
+        if not torch.isfinite(right).all():
+            raise ValueError(f"cannot measure: the unpruned network's output for held-out part {number} is not finite")
+        wrong = _tensor(call.loss(kept, forward, copied(part)))
+        errors.append(_relative(wrong, right))
+        composed.append(carried)
+    return found, Outputs(torch.cat(errors), torch.cat(composed))
+
+
+def _layer(layer: nn.Module, x: Tensor, weight: Tensor, kept: Tensor, into: Measured) -> Tensor:
+    """Take in the errors of a layer's rows; for each point the largest sum |w||a| / |z + b| of its outputs."""
+    bias = getattr(layer, "bias", None)
+    here = patches_of(layer, x)
+    ratios = []
+    for some in x.split(max(1, _NUMBERS // max(1, weight[0].numel() * here))):
+        a = columns(layer, some)
+        groups = len(a)
+        w, change = (t.to(x.dtype).reshape(groups, len(weight) // groups, -1) for t in (weight, weight - kept))
+        mass = (w.abs() @ a.abs()).reshape(len(weight), -1)
+        z = (w @ a).reshape(len(weight), -1) + (0 if bias is None else bias.detach().to(x.dtype)[:, None])
+        there = mass > torch.finfo(mass.dtype).tiny
+        error = torch.where(there, (change @ a).reshape(len(weight), -1).abs() / mass, 0)
+        torch.maximum(into.largest, error.amax(1), out=into.largest)
+        into.total += error.sum(1)
+        into.patches += there.sum(1)
+        into.violations += (error > into.bound[:, None] * (1 + _SLACK) + _SLACK).sum(1)
+        ratio = torch.where(mass > 0, mass / z.abs(), 0)
+        ratios.append(ratio.reshape(len(weight), len(some), here).amax((0, 2)))
+    return torch.cat(ratios)
+
+
+def _composed(delta: Tensor, bound: Tensor, before: Tensor) -> Tensor:
+    """Relative error of a layer's outputs, where its inputs have `before`.
+
+    Above 1 it is anything: what was 0 after ReLU need not stay 0. Up to 1 signs hold, so that where no input is
+    (delta = 0) there is none afterwards either; and where nothing has changed nothing does, whatever delta.
+    """
+    grown = bound + before * (1 + bound)
+    changed = torch.where((delta > 0) & (grown > 0), delta * grown, 0)
+    return torch.where(before > 1, torch.inf, changed)
+
+
+def _tensor(output: Any) -> Tensor:
+    if not isinstance(output, Tensor):
+        raise TypeError(f"the forward gave a {type(output).__name__}: allowed is a tensor, see `forward`")
+    return output.detach()
+
+
+def _relative(wrong: Tensor, right: Tensor) -> Tensor:
+    """The largest |wrong - right| / |right| of each sample; 0 where they are equal, infinite where one is no number."""
+    gap = (wrong - right).abs().flatten(1).nan_to_num(torch.inf, torch.inf)
+    return torch.where(gap > 0, gap / right.abs().flatten(1), 0).amax(1)
+
+
+__all__ = ["Measured", "Outputs", "measure"]

@@ -1,0 +1,127 @@
+"""SiPP's groups, the positive and the negative weights of every neuron, and the budget shared out over them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsight.pruning.sipp.bounds import NOTHING, Bound, alpha, draws_for, log_term, root, slope
+from sparsight.pruning.sipp.sensitivities import Sensitivities
+from sparsight.types import Masks, Scores
+
+Rounding = Literal["largest", "ceil"]
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """All groups of a network: layer by layer, first the plus groups of its rows, then the minus groups."""
+
+    sums: np.ndarray  # S, float64
+    nonzero: np.ndarray  # sensitivities that are not 0; 0 where S counts as nothing
+    alpha: np.ndarray  # 2 C L S
+    share: np.ndarray  # l = 1 / rows of the layer
+    rows: dict[str, slice] = field(default_factory=dict)  # where the groups of each tensor are
+
+    def split(self, name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The plus and the minus half of a tensor's groups."""
+        plus, minus = np.split(values[self.rows[name]], 2)
+        return plus, minus
+
+
+def sides(scores: Scores, masks: Masks, name: str) -> tuple[Tensor, Tensor]:
+    """Masks of a tensor's alive positive and negative weights. Scores without facts have positive weights only."""
+    mask = masks[name]
+    positive = scores.facts[name].positive if isinstance(scores, Sensitivities) else torch.ones_like(mask)
+    return mask & positive, mask & ~positive
+
+
+def groups_of(scores: Scores, masks: Masks, *, delta: float, constant: float) -> Groups:
+    """Sums, counts and alphas of every group, in float64.
+
+    Scores that are not SiPP's have no facts: then P and kappa are 1, and a row is one group. ValueError for a
+    negative score.
+    """
+    sums, nonzero, logs, share, rows, at = [], [], [], [], {}, 0
+    for name, score in scores.items():
+        if not len(masks[name].shape) or bool((score[masks[name]] < 0).any()):
+            raise ValueError(f"sensitivities are at least 0: got less, or no rows, in {name!r}")
+        facts = scores.facts[name] if isinstance(scores, Sensitivities) else None
+        for side in sides(scores, masks, name):
+            own = torch.where(side, score, 0).reshape(len(side), -1)
+            sums.append(own.sum(1, dtype=torch.float64).cpu().numpy())
+            nonzero.append((own > 0).sum(1).cpu().numpy())
+        outputs = len(score)
+        log = log_term(facts.patches if facts else 1, facts.kernel if facts else 1, delta)
+        logs.append(np.full(2 * outputs, float(log)))
+        share.append(np.full(2 * outputs, 1 / max(1, outputs)))
+        rows[name] = slice(at, at := at + 2 * outputs)
+    total, count = np.concatenate(sums), np.concatenate(nonzero)
+    return Groups(
+        total, np.where(total > NOTHING, count, 0), alpha(total, np.concatenate(logs), constant),
+        np.concatenate(share), rows,
+    )  # fmt: skip
+
+
+def share_out(groups: Groups, budget: int, bound: Bound = "reference") -> tuple[np.ndarray, float]:
+    """The m of every group, not rounded, that minimise sum l eps_rand(m) under sum m = budget, 0 <= m <= nonzero.
+
+    Where the multiplier is lambda, eps^3 = t (3 + eps) with t = lambda alpha / (3 l), and m is what eps takes, at
+    most all. The sum falls with lambda: bisection on its logarithm, between the lambda at which every group is full
+    and that at which none is above its even share. Returns (m, lambda); lambda is 0 where everything fits.
+    ValueError if the budget is negative or more than there is.
+    """
+    full, weight = groups.nonzero.astype(np.float64), groups.share
+    if not 0 <= budget <= full.sum():
+        raise ValueError(f"cannot share {budget} among groups of {int(full.sum())} nonzero sensitivities")
+    if budget == full.sum():
+        return full, 0.0
+    if budget == 0:
+        return np.zeros_like(full), np.inf
+    some = full > 0
+    a, top, of = groups.alpha[some], full[some], weight[some]
+    if bound == "bernstein":  # twice the reference bound at half the alpha
+        a, of = a / 2, of * 2
+
+    def lam_at(m: np.ndarray | float) -> np.ndarray:
+        u = a / (3 * m)
+        return of * slope(a, (u + np.sqrt(u * u + 6 * u)) / 2)
+
+    def m_at(log: float) -> np.ndarray:
+        return np.minimum(top, draws_for(a, root(np.exp(log) * a / (3 * of))))
+
+    low, high = float(np.log(lam_at(top).min())) - 1e-9, float(np.log(lam_at(budget / len(a)).max())) + 1e-9
+    while low < (middle := (low + high) / 2) < high and high - low > 1e-14:
+        low, high = (middle, high) if m_at(middle).sum() > budget else (low, middle)
+    m = np.zeros_like(full)
+    m[some] = m_at(middle)
+    return m, float(np.exp(middle))
+
+
+def whole(m: np.ndarray, nonzero: np.ndarray, budget: int, rounding: Rounding = "largest") -> np.ndarray:
+    """Whole numbers for m: those with the largest remainders are rounded up until the sum is the budget.
+
+    Equal remainders: the first group first. "ceil" rounds all up, as the published code does, and overshoots.
+    """
+    near = np.rint(m)
+    m = np.where(np.abs(m - near) < 1e-9 * np.maximum(1.0, m), near, m)
+    if rounding == "ceil":
+        return np.minimum(np.ceil(m).astype(np.int64), nonzero)
+    down = np.floor(m).astype(np.int64)
+    missing = budget - int(down.sum())
+    order = np.argsort(-(m - down), kind="stable")
+    if missing < 0:  # noise of the search: the smallest remainders give one back
+        order = order[::-1][down[order[::-1]] > 0]
+        down[order[:-missing]] -= 1
+        return down
+    while missing > 0:
+        room = order[down[order] < nonzero[order]]
+        down[room[:missing]] += 1
+        missing -= min(missing, len(room))
+    return down
+
+
+__all__ = ["Groups", "groups_of", "share_out", "sides", "whole"]

@@ -1,0 +1,193 @@
+"""SiPP: what share of a neuron's input each weight carries, at most, over a small batch of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from warnings import warn
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.model.functional import Pure, evaluating, pure
+from sparsight.model.hooks import tapped
+from sparsight.model.loss import Loss, batch_size, copied, cross_entropy
+from sparsight.model.masks import check
+from sparsight.model.names import names_of
+from sparsight.numerics.seeds import seeded
+from sparsight.pruning.sipp.bounds import calibration_size, check_constant, check_delta
+from sparsight.pruning.sipp.patches import shape_of
+from sparsight.pruning.sipp.sensitivities import Reduction, Sensitivities
+from sparsight.pruning.sipp.sensitivity_sums import SensitivitySums
+from sparsight.pruning.sipp.unreached import silent
+from sparsight.types import Batch, Masks
+
+_AT_ONCE = 32  # points in one forward
+
+
+def first_input(model: nn.Module, batch: Batch) -> Any:
+    """The model's output for a batch `(x, y)`, or for a batch that is the input itself."""
+    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+
+
+@dataclass(frozen=True)
+class SiPP:
+    """score = the sensitivity of a weight, in [0, 1]: the largest share of a part of its neuron that it ever carried.
+
+    Weights and inputs are split by sign, so that a neuron (or filter) has four parts, all sums of nonnegative terms:
+    with w_s the positive or the negative weights of a row, a >= 0 the positive or the negative inputs of a patch,
+
+        g_k = |w_k| a_k / sum_j |w_s,j| a_j         over the weights j of w_k's sign; 0 where that sum is nothing
+        s_k = max over points, and signs of a, of   max over patches ("max"), or mean over patches ("mean"), of g_k
+
+    "max" is the published definition, and what error bounds need; "mean" is what the published deterministic code
+    computes. In linear layers they are the same; there every row of the input (each token) is a point. The bias plays
+    no part. Convolutions may have any stride, padding (all modes), dilation and groups.
+
+    The points are the first min(wanted, given) inputs of the batches; wanted is `points`, or if that is None the size
+    ceil(C ln(8 eta eta* / delta)) of `calibration_size`, whatever part that is of the samples there are; a warning
+    tells where fewer than `points` are given. The model is run in eval mode and without gradients, the pruned weights 0
+    (`masked=False` scores them as they are). The memory in use does not grow with the points. With `propagate` the
+    scores can tell SiPP's allocators which parameters no gradient of `loss` reaches.
+
+    Ties: scores within 4 units of rounding of 1 are 1; mean sensitivity and |w| are carried along as secondary keys.
+    Shares do not depend on the scale of a row or of a point; a part is nothing if it is 0 (or below the least normal
+    number, with the row's and the point's largest entries brought to 1). Weights of 0 score 0. Errors: no batches;
+    delta not inside (0, 1), C below 1; a weight or input that is not finite; a weight of a layer that is not Linear,
+    Conv1d, Conv2d or Conv3d, or that was not called, or by keyword. Source: Baykal et al., arXiv 1910.05422; deviations
+    on docs/methods/sipp.md.
+    """
+
+    reduction: Reduction = "max"
+    delta: float = 1e-16
+    constant: float = 3.0
+    points: int | None = None
+    masked: bool = True
+    propagate: bool = False
+    forward: Callable[[nn.Module, Batch], Any] = first_input
+    loss: Loss = cross_entropy
+
+    def __post_init__(self) -> None:
+        if self.reduction not in ("max", "mean"):
+            raise ValueError(f"unknown reduction {self.reduction!r}: allowed are 'max' and 'mean'")
+        check_delta(self.delta)
+        check_constant(self.constant)
+        whole = isinstance(self.points, int) and not isinstance(self.points, bool)
+        if self.points is not None and not (whole and self.points >= 1):
+            raise ValueError(f"points must be a whole number >= 1, or None: got {self.points!r}")
+
+    @torch.no_grad()
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Sensitivities:
+        check(model, masks)
+        if not len(batches):
+            raise ValueError("SiPP needs inputs: got no batches, allowed is at least one; see Recipe.score_batches")
+        call, layers = pure(model), layers_using(model, masks)
+        params = masked_weights(call, masks) if self.masked else {name: call.params[name] for name in masks}
+        tallies = {name: SensitivitySums(name, layers[name][0], params[name]) for name in masks}
+        owner = {f"{name} {i}": name for name, users in layers.items() for i in range(len(users))}
+        users = {f"{name} {i}": user for name, of in layers.items() for i, user in enumerate(of)}
+
+        def see(key: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            tallies[owner[key]].add(layer, input_of(owner[key], inputs), self.reduction)
+
+        seen = 0
+        with evaluating(model), seeded(0):
+            wanted = self.points or self._wanted(call, params, users, batches[0])
+            with tapped(users, see):
+                for part in first_points(batches, wanted):
+                    call.loss(params, self.forward, copied(part))
+                    seen += batch_size(part)
+        if self.points is not None and seen < wanted:
+            warn(f"SiPP took {seen} calibration points, not the {wanted} asked for: no more were given", stacklevel=3)
+        found = {name: tally.result() for name, tally in tallies.items()}
+        return Sensitivities(
+            {name: score for name, (score, _) in found.items()},
+            {name: facts for name, (_, facts) in found.items()},
+            reduction=self.reduction,
+            points=seen,
+            wanted=wanted,
+            silent=partial(_silent, model, batches, self.loss) if self.propagate else None,
+        )
+
+    def _wanted(self, call: Pure, params: Mapping[str, Tensor], users: Mapping[str, nn.Module], batch: Batch) -> int:
+        sizes = output_sizes(call, params, users, self.forward, batch)
+        return calibration_size(sizes, delta=self.delta, constant=self.constant)
+
+
+def _silent(
+    model: nn.Module, batches: Sequence[Batch], loss: Loss, masks: Masks, multipliers: Mapping[str, Tensor] | None
+) -> dict[str, Tensor]:
+    return silent(model, masks, batches, multipliers=multipliers, loss=loss)
+
+
+# -- layers and points -----------------------------------------------------------------------------------------
+
+
+def layers_using(model: nn.Module, masks: Masks) -> dict[str, list[nn.Module]]:
+    """The layers that use each weight, several where it is tied. TypeError where sensitivities have no meaning."""
+    found: dict[str, list[nn.Module]] = {}
+    for names in names_of(model).values():
+        if names[0][0] not in masks:
+            continue
+        for name, layer in names:
+            try:
+                shape_of(layer)
+            except TypeError as error:
+                raise TypeError(f"SiPP cannot score {name!r}: {error}") from None
+            if name.rpartition(".")[2] != "weight":
+                raise TypeError(f"SiPP cannot score {name!r}: allowed are the weights of linear and convolution layers")
+        found[names[0][0]] = [layer for _, layer in names]
+    return {name: found[name] for name in masks}
+
+
+def input_of(name: str, inputs: tuple[Any, ...]) -> Tensor:
+    """What a layer was called with. TypeError if that is no positional argument."""
+    if not inputs:
+        raise TypeError(f"cannot see the input of {name!r}: its layer was called by keyword, allowed is layer(x)")
+    return inputs[0].detach()
+
+
+def masked_weights(call: Pure, masks: Masks) -> dict[str, Tensor]:
+    """The prunable weights, the pruned ones 0."""
+    return {name: call.params[name].masked_fill(~mask.to(call.params[name].device), 0) for name, mask in masks.items()}
+
+
+def first_points(batches: Iterable[Batch], points: int, at_once: int = _AT_ONCE) -> Iterator[Batch]:
+    """The first `points` samples of the batches, at most `at_once` at a time."""
+    left = points
+    for batch in batches:
+        size = batch_size(batch)
+        for start in range(0, min(size, left), at_once):
+            yield _some(batch, size, start, min(start + at_once, size, left))
+        left -= min(size, left)
+        if not left:
+            return
+
+
+def output_sizes(
+    call: Pure,
+    params: Mapping[str, Tensor],
+    layers: Mapping[str, nn.Module],
+    forward: Callable[[nn.Module, Batch], Any],
+    batch: Batch,
+) -> list[int]:
+    """Numbers that the layers put out for one sample, call by call: the first of the batch is run through."""
+    sizes: list[int] = []
+    with tapped(layers, lambda name, layer, inputs, output: sizes.append(output.numel())):
+        call.loss(params, forward, copied(_some(batch, batch_size(batch), 0, 1)))
+    return sizes
+
+
+def _some(batch: Any, size: int, start: int, stop: int) -> Any:
+    """Samples start to stop of a batch: its tensors of `size` samples are cut, the rest stays."""
+    if isinstance(batch, Tensor):
+        return batch[start:stop] if batch.dim() and len(batch) == size else batch
+    if isinstance(batch, Mapping):
+        return {key: _some(value, size, start, stop) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(_some(value, size, start, stop) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(_some(value, size, start, stop) for value in batch)
+    return batch

@@ -1,0 +1,63 @@
+"""Which parameters no gradient reaches: what is left of units that pruning has cut off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.model.functional import evaluating, pure
+from sparsight.model.loss import Loss, copied, cross_entropy
+from sparsight.model.masks import check
+from sparsight.model.names import named
+from sparsight.numerics.seeds import seeded
+from sparsight.types import Batch, Masks, Params
+
+
+def silent(
+    model: nn.Module,
+    masks: Masks,
+    batches: Sequence[Batch],
+    *,
+    multipliers: Params | None = None,
+    loss: Loss = cross_entropy,
+) -> dict[str, Tensor]:
+    """Where the gradient of each parameter is exactly zero on every batch, in eval mode: True = no gradient.
+
+    The parameters are the model's times `multipliers`, under `masks`; weights, biases and normalisation parameters
+    are asked, embeddings are not. A unit without a path to the output is silent, and so is one that is merely
+    inactive on all of these samples: the published wrapper sets the parameters of both to zero.
+
+    Nothing of the model changes. ValueError without batches. Source: the published code's gradient propagation;
+    there gradients are added up first, so that two that cancel exactly would count as none. A parameter that the
+    forward does not use is not in the answer.
+    """
+    check(model, masks)
+    if not batches:
+        raise ValueError("cannot tell which parameters are silent: got no batches, allowed is at least one")
+    at = pure(model)
+    left_out = _embeddings(model)
+    names = [name for name, value in at.params.items() if name not in left_out and value.is_floating_point()]
+    start = {}
+    for name in names:
+        value = at.params[name] * (multipliers or {}).get(name, 1)
+        start[name] = torch.where(masks[name], value, 0) if name in masks else value
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in start.items()}
+    found: dict[str, Tensor] = {}
+    with evaluating(model), seeded(0), torch.enable_grad():
+        for batch in batches:
+            value = at.loss(leaves, loss, copied(batch))
+            gradients = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True)
+            for name, gradient in zip(names, gradients, strict=True):
+                if gradient is not None:
+                    found[name] = (gradient == 0) & found.get(name, torch.ones_like(gradient, dtype=torch.bool))
+    return found
+
+
+def _embeddings(model: nn.Module) -> set[str]:
+    inside = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()}
+    return {name for name, parameter in named(model).items() if id(parameter) in inside}
+
+
+__all__ = ["silent"]

@@ -1,0 +1,14 @@
+"""What a run remembers: records, the run folder they are kept in, and what makes two runs the same."""
+
+from sparsight.records.files import DamagedFile
+from sparsight.records.fingerprint import fingerprint
+from sparsight.records.folder import RunFolder
+from sparsight.records.identity import ForeignRun
+from sparsight.records.journal import Event, LevelResult
+from sparsight.records.lock import LockedRun
+from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
+
+__all__ = [
+    "Choice", "DamagedFile", "Evaluation", "Event", "ForeignRun", "LevelRecord", "LevelResult", "LevelTimes",
+    "LockedRun", "RunFolder", "RunRecord", "fingerprint",
+]  # fmt: skip

@@ -1,0 +1,49 @@
+"""What a run writes down about its data, to know them again."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterable, Sized
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsight.records.record import describe
+from sparsight.types import Batch, Data, Split
+
+
+def fingerprint(data: Data) -> dict[str, Any]:
+    """JSON values that are equal for equal data: name, facts, and of each split what can be known of it.
+
+    A split in memory gives the SHA-256 of its tensors (dtype, shape, then bytes in logical row-major order)
+    and its augmentation. An iterable gives its type and its length, if it has one; nothing is drawn from it.
+    """
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    return {
+        "name": data.name,
+        "facts": describe(data.facts),
+        "splits": {name: None if split is None else _split(split) for name, split in splits.items()},
+    }
+
+
+def _split(split: Split | Iterable[Batch]) -> dict[str, Any]:
+    if isinstance(split, Split):
+        augment = describe(split.augment)
+        return {"samples": len(split), "sha256": _digest(split.x, split.y), "augment": augment}
+    kind = f"{type(split).__module__}:{type(split).__qualname__}"
+    length = None
+    if isinstance(split, Sized):  # as a DataLoader over a stream is, with a __len__ that raises
+        with contextlib.suppress(TypeError, NotImplementedError):
+            length = len(split)
+    return {"type": kind, "length": length}
+
+
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+        flat = tensor.detach().cpu().contiguous().flatten()
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,373 @@
+"""The run folder: what a run leaves behind, and what it needs to go on after it was killed.
+
+run.json            the RunRecord
+levels.jsonl        one LevelRecord a line, then a line that seals them; what is listed here is done
+times.jsonl         one LevelTimes a line, sealed likewise: apart, so that levels.jsonl knows no clock
+levels/007/         model.safetensors and masks.safetensors (one bit a weight); levels/control/ likewise
+rewind.safetensors  the weights that a level may return to
+probe.safetensors   which training samples the stopping rules measure on, where they do
+state.safetensors   where the present level is: weights, optimiser, generators; rewritten as it trains
+model.safetensors, masks.safetensors   the network that the run hands over
+evaluation.json     the Evaluation
+run.lock            held by the one process that writes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsight.records import files
+from sparsight.records import packing as pack
+from sparsight.records.files import DamagedFile
+from sparsight.records.folder_files import REMEDIES, RunFiles, level_folder, normal, parse
+from sparsight.records.identity import content_id, run_id
+from sparsight.records.lock import release, take
+from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord, to_json
+from sparsight.types import Masks, StateDict
+
+
+def next_folder(root: Path, name: str) -> Path:
+    """Make and return the folder `root/name-001`, or with the next number after the highest there.
+
+    Never one that exists, even if two processes ask at once. ValueError for a name that is no file name;
+    OSError naming the folder if `root` cannot hold it.
+    """
+    if not name or Path(name).name != name:
+        raise ValueError(f"cannot name a run folder {name!r}: allowed is a plain file name")
+    files.make_folder(root)
+    taken = (path.name.removeprefix(f"{name}-") for path in root.glob("*") if path.name.startswith(f"{name}-"))
+    number = 1 + max((int(tail) for tail in taken if tail.isascii() and tail.isdigit()), default=0)
+    while True:
+        folder = root / f"{name}-{number:03d}"
+        try:
+            folder.mkdir()
+            files.sync_folder(root)
+            return folder
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            files.refuse_write(folder, error)
+
+
+class RunFolder:
+    """One run on disk. Make it by `create` or `open`; a context manager that holds the lock of a writer."""
+
+    def __init__(self, path: Path, lock: int | None) -> None:
+        self.path = path
+        self._lock = lock
+        self._files = RunFiles(path, writable=lock is not None)
+        self._known: RunRecord | None = None
+        self._done: tuple[LevelRecord, ...] | None = None  # what levels.jsonl holds; a writer knows, once read
+        if lock is not None and hasattr(os, "register_at_fork"):
+            # A worker forked off must not hold the lock when its parent has been killed, nor write.
+            this = weakref.ref(self)
+            os.register_at_fork(after_in_child=lambda: _close(this()))
+
+    @classmethod
+    def create(cls, path: Path, record: RunRecord) -> RunFolder:
+        """A new run in `path`, which is made, or empty. FileExistsError otherwise; LockedRun."""
+        files.make_folder(path)
+        _refuse_contents(path)
+        folder = cls(path, take(path))
+        try:
+            files.remove_parts(path)
+            _refuse_contents(path)  # another process may have come first
+            record = normal(RunRecord, record)
+            folder._know(record)
+            folder._write_levels([])  # from now on, a run without this file is a damaged one
+            folder._write_record(record)
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = False) -> RunFolder:
+        """The run in `path`. FileNotFoundError if there is none; DamagedFile; LockedRun if `write` and locked."""
+        if not (path / "run.json").exists():
+            raise FileNotFoundError(f"there is no run in {path}: it has no run.json")
+        folder = cls(path, take(path) if write else None)
+        try:
+            if write:
+                files.remove_parts(path)
+            folder._know(folder._load_record())
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def close(self) -> None:
+        """Let the lock go."""
+        _close(self)
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- the run -----------------------------------------------------------------------------------------------
+
+    @property
+    def record(self) -> RunRecord:
+        """The run as a whole, as run.json has it."""
+        return self._record
+
+    @property
+    def _record(self) -> RunRecord:
+        if self._known is None:
+            raise RuntimeError(f"{self.path} has not been read")
+        return self._known
+
+    def _know(self, record: RunRecord) -> None:
+        self._known, self._files.run = record, run_id(record)
+
+    def update(self, **changes: Any) -> RunRecord:
+        """Change fields of the RunRecord, such as status; ValueError for those that say which run it is."""
+        record = normal(RunRecord, dataclasses.replace(self._record, **changes))
+        if run_id(record) != self._files.run:
+            raise ValueError(f"cannot make another run of {self.path} by changing {sorted(changes)}")
+        self._write_record(record)
+        return record
+
+    # -- levels ------------------------------------------------------------------------------------------------
+
+    def levels(self) -> tuple[LevelRecord, ...]:
+        """The levels that are done, in the order of their completion; the control among them."""
+        if self._done is not None:
+            return self._done
+        done = self._files.lines("levels", LevelRecord)
+        if self._lock is not None:  # nobody else writes
+            self._done = done
+        return done
+
+    def times(self) -> tuple[LevelTimes, ...]:
+        """Seconds of the levels that are done; fewer if times.jsonl was deleted."""
+        if not (self.path / "times.jsonl").exists():
+            return ()
+        done = {(record.level, record.role) for record in self.levels()}
+        return tuple(times for times in self._files.lines("times", LevelTimes) if (times.level, times.role) in done)
+
+    def add_level(self, record: LevelRecord, times: LevelTimes, weights: StateDict, masks: Masks) -> LevelRecord:
+        """Store a level that is done and forget the state inside it; returns the record with `files` filled in.
+
+        Its files first; the line in levels.jsonl makes it done. Killed before that, the level is written again.
+        ValueError if there is such a level, or `record.id` is not `content_id(weights, masks)`.
+        """
+        done = self.levels()
+        if any((other.level, other.role) == (record.level, record.role) for other in done):
+            raise ValueError(f"{self.path} has {record.role} {record.level} already")
+        found = content_id(weights, masks)
+        if record.id != found:
+            raise ValueError(f"{record.role} {record.level} has the id {record.id!r}, but its content has {found!r}")
+        at = level_folder(record)
+        files.make_folder(self._files.place(at))
+        written = self._files.write_network(f"{at}/", record, weights, masks)
+        if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is a damaged one
+            written["rewind.safetensors"] = self._rewind()[1]
+        record = normal(LevelRecord, dataclasses.replace(record, files=written))
+        self._files.write_lines("times", [*self.times(), normal(LevelTimes, times)])
+        self._write_levels([*done, record])
+        self.clear_state()
+        return record
+
+    def weights(self, record: LevelRecord) -> dict[str, Tensor]:
+        """The weights of a level. FileNotFoundError if `keep` said not to keep them; DamagedFile."""
+        relative = f"{level_folder(record)}/model.safetensors"
+        if not (self.path / relative).exists() and not self._stays(record):
+            chosen = self._record.chosen
+            if chosen is not None and chosen.id == record.id:
+                return self._files.network("", record)[0]
+            raise FileNotFoundError(
+                f"the weights of {record.role} {record.level} were not kept in {self.path}: the run has "
+                f"keep={self._record.keep!r}; run it with keep='all' to have them"
+            )
+        return self._files.part(relative, "model", record)[0]
+
+    def keeps(self, record: LevelRecord) -> bool:
+        """Whether the weights of a level are, or should be, in the folder."""
+        chosen = self._record.chosen
+        return self._stays(record) or (chosen is not None and chosen.id == record.id)
+
+    def masks(self, record: LevelRecord) -> dict[str, Tensor]:
+        """The masks of a level; they are always kept. DamagedFile."""
+        return self._files.masks(f"{level_folder(record)}/masks.safetensors", record)
+
+    def drop_levels(self, keep: int) -> None:
+        """Forget all but the first `keep` levels of `levels()`, and what followed from them, to train them again."""
+        done = self.levels()
+        if not 0 <= keep <= len(done):
+            raise ValueError(f"cannot keep {keep} of {len(done)} levels")
+        for record in done[:keep]:
+            if not (self.path / level_folder(record) / "model.safetensors").exists():
+                lost = f"the weights of {record.role} {record.level}, which the levels after it need, are not there"
+                raise ValueError(f"cannot keep {keep} levels of {self.path}: {lost}; keep fewer, or none")
+        self.update(chosen=None, status="interrupted", ended=None, why_ended=None)
+        for name in ("evaluation.json", "model.safetensors", "masks.safetensors", "state.safetensors"):
+            files.remove(self._files.place(name))
+        self._write_levels(done[:keep])
+        for record in done[keep:]:
+            shutil.rmtree(self._files.place(level_folder(record)), ignore_errors=True)
+
+    # -- resuming ----------------------------------------------------------------------------------------------
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the state inside the present level: nested values that `pack.pack_state` takes."""
+        tensors, skeleton = pack.pack_state(state)
+        facts = {**self._files.about("state"), "levels": len(self.levels()), "skeleton": skeleton}
+        files.write_tensors(self._files.place("state.safetensors"), tensors, facts)
+
+    def load_state(self) -> Any:
+        """What `save_state` stored last in the present level, tensors on the CPU; None if nothing. DamagedFile."""
+        path = self.path / "state.safetensors"
+        if not path.exists():
+            return None
+        tensors, facts, _ = self._files.tensors("state.safetensors", "state", REMEDIES["state.safetensors"])
+        if facts.get("levels") != len(self.levels()):  # killed between the end of a level and `clear_state`
+            return None
+        try:
+            return pack.unpack_state(tensors, facts["skeleton"])
+        except (KeyError, ValueError) as error:
+            raise DamagedFile(path, str(error), REMEDIES["state.safetensors"]) from error
+
+    def clear_state(self) -> None:
+        """Forget the state inside the present level."""
+        files.try_remove(self._files.place("state.safetensors"))
+
+    def save_probe(self, indices: Mapping[str, Tensor]) -> None:
+        """Store which samples are measured on, unless that is stored. DamagedFile if others are."""
+        path, remedy = self.path / "probe.safetensors", REMEDIES["probe.safetensors"]
+        if not path.exists():
+            files.write_tensors(self._files.place("probe.safetensors"), indices, self._files.about("probe"))
+            return
+        stored, _, _ = self._files.tensors("probe.safetensors", "probe", remedy)
+        if stored.keys() != indices.keys() or any(not torch.equal(stored[n], v) for n, v in indices.items()):
+            raise DamagedFile(path, "it names other samples than the run draws", remedy)
+
+    def save_rewind(self, weights: StateDict) -> None:
+        """Store the weights that a level may return to."""
+        files.write_tensors(self._files.place("rewind.safetensors"), weights, self._files.about("rewind"))
+
+    def rewind(self) -> dict[str, Tensor] | None:
+        """The weights that a level may return to; None if none were stored. DamagedFile."""
+        relative, done = "rewind.safetensors", self.levels()
+        stored = done[0].files.get(relative) if done else None
+        discarded = self._record.status == "finished" and self._record.keep != "all"
+        if not (self.path / relative).exists() and (stored is None or discarded):
+            return None
+        tensors, digest = self._rewind()
+        if stored not in (None, digest):
+            what = f"its tensors have another checksum than levels.jsonl says ({stored})"
+            raise DamagedFile(self.path / relative, what, REMEDIES[relative])
+        return tensors
+
+    def _rewind(self) -> tuple[dict[str, Tensor], str]:
+        """What rewind.safetensors holds, and its digest."""
+        tensors, _, digest = self._files.tensors("rewind.safetensors", "rewind", REMEDIES["rewind.safetensors"])
+        return tensors, digest
+
+    # -- the end -----------------------------------------------------------------------------------------------
+
+    def save_chosen(self, record: LevelRecord, why: str, missed: str | None = None) -> None:
+        """Hand over a level: its weights and masks at the top of the folder, and the choice in run.json."""
+        weights, masks = self.weights(record), self.masks(record)
+        if self._record.chosen is not None and self._record.chosen.id != record.id:
+            self.update(chosen=None)  # it must not speak of another network than the one that lies there
+        self._files.write_network("", record, weights, masks)
+        self.update(chosen=Choice(record.level, record.id, why, missed))
+
+    def chosen(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Weights and masks of the network handed over. ValueError if none is; DamagedFile."""
+        choice = self._record.chosen
+        if choice is None:
+            raise ValueError(f"no level of {self.path} has been chosen yet")
+        record = next((r for r in self.levels() if r.id == choice.id), None)
+        if record is None:
+            what = f"no level has the id {choice.id!r} that run.json chose"
+            raise DamagedFile(self.path / "levels.jsonl", what, REMEDIES["levels.jsonl"])
+        return self._files.network("", record)
+
+    def save_evaluation(self, evaluation: Evaluation) -> None:
+        """Store what the test split said."""
+        fields = {**self._files.about("evaluation"), "record": to_json(evaluation)}
+        files.write_json(self._files.place("evaluation.json"), fields)
+
+    def evaluation(self) -> Evaluation | None:
+        """What the test split said; None if it has not been asked. DamagedFile."""
+        path, remedy = self.path / "evaluation.json", REMEDIES["evaluation.json"]
+        if not path.exists():
+            return None
+        fields = files.read_json(path, remedy)
+        self._files.check(path, fields, "evaluation", remedy)
+        return parse(Evaluation, fields.get("record"), path, remedy)
+
+    def discard(self) -> None:
+        """Remove the weights that `keep` does not ask for; masks and records stay.
+
+        ValueError unless the run is finished, and with keep="chosen" a network was chosen: until then all are
+        needed. The network at the top of the folder is read first: nothing goes while it is damaged.
+        """
+        if self._record.status != "finished":
+            raise ValueError(f"cannot discard weights of {self.path}: the run is {self._record.status}")
+        self.clear_state()
+        if self._record.keep == "all":
+            return
+        if self._record.keep == "chosen" or self._record.chosen is not None:
+            self.chosen()
+        for record in self.levels():
+            if not self._stays(record):
+                files.try_remove(self._files.place(f"{level_folder(record)}/model.safetensors"))
+        files.try_remove(self._files.place("rewind.safetensors"))
+
+    # -- inside ------------------------------------------------------------------------------------------------
+
+    def _stays(self, record: LevelRecord) -> bool:
+        """Whether the folder of the level must hold its weights."""
+        if self._record.status != "finished" or self._record.keep == "all":
+            return True
+        levels = [other for other in self.levels() if other.role == "level"]
+        # Not `levels[-1] == record`: a record that holds a NaN is not equal to itself when read again.
+        return self._record.keep == "last" and bool(levels) and levels[-1].level == record.level
+
+    def _write_record(self, record: RunRecord) -> None:
+        files.write_json(self._files.place("run.json"), {"kind": "run", "record": to_json(record)})
+        self._know(record)
+
+    def _load_record(self) -> RunRecord:
+        path, remedy = self.path / "run.json", REMEDIES["run.json"]
+        fields = files.read_json(path, remedy)
+        if fields.get("kind") != "run":
+            raise DamagedFile(path, f"it is another file: got {fields.get('kind')!r}, allowed is 'run'", remedy)
+        return parse(RunRecord, fields.get("record"), path, remedy)
+
+    def _write_levels(self, records: Sequence[LevelRecord]) -> None:
+        self._done = None  # if this fails, what is there has to be read
+        self._files.write_lines("levels", records)
+        self._done = tuple(records)
+
+
+def _refuse_contents(path: Path) -> None:
+    """FileExistsError if the folder holds more than a `create` leaves that was killed before it wrote run.json."""
+    remains = ("run.lock", "levels.jsonl")
+    others = sorted(item.name for item in path.iterdir() if item.name not in remains and item.suffix != ".part")
+    if others:
+        raise FileExistsError(f"cannot start a run in {path}: it holds {others[0]}; resume it, or take another folder")
+
+
+def _close(folder: RunFolder | None) -> None:
+    if folder is not None and folder._lock is not None:
+        release(folder._lock)
+        folder._lock = folder._done = None
+        folder._files.writable = False

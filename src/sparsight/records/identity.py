@@ -1,0 +1,67 @@
+"""Which run it is, and which network: names by what is inside, and what must agree for a run to go on."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from sparsight.records.files import tensors_digest
+from sparsight.records.record import RunRecord, dumps, to_json
+from sparsight.types import Masks, StateDict
+
+SAME = ("recipe", "description", "seed", "data", "model")
+"""Fields of a RunRecord that must be equal for a run to be taken up again."""
+
+SAME_ENVIRONMENT = ("device", "precision", "threads", "world_size")
+"""Keys of `RunRecord.environment` that decide the bits of a run."""
+
+
+class ForeignRun(ValueError):
+    """The folder holds a run of another recipe, seed, model, data or precision than the one to be resumed."""
+
+
+def _identity(record: RunRecord) -> dict[str, Any]:
+    environment = {key: record.environment.get(key) for key in SAME_ENVIRONMENT}
+    return to_json({**{name: getattr(record, name) for name in SAME}, "environment": environment})
+
+
+def run_id(record: RunRecord) -> str:
+    """SHA-256 of what decides the bits of a run: equal for a run that was killed and one that was not."""
+    return hashlib.sha256(dumps(_identity(record)).encode()).hexdigest()
+
+
+def check_same(stored: RunRecord, wanted: RunRecord) -> None:
+    """ForeignRun, naming the first difference and both values, unless `stored` can go on as `wanted`.
+
+    Compares recipe, description, seed, data, model, and of the environment what decides bits (`SAME_ENVIRONMENT`);
+    not versions, times, status, `keep` or the command.
+    """
+    difference = _difference(_identity(stored), _identity(wanted), "")
+    if difference is not None:
+        where, old, new = difference
+        raise ForeignRun(
+            f"the folder holds another run: {where} is {old!r:.120} there and {new!r:.120} here; "
+            "resume with the values of that run, or start a new folder"
+        )
+
+
+def _difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any] | None:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in [*old, *(key for key in new if key not in old)]:
+            found = _difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+            if found is not None:
+                return found
+        return None if old.keys() == new.keys() else (where, sorted(old), sorted(new))
+    if isinstance(old, list) and isinstance(new, list):
+        pairs = enumerate(zip(old, new, strict=False))
+        found = next((d for i, (a, b) in pairs if (d := _difference(a, b, f"{where}[{i}]"))), None)
+        if found is not None or len(old) == len(new):
+            return found
+        return f"the length of {where}", len(old), len(new)
+    return None if type(old) is type(new) and old == new else (where, old, new)
+
+
+def content_id(weights: StateDict, masks: Masks) -> str:
+    """SHA-256 of the digests of weights and of masks, as hexadecimal: the name of a level by what it holds."""
+    text = tensors_digest(weights) + tensors_digest(masks)
+    return hashlib.sha256(text.encode()).hexdigest()

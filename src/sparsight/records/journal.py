@@ -1,0 +1,84 @@
+"""What a run tells those around it: who watches it, and who writes it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from sparsight.measure.flow import Probe
+from sparsight.records.record import LevelRecord, LevelTimes
+from sparsight.train.observation import Observation
+from sparsight.types import Masks, StateDict
+
+
+@dataclass(frozen=True)
+class LevelResult:
+    """One level: what is on record of it, its weights (a state dict by value, on the CPU) and its masks."""
+
+    record: LevelRecord
+    times: LevelTimes
+    weights: StateDict
+    masks: Masks
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a watcher of a run is told: a level begins, an evaluation point is reached ("epoch"), a level is done."""
+
+    kind: Literal["begin", "epoch", "done"]
+    role: Literal["level", "control"]
+    level: int
+    budget: int  # epochs that the level may take
+    kept: int
+    total: int
+    observation: Observation | None = None
+    record: LevelRecord | None = None
+
+
+Watch = Callable[[Event], None]
+
+
+class Journal(Protocol):
+    """Where a run is written down, and taken up again."""
+
+    def levels(self) -> Sequence[LevelRecord]: ...
+
+    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]: ...
+
+    def rewind_point(self) -> StateDict | None: ...
+
+    def keep_rewind_point(self, weights: StateDict) -> None: ...
+
+    def progress(self) -> Mapping[str, Any] | None: ...
+
+    def keep_progress(self, state: Mapping[str, Any]) -> None: ...
+
+    def keep_level(self, result: LevelResult) -> LevelResult: ...
+
+    def keep_probe(self, probe: Probe) -> None: ...
+
+
+class Nowhere:
+    """The journal of a run that is not kept."""
+
+    def levels(self) -> Sequence[LevelRecord]:
+        return ()
+
+    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]:
+        raise LookupError(f"level {record.level} is not stored")
+
+    def rewind_point(self) -> StateDict | None:
+        return None
+
+    def keep_rewind_point(self, weights: StateDict) -> None: ...
+
+    def progress(self) -> Mapping[str, Any] | None:
+        return None
+
+    def keep_progress(self, state: Mapping[str, Any]) -> None: ...
+
+    def keep_level(self, result: LevelResult) -> LevelResult:
+        return result
+
+    def keep_probe(self, probe: Probe) -> None: ...

@@ -1,0 +1,90 @@
+"""A run's records, sorted into the parts that a report speaks of."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sparsight.records.record import Evaluated, Evaluation, LevelRecord, LevelTimes, RunRecord
+
+PARTS = ("prune", "train", "validate", "measure", "store")
+"""What a level's seconds are split into: the fields of `LevelTimes`."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Who is who among the records of a run."""
+
+    run: RunRecord
+    levels: tuple[LevelRecord, ...]  # role "level", in order
+    control: LevelRecord | None  # the dense network trained for the whole run's epochs
+    dense: LevelRecord | None  # first level that keeps every weight
+    chosen: LevelRecord | None  # the level that the run hands over
+    tests: Mapping[str, Evaluated]  # by `key`
+    times: Mapping[str, LevelTimes]  # by `key`
+
+    @property
+    def records(self) -> tuple[LevelRecord, ...]:
+        """The levels, then the control if there is one."""
+        return self.levels if self.control is None else (*self.levels, self.control)
+
+    def test_accuracy(self, record: LevelRecord | None) -> float | None:
+        """Test accuracy of exactly this network (role, level and content id agree); None if not evaluated."""
+        entry = None if record is None else self.tests.get(key(record))
+        return entry.test_accuracy if record and entry and entry.id == record.id else None
+
+
+def key(record: LevelRecord | LevelTimes | Evaluated) -> str:
+    """Name of a record within its run: "level 3" or "control 0"."""
+    return f"{record.role} {record.level}"
+
+
+def name(record: LevelRecord) -> str:
+    """What a reader calls it: "level 3" or "dense control"."""
+    return "dense control" if record.role == "control" else f"level {record.level}"
+
+
+def story(
+    run: RunRecord,
+    levels: Sequence[LevelRecord],
+    times: Sequence[LevelTimes] = (),
+    evaluation: Evaluation | None = None,
+) -> Story:
+    """Sort records into levels, control, dense and chosen. Any of them may be missing."""
+    ladder = tuple(sorted((x for x in levels if x.role == "level"), key=lambda x: x.level))
+    chosen = run.chosen
+    return Story(
+        run=run,
+        levels=ladder,
+        control=next((x for x in levels if x.role == "control"), None),
+        dense=next((x for x in ladder if x.kept == x.total), None),
+        chosen=next((x for x in ladder if chosen is not None and x.level == chosen.level), None),
+        tests={key(x): x for x in (evaluation.entries if evaluation else ())},
+        times={key(x): x for x in times},
+    )
+
+
+def primary(levels: Iterable[LevelRecord]) -> tuple[float, float] | None:
+    """The first (p, q) at which the PQ index was recorded; None where there is none."""
+    return next((x.pq_pairs[0] for x in levels if x.pq_pairs), None)
+
+
+def pq_of(record: LevelRecord, pair: tuple[float, float] | None) -> float | None:
+    """PQ index of all alive weights at `pair`; None where it was not recorded."""
+    return dict(zip(record.pq_pairs, record.pq, strict=False)).get(pair) if pair else None
+
+
+def layer_names(levels: Iterable[LevelRecord]) -> tuple[str, ...]:
+    """Prunable tensors of all levels, in order of first appearance."""
+    return tuple(dict.fromkeys(layer.name for record in levels for layer in record.layers))
+
+
+def seconds(times: LevelTimes) -> float:
+    """All seconds that a level took."""
+    return sum(getattr(times, part) for part in PARTS)
+
+
+def is_finite(value: float | None) -> bool:
+    """True for a number that can be drawn."""
+    return value is not None and math.isfinite(value)

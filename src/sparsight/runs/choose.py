@@ -1,0 +1,177 @@
+"""Which level a run hands over: the one at the density asked for, or the sparsest that is accurate enough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol, runtime_checkable
+
+from sparsight.pruning.allocate.counts import check_fraction, share
+from sparsight.records.record import Choice, LevelRecord
+
+
+@runtime_checkable
+class Question(Protocol):
+    """A choice of the level to hand over that can say which question it answers, in one sentence."""
+
+    @property
+    def question(self) -> str: ...
+
+    def __call__(self, records: Sequence[LevelRecord]) -> Choice: ...
+
+
+@dataclass(frozen=True)
+class AtDensity:
+    """Choose the last level, which should keep exactly `density` of the prunable weights, rounded half up.
+
+    The reason gives the counts, and what pruning costs on validation data beside the dense network (level 0 if it is
+    unpruned, else the control). If the level keeps more or fewer, `missed` says by how much, and what to try.
+    ValueError for a density outside [0, 1], or if there is no level.
+    """
+
+    density: float
+
+    def __post_init__(self) -> None:
+        check_fraction("density", self.density)
+
+    @property
+    def question(self) -> str:
+        return f"Pruning to exactly {_percent(self.density)} of the prunable weights."
+
+    def __call__(self, records: Sequence[LevelRecord]) -> Choice:
+        levels = [r for r in records if r.role == "level"]
+        if not levels:
+            raise ValueError("cannot choose a level: there is none")
+        last = levels[-1]
+        goal = share(self.density, last.total)
+        asked = f"{_percent(self.density)}, which is {goal:,} of {last.total:,} weights"
+        if last.kept == goal:
+            return Choice(last.level, last.id, f"pruned to exactly {asked}{cost(last, records)}{_leap(levels)}")
+        missed = (
+            f"{_over(last, self.density)}; {_stays_above(last)}"
+            if last.kept > goal
+            else f"{goal - last.kept:,} weights fewer are kept than the {goal:,} that {_percent(self.density)} asks for"
+        )
+        why = f"the last level, which keeps {last.kept:,} weights; asked for was {asked}{cost(last, records)}"
+        return Choice(last.level, last.id, why, missed)
+
+
+@dataclass(frozen=True)
+class SparsestWithin:
+    """Choose the sparsest level whose validation accuracy is within `points` of the dense network's.
+
+    Dense is level 0 where it is unpruned, else the dense control. If no level is within reach, the most accurate
+    one is chosen, and the reason says so. Source of the reference: validation data, never the test split.
+
+    `density` is what the network should come down to: if the chosen level keeps more than that share of the prunable
+    weights (rounded half up), `missed` says by how much, and what to try. ValueError if it is outside [0, 1].
+    """
+
+    points: float = 0.5
+    density: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.density is not None:
+            check_fraction("density", self.density)
+
+    @property
+    def question(self) -> str:
+        down = "" if self.density is None else f", down to exactly {_percent(self.density)} of the prunable weights"
+        return f"Looking for the sparsest network within {_points(self.points)} of the dense one{down}."
+
+    def __call__(self, records: Sequence[LevelRecord]) -> Choice:
+        levels = [r for r in records if r.role == "level" and r.validation_accuracy is not None]
+        if not levels:
+            raise ValueError("cannot choose a level: none has a validation accuracy")
+        dense = [r for r in levels if r.kept == r.total] or [r for r in records if r.role == "control"]
+        if not dense:
+            why = "the last level; the run has no dense network to compare with"
+            return self._handed(levels[-1], why, levels, math.nan)
+        reference = _accuracy(dense[0])
+        floor = reference - self.points / 100
+        near = [r for r in levels if _accuracy(r) >= floor - 1e-12]
+        if not near:
+            best = max(levels, key=_accuracy)
+            why = f"no level is within {self.points:g} points of dense ({reference:.2%}); this one is the most accurate"
+            return self._handed(best, why, levels, reference)
+        best = min(near, key=lambda r: (r.kept, -_accuracy(r)))
+        gap = 100 * (_accuracy(best) - reference)
+        why = (
+            f"the sparsest level within {self.points:g} points of dense on validation data: "
+            f"{_accuracy(best):.2%} against {reference:.2%} ({gap:+.2f} points)"
+        )
+        if best is levels[-1] and len(levels) > 1 and self.density is None:
+            why += "; no sparser level was tried"
+        return self._handed(best, why, levels, reference)
+
+    def _handed(self, level: LevelRecord, why: str, levels: Sequence[LevelRecord], dense: float) -> Choice:
+        """The choice of `level`; if it keeps more than the target density, with what stands in the way of that."""
+        if self.density is None or level.kept <= share(self.density, level.total):
+            return Choice(level.level, level.id, why)
+        end = min(levels, key=lambda r: r.kept)
+        if end.kept > share(self.density, end.total):
+            return Choice(level.level, level.id, why, f"{_over(level, self.density)}; {_stays_above(end)}")
+        gap = 100 * (dense - _accuracy(end))
+        enough = f"within {math.ceil(100 * gap - 1e-9) / 100:g}, " if math.isfinite(gap) else ""
+        reason = (
+            f"level {end.level}, which keeps no more than that, is {gap:.2f} points below dense, further than within "
+            f"{self.points:g} allows; try {enough}more epochs, or more levels for smaller steps"
+        )
+        return Choice(level.level, level.id, why, f"{_over(level, self.density)}; {reason}")
+
+
+def _accuracy(record: LevelRecord) -> float:
+    accuracy = record.validation_accuracy
+    return float("-inf") if accuracy is None else accuracy
+
+
+def dense_accuracy(records: Sequence[LevelRecord]) -> float | None:
+    """Validation accuracy of the dense level, or else of the dense control."""
+    dense = [r for r in records if r.role == "level" and r.kept == r.total]
+    dense = dense or [r for r in records if r.role == "control"]
+    return dense[0].validation_accuracy if dense else None
+
+
+def cost(level: LevelRecord, records: Sequence[LevelRecord]) -> str:
+    """What the level's validation accuracy is beside the dense network's."""
+    mine, dense = level.validation_accuracy, dense_accuracy(records)
+    if mine is None or dense is None:
+        return ""
+    return f"; validation accuracy {mine:.2%} against {dense:.2%} dense ({100 * (mine - dense):+.2f} points)"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def _points(points: float) -> str:
+    return f"{points:g} point{'' if points == 1 else 's'}"
+
+
+def _leap(levels: Sequence[LevelRecord]) -> str:
+    """That the last level removed more than half of what was left, and no level before it so large a share."""
+    left = [after.kept / before.kept for before, after in pairwise(levels) if before.kept]
+    if len(left) < 2 or left[-1] >= min(0.5, *left[:-1]):
+        return ""
+    return f"; the last step removed {_percent(1 - left[-1])} of what was left: more levels make smaller steps"
+
+
+def _over(level: LevelRecord, density: float) -> str:
+    """By how much a level misses the density that was asked for."""
+    goal = share(density, level.total)
+    return (
+        f"the target density of {_percent(density)} is missed: {_percent(level.density)} of the weights are kept, "
+        f"{level.kept - goal:,} more than the {goal:,} asked for"
+    )
+
+
+def _stays_above(level: LevelRecord) -> str:
+    """What keeps the sparsest level above a density, and what to try."""
+    if any(group.floor_bound for group in level.groups):
+        return "min_keep holds weights back in every tensor or row; try a lower min_keep or a higher target"
+    return f"the search ended at {_percent(level.density)}; try more levels"
+
+
+__all__ = ["AtDensity", "Question", "SparsestWithin", "cost", "dense_accuracy"]

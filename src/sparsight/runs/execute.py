@@ -1,0 +1,265 @@
+"""A run from its first word to its report: data, model, run folder, levels, choice, test split, page."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import sparsight
+from sparsight.measure.flow import Probe
+from sparsight.model.masks import left_out, prunable
+from sparsight.model.names import named
+from sparsight.records.files import tensors_digest, write_atomically
+from sparsight.records.fingerprint import fingerprint
+from sparsight.records.folder import RunFolder, next_folder
+from sparsight.records.identity import check_same
+from sparsight.records.journal import LevelResult, Watch
+from sparsight.records.record import Evaluation, LevelRecord, LevelTimes, RunRecord, describe, from_json, to_json
+from sparsight.report import page
+from sparsight.runs.recipe import Recipe
+from sparsight.runs.run import Keep, judge_on_test, run
+from sparsight.train.observation import Observation
+from sparsight.train.parallel import Precision, runtime
+from sparsight.types import Data, Masks, StateDict
+from sparsight.zoo import data as readers
+from sparsight.zoo import networks as zoo
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run."""
+
+    path: Path
+    record: RunRecord
+    levels: tuple[LevelRecord, ...]
+    times: tuple[LevelTimes, ...]
+    evaluation: Evaluation | None
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The journal of a run that lives in a run folder."""
+
+    folder: RunFolder
+
+    def levels(self) -> tuple[LevelRecord, ...]:
+        return self.folder.levels()
+
+    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]:
+        return self.folder.weights(record), self.folder.masks(record)
+
+    def rewind_point(self) -> StateDict | None:
+        return self.folder.rewind()
+
+    def keep_rewind_point(self, weights: StateDict) -> None:
+        self.folder.save_rewind(weights)
+
+    def progress(self) -> Mapping[str, Any] | None:
+        stored = self.folder.load_state()
+        if stored is None:
+            return None
+        seen = [from_json(Observation, value, "state.safetensors") for value in stored["observations"]]
+        return {**stored, "observations": seen}
+
+    def keep_progress(self, state: Mapping[str, Any]) -> None:
+        self.folder.save_state({**state, "observations": to_json(state["observations"])})
+
+    def keep_probe(self, probe: Probe) -> None:
+        self.folder.save_probe({"indices": probe.indices})
+
+    def keep_level(self, result: LevelResult) -> LevelResult:
+        record = self.folder.add_level(result.record, result.times, result.weights, result.masks)
+        return dataclasses.replace(result, record=record)
+
+
+def execute(
+    recipe: Recipe,
+    *,
+    model: str | nn.Module = "mlp",
+    data: str | Data = "fashion-mnist",
+    out: Path | str | None = None,
+    resume: bool = False,
+    keep: Keep = "all",
+    device: str = "auto",
+    precision: Precision = "no",
+    threads: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Run a recipe into a run folder: prune level by level, choose, evaluate once on the test split, report.
+
+    `model` is a zoo name, "package.module:attribute" (a module, or a callable that builds one), or a module;
+    `data` likewise a name, "package.module:attribute" or `Data`. `out` is the run folder, by default the next
+    free `runs/RECIPE-001`; an existing one is never overwritten. With `resume` the run in `out` goes on from
+    where it was (by default the newest unfinished one of the recipe under `runs/`), and ends with the same bits
+    as if it had never stopped; one that is finished is returned as it is. `keep` says whose weights stay on disk
+    in the end. `threads` is torch's number of threads, which the compiled kernels use too.
+
+    Ctrl-C (and a kill) leave a run that can be resumed. Errors: `DamagedFile`, `ForeignRun`, `LockedRun`, and
+    whatever `run` refuses.
+    """
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1: got {threads}")
+        torch.set_num_threads(threads)
+    source = readers.load(data) if isinstance(data, str) else data
+    network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
+    spec = model if isinstance(model, str) else None
+    record = _record(recipe, network, source, keep, device, precision, arguments, command, spec)
+    with _folder(record, out, resume) as folder:
+        if folder.record.status == "finished":
+            _evaluate(folder, recipe, network, source, device, precision)
+            _tidy(folder)
+            return _outcome(folder)
+        try:
+            journal = Kept(folder)
+            for _ in run(recipe, network, source, device=device, precision=precision, journal=journal, watch=watch):
+                pass
+            _finish(folder, recipe, network, source, device, precision)
+        except (KeyboardInterrupt, GeneratorExit, SystemExit):
+            folder.update(status="interrupted")
+            raise
+        except Exception:
+            folder.update(status="failed")
+            raise
+        return _outcome(folder)
+
+
+def _folder(record: RunRecord, out: Path | str | None, resume: bool) -> RunFolder:
+    """The folder of a new run, or of the one to go on with."""
+    if not resume:
+        path = next_folder(Path("runs"), record.recipe) if out is None else Path(out)
+        return RunFolder.create(path, record)
+    path = _unfinished(Path("runs"), record) if out is None else Path(out)
+    folder = RunFolder.open(path, write=True)
+    try:
+        check_same(folder.record, record)
+        if folder.record.status != "finished":
+            folder.update(status="running", resumed=folder.record.resumed + 1, keep=record.keep)
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def _unfinished(root: Path, wanted: RunRecord) -> Path:
+    """The newest unfinished run of the recipe under `root`."""
+    found = sorted(path.parent for path in root.glob(f"{wanted.recipe}-*/run.json"))
+    for path in reversed(found):
+        with RunFolder.open(path) as folder:
+            if folder.record.recipe == wanted.recipe and folder.record.status != "finished":
+                return path
+    raise FileNotFoundError(
+        f"there is no unfinished run of {wanted.recipe!r} under {root}/ (finished: {len(found)}): name it with --out"
+    )
+
+
+def _finish(folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, device: str, precision: Precision) -> None:
+    """Choose by validation data, read the test split once, write the report."""
+    levels = folder.levels()
+    if folder.record.chosen is None and levels:
+        choice = recipe.choose(levels)
+        chosen = next(level for level in levels if level.id == choice.id)
+        folder.save_chosen(chosen, choice.why, choice.missed)
+    _evaluate(folder, recipe, model, data, device, precision)
+    why = recipe.next_level([level for level in levels if level.role == "level"])
+    folder.update(status="finished", ended=_now(), why_ended=why if isinstance(why, str) else None)
+    _tidy(folder)
+
+
+def _evaluate(
+    folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, device: str, precision: Precision
+) -> None:
+    """Judge the stored networks on the test split, unless that has been done."""
+    if folder.evaluation() is not None:
+        return
+    networks = ((level, folder.weights(level)) for level in folder.levels() if folder.keeps(level))
+    found = judge_on_test(recipe, model, data, networks, device=device, precision=precision)
+    if found is not None:
+        folder.save_evaluation(found)
+
+
+def _tidy(folder: RunFolder) -> None:
+    """What follows from a finished run; a kill may have come before it."""
+    folder.discard()
+    if not (folder.path / "report.html").exists():
+        write_report(folder)
+
+
+def write_report(folder: RunFolder) -> Path:
+    """Write the run's page, from its records alone."""
+    path = folder.path / "report.html"
+    text = page(folder.record, folder.levels(), folder.times(), folder.evaluation())
+    write_atomically(path, [text.encode()])
+    return path
+
+
+def _outcome(folder: RunFolder) -> Outcome:
+    return Outcome(folder.path, folder.record, folder.levels(), folder.times(), folder.evaluation())
+
+
+def _record(
+    recipe: Recipe,
+    model: nn.Module,
+    data: Data,
+    keep: Keep,
+    device: str,
+    precision: Precision,
+    arguments: Mapping[str, Any] | None,
+    command: str | None,
+    spec: str | None,
+) -> RunRecord:
+    weights = prunable(model, include=recipe.include, exclude=recipe.exclude)
+    return RunRecord(
+        recipe=recipe.name,
+        arguments=dict(arguments or {}),
+        description=describe(recipe),
+        seed=recipe.seed,
+        data=fingerprint(data),
+        model={
+            "spec": spec,
+            "type": f"{type(model).__module__}:{type(model).__qualname__}",
+            "parameters": sum(parameter.numel() for parameter in named(model).values()),
+            "prunable": sum(weight.numel() for weight in weights.values()),
+            "tensors": {name: list(weight.shape) for name, weight in weights.items()},
+            "fingerprint": tensors_digest(model.state_dict()),
+        },
+        environment=_environment(device, precision),
+        keep=keep,
+        status="running",
+        started=_now(),
+        command=command,
+        left_out=left_out(model, include=recipe.include, exclude=recipe.exclude),
+    )
+
+
+def _environment(device: str, precision: Precision) -> dict[str, Any]:
+    packages = ("torch", "numpy", "numba", "safetensors", "accelerate")
+    return {
+        **runtime(device, precision).facts(),
+        "sparsight": sparsight.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "versions": {name: metadata.version(name) for name in packages},
+    }
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,40 @@
+"""Which levels of a run the others are compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence, Set
+
+from sparsight.records.record import LevelRecord
+from sparsight.train.stop.context import Reference
+from sparsight.types import Masks, StateDict
+
+
+def parts_of(done: Sequence[LevelRecord]) -> set[str]:
+    """What the last of `done` is to the levels after it: "parent", and maybe "dense", "warmup" or "best"."""
+    record, accuracy = done[-1], _number(done[-1].validation_accuracy)
+    found = {"parent"}
+    if record.level == 0 and record.kept == record.total:
+        found |= {"dense", "warmup"}
+    if not math.isnan(accuracy) and not any(_number(r.validation_accuracy) >= accuracy for r in done[:-1]):
+        found |= {"best"}
+    return found
+
+
+def references(
+    record: LevelRecord, parts: Set[str], network: tuple[StateDict, Masks], rewound: tuple[int, StateDict]
+) -> dict[str, Reference]:
+    """A level as a reference, in every part of `parts`. `rewound` is the rewind point's epoch, and its weights."""
+    weights, masks = network
+    whole = Reference(record.level, weights, masks, _number(record.validation_accuracy), record.observations[-1].values)
+    found = dict.fromkeys(sorted(parts - {"warmup"}), whole)
+    if "warmup" in parts:
+        epoch, there = rewound
+        early = [_number(o.validation_accuracy) for o in record.observations if o.epoch <= epoch]
+        best = max((a for a in early if not math.isnan(a)), default=math.nan)
+        found["warmup"] = Reference(record.level, there, masks, best)
+    return found
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

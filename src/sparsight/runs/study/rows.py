@@ -1,0 +1,119 @@
+"""What came out of a study: tidy rows, their means and intervals over seeds, as CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sparsight.records.files import write_atomically
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import LevelRecord
+from sparsight.runs.study.intervals import mean
+from sparsight.runs.study.trials import Trial, canonical
+
+Row = dict[str, Any]
+
+
+def rows(out: Path) -> list[Row]:
+    """One row for each trial and level (the dense control too) of the study in `out`, finished or not.
+
+    Columns: those of the trial (arguments as JSON), status, level, role, density, kept, total, one PQ index for
+    each recorded pair ("pq(1, 2)"), epochs, cumulative_epochs (of the levels so far; the control's are its own),
+    steps, validation_accuracy, test_accuracy, chosen, reason. All rows have all columns; None where nothing is
+    known. FileNotFoundError if `out` holds no study; DamagedFile for a damaged run.
+    """
+    found: list[Row] = []
+    for key, fields in json.loads((out / "study.json").read_bytes())["trials"].items():
+        folder = out / "trials" / key
+        if (folder / "run.json").exists():
+            found += _trial_rows(Trial(**fields), folder)
+    pairs = dict.fromkeys(name for row in found for name in row if name.startswith("pq("))
+    last = ("epochs", "cumulative_epochs", "steps", "validation_accuracy", "test_accuracy", "chosen", "reason")
+    return [
+        {**{n: v for n, v in row.items() if n not in pairs and n not in last}, **{n: row.get(n) for n in pairs},
+         **{n: row[n] for n in last}}
+        for row in found
+    ]  # fmt: skip
+
+
+def _trial_rows(trial: Trial, folder: Path) -> list[Row]:
+    with RunFolder.open(folder) as run:
+        record, levels, evaluation = run.record, run.levels(), run.evaluation()
+    tested = {entry.id: entry.test_accuracy for entry in evaluation.entries} if evaluation else {}
+    about = {
+        "label": trial.label,
+        "recipe": trial.recipe,
+        "arguments": canonical(dict(trial.arguments)),
+        "seed": trial.seed,
+        "model": trial.model,
+        "data": trial.data,
+        "status": record.status,
+    }
+    so_far, found = 0.0, []
+    for level in levels:
+        so_far += level.epochs if level.role == "level" else 0.0
+        chosen = record.chosen is not None and record.chosen.id == level.id
+        total = so_far if level.role == "level" else level.epochs
+        found.append({**about, **_level_row(level), "cumulative_epochs": total, "chosen": chosen})
+        found[-1]["test_accuracy"] = tested.get(level.id)
+    return found
+
+
+def _level_row(level: LevelRecord) -> Row:
+    return {
+        "level": level.level,
+        "role": level.role,
+        "density": level.density,
+        "kept": level.kept,
+        "total": level.total,
+        **{f"pq({p:g}, {q:g})": x for (p, q), x in zip(level.pq_pairs, level.pq, strict=True)},
+        "epochs": level.epochs,
+        "steps": level.steps,
+        "validation_accuracy": level.validation_accuracy,
+        "reason": level.reason,
+    }
+
+
+def summarise(rows: Iterable[Row], by: Sequence[str], value: str, confidence: float = 0.95) -> list[Row]:
+    """n, mean, sample standard deviation and half-width of the Student-t interval of `value`, for equal `by`.
+
+    As `mean` computes them. Rows whose value is None are left out; with n = 1 there is no deviation and no interval
+    (None). Groups keep their order of appearance. KeyError for a column that a row lacks; ValueError unless
+    0 < confidence < 1.
+    """
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        if row[value] is not None:
+            groups.setdefault(tuple(row[name] for name in by), []).append(row[value])
+    found = []
+    for at, values in groups.items():
+        over = mean(values, confidence)
+        assert over is not None  # a group has a value, or it would not be one
+        numbers = {"n": over.n, "mean": over.mean, "standard_deviation": over.deviation, "half_width": over.half_width}
+        found.append({**dict(zip(by, at, strict=True)), "value": value, **numbers})
+    return found
+
+
+def write_csv(rows: Sequence[Row], path: Path) -> None:
+    """Write rows as CSV, atomically: None is empty, numbers in full."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, [text.getvalue().encode()])
+
+
+def write_markdown(rows: Sequence[Row], path: Path) -> None:
+    """Write rows as a Markdown table, atomically: numbers to five significant digits."""
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
+    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    write_atomically(path, [text.encode()])
+
+
+def _cell(value: Any) -> str:
+    text = "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,207 @@
+"""Running the trials of a study: each in a process of its own, resumable at any point.
+
+study.json       the trials, by key, and what all of them share
+trials/KEY/      a run folder
+logs/KEY.log     what the run said
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sparsight.records.files import make_folder, write_atomically
+from sparsight.records.folder import RunFolder
+from sparsight.runs.run import Keep
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a study. `arguments` are the recipe's own; the label groups trials in tables and may be empty."""
+
+    recipe: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    model: str = "mlp"
+    data: str = "fashion-mnist"
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if "seed" in self.arguments:
+            raise ValueError("the seed is a field of the trial, not one of its arguments")
+
+    @property
+    def key(self) -> str:
+        """Name of the trial's folder: readable, and a hash of everything but the label."""
+        what = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "label"}
+        digest = hashlib.sha256(canonical({**what, "arguments": dict(self.arguments)}).encode()).hexdigest()
+        plain = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.recipe}-{self.model}-{self.data}-seed{self.seed}").strip("-.")
+        return f"{plain[:80]}-{digest[:10]}"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a trial ended: finished now, skipped since it had finished before, or failed (see the log)."""
+
+    trial: Trial
+    status: Literal["finished", "skipped", "failed"]
+    log: Path
+    why: str = ""  # of a failed trial: the last line of its log
+
+
+def run_study(
+    trials: Sequence[Trial],
+    out: Path,
+    *,
+    workers: int = 1,
+    device: str = "auto",
+    precision: str = "no",
+    keep: Keep = "chosen",
+    on_done: Callable[[Ended], None] | None = None,
+) -> tuple[Ended, ...]:
+    """Run the trials into `out`, `workers` at a time, each with cores // workers threads; how each of them ended.
+
+    May be called again after any end of it, also with more trials: finished ones are skipped, unfinished ones
+    go on where they were, with the number of threads that they began with. All running trials together never
+    have more threads than there are cores. A trial that fails does not stop the others. Ctrl-C stops the
+    running trials; everything stays resumable.
+    ValueError if a trial is there twice, workers < 1, or `out` holds a study with another device or precision.
+    """
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1: got {workers}")
+    shared = {"device": device, "precision": precision, "keep": keep}
+    _remember(trials, out, shared)
+    cores = _cores()
+    waiting, running, ended = list(trials), [], []
+
+    def end(trial: Trial, status: Literal["finished", "skipped", "failed"]) -> None:
+        log = out / "logs" / f"{trial.key}.log"
+        ended.append(Ended(trial, status, log, _last_line(log) if status == "failed" else ""))
+        if on_done is not None:
+            on_done(ended[-1])
+
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                stored = _stored(out / "trials" / waiting[0].key)
+                threads = stored.get("threads") or max(1, cores // workers)
+                if running and sum(job.threads for job in running) + threads > cores:
+                    break
+                trial = waiting.pop(0)
+                if stored.get("status") == "finished":
+                    end(trial, "skipped")
+                else:
+                    running.append(_start(trial, out, shared, threads, resume=bool(stored)))
+            for job in [job for job in running if job.process.poll() is not None]:
+                running.remove(job)
+                end(job.trial, "finished" if job.process.returncode == 0 else "failed")
+            time.sleep(0.05 if running else 0)
+    finally:
+        _stop(running)
+    return tuple(ended)
+
+
+@dataclass(frozen=True)
+class _Job:
+    trial: Trial
+    process: subprocess.Popen[bytes]
+    threads: int
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _remember(trials: Sequence[Trial], out: Path, shared: Mapping[str, str]) -> None:
+    """Write the trials down, with those of earlier calls."""
+    keys = [trial.key for trial in trials]
+    twice = next((trial for trial in trials if keys.count(trial.key) > 1), None)
+    if twice is not None:
+        raise ValueError(f"a trial is there twice: {canonical(dataclasses.asdict(twice))}")
+    known: dict[str, Any] = {"trials": {}, "shared": dict(shared)}
+    path = out / "study.json"
+    if path.exists():
+        known = json.loads(path.read_bytes())
+        if known["shared"] != shared:
+            raise ValueError(f"{out} holds a study with {known['shared']}: got {dict(shared)}; take another folder")
+    known["trials"] |= {trial.key: dataclasses.asdict(trial) for trial in trials}
+    for folder in (out / "trials", out / "logs"):
+        make_folder(folder)
+    write_atomically(path, [json.dumps(known, indent=1).encode() + b"\n"])
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    """Status and threads of the run in `folder`; {} if none has begun, no status if its record cannot be read."""
+    if not (folder / "run.json").exists():
+        return {}
+    try:
+        with RunFolder.open(folder) as run:
+            return {"status": run.record.status, "threads": run.record.environment.get("threads")}
+    except (ValueError, OSError):
+        return {"status": None}  # the trial's own process says in its log what is wrong
+
+
+def _start(trial: Trial, out: Path, shared: Mapping[str, str], threads: int, *, resume: bool) -> _Job:
+    """A process of its own for the trial; in a session of its own, so that Ctrl-C reaches it through us alone."""
+    words = [sys.executable, "-m", "sparsight", *command(trial), "--out", str(out / "trials" / trial.key)]
+    words += [f"--{name}={value}" for name, value in shared.items()]
+    words += [f"--threads={threads}", *(["--resume"] if resume else [])]
+    count = str(threads)
+    environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"}
+    with open(out / "logs" / f"{trial.key}.log", "ab") as log:
+        process = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    return _Job(trial, process, threads)
+
+
+def command(trial: Trial) -> list[str]:
+    """The words after `sparsight` that run the trial."""
+    words = ["run", trial.recipe, f"--seed={trial.seed}", f"--model={trial.model}", f"--data={trial.data}"]
+    for name, value in trial.arguments.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, (list, tuple)):
+            words += [f"--{flag}", *_flat(value)]
+        else:
+            words.append(f"--{flag}={value}")
+    return words
+
+
+def canonical(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def _flat(values: Iterable[Any]) -> list[str]:
+    return [w for v in values for w in (_flat(v) if isinstance(v, (list, tuple)) else [str(v)])]
+
+
+def _stop(jobs: Sequence[_Job]) -> None:
+    """Interrupt what runs, and kill what does not end: both leave runs that can be resumed."""
+    for job in jobs:
+        job.process.terminate()  # not SIGINT, which what a shell starts in the background ignores
+    until = time.monotonic() + 30
+    for job in jobs:
+        try:
+            job.process.wait(max(0.0, until - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            job.process.kill()
+            job.process.wait()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

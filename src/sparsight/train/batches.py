@@ -1,0 +1,70 @@
+"""Going through a split: the fast path for tensors in memory, and any iterable of batches as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from sparsight.model.loss import on_tensors
+from sparsight.types import Batch, Split
+
+
+def to_device(split: Split | Iterable[Batch], device: torch.device | str) -> Split | Iterable[Batch]:
+    """The split with its tensors on `device`, once for all epochs. Anything but a `Split` stays as it is."""
+    if not isinstance(split, Split):
+        return split
+    x, y = split.x.to(device), split.y.to(device)
+    return split if x is split.x and y is split.y else replace(split, x=x, y=y)
+
+
+def batches(
+    split: Split | Iterable[Batch],
+    batch_size: int,
+    *,
+    generator: Generator | None = None,
+    device: torch.device | str | None = None,
+    drop_last: bool = False,
+) -> Iterator[Batch]:
+    """One pass over a split, as `(x, y)` batches.
+
+    Of a `Split`: with a generator the order is `torch.randperm` of it and `augment` is applied, which draws
+    from the same generator; without one, batches come in order and as they are. The last, smaller batch is
+    kept unless `drop_last`. Any other iterable passes through: it has its own batch size, order and end.
+    With `device`, each batch is moved there; move a `Split` beforehand with `to_device`, and this is free.
+    ValueError if batch_size < 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch size is {batch_size}: allowed is 1 and more")
+    stream = _in_memory(split, batch_size, generator, drop_last) if isinstance(split, Split) else iter(split)
+    return stream if device is None else (move(batch, device) for batch in stream)
+
+
+def move(batch: Any, device: torch.device | str) -> Any:
+    """The batch with its tensors on `device`, in tuples, lists and mappings too; the rest as it is."""
+    return on_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
+
+
+def _in_memory(
+    split: Split, batch_size: int, generator: Generator | None, drop_last: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    n = len(split)
+    end = n - n % batch_size if drop_last else n
+    if generator is None:
+        for start in range(0, end, batch_size):
+            stop = min(start + batch_size, n)
+            yield split.x[start:stop], split.y[start:stop]
+        return
+    # Drawn on the generator's device: one seed gives the same order on every device of the tensors.
+    order = torch.randperm(n, generator=generator, device=generator.device).to(split.x.device)
+    for start in range(0, end, batch_size):
+        index = order[start : start + batch_size]
+        yield _picked(split, index, generator)  # not held here: the next batch may lie where this one did
+
+
+def _picked(split: Split, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    x, y = split.x.index_select(0, index), split.y.index_select(0, index)
+    return (x if split.augment is None else split.augment(x, generator)), y

@@ -1,0 +1,32 @@
+"""When a level has been trained enough. Rules decide on numbers alone; what they measure they ask for."""
+
+from sparsight.train.stop.accuracy import AccuracyRecovery, FixedEpochs, LossPlateau
+from sparsight.train.stop.by_name import StopName, named_rule
+from sparsight.train.stop.combine import AllOf, AnyOf, AtLeast, Patience, PerLevel
+from sparsight.train.stop.context import Baseline, Context, Reference, check_rule, needs
+from sparsight.train.stop.flows import FlowPlateau, GradientConsistent, InformationConsistent
+from sparsight.train.stop.weights import MaskStable, PQIStable, jaccard_distance
+
+__all__ = [
+    "AccuracyRecovery",
+    "AllOf",
+    "AnyOf",
+    "AtLeast",
+    "Baseline",
+    "Context",
+    "FixedEpochs",
+    "FlowPlateau",
+    "GradientConsistent",
+    "InformationConsistent",
+    "LossPlateau",
+    "MaskStable",
+    "PQIStable",
+    "Patience",
+    "PerLevel",
+    "Reference",
+    "StopName",
+    "check_rule",
+    "jaccard_distance",
+    "named_rule",
+    "needs",
+]

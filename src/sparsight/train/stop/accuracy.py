@@ -1,0 +1,145 @@
+"""Rules that need nothing but what the loop sees anyway: epochs, validation accuracy, validation loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from sparsight.train.observation import Observation
+from sparsight.train.stop.context import Baseline, Context
+from sparsight.train.stop.thresholds import check_patience, check_positive, improvements, in_a_row, met
+from sparsight.types import StateDict
+
+
+@dataclass(frozen=True)
+class FixedEpochs:
+    """Train for `epochs`, or for the recipe's whole budget if it is None."""
+
+    epochs: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.epochs is not None:
+            check_positive(epochs=self.epochs)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        return {}, memory
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        if self.epochs is None or not history or history[-1].epoch < self.epochs - 1e-9:
+            return None
+        return f"trained {history[-1].epoch:g} of {self.epochs:g} epochs"
+
+
+@dataclass(frozen=True)
+class AccuracyRecovery:
+    """Stop as soon as validation accuracy >= target, by default fraction x (reference's accuracy) - margin.
+
+    Accuracies and `margin` are in [0, 1]; equality is enough. Against "warmup" the reference is the best accuracy
+    up to the rewind point, against "dense", "parent" and "best" what that level ended with. Never stops where there
+    is no reference, as at the first level, or no accuracy. Validation data only, never the test split.
+    Source: Gharatappeh and Sekeh, arXiv 2501.15592: the second exit of their loop, there on the test split.
+    """
+
+    target: float | None = None
+    fraction: float = 1.0
+    margin: float = 0.0
+    reference: Baseline = "dense"
+
+    def __post_init__(self) -> None:
+        check_reference(self.reference)
+        check_positive(fraction=self.fraction)
+        if not 0 <= self.margin <= 1 or (self.target is not None and not 0 <= self.target <= 1):
+            raise ValueError(f"target and margin must be in [0, 1]: got {self.target!r} and {self.margin!r}")
+
+    @property
+    def name(self) -> str:
+        """Of the reference's accuracy, on record as it is: a rule of another fraction decides by it as well."""
+        return f"reference:validation accuracy of {self.reference}"
+
+    @property
+    def _threshold(self) -> str:
+        if self.target is not None:
+            return "threshold:validation accuracy"
+        share = "" if self.fraction == 1 else f"{self.fraction:g} of "
+        return f"threshold:validation accuracy, {share}{self.reference}" + (
+            f" - {self.margin:g}" if self.margin else ""
+        )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset() if self.target is not None else frozenset({self.reference})
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        if self.target is not None:
+            return {self._threshold: self.target}, memory
+        there = context.references.get(self.reference)
+        if there is None or math.isnan(there.accuracy):
+            return {}, memory
+        return {self.name: there.accuracy, self._threshold: self._of(there.accuracy)}, memory
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        if not history or history[-1].validation_accuracy is None:
+            return None
+        accuracy = history[-1].validation_accuracy
+        target = self._of(history[-1].values.get(self.name, math.nan)) if self.target is None else self.target
+        if not accuracy >= target - 1e-12:
+            return None
+        of = "" if self.target is not None else f" ({SAID[self.reference]})"
+        return f"validation accuracy {accuracy:.2%} has reached {target:.2%}{of}"
+
+    def _of(self, accuracy: float) -> float:
+        return self.fraction * accuracy - self.margin
+
+
+@dataclass(frozen=True)
+class LossPlateau:
+    """Stop when the validation loss has improved on its best by less than `tol`, `patience` evaluations in a row.
+
+    improvement = (b - x) / |b|, b the least loss of this level before. Negative when the loss rises.
+    """
+
+    tol: float = 1e-3
+    patience: int = 3
+
+    def __post_init__(self) -> None:
+        check_positive(tol=self.tol)
+        check_patience(self.patience)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        found = improvements(_losses([*context.history, context.observation]))[-1]
+        shown = {} if math.isnan(found) else {"distance:validation loss, improvement": found}
+        return {**shown, "threshold:validation loss, improvement": self.tol}, memory
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        found = improvements(_losses(history))
+        if not met(found, self.tol, self.patience):
+            return None
+        return f"validation loss improved by {found[-1]:.3g} of itself, less than {self.tol:g}{in_a_row(self.patience)}"
+
+
+def _losses(history: Sequence[Observation]) -> list[float]:
+    return [math.nan if seen.validation_loss is None else seen.validation_loss for seen in history]
+
+
+SAID = {
+    "warmup": "the dense network after its warm-up",
+    "dense": "the trained dense network",
+    "parent": "the level before",
+    "best": "the best level so far",
+}
+"""How a reason names a reference."""
+
+
+def check_reference(reference: str) -> None:
+    if reference not in get_args(Baseline):
+        raise ValueError(f"unknown reference {reference!r}: allowed are {', '.join(map(repr, get_args(Baseline)))}")

@@ -1,0 +1,157 @@
+"""Rules made of rules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sparsight.train.observation import Observation
+from sparsight.train.stop.context import Context, check_rule, needs
+from sparsight.train.stop.flow_sources import Source, measure_together
+from sparsight.train.stop.thresholds import check_patience, in_a_row
+from sparsight.types import StateDict, StoppingRule
+
+
+def sources(rule: StoppingRule) -> tuple[Source, ...]:
+    """The flows that a rule measures, as far as it says so."""
+    return tuple(getattr(rule, "sources", ()))
+
+
+@dataclass(frozen=True, init=False)
+class _Several:
+    """Rules that are measured together. Two that measure the same share it; two flows share their passes."""
+
+    rules: tuple[StoppingRule, ...]
+
+    def __init__(self, *given: StoppingRule, rules: Sequence[StoppingRule] = ()) -> None:
+        object.__setattr__(self, "rules", (*given, *rules))
+        if not self.rules:
+            raise ValueError(f"{type(self).__name__} needs at least one rule: got none")
+        for rule in self.rules:
+            check_rule(rule, f"each rule of {type(self).__name__}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(needs(rule) for rule in self.rules))
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return tuple(source for rule in self.rules for source in sources(rule))
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        measure_together(self.sources, context)
+        values: dict[str, float] = {}
+        kept = dict(memory)
+        for rule in self.rules:
+            found, after = rule.measure(context, memory)
+            values.update(found)
+            kept.update({key: new for key, new in after.items() if new is not memory.get(key)})  # the others' stays
+        return values, kept
+
+    def _reasons(self, history: Sequence[Observation]) -> list[str | None]:
+        return [rule.stop(history) for rule in self.rules]
+
+
+@dataclass(frozen=True, init=False)
+class AllOf(_Several):
+    """Stop when all of the rules say so at the same evaluation: `AllOf(a, b)`."""
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        reasons = [reason for reason in self._reasons(history) if reason is not None]
+        return "; ".join(reasons) if len(reasons) == len(self.rules) else None
+
+
+@dataclass(frozen=True, init=False)
+class AnyOf(_Several):
+    """Stop when any of the rules says so: `AnyOf(a, b)`. The reason is that of the first."""
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        return next((reason for reason in self._reasons(history) if reason is not None), None)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Stop when a rule has said so at `evaluations` evaluations in a row."""
+
+    rule: StoppingRule
+    evaluations: int = 2
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule, "the rule of Patience")
+        check_patience(self.evaluations)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return needs(self.rule)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return sources(self.rule)
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        return self.rule.measure(context, memory)
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        n = len(history)
+        if n < self.evaluations:
+            return None
+        said = [self.rule.stop(history[: n - back]) for back in range(self.evaluations)]
+        return f"{said[0]}{in_a_row(self.evaluations)}" if None not in said else None
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A rule that is not listened to before `epochs` epochs and `evaluations` evaluations of the level."""
+
+    rule: StoppingRule
+    epochs: float = 0.0
+    evaluations: int = 1
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule, "the rule of AtLeast")
+        if not self.epochs >= 0 or not isinstance(self.evaluations, int) or self.evaluations < 0:
+            got = f"got {self.epochs!r} and {self.evaluations!r}"
+            raise ValueError(f"epochs and evaluations must be >= 0, the latter whole: {got}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return needs(self.rule)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return sources(self.rule)
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        return self.rule.measure(context, memory)
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        early = not history or history[-1].epoch < self.epochs - 1e-9 or len(history) < self.evaluations
+        return None if early else self.rule.stop(history)
+
+
+@dataclass(frozen=True)
+class PerLevel:
+    """A rule for each level: those of `levels` by number, `rule` elsewhere. -1 is the last level.
+
+    Which level is the last is known beforehand for a list of levels, and for `Until` by its density and its number
+    of levels; a search that is ended by what a trained level turned out to be has no last level in this sense.
+    """
+
+    rule: StoppingRule
+    levels: Mapping[int, StoppingRule] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < -1 for n in self.levels):
+            raise ValueError(f"levels are numbered from 0, and -1 is the last: got {list(self.levels)}")
+        for rule in (self.rule, *self.levels.values()):
+            check_rule(rule, "the rule of a level")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return needs(self.rule).union(*(needs(rule) for rule in self.levels.values()))
+
+    def at(self, level: int, last: bool = False) -> StoppingRule:
+        """The rule of a level."""
+        if last and -1 in self.levels:
+            return self.levels[-1]
+        return self.levels.get(level, self.rule)

@@ -1,0 +1,124 @@
+"""Rules that look at the weights alone: has their PQ index settled, has the mask that they would give?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sparsight.measure.pq import pq_index
+from sparsight.model.loss import batch_size
+from sparsight.model.names import named
+from sparsight.train.observation import Observation
+from sparsight.train.stop.context import Context
+from sparsight.train.stop.thresholds import changes, check_patience, check_positive, in_a_row, met, recorded
+from sparsight.types import Masks, StateDict
+
+
+@dataclass(frozen=True)
+class PQIStable:
+    """Stop when the PQ index (p, q) of all alive weights changes by less than `tol`, `patience` evaluations in a row.
+
+    |I_t - I_(t-1)| < tol. Cheap: one pass over the weights.
+    """
+
+    p: float = 0.5
+    q: float = 1.0
+    tol: float = 1e-3
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        check_positive(tol=self.tol)
+        check_patience(self.patience)
+        if not 0 < self.p < self.q:
+            raise ValueError(f"(p, q) must be 0 < p < q: got ({self.p!r}, {self.q!r})")
+
+    @property
+    def name(self) -> str:
+        return f"PQ index ({self.p:g}, {self.q:g})"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset()
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        parameters = named(context.model)
+        alive = {name: parameters[name].detach() for name in context.masks}
+        index = float(pq_index(alive, self.p, self.q, mask=dict(context.masks)))
+        change = changes([*recorded(context.history[-1:], f"value:{self.name}"), index])[-1]
+        shown = {} if math.isnan(change) else {f"distance:{self.name}, change": change}
+        return {f"value:{self.name}": index, **shown, f"threshold:{self.name}, change": self.tol}, memory
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        found = changes(recorded(history, f"value:{self.name}"))
+        if not met(found, self.tol, self.patience):
+            return None
+        return f"the {self.name} changed by {found[-1]:.3g}, less than {self.tol:g}{in_a_row(self.patience)}"
+
+
+@dataclass(frozen=True)
+class MaskStable:
+    """Stop when the mask that would be cut now is nearly the one that would have been cut at the last evaluation.
+
+    Jaccard distance of the kept sets, 1 - |A and B| / |A or B| < tol, `patience` evaluations in a row. The masks are
+    those of the recipe's scorer and of the rounds that prune next, on the present weights. Directly tests what the
+    level is trained for. Never stops where no round is known. The memory holds the last mask.
+    """
+
+    tol: float = 0.02
+    patience: int = 2
+
+    def __post_init__(self) -> None:
+        check_positive(tol=self.tol)
+        check_patience(self.patience)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"examples"})
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        if context.score is None or not context.rounds:
+            return {}, memory
+        now = would_cut(context)
+        kept = {f"mask:{name}": mask for name, mask in now.items()}
+        before = {
+            name: memory[f"mask:{name}"].to(mask.device) for name, mask in now.items() if f"mask:{name}" in memory
+        }
+        shown = {DISTANCE: jaccard_distance(now, before)} if before else {}
+        return {**shown, f"threshold:{DISTANCE.partition(':')[2]}": self.tol}, {**memory, **kept}
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        found = recorded(history, DISTANCE)
+        if not met(found, self.tol, self.patience):
+            return None
+        return (
+            f"the mask to be cut changed by {found[-1]:.3g} (Jaccard), less than {self.tol:g}{in_a_row(self.patience)}"
+        )
+
+
+DISTANCE = "distance:mask to be cut"
+
+
+def would_cut(context: Context) -> Masks:
+    """The masks that scorer and rounds would give on the present weights."""
+    if "masks" not in context.flows:
+        masks, samples = context.masks, sum(batch_size(batch) for batch in context.examples)
+        if samples:  # of a scorer that takes data; what it does with them is its own
+            context.spend(scored=samples * len(context.rounds))
+        for allocator in context.rounds:
+            assert context.score is not None
+            masks = allocator(context.score(context.model, masks, context.examples), masks)
+        context.flows["masks"] = masks
+    return context.flows["masks"]
+
+
+def jaccard_distance(a: Masks, b: Masks) -> float:
+    """1 - |A and B| / |A or B| over the kept weights of all tensors together, in [0, 1]; 0 if both keep none.
+
+    ValueError if the names or shapes differ.
+    """
+    if a.keys() != b.keys() or any(a[n].shape != b[n].shape for n in a):
+        raise ValueError(f"cannot compare masks of other tensors: got {sorted(a)} and {sorted(b)}")
+    both = sum(int((mask & b[name]).sum()) for name, mask in a.items())
+    either = sum(int((mask | b[name]).sum()) for name, mask in a.items())
+    return 1.0 - both / either if either else 0.0

@@ -1,0 +1,13 @@
+"""Readers of data sets, each a `sparsight.Data` of splits in memory."""
+
+from sparsight.zoo.data.augment import Chain, Crop, Flip
+from sparsight.zoo.data.download import DownloadError
+from sparsight.zoo.data.fashion import DataNotFound, fashion_mnist, find_fashion_mnist
+from sparsight.zoo.data.load import KNOWN, load
+from sparsight.zoo.data.mnist_idx import find_mnist, mnist
+from sparsight.zoo.data.optdigits import digits
+
+__all__ = [
+    "KNOWN", "Chain", "Crop", "DataNotFound", "DownloadError", "Flip", "digits", "fashion_mnist", "find_fashion_mnist",
+    "find_mnist", "load", "mnist",
+]  # fmt: skip

@@ -1,0 +1,22 @@
+"""`python -m sparsight.zoo.data`: get Fashion-MNIST unless it is here, and say where it is."""
+
+from __future__ import annotations
+
+import sys
+
+from sparsight.zoo.data.fashion import DataNotFound, fashion_mnist, find_fashion_mnist
+
+
+def main() -> int:
+    if find_fashion_mnist() is None:
+        try:
+            fashion_mnist()
+        except DataNotFound as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
+    sys.stdout.write(f"Fashion-MNIST: {find_fashion_mnist()}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

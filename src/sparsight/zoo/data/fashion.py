@@ -1,0 +1,144 @@
+"""Fashion-MNIST: where it may be, how it is got, and what is made of it.
+
+Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
+2017, MIT licence: 60 000 training and 10 000 test images of 28x28 grey values in 10 classes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from platformdirs import user_cache_dir
+from torch import Tensor
+
+from sparsight.numerics.stratified import stratified
+from sparsight.types import Data, Split
+from sparsight.zoo.data.download import DownloadError, download
+from sparsight.zoo.data.idx import read_idx
+
+MEAN, STD = 0.2860, 0.3530
+CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+
+SHA256 = {
+    # Of the uncompressed content: Debian's files are the publisher's but for a name and a time in the gzip header.
+    "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte.gz": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+PUBLISHER = (
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+)
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+_LIMIT = 64 << 20  # bytes; the largest file has 26.4 million
+
+
+class DataNotFound(FileNotFoundError):
+    """A data set is not on this machine and could not be got. The message names every way to get it."""
+
+
+def fashion_mnist(
+    root: Path | str | None = None,
+    *,
+    validation: int = 5000,
+    download: bool = True,
+    publisher: Sequence[str] = PUBLISHER,
+) -> Data:
+    """Fashion-MNIST as float32 of shape (N, 1, 28, 28), (grey value / 255 - 0.2860) / 0.3530, labels int64.
+
+    Its four files are looked for in `root` and nowhere else if it is given; otherwise in $SPARSIGHT_DATA, the
+    user's cache folder and the folder of Debian's package dataset-fashion-mnist, each time in the folder itself,
+    in "fashion-mnist" and in "FashionMNIST/raw" below it. If they are nowhere they are downloaded from the
+    publisher into the cache folder. Wherever they come from, the SHA-256 of their content is checked.
+    The validation split is `validation` of the 60 000 training images, stratified (500 of each class at 5000)
+    and always the same ones, whatever the seed: see `stratified`. The test split is the publisher's.
+    DataNotFound names all ways to get the files; ValueError names a file that is damaged or another one.
+    """
+    folder = find_fashion_mnist(root)
+    if folder is None and root is None and download:
+        folder = _download(publisher)
+    if folder is None:
+        raise _not_found(root, "" if root else "Downloading was not asked for.")
+    x, y = _read(folder, "train")
+    held_out, rest = stratified(y, [validation])
+    sizes = {"train": len(rest), "validation": len(held_out), "test": 10000}
+    facts = {
+        "source": "Fashion-MNIST, Xiao, Rasul and Vollgraf 2017, MIT licence",
+        "classes": len(CLASSES),
+        "class_names": list(CLASSES),
+        "input_shape": [1, 28, 28],
+        "normalisation": {"mean": MEAN, "std": STD},
+        "sizes": sizes,
+        "validation": "stratified part of the training images, the same for every seed",
+    }
+    return Data(
+        name="fashion-mnist",
+        train=Split(x[rest], y[rest]),
+        validation=Split(x[held_out], y[held_out]),
+        test=Split(*_read(folder, "t10k")),
+        facts=facts,
+    )
+
+
+def cache_folder() -> Path:
+    """Where downloaded files are kept: "fashion-mnist" in the user's cache folder of sparsight."""
+    return Path(user_cache_dir("sparsight", appauthor=False)) / "fashion-mnist"
+
+
+def find_fashion_mnist(root: Path | str | None = None) -> Path | None:
+    """The first folder that has all four files, in the order of `fashion_mnist`; None if there is none."""
+    for place in _places(root):
+        for folder in (place, place / "fashion-mnist", place / "FashionMNIST" / "raw"):
+            if all((folder / name).is_file() for name in SHA256):
+                return folder
+    return None
+
+
+def _places(root: Path | str | None) -> list[Path]:
+    if root is not None:
+        return [Path(root)]
+    named = os.environ.get("SPARSIGHT_DATA")
+    return [*([Path(named)] if named else []), cache_folder(), DEBIAN]
+
+
+def _read(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    images, labels = (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz")
+    x = read_idx(folder / images, sha256=SHA256[images])
+    y = read_idx(folder / labels, sha256=SHA256[labels])
+    return x.to(torch.float32).div_(255).sub_(MEAN).div_(STD).unsqueeze(1), y.to(torch.int64)
+
+
+def _download(publisher: Sequence[str]) -> Path:
+    folder = cache_folder()
+    try:
+        for name, sha256 in SHA256.items():
+            if not (folder / name).is_file():
+                addresses = [base.rstrip("/") + "/" + name for base in publisher]
+                _fetch(addresses, folder / name, sha256)
+    except OSError as error:
+        raise _not_found(None, str(error)) from error
+    return folder
+
+
+def _fetch(addresses: Sequence[str], path: Path, sha256: str) -> None:
+    download(addresses, path, check=lambda part: read_idx(part, sha256=sha256), limit=_LIMIT)
+
+
+def _not_found(root: Path | str | None, why: str) -> DataNotFound:
+    looked = ", ".join(str(place) for place in _places(root))
+    return DataNotFound(
+        f"Fashion-MNIST is not in {looked}. {why}\n"
+        f"Ways to get it: install Debian's or Ubuntu's package dataset-fashion-mnist; or put its four files "
+        f"({', '.join(SHA256)}) from {PUBLISHER[0]} into {cache_folder()}, or into a folder that the "
+        "environment variable SPARSIGHT_DATA names; or do without it: --data digits takes the small set of "
+        "handwritten digits that comes with sparsight."
+    )
+
+
+__all__ = ["DataNotFound", "DownloadError", "cache_folder", "fashion_mnist", "find_fashion_mnist"]

@@ -1,0 +1,50 @@
+"""The UCI optical digits that come with the package: real data for a machine that has nothing else.
+
+Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
+doi:10.24432/C50P49, CC BY 4.0. Its licence note lies beside the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+from importlib.resources import files
+
+import numpy as np
+import torch
+
+from sparsight.numerics.stratified import stratified
+from sparsight.types import Data, Split
+
+MEAN, STD = 0.3044, 0.3757  # of the training split, scaled to [0, 1]
+SIZES = {"train": 1197, "validation": 300, "test": 300}
+
+
+def digits() -> Data:
+    """1 797 handwritten digits as float32 of shape (N, 1, 8, 8), labels int64: 1 197 / 300 / 300 samples.
+
+    A pixel counts the set points of a 4x4 block of the scan, 0 to 16; x = (pixel / 16 - 0.3044) / 0.3757.
+    The three splits are stratified and always the same: see `stratified`.
+    """
+    packed = files("sparsight.zoo.data").joinpath("digits", "digits.csv.gz").read_bytes()
+    table = np.loadtxt(gzip.decompress(packed).decode("ascii").splitlines(), delimiter=",", dtype=np.int64)
+    y = torch.from_numpy(table[:, 64].copy())
+    pixels = torch.from_numpy(table[:, :64].astype(np.float32))
+    x = pixels.div_(16).sub_(MEAN).div_(STD).reshape(-1, 1, 8, 8)
+    test, validation, train = stratified(y, [SIZES["test"], SIZES["validation"]])
+    facts = {
+        "source": "UCI Optical Recognition of Handwritten Digits, Alpaydin and Kaynak 1998, "
+        "doi:10.24432/C50P49, CC BY 4.0 (its 1797 test images)",
+        "classes": 10,
+        "class_names": [str(digit) for digit in range(10)],
+        "input_shape": [1, 8, 8],
+        "normalisation": {"mean": MEAN, "std": STD},
+        "sizes": SIZES,
+        "validation": "stratified, the same for every seed; so is the test split",
+    }
+    return Data(
+        name="digits",
+        train=Split(x[train], y[train]),
+        validation=Split(x[validation], y[validation]),
+        test=Split(x[test], y[test]),
+        facts=facts,
+    )

@@ -1,0 +1,47 @@
+"""Initial weights from a seed of their own, with the global random state left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def drawn_from(seed: int | None) -> Iterator[None]:
+    """Inside, PyTorch draws as after `torch.manual_seed(seed)`; afterwards, as if nothing had been drawn.
+
+    With None nothing changes: weights are drawn from, and advance, the global state, as PyTorch's modules do.
+    """
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        yield
+
+
+def initialise_as_published_(model: nn.Module) -> None:
+    """The paper's initial state: convolutions Kaiming normal (fan out), biases 0, batch norms 1 and 0.
+
+    Linear weights stay as PyTorch draws them (uniform). Source: reference code of the PQ Index paper.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+        if isinstance(module, (nn.Conv2d, nn.Linear, nn.BatchNorm2d)) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def image_shape(input_shape: Sequence[int], at_least: int, name: str) -> tuple[int, int, int]:
+    """(channels, height, width); ValueError unless the shape has three sizes and sides of `at_least`."""
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ValueError(f"{name} takes images: got input shape {tuple(input_shape)}, allowed is (channels, h, w)")
+    channels, height, width = input_shape
+    if min(height, width) < at_least:
+        raise ValueError(f"{name} needs images of at least {at_least}x{at_least}: got {height}x{width}")
+    return channels, height, width

@@ -1,0 +1,55 @@
+"""`package.module:attribute`: how the command line names a model or a data set that is not ours."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def resolve(spec: str) -> Any:
+    """The object that "package.module:attribute" names; `attribute` may have dots of its own.
+
+    The current folder is put in front of `sys.path` and stays there, as for `python -m`: the object may
+    import its neighbours later. What the module itself raises while it is imported is not caught.
+    ValueError if the spec is not of that form, no such module is found, or it has no such attribute.
+    """
+    module_name, colon, attribute = spec.partition(":")
+    parts = module_name.split(".") + attribute.split(".")
+    if not colon or not all(part.isidentifier() for part in parts):
+        raise ValueError(f"cannot read {spec!r}: allowed is 'package.module:attribute'")
+    thing = _import(module_name, spec)
+    for part in attribute.split("."):
+        if not hasattr(thing, part):
+            public = sorted(name for name in vars(thing) if not name.startswith("_"))[:12]
+            raise ValueError(f"{spec!r}: no {part!r} in {module_name}, which has {', '.join(public) or 'nothing'}")
+        thing = getattr(thing, part)
+    return thing
+
+
+def required_arguments(function: Callable[..., Any]) -> list[str]:
+    """Names of the arguments that `function` cannot be called without; [] if it has no readable signature."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in optional]
+
+
+def _import(module_name: str, spec: str) -> Any:
+    here = os.getcwd()
+    if here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()  # the file may be younger than Python's look at the folder
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if module_name == missing or module_name.startswith(missing + "."):
+            where = f"the current folder ({here}) and the installed packages"
+            raise ValueError(f"cannot import {spec!r}: no module {missing!r} in {where}") from error
+        raise  # found, but something that it imports is missing: its own error says what

@@ -1,0 +1,416 @@
+"""What `analyze` says: agreement with slow float64 arithmetic, and the same bits however it is run."""
+
+import csv
+import io
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import sparsight
+from sparsight.analysis import Analysis, Summary, analyze, stream
+from sparsight.analysis.records import QUANTILES
+from sparsight.analysis.tensor_kinds import kind_of
+from sparsight.analysis.text import as_csv, ordered, table
+from sparsight.checkpoint import CheckpointError, open_checkpoint
+from sparsight.records.record import dumps, from_json, to_json
+
+PAIRS = ((0.5, 1.0), (1.0, 2.0), (0.3, 1.7))
+P, Q = tuple(p for p, _ in PAIRS), tuple(q for _, q in PAIRS)
+ETAS = (0.0, 0.01, 0.3)
+
+
+def slow_index(x: np.ndarray, p: float, q: float) -> float:
+    """PQ index in float64 by its definition, after a scaling that changes nothing."""
+    x = np.abs(x.astype(np.float64)).ravel()
+    if not len(x) or x.max() == 0:
+        return 0.0
+    x = x / x.max()
+    low, high = ((math.fsum((x**e).tolist()) / len(x)) ** (1 / e) for e in (p, q))
+    return max(1 - low / high, 0.0)
+
+
+def slow_gini(x: np.ndarray) -> float:
+    """Mean absolute difference over twice the mean, by all pairs."""
+    x = np.abs(x.astype(np.float64)).ravel()
+    if x.max() == 0:
+        return 0.0
+    x = x / x.max()
+    return float(np.abs(x[:, None] - x[None, :]).sum() / (2 * len(x) * x.sum()))
+
+
+def slow_droppable(x: np.ndarray, p: float, eta: float) -> tuple[int, int]:
+    """Least and most of the smallest weights that hold at most eta of the others' p-mass, rounding aside."""
+    x = np.sort(np.abs(x.astype(np.float64)).ravel())
+    x = x / (x.max() or 1.0)
+    sums = np.concatenate([[0.0], np.cumsum(x**p)])
+    goal = eta * (sums[-1] - sums)
+    return int((sums <= goal - 1e-9 * sums[-1]).sum()) - 1, int((sums <= goal + 1e-9 * sums[-1]).sum()) - 1
+
+
+def double(x: Tensor) -> np.ndarray:
+    return x.double().numpy()
+
+
+def agree(s: Summary, x: np.ndarray, tolerance: float) -> None:
+    x = x.ravel()
+    assert s.count == len(x)
+    assert s.zeros == int((x == 0).sum())
+    assert s.defined == bool((x != 0).any())
+    for m in s.measures:
+        assert m.index == pytest.approx(slow_index(x, m.p, m.q), abs=tolerance)
+        if not s.defined:
+            continue
+        for k in m.keeps:
+            bound = len(x) * (1 + k.eta) ** (-m.q / (m.q - m.p)) * (1 - m.index) ** (m.p * m.q / (m.q - m.p))
+            assert k.bound == pytest.approx(bound, rel=1e-12)
+            assert k.share == k.bound / len(x)
+            assert k.prune == sparsight.prune_count(len(x), k.bound)
+            assert k.exact_low <= k.exact <= k.exact_high
+            if k.eta:
+                least, most = slow_droppable(x, m.p, k.eta)
+                assert k.exact_low <= 1 - least / len(x) + 1e-12
+                assert k.exact_high >= 1 - most / len(x) - 1e-12
+            else:
+                assert k.exact == 1 - s.zeros / len(x)
+    assert abs(s.gini - slow_gini(x)) <= s.gini_error + 1e-9
+
+
+DTYPES = {torch.float64: 1e-12, torch.float32: 1e-8, torch.float16: 1e-8, torch.bfloat16: 1e-8}
+
+
+@st.composite
+def tensors(draw: st.DrawFn) -> Tensor:
+    dtype = draw(st.sampled_from(list(DTYPES)))
+    shape = draw(st.sampled_from([(1, 1), (1, 7), (5, 3), (4, 2, 3, 3), (40, 9), (3, 130), (7, 1)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**20)))
+    scales = [1.0, 0.02, 1e-4] + ([1e-30, 1e20] if dtype not in (torch.float16,) else [])
+    x = rng.standard_normal(shape) * draw(st.sampled_from(scales))
+    kind = draw(st.sampled_from(["plain", "zeros", "ties", "all zero", "wide"]))
+    if kind == "zeros":
+        x[rng.random(shape) < 0.6] = 0.0
+    elif kind == "ties":
+        x = np.sign(x) * draw(st.sampled_from([1.0, 0.1]))
+    elif kind == "all zero":
+        x = x * 0.0
+    elif kind == "wide":
+        x = x * 10.0 ** rng.integers(-3, 3, shape)
+    if draw(st.integers(0, 9)) == 0 and dtype == torch.float32:
+        x = rng.integers(0, 100, shape) * 2.0**-149  # denormals
+    return torch.from_numpy(x).to(dtype)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(tensors(), min_size=1, max_size=3))
+def test_agrees_with_slow_arithmetic(drawn: list[Tensor]):
+    named = {f"t{i}.weight": x for i, x in enumerate(drawn)}
+    found = analyze(named, P, Q, ETAS, rows=True)
+    assert [t.name for t in found.tensors] == list(named)
+    for t, x in zip(found.tensors, drawn, strict=True):
+        agree(t.summary, double(x), DTYPES[x.dtype])
+        for row, values in zip(t.rows, double(x).reshape(x.shape[0], -1), strict=True):
+            for (p, q), index in zip(PAIRS, row.index, strict=True):
+                assert index == pytest.approx(slow_index(values, p, q), abs=DTYPES[x.dtype])
+            assert row.zeros == int((values == 0).sum())
+    assert found.whole is not None
+    everything = np.concatenate([double(x).ravel() for x in drawn])
+    agree(found.whole, everything, max(DTYPES[x.dtype] for x in drawn))
+
+
+@settings(max_examples=40, deadline=None)
+@given(tensors(), st.sampled_from(ETAS[1:]))
+def test_exact_is_exact(x: Tensor, eta: float):
+    found = analyze({"a.weight": x, "b.weight": x * 2}, P, Q, eta, exact=True)
+    for s, values in ((found.tensors[0].summary, double(x)), (found.whole, np.concatenate([double(x), 2 * double(x)]))):
+        assert s is not None
+        assert s.gini_error == 0
+        assert s.gini == pytest.approx(slow_gini(values) if len(s.octaves) < 40 else s.gini, abs=1e-9)
+        for m in s.measures if s.defined else ():
+            least, most = slow_droppable(values, m.p, eta)
+            dropped = round((1 - m.keeps[0].exact) * s.count)
+            assert least <= dropped <= most
+            assert m.keeps[0].exact_low == m.keeps[0].exact_high
+
+
+def test_gini_error_is_below_2_to_the_minus_8():
+    x = torch.randn(300, 400, generator=torch.Generator().manual_seed(0))
+    for dtype, most in ((torch.float32, 2**-8), (torch.float64, 2**-8), (torch.bfloat16, 0.0), (torch.float16, 0.0)):
+        s = analyze({"x.weight": x.to(dtype)}).tensors[0].summary
+        exact = analyze({"x.weight": x.to(dtype)}, exact=True).tensors[0].summary
+        assert s.gini_error is not None
+        assert s.gini_error <= most
+        assert abs(s.gini - exact.gini) <= s.gini_error + 1e-12
+
+
+# -- the same bits ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def large() -> dict[str, Tensor]:
+    """Rows longer than a chunk and than a piece, short rows, one weight a row, all dtypes."""
+    g = torch.Generator().manual_seed(1)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=g)
+
+    return {
+        "long.weight": draw(3, 70_000).double(),
+        "longest.weight": draw(2, 1_100_000),
+        "short.weight": draw(20_000, 9).bfloat16(),
+        "single.weight": draw(9_000, 1).half(),
+        "usual.weight": draw(700, 512),
+    }
+
+
+def test_any_threads_budget_and_shards(large: dict[str, Tensor], tmp_path: Path):
+    first = analyze(large, P[:2], Q[:2], 0.1, rows=True)
+    by_name = {t.name: t for t in first.tensors}
+    torch.set_num_threads(3)
+    assert analyze(large, P[:2], Q[:2], 0.1, rows=True) == first
+    torch.set_num_threads(1)
+    save_file(large, tmp_path / "m.safetensors")
+    wide = analyze(tmp_path, P[:2], Q[:2], 0.1, rows=True)
+    for budget in (32 << 20, 1 << 30):
+        assert analyze(tmp_path, P[:2], Q[:2], 0.1, rows=True, budget=budget) == wide
+    assert {t.name: t for t in wide.tensors} == by_name
+
+
+def test_records_made_while_others_are_still_read(tmp_path: Path):
+    """Large tensors of short rows have theirs made by the thread that reads their last piece."""
+    g = torch.Generator().manual_seed(2)
+    tensors = {f"{i}.weight": torch.randn(1100, 1000, generator=g) for i in range(4)}
+    tensors["1.weight"][77, 5] = torch.nan
+    tensors["2.weight"] = tensors["2.weight"].bfloat16()
+    save_file(tensors, tmp_path / "m.safetensors")
+    found = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        for source in (tensors, tmp_path):
+            some = analyze(source, P[:2], Q[:2], (0.0, 0.1), rows=True).tensors
+            found.append(sorted(some, key=lambda t: t.name))  # a file has an order of its own
+        exact = analyze(tensors, exact=True)
+        assert exact.exact
+        assert [t.name for t in exact.tensors] == ["0.weight", "2.weight", "3.weight"]
+        assert [(e.name, e.why) for e in exact.listed] == [("1.weight", "it holds NaN or infinity")]
+    torch.set_num_threads(1)
+    assert all(f == found[0] for f in found)
+    alone = [analyze({t.name: tensors[t.name]}, P[:2], Q[:2], (0.0, 0.1), rows=True).tensors[0] for t in found[0]]
+    assert found[0] == alone
+
+
+@given(
+    x=hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 30)), elements=st.floats(0, 8, width=16)),
+    eta=st.sampled_from([0.0, 0.07]),
+    gamma=st.sampled_from([0.3, 1.0, 2.5]),
+    pair=st.sampled_from([(0.5, 1.0), (1.0, 2.0), (0.3, 1.9), (0.7, 3.0)]),
+)
+def test_what_is_said_of_neurons_is_what_is_said_of_rows(x, eta: float, gamma: float, pair: tuple[float, float]):
+    w = torch.from_numpy(x)
+    (tensor,) = analyze({"a.weight": w}, *pair, eta, gamma=gamma).tensors
+    (said,) = tensor.neurons
+    rows = [row for row in w if row.any()]
+    assert said.count == len(w)
+    assert said.undefined == len(w) - len(rows)
+    index = [sparsight.pq_index(row, *pair) for row in rows]
+    at = np.quantile(index, QUANTILES) if index else np.zeros(len(QUANTILES))
+    assert said.index == pytest.approx(at, abs=1e-14)
+    bounds = [sparsight.retained_bound(w.shape[1], i, *pair, eta) for i in index]
+    assert said.prune == (sum(sparsight.prune_count(w.shape[1], r, gamma, 0.9) for r in bounds),)
+
+
+def test_sums_are_those_of_power_sums(large: dict[str, Tensor]):
+    """The streaming pass and `power_sums` give the same bits."""
+    for t in analyze(large).tensors:
+        sums = sparsight.power_sums(large[t.name], (0.5, 1.0, 2.0))
+        assert t.summary.measures[0].index == sums.index(0.5, 1.0)
+        assert t.summary.largest == sums.largest
+
+
+def test_memory_is_bounded_by_blocks():
+    assert stream.block_of(32 << 20) * 8 * max(torch.get_num_threads(), 1) <= 16 << 20
+    assert stream.block_of(1 << 40) == stream.BLOCK
+    with pytest.raises(ValueError, match="budget of 1,000 bytes"):
+        analyze({"a.weight": torch.ones(2, 2)}, budget=1000)
+
+
+def test_a_file_that_shrinks_is_an_error(tmp_path: Path):
+    path = tmp_path / "m.safetensors"
+    save_file({"a.weight": torch.ones(100, 100)}, path)
+    entries = open_checkpoint(path).entries
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="ends inside 'a.weight'"):
+        stream.stream(entries, (1.0,), counted="none", keep_rows=False, budget=32 << 20)
+
+
+# -- what is analysed ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "kind"),
+    [
+        ("layer1.0.conv1.weight", (8, 4, 3, 3), "weight"), ("fc.weight", (10, 4), "weight"),
+        ("fc.bias", (10,), "bias"), ("rnn.bias_ih_l0", (10,), "bias"), ("rnn.weight_hh_l0", (10, 4), "weight"),
+        ("bn1.weight", (8,), "norm"), ("model.norm.weight", (8,), "norm"), ("ln_f.weight", (8,), "norm"),
+        ("encoder.LayerNorm.weight", (8,), "norm"), ("a.LayerNorm.bias", (8,), "bias"),
+        ("bn1.running_mean", (8,), "buffer"), ("bn1.num_batches_tracked", (), "buffer"),
+        ("model.embed_tokens.weight", (100, 8), "embedding"), ("transformer.wte.weight", (100, 8), "embedding"),
+        ("embeddings.position_ids", (1, 512), "buffer"), ("temperature", (), "vector"),
+    ],
+)  # fmt: skip
+def test_kinds(name: str, shape: tuple, kind: str):
+    dtype = "int64" if name.endswith(("tracked", "ids")) else "float32"
+    assert kind_of(name, shape, dtype) == kind
+
+
+def test_what_cannot_be_analysed_is_listed_with_the_reason():
+    found = analyze(
+        {
+            "a.weight": torch.randn(3, 3), "a.bias": torch.randn(3), "i": torch.ones(2, 2, dtype=torch.int64),
+            "f8.weight": torch.ones(2, 2).to(torch.float8_e4m3fn), "nan.weight": torch.full((2, 2), math.nan),
+            "inf.weight": torch.full((2, 2), math.inf), "none.weight": torch.empty(0, 3),
+        }
+    )  # fmt: skip
+    assert [t.name for t in found.tensors] == ["a.weight"]
+    assert found.whole is not None
+    assert found.whole.count == 9
+    why = {x.name: x.why for x in found.listed}
+    assert "bias" in why["a.bias"]
+    assert "float8_e4m3fn" in why["f8.weight"]
+    assert "int64" in why["i"]
+    assert why["nan.weight"] == why["inf.weight"] == "it holds NaN or infinity"
+    assert "no weight" in why["none.weight"]
+
+
+def test_patterns():
+    state = {"a.weight": torch.ones(2, 2), "a.bias": torch.ones(2), "b.weight": torch.ones(2, 2)}
+    found = analyze(state, include=["*.bias"], exclude="b.*")
+    assert [t.name for t in found.tensors] == ["a.weight", "a.bias"]
+    assert found.listed[0].why == "excluded"
+    with pytest.raises(ValueError, match=r"'nope\*' matches no tensor"):
+        analyze(state, include="nope*")
+
+
+def test_tied_tensors_count_once():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.emb = nn.Embedding(5, 4)
+            self.head = nn.Linear(4, 5, bias=False)
+            self.b.weight, self.head.weight = self.a.weight, self.emb.weight
+
+    found = analyze(Tied())
+    assert [(t.name, t.aliases) for t in found.tensors] == [("a.weight", ("b.weight",))]
+    w = torch.randn(4, 4)
+    assert [t.aliases for t in analyze({"x": w, "y": w}).tensors] == [("y",)]
+
+
+def test_a_module_is_measured_as_sap_would():
+    """Global counts are those of the allocator."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(32, 10))
+    masks = sparsight.dense(model)
+    scores = {n: model.get_parameter(n).detach() for n in masks}
+    plan = sparsight.SAP(p=0.5, q=1.0).plan({n: s.abs() for n, s in scores.items()}, masks)
+    found = analyze(model)
+    assert found.whole is not None
+    assert found.whole.measures[0].keeps[0].prune == plan.groups[0].c
+    assert found.whole.measures[0].index == plan.groups[0].index
+
+
+def test_scopes():
+    state = {"a.weight": torch.randn(3, 4)}
+    assert analyze(state, scopes=("layer",)).whole is None
+    assert analyze(state, scopes=("global", "layer")).tensors[0].neurons == ()
+    with pytest.raises(ValueError, match="scope 'row'"):
+        analyze(state, scopes=("row",))  # type: ignore[arg-type]
+
+
+def test_histogram_may_be_left_out():
+    s = analyze({"a.weight": torch.randn(3, 4)}, eta=0.1, histogram="none").tensors[0].summary
+    assert s.gini is None
+    assert s.measures[0].keeps[0].exact is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"p": 2.0, "q": 1.0}, "p=2.0, q=1.0"), ({"p": (0.5, 1, 2), "q": (1, 2)}, "3 values of p and 2 of q"),
+        ({"p": ()}, "no \\(p, q\\)"), ({"eta": -1.0}, "eta=-1.0"), ({"gamma": math.nan}, "gamma=nan"),
+        ({"beta": 1.5}, "beta=1.5"),
+    ],
+)  # fmt: skip
+def test_refusals(arguments: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        analyze({"a.weight": torch.ones(2, 2)}, **arguments)
+
+
+def test_other_things_are_refused(tmp_path: Path):
+    with pytest.raises(TypeError, match="a int"):
+        analyze(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="allowed are tensors by name"):
+        analyze({"a": [1.0]})  # type: ignore[dict-item]
+    with pytest.raises(FileNotFoundError, match="there is no"):
+        analyze(tmp_path / "nothing")
+
+
+# -- saying it -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def some() -> Analysis:
+    g = torch.Generator().manual_seed(0)
+    state = {f"l{i}.weight": torch.randn(20, 30, generator=g) ** (2 * i + 1) for i in range(3)}
+    return analyze({**state, "l0.bias": torch.ones(3), "=cmd().weight": torch.ones(2, 2)}, P, Q, (0.0, 0.1))
+
+
+def test_json_round_trip(some: Analysis):
+    assert from_json(Analysis, to_json(some)) == some
+    assert dumps(some) == dumps(from_json(Analysis, to_json(some)))
+
+
+def test_table(some: Analysis):
+    lines = table(some).splitlines()
+    above, below, rule, *body = lines
+    assert above.split("  ")[-1].endswith("enough")
+    assert below.split()[:5] == ["tensor", "shape", "dtype", "weights", "zeros"]
+    assert below.split()[-2:] == ["Hoyer", "Gini"]
+    assert set(rule) == {"-", " "}
+    assert [line.split()[0] for line in body[:4]] == ["l2.weight", "l1.weight", "l0.weight", "=cmd().weight"]
+    assert "all together" in body[4]
+    assert max(map(len, [above, below, *body[:5]])) == len(rule)
+    assert any("l0.bias (a bias)" in line for line in lines)
+    assert "… and 3 more tensors" in table(some, most=1)
+    assert ordered(some.tensors, "name")[0].name == "=cmd().weight"
+
+
+def test_csv(some: Analysis):
+    rows = list(csv.DictReader(io.StringIO(as_csv(some))))
+    assert [r["tensor"] for r in rows] == ["l0.weight", "l1.weight", "l2.weight", "'=cmd().weight", "l0.bias", "*"]
+    assert float(rows[1]["pq_index_0.5_1"]) == some.tensors[1].summary.measures[0].index
+    assert rows[4]["why_not"] == "a bias"
+    assert all(None not in r and None not in r.values() for r in rows)
+
+
+def test_exact_zeros_and_denormals_are_counted_beside_the_rest():
+    """Bin 0 holds both, and stands apart from the bins in use."""
+    x = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
+    x[0], x[1] = 0.0, 1e-41
+    for every in (x, x.double(), torch.cat([x[:1], x[:1]]), x[1:2]):
+        (found,) = analyze({"a.weight": every}, histogram="full").tensors
+        whole = analyze({"a.weight": every, "b.weight": every + 0.0}, histogram="full").whole
+        alive = every[every != 0].abs().double()
+        octaves = Counter((torch.frexp(alive).exponent - 1).tolist())
+        assert found.summary.zeros == int((every == 0).sum())
+        assert sum(n for _, n in found.summary.octaves) == len(alive)
+        assert {e: n for e, n in found.summary.octaves if e > -126} == {e: n for e, n in octaves.items() if e > -126}
+        assert whole is not None
+        assert [(e, n // 2) for e, n in whole.octaves] == [*found.summary.octaves]

@@ -1,0 +1,427 @@
+"""The command line: what it prints, where, and its exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from sparsight import __version__
+from sparsight.cli.entry import main
+from sparsight.cli.progress import Watcher
+from sparsight.cli.recipes import names
+from sparsight.records.folder import RunFolder
+from sparsight.records.journal import Event
+
+SHORT = ["--data", "digits", "--model", "linear", "--epochs", "2", "--levels", "2"]
+
+OWN = """
+import torch
+from sparsight.types import Data, Split
+from sparsight.recipes.lottery import lottery
+
+def build():
+    return torch.nn.Linear(6, 2)
+
+def data():
+    g = torch.Generator().manual_seed(0)
+    split = Split(torch.randn(40, 6, generator=g), torch.arange(40) % 2)
+    return Data(name="mine", train=split, validation=split)
+
+def recipe(*, share: float = 0.5):
+    '''Half of it at each level.
+
+    Args:
+        share: What goes.
+    '''
+    import dataclasses
+    return dataclasses.replace(lottery(rate=share, epochs=1, levels=1), name="mine")
+
+number = 3
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SPARSIGHT_DEBUG", "")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run that has finished. Tests only read it."""
+    path = tmp_path_factory.mktemp("finished") / "run"
+    assert main(["run", "lottery", *SHORT, "--rate", "0.3", "--out", str(path)]) == 0
+    return path
+
+
+def stored(path: Path):
+    with RunFolder.open(path) as folder:
+        return folder.record, folder.levels()
+
+
+class InterruptAt:
+    """A watcher that presses Ctrl-C when a level's epoch is over."""
+
+    def __init__(self, monkeypatch, level: int, epoch: int) -> None:
+        usual = Watcher.__call__
+
+        def interrupted(self: Watcher, event: Event) -> None:
+            usual(self, event)
+            if event.kind == "epoch" and event.level == level and event.observation.epoch == epoch:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(Watcher, "__call__", interrupted)
+
+
+# -- answers at once -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["--version"], ["recipes"], ["recipes", "--json"], ["rum"], ["run", "spa"]]
+)
+def test_answers_without_importing_anything_heavy(argv):
+    code = (
+        f"import sys; from sparsight.cli.entry import main; main({argv!r})\n"
+        "heavy = {'torch', 'numpy', 'numba', 'tyro', 'rich', 'jaxtyping'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_help_names_commands_and_exit_codes(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for word in ("run RECIPE", "show RUN", "report RUN", "recipes", "study FILE", "exit codes", "130", "--resume"):
+        assert word in out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sparsight {__version__}\n"
+
+
+def test_no_command_is_wrong_use(capsys):
+    assert main([]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_recipes_are_those_of_the_package(capsys):
+    assert main(["recipes", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {"sap", "lottery", "oneshot"} <= {entry["name"] for entry in listed}
+    for entry in listed:
+        stem = entry["name"].replace("-", "_")
+        function = getattr(importlib.import_module(f"sparsight.recipes.{stem}"), stem)
+        assert function.__doc__.splitlines()[0] == entry["description"]
+    assert main(["recipes"]) == 0
+    out = capsys.readouterr().out
+    assert all(entry["description"] in out for entry in listed)
+
+
+def test_module_is_the_same_command():
+    done = subprocess.run([sys.executable, "-m", "sparsight", "--version"], check=True, capture_output=True, text=True)
+    assert done.stdout == f"sparsight {__version__}\n"
+
+
+def test_reader_that_leaves_early_is_no_error():
+    command = f"{shlex.quote(sys.executable)} -m sparsight recipes | true"
+    done = subprocess.run(command, shell=True, check=True, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("recipe", sorted(names()))
+def test_help_of_a_recipe(recipe, capsys):
+    assert main(["run", recipe, "--help"]) == 0
+    out = capsys.readouterr().out
+    for word in ("--control, --no-control", "--epochs INT", "--lr FLOAT", "(default: 0)"):
+        assert word in out, word
+    for word in ("recipe options", "run options", "--resume", "--threads N", f"sparsight run {recipe} --resume"):
+        assert word in out, word
+
+
+@pytest.mark.parametrize("command", ["run", "show", "report", "recipes", "study"])
+def test_help_of_a_command(command, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"usage: sparsight {command}" in capsys.readouterr().out
+
+
+# -- wrong use -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["rum"], 2, "unknown command 'rum'; did you mean 'run'?"),
+        (["--versoin"], 2, "unknown option '--versoin'; did you mean '--version'?"),
+        (["recipes", "--jsn"], 2, "did you mean '--json'?"),
+        (["run", "lotery"], 2, "unknown recipe 'lotery'; did you mean 'lottery'?"),
+        (["run", "zzz"], 2, "there are grasp, incop, lottery, "),
+        (["run", "--seed", "3", "lottery"], 2, "name the recipe before the options"),
+        (
+            ["run", "lottery", "--epoch", "3"],
+            2,
+            "unknown option '--epoch'; did you mean '--epochs' or '--rewind-epoch'?",
+        ),
+        (["run", "lottery", "--qqq=1"], 2, "unknown option '--qqq'; sparsight run lottery --help lists them"),
+        (["run", "lottery", "--no-seed"], 2, "unknown option '--no-seed'"),
+        (["run", "lottery", "--rate", "1.5"], 2, "rate must be a number in [0, 1]: got 1.5"),
+        (["run", "lottery", "--epochs", "0"], 2, "epochs must be a whole number >= 1: got 0"),
+        (["run", "lottery", "--epochs", "many"], 2, "--epochs"),
+        (["run", "lottery", "--scope", "layr"], 2, "--scope"),
+        (["run", "lottery", "surplus"], 2, "surplus"),
+        (["run", "sap", "--p", "2", "--q", "1"], 2, "p"),
+        (["run", "lottery", "--target-density", "1.2"], 2, "target_density must be a number in [0, 1]: got 1.2"),
+        (["run", "lottery", "--threads", "0", "--data", "digits"], 2, "--threads must be at least 1: got 0"),
+        (["run", "lottery", "--data", "digits", "--device", "mars"], 2, "--device"),
+        (["run", "lottery", "--data", "digts"], 4, "unknown data 'digts'; did you mean 'digits'?"),
+        (["run", "lottery", "--data", "digits", "--model", "mpl"], 4, "unknown model 'mpl'; did you mean 'mlp'"),
+        (["run", "lottery", "--data", "digits", "--model", "no_such:build"], 4, "no module 'no_such'"),
+        (["run", "no_such:recipe"], 2, "no module 'no_such'"),
+        (["run", "lottery", "--resume"], 2, "no unfinished run of 'lottery'"),
+        (["run", "lottery", "--resume", "--out", "nowhere"], 2, "no run in nowhere"),
+        (["show", "nowhere"], 2, "no run in nowhere"),
+        (["report", "nowhere"], 2, "no run in nowhere"),
+        (["study", "nowhere.json", "--out", "x"], 2, "cannot read nowhere.json"),
+    ],
+)
+def test_wrong_use(here, capsys, argv, code, said):
+    assert main(argv) == code
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+    assert not list(here.glob("**/*.*")), "nothing is left behind"
+
+
+def test_data_that_cannot_be_had(here, capsys, monkeypatch):
+    from sparsight.zoo.data import fashion
+
+    monkeypatch.setattr(fashion, "_places", lambda root: [here])
+    monkeypatch.setattr(fashion, "_download", lambda publisher: (_ for _ in ()).throw(fashion._not_found(None, "no")))
+    assert main(["run", "lottery"]) == 4
+    assert "--data digits" in capsys.readouterr().err
+    assert not list(here.glob("runs/*")), "a run that did not begin leaves no folder"
+
+
+def test_exit_codes_are_of_errors_that_exist():
+    from sparsight.cli import entry as cli
+
+    for name in cli._CODES:
+        module, _, kind = name.rpartition(".")
+        assert issubclass(getattr(importlib.import_module(module), kind), Exception)
+
+
+def test_traceback_only_where_it_is_asked_for(here, capsys, monkeypatch):
+    monkeypatch.setenv("SPARSIGHT_DEBUG", "1")
+    assert main(["show", "nowhere"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_taken(finished, capsys):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    assert main(["run", "lottery", *SHORT, "--out", str(finished)]) == 2
+    assert "go on with --resume, or give another --out" in capsys.readouterr().err
+    after = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    assert {p: t for p, t in after.items() if p.name != "run.lock" and p.is_file()} == {
+        p: t for p, t in before.items() if p.name != "run.lock" and p.is_file()
+    }
+
+
+# -- a run -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_says_what_it_does(here, capsys):
+    argv = ["run", "lottery", *SHORT, "--rate", "0.3", "--seed", "5", "--threads", "1"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^level 0: density 100 %, PQ index \(0.5, 1\) 0\.\d+, 2 epochs, validation accuracy", out, re.M)
+    assert re.search(r"^level 2: density 49\.\d %", out, re.M)
+    assert re.search(r"^dense control: density 100 %.* 6 epochs", out, re.M)
+    assert "test accuracy" in out
+    assert "for the dense network trained for the whole run's 6 epochs" in out
+    assert out.endswith("Report: runs/lottery-001/report.html\n")
+    assert (here / "runs/lottery-001/report.html").exists()
+    record, levels = stored(here / "runs/lottery-001")
+    assert shlex.split(record.command) == ["sparsight", *argv]
+    assert (record.arguments["rate"], record.arguments["scope"], record.arguments["control"]) == (0.3, "global", True)
+    assert "model" not in record.arguments
+    assert (record.seed, record.environment["threads"]) == (5, 1)
+    assert [level.role for level in levels] == ["level", "level", "level", "control"]
+    assert main(["run", "lottery", *SHORT, "--levels", "0", "--no-control"]) == 0
+    assert "Report: runs/lottery-002/report.html\n" in capsys.readouterr().out
+    record, levels = stored(here / "runs/lottery-002")
+    assert record.arguments["control"] is False
+    assert [level.role for level in levels] == ["level"]
+
+
+def test_json_is_one_document(here, capsys):
+    assert main(["run", "oneshot", *SHORT, "--json", "--out", "x"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert "level 1: density 80" in captured.err
+    assert document["status"] == "finished"
+    assert [row["level"] for row in document["rows"] if row["role"] == "level"] == [0, 1, 2]
+    assert document["report"] == "x/report.html"
+    assert sum(row["chosen"] for row in document["rows"]) == 1
+    assert main(["show", "x", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == document
+
+
+def test_show_and_report(finished, capsys):
+    assert main(["show", str(finished)]) == 0
+    shown = capsys.readouterr().out
+    assert "validation accuracy" in shown
+    assert shown.endswith(f"Report: {finished / 'report.html'}\n")
+    page = (finished / "report.html").read_bytes()
+    (finished / "report.html").unlink()
+    assert main(["report", str(finished)]) == 0
+    assert capsys.readouterr().out == f"{finished / 'report.html'}\n"
+    assert (finished / "report.html").read_bytes() == page
+
+
+def test_resuming_a_finished_run_shows_it(finished, capsys):
+    record = (finished / "run.json").read_bytes()
+    assert main(["run", "lottery", "--resume", "--out", str(finished)]) == 0
+    out = capsys.readouterr().out
+    assert f"{finished} is finished already" in out
+    assert "validation accuracy" in out
+    assert (finished / "run.json").read_bytes() == record
+
+
+@pytest.mark.parametrize(("level", "epoch", "named"), [(1, 1, True), (0, 2, False)])
+def test_interrupted_and_resumed(finished, here, capsys, monkeypatch, level, epoch, named):
+    argv = ["run", "lottery", *SHORT, "--rate", "0.3"]
+    with monkeypatch.context() as patch:
+        InterruptAt(patch, level, epoch)
+        assert main(argv) == 130
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    hint = captured.err.partition("resume with: ")[2].strip()
+    assert hint == "sparsight run lottery --resume --out runs/lottery-001"
+    assert stored(here / "runs/lottery-001")[0].status == "interrupted"
+    assert main(["show", "runs/lottery-001"]) == 0
+    assert "interrupted" in capsys.readouterr().out
+    again = shlex.split(hint)[1:] if named else ["run", "lottery", "--resume"]
+    assert main(again) == 0
+    assert "Report: runs/lottery-001/report.html" in capsys.readouterr().out
+    record, levels = stored(here / "runs/lottery-001")
+    assert (record.status, record.resumed) == ("finished", 1)
+    assert levels == stored(finished)[1], "the same bits as a run that never stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_run_that_is_told_to_end_can_be_resumed(tmp_path, number):
+    """A process of its own, as a scheduler or Ctrl-C ends it."""
+    out, state = tmp_path / "x", tmp_path / "x" / "state.safetensors"
+    argv = ["lottery", "--data", "digits", "--model", "linear", "--epochs", "3000", "--levels", "1", "--no-control"]
+
+    def listening() -> None:
+        """Whoever runs the tests in the background may have had SIGINT ignored, which is inherited."""
+        signal.signal(number, signal.SIG_DFL)
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "sparsight", "run", *argv, "--out", str(out), "--device", "cpu"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=listening,
+    ) as process:  # fmt: skip
+        try:
+            until = time.monotonic() + 240
+            while not state.exists() and process.poll() is None and time.monotonic() < until:
+                time.sleep(0.05)
+            process.send_signal(number)
+            said = process.communicate(timeout=120)[1]
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert f"resume with: sparsight run lottery --resume --out {out}" in said
+    assert "Traceback" not in said
+    with RunFolder.open(out, write=True) as run:  # no process holds its lock
+        assert run.record.status == "interrupted"
+        assert run.load_state() is not None
+
+
+def test_another_run_damage_and_lock_are_told_apart(here, capsys, monkeypatch):
+    argv = ["run", "lottery", *SHORT, "--out", "x"]
+    with monkeypatch.context() as patch:
+        InterruptAt(patch, 1, 1)
+        assert main(argv) == 130
+    resume = ["run", "lottery", "--resume", "--out", "x"]
+    capsys.readouterr()
+    assert main([*resume, "--seed", "7"]) == 3
+    assert "seed is 0 there and 7 here" in capsys.readouterr().err
+    assert main(["run", "oneshot", *SHORT, "--resume", "--out", "x"]) == 3
+    assert "'lottery' there" in capsys.readouterr().err
+    with RunFolder.open(Path("x"), write=True):
+        assert main(resume) == 3
+    err = capsys.readouterr().err
+    assert err.startswith("sparsight: ")
+    assert err.count("\n") == 1
+    path = Path("x/levels.jsonl")
+    path.write_bytes(path.read_bytes().replace(b'"kept":6', b'"kept":5', 1))
+    assert main(resume) == 3
+    assert "x/levels.jsonl is damaged" in capsys.readouterr().err
+    assert main(["show", "x"]) == 3
+
+
+def test_a_run_that_diverges_has_failed(here, capsys):
+    (here / "diverging.py").write_text(
+        "from sparsight.zoo.data import digits\nimport torch, dataclasses\n"
+        "def data():\n    d = digits()\n    d.train.x.fill_(float('inf'))\n    return d\n"
+    )
+    assert main(["run", "lottery", *SHORT, "--data", "diverging:data", "--out", "x"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("sparsight: training diverged")
+    assert stored(here / "x")[0].status == "failed"
+
+
+def test_own_model_data_and_recipe_from_the_current_folder(here, capsys):
+    (here / "mine_cli.py").write_text(OWN)
+    argv = ["run", "mine_cli:recipe", "--model", "mine_cli:build", "--data", "mine_cli:data"]
+    assert main([*argv, "--share", "0.25"]) == 0
+    record, levels = stored(here / "runs/mine-001")
+    assert (record.data["name"], record.model["spec"], dict(record.arguments)) == (
+        "mine",
+        "mine_cli:build",
+        {"share": 0.25},
+    )
+    assert [level.kept for level in levels][:2] == [12, 9]
+    capsys.readouterr()
+    assert main(["run", "mine_cli:number"]) == 2
+    assert "of type int" in capsys.readouterr().err
+    assert main(["run", "mine_cli:build"]) == 2
+    assert "allowed is a sparsight Recipe" in capsys.readouterr().err
+    assert main([*argv[:2], "--data", "mine_cli:data", "--model", "mine_cli:number"]) == 2
+    assert "of type int: allowed is a module" in capsys.readouterr().err
+    assert main([*argv[:2], "--data", "mine_cli:nothing"]) == 4
+    assert "no 'nothing' in mine_cli" in capsys.readouterr().err
+    assert len(list((here / "runs").iterdir())) == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bar_on_a_terminal(here, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["run", "lottery", *SHORT, "--levels", "1", "--out", "x"]) == 0
+    said = terminal.getvalue()
+    assert "━" in said, "a bar was drawn"
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", said)
+    assert re.search(r"level 1: density 80\.\d %", plain)
+    assert "Report: x/report.html" in plain

@@ -1,0 +1,105 @@
+"""`sparsight phase`: what it prints and draws, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from sparsight.cli.entry import main
+from sparsight.measure.criticality import NAMED, chi, edge_of_chaos
+from sparsight.report.phase_diagram import phase_diagram
+
+
+def test_the_edge_is_printed_and_drawn(capsys, tmp_path):
+    out = tmp_path / "phase.svg"
+    assert main(["phase", "--activation", "tanh", "--sigma-b", "0.2", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "tanh, sigma_b = 0.2: edge of chaos at sigma_w = 1.30414584" in told
+    assert re.search(r"0\.05  1\.122539  0\.1537 +yes", told)
+    assert f"written: {out}" in told
+    svg = ElementTree.fromstring(out.read_text())
+    assert svg.tag.endswith("svg")
+    kinds = {node.get("class") for node in svg.iter()}
+    assert {"edge", "asked", "o4", "k1"} <= kinds
+
+
+def test_a_network_is_placed(capsys, tmp_path):
+    out = tmp_path / "phase.html"
+    assert main(["phase", "--model", "lenet-300-100", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "relu has no edge of chaos at sigma_b = 0.2" in told
+    assert re.search(r"fc2\.weight +300 +0\.5\d+ +0\.0000 +0 +0\.16\d+ +ordered", told)
+    assert "ordered: chi 0.16" in told
+    assert "fc2.weight" in out.read_text()
+    assert "http" not in out.read_text().replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
+    assert main(["phase", "--model", "lenet-300-100", "--critical", "--sigma-b", "0"]) == 0
+    assert re.search(r"^edge: chi (0\.9|1)", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_norms_are_told(capsys):
+    assert main(["phase", "--model", "resnet8", "--seed", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "it has norm layers" in told
+    assert "it has shortcuts, past which signals get through" in told
+
+
+def test_json(capsys):
+    assert main(["phase", "--activation", "silu", "--sigma-b", "0.2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["asked"]["sigma_w"] == pytest.approx(1.6795316006916456, rel=1e-12)
+    assert found["asked"]["stable"] is False
+    assert found["network"] is None
+    assert len(found["chi"]) == len(found["sigma_b"])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--activation", "tahn"], 2, "unknown activation 'tahn'; did you mean 'tanh'?"),
+        (["--sigma-b", "-1"], 2, "--sigma-b must be >= 0: got -1"),
+        (["--out", "phase.png"], 2, "allowed is a name that ends in .svg or .html"),
+        (["--critical"], 2, "--critical draws a network's weights: got no --model"),
+        (["--out", "no/such/phase.svg"], 2, "--out is no/such/phase.svg: there is no folder"),
+        (["--model", "resnet9"], 4, "unknown model 'resnet9'; did you mean"),
+        (["--model", "no_such_module:build"], 4, "no module 'no_such_module'"),
+        (["--activation", "math:pi"], 2, "'math:pi' is of type float: allowed is a function or module"),
+        (["--model", "linear"], 2, "found none; say which, as activation: --activation"),
+    ],
+)
+def test_errors(words, code, said, capsys):
+    assert main(["phase", *words]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_own_network_and_activation(capsys, tmp_path, monkeypatch):
+    (tmp_path / "own_phase.py").write_text(
+        "import torch\nfrom torch import nn\n\n\ndef bent(u):\n    return nn.functional.hardtanh(u, -0.3, 0.7)\n\n\n"
+        "def build():\n    return nn.Sequential(nn.Linear(50, 60), nn.Tanh(), nn.Linear(60, 9))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert main(["phase", "--activation", "own_phase:bent", "--model", "own_phase:build", "--sigma-b", "0.1"]) == 0
+    told = capsys.readouterr().out
+    assert "own_phase:bent, sigma_b = 0.1: edge of chaos" in told
+    assert "2.weight" in told
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "silu"])
+def test_the_diagram_is_chi(name):
+    found = phase_diagram(name, NAMED[name], 0.2, steps=9)
+    assert found.asked == (None if name == "relu" else edge_of_chaos(NAMED[name], 0.2))
+    for i in range(0, 9, 4):
+        for j in range(0, 9, 2):
+            if name == "silu" and found.chi[i][j] > 1:
+                continue  # an unstable variance: where it ends is a matter of the last digits
+            exact = chi(NAMED[name], found.sigma_w[j], found.sigma_b[i])
+            assert found.chi[i][j] == pytest.approx(exact, abs=3e-3)
+
+
+def test_a_diagram_needs_steps():
+    with pytest.raises(ValueError, match="2 steps and more: got 1"):
+        phase_diagram("tanh", torch.tanh, steps=1)
