@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOME = {  # room -> the public names of it that stand here too
     "types": ("Data", "Masks", "Split"),
@@ -30,16 +30,16 @@ _HOME = {  # room -> the public names of it that stand here too
         "Uniform", "carry_on", "rewind", "stable_resnet",
     ),
     "pruning.sipp.certificate": ("certify",),
-    "train": ("Hooks",),
+    "train": ("Hooks", "NesterovSGD", "TrainingPlan"),
     "records": ("DamagedFile", "ForeignRun", "LockedRun", "RunFolder"),
     "checkpoint": ("CheckpointError",),
-    "runs": ("AtDensity", "Outcome", "Recipe", "SparsestWithin", "Until", "execute", "run"),
+    "runs": ("AtDensity", "Level", "Outcome", "Recipe", "SparsestWithin", "Until", "execute", "run"),
     "analysis": ("analyze", "trajectory"),
 }  # fmt: skip
 
 _MOVED = {  # names of version 0.1 that stand in their room alone; gone in version 0.3
     "types": (
-        "Allocation", "Allocator", "Batch", "GroupRecord", "Params", "Restart", "Scorer", "Scores", "StoppingRule",
+        "Allocation", "Allocator", "Batch", "GroupRecord", "Params", "Restart", "Scorer", "Scores",
     ),
     "model": ("Collapse", "LeftOut", "check", "density", "mask_grads_"),
     "numerics": ("keep_largest", "prune_smallest"),
@@ -59,15 +59,15 @@ _MOVED = {  # names of version 0.1 that stand in their room alone; gone in versi
         "SiPPRand", "conditioning", "residual_branches",
     ),
     "pruning.sipp": (
-        "Facts", "KeepBudget", "Sensitivities", "calibration_size", "calibration_sweep", "keep_budget", "keep_ratio",
+        "Facts", "KeepBudget", "calibration_size", "calibration_sweep", "keep_budget", "keep_ratio",
     ),
     "pruning.sipp.certificate": (
         "Certificate", "LayerCertificate", "NetworkCertificate", "NeuronCertificate", "pruning_of",
     ),
-    "train": ("Moment", "NesterovSGD", "Observation", "classify"),
+    "train": ("Moment", "Observation", "classify"),
     "train.stop": (
         "AccuracyRecovery", "AllOf", "AnyOf", "AtLeast", "Context", "FixedEpochs", "FlowPlateau", "GradientConsistent",
-        "InformationConsistent", "LossPlateau", "MaskStable", "PQIStable", "Patience", "PerLevel", "Reference",
+        "InformationConsistent", "LossPlateau", "MaskStable", "PQIStable", "Patience", "Reference", "StoppingRule",
     ),
     "records": ("Event", "LevelRecord", "LevelResult", "RunRecord"),
     "runs": ("AccuracyFloor", "AtPQMinimum", "PQMinimum"),

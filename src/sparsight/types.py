@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -54,6 +54,32 @@ class Allocation:
     floors: tuple[str, ...] = ()  # tensors or rows where `min_keep` changed the selection
 
 
+@dataclass(frozen=True, eq=False)
+class Scored(Mapping[str, Tensor]):
+    """Scores by parameter name, with what a later stage may need of how they came about.
+
+    A mapping like any other scores. What the scorer does not give is empty; a filtered copy is a plain dictionary.
+    """
+
+    scores: Scores
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what is known of each tensor besides its scores
+    model: nn.Module | None = None  # the network that was scored
+    batches: Sequence[Batch] = ()  # and the batches
+    points: int = 0  # inputs that were seen
+    wanted: int = 0  # of those that a formula asks for
+    reduction: str = ""  # what the largest over patches, or their mean, was taken of
+    silent: Callable[[Masks, Params | None], Mapping[str, Tensor]] | None = None  # where no gradient would arrive
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.scores[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.scores)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
 @runtime_checkable
 class Scorer(Protocol):
     """One saliency criterion. It leaves the model as it was; a loss, where needed, is a field of it."""
@@ -63,11 +89,17 @@ class Scorer(Protocol):
 
 @runtime_checkable
 class Allocator(Protocol):
-    """How much to keep, and where. Exact counts; a subset of `masks` unless it says `monotone = False`."""
+    """How much to keep, and where: exact counts. Inherit from it and write `plan`."""
+
+    @property
+    def monotone(self) -> bool:
+        """Whether it never brings a pruned weight back."""
+        return True
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation: ...
 
-    def __call__(self, scores: Scores, masks: Masks) -> Masks: ...
+    def __call__(self, scores: Scores, masks: Masks) -> Masks:
+        return self.plan(scores, masks).masks
 
 
 @runtime_checkable
@@ -75,15 +107,6 @@ class Restart(Protocol):
     """The weights that the next level starts from. Returns the module to train (usually `model`, changed)."""
 
     def __call__(self, model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module: ...
-
-
-@runtime_checkable
-class StoppingRule(Protocol):
-    """When a level has been trained enough. Measuring needs the run; deciding needs only numbers."""
-
-    def measure(self, context: Any, memory: StateDict) -> tuple[Mapping[str, float], StateDict]: ...
-
-    def stop(self, history: Sequence[Any]) -> str | None: ...
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sparsight.cli.errors import Misuse, NotFound, near
 from sparsight.cli.options import about, keywords, parse
 from sparsight.records.folder import RunFolder, next_folder
 from sparsight.records.record import RunRecord
-from sparsight.runs.recipe import Recipe
+from sparsight.runs.recipe import Prunable, Recipe
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
 from sparsight.zoo.resolve import resolve
@@ -130,8 +130,9 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
         arguments, settings = _as_it_was(name, function, given, settings, stored)
     recipe = _build(name, function, arguments)
     if settings.include or settings.exclude:
-        include, exclude = ((x,) if isinstance(x, str) else tuple(x) for x in (recipe.include, recipe.exclude))
-        recipe = replace(recipe, include=include + settings.include, exclude=exclude + settings.exclude)
+        own = recipe.prunable
+        both = Prunable((*own.include, *settings.include), (*own.exclude, *settings.exclude))
+        recipe = replace(recipe, prunable=both)
     _look_for(settings)
     made = folder is None
     return RunRequest(recipe, arguments, settings, folder or next_folder(Path("runs"), recipe.name), made, stored)

@@ -3,69 +3,62 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from typing_extensions import Doc
 
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.restart import Reinitialise, rewind
 from sparsight.runs.choose import AtDensity
-from sparsight.runs.recipe import Level, Recipe
-from sparsight.train.optimizers import NesterovSGD
-from sparsight.types import Scorer
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe, Scoring
+from sparsight.train.plan import TrainingPlan
+from sparsight.types import Allocator, Restart, Scorer
+
+Epochs = Annotated[int, Doc("Epochs of training.")]
+LearningRate = Annotated[float, Doc("Learning rate at the start; it falls to 0 along a cosine.")]
+Control = Annotated[bool, Doc("Also train the dense network for as many epochs.")]
 
 
-@dataclass(frozen=True)
-class Training:
-    """How the pruned network, and the dense one beside it, are trained."""
-
-    epochs: int
-    batch_size: int
-    lr: float
-    momentum: float
-    weight_decay: float
-    clip: float
-
-
-def check_asked(density: float, score_batches: int) -> None:
-    """ValueError for what would fail only once the run has begun."""
-    if not 0 < density <= 1:
-        raise ValueError(f"density must be in (0, 1]: got {density!r}")
-    if score_batches < 1:
-        raise ValueError(
-            f"score_batches must be at least 1, for the scores are computed on them: got {score_batches!r}"
-        )
-
-
-def at_init(
-    name: str,
-    score: Scorer,
-    rounds: Level,
-    *,
-    density: float,
-    score_batches: int = 0,
-    shuffle: bool,
-    reinitialise: bool,
-    training: Training,
-    control: bool,
-    seed: int,
-) -> Recipe:
-    """Prune the initial network to `density` in `rounds`, train it once; the dense control says what pruning cost.
+@dataclass(frozen=True, kw_only=True)
+class AtInit:
+    """Prune the initial network to `density`, train it once; the dense control says what pruning cost.
 
     `shuffle` permutes the final mask within each tensor, `reinitialise` draws the weights to be trained anew, by each
     module's `reset_parameters`: the sanity checks of Frankle et al., ICLR 2021.
+
+    Raises: ValueError for a density outside (0, 1], or `score_batches` below 1 (None needs no batches).
     """
-    if shuffle:
-        rounds = (*rounds[:-1], Shuffled(rounds[-1], seed=derive(seed, "shuffle")))
-    return Recipe(
-        name=name,
-        score=score,
-        levels=(rounds,),
-        score_batches=score_batches,
-        restart=Reinitialise(seed=derive(seed, "reinitialise")) if reinitialise else rewind,
-        optimizer=NesterovSGD(lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay),
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        clip=training.clip,
-        choose=AtDensity(density),
-        control=control,
-        seed=seed,
-    )
+
+    density: float
+    score_batches: int | None = None
+    shuffle: bool
+    reinitialise: bool
+    plan: TrainingPlan
+    control: bool
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density must be in (0, 1], got {self.density!r}")
+        if self.score_batches is not None and self.score_batches < 1:
+            raise ValueError(f"score_batches must be at least 1, got {self.score_batches!r}: they give the scores")
+
+    def shuffled(self, rounds: tuple[Allocator, ...]) -> tuple[Allocator, ...]:
+        """The rounds, the last one shuffled if that is asked for."""
+        if not self.shuffle:
+            return rounds
+        return (*rounds[:-1], Shuffled(rounds[-1], seed=derive(self.seed, "shuffle")))
+
+    def recipe(self, name: str, score: Scorer, rounds: tuple[Allocator, ...], restart: Restart | None = None) -> Recipe:
+        """The recipe that prunes in these rounds; by default it trains from the weights that were scored."""
+        drawn = Reinitialise(seed=derive(self.seed, "reinitialise")) if self.reinitialise else rewind
+        return Recipe(
+            name=name,
+            score=Scoring(score, batches=self.score_batches or 0),
+            levels=(Level(self.shuffled(rounds), restart or drawn, self.plan),),
+            choose=AtDensity(self.density),
+            control=self.control,
+            seed=self.seed,
+        )

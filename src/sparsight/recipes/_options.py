@@ -1,127 +1,108 @@
-"""What the options of the iterative recipes mean: when a level ends, when the search does, which level is chosen."""
+"""Options that several recipes have, each written once: its type and its help. Defaults stand in the signatures."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
-from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
-from sparsight.records.record import Choice, LevelRecord
-from sparsight.runs.choose import AtDensity, SparsestWithin
-from sparsight.runs.recipe import Level, Until
-from sparsight.runs.search import AccuracyFloor, AtPQMinimum, PQMinimum
+from typing_extensions import Doc
+
+from sparsight.measure.criticality.activations import Name
 from sparsight.train.stop import StopName
+from sparsight.types import Scope as _Scope
 
 Ending = Literal["density", "pq-minimum", "accuracy"]
 """What ends the search for sparser levels."""
 
-Choose = Callable[[Sequence[LevelRecord]], Choice]
+# -- what is pruned --------------------------------------------------------------------------------------------
 
-TARGET = 0.1
-"""Density at which `until="density"` stops if none is given."""
+Rate = Annotated[float, Doc("Share of the remaining weights that each level removes.")]
+P = Annotated[float, Doc("Exponent p of the PQ index; 0 < p <= 1.")]
+Q = Annotated[float, Doc("Exponent q of the PQ index; q >= 1, q > p.")]
+Scope = Annotated[_Scope, Doc("What is ranked together: all weights, each layer, or each neuron (output row).")]
+MinKeep = Annotated[int, Doc("Keep at least this many weights in every tensor (in neuron scope: in every row).")]
+Density = Annotated[float, Doc("Share of the prunable weights to keep.")]
+LayerFloor = Annotated[int, Doc("Keep at least this many weights in every tensor; 0 lets layers die.")]
+ScoreBatches = Annotated[int, Doc("Training batches, without augmentation, to compute the scores on.")]
+BatchNorm = Annotated[
+    Literal["train", "eval"],
+    Doc("While scoring, batch norms use the statistics of each batch (train) or the stored ones (eval)."),
+]
+Start = Annotated[
+    Literal["auto", "own"] | Name,
+    Doc(
+        "Draw the weights at the edge of chaos of the network's own activation (auto) or of a named one; own keeps the "
+        "network's initial weights, which is SNIP."
+    ),
+]
+SigmaB = Annotated[float, Doc("Standard deviation of the initial biases.")]
+Shuffle = Annotated[bool, Doc("Ablation: keep as many weights of each layer, but other ones, drawn at random.")]
+Reinitialise = Annotated[bool, Doc("Ablation: train from fresh weights instead of those that were scored.")]
 
-LEVELS = {"density": 15, "pq-minimum": 30, "accuracy": 30}
-"""Pruned levels after which each search ends if no number is given; 30 is the published runs' number."""
+# -- how far ---------------------------------------------------------------------------------------------------
 
-WITHIN = 0.5
-"""Points of dense validation accuracy within which a level is chosen if none are given."""
+Until = Annotated[
+    Ending,
+    Doc(
+        "Stop pruning at the target density, at the minimum of the PQ index, or at the first level more than `within` "
+        "points below the dense network's validation accuracy."
+    ),
+]
+TargetDensity = Annotated[
+    float | None,
+    Doc(
+        "Prune the last level to exactly this density (kept / prunable weights) and hand that network over; with "
+        "another --until, never go below it. 0 is no target. Default: search down to 0.1; with another --until, no "
+        "limit."
+    ),
+]
+Levels = Annotated[
+    int | None,
+    Doc("Prune at most this many levels. Default: 15 with --until density and no target density, otherwise 30."),
+]
+Within = Annotated[
+    float | None,
+    Doc(
+        "Pick the sparsest level at most this many percentage points below the dense network's validation accuracy. "
+        "Default: 0.5; with a target density, the network at that density; with --until pq-minimum, the level at the "
+        "minimum."
+    ),
+]
 
+# -- training --------------------------------------------------------------------------------------------------
 
-def target_of(until: Ending, target_density: float | None) -> float | None:
-    """The density at which the search ends: the one given, else 0.1 with until="density"; None for 0, no target."""
-    if target_density is None:
-        return TARGET if until == "density" else None
-    return target_density or None
-
-
-def exactly(prune: SAP | Shrink, target_density: float | None) -> Level | None:
-    """The round of the last level that goes exactly to the target of `prune`; None if no density was given."""
-    if not target_density:
-        return None
-    with warnings.catch_warnings(action="ignore"):  # its exponents have been warned of already
-        return (replace(prune, exact=True),)
-
-
-def choice(target_density: float | None, within: float | None) -> AtDensity | SparsestWithin:
-    """What to hand over: the network at the density asked for, or the sparsest `within` so many points of dense.
-
-    A density that was given (0 is none) is handed over, unless `within` is given too; then it is what the sparsest
-    network is compared with. With neither it is the sparsest within 0.5 points.
-    """
-    if target_density and within is None:
-        return AtDensity(target_density)
-    return SparsestWithin(WITHIN if within is None else within, target_density or None)
-
-
-SHORT = 3
-"""Carried-on levels between the first and the last train for at most one epoch in so many."""
-
-
-@dataclass(frozen=True)
-class Between:
-    """How the levels between the first and the last are trained."""
-
-    epochs: int | None  # at most; None: as the others
-    stop: StopName
-    evaluate_every: float
-
-
-def between(
-    carry_on: bool, until: Ending, epochs: int, middle_epochs: int | None, stop: StopName | None, every: float | None
-) -> Between:
-    """What was given, and the default rule where nothing was.
-
-    Levels that go on from the weights as they are train for a third of the epochs at most, and end once they have
-    recovered: that reaches the accuracy of the full budget (the stopping study). No rule does so with levels that are
-    rewound, and another `until` than the density may make any level the last; there the whole budget is trained.
-    """
-    if carry_on and until == "density" and stop is None and middle_epochs is None:
-        return Between(-(-epochs // SHORT), "recovered", 0.5 if every is None else every)
-    return Between(middle_epochs, stop or "fixed-epochs", 1.0 if every is None else every)
-
-
-def shortened(stop: StopName, middle_epochs: int | None) -> str | None:
-    """The option that ends levels before they are trained in full, if one does."""
-    if stop != "fixed-epochs":
-        return f"stop {stop!r}"
-    return None if middle_epochs is None else f"middle_epochs {middle_epochs}"
-
-
-def ending(
-    prune: SAP | Shrink,
-    until: Ending,
-    *,
-    pair: tuple[float, float],
-    target_density: float | None,
-    levels: int | None,
-    within: float | None,
-    short: str | None = None,
-) -> tuple[Until, Choose]:
-    """When the search ends, and which level is handed over; `pair` is the (p, q) whose minimum is looked for.
-
-    "density" prunes the last level to exactly the target that is given, and hands it over (see `choice`); for the
-    others, and if none is given, the target only ends the search. "pq-minimum" hands over the level at the minimum,
-    unless `within` is given or there is none; "accuracy" stops at the first level more than `within` points below
-    dense. `short` names an option that ends levels before they are trained in full: with those two any level may be
-    the last, which is to be trained in full. ValueError for it, and for another `until`.
-    """
-    if until not in get_args(Ending):
-        raise ValueError(f"unknown until {until!r}: allowed are {', '.join(map(repr, get_args(Ending)))}")
-    if until != "density" and short:
-        raise ValueError(
-            f"{short} ends levels before they are trained in full, and with until {until!r} any level may turn out to "
-            "be the last, which is compared with the dense network and handed over: allowed is one of the two"
-        )
-    points = WITHIN if within is None else within
-    stop = {"pq-minimum": lambda: PQMinimum(*pair), "accuracy": lambda: AccuracyFloor(points)}.get(until, lambda: None)
-    if levels is None:
-        levels = LEVELS[until] if not target_density else max(LEVELS.values())
-    last = exactly(prune, target_density) if until == "density" else None
-    search = Until((prune,), target_of(until, target_density), levels, stop(), last)
-    if until == "density":
-        return search, choice(target_density, within)
-    at_minimum = until == "pq-minimum" and within is None
-    return search, AtPQMinimum(*pair) if at_minimum else SparsestWithin(points)
+Epochs = Annotated[int, Doc("Epochs of training at each level.")]
+MiddleEpochs = Annotated[
+    int | None,
+    Doc(
+        "Epochs of the levels between the first and the last, with a learning-rate schedule of their own. Default: as "
+        "many as --epochs; with --carry-on, a third (see --stop)."
+    ),
+]
+BatchSize = Annotated[int, Doc("Samples in a training step.")]
+LearningRate = Annotated[float, Doc("Learning rate at the start of each level; it falls to 0 along a cosine.")]
+Momentum = Annotated[float, Doc("Nesterov momentum.")]
+WeightDecay = Annotated[float, Doc("L2 penalty on all parameters.")]
+Clip = Annotated[float, Doc("Largest norm of the masked gradient.")]
+RewindEpoch = Annotated[
+    int, Doc("Restart from the weights after this many epochs of level 0; 0 restarts from initialisation.")
+]
+CarryOn = Annotated[
+    bool,
+    Doc("Start each pruned level from the current weights instead of rewinding; a third of the epochs is then enough."),
+]
+Stop = Annotated[
+    StopName | None,
+    Doc(
+        "Rule that may end the levels between the first and the last early; fixed-epochs: never. Default: "
+        "fixed-epochs; with --carry-on and --until density, and without --middle-epochs, recovered."
+    ),
+]
+EvaluateEvery = Annotated[
+    float | None,
+    Doc(
+        "Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs. Default: 1; "
+        "with the default rule of --carry-on, 0.5."
+    ),
+]
+Control = Annotated[bool, Doc("Also train the dense network for as many epochs as the whole run takes.")]
+Seed = Annotated[int, Doc("Seed of everything random.")]

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from typing_extensions import Doc
 
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
-from sparsight.recipes._options import choice, exactly
-from sparsight.runs.recipe import Recipe, Until
-from sparsight.train.optimizers import NesterovSGD
+from sparsight.recipes import _options as o
+from sparsight.recipes._training import choice, exactly, sgd
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe
+from sparsight.runs.search import Until
 from sparsight.train.schedules import constant
 from sparsight.train.stop import (
     AccuracyRecovery,
     AllOf,
     AnyOf,
     Baseline,
-    FixedEpochs,
     GradientConsistent,
     InformationConsistent,
-    PerLevel,
+    StoppingRule,
 )
-from sparsight.types import Scope, StoppingRule
 
 Preset = Literal["paper", "readme", "literal", "ours"]
 
@@ -44,73 +47,76 @@ really run with; "literal": the published code's gradient flow, mistakes include
 
 def incop(
     *,
-    variant: Literal["if", "gf", "both"] = "if",
-    prune: Literal["lottery", "sap"] = "sap",
-    preset: Preset = "paper",
-    eps_if: float | None = None,
-    eps_gf: float | None = None,
-    reduction: Literal["rms", "abs", "signed", "matrix"] | None = None,
-    statistic: Literal["norm", "mean_abs", "mean_abs_live", "total", "ema", "literal"] | None = None,
-    norm: Literal["relative", "l2", "linf"] | None = None,
-    reference: Baseline | None = None,
-    accuracy_exit: bool = True,
-    evaluate_every: float = 2.0,
-    probes: int | None = None,
-    p: float = 1.0,
-    q: float = 2.0,
-    rate: float = 0.2,
-    scope: Scope = "global",
-    min_keep: int = 1,
-    target_density: float | None = None,
-    levels: int = 14,
-    warmup: int = 20,
-    epochs: int = 40,
-    batch_size: int = 64,
-    lr: float = 0.01,
-    momentum: float = 0.0,
-    weight_decay: float = 5e-4,
-    within: float | None = None,
-    control: bool = True,
-    seed: int = 0,
+    variant: Annotated[
+        Literal["if", "gf", "both"], Doc("Compare information flow (if), gradient flow (gf), or both at once.")
+    ] = "if",
+    prune: Annotated[
+        Literal["lottery", "sap"], Doc("Prune each level as SAP does, or at a fixed rate as a lottery ticket.")
+    ] = "sap",
+    preset: Annotated[
+        Preset,
+        Doc(
+            "What the next six options default to: the paper's operating point; the thresholds of the published "
+            "command lines (readme); its code's gradient flow, mistakes included (literal); ours."
+        ),
+    ] = "paper",
+    eps_if: Annotated[float | None, Doc("End a level at this distance of the information flow, or closer.")] = None,
+    eps_gf: Annotated[float | None, Doc("End a level at this distance of the gradient flow, or closer.")] = None,
+    reduction: Annotated[
+        Literal["rms", "abs", "signed", "matrix"] | None,
+        Doc("What is made of a pair's correlations; signed is the published mean."),
+    ] = None,
+    statistic: Annotated[
+        Literal["norm", "mean_abs", "mean_abs_live", "total", "ema", "literal"] | None,
+        Doc(
+            "What is made of a tensor's gradient; ema averages the gradients of training instead; literal repeats the "
+            "published code's mistake."
+        ),
+    ] = None,
+    norm: Annotated[Literal["relative", "l2", "linf"] | None, Doc("The distance of two flows.")] = None,
+    reference: Annotated[
+        Baseline | None, Doc("Whose flow it is compared with; with --statistic ema, not warmup.")
+    ] = None,
+    accuracy_exit: Annotated[
+        bool, Doc("Also end a level when its validation accuracy reaches the best of the warm-up.")
+    ] = True,
+    evaluate_every: Annotated[float, Doc("Epochs between two evaluations; a fraction evaluates inside epochs.")] = 2.0,
+    probes: Annotated[
+        int | None, Doc("Training samples to measure the flows on, the same all run. Default: 1024, or all there are.")
+    ] = None,
+    p: Annotated[float, Doc("Exponent p of the PQ index, with --prune sap; 0 < p <= 1.")] = 1.0,
+    q: Annotated[float, Doc("Exponent q of the PQ index, with --prune sap; q >= 1, q > p.")] = 2.0,
+    rate: Annotated[float, Doc("Share of the remaining weights that each level removes, with --prune lottery.")] = 0.2,
+    scope: o.Scope = "global",
+    min_keep: o.MinKeep = 1,
+    target_density: Annotated[
+        float | None,
+        Doc(
+            "Prune the last level to exactly this density (kept / prunable weights) and hand that network over. 0 is "
+            "no target. Default: no target, the number of levels alone."
+        ),
+    ] = None,
+    levels: Annotated[int, Doc("Prune at most this many levels.")] = 14,
+    warmup: Annotated[int, Doc("Epochs of the dense network, level 0; the others restart from its end.")] = 20,
+    epochs: Annotated[int, Doc("Most epochs of a pruned level, and those of the last.")] = 40,
+    batch_size: o.BatchSize = 64,
+    lr: Annotated[float, Doc("Learning rate, constant.")] = 0.01,
+    momentum: o.Momentum = 0.0,
+    weight_decay: o.WeightDecay = 5e-4,
+    within: Annotated[
+        float | None,
+        Doc(
+            "Pick the sparsest level at most this many percentage points below the dense network's validation "
+            "accuracy. Default: 0.5; with a target density, the network at that density."
+        ),
+    ] = None,
+    control: o.Control = True,
+    seed: o.Seed = 0,
 ) -> Recipe:
     """Train each level only until a flow statistic is close to the dense network's; the last one to its whole budget.
 
     Source: Gharatappeh and Sekeh, "Information Consistent Pruning", arXiv 2501.15592, with their published code's
     settings: dense warm-up, which is rewind point and reference; then prune, rewind, train. Level 0 is the warm-up.
-
-    Args:
-        variant: Information flow (if), gradient flow (gf), or both at once.
-        prune: How a level is pruned: as SAP, or at a fixed rate as a lottery ticket.
-        preset: What stands for the next six where they are not given: the paper's operating point; the thresholds of
-            the published command lines (readme); its code's gradient flow, mistakes included (literal); ours.
-        eps_if: Largest distance of the information flow at which a level ends.
-        eps_gf: Largest distance of the gradient flow at which a level ends.
-        reduction: What is made of a pair's correlations; signed is the published mean.
-        statistic: What is made of a tensor's gradient; ema averages the gradients of training instead; literal repeats
-            the published code's mistake.
-        norm: The distance of two flows.
-        reference: Whose flow it is compared with; with statistic ema not warmup.
-        accuracy_exit: End a level, too, when validation accuracy is the best of the warm-up or better.
-        evaluate_every: Epochs between two evaluations; a fraction evaluates inside epochs.
-        probes: Training samples on which the flows are measured, the same all run; if not given, 1024 or all there are.
-        p: Exponent p of the PQ index, with prune sap; 0 < p <= 1.
-        q: Exponent q of the PQ index, with prune sap; q >= 1, q > p.
-        rate: Share of the alive weights that each level removes, with prune lottery.
-        scope: What is ranked together: all weights, each layer, or each neuron (output row).
-        min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
-        target_density: Prune the last level to exactly this density (kept / prunable weights) and hand that network
-            over. 0 is no target. Default: no target, the number of levels alone.
-        levels: Stop after so many pruned levels.
-        warmup: Epochs of the dense network, level 0; the others restart from its end.
-        epochs: Most epochs of a pruned level, and those of the last.
-        batch_size: Samples of a training step.
-        lr: Learning rate, constant.
-        momentum: Nesterov momentum.
-        weight_decay: L2 penalty, on all parameters.
-        within: Hand over the sparsest level at most this many points below dense validation accuracy. Default: 0.5;
-            with a target_density the network at that density.
-        control: Train the dense network for the whole run's epochs beside it.
-        seed: Seed of everything random.
     """
     given = {
         "eps_if": eps_if, "eps_gf": eps_gf, "reduction": reduction, "statistic": statistic, "norm": norm,
@@ -118,39 +124,42 @@ def incop(
     }  # fmt: skip
     flow = _flow(variant, preset, {name: value for name, value in given.items() if value is not None})
     rule = AnyOf(flow, AccuracyRecovery(reference="warmup")) if accuracy_exit else flow
-    if prune == "sap":
-        cut: SAP | Shrink = SAP(p=p, q=q, scope=scope, min_keep=min_keep, target_density=target_density or None)
-    elif prune == "lottery":
-        cut = Shrink(rate=rate, scope=scope, min_keep=min_keep, target_density=target_density or None)
-    else:
-        raise ValueError(f"unknown prune {prune!r}: allowed are 'lottery' and 'sap'")
+    whole = replace(
+        sgd(epochs, batch_size, lr, momentum, weight_decay, None), schedule=constant, evaluate_every=evaluate_every
+    )
+    cut = _cut(prune, SAP(p, q, scope=scope, min_keep=min_keep), Shrink(rate, scope, min_keep), target_density)
     return Recipe(
         name="incop",
         score=Magnitude(),
-        levels=Until((cut,), target_density or None, levels, last=exactly(cut, target_density)),
-        optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
-        schedule=constant,
-        epochs=epochs,
-        first_epochs=warmup,
-        batch_size=batch_size,
-        clip=None,
-        rewind_epoch=warmup,
-        stop=PerLevel(rule, {0: FixedEpochs(), -1: FixedEpochs()}),
-        evaluate_every=evaluate_every,
-        probes=probes,
+        levels=Until(
+            Level((cut,), train=replace(whole, stop=rule)),
+            target_density or None,
+            levels,
+            last=Level((exactly(cut, target_density),), train=whole),
+            first=Level(train=replace(whole, epochs=warmup)),
+        ),
         choose=choice(target_density, within),
+        rewind_epoch=warmup,
+        probes=probes,
         control=control,
         pq=tuple(dict.fromkeys(((p, q), (0.5, 1.0), (1.0, 2.0)))),
         seed=seed,
     )
 
 
+def _cut(prune: str, sap: SAP, shrink: Shrink, target_density: float | None) -> SAP | Shrink:
+    """The allocator of that name, which goes no further than the target."""
+    if prune not in ("sap", "lottery"):
+        raise ValueError(f"unknown prune {prune!r}, expected 'lottery' or 'sap'")
+    return replace(sap if prune == "sap" else shrink, target_density=target_density or None)
+
+
 def _flow(variant: str, preset: Preset, given: Mapping[str, Any]) -> StoppingRule:
     """The rule on flows, of a preset and what is given beside it."""
     if variant not in ("if", "gf", "both"):
-        raise ValueError(f"unknown variant {variant!r}: allowed are 'if', 'gf' and 'both'")
+        raise ValueError(f"unknown variant {variant!r}, expected 'if', 'gf' or 'both'")
     if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}: allowed are {', '.join(map(repr, PRESETS))}")
+        raise ValueError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}")
     how = {**PRESETS[preset], **given}
     shared = {"norm": how["norm"], "reference": how["reference"]}
     rules: list[StoppingRule] = []

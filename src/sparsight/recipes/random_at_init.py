@@ -5,52 +5,34 @@ from __future__ import annotations
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.allocate.fixed import Global
 from sparsight.pruning.score.random import Random
-from sparsight.recipes._at_init import Training, at_init
+from sparsight.recipes import _options as o
+from sparsight.recipes._at_init import AtInit, Control, Epochs, LearningRate
+from sparsight.recipes._training import sgd
 from sparsight.runs.recipe import Recipe
 
 
 def random_at_init(
     *,
-    density: float = 0.05,
-    min_keep: int = 1,
-    shuffle: bool = False,
-    reinitialise: bool = False,
-    epochs: int = 10,
-    batch_size: int = 250,
-    lr: float = 0.1,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    clip: float = 1.0,
-    control: bool = True,
-    seed: int = 0,
+    density: o.Density = 0.05,
+    min_keep: o.LayerFloor = 1,
+    shuffle: o.Shuffle = False,
+    reinitialise: o.Reinitialise = False,
+    epochs: Epochs = 10,
+    batch_size: o.BatchSize = 250,
+    lr: LearningRate = 0.1,
+    momentum: o.Momentum = 0.9,
+    weight_decay: o.WeightDecay = 5e-4,
+    clip: o.Clip = 1.0,
+    control: Control = True,
+    seed: o.Seed = 0,
 ) -> Recipe:
     """Prune the untrained network at random, over all layers together, and train what is left.
 
     Every layer keeps about the same share. Source: the baseline of Frankle et al., "Pruning Neural Networks at
     Initialization: Why are we missing the mark?", ICLR 2021.
-
-    Args:
-        density: Share of the prunable weights that are kept.
-        min_keep: Weights that every tensor keeps at least; 0 lets layers die.
-        shuffle: Ablation: keep as many weights of each layer, but other ones, drawn at random.
-        reinitialise: Ablation: train from fresh weights instead of those that were scored.
-        epochs: Epochs of training.
-        batch_size: Samples of a training step.
-        lr: Learning rate at the start; it falls to 0 along a cosine.
-        momentum: Nesterov momentum.
-        weight_decay: L2 penalty, on all parameters.
-        clip: Largest norm of the masked gradient.
-        control: Train the dense network for as many epochs beside it.
-        seed: Seed of everything random.
     """
-    return at_init(
-        "random_at_init",
-        Random(seed=derive(seed, "prune")),
-        (Global(density, min_keep=min_keep),),
-        density=density,
-        shuffle=shuffle,
-        reinitialise=reinitialise,
-        training=Training(epochs, batch_size, lr, momentum, weight_decay, clip),
-        control=control,
-        seed=seed,
-    )
+    how = AtInit(
+        density=density, shuffle=shuffle, reinitialise=reinitialise,
+        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
+    )  # fmt: skip
+    return how.recipe("random_at_init", Random(seed=derive(seed, "prune")), (Global(density, min_keep=min_keep),))

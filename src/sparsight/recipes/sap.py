@@ -2,103 +2,62 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from typing_extensions import Doc
+
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.restart import rewind_or
 from sparsight.pruning.score.magnitude import Magnitude
-from sparsight.recipes._options import Ending, between, ending, shortened, target_of
+from sparsight.recipes import _options as o
+from sparsight.recipes._training import Iterative, sgd, target_of
 from sparsight.runs.recipe import Recipe
-from sparsight.train.optimizers import NesterovSGD
-from sparsight.train.stop import StopName, named_rule
-from sparsight.types import Scope
 
 
 def sap(
     *,
-    p: float = 1.0,
-    q: float = 2.0,
-    eta: float = 0.0,
-    gamma: float = 1.0,
-    beta: float = 0.9,
-    scope: Scope = "global",
-    min_keep: int = 1,
-    until: Ending = "density",
-    target_density: float | None = None,
-    levels: int | None = None,
-    epochs: int = 3,
-    batch_size: int = 250,
-    lr: float = 0.1,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    clip: float = 1.0,
-    rewind_epoch: int = 0,
-    middle_epochs: int | None = None,
-    carry_on: bool = False,
-    within: float | None = None,
-    stop: StopName | None = None,
-    evaluate_every: float | None = None,
-    control: bool = True,
-    seed: int = 0,
+    p: o.P = 1.0,
+    q: o.Q = 2.0,
+    eta: Annotated[float, Doc("Share of the p-mass that the bound may lose; larger prunes more.")] = 0.0,
+    gamma: Annotated[float, Doc("Factor on the count that the bound gives; larger prunes more.")] = 1.0,
+    beta: Annotated[float, Doc("Remove at most this share of the remaining weights at one level.")] = 0.9,
+    scope: o.Scope = "global",
+    min_keep: o.MinKeep = 1,
+    until: o.Until = "density",
+    target_density: o.TargetDensity = None,
+    levels: o.Levels = None,
+    epochs: o.Epochs = 3,
+    batch_size: o.BatchSize = 250,
+    lr: o.LearningRate = 0.1,
+    momentum: o.Momentum = 0.9,
+    weight_decay: o.WeightDecay = 5e-4,
+    clip: o.Clip = 1.0,
+    rewind_epoch: o.RewindEpoch = 0,
+    middle_epochs: o.MiddleEpochs = None,
+    carry_on: o.CarryOn = False,
+    within: o.Within = None,
+    stop: o.Stop = None,
+    evaluate_every: o.EvaluateEvery = None,
+    control: o.Control = True,
+    seed: o.Seed = 0,
 ) -> Recipe:
     """Prune as many weights at each level as the PQ index calls superfluous, restart, and train again.
 
     Source: Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023, algorithm 1. The
     training recipe is the paper's (Nesterov SGD, cosine, gradients clipped after masking) with fewer epochs.
-
-    Args:
-        p: Exponent p of the PQ index; 0 < p <= 1.
-        q: Exponent q of the PQ index; q >= 1, q > p.
-        eta: Share of p-mass that may be lost, in the bound; larger prunes more.
-        gamma: Factor on the count that the bound gives; larger prunes more.
-        beta: Most that one level may remove, as a share of the alive weights.
-        scope: What is ranked together: all weights, each layer, or each neuron (output row).
-        min_keep: Weights that every tensor (or row, in neuron scope) keeps at least.
-        until: When to stop pruning: at the target density, at the minimum of the PQ index (p, q), or at the first
-            level more than `within` points below dense validation accuracy.
-        target_density: Prune the last level to exactly this density (kept / prunable weights) and hand that network
-            over; with another until, a limit. 0 is no target. Default: search down to 0.1, with another until no limit.
-        levels: Prune at most this many levels. Default: 15 with until density and no target_density, otherwise 30.
-        epochs: Epochs of training at each level.
-        batch_size: Samples of a training step.
-        lr: Learning rate at the start of each level; it falls to 0 along a cosine.
-        momentum: Nesterov momentum.
-        weight_decay: L2 penalty, on all parameters.
-        clip: Largest norm of the masked gradient.
-        rewind_epoch: Restart from the weights after so many epochs of level 0; 0 restarts from initialisation.
-        middle_epochs: Epochs of the levels between the first and the last, along a cosine of their own; if not given,
-            epochs, or by the default rule (see stop) a third of them.
-        carry_on: Start pruned levels from the weights as they are, instead of the rewind point; a third of the epochs
-            is then enough.
-        within: Hand over the sparsest level at most this many points below dense validation accuracy. Default: 0.5;
-            with a target_density the network at that density; with until pq-minimum the level at the minimum.
-        stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
-            nothing. If neither it nor middle_epochs is given, the default rule with carry_on and until density is
-            recovered; otherwise fixed-epochs.
-        evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.
-            If not given, 1, or 0.5 by the default rule.
-        control: Train the dense network for the whole run's epochs beside it.
-        seed: Seed of everything random.
     """
+    how = Iterative(
+        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), until=until, target_density=target_density,
+        levels=levels, within=within, rewind_epoch=rewind_epoch, carry_on=carry_on, middle_epochs=middle_epochs,
+        stop=stop, evaluate_every=evaluate_every,
+    )  # fmt: skip
     aim = target_of(until, target_density)
     prune = SAP(p=p, q=q, eta=eta, gamma=gamma, beta=beta, scope=scope, min_keep=min_keep, target_density=aim)
-    middle = between(carry_on, until, epochs, middle_epochs, stop, evaluate_every)
-    search, choose = ending(
-        prune, until, pair=(p, q), target_density=target_density, levels=levels, within=within,
-        short=shortened(middle.stop, middle.epochs),
-    )  # fmt: skip
     return Recipe(
         name="sap",
         score=Magnitude(),
-        levels=search,
-        optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
-        epochs=epochs,
-        middle_epochs=middle.epochs,
-        restart=rewind_or(carry_on, rewind_epoch),
-        batch_size=batch_size,
-        clip=clip,
+        levels=how.search(prune, (p, q)),
+        choose=how.choose((p, q)),
         rewind_epoch=rewind_epoch,
-        choose=choose,
-        stop=named_rule(middle.stop),
-        evaluate_every=middle.evaluate_every,
         control=control,
         pq=tuple(dict.fromkeys(((p, q), (0.5, 1.0), (1.0, 2.0)))),
         seed=seed,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from torch import nn
+from typing_extensions import Doc
 
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.restart import Reinitialise, carry_on, rewind
@@ -15,9 +16,10 @@ from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.pruning.sipp.bounds import Bound, most_points
 from sparsight.pruning.sipp.score import SiPP
 from sparsight.pruning.sipp.sensitivities import Reduction
-from sparsight.recipes._options import TARGET, choice
-from sparsight.runs.recipe import Recipe
-from sparsight.train.optimizers import NesterovSGD
+from sparsight.recipes import _options as o
+from sparsight.recipes._training import TARGET, choice, sgd
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe, Scoring
 from sparsight.train.stop import StopName, named_rule
 from sparsight.types import Allocation, Allocator, Restart, StateDict
 
@@ -34,83 +36,85 @@ class Unweighted:
 
 def sipp(
     *,
-    variant: Literal["det", "rand", "hybrid"] = "hybrid",
-    reduction: Reduction | None = None,
-    order: Literal["cascade", "oneshot"] = "cascade",
-    untrained: bool = False,
-    start: Literal["pruned", "rewind", "fresh"] = "pruned",
-    first_density: float = 0.8,
-    target_density: float | None = None,
-    levels: int = 8,
-    delta: float = 1e-16,
-    constant: float = 3.0,
-    bound: Bound = "reference",
-    points: int | None = None,
-    propagate: bool = False,
-    refill: bool = False,
-    min_keep: int = 1,
-    epochs: int = 3,
-    batch_size: int = 250,
-    lr: float = 0.1,
-    momentum: float = 0.9,
-    weight_decay: float = 5e-4,
-    clip: float = 1.0,
-    rewind_epoch: int = 0,
-    within: float | None = None,
-    stop: StopName = "fixed-epochs",
-    evaluate_every: float = 1.0,
-    control: bool = True,
-    seed: int = 0,
+    variant: Annotated[
+        Literal["det", "rand", "hybrid"],
+        Doc(
+            "Keep the most sensitive weights of all layers together (det); or share the budget out over the groups of "
+            "weights, and keep a reweighted sample of each (rand) or whichever has the better bound (hybrid)."
+        ),
+    ] = "hybrid",
+    reduction: Annotated[
+        Reduction | None,
+        Doc(
+            "Over the patches of a convolution, the largest share (max) or the mean. Default, as in the published "
+            "code: mean with det, max with rand and hybrid."
+        ),
+    ] = None,
+    order: Annotated[
+        Literal["cascade", "oneshot"], Doc("Score the current network at each level, or always the unpruned one.")
+    ] = "cascade",
+    untrained: Annotated[bool, Doc("Prune the initial network, without training it first.")] = False,
+    start: Annotated[
+        Literal["pruned", "rewind", "fresh"],
+        Doc(
+            "Train on from the weights as pruned, return to the rewind point, or draw fresh ones (both under the masks "
+            "alone, without the factors of a sample)."
+        ),
+    ] = "pruned",
+    first_density: Annotated[float, Doc("Density of the first pruned level; a single level has the target.")] = 0.8,
+    target_density: Annotated[
+        float | None, Doc("Density of the last level; if given, that network is handed over. Default: 0.1.")
+    ] = None,
+    levels: Annotated[int, Doc("Number of pruned levels.")] = 8,
+    delta: Annotated[float, Doc("Failure probability that the number of points and the bounds are made for.")] = 1e-16,
+    constant: Annotated[float, Doc("C, on which both depend.")] = 3.0,
+    bound: Annotated[
+        Bound, Doc("How many draws for which error: as in the published code, or as Bernstein's inequality gives it.")
+    ] = "reference",
+    points: Annotated[int | None, Doc("Calibration points. Default: the number that --delta asks for.")] = None,
+    propagate: Annotated[
+        bool, Doc("Also remove all parameters that no gradient reaches on the calibration batches.")
+    ] = False,
+    refill: Annotated[
+        bool, Doc("Propagate, and spend what that frees on weights that are alive, until they meet the density.")
+    ] = False,
+    min_keep: Annotated[int, Doc("Keep at least this many weights in every tensor (det; samples have no floor).")] = 1,
+    epochs: o.Epochs = 3,
+    batch_size: o.BatchSize = 250,
+    lr: o.LearningRate = 0.1,
+    momentum: o.Momentum = 0.9,
+    weight_decay: o.WeightDecay = 5e-4,
+    clip: o.Clip = 1.0,
+    rewind_epoch: Annotated[
+        int, Doc("With --start rewind, the epoch of level 0 to return to; 0 is initialisation.")
+    ] = 0,
+    within: Annotated[
+        float | None,
+        Doc(
+            "Pick the sparsest level at most this many percentage points below the dense network's validation "
+            "accuracy. Default: 0.5; with a target density, the network at that density."
+        ),
+    ] = None,
+    stop: Annotated[
+        StopName, Doc("Rule that may end the levels between the first and the last early; fixed-epochs: never.")
+    ] = "fixed-epochs",
+    evaluate_every: Annotated[
+        float, Doc("Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.")
+    ] = 1.0,
+    control: o.Control = True,
+    seed: o.Seed = 0,
 ) -> Recipe:
     """Keep the weights that carry the largest share of their neuron's input on some calibration point, and retrain.
 
     Source: Baykal et al., "SiPPing Neural Networks", 2019 (SIMODS 2022), after its published code. Densities fall
     geometrically from the first to the target. A cascade scores what the last level trained, one-shot always the
     network before any pruning; each level is then trained for the full number of epochs.
-
-    Args:
-        variant: The most sensitive weights of all layers together (det); or a budget for each group of weights, kept
-            as a reweighted sample (rand) or as the one of the two that has the better bound (hybrid).
-        reduction: Over the patches of a convolution, the largest share (max) or the mean. By default the mean with det
-            and the largest with rand and hybrid, as the published code has it.
-        order: Score the current network at each level (cascade), or always the unpruned one (oneshot).
-        untrained: Prune the initial network, without training it first.
-        start: Train on from the weights as pruned, return to the rewind point, or draw fresh ones (both under the masks
-            alone, without the factors of a sample).
-        first_density: Density of the first pruned level; with a single level the target.
-        target_density: Density of the last level; if it is given, that network is handed over. Default: 0.1.
-        levels: Number of pruned levels.
-        delta: Failure probability that the number of points and the bounds are made for.
-        constant: C, on which both depend.
-        bound: How many draws for which error: as the published code has it, or as Bernstein's inequality gives it.
-        points: Calibration points; if not given, the number that delta asks for.
-        propagate: Remove, too, all parameters that no gradient reaches on the calibration batches.
-        refill: Propagate, and spend what that frees on weights that are alive, until the density is met by them.
-        min_keep: Weights that every tensor keeps at least (det; samples have no floor).
-        epochs: Epochs of training at each level.
-        batch_size: Samples of a training step.
-        lr: Learning rate at the start of each level; it falls to 0 along a cosine.
-        momentum: Nesterov momentum.
-        weight_decay: L2 penalty, on all parameters.
-        clip: Largest norm of the masked gradient.
-        rewind_epoch: With start rewind, the epoch of level 0 to return to; 0 is initialisation.
-        within: Hand over the sparsest level at most this many points below dense validation accuracy. Default: 0.5;
-            with a target_density the network at that density.
-        stop: What may end the levels between the first and the last before their epochs are over; fixed-epochs is
-            nothing.
-        evaluate_every: Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.
-        control: Train the dense network for the whole run's epochs beside it.
-        seed: Seed of everything random.
     """
     oneshot = order == "oneshot"
-    if order not in ("cascade", "oneshot"):
-        raise ValueError(f"unknown order {order!r}: allowed are 'cascade' and 'oneshot'")
-    back, rewind_epoch = _restart(start, oneshot, untrained, rewind_epoch, epochs, seed)
-
-    if variant not in ("det", "rand", "hybrid"):
-        raise ValueError(f"unknown variant {variant!r}: allowed are 'det', 'rand' and 'hybrid'")
+    _check(order=(order, ("cascade", "oneshot")), variant=(variant, ("det", "rand", "hybrid")))
     if variant != "det" and min_keep != 1:
-        raise ValueError(f"min_keep is for variant 'det': got {min_keep} with {variant!r}, whose samples have no floor")
+        raise ValueError(f"min_keep needs variant 'det', got {min_keep} with {variant!r}, whose samples have no floor")
+    back, rewind_epoch = _restart(start, oneshot, untrained, rewind_epoch, epochs, seed)
 
     def prune(number: int, density: float) -> Allocator:
         if variant == "det":
@@ -118,40 +122,43 @@ def sipp(
         kind, own = SiPPRand if variant == "rand" else SiPPHybrid, derive(seed, "sipp level", number)
         return kind(density, delta=delta, constant=constant, bound=bound, recover=oneshot, refill=refill, seed=own)
 
+    reduction = reduction or ("mean" if variant == "det" else "max")
+    scorer = SiPP(reduction, delta, constant, points, masked=not oneshot, propagate=propagate or refill)
     wanted = points or most_points(delta, constant)
-    if reduction is None:
-        reduction = "mean" if variant == "det" else "max"
+    plan = dataclasses.replace(sgd(epochs, batch_size, lr, momentum, weight_decay, clip), evaluate_every=evaluate_every)
     densities = _densities(first_density, TARGET if target_density is None else target_density, levels)
-    pruned = tuple((prune(number, density),) for number, density in enumerate(densities))
+    pruned = [Level((prune(n, density),), back, plan) for n, density in enumerate(densities)]
+    short = dataclasses.replace(plan, stop=named_rule(stop))
+    for n in range(1 if untrained else 0, len(pruned) - 1):  # between the first level and the last
+        pruned[n] = dataclasses.replace(pruned[n], train=short)
     return Recipe(
         name="sipp",
-        score=SiPP(reduction, delta, constant, points, masked=not oneshot, propagate=propagate or refill),
-        score_from=("init" if untrained else "dense") if oneshot else "current",
-        score_batches=max(1, -(-wanted // max(1, batch_size))),
-        levels=pruned if untrained else ((), *pruned),
-        optimizer=NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay),
-        epochs=epochs,
-        batch_size=batch_size,
-        clip=clip,
-        restart=back,
-        rewind_epoch=rewind_epoch,
+        score=Scoring(
+            scorer, ("init" if untrained else "dense") if oneshot else "current", max(1, -(-wanted // batch_size))
+        ),
+        levels=(*pruned,) if untrained else (Level(train=plan), *pruned),
         choose=choice(target_density, within),
-        stop=named_rule(stop),
-        evaluate_every=evaluate_every,
+        rewind_epoch=rewind_epoch,
         control=control,
         seed=seed,
     )
 
 
+def _check(**given: tuple[str, tuple[str, ...]]) -> None:
+    for name, (value, known) in given.items():
+        if value not in known:
+            raise ValueError(f"unknown {name} {value!r}, expected one of {', '.join(known)}")
+
+
 def _densities(first: float, target: float, levels: int) -> list[float]:
     """From the first to the target at a constant rate; a single level has the target."""
     if levels < 1:
-        raise ValueError(f"levels must be a whole number >= 1: got {levels!r}")
+        raise ValueError(f"levels must be a whole number >= 1, got {levels!r}")
     if levels == 1:
         first = target
     if not 0 < target <= first <= 1:
         got = f"{first!r} first and {target!r} last" if levels > 1 else repr(target)
-        raise ValueError(f"densities must fall, inside (0, 1]: got {got}")
+        raise ValueError(f"densities must fall, inside (0, 1], got {got}")
     if levels == 1:
         return [target]
     return [first, *(first * share for share in rounds(Geometric(target / first), levels - 1)[:-1]), target]
@@ -164,12 +171,9 @@ def _restart(
 
     One-shot pruning goes on from the unpruned network at every level: its rewind point is the network that is scored.
     """
-    if start in ("pruned", "fresh") and rewind_epoch:
-        raise ValueError(f"with start {start!r} nothing is rewound: rewind_epoch must be 0, got {rewind_epoch}")
+    _check(start=(start, ("pruned", "rewind", "fresh")))
+    if start != "rewind" and rewind_epoch:
+        raise ValueError(f"start={start!r} rewinds nothing: rewind_epoch must be 0, got {rewind_epoch}")
     if start == "pruned":
         return (rewind, 0 if untrained else epochs) if oneshot else (carry_on, rewind_epoch)
-    if start == "rewind":
-        return Unweighted(rewind), rewind_epoch
-    if start == "fresh":
-        return Unweighted(Reinitialise(seed)), rewind_epoch
-    raise ValueError(f"unknown start {start!r}: allowed are 'pruned', 'rewind' and 'fresh'")
+    return Unweighted(rewind if start == "rewind" else Reinitialise(seed)), rewind_epoch

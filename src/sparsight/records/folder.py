@@ -26,11 +26,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsight.measure.flow import Probe
 from sparsight.records import files
 from sparsight.records import packing as pack
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder_files import REMEDIES, RunFiles, level_folder, normal, parse
 from sparsight.records.identity import content_id, run_id
+from sparsight.records.journal import LevelResult
 from sparsight.records.lock import release, take
 from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord, to_json
 from sparsight.types import Masks, StateDict
@@ -160,12 +162,17 @@ class RunFolder:
         done = {(record.level, record.role) for record in self.levels()}
         return tuple(times for times in self._files.lines("times", LevelTimes) if (times.level, times.role) in done)
 
-    def add_level(self, record: LevelRecord, times: LevelTimes, weights: StateDict, masks: Masks) -> LevelRecord:
-        """Store a level that is done and forget the state inside it; returns the record with `files` filled in.
+    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]:
+        """Weights and masks of a level. FileNotFoundError, DamagedFile."""
+        return self.weights(record), self.masks(record)
+
+    def keep_level(self, result: LevelResult) -> LevelResult:
+        """Store a level that is done and forget the state inside it; the result with `record.files` filled in.
 
         Its files first; the line in levels.jsonl makes it done. Killed before that, the level is written again.
         ValueError if there is such a level, or `record.id` is not `content_id(weights, masks)`.
         """
+        record, weights, masks = result.record, result.weights, result.masks
         done = self.levels()
         if any((other.level, other.role) == (record.level, record.role) for other in done):
             raise ValueError(f"{self.path} has {record.role} {record.level} already")
@@ -178,10 +185,10 @@ class RunFolder:
         if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is a damaged one
             written["rewind.safetensors"] = self._rewind()[1]
         record = normal(LevelRecord, dataclasses.replace(record, files=written))
-        self._files.write_lines("times", [*self.times(), normal(LevelTimes, times)])
+        self._files.write_lines("times", [*self.times(), normal(LevelTimes, result.times)])
         self._write_levels([*done, record])
-        self.clear_state()
-        return record
+        self.clear_progress()
+        return dataclasses.replace(result, record=record)
 
     def weights(self, record: LevelRecord) -> dict[str, Tensor]:
         """The weights of a level. FileNotFoundError if `keep` said not to keep them; DamagedFile."""
@@ -223,31 +230,32 @@ class RunFolder:
 
     # -- resuming ----------------------------------------------------------------------------------------------
 
-    def save_state(self, state: Mapping[str, Any]) -> None:
+    def keep_progress(self, state: Mapping[str, Any]) -> None:
         """Replace the state inside the present level: nested values that `pack.pack_state` takes."""
         tensors, skeleton = pack.pack_state(state)
         facts = {**self._files.about("state"), "levels": len(self.levels()), "skeleton": skeleton}
         files.write_tensors(self._files.place("state.safetensors"), tensors, facts)
 
-    def load_state(self) -> Any:
-        """What `save_state` stored last in the present level, tensors on the CPU; None if nothing. DamagedFile."""
+    def progress(self) -> Any:
+        """What `keep_progress` stored last in the present level, tensors on the CPU; None if nothing. DamagedFile."""
         path = self.path / "state.safetensors"
         if not path.exists():
             return None
         tensors, facts, _ = self._files.tensors("state.safetensors", "state", REMEDIES["state.safetensors"])
-        if facts.get("levels") != len(self.levels()):  # killed between the end of a level and `clear_state`
+        if facts.get("levels") != len(self.levels()):  # killed between the end of a level and `clear_progress`
             return None
         try:
             return pack.unpack_state(tensors, facts["skeleton"])
         except (KeyError, ValueError) as error:
             raise DamagedFile(path, str(error), REMEDIES["state.safetensors"]) from error
 
-    def clear_state(self) -> None:
+    def clear_progress(self) -> None:
         """Forget the state inside the present level."""
         files.try_remove(self._files.place("state.safetensors"))
 
-    def save_probe(self, indices: Mapping[str, Tensor]) -> None:
+    def keep_probe(self, probe: Probe) -> None:
         """Store which samples are measured on, unless that is stored. DamagedFile if others are."""
+        indices = {"indices": probe.indices}
         path, remedy = self.path / "probe.safetensors", REMEDIES["probe.safetensors"]
         if not path.exists():
             files.write_tensors(self._files.place("probe.safetensors"), indices, self._files.about("probe"))
@@ -256,11 +264,11 @@ class RunFolder:
         if stored.keys() != indices.keys() or any(not torch.equal(stored[n], v) for n, v in indices.items()):
             raise DamagedFile(path, "it names other samples than the run draws", remedy)
 
-    def save_rewind(self, weights: StateDict) -> None:
+    def keep_rewind_point(self, weights: StateDict) -> None:
         """Store the weights that a level may return to."""
         files.write_tensors(self._files.place("rewind.safetensors"), weights, self._files.about("rewind"))
 
-    def rewind(self) -> dict[str, Tensor] | None:
+    def rewind_point(self) -> dict[str, Tensor] | None:
         """The weights that a level may return to; None if none were stored. DamagedFile."""
         relative, done = "rewind.safetensors", self.levels()
         stored = done[0].files.get(relative) if done else None
@@ -321,7 +329,7 @@ class RunFolder:
         """
         if self._record.status != "finished":
             raise ValueError(f"cannot discard weights of {self.path}: the run is {self._record.status}")
-        self.clear_state()
+        self.clear_progress()
         if self._record.keep == "all":
             return
         if self._record.keep == "chosen" or self._record.chosen is not None:

@@ -36,6 +36,12 @@ def check_same(stored: RunRecord, wanted: RunRecord) -> None:
     Compares recipe, description, seed, data, model, and of the environment what decides bits (`SAME_ENVIRONMENT`);
     not versions, times, status, `keep` or the command.
     """
+    begun, here = (str(r.environment.get("sparsight")) for r in (stored, wanted))
+    if begun.split(".")[:2] != here.split(".")[:2] and stored.status != "finished":
+        raise ForeignRun(
+            f"this run was begun with sparsight {begun} and can only be finished by it, not by {here}: install "
+            f"sparsight=={begun} to resume, or start a new folder"
+        )
     difference = _difference(_identity(stored), _identity(wanted), "")
     if difference is not None:
         where, old, new = difference

@@ -30,6 +30,9 @@ from sparsight.types import GroupRecord
 SCHEMA = 1
 """Version of the records below. A reader refuses a version that it does not know."""
 
+Keep = Literal["all", "chosen", "last"]
+"""Which levels' weights stay on disk."""
+
 T = TypeVar("T")
 
 
@@ -145,7 +148,7 @@ class RunRecord:
     data: Mapping[str, Any]  # name, facts and fingerprint
     model: Mapping[str, Any]  # type, parameter counts, prunable tensors, fingerprint of the initial weights
     environment: Mapping[str, Any]  # versions, platform, device, precision, threads, world size
-    keep: Literal["all", "chosen", "last"]
+    keep: Keep
     status: Literal["running", "interrupted", "failed", "finished"]
     started: str  # ISO 8601, UTC
     ended: str | None = None
@@ -279,7 +282,7 @@ def _read_dataclass(kind: type, value: Any, where: str) -> Any:
 def describe(thing: Any) -> Any:
     """JSON values that say what a recipe, allocator, rule or function is; equal for equal things.
 
-    A dataclass gives its type and fields, a function its module and qualified name, a partial or bound method
+    A dataclass gives its type and fields, a function its public name, a partial or bound method
     its parts, a tensor or array its type, shape and SHA-256. A closure, a lambda or any other object is named by
     place or type only: the run cannot tell two of them apart.
     """
@@ -309,9 +312,13 @@ def describe(thing: Any) -> Any:
         return {"partial": describe(thing.func), "args": describe(thing.args), **keywords}
     if isinstance(thing, types.MethodType):
         return {"method": describe(thing.__func__), "of": describe(thing.__self__)}
-    if hasattr(thing, "__qualname__"):
-        return f"{thing.__module__}:{thing.__qualname__}"
-    return f"{type(thing).__module__}:{type(thing).__qualname__}"
+    return public_name(thing if hasattr(thing, "__qualname__") else type(thing))
+
+
+def public_name(thing: Any) -> str:
+    """ "module:qualified name" of a function or class; of our own "sparsight:name", wherever it is defined."""
+    home = "sparsight" if thing.__module__.partition(".")[0] == "sparsight" else thing.__module__
+    return f"{home}:{thing.__qualname__}"
 
 
 def _describe_array(array: torch.Tensor | np.ndarray) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """A run: what a recipe is, level by level, from its first word to its report; and studies of many runs."""
 
 from sparsight.runs.choose import AtDensity, SparsestWithin
+from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum
 from sparsight.runs.execute import Outcome, execute
-from sparsight.runs.recipe import Recipe, Until
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Prunable, Recipe, Scoring
 from sparsight.runs.run import run
-from sparsight.runs.search import AccuracyFloor, AtPQMinimum, PQMinimum
+from sparsight.runs.search import Done, Search, Until
 
 __all__ = [
-    "AccuracyFloor", "AtDensity", "AtPQMinimum", "Outcome", "PQMinimum", "Recipe", "SparsestWithin", "Until", "execute",
-    "run",
+    "AccuracyFloor", "AtDensity", "AtPQMinimum", "Done", "Level", "Outcome", "PQMinimum", "Prunable", "Recipe",
+    "Scoring", "Search", "SparsestWithin", "Until", "execute", "run",
 ]  # fmt: skip

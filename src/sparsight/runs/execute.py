@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-import sparsight
-from sparsight.measure.flow import Probe
-from sparsight.model.masks import left_out, prunable
-from sparsight.model.names import named
-from sparsight.records.files import tensors_digest, write_atomically
+from sparsight.model.masks import left_out
+from sparsight.records.files import write_atomically
 from sparsight.records.fingerprint import fingerprint
 from sparsight.records.folder import RunFolder, next_folder
 from sparsight.records.identity import check_same
-from sparsight.records.journal import LevelResult, Watch
-from sparsight.records.record import Evaluation, LevelRecord, LevelTimes, RunRecord, describe, from_json, to_json
+from sparsight.records.journal import Watch
+from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord, describe
 from sparsight.report import page
+from sparsight.runs.about import about_environment, about_model
 from sparsight.runs.recipe import Recipe
-from sparsight.runs.run import Keep, judge_on_test, run
-from sparsight.train.observation import Observation
-from sparsight.train.parallel import Precision, runtime
-from sparsight.types import Data, Masks, StateDict
+from sparsight.runs.run import judge_on_test, run
+from sparsight.runs.search import Done
+from sparsight.train.parallel import Precision
+from sparsight.types import Data
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
 
@@ -48,42 +42,6 @@ class Outcome:
     @property
     def report(self) -> Path:
         return self.path / "report.html"
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The journal of a run that lives in a run folder."""
-
-    folder: RunFolder
-
-    def levels(self) -> tuple[LevelRecord, ...]:
-        return self.folder.levels()
-
-    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]:
-        return self.folder.weights(record), self.folder.masks(record)
-
-    def rewind_point(self) -> StateDict | None:
-        return self.folder.rewind()
-
-    def keep_rewind_point(self, weights: StateDict) -> None:
-        self.folder.save_rewind(weights)
-
-    def progress(self) -> Mapping[str, Any] | None:
-        stored = self.folder.load_state()
-        if stored is None:
-            return None
-        seen = [from_json(Observation, value, "state.safetensors") for value in stored["observations"]]
-        return {**stored, "observations": seen}
-
-    def keep_progress(self, state: Mapping[str, Any]) -> None:
-        self.folder.save_state({**state, "observations": to_json(state["observations"])})
-
-    def keep_probe(self, probe: Probe) -> None:
-        self.folder.save_probe({"indices": probe.indices})
-
-    def keep_level(self, result: LevelResult) -> LevelResult:
-        record = self.folder.add_level(result.record, result.times, result.weights, result.masks)
-        return dataclasses.replace(result, record=record)
 
 
 def execute(
@@ -119,16 +77,19 @@ def execute(
         torch.set_num_threads(threads)
     source = readers.load(data) if isinstance(data, str) else data
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
-    spec = model if isinstance(model, str) else None
-    record = _record(recipe, network, source, keep, device, precision, arguments, command, spec)
+    record = RunRecord(
+        recipe=recipe.name, arguments=dict(arguments or {}), description=describe(recipe), seed=recipe.seed,
+        data=fingerprint(source), model=about_model(network, recipe, model if isinstance(model, str) else None),
+        environment=about_environment(device, precision), keep=keep, status="running", started=_now(), command=command,
+        left_out=left_out(network, include=recipe.prunable.include, exclude=recipe.prunable.exclude),
+    )  # fmt: skip
     with _folder(record, out, resume) as folder:
         if folder.record.status == "finished":
             _evaluate(folder, recipe, network, source, device, precision)
             _tidy(folder)
             return _outcome(folder)
         try:
-            journal = Kept(folder)
-            for _ in run(recipe, network, source, device=device, precision=precision, journal=journal, watch=watch):
+            for _ in run(recipe, network, source, device=device, precision=precision, journal=folder, watch=watch):
                 pass
             _finish(folder, recipe, network, source, device, precision)
         except (KeyboardInterrupt, GeneratorExit, SystemExit):
@@ -177,8 +138,8 @@ def _finish(folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, dev
         chosen = next(level for level in levels if level.id == choice.id)
         folder.save_chosen(chosen, choice.why, choice.missed)
     _evaluate(folder, recipe, model, data, device, precision)
-    why = recipe.next_level([level for level in levels if level.role == "level"])
-    folder.update(status="finished", ended=_now(), why_ended=why if isinstance(why, str) else None)
+    end = recipe.search.next([level for level in levels if level.role == "level"])
+    folder.update(status="finished", ended=_now(), why_ended=end.why if isinstance(end, Done) else None)
     _tidy(folder)
 
 
@@ -211,54 +172,6 @@ def write_report(folder: RunFolder) -> Path:
 
 def _outcome(folder: RunFolder) -> Outcome:
     return Outcome(folder.path, folder.record, folder.levels(), folder.times(), folder.evaluation())
-
-
-def _record(
-    recipe: Recipe,
-    model: nn.Module,
-    data: Data,
-    keep: Keep,
-    device: str,
-    precision: Precision,
-    arguments: Mapping[str, Any] | None,
-    command: str | None,
-    spec: str | None,
-) -> RunRecord:
-    weights = prunable(model, include=recipe.include, exclude=recipe.exclude)
-    return RunRecord(
-        recipe=recipe.name,
-        arguments=dict(arguments or {}),
-        description=describe(recipe),
-        seed=recipe.seed,
-        data=fingerprint(data),
-        model={
-            "spec": spec,
-            "type": f"{type(model).__module__}:{type(model).__qualname__}",
-            "parameters": sum(parameter.numel() for parameter in named(model).values()),
-            "prunable": sum(weight.numel() for weight in weights.values()),
-            "tensors": {name: list(weight.shape) for name, weight in weights.items()},
-            "fingerprint": tensors_digest(model.state_dict()),
-        },
-        environment=_environment(device, precision),
-        keep=keep,
-        status="running",
-        started=_now(),
-        command=command,
-        left_out=left_out(model, include=recipe.include, exclude=recipe.exclude),
-    )
-
-
-def _environment(device: str, precision: Precision) -> dict[str, Any]:
-    packages = ("torch", "numpy", "numba", "safetensors", "accelerate")
-    return {
-        **runtime(device, precision).facts(),
-        "sparsight": sparsight.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "cores": os.cpu_count(),
-        "versions": {name: metadata.version(name) for name in packages},
-    }
 
 
 def _now() -> str:

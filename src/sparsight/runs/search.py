@@ -1,152 +1,168 @@
-"""When to stop pruning altogether, and the choice that goes with the PQ index. Rules decide on records alone."""
+"""Searches decide, level by level, what comes next: a list of levels, or the same level until something ends it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
-from sparsight.measure.pq.turning_points import TurningPoints, turning_points
-from sparsight.records.record import Choice, LevelRecord
-from sparsight.runs.choose import SparsestWithin, cost, dense_accuracy
+from sparsight.pruning.allocate.counts import share
+from sparsight.records.record import LevelRecord
+from sparsight.runs.ending import SearchStop
+from sparsight.runs.level import Level
+from sparsight.train.stop import StoppingRule
+from sparsight.types import Allocator
+
+History = Sequence[LevelRecord]
+"""The levels so far, first to last."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """No level comes next, and why."""
+
+    why: str
 
 
 @runtime_checkable
-class SearchStop(Protocol):
-    """A rule that ends the search for sparser levels: from the levels so far, why to stop, or None to go on."""
+class Search(Protocol):
+    """Decides as it goes. Inherit from it and write `next`; the others have an answer for a search that knows no more.
 
-    def stop(self, history: Sequence[LevelRecord]) -> str | None: ...
-
-
-@dataclass(frozen=True)
-class PQMinimum:
-    """Stop pruning as soon as the PQ index (p, q) of all alive weights has turned up from its minimum.
-
-    The rule is that of `turning_points`: two levels in a row more than `tolerance` above the lowest index so far,
-    or one that lies more than 3 `tolerance` above it. Needs no labels. ValueError if (p, q) is not on record, if the
-    density has risen from one level to the next, or for a tolerance that is not positive.
-    Source: the hypothesis of Diao et al., ICLR 2023 (sparsity falls, rises, falls); the rule is ours.
+    Level 0 is `next(())`: its training is also that of the control, and its batch size that of probe and scorer.
     """
-
-    p: float = 1.0
-    q: float = 2.0
-    tolerance: float = 0.01
-
-    def __post_init__(self) -> None:
-        _check_positive("tolerance", self.tolerance)
-
-    def stop(self, history: Sequence[LevelRecord]) -> str | None:
-        indices = _indices(history, self.p, self.q)
-        turns = _turns(history, indices, self.tolerance)
-        if turns.minimum is None or turns.confirmed_at is None:
-            return None
-        low, seen = history[turns.minimum], history[turns.confirmed_at]
-        return (
-            f"the PQ index ({self.p:g}, {self.q:g}) has passed its minimum: {indices[turns.minimum]:.4f} at level "
-            f"{low.level} (density {low.density:.4g}), {indices[turns.confirmed_at]:.4f} at level {seen.level} "
-            f"(density {seen.density:.4g})"
-        )
-
-    def __str__(self) -> str:
-        return f"confirmed minimum of the PQ index ({self.p:g}, {self.q:g})"
-
-
-@dataclass(frozen=True)
-class AccuracyFloor:
-    """Stop pruning as soon as a level's validation accuracy is more than `points` points below the dense level's.
-
-    Dense is the first level that keeps every weight; without one, or without validation accuracies, it never stops.
-    Exactly `points` below is still allowed. ValueError if points is negative or not a number.
-    """
-
-    points: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not self.points >= 0:
-            raise ValueError(f"points must be a number >= 0: got {self.points!r}")
-
-    def stop(self, history: Sequence[LevelRecord]) -> str | None:
-        dense = dense_accuracy(history)
-        if dense is None or not history:
-            return None
-        last, mine = history[-1], history[-1].validation_accuracy
-        if mine is None or not mine < dense - self.points / 100 - 1e-12:
-            return None
-        return (
-            f"validation accuracy at level {last.level} (density {last.density:.4g}) is more than {self.points:g} "
-            f"points below dense: {mine:.2%} against {dense:.2%} ({100 * (mine - dense):+.2f} points)"
-        )
-
-    def __str__(self) -> str:
-        return f"level more than {self.points:g} points below dense on validation data"
-
-
-@dataclass(frozen=True)
-class AtPQMinimum:
-    """Choose the level at the minimum of the PQ index (p, q), confirmed by the rule of `turning_points`.
-
-    If no minimum is confirmed, `otherwise` chooses, and the reason says so: an index that goes on falling may do so
-    because the network collapses. The reason tells what the choice costs on validation data beside the dense network
-    (level 0 where it is unpruned, else the control). ValueError as `PQMinimum`, or if there is no level.
-    """
-
-    p: float = 1.0
-    q: float = 2.0
-    tolerance: float = 0.01
-    otherwise: Callable[[Sequence[LevelRecord]], Choice] = field(default_factory=SparsestWithin)
-
-    def __post_init__(self) -> None:
-        _check_positive("tolerance", self.tolerance)
 
     @property
-    def question(self) -> str:
-        return f"Looking for the network at the minimum of the PQ index ({self.p:g}, {self.q:g})."
+    def rules(self) -> tuple[StoppingRule, ...]:
+        """The stopping rules of all levels that may come: what they need is made from the start."""
+        return ()
 
-    def __call__(self, records: Sequence[LevelRecord]) -> Choice:
-        levels = [r for r in records if r.role == "level"]
-        if not levels:
-            raise ValueError("cannot choose a level: there is none")
-        indices = _indices(levels, self.p, self.q)
-        turns = _turns(levels, indices, self.tolerance)
-        named = f"the PQ index ({self.p:g}, {self.q:g})"
-        if turns.minimum is None or turns.confirmed_at is None:
-            choice = self.otherwise(records)
-            return replace(choice, why=f"{named} has no confirmed minimum, so {choice.why}")
-        low, at = levels[turns.minimum], turns.confirmed_at
-        why = (
-            f"{named} is lowest here, {indices[turns.minimum]:.4f} at density {low.density:.4g}, and has risen since: "
-            f"{indices[at]:.4f} at level {levels[at].level}"
+    def next(self, history: History) -> Level | Done: ...
+
+    def after_pruning(self, history: History, level: Level, kept: int, total: int) -> Level:
+        """`level`, now that its masks are known, perhaps with another restart and training."""
+        return level
+
+    def upcoming(self, history: History) -> tuple[Allocator, ...]:
+        """The rounds that will prune what the level after `history` ends with, as far as they are known."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Listed(Search):
+    """These levels, one after the other."""
+
+    levels: tuple[Level, ...]
+
+    @property
+    def rules(self) -> tuple[StoppingRule, ...]:
+        return tuple(level.train.stop for level in self.levels)
+
+    def next(self, history: History) -> Level | Done:
+        if len(history) < len(self.levels):
+            return self.levels[len(history)]
+        return Done(f"all {len(self.levels)} levels are done")
+
+    def upcoming(self, history: History) -> tuple[Allocator, ...]:
+        """Those of the next level that has any; if there is none, those of the last that has."""
+        later = [level.prune for level in self.levels[len(history) + 1 :] if level.prune]
+        earlier = [level.prune for level in self.levels[: len(history) + 1] if level.prune]
+        return later[0] if later else earlier[-1] if earlier else ()
+
+
+@dataclass(frozen=True)
+class Until(Search):
+    """Train dense, then prune by `level` again and again, until the density, the number of levels or `stop` ends it.
+
+    The density is reached once no more than that share of the prunable weights is kept, rounded half up to a count.
+    `levels` counts pruned levels. `stop` decides on the levels so far: `PQMinimum`, `AccuracyFloor`, or one of your
+    own. Ends early when two levels in a row removed nothing.
+
+    `first` is level 0, by default the dense network trained as `level` is. `last` is the level that ends the search,
+    by default `level` too. The level whose density or number ends it restarts and trains as `last` does. If the rounds
+    of `last` differ, they prune the level that must be the last: number `levels`, or the one after two that removed
+    nothing. So a search ends at its density whatever its rate, if `last` goes there (`Shrink(..., exact=True)`).
+
+    Raises: ValueError without any of the three, for a density outside [0, 1], or for a negative number of levels.
+    """
+
+    level: Level
+    density: float | None = None
+    levels: int | None = None
+    stop: SearchStop | None = None
+    last: Level | None = None
+    first: Level | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.level, Level):
+            raise TypeError(f"level must be a Level, such as Level((Shrink(0.2),)), got {self.level!r:.60}")
+        if self.density is None and self.levels is None and self.stop is None:
+            raise ValueError("a search needs a density, a number of levels or a stop, got none of them")
+        if self.density is not None and not 0 <= self.density <= 1:
+            raise ValueError(f"density must be in [0, 1], got {self.density!r}")
+        if self.levels is not None and self.levels < 0:
+            raise ValueError(f"levels must be a whole number >= 0, got {self.levels!r}")
+
+    @property
+    def rules(self) -> tuple[StoppingRule, ...]:
+        return tuple(level.train.stop for level in (self._first, self.level, self._last))
+
+    @property
+    def _first(self) -> Level:
+        return self.first or Level(train=self.level.train)
+
+    @property
+    def _last(self) -> Level:
+        return self.last or self.level
+
+    @property
+    def _goes_there(self) -> bool:
+        """Whether the last level has rounds of its own, which reach the density."""
+        return self._last.prune != self.level.prune
+
+    def next(self, history: History) -> Level | Done:
+        if not history:
+            return self._first
+        if self.stop is not None and (why := self.stop.stop(history)):
+            return Done(why)
+        if why := self._ended(history):
+            return Done(why if self.stop is None else f"{why}, with no {self.stop}")
+        return replace(self.level, prune=self._rounds(len(history), stuck=_stuck(history)))
+
+    def after_pruning(self, history: History, level: Level, kept: int, total: int) -> Level:
+        ends = (
+            self._reached(kept, total)
+            or (self.levels is not None and len(history) >= self.levels)
+            or (self._goes_there and _stuck(history))
         )
-        return Choice(low.level, low.id, why + cost(low, records) + self._first(levels, indices, low))
+        return replace(level, restart=self._last.restart, train=self._last.train) if history and ends else level
 
-    def _first(self, levels: Sequence[LevelRecord], indices: Sequence[float], low: LevelRecord) -> str:
-        """From which level on the index was as low but for the tolerance: there a flat curve costs less accuracy."""
-        least = indices[levels.index(low)]
-        first = next(x for x, index in zip(levels, indices, strict=True) if index <= least + self.tolerance)
-        if first is low or first.validation_accuracy is None:
-            return ""
-        return (
-            f"; within {self.tolerance:g} of it from level {first.level} on (density {first.density:.4g}), "
-            f"whose validation accuracy is {first.validation_accuracy:.2%}"
-        )
+    def upcoming(self, history: History) -> tuple[Allocator, ...]:
+        return self._rounds(len(history) + 1)
 
+    def _rounds(self, level: int, stuck: bool = False) -> tuple[Allocator, ...]:
+        """The rounds of that level (1 is the first pruned one); `stuck` after two levels that removed nothing."""
+        return self._last.prune if stuck or level == self.levels else self.level.prune
 
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a finite number > 0: got {value!r}")
+    def _reached(self, kept: int, total: int) -> bool:
+        return self.density is not None and kept <= share(self.density, total)
 
-
-def _indices(levels: Sequence[LevelRecord], p: float, q: float) -> list[float]:
-    """The PQ index of all alive weights, level by level."""
-    for x in levels:
-        if (p, q) not in x.pq_pairs:
-            there = ", ".join(f"({a:g}, {b:g})" for a, b in x.pq_pairs) or "none"
-            raise ValueError(f"level {x.level} has no PQ index ({p:g}, {q:g}) on record: there is {there}")
-    return [x.pq[x.pq_pairs.index((p, q))] for x in levels]
+    def _ended(self, history: History) -> str | None:
+        end = history[-1]
+        if self.density is not None and self._reached(end.kept, end.total):
+            rounded = f", rounded to {end.kept:,} of {end.total:,} weights" if end.density > self.density else ""
+            return f"density {end.density:.4g} has reached the target of {self.density:g}{rounded}"
+        if self.levels is not None and len(history) > self.levels:
+            return f"all {self.levels} pruned levels are done (density {end.density:.4g})"
+        if not self._goes_there and _stuck(history):
+            return f"two levels in a row removed nothing (density {end.density:.4g})"
+        if self._goes_there and _stuck(history[:-1]):
+            return f"two levels in a row removed nothing, and the last could go no further (density {end.density:.4g})"
+        return None
 
 
-def _turns(levels: Sequence[LevelRecord], indices: Sequence[float], tolerance: float) -> TurningPoints:
-    return turning_points([x.density for x in levels], indices, tolerance=tolerance)
+def _stuck(history: History) -> bool:
+    """Whether the last two levels removed nothing."""
+    return len(history) > 2 and history[-3].kept == history[-1].kept
 
 
-__all__ = ["AccuracyFloor", "AtPQMinimum", "PQMinimum", "SearchStop"]
+__all__ = ["Done", "History", "Listed", "Search", "Until"]

@@ -5,9 +5,10 @@ from sparsight.train.evaluate import classify
 from sparsight.train.hooks import Hooks, Moment
 from sparsight.train.observation import Observation
 from sparsight.train.optimizers import NesterovSGD
+from sparsight.train.plan import TrainingPlan
 from sparsight.train.schedules import WarmUp, constant, cosine
 
 __all__ = [
-    "Hooks", "Moment", "NesterovSGD", "Observation", "WarmUp", "batches", "classify", "constant", "cosine", "move",
-    "to_device",
+    "Hooks", "Moment", "NesterovSGD", "Observation", "TrainingPlan", "WarmUp", "batches", "classify", "constant",
+    "cosine", "move", "to_device",
 ]  # fmt: skip

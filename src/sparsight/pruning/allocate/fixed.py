@@ -9,11 +9,11 @@ import torch
 
 from sparsight.pruning.allocate.counts import alive, check_count, check_fraction, check_scope, share
 from sparsight.pruning.allocate.exact import prune_exactly
-from sparsight.types import Allocation, GroupRecord, Masks, Scores
+from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scores
 
 
 @dataclass(frozen=True)
-class Global:
+class Global(Allocator):
     """Keep the given share, or number, of all prunable weights, wherever the scores are highest.
 
     `density` in [0, 1] of all prunable weights (pruned ones included), rounded half up; or `count` of them.
@@ -52,12 +52,9 @@ class Global:
             raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable): allowed is at most {d}")
         return prune_exactly(scores, masks, {"global": GroupRecord("global", d, d - keep)}, "global", self.min_keep)
 
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks
-
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Allocator):
     """Keep the same share of every tensor, or of every output row.
 
     Each group keeps density x its prunable weights, rounded half up. A group that would fall below `min_keep`
@@ -84,6 +81,3 @@ class Uniform:
                 raise ValueError(f"cannot keep {keep} of {d} alive weights in {name!r} ({sizes[name]} prunable)")
             groups[name] = GroupRecord(name, d, d - keep)
         return prune_exactly(scores, masks, groups, self.scope, self.min_keep)
-
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks

@@ -12,11 +12,11 @@ from sparsight.measure.pq.index import OUTSIDE
 from sparsight.measure.pq.sums import check_pair
 from sparsight.pruning.allocate.counts import check_count, check_fraction, check_scope, check_target
 from sparsight.pruning.allocate.exact import prune_exactly, toward, within_floor
-from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
+from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
 
 @dataclass(frozen=True)
-class SAP:
+class SAP(Allocator):
     """Remove c = floor(min(gamma (d - r), beta d)) of the d alive weights of every group, smallest scores first.
 
     r = d (1 + eta)^(-q/(q-p)) (1 - I)^(pq/(q-p)), with I the PQ index of the group's alive scores, is the least
@@ -74,6 +74,3 @@ class SAP:
         r = float(retained_bound(sums.count, index, self.p, self.q, self.eta))
         c = prune_count(sums.count, r, self.gamma, self.beta, rounding=self.rounding) if sums.defined else 0
         return GroupRecord(name, sums.count, c, index, r, defined=sums.defined)
-
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from sparsight.measure.pq.index import snapped_floor
 from sparsight.pruning.allocate.counts import alive, check_count, check_fraction, check_scope, check_target
 from sparsight.pruning.allocate.exact import prune_exactly, toward, within_floor
-from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
+from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
 
 @dataclass(frozen=True)
-class Shrink:
+class Shrink(Allocator):
     """Remove floor(rate x alive) of every group, smallest scores first; after t rounds about (1 - rate)^t is left.
 
     A product within 1e-9 x max(1, alive) of a whole number counts as that number (SAP's rule), so that 0.2 of
@@ -41,6 +41,3 @@ class Shrink:
         groups = toward(groups, masks, self.target_density, self.exact)
         groups = within_floor(groups, masks, self.scope, self.min_keep)
         return prune_exactly(scores, masks, groups, self.scope, self.min_keep)
-
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks

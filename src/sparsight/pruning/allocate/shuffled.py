@@ -14,7 +14,7 @@ from sparsight.types import Allocation, Allocator, Masks, Scores
 
 
 @dataclass(frozen=True)
-class Shuffled:
+class Shuffled(Allocator):
     """What `allocator` decides, each tensor's mask then permuted at random within the tensor.
 
     So every tensor keeps as many weights as `allocator` gave it, all positions equally likely: if the network trains
@@ -27,7 +27,10 @@ class Shuffled:
 
     allocator: Allocator
     seed: int = 0
-    monotone = False
+
+    @property
+    def monotone(self) -> bool:
+        return False
 
     def __post_init__(self) -> None:
         check_count("seed", self.seed)
@@ -40,6 +43,3 @@ class Shuffled:
             order = torch.randperm(mask.numel(), generator=generator).to(mask.device)
             shuffled[name] = mask.reshape(-1)[order].reshape(mask.shape)
         return dataclasses.replace(allocation, masks=shuffled)
-
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks

@@ -6,20 +6,13 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from torch import Tensor, nn
+from torch import nn
 
 from sparsight.measure.criticality.phase import CriticalStart
 from sparsight.model.masks import all_kept
 from sparsight.pruning.rescale.rescale import Rescale
 from sparsight.pruning.restart import Reinitialise, carry_on
-from sparsight.types import Allocation, Allocator, Batch, Masks, Scorer, Scores, StateDict
-
-
-class ScoresSeen(dict[str, Tensor]):
-    """Scores that remember the network and the batches that they were computed on."""
-
-    model: nn.Module
-    batches: Sequence[Batch]
+from sparsight.types import Allocation, Allocator, Batch, Masks, Scored, Scorer, Scores, StateDict
 
 
 @dataclass(frozen=True)
@@ -29,18 +22,16 @@ class ScoredAt:
     score: Scorer
     start: CriticalStart | None = None
 
-    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scored:
         at = model
         if self.start is not None:
             at = copy.deepcopy(model)
             self.start(at)
-        found = ScoresSeen(self.score(at, masks, batches))
-        found.model, found.batches = at, batches
-        return found
+        return Scored(self.score(at, masks, batches), model=at, batches=batches)
 
 
 @dataclass(frozen=True)
-class Rescaled:
+class Rescaled(Allocator):
     """An allocator's plan, with the factors of `rescale` as its multipliers, measured on the scorer's batches.
 
     Its scores have to come from `ScoredAt`, and be of weights that are not pruned yet.
@@ -51,18 +42,15 @@ class Rescaled:
 
     @property
     def monotone(self) -> bool:
-        return getattr(self.allocator, "monotone", True)
+        return self.allocator.monotone
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
-        if not isinstance(scores, ScoresSeen):
-            raise TypeError(f"Rescaled needs the scores of ScoredAt: got {type(scores).__name__}")
+        if not isinstance(scores, Scored) or scores.model is None:
+            raise TypeError(f"Rescaled needs scores that know their network, as ScoredAt gives, got {scores!r:.60}")
         plan = self.allocator.plan(scores, masks)
         factors = self.rescale.factors(scores.model, plan.masks, scores.batches)
         before = plan.multipliers or {}
         return replace(plan, multipliers={**before, **{n: before.get(n, 1) * factor for n, factor in factors.items()}})
-
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks
 
 
 @dataclass(frozen=True)

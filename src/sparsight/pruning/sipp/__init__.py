@@ -4,9 +4,10 @@ from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.pruning.sipp.bounds import calibration_size, calibration_sweep
 from sparsight.pruning.sipp.keep_ratio import KeepBudget, keep_budget, keep_ratio
 from sparsight.pruning.sipp.score import SiPP
-from sparsight.pruning.sipp.sensitivities import Facts, Sensitivities
+from sparsight.pruning.sipp.sensitivities import Facts, saturated
 
 __all__ = [
-    "Facts", "KeepBudget", "Sensitivities", "SiPP", "SiPPDet", "SiPPHybrid", "SiPPRand", "calibration_size",
+    "Facts", "KeepBudget", "SiPP", "SiPPDet", "SiPPHybrid", "SiPPRand", "calibration_size",
     "calibration_sweep", "keep_budget", "keep_ratio",
+    "saturated",
 ]  # fmt: skip

@@ -12,11 +12,11 @@ from torch import Tensor
 from sparsight.numerics.select import keep_largest
 from sparsight.pruning.allocate.counts import alive, check_count, check_fraction, share
 from sparsight.pruning.sipp.bounds import Bound, check_bound, check_constant, check_delta
-from sparsight.pruning.sipp.decision import Decision, decide, ranking_keys, share_again
+from sparsight.pruning.sipp.decision import Decision, decide, share_again
 from sparsight.pruning.sipp.groups import Rounding
 from sparsight.pruning.sipp.ranking import keep_ranked
-from sparsight.pruning.sipp.sensitivities import Sensitivities
-from sparsight.types import Allocation, GroupRecord, Masks, Params, Scores
+from sparsight.pruning.sipp.sensitivities import ranking_keys
+from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Params, Scored, Scores
 
 _REFILLS = 1000  # times that a budget is spent anew, at most
 
@@ -25,7 +25,7 @@ Chosen = tuple[Masks, dict[str, Tensor] | None]
 
 
 @dataclass(frozen=True)
-class SiPPDet:
+class SiPPDet(Allocator):
     """Keep the given share, or number, of all prunable weights: those with the largest scores, whole as they are.
 
     `density` in [0, 1] of all prunable weights (pruned ones included), rounded half up; `count`, if given, comes
@@ -70,12 +70,9 @@ class SiPPDet:
         record = GroupRecord("global", d, d - left, floor_bound=bool(floors))
         return Allocation(kept, (record,), multipliers, floors)
 
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks
-
 
 @dataclass(frozen=True)
-class _Sampler:
+class _Sampler(Allocator):
     """A share of the budget for every group, and a sample of it in some of them."""
 
     density: float = 0.1
@@ -128,9 +125,6 @@ class _Sampler:
             d = int(mask.sum())
             records.append(GroupRecord(name, d, d - int(kept[name].sum())))
         return Allocation(kept, tuple(records), multipliers)
-
-    def __call__(self, scores: Scores, masks: Masks) -> Masks:
-        return self.plan(scores, masks).masks
 
     def _decide(self, scores: Scores, masks: Masks, keep: int) -> Decision:
         own = self._named("delta", "constant", "bound", "rounding", "exact", "seed")
@@ -208,7 +202,7 @@ def _reached(
 
     Biases and norms that none reaches become 0 too. With `refill` all that was ever found dead is no longer chosen.
     """
-    silent = scores.silent if isinstance(scores, Sensitivities) else None
+    silent = scores.silent if isinstance(scores, Scored) else None
     if silent is None and refill:
         raise ValueError("refill needs scores that tell what no gradient reaches: use SiPP(propagate=True)")
     kept, multipliers = choose(masks, keep, None)

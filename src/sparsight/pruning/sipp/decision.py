@@ -16,7 +16,7 @@ from sparsight.pruning.sipp.bounds import Bound, eps_rand
 from sparsight.pruning.sipp.groups import Groups, Rounding, groups_of, share_out, sides, whole
 from sparsight.pruning.sipp.ranking import keep_ranked, keep_ranked_rows
 from sparsight.pruning.sipp.sampling import draw, draws_for_distinct, probabilities, reweighting
-from sparsight.pruning.sipp.sensitivities import Sensitivities
+from sparsight.pruning.sipp.sensitivities import ranking_keys
 from sparsight.types import Masks, Scores
 
 
@@ -33,11 +33,6 @@ class Decision:
     draws: np.ndarray  # N of a random group that is left as drawn, 0 elsewhere
     masks: Masks
     multipliers: dict[str, Tensor]  # gamma: 1 where kept as it is, 0 where not kept
-
-
-def ranking_keys(scores: Scores) -> list[Scores]:
-    """What weights are ranked by: SiPP's keys, or the scores alone."""
-    return list(scores.keys_of_rank()) if isinstance(scores, Sensitivities) else [scores]
 
 
 def decide(

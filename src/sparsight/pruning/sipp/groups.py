@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsight.pruning.sipp.bounds import NOTHING, Bound, alpha, draws_for, log_term, root, slope
-from sparsight.pruning.sipp.sensitivities import Sensitivities
+from sparsight.pruning.sipp.sensitivities import facts_of
 from sparsight.types import Masks, Scores
 
 Rounding = Literal["largest", "ceil"]
@@ -35,7 +35,8 @@ class Groups:
 def sides(scores: Scores, masks: Masks, name: str) -> tuple[Tensor, Tensor]:
     """Masks of a tensor's alive positive and negative weights. Scores without facts have positive weights only."""
     mask = masks[name]
-    positive = scores.facts[name].positive if isinstance(scores, Sensitivities) else torch.ones_like(mask)
+    facts = facts_of(scores, name)
+    positive = torch.ones_like(mask) if facts is None else facts.positive
     return mask & positive, mask & ~positive
 
 
@@ -49,7 +50,7 @@ def groups_of(scores: Scores, masks: Masks, *, delta: float, constant: float) ->
     for name, score in scores.items():
         if not len(masks[name].shape) or bool((score[masks[name]] < 0).any()):
             raise ValueError(f"sensitivities are at least 0: got less, or no rows, in {name!r}")
-        facts = scores.facts[name] if isinstance(scores, Sensitivities) else None
+        facts = facts_of(scores, name)
         for side in sides(scores, masks, name):
             own = torch.where(side, score, 0).reshape(len(side), -1)
             sums.append(own.sum(1, dtype=torch.float64).cpu().numpy())

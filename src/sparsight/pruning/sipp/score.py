@@ -19,10 +19,10 @@ from sparsight.model.names import names_of
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.sipp.bounds import calibration_size, check_constant, check_delta
 from sparsight.pruning.sipp.patches import shape_of
-from sparsight.pruning.sipp.sensitivities import Reduction, Sensitivities
+from sparsight.pruning.sipp.sensitivities import Reduction
 from sparsight.pruning.sipp.sensitivity_sums import SensitivitySums
 from sparsight.pruning.sipp.unreached import silent
-from sparsight.types import Batch, Masks
+from sparsight.types import Batch, Masks, Scored
 
 _AT_ONCE = 32  # points in one forward
 
@@ -79,7 +79,7 @@ class SiPP:
             raise ValueError(f"points must be a whole number >= 1, or None: got {self.points!r}")
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Sensitivities:
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scored:
         check(model, masks)
         if not len(batches):
             raise ValueError("SiPP needs inputs: got no batches, allowed is at least one; see Recipe.score_batches")
@@ -102,7 +102,7 @@ class SiPP:
         if self.points is not None and seen < wanted:
             warn(f"SiPP took {seen} calibration points, not the {wanted} asked for: no more were given", stacklevel=3)
         found = {name: tally.result() for name, tally in tallies.items()}
-        return Sensitivities(
+        return Scored(
             {name: score for name, (score, _) in found.items()},
             {name: facts for name, (_, facts) in found.items()},
             reduction=self.reduction,

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from sparsight.records.files import make_folder, write_atomically
 from sparsight.records.folder import RunFolder
-from sparsight.runs.run import Keep
+from sparsight.records.record import Keep
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from sparsight.train.stop.accuracy import AccuracyRecovery, FixedEpochs, LossPlateau
 from sparsight.train.stop.by_name import StopName, named_rule
-from sparsight.train.stop.combine import AllOf, AnyOf, AtLeast, Patience, PerLevel
-from sparsight.train.stop.context import Baseline, Context, Reference, check_rule, needs
+from sparsight.train.stop.combine import AllOf, AnyOf, AtLeast, Patience
+from sparsight.train.stop.context import Baseline, Context, Reference, StoppingRule, check_rule
 from sparsight.train.stop.flows import FlowPlateau, GradientConsistent, InformationConsistent
 from sparsight.train.stop.weights import MaskStable, PQIStable, jaccard_distance
 
@@ -22,11 +22,10 @@ __all__ = [
     "MaskStable",
     "PQIStable",
     "Patience",
-    "PerLevel",
     "Reference",
     "StopName",
+    "StoppingRule",
     "check_rule",
     "jaccard_distance",
     "named_rule",
-    "needs",
 ]

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import get_args
 
 from sparsight.train.observation import Observation
-from sparsight.train.stop.context import Baseline, Context
+from sparsight.train.stop.context import Baseline, Context, StoppingRule
 from sparsight.train.stop.thresholds import check_patience, check_positive, improvements, in_a_row, met
 from sparsight.types import StateDict
 
 
 @dataclass(frozen=True)
-class FixedEpochs:
+class FixedEpochs(StoppingRule):
     """Train for `epochs`, or for the recipe's whole budget if it is None."""
 
     epochs: float | None = None
@@ -22,10 +22,6 @@ class FixedEpochs:
     def __post_init__(self) -> None:
         if self.epochs is not None:
             check_positive(epochs=self.epochs)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         return {}, memory
@@ -37,7 +33,7 @@ class FixedEpochs:
 
 
 @dataclass(frozen=True)
-class AccuracyRecovery:
+class AccuracyRecovery(StoppingRule):
     """Stop as soon as validation accuracy >= target, by default fraction x (reference's accuracy) - margin.
 
     Accuracies and `margin` are in [0, 1]; equality is enough. Against "warmup" the reference is the best accuracy
@@ -98,7 +94,7 @@ class AccuracyRecovery:
 
 
 @dataclass(frozen=True)
-class LossPlateau:
+class LossPlateau(StoppingRule):
     """Stop when the validation loss has improved on its best by less than `tol`, `patience` evaluations in a row.
 
     improvement = (b - x) / |b|, b the least loss of this level before. Negative when the loss rises.
@@ -110,10 +106,6 @@ class LossPlateau:
     def __post_init__(self) -> None:
         check_positive(tol=self.tol)
         check_patience(self.patience)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         found = improvements(_losses([*context.history, context.observation]))[-1]

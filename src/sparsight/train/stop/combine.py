@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sparsight.train.observation import Observation
-from sparsight.train.stop.context import Context, check_rule, needs
-from sparsight.train.stop.flow_sources import Source, measure_together
+from sparsight.train.stop.context import Context, FlowSource, StoppingRule, check_rule
+from sparsight.train.stop.flow_sources import measure_together
 from sparsight.train.stop.thresholds import check_patience, in_a_row
-from sparsight.types import StateDict, StoppingRule
-
-
-def sources(rule: StoppingRule) -> tuple[Source, ...]:
-    """The flows that a rule measures, as far as it says so."""
-    return tuple(getattr(rule, "sources", ()))
+from sparsight.types import StateDict
 
 
 @dataclass(frozen=True, init=False)
-class _Several:
+class _Several(StoppingRule):
     """Rules that are measured together. Two that measure the same share it; two flows share their passes."""
 
     rules: tuple[StoppingRule, ...]
@@ -32,11 +27,11 @@ class _Several:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset().union(*(needs(rule) for rule in self.rules))
+        return frozenset().union(*(rule.needs for rule in self.rules))
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        return tuple(source for rule in self.rules for source in sources(rule))
+    def sources(self) -> tuple[FlowSource, ...]:
+        return tuple(source for rule in self.rules for source in rule.sources)
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         measure_together(self.sources, context)
@@ -70,7 +65,7 @@ class AnyOf(_Several):
 
 
 @dataclass(frozen=True)
-class Patience:
+class Patience(StoppingRule):
     """Stop when a rule has said so at `evaluations` evaluations in a row."""
 
     rule: StoppingRule
@@ -82,11 +77,11 @@ class Patience:
 
     @property
     def needs(self) -> frozenset[str]:
-        return needs(self.rule)
+        return self.rule.needs
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        return sources(self.rule)
+    def sources(self) -> tuple[FlowSource, ...]:
+        return self.rule.sources
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         return self.rule.measure(context, memory)
@@ -100,7 +95,7 @@ class Patience:
 
 
 @dataclass(frozen=True)
-class AtLeast:
+class AtLeast(StoppingRule):
     """A rule that is not listened to before `epochs` epochs and `evaluations` evaluations of the level."""
 
     rule: StoppingRule
@@ -115,11 +110,11 @@ class AtLeast:
 
     @property
     def needs(self) -> frozenset[str]:
-        return needs(self.rule)
+        return self.rule.needs
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        return sources(self.rule)
+    def sources(self) -> tuple[FlowSource, ...]:
+        return self.rule.sources
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         return self.rule.measure(context, memory)
@@ -127,31 +122,3 @@ class AtLeast:
     def stop(self, history: Sequence[Observation]) -> str | None:
         early = not history or history[-1].epoch < self.epochs - 1e-9 or len(history) < self.evaluations
         return None if early else self.rule.stop(history)
-
-
-@dataclass(frozen=True)
-class PerLevel:
-    """A rule for each level: those of `levels` by number, `rule` elsewhere. -1 is the last level.
-
-    Which level is the last is known beforehand for a list of levels, and for `Until` by its density and its number
-    of levels; a search that is ended by what a trained level turned out to be has no last level in this sense.
-    """
-
-    rule: StoppingRule
-    levels: Mapping[int, StoppingRule] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < -1 for n in self.levels):
-            raise ValueError(f"levels are numbered from 0, and -1 is the last: got {list(self.levels)}")
-        for rule in (self.rule, *self.levels.values()):
-            check_rule(rule, "the rule of a level")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return needs(self.rule).union(*(needs(rule) for rule in self.levels.values()))
-
-    def at(self, level: int, last: bool = False) -> StoppingRule:
-        """The rule of a level."""
-        if last and -1 in self.levels:
-            return self.levels[-1]
-        return self.levels.get(level, self.rule)

@@ -1,11 +1,11 @@
-"""What a stopping rule may measure on, at one evaluation point."""
+"""When a level has been trained enough: what a rule has to say, and what it may measure on."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -59,15 +59,42 @@ class Context:
             self.cost[what] = self.cost.get(what, 0.0) + count
 
 
-def check_rule(rule: Any, of: str) -> None:
-    """TypeError for what is no stopping rule for one level. `of` says what it was given for."""
-    if not all(callable(getattr(rule, name, None)) for name in ("measure", "stop")) or isinstance(rule, type):
+class FlowSource(Protocol):
+    """A flow that a rule measures."""
+
+    @property
+    def name(self) -> str: ...
+
+
+@runtime_checkable
+class StoppingRule(Protocol):
+    """When a level has been trained enough. Measuring needs the run; deciding needs only numbers.
+
+    Inherit from it and write `measure` and `stop`; a rule that measures on something says so in `needs`.
+    """
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What it asks for besides the model (`Need`)."""
+        return frozenset()
+
+    @property
+    def sources(self) -> tuple[FlowSource, ...]:
+        """The flows that it measures, so that several rules can share their passes."""
+        return ()
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]: ...
+
+    def stop(self, history: Sequence[Observation]) -> str | None: ...
+
+
+def check_rule(rule: object, of: str) -> None:
+    """TypeError for what is not a stopping rule, naming what it lacks. `of` says what it was given for."""
+    members = ("needs", "sources", "measure", "stop")
+    lacks = [] if isinstance(rule, type) else [name for name in members if not hasattr(rule, name)]
+    if isinstance(rule, type) or lacks:
+        why = "it is a class, not a rule" if isinstance(rule, type) else f"it lacks {', '.join(lacks)}"
         raise TypeError(
-            f"{of} must be a stopping rule, with `measure` and `stop`, such as MaskStable(): got {rule!r} "
-            "(rules by name: named_rule; a rule for each level, PerLevel, stands outermost)"
+            f"{of} must be a stopping rule, such as MaskStable(), got {rule!r:.60}: {why}; a rule of your own inherits "
+            "from sparsight.train.stop.StoppingRule"
         )
-
-
-def needs(rule: Any) -> frozenset[str]:
-    """What a rule asks for: its `needs`; nothing for a rule that does not say."""
-    return frozenset(getattr(rule, "needs", ()))

@@ -19,7 +19,7 @@ from sparsight.measure.flow import (
     information_flow,
 )
 from sparsight.model.loss import batch_size, cross_entropy
-from sparsight.train.stop.context import Context, Reference
+from sparsight.train.stop.context import Context, FlowSource, Reference
 from sparsight.types import Masks
 
 Reduction = Literal["rms", "abs", "signed", "matrix"]
@@ -124,7 +124,7 @@ class GradientSource:
 Source = InformationSource | GradientSource
 
 
-def measure_together(sources: Iterable[Source], context: Context) -> None:
+def measure_together(sources: Iterable[FlowSource], context: Context) -> None:
     """Measure an information flow and a gradient flow that are both asked for at this point from the same passes.
 
     Of the default loss alone: another one might run the model twice, or on other inputs than the batch's.

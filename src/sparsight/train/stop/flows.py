@@ -13,7 +13,7 @@ from torch import Tensor
 from sparsight.measure.flow import GradientFlow, InformationFlow, flow_distance
 from sparsight.train.observation import Observation
 from sparsight.train.stop.accuracy import SAID, check_reference
-from sparsight.train.stop.context import Baseline, Context
+from sparsight.train.stop.context import Baseline, Context, StoppingRule
 from sparsight.train.stop.flow_sources import (
     EMA,
     GradientSource,
@@ -31,7 +31,7 @@ from sparsight.types import StateDict
 
 
 @dataclass(frozen=True)
-class InformationConsistent:
+class InformationConsistent(StoppingRule):
     """Stop when the information flow is close to a reference network's: distance < eps, `patience` times in a row.
 
     The flow is that of `information_flow` on the run's probe, between consecutive layers or the `pairs` given, the
@@ -79,7 +79,7 @@ class InformationConsistent:
 
 
 @dataclass(frozen=True)
-class GradientConsistent:
+class GradientConsistent(StoppingRule):
     """Stop when the gradient flow is close to a reference network's: distance < eps, `patience` times in a row.
 
     `statistic` is one of `gradient_flow`, on the run's probe; or "ema", the exponential average of the gradient norms
@@ -130,7 +130,7 @@ class GradientConsistent:
 
 
 @dataclass(frozen=True)
-class FlowPlateau:
+class FlowPlateau(StoppingRule):
     """Stop when a flow no longer changes: its distance to that of the evaluation before < tol, `patience` in a row.
 
     `flow` says which; the fields of the other one are ignored. Needs no reference, so it works at every level.

@@ -10,13 +10,13 @@ from sparsight.measure.pq import pq_index
 from sparsight.model.loss import batch_size
 from sparsight.model.names import named
 from sparsight.train.observation import Observation
-from sparsight.train.stop.context import Context
+from sparsight.train.stop.context import Context, StoppingRule
 from sparsight.train.stop.thresholds import changes, check_patience, check_positive, in_a_row, met, recorded
 from sparsight.types import Masks, StateDict
 
 
 @dataclass(frozen=True)
-class PQIStable:
+class PQIStable(StoppingRule):
     """Stop when the PQ index (p, q) of all alive weights changes by less than `tol`, `patience` evaluations in a row.
 
     |I_t - I_(t-1)| < tol. Cheap: one pass over the weights.
@@ -37,10 +37,6 @@ class PQIStable:
     def name(self) -> str:
         return f"PQ index ({self.p:g}, {self.q:g})"
 
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset()
-
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         parameters = named(context.model)
         alive = {name: parameters[name].detach() for name in context.masks}
@@ -57,7 +53,7 @@ class PQIStable:
 
 
 @dataclass(frozen=True)
-class MaskStable:
+class MaskStable(StoppingRule):
     """Stop when the mask that would be cut now is nearly the one that would have been cut at the last evaluation.
 
     Jaccard distance of the kept sets, 1 - |A and B| / |A or B| < tol, `patience` evaluations in a row. The masks are

@@ -27,15 +27,14 @@ from sparsight.pruning.sipp.decision import Decision
 from sparsight.pruning.sipp.groups import sides
 from sparsight.pruning.sipp.keep_ratio import keep_ratio
 from sparsight.pruning.sipp.score import first_input, layers_using
-from sparsight.pruning.sipp.sensitivities import Sensitivities
-from sparsight.types import Batch, Masks, Params
+from sparsight.types import Batch, Masks, Params, Scored
 
 
 @torch.no_grad()
 def certify(
     model: nn.Module,
     masks: Masks,
-    scores: Sensitivities,
+    scores: Scored,
     held_out: Sequence[Batch],
     *,
     multipliers: Params | None = None,
@@ -146,7 +145,7 @@ def _why_no_pruning(name: str, before: Tensor, after: Tensor, prunable: bool) ->
     return None
 
 
-def _of_these_weights(call: Pure, scores: Sensitivities) -> None:
+def _of_these_weights(call: Pure, scores: Scored) -> None:
     """Refuse sensitivities of other weights: those of pruned ones are 0, and so would every bound be."""
     for name, facts in scores.facts.items():
         weight = call.params[name]
@@ -174,7 +173,7 @@ def _fit(call: Pure, multipliers: Params) -> None:
 def _check(
     model: nn.Module,
     masks: Masks,
-    scores: Sensitivities,
+    scores: Scored,
     held_out: Sequence[Batch],
     delta: float,
     constant: float,
@@ -184,8 +183,8 @@ def _check(
     check_bound(bound)
     check_delta(delta)
     check_constant(constant)
-    if not isinstance(scores, Sensitivities) or scores.reduction != "max":
-        got = scores.reduction if isinstance(scores, Sensitivities) else type(scores).__name__
+    if not isinstance(scores, Scored) or scores.reduction != "max":
+        got = scores.reduction if isinstance(scores, Scored) else type(scores).__name__
         raise ValueError(f"a certificate needs the scores of SiPP(reduction='max'): got {got!r}")
     if scores.keys() != masks.keys():
         raise ValueError(f"scores and masks name other tensors: {sorted(scores.keys() ^ masks.keys())[:3]}")
@@ -202,7 +201,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def _group_bounds(
-    scores: Sensitivities,
+    scores: Scored,
     gamma: Mapping[str, Tensor],
     decision: Decision | None,
     delta: float,

@@ -1,0 +1,153 @@
+"""From the options of training to plans, and from the options of an iterative recipe to its search and choice."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import get_args
+
+from sparsight.pruning.allocate.sap import SAP
+from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.restart import carry_on, rewind
+from sparsight.recipes._options import Ending
+from sparsight.records.record import Choice, LevelRecord
+from sparsight.runs.choose import AtDensity, SparsestWithin
+from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum
+from sparsight.runs.level import Level
+from sparsight.runs.search import Until
+from sparsight.train.optimizers import NesterovSGD
+from sparsight.train.plan import TrainingPlan
+from sparsight.train.stop import StopName, named_rule
+from sparsight.types import Restart
+
+Choose = Callable[[Sequence[LevelRecord]], Choice]
+
+TARGET = 0.1
+"""Density at which a search until the density ends if none is given."""
+
+LEVELS = {"density": 15, "pq-minimum": 30, "accuracy": 30}
+"""Pruned levels after which a search ends if no number is given; 30 is the published runs' number."""
+
+WITHIN = 0.5
+"""Points of dense validation accuracy within which a level is chosen if none are given."""
+
+SHORT = 3
+"""Levels that carry on train for at most one epoch in so many, between the first and the last."""
+
+
+def sgd(
+    epochs: int, batch_size: int, lr: float, momentum: float, weight_decay: float, clip: float | None
+) -> TrainingPlan:
+    """Nesterov SGD with a cosine schedule, clipped: the training of the PQ-index paper."""
+    optimizer = NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay)
+    return TrainingPlan(epochs=epochs, batch_size=batch_size, optimizer=optimizer, clip=clip)
+
+
+def target_of(until: Ending, target_density: float | None) -> float | None:
+    """The density at which the search ends: the one given, else 0.1 with until="density"; None for 0, no target."""
+    if target_density is None:
+        return TARGET if until == "density" else None
+    return target_density or None
+
+
+def choice(target_density: float | None, within: float | None) -> AtDensity | SparsestWithin:
+    """What to hand over: the network at the density asked for, or the sparsest `within` so many points of dense.
+
+    A density that was given (0 is none) is handed over, unless `within` is given too; then it is what the sparsest
+    network is compared with. With neither it is the sparsest within 0.5 points.
+    """
+    if target_density and within is None:
+        return AtDensity(target_density)
+    return SparsestWithin(WITHIN if within is None else within, target_density or None)
+
+
+def exactly(prune: SAP | Shrink, target_density: float | None) -> SAP | Shrink:
+    """`prune` for the last level: exactly to the density that was given; the same without one."""
+    if not target_density:
+        return prune
+    with warnings.catch_warnings(action="ignore"):  # its exponents have been warned of already
+        return replace(prune, exact=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iterative:
+    """The options that the recipes which prune level by level share, as they were given.
+
+    Levels that carry on train for a third of the epochs at most, and end once they have recovered, unless something
+    else is asked for: that reaches the accuracy of the full budget. No rule does so with levels that are rewound, and
+    another `until` than the density may make any level the last.
+
+    Raises: ValueError for an unknown `until`; for one other than "density" with levels that end early, since any level
+    may then be the last; for a rewind point that nothing returns to.
+    """
+
+    plan: TrainingPlan
+    until: Ending = "density"
+    target_density: float | None = None
+    levels: int | None = None
+    within: float | None = None
+    rewind_epoch: int = 0
+    carry_on: bool = False
+    middle_epochs: int | None = None
+    stop: StopName | None = None
+    evaluate_every: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.until not in get_args(Ending):
+            raise ValueError(f"unknown until {self.until!r}, expected one of {', '.join(get_args(Ending))}")
+        if self.carry_on and self.rewind_epoch:
+            raise ValueError(f"with carry_on nothing is rewound: rewind_epoch must be 0, got {self.rewind_epoch}")
+        ends = (self.stop or "fixed-epochs") != "fixed-epochs"
+        if self.until != "density" and (ends or self.middle_epochs is not None):
+            short = f"stop={self.stop!r}" if ends else f"middle_epochs={self.middle_epochs}"
+            raise ValueError(
+                f"{short} needs until='density', got {self.until!r}: otherwise any level may be the last, and the last "
+                "must train in full"
+            )
+
+    @property
+    def _short(self) -> bool:
+        """Whether the default rule of levels that carry on is in force."""
+        return self.carry_on and self.until == "density" and self.stop is None and self.middle_epochs is None
+
+    def _plans(self) -> tuple[TrainingPlan, TrainingPlan]:
+        """How the first and the last level train, and how those between them do."""
+        every = self.evaluate_every if self.evaluate_every is not None else 0.5 if self._short else 1.0
+        whole = replace(self.plan, evaluate_every=every)
+        stop = self.stop or ("recovered" if self._short else "fixed-epochs")
+        epochs = -(-whole.epochs // SHORT) if self._short else self.middle_epochs
+        if epochs is not None and epochs < 1:
+            raise ValueError(f"middle_epochs must be a whole number >= 1, got {epochs!r}")
+        return whole, replace(whole, epochs=whole.epochs if epochs is None else epochs, stop=named_rule(stop))
+
+    def search(self, prune: SAP | Shrink, pair: tuple[float, float]) -> Until:
+        """Levels pruned by `prune` until the search ends; `pair` is the (p, q) whose minimum may end it."""
+        whole, middle = self._plans()
+        restart: Restart = carry_on if self.carry_on else rewind
+        stop = PQMinimum(*pair) if self.until == "pq-minimum" else None
+        stop = AccuracyFloor(self._points) if self.until == "accuracy" else stop
+        most = self.levels
+        if most is None:
+            most = max(LEVELS.values()) if self.target_density else LEVELS[self.until]
+        end = exactly(prune, self.target_density) if self.until == "density" else prune
+        return Until(
+            Level((prune,), restart, middle),
+            target_of(self.until, self.target_density),
+            most,
+            stop,
+            last=Level((end,), restart, whole),
+            first=Level(train=whole),
+        )
+
+    @property
+    def _points(self) -> float:
+        return WITHIN if self.within is None else self.within
+
+    def choose(self, pair: tuple[float, float]) -> Choose:
+        """Which level is handed over."""
+        if self.until == "density":
+            return choice(self.target_density, self.within)
+        if self.until == "pq-minimum" and self.within is None:
+            return AtPQMinimum(*pair)
+        return SparsestWithin(self._points)

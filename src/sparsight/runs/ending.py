@@ -1,0 +1,152 @@
+"""When to stop pruning altogether, and the choice that goes with the PQ index. Rules decide on records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+from sparsight.measure.pq.turning_points import TurningPoints, turning_points
+from sparsight.records.record import Choice, LevelRecord
+from sparsight.runs.choose import SparsestWithin, cost, dense_accuracy
+
+
+@runtime_checkable
+class SearchStop(Protocol):
+    """A rule that ends the search for sparser levels: from the levels so far, why to stop, or None to go on."""
+
+    def stop(self, history: Sequence[LevelRecord]) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class PQMinimum:
+    """Stop pruning as soon as the PQ index (p, q) of all alive weights has turned up from its minimum.
+
+    The rule is that of `turning_points`: two levels in a row more than `tolerance` above the lowest index so far,
+    or one that lies more than 3 `tolerance` above it. Needs no labels. ValueError if (p, q) is not on record, if the
+    density has risen from one level to the next, or for a tolerance that is not positive.
+    Source: the hypothesis of Diao et al., ICLR 2023 (sparsity falls, rises, falls); the rule is ours.
+    """
+
+    p: float = 1.0
+    q: float = 2.0
+    tolerance: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_positive("tolerance", self.tolerance)
+
+    def stop(self, history: Sequence[LevelRecord]) -> str | None:
+        indices = _indices(history, self.p, self.q)
+        turns = _turns(history, indices, self.tolerance)
+        if turns.minimum is None or turns.confirmed_at is None:
+            return None
+        low, seen = history[turns.minimum], history[turns.confirmed_at]
+        return (
+            f"the PQ index ({self.p:g}, {self.q:g}) has passed its minimum: {indices[turns.minimum]:.4f} at level "
+            f"{low.level} (density {low.density:.4g}), {indices[turns.confirmed_at]:.4f} at level {seen.level} "
+            f"(density {seen.density:.4g})"
+        )
+
+    def __str__(self) -> str:
+        return f"confirmed minimum of the PQ index ({self.p:g}, {self.q:g})"
+
+
+@dataclass(frozen=True)
+class AccuracyFloor:
+    """Stop pruning as soon as a level's validation accuracy is more than `points` points below the dense level's.
+
+    Dense is the first level that keeps every weight; without one, or without validation accuracies, it never stops.
+    Exactly `points` below is still allowed. ValueError if points is negative or not a number.
+    """
+
+    points: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.points >= 0:
+            raise ValueError(f"points must be a number >= 0: got {self.points!r}")
+
+    def stop(self, history: Sequence[LevelRecord]) -> str | None:
+        dense = dense_accuracy(history)
+        if dense is None or not history:
+            return None
+        last, mine = history[-1], history[-1].validation_accuracy
+        if mine is None or not mine < dense - self.points / 100 - 1e-12:
+            return None
+        return (
+            f"validation accuracy at level {last.level} (density {last.density:.4g}) is more than {self.points:g} "
+            f"points below dense: {mine:.2%} against {dense:.2%} ({100 * (mine - dense):+.2f} points)"
+        )
+
+    def __str__(self) -> str:
+        return f"level more than {self.points:g} points below dense on validation data"
+
+
+@dataclass(frozen=True)
+class AtPQMinimum:
+    """Choose the level at the minimum of the PQ index (p, q), confirmed by the rule of `turning_points`.
+
+    If no minimum is confirmed, `otherwise` chooses, and the reason says so: an index that goes on falling may do so
+    because the network collapses. The reason tells what the choice costs on validation data beside the dense network
+    (level 0 where it is unpruned, else the control). ValueError as `PQMinimum`, or if there is no level.
+    """
+
+    p: float = 1.0
+    q: float = 2.0
+    tolerance: float = 0.01
+    otherwise: Callable[[Sequence[LevelRecord]], Choice] = field(default_factory=SparsestWithin)
+
+    def __post_init__(self) -> None:
+        _check_positive("tolerance", self.tolerance)
+
+    @property
+    def question(self) -> str:
+        return f"Looking for the network at the minimum of the PQ index ({self.p:g}, {self.q:g})."
+
+    def __call__(self, records: Sequence[LevelRecord]) -> Choice:
+        levels = [r for r in records if r.role == "level"]
+        if not levels:
+            raise ValueError("cannot choose a level: there is none")
+        indices = _indices(levels, self.p, self.q)
+        turns = _turns(levels, indices, self.tolerance)
+        named = f"the PQ index ({self.p:g}, {self.q:g})"
+        if turns.minimum is None or turns.confirmed_at is None:
+            choice = self.otherwise(records)
+            return replace(choice, why=f"{named} has no confirmed minimum, so {choice.why}")
+        low, at = levels[turns.minimum], turns.confirmed_at
+        why = (
+            f"{named} is lowest here, {indices[turns.minimum]:.4f} at density {low.density:.4g}, and has risen since: "
+            f"{indices[at]:.4f} at level {levels[at].level}"
+        )
+        return Choice(low.level, low.id, why + cost(low, records) + self._first(levels, indices, low))
+
+    def _first(self, levels: Sequence[LevelRecord], indices: Sequence[float], low: LevelRecord) -> str:
+        """From which level on the index was as low but for the tolerance: there a flat curve costs less accuracy."""
+        least = indices[levels.index(low)]
+        first = next(x for x, index in zip(levels, indices, strict=True) if index <= least + self.tolerance)
+        if first is low or first.validation_accuracy is None:
+            return ""
+        return (
+            f"; within {self.tolerance:g} of it from level {first.level} on (density {first.density:.4g}), "
+            f"whose validation accuracy is {first.validation_accuracy:.2%}"
+        )
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} must be a finite number > 0: got {value!r}")
+
+
+def _indices(levels: Sequence[LevelRecord], p: float, q: float) -> list[float]:
+    """The PQ index of all alive weights, level by level."""
+    for x in levels:
+        if (p, q) not in x.pq_pairs:
+            there = ", ".join(f"({a:g}, {b:g})" for a, b in x.pq_pairs) or "none"
+            raise ValueError(f"level {x.level} has no PQ index ({p:g}, {q:g}) on record: there is {there}")
+    return [x.pq[x.pq_pairs.index((p, q))] for x in levels]
+
+
+def _turns(levels: Sequence[LevelRecord], indices: Sequence[float], tolerance: float) -> TurningPoints:
+    return turning_points([x.density for x in levels], indices, tolerance=tolerance)
+
+
+__all__ = ["AccuracyFloor", "AtPQMinimum", "PQMinimum", "SearchStop"]

@@ -1,0 +1,59 @@
+"""The rounds of a level: score, allocate, and again, without training between them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from itertools import islice
+
+import torch
+
+from sparsight.numerics.seeds import derive, seeded
+from sparsight.pruning.restart import composed, reweighted
+from sparsight.runs.state import RunState
+from sparsight.train.batches import batches
+from sparsight.types import Allocation, Allocator, Batch, Split
+
+
+def prune(state: RunState, rounds: Sequence[Allocator]) -> Allocation:
+    """What the rounds decide together.
+
+    Each scores the network that the rounds before leave, factors included, and its own factors come on top. A round
+    that may bring weights back chooses anew: from the network as the level found it, without earlier factors.
+    """
+    allocation = Allocation(state.masks)
+    if not rounds:
+        return allocation
+    scoring, model = state.recipe.scoring, state.model
+    if scoring.of != "current":
+        source = state.dense if scoring.of == "dense" else state.initial
+        if source is None:
+            raise ValueError("scores from the dense network need a first level that trains it, got rounds at level 0")
+        model = copy.deepcopy(model)
+        model.load_state_dict(source)
+    examples = scored_batches(state)
+    for allocator in rounds:
+        earlier = allocation.multipliers if allocator.monotone else None
+        at = model if earlier is None else reweighted(copy.deepcopy(model), earlier)
+        scores = scoring.scorer(at, allocation.masks, examples)
+        allocation = composed(earlier, allocator.plan(scores, allocation.masks))
+    return allocation
+
+
+def scored_batches(state: RunState) -> Sequence[Batch]:
+    """The scorer's batches: the first of a shuffle of the training split, the same at every level."""
+    recipe = state.recipe
+    if not recipe.scoring.batches:
+        return ()
+    seed = derive(recipe.seed, "score")
+    generator = torch.Generator().manual_seed(seed)
+    split = state.data.train
+    if isinstance(split, Split):
+        split = dataclasses.replace(split, augment=None)
+    with seeded(seed):
+        drawn = batches(split, recipe.plan.batch_size, generator=generator, device=state.runtime.device)
+        return tuple(islice(drawn, recipe.scoring.batches))
+
+
+__all__ = ["prune", "scored_batches"]

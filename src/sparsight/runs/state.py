@@ -1,0 +1,51 @@
+"""What a run in progress holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from sparsight.measure.flow import Probe
+from sparsight.records.journal import Journal, Watch
+from sparsight.records.record import LevelRecord
+from sparsight.runs.recipe import Recipe
+from sparsight.train.parallel import Runtime
+from sparsight.train.stop import Reference
+from sparsight.types import Data, Masks, StateDict
+
+
+@dataclass
+class RunState:
+    """A run in progress: what the next level depends on."""
+
+    recipe: Recipe
+    model: nn.Module
+    data: Data
+    runtime: Runtime
+    journal: Journal
+    watch: Watch
+    initial: StateDict
+    rewind_point: StateDict
+    masks: Masks
+    dense: StateDict | None = None
+    history: list[LevelRecord] = field(default_factory=list)
+    references: dict[str, Reference] = field(default_factory=dict)  # what the stopping rules compare with
+    probe: Probe | None = None  # what they measure on
+
+    @property
+    def parent(self) -> str | None:
+        """The content id of the level before."""
+        return self.history[-1].id if self.history else None
+
+
+def snapshot(model: nn.Module, device: str | torch.device | None = None) -> StateDict:
+    """The state dict by value: later training does not change it."""
+    return {
+        name: value.detach().to(device, copy=True) if device is not None else value.detach().clone()
+        for name, value in model.state_dict().items()
+    }
+
+
+__all__ = ["RunState", "snapshot"]

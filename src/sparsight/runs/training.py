@@ -1,0 +1,149 @@
+"""A level's training: from its start, or from where the journal says that it stood, to its record."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sparsight.measure.flow import GradientAverage
+from sparsight.model.collapse import find_collapse
+from sparsight.model.masks import counts
+from sparsight.records.identity import content_id
+from sparsight.records.journal import Event, LevelResult
+from sparsight.records.record import LevelRecord, LevelTimes, from_json, to_json
+from sparsight.runs.layers import layers_and_indices
+from sparsight.runs.rounds import scored_batches
+from sparsight.runs.state import RunState, snapshot
+from sparsight.train.batches import batches, move
+from sparsight.train.loop import train
+from sparsight.train.observation import Observation
+from sparsight.train.plan import TrainingPlan
+from sparsight.train.stop import Context
+from sparsight.train.training import Training
+from sparsight.types import Allocation, Data, Masks, Split
+
+
+def begin(state: RunState, masks: Masks, role: Literal["level", "control"], plan: TrainingPlan) -> Training:
+    """The training of the level after those in `state.history`."""
+    recipe, number = state.recipe, len(state.history)
+    training = Training(
+        state.model, masks, plan.optimizer(state.model.parameters()), plan, state.data, state.runtime, number, role,
+        seed=recipe.seed, judge=recipe.judge, channels_last=recipe.channels_last,
+    )  # fmt: skip
+    if role == "level":
+        training.stops = (recipe.rewind_epoch,) if number == 0 else ()
+        training.averaging = "gf_ema" in recipe.needs
+        training.surroundings = _surroundings(state, training)
+    stored = state.journal.progress()
+    if stored is not None and (stored["role"], stored["level"]) == (role, number):
+        state.model.load_state_dict(stored["weights"])
+        training.optimizer.load_state_dict(stored["optimizer"])
+        training.masks = {name: mask.to(state.runtime.device) for name, mask in stored["masks"].items()}
+        training.memory = stored["memory"]
+        training.observations = [from_json(Observation, seen, "state.safetensors") for seen in stored["observations"]]
+        training.seconds = dict(stored["seconds"])
+        training.stream = stored["stream"]
+        if stored["average"] is not None:
+            training.average = GradientAverage(**stored["average"])
+    return training
+
+
+def _surroundings(state: RunState, training: Training) -> Context:
+    """What a stopping rule may measure on beside the network in training."""
+    recipe, split = state.recipe, state.data.validation
+    return Context(
+        training.model,
+        training.masks,
+        training.level,
+        Observation(0.0, 0),
+        tuple(batches(split, 1000)) if isinstance(split, Split) else split,
+        tuple(move(batch, state.runtime.device) for batch in state.probe or ()),
+        dict(state.references),
+        recipe.scoring.scorer,
+        recipe.search.upcoming(state.history),
+        scored_batches(state) if "examples" in training.plan.stop.needs else (),
+    )
+
+
+def run_through(state: RunState, training: Training) -> Masks:
+    """Train the level, keeping its progress at each evaluation; the masks at its end."""
+    kept, total = counts(training.masks)
+    about = (training.role, training.level, training.plan.epochs, kept, total)
+    state.watch(Event("begin", *about))
+    for seen in train(training):
+        first = training.role == "level" and training.level == 0
+        if first and seen.epoch == state.recipe.rewind_epoch:
+            state.rewind_point = snapshot(state.model)
+            state.journal.keep_rewind_point(state.rewind_point)
+        if seen.reason is None:
+            since = perf_counter()
+            state.journal.keep_progress(_progress(training))
+            training.spent("store", since)
+        state.watch(Event("epoch", *about, observation=seen))
+    return training.masks
+
+
+def _progress(training: Training) -> Mapping[str, Any]:
+    average = training.average
+    return {
+        "role": training.role,
+        "level": training.level,
+        "weights": training.model.state_dict(),
+        "optimizer": training.optimizer.state_dict(),
+        "masks": training.masks,
+        "memory": training.memory,
+        "stream": training.stream,
+        "average": None if average is None else {f.name: getattr(average, f.name) for f in dataclasses.fields(average)},
+        "observations": to_json(training.observations),
+        "seconds": training.seconds,
+    }
+
+
+def keep(
+    state: RunState, training: Training, allocation: Allocation, operation: Mapping[str, Any], parent: str | None
+) -> LevelResult:
+    """Record a trained level, and hand it to the journal."""
+    weights, masks = snapshot(state.model, "cpu"), {n: m.cpu() for n, m in training.masks.items()}
+    kept, total = counts(masks)
+    layers, indices = layers_and_indices(state.model, training.masks, state.recipe.pq)
+    record = LevelRecord(
+        level=training.level,
+        role=training.role,
+        id=content_id(weights, masks),
+        parent=parent,
+        operation=operation,
+        kept=kept,
+        total=total,
+        layers=layers,
+        pq_pairs=state.recipe.pq,
+        pq=indices,
+        groups=allocation.groups,
+        floors=allocation.floors,
+        collapsed=tuple(layer.name for layer in layers if layer.kept == 0),
+        collapse=find_collapse(training.masks, state.model, _one_sample(state.data)),
+        observations=tuple(training.observations),
+        epochs=training.observations[-1].epoch,
+        steps=training.observations[-1].step,
+    )
+    spent = {f.name: training.seconds.get(f.name, 0.0) for f in dataclasses.fields(LevelTimes)[2:]}
+    times = LevelTimes(training.level, record.role, **spent)
+    result = state.journal.keep_level(LevelResult(record, times, weights, masks))
+    about = (record.role, record.level, training.plan.epochs, kept, total)
+    state.watch(Event("done", *about, training.observations[-1], result.record))
+    return result
+
+
+def _one_sample(data: Data) -> Tensor | None:
+    """Something of the shape of a training sample, without going through a loader; None where it is not known."""
+    if isinstance(data.train, Split):
+        return data.train.x[:1]
+    shape = data.facts.get("input_shape")
+    return None if shape is None else torch.ones((1, *shape))
+
+
+__all__ = ["begin", "keep", "run_through"]

@@ -1,0 +1,63 @@
+"""How one level is trained, as plain values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparsight.model.loss import cross_entropy
+from sparsight.train.hooks import Hooks
+from sparsight.train.optimizers import NesterovSGD
+from sparsight.train.schedules import cosine
+from sparsight.train.stop.accuracy import FixedEpochs
+from sparsight.train.stop.context import StoppingRule, check_rule
+from sparsight.types import Batch
+
+LEAST_EVERY = 0.001
+"""Epochs from one evaluation to the next, at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """How one level is trained.
+
+    `epochs` is the budget and the horizon of the learning-rate schedule; 0 judges the network as it is. `stop` may end
+    the level earlier, at one of the points that lie `evaluate_every` epochs apart (whole epochs only for a split that
+    does not tell its length).
+
+    Raises: ValueError for a number of epochs that is negative or not whole, a batch size below 1, `evaluate_every`
+    below 0.001 or infinite, a `clip` that is not positive; TypeError for a stopping rule that lacks a member.
+    """
+
+    epochs: int = 3
+    batch_size: int = 250
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = field(default_factory=NesterovSGD)
+    schedule: Callable[[float], float] = cosine  # progress of the level -> multiplier of the learning rate
+    loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy
+    clip: float | None = 1.0  # global norm of the masked gradients
+    stop: StoppingRule = field(default_factory=FixedEpochs)
+    evaluate_every: float = 1.0  # epochs between evaluations; a fraction evaluates inside epochs
+    hooks: Hooks = field(default_factory=Hooks)
+
+    def __post_init__(self) -> None:
+        at_least(0, epochs=self.epochs)
+        at_least(1, batch_size=self.batch_size)
+        if not LEAST_EVERY <= self.evaluate_every < math.inf:
+            raise ValueError(f"evaluate_every must be a finite number >= {LEAST_EVERY}, got {self.evaluate_every!r}")
+        check_rule(self.stop, "stop")
+        if self.clip is not None and not self.clip > 0:
+            raise ValueError(f"clip must be positive or None, got {self.clip!r}")
+
+
+def at_least(least: int, **values: object) -> None:
+    """ValueError, naming it, for a value that is not a whole number of at least `least`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+
+__all__ = ["LEAST_EVERY", "TrainingPlan", "at_least"]

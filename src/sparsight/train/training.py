@@ -1,0 +1,104 @@
+"""One level's training as a value: all that changes while it trains, so that resuming it sets fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from sparsight.measure.flow import GradientAverage
+from sparsight.train.evaluate import Judge, classify
+from sparsight.train.observation import Observation
+from sparsight.train.parallel import Runtime
+from sparsight.train.plan import TrainingPlan
+from sparsight.train.stop import Context
+from sparsight.types import Batch, Data, Masks, StateDict
+
+
+@dataclass
+class Training:
+    """One level's training, as far as it has come. Everything that changes is a field; resuming sets them."""
+
+    model: nn.Module
+    masks: Masks
+    optimizer: Optimizer
+    plan: TrainingPlan
+    data: Data
+    runtime: Runtime
+    level: int
+    role: Literal["level", "control"] = "level"
+    seed: int = 0  # of the run
+    judge: Judge = classify
+    channels_last: bool = False
+    stops: tuple[int, ...] = ()  # epochs that are evaluated besides
+    surroundings: Context | None = None  # what the rule may measure on, besides the network
+    averaging: bool = False  # keep the exponential average of gradient norms
+    observations: list[Observation] = field(default_factory=list)
+    memory: StateDict = field(default_factory=dict)  # what the stopping rule keeps between evaluations
+    stream: Mapping[str, Any] = field(default_factory=dict)  # inside an epoch: steps done, and the generators' states
+    average: GradientAverage | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """Whole epochs so far."""
+        return int(self.observations[-1].epoch) if self.observations else 0
+
+    @property
+    def step(self) -> int:
+        return self.observations[-1].step if self.observations else 0
+
+    @property
+    def ended(self) -> bool:
+        return bool(self.observations) and self.observations[-1].reason is not None
+
+    def spent(self, what: str, since: float) -> float:
+        """Add the seconds since `since` to `what`; the time now."""
+        now = perf_counter()
+        self.seconds[what] = self.seconds.get(what, 0.0) + now - since
+        return now
+
+
+@dataclass
+class Pass:
+    """An epoch in progress. Between two stretches of it `states` says where the global generators stand."""
+
+    epoch: int
+    source: Iterator[Batch]
+    done: int = 0
+    states: Mapping[str, Any] | None = None
+    over: bool = False
+
+
+@dataclass
+class LossSum:
+    """What is summed up from one evaluation to the next. Losses wait on their device and are added up together."""
+
+    total: Tensor
+    samples: float = 0.0
+    steps: int = 0
+    rate: float = 0.0
+    waiting: list[tuple[Tensor, float]] = field(default_factory=list)
+
+    def add(self, loss: Tensor, samples: float) -> None:
+        """Count a step with its mean loss."""
+        self.waiting.append((loss.detach(), samples))
+        self.samples, self.steps = self.samples + samples, self.steps + 1
+        if len(self.waiting) == 256:
+            self.sum()
+
+    def sum(self) -> Tensor:
+        """The sum of the losses of all samples so far."""
+        if self.waiting:
+            losses = torch.stack([loss for loss, _ in self.waiting]).double().flatten()
+            self.total = self.total + losses @ losses.new_tensor([samples for _, samples in self.waiting])
+            self.waiting = []
+        return self.total
+
+
+__all__ = ["LossSum", "Pass", "Training"]
