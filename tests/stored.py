@@ -9,6 +9,7 @@ import torch
 
 from sparsight.records.folder import RunFolder
 from sparsight.records.identity import content_id
+from sparsight.records.journal import LevelResult
 from sparsight.records.record import Evaluated, Evaluation, Layer, LevelRecord, LevelTimes, RunRecord
 from sparsight.train.observation import Observation
 
@@ -63,7 +64,8 @@ def level(number: int, loss: float = 0.5) -> LevelRecord:
 
 def add(folder: RunFolder, number: int, loss: float = 0.5) -> LevelRecord:
     record = level(number, loss)
-    return folder.add_level(record, LevelTimes(record.level, record.role, train=1.5), *network(number))
+    times = LevelTimes(record.level, record.role, train=1.5)
+    return folder.keep_level(LevelResult(record, times, *network(number))).record
 
 
 def state(number: int) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def state(number: int) -> dict[str, Any]:
 def filled(path: Path, *, finished: bool = False, keep: str = "all", loss: float = 0.5, seed: int = 3) -> Path:
     """A run of three levels and a control, at the start of the next level; or finished."""
     with RunFolder.create(path, run_record(keep=keep, seed=seed)) as folder:
-        folder.save_rewind(network(9)[0])
+        folder.keep_rewind_point(network(9)[0])
         records = [add(folder, number, loss) for number in (0, 1, 2, -1)]
         folder.save_chosen(records[1], "it is the best")
         entries = tuple(Evaluated(r.level, r.role, r.id, 0.9, 0.1, 10) for r in records)
@@ -82,7 +84,7 @@ def filled(path: Path, *, finished: bool = False, keep: str = "all", loss: float
         if finished:
             folder.update(status="finished", ended="2030-01-02T03:05:06Z")
         else:
-            folder.save_state(state(5))
+            folder.keep_progress(state(5))
     return path
 
 
@@ -106,8 +108,8 @@ def content(folder: RunFolder) -> dict[str, Any]:
             "levels": levels,
             "times": folder.times(),
             "networks": [(folder.weights(record), folder.masks(record)) for record in levels],
-            "state": folder.load_state(),
-            "rewind": folder.rewind(),
+            "state": folder.progress(),
+            "rewind": folder.rewind_point(),
             "chosen": folder.chosen() if folder.record.chosen else None,
             "evaluation": folder.evaluation(),
         }

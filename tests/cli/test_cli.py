@@ -349,7 +349,7 @@ def test_a_run_that_is_told_to_end_can_be_resumed(tmp_path, number):
     assert "Traceback" not in said
     with RunFolder.open(out, write=True) as run:  # no process holds its lock
         assert run.record.status == "interrupted"
-        assert run.load_state() is not None
+        assert run.progress() is not None
 
 
 def test_another_run_damage_and_lock_are_told_apart(here, capsys, monkeypatch):

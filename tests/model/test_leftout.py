@@ -17,13 +17,14 @@ from sparsight import Data, LeftOutWarning, Split, dense, left_out
 from sparsight.analysis.page import page
 from sparsight.analysis.text import headline, table
 from sparsight.cli.entry import main
-from sparsight.model import LeftOut
-from sparsight.model.left_out import lines, told
+from sparsight.model.left_out import LeftOut, lines, told
 from sparsight.model.masks import all_kept
+from sparsight.pruning import conditioning
 from sparsight.recipes import lottery
 from sparsight.records.identity import run_id
 from sparsight.records.record import RunRecord, from_json, to_json
 from sparsight.report import page as report_page
+from sparsight.runs import Prunable
 from sparsight.zoo import networks as zoo
 
 ROWS = 6
@@ -273,7 +274,7 @@ class TestRuns:
             results = list(sparsight.run(recipe, Attentive(), data(), device="cpu"))
         assert [w.filename for w in said] == [__file__]
         assert results[-1].record.total == 64 + 24
-        wider = dataclasses.replace(recipe, include=("attention.in_proj_weight",))
+        wider = dataclasses.replace(recipe, prunable=Prunable(include=("attention.in_proj_weight",)))
         results = list(sparsight.run(wider, Attentive(), data(), device="cpu"))
         assert (results[-1].record.kept, results[-1].record.total) == (140, 280)
 
@@ -344,5 +345,5 @@ def test_measuring_says_nothing():
     """Only who asks for masks or a run is told; a warning would be an error here."""
     model, batch = Attentive(), (data().train.x, data().train.y)  # type: ignore[union-attr]
     assert all_kept(model).keys() == {"attention.out_proj.weight", "head.weight"}
-    assert sparsight.conditioning(model, [batch]).moments.keys() == all_kept(model).keys()
+    assert conditioning(model, [batch]).moments.keys() == all_kept(model).keys()
     assert sparsight.analyze(model).left_out == left_out(model)

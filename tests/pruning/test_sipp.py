@@ -20,7 +20,8 @@ from sparsight.model.masks import dense
 from sparsight.numerics.kernels.ratio import largest_and_total_, tensor_largest_and_total_
 from sparsight.pruning.sipp.bounds import calibration_size, calibration_sweep
 from sparsight.pruning.sipp.score import SiPP
-from sparsight.pruning.sipp.sensitivities import Sensitivities
+from sparsight.pruning.sipp.sensitivities import ranking_keys, saturated
+from sparsight.types import Scored
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "sipp_golden.json").read_text())
 D = torch.float64
@@ -35,7 +36,7 @@ def linear(weight, bias=None) -> nn.Linear:
     return layer
 
 
-def scores(model, x, reduction="max", **options) -> Sensitivities:
+def scores(model, x, reduction="max", **options) -> Scored:
     return SiPP(reduction, **options)(model, dense(model), [(x, None)])
 
 
@@ -264,10 +265,10 @@ def test_secondary_keys_and_saturation():
     layer, x = g1()
     found = scores(layer, x)
     facts = found.facts["weight"]
-    assert found.saturated() == int((torch.tensor(GOLDEN["G1_linear"]["sensitivity"]) == 1).sum())
+    assert saturated(found) == int((torch.tensor(GOLDEN["G1_linear"]["sensitivity"]) == 1).sum())
     assert torch.equal(facts.size, layer.weight.detach().abs())
     assert ((facts.mean >= 0) & (facts.mean <= found["weight"])).all()
-    keys = list(found.keys_of_rank())
+    keys = list(ranking_keys(found))
     assert keys[0] is found
     assert [k["weight"] is v for k, v in zip(keys[1:], (facts.mean, facts.size), strict=True)] == [True, True]
 

@@ -25,12 +25,13 @@ from sparsight.pruning.sipp.groups import Groups, share_out, whole
 from sparsight.pruning.sipp.keep_ratio import keep_budget, keep_ratio
 from sparsight.pruning.sipp.sampling import draw, draws_for_distinct, expected_distinct, probabilities, reweighting
 from sparsight.pruning.sipp.score import SiPP
-from sparsight.pruning.sipp.sensitivities import Facts, Sensitivities
+from sparsight.pruning.sipp.sensitivities import Facts
 from sparsight.pruning.sipp.unreached import silent
 from sparsight.recipes.sipp import sipp
 from sparsight.records.record import describe
 from sparsight.runs.run import run
 from sparsight.train.stop import FixedEpochs, LossPlateau
+from sparsight.types import Scored
 from sparsight.zoo.data import digits
 from sparsight.zoo.networks import mlp
 
@@ -44,7 +45,7 @@ def joined(reduction):
     for name, layer, at in (("conv", conv, x), ("fc", fc, y)):
         found = SiPP(reduction)(layer, dense(layer), [(at, None)])
         parts[name] = (found["weight"], found.facts["weight"])
-    scores = Sensitivities(
+    scores = Scored(
         {n: s for n, (s, _) in parts.items()},
         {n: f for n, (_, f) in parts.items()},
         reduction=reduction,
@@ -351,7 +352,7 @@ def test_expected_distinct_edges_are_the_counts():
 
 def with_facts(s, mean, size):
     shape = torch.ones_like(s, dtype=torch.bool)
-    return Sensitivities({"w": s}, {"w": Facts(shape, mean, size, 1, 1)}, reduction="max", points=1, wanted=1)
+    return Scored({"w": s}, {"w": Facts(shape, mean, size, 1, 1)}, reduction="max", points=1, wanted=1)
 
 
 def test_ties_are_settled_by_the_secondary_keys():
@@ -375,7 +376,7 @@ def test_ranking_by_several_keys_is_a_sort(seed, count, min_keep):
     shapes = {"a": (4, 5), "b": (2, 3, 5), "c": (2, 5)}
     keys = [{n: torch.randint(0, 3, s, generator=g).float() for n, s in shapes.items()} for _ in range(3)]
     facts = {n: Facts(keys[0][n] >= 0, keys[1][n], keys[2][n], 1, 1) for n in shapes}
-    scores = Sensitivities(keys[0], facts, reduction="max", points=1, wanted=1)
+    scores = Scored(keys[0], facts, reduction="max", points=1, wanted=1)
     masks = {n: torch.ones(s, dtype=torch.bool) for n, s in shapes.items()}
     names = list(shapes)
     ranked = [
@@ -504,21 +505,29 @@ def test_as_a_scorer_of_other_allocators():
     assert counts(after)[0] == 272 - 68
 
 
+def with_rounds(recipe, *rounds, score=None):
+    """The recipe with a single level, of these rounds, and maybe another scorer."""
+    scoring = recipe.scoring if score is None else dataclasses.replace(recipe.scoring, scorer=score)
+    return dataclasses.replace(
+        recipe, score=scoring, levels=(dataclasses.replace(recipe.levels[-1], prune=tuple(rounds)),)
+    )
+
+
 class TestRecipe:
     def test_levels_and_batches(self):
         recipe = sipp(levels=3, first_density=0.8, target_density=0.2)
-        assert recipe.levels[0] == ()
-        assert [round(level[0].density, 12) for level in recipe.levels[1:]] == [0.8, 0.4, 0.2]
-        assert (recipe.score_from, recipe.score_batches) == ("current", 1)
+        assert recipe.levels[0].prune == ()
+        assert [round(level.prune[0].density, 12) for level in recipe.levels[1:]] == [0.8, 0.4, 0.2]
+        assert (recipe.scoring.of, recipe.scoring.batches) == ("current", 1)
         assert len(sipp(untrained=True, levels=1).levels) == 1
-        assert sipp(points=1000, batch_size=100).score_batches == 10
+        assert sipp(points=1000, batch_size=100).scoring.batches == 10
 
     def test_oneshot_scores_the_unpruned_network_at_every_level(self):
         recipe = sipp(order="oneshot", variant="rand", epochs=4)
-        assert (recipe.score_from, recipe.rewind_epoch, recipe.score.masked) == ("dense", 4, False)
-        assert recipe.levels[1][0].recover
+        assert (recipe.scoring.of, recipe.rewind_epoch, recipe.scoring.scorer.masked) == ("dense", 4, False)
+        assert recipe.levels[1].prune[0].recover
         recipe = sipp(order="oneshot", untrained=True)
-        assert (recipe.score_from, recipe.rewind_epoch) == ("init", 0)
+        assert (recipe.scoring.of, recipe.rewind_epoch) == ("init", 0)
 
     @pytest.mark.parametrize("options", [{}, {"variant": "hybrid", "order": "oneshot", "bound": "bernstein"}])
     def test_run(self, options):
@@ -546,7 +555,7 @@ class TestRecipe:
 
     def test_every_level_draws_its_own_numbers(self):
         recipe = sipp(variant="rand", levels=3, untrained=True)
-        assert len({level[0].seed for level in recipe.levels}) == 3
+        assert len({level.prune[0].seed for level in recipe.levels}) == 3
         assert recipe.levels == sipp(variant="rand", levels=3, untrained=True).levels
         assert recipe.levels != sipp(variant="rand", levels=3, untrained=True, seed=1).levels
 
@@ -561,7 +570,7 @@ class TestRecipe:
 
         one = sipp(untrained=True, levels=1, epochs=1, control=False, lr=0.0)
         first = SiPPRand(0.5, delta=0.5, seed=1)
-        (level,) = run(dataclasses.replace(one, score=score, levels=((first, second),)), model, digits())
+        (level,) = run(with_rounds(one, first, second, score=score), model, digits())
         plan = first.plan(seen[0][1], dense(model))
         later = second.plan(seen[1][1], plan.masks)
         for name, gamma in plan.multipliers.items():
@@ -574,23 +583,22 @@ class TestRecipe:
         model = mlp((1, 8, 8), 10, hidden=(20,), seed=0)
         one = sipp(untrained=True, levels=1, epochs=1, control=False, lr=0.0, order="oneshot")
         rounds = (SiPPRand(0.5, delta=0.5), SiPPDet(0.25, recover=True))
-        (level,) = run(dataclasses.replace(one, levels=(rounds,)), model, digits())
-        (alone,) = run(dataclasses.replace(one, levels=(rounds[1:],)), model, digits())
+        (level,) = run(with_rounds(one, *rounds), model, digits())
+        (alone,) = run(with_rounds(one, *rounds[1:]), model, digits())
         assert all(torch.equal(value, alone.weights[name]) for name, value in level.weights.items())
 
     def test_stopping(self):
         recipe = sipp(levels=2, stop="loss-plateau", evaluate_every=0.5)
-        assert recipe.evaluate_every == 0.5
-        assert (recipe.rule(0), recipe.rule(1), recipe.rule(2, last=True)) == (
-            FixedEpochs(),
-            LossPlateau(),
-            FixedEpochs(),
-        )
-        assert sipp().rule(1) == FixedEpochs()
+        assert {level.train.evaluate_every for level in recipe.levels} == {0.5}
+        assert [level.train.stop for level in recipe.levels] == [FixedEpochs(), LossPlateau(), FixedEpochs()]
+        assert {level.train.stop for level in sipp().levels} == {FixedEpochs()}
+        untrained = sipp(levels=3, untrained=True, stop="loss-plateau")
+        assert [level.train.stop for level in untrained.levels] == [FixedEpochs(), LossPlateau(), FixedEpochs()]
+        assert {(level.train.epochs, level.train.batch_size) for level in recipe.levels} == {(3, 250)}
 
     def test_a_single_level_has_the_target(self):
         recipe = sipp(levels=1, target_density=0.9)
-        assert [level[0].density for level in recipe.levels[1:]] == [0.9]
+        assert [level.prune[0].density for level in recipe.levels[1:]] == [0.9]
 
     def test_factors_are_for_the_weights_that_were_sampled(self):
         scores, masks = spiky()
@@ -598,10 +606,9 @@ class TestRecipe:
         plan = SiPPRand(0.4).plan(scores, masks)
         before = {k: v.clone() for k, v in model.state_dict().items()}
         expected = before["weight"] * plan.multipliers["weight"]
-        assert torch.equal(
-            sipp(order="oneshot").restart(model, before, plan).weight, torch.where(expected == 0, 0, expected)
-        )
-        unweighted = sipp(start="rewind").restart(model, before, plan).weight
+        back = sipp(order="oneshot").levels[-1].restart
+        assert torch.equal(back(model, before, plan).weight, torch.where(expected == 0, 0, expected))
+        unweighted = sipp(start="rewind").levels[-1].restart(model, before, plan).weight
         assert torch.equal(unweighted, torch.where(plan.masks["weight"], before["weight"], 0))
 
     @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from sparsight.records import packing as pack
 from sparsight.records.files import DamagedFile, tensors_digest
 from sparsight.records.folder import RunFolder, next_folder
 from sparsight.records.identity import content_id
+from sparsight.records.journal import LevelResult
 from sparsight.records.lock import LockedRun
 from sparsight.records.record import Evaluated, Evaluation, Layer, LevelRecord, LevelTimes, RunRecord, to_json
 from sparsight.train.observation import Observation
@@ -71,7 +72,7 @@ def record_of(level: int, role: str = "level") -> LevelRecord:
 
 def add(folder: RunFolder, level: int, role: str = "level") -> LevelRecord:
     times = LevelTimes(level, role, train=0.5)
-    return folder.add_level(record_of(level, role), times, weights_of(level), masks_of(level))
+    return folder.keep_level(LevelResult(record_of(level, role), times, weights_of(level), masks_of(level))).record
 
 
 def state_of(level: int, epoch: int) -> dict:
@@ -83,13 +84,13 @@ def go_on(path: Path, record: RunRecord) -> None:
     """What a run does, from wherever it was: rewind point, levels of two epochs, choice, evaluation, end."""
     new = not (path / "run.json").exists()
     with RunFolder.create(path, record) if new else RunFolder.open(path, write=True) as folder:
-        if folder.rewind() is None and not folder.levels():
-            folder.save_rewind(weights_of(9))
+        if folder.rewind_point() is None and not folder.levels():
+            folder.keep_rewind_point(weights_of(9))
         for level in range(len(folder.levels()), LEVELS):
-            state = folder.load_state()
+            state = folder.progress()
             assert state is None or state["level"] == level
             for epoch in range(0 if state is None else state["epoch"], 2):
-                folder.save_state(state_of(level, epoch + 1))
+                folder.keep_progress(state_of(level, epoch + 1))
             add(folder, level)
         if folder.record.chosen is None:
             folder.save_chosen(folder.levels()[CHOSEN], "because")
@@ -115,13 +116,13 @@ def _fast_disk(monkeypatch, request):
 def path(tmp_path) -> Path:
     """A run that is under way: two levels, the control, and a state inside the next level."""
     with RunFolder.create(tmp_path / "run", run()) as folder:
-        folder.save_rewind(weights_of(9))
+        folder.keep_rewind_point(weights_of(9))
         add(folder, 0)
         add(folder, 1)
         add(folder, CONTROL, "control")
         folder.save_chosen(folder.levels()[1], "sparsest")
         folder.save_evaluation(Evaluation((Evaluated(1, "level", folder.levels()[1].id, 0.5, 0.1, 7),)))
-        folder.save_state(state_of(2, 1))
+        folder.keep_progress(state_of(2, 1))
     return tmp_path / "run"
 
 
@@ -144,10 +145,10 @@ class TestWhatIsStored:
             assert tensors_digest(folder.chosen()[0]) == tensors_digest(weights_of(1))
             assert list(folder.chosen()[0]) == list(weights_of(1))
             assert tensors_digest(folder.chosen()[1]) == tensors_digest(masks_of(1))
-            assert tensors_digest(folder.rewind()) == tensors_digest(weights_of(9))
+            assert tensors_digest(folder.rewind_point()) == tensors_digest(weights_of(9))
             assert folder.evaluation().entries[0].test_accuracy == 0.5
             assert folder.record.chosen.why == "sparsest"
-            state, expected = folder.load_state(), state_of(2, 1)
+            state, expected = folder.progress(), state_of(2, 1)
             assert tensors_digest(state.pop("model")) == tensors_digest(expected.pop("model"))
             assert repr(state) == repr(expected)
 
@@ -171,27 +172,27 @@ class TestWhatIsStored:
     def test_nothing_yet(self, tmp_path):
         with RunFolder.create(tmp_path / "r", run()) as folder:
             assert (folder.levels(), folder.times()) == ((), ())
-            assert folder.load_state() is None
-            assert folder.rewind() is None
+            assert folder.progress() is None
+            assert folder.rewind_point() is None
             assert folder.evaluation() is None
             with pytest.raises(ValueError, match="no level of .* chosen yet"):
                 folder.chosen()
 
     def test_state_is_of_the_present_level_only(self, path, monkeypatch):
         with RunFolder.open(path, write=True) as folder:
-            assert folder.load_state()["level"] == 2
+            assert folder.progress()["level"] == 2
             kept = (path / "state.safetensors").read_bytes()
             add(folder, 2)
             assert not (path / "state.safetensors").exists()
             (path / "state.safetensors").write_bytes(kept)  # as if killed before it was removed
-            assert folder.load_state() is None
+            assert folder.progress() is None
 
     def test_refusals(self, path):
         with RunFolder.open(path, write=True) as folder:
             with pytest.raises(ValueError, match="has level 1 already"):
                 add(folder, 1)
             with pytest.raises(ValueError, match="but its content has"):
-                folder.add_level(record_of(2), LevelTimes(2, "level"), weights_of(3), masks_of(2))
+                folder.keep_level(LevelResult(record_of(2), LevelTimes(2, "level"), weights_of(3), masks_of(2)))
             with pytest.raises(ValueError, match="another run.*seed"):
                 folder.update(seed=4)
             with pytest.raises(ValueError, match="the run is running"):
@@ -204,7 +205,7 @@ class TestWhatIsStored:
             for write in (
                 lambda: add(folder, 2),
                 lambda: folder.update(status="failed"),
-                lambda: folder.save_state({}),
+                lambda: folder.keep_progress({}),
             ):
                 with pytest.raises(RuntimeError, match="not open for writing"):
                     write()
@@ -215,7 +216,7 @@ class TestWhatIsStored:
         with RunFolder.open(path, write=True) as folder:
             folder.drop_levels(1)
             assert [r.level for r in folder.levels()] == [0]
-            assert (folder.record.chosen, folder.evaluation(), folder.load_state()) == (None, None, None)
+            assert (folder.record.chosen, folder.evaluation(), folder.progress()) == (None, None, None)
             assert not (path / "levels/001").exists()
             add(folder, 1)
             add(folder, CONTROL, "control")
@@ -342,8 +343,8 @@ READERS = {
     "levels.jsonl": lambda f: f.levels(),
     "times.jsonl": lambda f: f.times(),
     "evaluation.json": lambda f: f.evaluation(),
-    "state.safetensors": lambda f: f.load_state(),
-    "rewind.safetensors": lambda f: f.rewind(),
+    "state.safetensors": lambda f: f.progress(),
+    "rewind.safetensors": lambda f: f.rewind_point(),
     "model.safetensors": lambda f: f.chosen(),
     "masks.safetensors": lambda f: f.chosen(),
     "levels/001/model.safetensors": lambda f: f.weights(f.levels()[1]),
@@ -395,13 +396,13 @@ class TestDamage:
         (tmp_path / "other/run.json").unlink()
         shutil.rmtree(tmp_path / "other/levels")
         with RunFolder.create(tmp_path / "other", run(seed=4)) as folder:
-            folder.save_rewind(weights_of(9))
+            folder.keep_rewind_point(weights_of(9))
             add(folder, 0)
             add(folder, 1)
             add(folder, CONTROL, "control")
             folder.save_chosen(folder.levels()[1], "sparsest")
             folder.save_evaluation(Evaluation(()))
-            folder.save_state(state_of(2, 1))
+            folder.keep_progress(state_of(2, 1))
         shutil.copy(tmp_path / "other" / name, path / name)
         if name == "run.json":  # the run that it speaks of is another: so are all the other files then
             with RunFolder.open(path) as folder:
@@ -429,7 +430,7 @@ class TestDamage:
             for name in ("times.jsonl", "evaluation.json", "state.safetensors"):
                 assert "delete it" in check_damaged(folder, name).remedy
                 (path / name).unlink()
-            assert (folder.times(), folder.evaluation(), folder.load_state()) == ((), None, None)
+            assert (folder.times(), folder.evaluation(), folder.progress()) == ((), None, None)
             add(folder, 2)
             assert [t.level for t in folder.times()] == [2]
 
@@ -533,7 +534,7 @@ folder = RunFolder.open(Path(sys.argv[1]), write=True)
 worker = os.fork()
 if worker == 0:
     try:
-        folder.save_state({})
+        folder.keep_progress({})
     except RuntimeError as error:
         print("worker", str(error).replace("\\n", " "), flush=True)
     time.sleep(60)
@@ -582,12 +583,12 @@ def test_a_full_disk(small_disk):
     path = small_disk / "run"
     with RunFolder.create(path, run()) as folder:
         add(folder, 0)
-        folder.save_state(state_of(1, 1))
+        folder.keep_progress(state_of(1, 1))
         before = contents(path)
         with pytest.raises(
             OSError, match=r"cannot write .*state\.safetensors: No space left.*intact.*resume"
         ) as caught:
-            folder.save_state({**state_of(1, 2), "big": torch.zeros(50_000)})
+            folder.keep_progress({**state_of(1, 2), "big": torch.zeros(50_000)})
         assert caught.value.errno == errno.ENOSPC
         assert contents(path) == before
         (small_disk / "filler").write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * 4096))
@@ -596,7 +597,7 @@ def test_a_full_disk(small_disk):
         assert [r.level for r in folder.levels()] == [0]
     (small_disk / "filler").unlink()
     with RunFolder.open(path, write=True) as folder:
-        assert folder.load_state()["epoch"] == 1
+        assert folder.progress()["epoch"] == 1
         add(folder, 1)
         assert [r.level for r in folder.levels()] == [0, 1]
 

@@ -105,15 +105,15 @@ class _Watched:
 
 
 OPERATIONS: dict[str, Callable[[RunFolder], Any]] = {
-    "add_level": lambda folder: add(folder, 3) if len(folder.levels()) == 4 else None,
-    "save_state": lambda folder: folder.save_state(state(6)),
-    "save_rewind": lambda folder: folder.save_rewind(network(9)[0]),
+    "keep_level": lambda folder: add(folder, 3) if len(folder.levels()) == 4 else None,
+    "keep_progress": lambda folder: folder.keep_progress(state(6)),
+    "keep_rewind_point": lambda folder: folder.keep_rewind_point(network(9)[0]),
     "update": lambda folder: folder.update(status="interrupted"),
     "save_evaluation": lambda folder: folder.save_evaluation(Evaluation(())),
     "save_chosen": lambda folder: folder.save_chosen(folder.levels()[2], "second thoughts"),
     "drop_levels": lambda folder: folder.drop_levels(min(2, len(folder.levels()))),
 }
-WHOLE = ("add_level", "save_state", "save_rewind", "update", "save_evaluation")
+WHOLE = ("keep_level", "keep_progress", "keep_rewind_point", "update", "save_evaluation")
 """Those after which there is the old state or the new one; the others are repeated until they are through."""
 
 
@@ -144,7 +144,7 @@ def test_killed_at_any_step_the_folder_is_as_before_or_as_after(running, tmp_pat
             assert content(folder) == new, at
         shutil.rmtree(path)
     assert at >= 6
-    assert reading(path) == new != old or name == "save_rewind"
+    assert reading(path) == new != old or name == "keep_rewind_point"
 
 
 def test_killed_at_any_step_of_its_making_a_run_can_be_made_there(tmp_path, monkeypatch):
@@ -165,7 +165,7 @@ def test_killed_at_any_step_of_its_making_a_run_can_be_made_there(tmp_path, monk
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("add_level", errno.ENOSPC), ("drop_levels", errno.EIO), ("save_state", errno.EROFS), ("save_state", errno.EIO)],
+    [("keep_level", errno.ENOSPC), ("drop_levels", errno.EIO), ("keep_progress", errno.EROFS), ("keep_progress", errno.EIO)],
 )
 def test_a_step_that_fails_names_the_file_and_can_be_repeated(running, tmp_path, monkeypatch, name, code):
     """In the same process: when there is room again, it goes on."""
@@ -195,7 +195,7 @@ def test_a_step_that_fails_names_the_file_and_can_be_repeated(running, tmp_path,
             act(folder)
             done = content(folder)
         assert done == reading(path)
-        assert len(done["levels"]) == {"add_level": 5, "save_state": 4, "drop_levels": 2}[name]
+        assert len(done["levels"]) == {"keep_level": 5, "keep_progress": 4, "drop_levels": 2}[name]
         shutil.rmtree(path)
     assert at >= 6
 
@@ -225,7 +225,7 @@ def test_state_is_written_once_and_shared_tensors_are_too(tmp_path, monkeypatch)
     with RunFolder.create(tmp_path / "r", run_record()) as folder:
         opened = builtins.open
         monkeypatch.setattr(files, "open", lambda *args: _counting(opened(*args), written), raising=False)
-        folder.save_state({"weights": weights, "optimizer": [weights["0"], {"again": weights["1"]}]})
+        folder.keep_progress({"weights": weights, "optimizer": [weights["0"], {"again": weights["1"]}]})
     total = 4 * 256 * 256 * 4
     assert total < sum(written) < total + 8192
     assert sorted(written, reverse=True)[:5] == [256 * 256 * 4] * 4 + [max(w for w in written if w < 256 * 256 * 4)]
@@ -242,10 +242,10 @@ def test_levels_are_parsed_once_however_often_state_is_saved(run, monkeypatch):
     monkeypatch.setattr(files, "read_lines", lambda path, remedy: (seen.append(path.name), read(path, remedy))[1])
     with RunFolder.open(run, write=True) as folder:
         for _ in range(5):
-            folder.save_state(state(5))
+            folder.keep_progress(state(5))
         add(folder, 3)
         for _ in range(5):
-            folder.save_state(state(6))
+            folder.keep_progress(state(6))
         add(folder, 4)
     assert seen.count("levels.jsonl") == 1
     assert seen.count("times.jsonl") == 2
@@ -303,8 +303,8 @@ def refused(run: Path, name: str, read: Callable[[RunFolder], Any], match: str |
 
 def test_another_rewind_point_of_the_same_run(run):
     with RunFolder.open(run, write=True) as folder:
-        folder.save_rewind(network(8)[0])
-    refused(run, "rewind.safetensors", lambda folder: folder.rewind(), "another checksum than levels.jsonl says")
+        folder.keep_rewind_point(network(8)[0])
+    refused(run, "rewind.safetensors", lambda folder: folder.rewind_point(), "another checksum than levels.jsonl says")
 
 
 def test_right_id_but_other_tensors(run):
@@ -355,7 +355,7 @@ class TestCrafted:
         files.write_tensors(
             run / "state.safetensors", {"0": torch.ones(2, 3)}, {**self.about("state"), "levels": 4} | fields
         )
-        refused(run, "state.safetensors", lambda folder: folder.load_state())
+        refused(run, "state.safetensors", lambda folder: folder.progress())
 
     @pytest.mark.parametrize(
         "shapes",
