@@ -166,11 +166,11 @@ def _run(levels: tuple[LevelRecord, ...], recipe: str, data: str, model: str, ch
     return RunRecord(
         recipe=recipe,
         arguments={"p": 1.0, "q": 2.0, "scope": "global", "epochs": 3, "target_density": 0.1, "seed": 0},
-        description={"type": "Recipe", "score": {"type": "Magnitude"}, "restart": "sparsight.pruning.restart:rewind"},
+        description={"type": "Recipe", "score": {"type": "Magnitude"}, "restart": "sparsight:rewind"},
         seed=0,
         data={"name": data, "facts": {"classes": 10, "mean": 0.286}, "fingerprint": digest(data)},
         model={"type": model, "parameters": 136074, "prunable": levels[0].total if levels else 0},
-        environment={"sparsight": "0.1.0", "torch": "2.13.0", "device": "cpu", "threads": 2, "precision": "no"},
+        environment={"sparsight": "0.2.0", "torch": "2.13.0", "device": "cpu", "threads": 2, "precision": "no"},
         keep="all",
         status="finished",
         started="2030-01-02T03:04:05Z",

@@ -20,8 +20,8 @@ from sparsight.model.masks import all_kept, dense
 from sparsight.pruning.allocate.fixed import Global
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.record import LevelRecord, from_json, to_json
-from sparsight.runs.recipe import Recipe
-from sparsight.runs.run import run
+from sparsight.runs import Level, Recipe, run
+from sparsight.train import TrainingPlan
 from sparsight.zoo.data import digits
 from sparsight.zoo.networks import cnn, mlp, resnet8
 
@@ -243,9 +243,8 @@ class Backwards(nn.Module):
 
 @pytest.mark.parametrize(("min_keep", "empty"), [(0, ("net.fc2.weight",)), (1, ())])
 def test_a_run_records_collapse_and_the_floor_guards_against_it(min_keep, empty):
-    recipe = Recipe(
-        name="test", score=Magnitude(), levels=((Global(0.1, min_keep=min_keep),),), epochs=1, batch_size=200
-    )
+    level = Level((Global(0.1, min_keep=min_keep),), train=TrainingPlan(epochs=1, batch_size=200))
+    recipe = Recipe(name="test", score=Magnitude(), levels=(level,))
     (result,) = run(recipe, Backwards(), digits(), device="cpu")
     record = result.record
     assert record.collapsed == empty

@@ -558,9 +558,9 @@ def test_wrong_arguments_are_named():
     with pytest.raises((ValueError, TypeError), match="temperature"):
         GraSP(temperature="a")
     for make in (recipes.snip, recipes.grasp, recipes.sbp, recipes.sbp_sr):
-        with pytest.raises(ValueError, match=r"density must be in \(0, 1\]: got 0"):
+        with pytest.raises(ValueError, match=r"density must be in \(0, 1\], got 0"):
             make(density=0)
-        with pytest.raises(ValueError, match="score_batches must be at least 1.*: got 0"):
+        with pytest.raises(ValueError, match="score_batches must be at least 1, got 0"):
             make(score_batches=0)
 
 
@@ -589,6 +589,6 @@ def test_shuffled_keeps_the_count_of_every_tensor_and_nothing_else():
         assert torch.equal(mask, Shuffled(Global(0.2), seed=1)(scores, masks)[name])
     other = Shuffled(Global(0.2), seed=2)(scores, masks)
     assert any(not torch.equal(other[n], shuffled.masks[n]) for n in masks)
-    assert not Shuffled.monotone
+    assert not Shuffled(Global(0.2)).monotone
     with pytest.raises(ValueError, match="seed must be"):
         Shuffled(Global(0.2), seed=-1)

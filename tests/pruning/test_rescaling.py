@@ -14,8 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import sparsight
-from sparsight import Global, Magnitude, Random, Shrink, recipes, run
-from sparsight.measure.criticality import CriticalStart, edge_of_chaos, initialise_, phase_of
+from sparsight import SNIP, Global, Magnitude, Random, Shrink, recipes, run
+from sparsight.measure.criticality import CriticalStart, NoEdgeOfChaos, edge_of_chaos, initialise_, phase_of
 from sparsight.model import masks
 from sparsight.model.hooks import tapped
 from sparsight.pruning import Rescale
@@ -39,7 +39,7 @@ def snip_mask(model: nn.Module) -> dict[str, torch.Tensor]:
     found = GOLDEN["tiny_mlp"]
     batch = (torch.tensor(found["X"], dtype=torch.float64), torch.tensor(found["y"]))
     everything = masks.dense(model)
-    return Global(count=26, min_keep=0)(sparsight.SNIP()(model, everything, [batch]), everything)
+    return Global(count=26, min_keep=0)(SNIP()(model, everything, [batch]), everything)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_by_neuron_explodes_with_saliency_masks_of_relu_and_by_data_does_not():
     g = torch.Generator().manual_seed(1)
     batch = (torch.randn(100, width, generator=g), torch.randint(0, 10, (100,), generator=g))
     everything = masks.dense(model)
-    mask = Global(0.1)(sparsight.SNIP()(model, everything, [batch]), everything)
+    mask = Global(0.1)(SNIP()(model, everything, [batch]), everything)
     state = copy.deepcopy(model.state_dict())
     fresh = (torch.randn(100, width, generator=g), batch[1])
     found = {
@@ -299,10 +299,11 @@ def test_sbp_scores_and_trains_critical_weights():
     model = zoo.mlp((20,), 4, hidden=(30, 30), activation=torch.tanh, seed=0)
     recipe = recipes.sbp(density=0.3, sigma_b=0.2, weight_decay=0.0, **SHORT)
     assert recipe.name == "sbp"
-    assert isinstance(recipe.restart, FromStart)
+    (level,) = recipe.levels
+    assert isinstance(level.restart, FromStart)
     result = first(recipe, model)
-    assert recipe.restart.start.activation is None
-    at = recipe.restart.start(copy.deepcopy(model))
+    assert level.restart.start.activation is None
+    at = level.restart.start(copy.deepcopy(model))
     for name, mask in result.masks.items():
         assert torch.allclose(result.weights[name], at.get_parameter(name).detach() * mask, atol=1e-9)
     assert result.record.kept == round(0.3 * result.record.total)
@@ -324,7 +325,7 @@ def test_sbp_with_own_weights_is_snip():
 def test_sbp_sr_rescales(by):
     model = zoo.mlp((20,), 4, hidden=(30, 30), seed=0)
     recipe = recipes.sbp_sr(density=0.3, rescale=by, weight_decay=0.0, **SHORT)
-    assert isinstance(recipe.restart, Rescale)
+    assert isinstance(recipe.levels[0].restart, Rescale)
     result, plain = first(recipe, model), first(recipes.sbp(density=0.3, weight_decay=0.0, **SHORT), model)
     for name, mask in plain.masks.items():
         assert torch.equal(result.masks[name], mask)
@@ -393,13 +394,13 @@ def test_fresh_weights_of_ones_own_are_rescaled_too():
 def test_relu_with_biases_takes_the_slope_that_has_chi_1():
     model = CriticalStart(F.relu, sigma_b=0.1)(zoo.mlp((300,), 10, hidden=(300,) * 3, seed=0))
     assert phase_of(model).layers[1].sigma_w == pytest.approx(math.sqrt(2), rel=0.02)
-    with pytest.raises(sparsight.NoEdgeOfChaos):
+    with pytest.raises(NoEdgeOfChaos):
         CriticalStart(F.softplus)(model)
 
 
 def test_rescaled_needs_scores_that_saw_the_network():
     scores = {"a": torch.rand(3, 3)}
-    with pytest.raises(TypeError, match="Rescaled needs the scores of ScoredAt: got dict"):
+    with pytest.raises(TypeError, match=r"Rescaled needs scores that know their network, as ScoredAt gives, got \{'a'"):
         Rescaled(Shrink(0.5), Rescale("data")).plan(scores, {"a": torch.ones(3, 3, dtype=torch.bool)})
 
 

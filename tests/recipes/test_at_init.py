@@ -10,7 +10,7 @@ from sparsight.model.masks import dense
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.allocate.fixed import Global
 from sparsight.pruning.allocate.shuffled import Shuffled
-from sparsight.pruning.restart import Reinitialise
+from sparsight.pruning.restart import Reinitialise, rewind
 from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes import grasp, magnitude_at_init, random_at_init, snip, synflow
 from sparsight.runs.execute import execute
@@ -89,15 +89,17 @@ def test_reinitialising_keeps_the_masks_and_changes_the_weights():
 
 def test_flags_are_parts_of_the_recipe():
     plain, both = synflow(rounds=3), synflow(rounds=3, shuffle=True, reinitialise=True, min_keep=0)
-    ((first, *_, last),) = both.levels
+    (level,) = both.levels
+    first, *_, last = level.prune
     assert isinstance(first, Global)
     assert isinstance(last, Shuffled)
     assert last.allocator == Global(0.05, min_keep=0)
-    assert isinstance(both.restart, Reinitialise)
-    assert len(plain.levels[0]) == 3
-    assert synflow().levels[0][-1].density == pytest.approx(0.05)
-    assert len(synflow().levels[0]) == 100
-    assert grasp().score.temperature == 200
+    assert isinstance(level.restart, Reinitialise)
+    assert plain.levels[0].restart is rewind
+    assert len(plain.levels[0].prune) == 3
+    assert synflow().levels[0].prune[-1].density == pytest.approx(0.05)
+    assert len(synflow().levels[0].prune) == 100
+    assert grasp().scoring.scorer.temperature == 200
 
 
 def test_on_the_command_line(tmp_path, monkeypatch, capsys):

@@ -165,7 +165,12 @@ def test_killed_at_any_step_of_its_making_a_run_can_be_made_there(tmp_path, monk
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("keep_level", errno.ENOSPC), ("drop_levels", errno.EIO), ("keep_progress", errno.EROFS), ("keep_progress", errno.EIO)],
+    [
+        ("keep_level", errno.ENOSPC),
+        ("drop_levels", errno.EIO),
+        ("keep_progress", errno.EROFS),
+        ("keep_progress", errno.EIO),
+    ],
 )
 def test_a_step_that_fails_names_the_file_and_can_be_repeated(running, tmp_path, monkeypatch, name, code):
     """In the same process: when there is room again, it goes on."""

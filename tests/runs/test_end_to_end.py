@@ -48,7 +48,7 @@ def test_digits(tmp_path, recipe, density):
 
 
 def _bound(group, recipe) -> float:
-    (allocator,) = recipe.levels.level
+    (allocator,) = recipe.levels.level.prune
     p, q = allocator.p, allocator.q
     return group.d * math.pow(1 - group.index, p * q / (q - p))
 

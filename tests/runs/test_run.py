@@ -19,12 +19,16 @@ from sparsight.records.folder import RunFolder
 from sparsight.records.identity import ForeignRun
 from sparsight.records.journal import Event
 from sparsight.records.record import LevelRecord
+from sparsight.runs.choose import SparsestWithin
 from sparsight.runs.execute import execute
-from sparsight.runs.recipe import Recipe, SparsestWithin, Until
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe, Scoring
 from sparsight.runs.run import run
+from sparsight.runs.search import Done, Until
 from sparsight.train.evaluate import classify, evaluate
 from sparsight.train.observation import Observation
 from sparsight.train.parallel import runtime
+from sparsight.train.plan import TrainingPlan
 from sparsight.zoo.data import digits
 from sparsight.zoo.networks import mlp
 
@@ -33,10 +37,15 @@ def network(seed: int = 0) -> nn.Module:
     return mlp(input_shape=(1, 8, 8), classes=10, seed=seed)
 
 
+PLAN = TrainingPlan(batch_size=100, epochs=2)
+
+
+def until(levels: int = 3, prune=Shrink(0.5), plan: TrainingPlan = PLAN) -> Until:
+    return Until(Level((prune,), train=plan), levels=levels)
+
+
 def recipe(**changes) -> Recipe:
-    base = Recipe(
-        name="test", score=Magnitude(), levels=Until((Shrink(0.5),), levels=3), batch_size=100, epochs=2, seed=3
-    )
+    base = Recipe(name="test", score=Magnitude(), levels=until(), seed=3)
     return dataclasses.replace(base, **changes)
 
 
@@ -70,7 +79,7 @@ class TestRun:
             assert worth.accuracy == result.record.validation_accuracy
 
     def test_one_shot_scores_the_dense_network_at_every_level(self):
-        results = list(run(recipe(score_from="dense"), network(), digits(), device="cpu"))
+        results = list(run(recipe(score=Scoring(Magnitude(), of="dense")), network(), digits(), device="cpu"))
         dense = results[0]
         scores = {n: dense.weights[n].abs() for n in dense.masks}
         masks = dense.masks
@@ -79,7 +88,8 @@ class TestRun:
             assert all(torch.equal(result.masks[n], masks[n]) for n in masks)
 
     def test_rounds_without_training_and_scores_from_init(self):
-        how = recipe(score_from="init", levels=((Global(density=0.5), Global(density=0.1)),))
+        rounds = Global(density=0.5), Global(density=0.1)
+        how = recipe(score=Scoring(Magnitude(), of="init"), levels=(Level(rounds, train=PLAN),))
         model = network()
         (result,) = run(how, model, digits(), device="cpu")
         scores = {n: m.named(model)[n].detach().abs() for n in result.masks}
@@ -100,7 +110,7 @@ class TestRun:
 
         results = list(
             run(
-                recipe(rewind_epoch=1, levels=Until((Shrink(0.5),), levels=1)),
+                recipe(rewind_epoch=1, levels=until(1)),
                 network(),
                 digits(),
                 device="cpu",
@@ -109,7 +119,7 @@ class TestRun:
         )
         early = list(
             run(
-                recipe(epochs=2, rewind_epoch=0, levels=Until((Shrink(0.5),), levels=1)),
+                recipe(rewind_epoch=0, levels=until(1)),
                 network(),
                 digits(),
                 device="cpu",
@@ -120,7 +130,7 @@ class TestRun:
         assert stops == [(k, n) for n in (0, 1) for k in ("begin", "epoch", "epoch", "done")]
 
     def test_the_record_holds_what_was_computed(self):
-        results = list(run(recipe(levels=Until((SAP(1.0, 2.0),), levels=2)), network(), digits(), device="cpu"))
+        results = list(run(recipe(levels=until(2, SAP(1.0, 2.0))), network(), digits(), device="cpu"))
         for before, after in itertools.pairwise(results):
             record = after.record
             alive = {n: before.weights[n] for n in before.masks}
@@ -146,7 +156,7 @@ class TestRun:
         model = network()
         with torch.no_grad():
             m.named(model)[list(m.dense(model))[1]][0, 0] = float("nan")
-        how = recipe(score_from="init", levels=((Global(density=0.5),),))
+        how = recipe(score=Scoring(Magnitude(), of="init"), levels=(Level((Global(density=0.5),), train=PLAN),))
         with pytest.raises(ValueError, match=list(m.dense(model))[1]):
             list(run(how, model, digits(), device="cpu"))
 
@@ -173,7 +183,7 @@ class TestExecute:
 
     @pytest.mark.parametrize(
         "how",
-        [recipe(control=True), recipe(score_from="dense"), recipe(rewind_epoch=1)],
+        [recipe(control=True), recipe(score=Scoring(Magnitude(), of="dense")), recipe(rewind_epoch=1)],
         ids=["control", "one-shot", "rewind"],
     )
     def test_interrupted_anywhere_it_ends_with_the_same_bits(self, tmp_path, how):
@@ -207,7 +217,7 @@ class TestExecute:
     def test_resuming_another_recipe_is_refused(self, tmp_path):
         execute(recipe(), model=network(), data=digits(), out=tmp_path / "r", device="cpu")
         for other, net, words in (
-            (recipe(epochs=3), network(), "epochs"),
+            (recipe(levels=until(plan=dataclasses.replace(PLAN, epochs=3))), network(), "epochs"),
             (recipe(seed=4), network(), "seed"),
             (recipe(), network(seed=1), "fingerprint"),
         ):
@@ -264,16 +274,16 @@ class TestSparsestWithin:
 
 class TestUntil:
     def test_reasons(self):
-        level = (Shrink(0.5),)
+        level = Level((Shrink(0.5),), train=PLAN)
         search = Until(level, density=0.2, levels=3)
-        assert search([]) == ()
+        assert search.next([]) == Level(train=PLAN)
         history = [record_of(0, 100, 0.9)]
-        assert search(history) is level
-        assert search([*history, record_of(1, 20, 0.9)]) == "density 0.2 has reached the target of 0.2"
+        assert search.next(history) == level
+        assert search.next([*history, record_of(1, 20, 0.9)]) == Done("density 0.2 has reached the target of 0.2")
         stuck = [*history, record_of(1, 50, 0.9), record_of(2, 50, 0.9), record_of(3, 50, 0.9)]
-        assert "all 3 pruned levels" in search(stuck)
-        assert "removed nothing" in Until(level, density=0.2)(stuck)
-        with pytest.raises(ValueError, match="got neither"):
+        assert "all 3 pruned levels" in search.next(stuck).why
+        assert "removed nothing" in Until(level, density=0.2).next(stuck).why
+        with pytest.raises(ValueError, match="a density, a number of levels or a stop, got none of them"):
             Until(level)
 
 

@@ -10,14 +10,18 @@ import re
 import pytest
 
 from sparsight.cli.entry import main
+from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.recipes.lottery import lottery
 from sparsight.recipes.oneshot import oneshot
 from sparsight.recipes.sap import sap
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord, describe
+from sparsight.runs.choose import SparsestWithin
+from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum, SearchStop
 from sparsight.runs.execute import execute
-from sparsight.runs.recipe import Recipe, SparsestWithin, Until
-from sparsight.runs.search import AccuracyFloor, AtPQMinimum, PQMinimum, SearchStop
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe
+from sparsight.runs.search import Done, Until
 from sparsight.train.observation import Observation
 from sparsight.zoo.data import digits
 from sparsight.zoo.networks import mlp
@@ -147,32 +151,32 @@ class TestAtPQMinimum:
 
 
 class TestUntilStop:
-    level = (object(),)
+    level = Level((Shrink(0.5),))
 
     def test_the_rule_ends_the_search(self):
         search = Until(self.level, levels=30, stop=PQMinimum())
         levels = history(FALL_RISE)
-        assert search([]) == ()
-        assert [search(levels[: i + 1]) for i in range(5)] == [self.level] * 5
-        assert search(levels[:6]) == PQMinimum().stop(levels[:6])
+        assert search.next([]) == Level()
+        assert [search.next(levels[: i + 1]) for i in range(5)] == [self.level] * 5
+        assert search.next(levels[:6]) == Done(PQMinimum().stop(levels[:6]))
 
     def test_other_ends_say_that_the_rule_saw_nothing(self):
         levels = history(FALL_RISE[:4])
-        assert Until(self.level, levels=3, stop=PQMinimum())(levels) == (
+        assert Until(self.level, levels=3, stop=PQMinimum()).next(levels) == Done(
             "all 3 pruned levels are done (density 0.125), with no confirmed minimum of the PQ index (1, 2)"
         )
-        assert Until(self.level, density=0.2, stop=AccuracyFloor(2))(levels) == (
+        assert Until(self.level, density=0.2, stop=AccuracyFloor(2)).next(levels) == Done(
             "density 0.125 has reached the target of 0.2, with no level more than 2 points below dense on "
             "validation data"
         )
-        assert Until(self.level, stop=PQMinimum())(levels) is self.level
+        assert Until(self.level, stop=PQMinimum()).next(levels) == self.level
 
     def test_a_rule_of_ones_own(self):
         class Never:
             def stop(self, history):
                 return None
 
-        assert Until(self.level, stop=Never())(history(FALL_RISE)) is self.level
+        assert Until(self.level, stop=Never()).next(history(FALL_RISE)) == self.level
 
 
 def search_of(recipe: Recipe) -> Until:
@@ -198,9 +202,7 @@ class TestRecipes:
         assert (search_of(floor).density, search_of(floor).stop) == (None, AccuracyFloor(0.5))
         assert search_of(make(until="accuracy", within=2.0)).stop == AccuracyFloor(2.0)
         assert floor.choose == SparsestWithin(0.5)
-        with pytest.raises(
-            ValueError, match="unknown until 'never': allowed are 'density', 'pq-minimum' and|'density'"
-        ):
+        with pytest.raises(ValueError, match="unknown until 'never', expected one of density, pq-minimum, accuracy"):
             make(until="never")
 
     def test_sap_looks_at_its_own_pair(self):
@@ -210,9 +212,9 @@ class TestRecipes:
         assert recipe.pq[0] == (0.3, 1.5)
 
     def test_sap_prunes_past_the_usual_density(self):
-        (allocator,) = search_of(sap(until="pq-minimum")).level
+        (allocator,) = search_of(sap(until="pq-minimum")).level.prune
         assert allocator.target_density is None
-        (allocator,) = search_of(sap()).level
+        (allocator,) = search_of(sap()).level.prune
         assert allocator.target_density == 0.1
 
     def test_two_searches_are_told_apart(self):

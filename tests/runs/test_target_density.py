@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -13,14 +14,18 @@ from sparsight import recipes
 from sparsight.cli.entry import main
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.restart import carry_on
 from sparsight.recipes import incop, lottery, oneshot, sap, sipp
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import Choice, LevelRecord
 from sparsight.runs.choose import AtDensity, SparsestWithin
 from sparsight.runs.execute import execute
-from sparsight.runs.recipe import Recipe, Until
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run
+from sparsight.runs.search import Done, Until
 from sparsight.train.observation import Observation
+from sparsight.train.plan import TrainingPlan
 from sparsight.types import Data, GroupRecord, Split
 
 SHORT = {"epochs": 1, "batch_size": 32, "control": False}
@@ -128,8 +133,8 @@ def test_a_floor_that_binds_is_said():
         "the target density of 1 % is missed: 12.31 % of the weights are kept, 7 more than the 1 asked for; "
         "min_keep holds weights back in every tensor or row; try a lower min_keep or a higher target"
     )
-    why = recipe.next_level(results)
-    assert why == "two levels in a row removed nothing, and the last could go no further (density 0.1231)"
+    end = recipe.search.next(results)
+    assert end == Done("two levels in a row removed nothing, and the last could go no further (density 0.1231)")
     none = kept(lottery(rate=0.9, scope="neuron", min_keep=0, target_density=0.01, **SHORT))
     assert none == [65, 8, 8, 8, 1], "floor(0.9 x 1) of a row is 0, so the last level alone gets there"
 
@@ -208,35 +213,49 @@ def record(level: int, kept: int, total: int = 65, accuracy: float | None = 0.9,
     return LevelRecord(**{**fields, **more})
 
 
+def may_be_last(search: Until, levels: list[LevelRecord], kept: int) -> bool:
+    """Whether a level after `levels` that keeps so many weights restarts and trains as the last one."""
+    level = search.next(levels)
+    return search.after_pruning(levels, level, kept, 65) == dataclasses.replace(
+        level, restart=search.last.restart, train=search.last.train
+    )
+
+
 class TestUntil:
-    own, last = (Shrink(0.5),), (Shrink(0.5, target_density=0.1, exact=True),)
+    between, whole = TrainingPlan(epochs=2), TrainingPlan(epochs=7)
+    own = Level((Shrink(0.5),), train=between)
+    ends = Level((Shrink(0.5),), carry_on, whole)  # the same rounds, trained otherwise
+    last = Level((Shrink(0.5, target_density=0.1, exact=True),), carry_on, whole)
 
     def test_counts_are_compared(self):
         """10 % of 65 weights is 7, rounded half up, and 7 / 65 is more than 0.1."""
-        search = Until(self.own, density=0.1)
+        search = Until(self.own, density=0.1, last=self.ends)
         levels = [record(0, 65), record(1, 8), record(2, 7)]
-        assert search(levels[:2]) is self.own
-        assert search(levels) == "density 0.1077 has reached the target of 0.1, rounded to 7 of 65 weights"
-        assert [search.is_last(levels[:1], count, 65) for count in (8, 7, 6)] == [False, True, True]
-        recipe = Recipe(name="r", score=abs, levels=search)
-        assert recipe.is_last(levels[:1], 7, 65)
-        assert not recipe.is_last(levels[:1], 8, 65)
+        assert search.next(levels[:2]) == self.own
+        assert search.next(levels) == Done("density 0.1077 has reached the target of 0.1, rounded to 7 of 65 weights")
+        assert [may_be_last(search, levels[:1], count) for count in (8, 7, 6)] == [False, True, True]
+        assert search.after_pruning(levels[:1], self.own, 7, 65) == self.ends
+        assert search.after_pruning(levels[:1], self.own, 8, 65) == self.own
 
     def test_other_rounds_at_the_last_level(self):
         search = Until(self.own, density=0.1, levels=2, last=self.last)
         levels = [record(0, 65), record(1, 33), record(2, 30)]
-        assert [search(levels[:n]) for n in (0, 1, 2)] == [(), self.own, self.last]
-        assert search(levels) == "all 2 pruned levels are done (density 0.4615)"
-        recipe = Recipe(name="r", score=abs, levels=search)
-        assert [recipe.rounds_after(level) for level in (0, 1)] == [self.own, self.last]
+        assert [search.next(levels[:n]).prune for n in (0, 1, 2)] == [(), self.own.prune, self.last.prune]
+        assert search.next(levels) == Done("all 2 pruned levels are done (density 0.4615)")
+        assert [search.upcoming(levels[:n]) for n in (0, 1)] == [self.own.prune, self.last.prune]
+        assert [may_be_last(search, levels[:n], 33) for n in (1, 2)] == [False, True]
+        assert search.after_pruning(levels[:2], search.next(levels[:2]), 33, 65) == self.last
 
     def test_other_rounds_after_two_that_removed_nothing(self):
         search = Until(self.own, density=0.1, levels=9, last=self.last)
         levels = [record(0, 65), record(1, 33), record(2, 33), record(3, 33), record(4, 9)]
-        assert [search(levels[:n]) for n in (2, 3, 4)] == [self.own, self.own, self.last]
-        assert [search.is_last(levels[:n], 33, 65) for n in (2, 3, 4)] == [False, False, True]
-        assert "the last could go no further" in str(search(levels))
-        assert "removed nothing (" in str(Until(self.own, density=0.1)(levels[:4])), "as ever, without other rounds"
+        rounds = [search.next(levels[:n]).prune for n in (2, 3, 4)]
+        assert rounds == [self.own.prune, self.own.prune, self.last.prune]
+        assert [may_be_last(search, levels[:n], 33) for n in (2, 3, 4)] == [False, False, True]
+        assert "the last could go no further" in search.next(levels).why
+        for same in (None, self.ends):
+            end = Until(self.own, density=0.1, last=same).next(levels[:4])
+            assert "removed nothing (" in end.why, "as ever, without other rounds"
 
 
 # -- which level is handed over --------------------------------------------------------------------------------
@@ -309,7 +328,8 @@ def test_the_two_questions(name):
     assert make(target_density=0.2, within=2.0).choose == SparsestWithin(2.0, density=0.2)
     if name != "sipp":
         assert make(target_density=0.0).choose == SparsestWithin(0.5)
-        assert (make(target_density=0.0).levels.density, make(target_density=0.0).levels.last) == (None, None)
+        free = make(target_density=0.0).levels
+        assert (free.density, free.last.prune) == (None, free.level.prune), "the last level prunes as the others do"
         assert make(within=2.0).levels == make().levels
 
 
@@ -322,8 +342,9 @@ def test_before_training_there_is_one(name):
 @pytest.mark.parametrize("make", [sap, lottery, oneshot])
 def test_with_another_until_the_density_is_a_limit(make):
     how = make(until="accuracy", target_density=0.2)
-    assert (how.levels.density, how.levels.last, how.choose) == (0.2, None, SparsestWithin(0.5))
-    (allocator,) = how.levels.level
+    assert (how.levels.density, how.choose) == (0.2, SparsestWithin(0.5))
+    assert how.levels.last == how.levels.level
+    (allocator,) = how.levels.level.prune
     assert (allocator.target_density, allocator.exact) == (0.2, False)
 
 

@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from sparsight.measure.flow import Probe
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.folder import RunFolder
 from sparsight.records.journal import Event
 from sparsight.runs.execute import execute
-from sparsight.runs.recipe import Recipe, Until
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run
+from sparsight.runs.search import Until
 from sparsight.train.evaluation_points import next_point
+from sparsight.train.plan import TrainingPlan
 from sparsight.train.stop import AllOf, FixedEpochs, FlowPlateau, GradientConsistent, MaskStable
 from sparsight.types import Data, Split
 from sparsight.zoo.data import digits
@@ -122,17 +126,12 @@ def network() -> nn.Module:
         )
 
 
-def recipe(**changes) -> Recipe:
-    base = Recipe(
-        name="test",
-        score=Magnitude(),
-        levels=Until((Shrink(0.5),), levels=1),
-        batch_size=50,
-        epochs=2,
-        seed=3,
-        probes=50,
+def recipe(*, rewind_epoch: int = 0, **plan) -> Recipe:
+    """Of two levels; `plan` are fields of their training."""
+    level = Level((Shrink(0.5),), train=TrainingPlan(batch_size=50, epochs=2, **plan))
+    return Recipe(
+        name="test", score=Magnitude(), levels=Until(level, levels=1), rewind_epoch=rewind_epoch, seed=3, probes=50
     )
-    return dataclasses.replace(base, **changes)
 
 
 WATCHFUL = AllOf(MaskStable(tol=1e-9), FlowPlateau(tol=1e-9), GradientConsistent(1e-9, statistic="ema"))
@@ -224,11 +223,11 @@ def test_the_probe_is_kept_with_the_run(tmp_path):
     assert len(indices) == 50
     assert bool((indices[1:] > indices[:-1]).all())
     with RunFolder.open(tmp_path / "r", write=True) as folder:
-        folder.save_probe({"indices": indices})
+        folder.keep_probe(Probe(indices, (), 3))
         with pytest.raises(DamagedFile, match="other samples"):
-            folder.save_probe({"indices": indices + 1})
+            folder.keep_probe(Probe(indices + 1, (), 3))
     save_file({"indices": indices}, tmp_path / "r" / "probe.safetensors")
     with RunFolder.open(tmp_path / "r", write=True) as folder, pytest.raises(DamagedFile):
-        folder.save_probe({"indices": indices})
+        folder.keep_probe(Probe(indices, (), 3))
     execute(recipe(), model=network(), data=data("split"), out=tmp_path / "plain", device="cpu")
     assert not (tmp_path / "plain" / "probe.safetensors").exists()

@@ -13,14 +13,14 @@ from sparsight.model.masks import dense, verify
 from sparsight.model.names import named
 from sparsight.numerics.seeds import derive
 from sparsight.numerics.select import keep_largest
-from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.score.random import Random
-from sparsight.runs.recipe import Recipe
 from sparsight.train.hooks import Hooks, Moment
-from sparsight.train.loop import Training, train
+from sparsight.train.loop import train
 from sparsight.train.optimizers import NesterovSGD
 from sparsight.train.parallel import runtime
+from sparsight.train.plan import TrainingPlan
 from sparsight.train.stop import FixedEpochs
+from sparsight.train.training import Training
 from sparsight.types import Data
 from sparsight.zoo.data import digits
 
@@ -31,16 +31,15 @@ def model(seed: int = 0) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Dropout(0.1), nn.Linear(32, 10))
 
 
-def recipe(**changes) -> Recipe:
-    base = Recipe(name="test", score=Magnitude(), levels=((),), batch_size=100, epochs=3)
-    return dataclasses.replace(base, **changes)
+def plan(**changes) -> TrainingPlan:
+    return dataclasses.replace(TrainingPlan(batch_size=100, epochs=3), **changes)
 
 
-def training(net: nn.Module, how: Recipe, data: Data | None = None, density: float = 0.3) -> Training:
+def training(net: nn.Module, how: TrainingPlan, data: Data | None = None, density: float = 0.3, **more) -> Training:
     full = dense(net)
     masks = keep_largest(Random(1)(net, full, ()), full, round(density * sum(m.numel() for m in full.values())))[0]
     optimizer = how.optimizer(net.parameters())
-    return Training(net, masks, optimizer, how, data or digits(), runtime("cpu"), 0, budget=how.epochs)
+    return Training(net, masks, optimizer, how, data or digits(), runtime("cpu"), 0, **more)
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:
@@ -49,7 +48,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
 
 def test_learns_and_holds_the_mask():
     net = model()
-    run = training(net, recipe(epochs=8))
+    run = training(net, plan(epochs=8))
     seen = list(train(run))
     assert [o.epoch for o in seen] == [float(i) for i in range(1, 9)]
     assert [o.step for o in seen] == [i * math.ceil(len(digits().train) / 100) for i in range(1, 9)]
@@ -66,7 +65,7 @@ def test_the_learning_rate_follows_the_schedule_by_step():
     def note(moment: Moment) -> None:
         rates.append(moment.optimizer.param_groups[0]["lr"])
 
-    how = recipe(epochs=2, hooks=Hooks(after_step=note), optimizer=NesterovSGD(lr=0.2))
+    how = plan(epochs=2, hooks=Hooks(after_step=note), optimizer=NesterovSGD(lr=0.2))
     list(train(training(model(), how)))
     n = len(rates)
     assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * i / n)) for i in range(n)], rel=1e-9)
@@ -74,12 +73,12 @@ def test_the_learning_rate_follows_the_schedule_by_step():
 
 def test_equals_a_plain_loop_bit_for_bit():
     """The loop is ordinary PyTorch: written out by hand it gives the same weights."""
-    how = recipe(epochs=1, batch_size=128)
+    how = plan(epochs=1, batch_size=128)
     net, data = model(), digits()
     net[3].p = 0.0
     twin = copy.deepcopy(net)
     run = training(net, how, data)
-    generator = torch.Generator().manual_seed(derive(how.seed, "level", 0, 0))
+    generator = torch.Generator().manual_seed(derive(run.seed, "level", 0, 0))
     order = torch.randperm(len(data.train), generator=generator)
     list(train(run))
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, nesterov=True, fused=True)
@@ -115,14 +114,14 @@ def test_pruned_gradients_do_not_count_in_the_clipped_norm():
         norms.append(float(torch.linalg.vector_norm(torch.cat([g.flatten() for g in grads]))))
 
     quiet, loud = model(), model()
-    list(train(training(quiet, recipe(epochs=1, clip=0.5))))
-    list(train(training(loud, recipe(epochs=1, clip=0.5, hooks=Hooks(on_gradients=inflate, after_step=look)))))
+    list(train(training(quiet, plan(epochs=1, clip=0.5))))
+    list(train(training(loud, plan(epochs=1, clip=0.5, hooks=Hooks(on_gradients=inflate, after_step=look)))))
     assert same(quiet, loud)
     assert max(norms) <= 0.5 + 1e-5
 
 
 def test_stopping_rule_ends_a_level_early():
-    run = training(model(), recipe(epochs=5, stop=FixedEpochs(2)))
+    run = training(model(), plan(epochs=5, stop=FixedEpochs(2)))
     seen = list(train(run))
     assert len(seen) == 2
     assert seen[-1].reason == "trained 2 of 2 epochs"
@@ -130,15 +129,15 @@ def test_stopping_rule_ends_a_level_early():
 
 def test_resuming_between_epochs_gives_the_same_bits():
     net = model()
-    whole = training(net, recipe(epochs=4))
+    whole = training(net, plan(epochs=4))
     list(train(whole))
     other = model()
-    first = training(other, recipe(epochs=4))
+    first = training(other, plan(epochs=4))
     steps = train(first)
     for _ in range(2):
         next(steps)
     third = model(seed=9)
-    resumed = training(third, recipe(epochs=4))
+    resumed = training(third, plan(epochs=4))
     third.load_state_dict(copy.deepcopy(other.state_dict()))
     resumed.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
     resumed.observations = list(first.observations)
@@ -149,7 +148,7 @@ def test_resuming_between_epochs_gives_the_same_bits():
 
 def test_the_global_random_state_is_left_alone():
     before = torch.get_rng_state()
-    list(train(training(model(), recipe(epochs=1))))
+    list(train(training(model(), plan(epochs=1))))
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -170,7 +169,7 @@ def test_any_iterable_of_batches_works(kind):
     seen = [
         [
             o.validation_accuracy
-            for o in train(training(model(), recipe(epochs=3), dataclasses.replace(data, train=loader)))
+            for o in train(training(model(), plan(epochs=3), dataclasses.replace(data, train=loader)))
         ]
         for _ in range(2)
     ]
@@ -181,15 +180,15 @@ def test_any_iterable_of_batches_works(kind):
 def test_a_loader_that_yields_nothing_is_refused():
     data = dataclasses.replace(digits(), train=[], name="empty")
     with pytest.raises(ValueError, match="training split of 'empty' yielded no batch"):
-        list(train(training(model(), recipe(), data)))
+        list(train(training(model(), plan(), data)))
     data = dataclasses.replace(digits(), validation=[])
     with pytest.raises(ValueError, match="yields no sample"):
-        list(train(training(model(), recipe(), data)))
+        list(train(training(model(), plan(), data)))
 
 
 def test_divergence_is_an_error_that_names_the_place():
     with pytest.raises(ValueError, match="diverged.*level 0, epoch 1"):
-        list(train(training(model(), recipe(optimizer=NesterovSGD(lr=1e20), clip=None))))
+        list(train(training(model(), plan(optimizer=NesterovSGD(lr=1e20), clip=None))))
 
 
 def test_mask_updates_may_switch_weights_on_from_clean_zeros():
@@ -214,7 +213,7 @@ def test_mask_updates_may_switch_weights_on_from_clean_zeros():
             assert float(buffer[off]) == pytest.approx(float(grad[off]), rel=1e-5)
 
     net = model()
-    how = recipe(epochs=1, hooks=Hooks(update_masks=swap, after_step=after), optimizer=NesterovSGD(weight_decay=0.0))
+    how = plan(epochs=1, hooks=Hooks(update_masks=swap, after_step=after), optimizer=NesterovSGD(weight_decay=0.0))
     run = training(net, how)
     list(train(run))
     off, on = states[0]
@@ -229,8 +228,8 @@ def test_a_penalty_is_added_to_the_loss():
         return 0.05 * sum(p.abs().sum() for p in moment.model.parameters())
 
     plain, small = model(), model()
-    list(train(training(plain, recipe(epochs=2))))
-    list(train(training(small, recipe(epochs=2, hooks=Hooks(penalty=l1)))))
+    list(train(training(plain, plan(epochs=2))))
+    list(train(training(small, plan(epochs=2, hooks=Hooks(penalty=l1)))))
     norm = [sum(float(p.detach().abs().sum()) for p in net.parameters()) for net in (plain, small)]
     assert norm[1] < 0.5 * norm[0]
 
@@ -238,7 +237,7 @@ def test_a_penalty_is_added_to_the_loss():
 def test_mixed_precision_and_channels_last():
     net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 10))
     net = net.to(memory_format=torch.channels_last)
-    run = training(net, recipe(epochs=2, channels_last=True))
+    run = training(net, plan(epochs=2), channels_last=True)
     run.runtime = runtime("cpu", "bf16")
     try:
         seen = list(train(run))
