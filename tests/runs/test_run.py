@@ -37,10 +37,10 @@ def network(seed: int = 0) -> nn.Module:
     return mlp(input_shape=(1, 8, 8), classes=10, seed=seed)
 
 
-PLAN = TrainingPlan(batch_size=100, epochs=2)
+PLAN, HALVE = TrainingPlan(batch_size=100, epochs=2), Shrink(0.5)
 
 
-def until(levels: int = 3, prune=Shrink(0.5), plan: TrainingPlan = PLAN) -> Until:
+def until(levels: int = 3, prune=HALVE, plan: TrainingPlan = PLAN) -> Until:
     return Until(Level((prune,), train=plan), levels=levels)
 
 

@@ -24,11 +24,14 @@ from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes import incop, lottery, oneshot, sap
 from sparsight.recipes.incop import PRESETS
-from sparsight.records.record import describe
-from sparsight.runs.recipe import Recipe, Until
+from sparsight.records.record import LevelRecord, describe
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run
+from sparsight.runs.search import Listed, Until
 from sparsight.train.observation import Observation
 from sparsight.train.optimizers import NesterovSGD
+from sparsight.train.plan import TrainingPlan
 from sparsight.train.stop import (
     AccuracyRecovery,
     AllOf,
@@ -42,12 +45,11 @@ from sparsight.train.stop import (
     LossPlateau,
     MaskStable,
     Patience,
-    PerLevel,
     PQIStable,
     Reference,
+    StoppingRule,
     jaccard_distance,
     named_rule,
-    needs,
 )
 from sparsight.train.stop.thresholds import changes, met
 from sparsight.types import Split
@@ -69,6 +71,11 @@ def history(**columns: list) -> list[Observation]:
         rest = {k: v for k, v in given.items() if k not in fields and v is not None}
         found.append(Observation(**{"epoch": float(i), "step": 10 * i, "values": rest, **known}))
     return found
+
+
+def between(how: Recipe):
+    """The rule of the levels between the first and the last."""
+    return how.levels.level.train.stop
 
 
 def stops_at(rule, seen: list[Observation]) -> int | None:
@@ -214,12 +221,12 @@ def test_the_readme_threshold_accepts_what_the_intended_one_refuses():
     """At 1.0 the published rules fire on the golden pair at once; the literal one, never."""
     for preset in ("paper", "readme", "ours"):
         how = incop(variant="both", accuracy_exit=False, preset=preset, reference="warmup")
-        rule = how.stop.rule
+        rule = between(how)
         context = golden_context()
         values, _ = rule.measure(context, {})
         near = {r: values[f"distance:{r.name}"] < r.eps for r in rule.rules}
         assert (rule.stop([dataclasses.replace(context.observation, values=values)]) is not None) is all(near.values())
-    assert incop(variant="gf", preset="literal").stop.rule.rules[0].eps < 2.04
+    assert between(incop(variant="gf", preset="literal")).rules[0].eps < 2.04
 
 
 # -- the plain rules -----------------------------------------------------------------------------------------------
@@ -271,17 +278,52 @@ def test_two_accuracy_rules_do_not_take_each_others_threshold():
 
 
 def test_what_is_no_rule_is_refused():
-    for given in ("mask-stable", MaskStable, PerLevel(MaskStable())):
+    for given in ("mask-stable", MaskStable, {0: MaskStable()}):
         with pytest.raises(TypeError, match="must be a stopping rule"):
             AllOf(given)
-        with pytest.raises(TypeError, match="the rule of a level must be a stopping rule"):
-            PerLevel(MaskStable(), {1: given})
+        with pytest.raises(TypeError, match="stop must be a stopping rule"):
+            Level(train=TrainingPlan(stop=given))
     with pytest.raises(TypeError, match="stop must be a stopping rule.*got 'mask-stable'"):
         small(stop="mask-stable")
-    with pytest.raises(ValueError, match="levels are numbered from 0.*got .'last'"):
-        PerLevel(MaskStable(), {"last": MaskStable()})
+    with pytest.raises(TypeError, match="got <class .*MaskStable.*: it is a class, not a rule"):
+        small(stop=MaskStable)
     with pytest.raises(ValueError, match="epochs must be a finite number > 0: got '3'"):
         FixedEpochs("3")
+
+
+class OfOnesOwn:
+    """What a rule must have, but for what `without` says."""
+
+    def __init__(self, *without: str) -> None:
+        has = {"needs": frozenset(), "sources": (), "measure": self._measure, "stop": lambda history: None}
+        self.__dict__.update({name: value for name, value in has.items() if name not in without})
+
+    @staticmethod
+    def _measure(context, memory):
+        return {}, memory
+
+
+@pytest.mark.parametrize("lacks", [("needs",), ("sources",), ("needs", "sources"), ("measure",), ("stop",)])
+def test_a_rule_that_lacks_a_member_is_refused_when_the_plan_is_made(lacks):
+    match = f"it lacks {', '.join(lacks)}; a rule of your own inherits from sparsight.train.stop.StoppingRule"
+    with pytest.raises(TypeError, match=f"stop must be a stopping rule.*{match}"):
+        TrainingPlan(stop=OfOnesOwn(*lacks))
+    for several in (AllOf, AnyOf):
+        with pytest.raises(TypeError, match=f"each rule of {several.__name__} must be a stopping rule.*{match}"):
+            several(FixedEpochs(), OfOnesOwn(*lacks))
+    assert TrainingPlan(stop=OfOnesOwn()).epochs == 3, "what has them all need not inherit"
+
+
+def test_a_rule_that_inherits_has_what_it_does_not_write():
+    class Twice(StoppingRule):
+        def measure(self, context, memory):
+            return {}, memory
+
+        def stop(self, history):
+            return "seen twice" if len(history) > 1 else None
+
+    assert (Twice().needs, Twice().sources) == (frozenset(), ())
+    assert [record.reason for record in records(small(stop=Twice(), levels=1, epochs=3))] == ["seen twice"] * 2
 
 
 def test_loss_plateau():
@@ -299,14 +341,39 @@ def test_loss_plateau():
         assert ("distance:validation loss, improvement" in found) is (n > 1)
 
 
-def test_per_level():
-    rule = PerLevel(IF, {0: FixedEpochs(), -1: FixedEpochs(7), 3: GF})
-    assert [rule.at(n) for n in range(5)] == [FixedEpochs(), IF, IF, GF, IF]
-    assert rule.at(3, last=True) == FixedEpochs(7)
-    assert rule.needs == {"probe", "dense"}
-    assert PerLevel(IF).at(2, last=True) is IF
-    with pytest.raises(ValueError, match="-1 is the last"):
-        PerLevel(IF, {-2: GF})
+def rule_of(search: Until | Listed, number: int, last: bool = False):
+    """What may end level `number`: the last one keeps a weight in ten, the others all but a few."""
+    levels = [level_of(n, 1000 - n) for n in range(number)]
+    level = search.next(levels)
+    return search.after_pruning(levels, level, 100 if last else 1000 - number, 1000).train.stop
+
+
+def level_of(number: int, kept: int) -> LevelRecord:
+    return LevelRecord(
+        level=number, role="level", id=str(number), parent=None, operation={}, kept=kept, total=1000, layers=(),
+        pq_pairs=(), pq=(), groups=(), floors=(), collapsed=(), observations=(), epochs=1.0, steps=1,
+    )  # fmt: skip
+
+
+def test_every_level_has_its_own_rule():
+    def level(*rounds, stop):
+        return Level(rounds, train=TrainingPlan(stop=stop))
+
+    prune = Shrink(0.2)
+    search = Until(
+        level(prune, stop=IF), density=0.1, first=level(stop=FixedEpochs()), last=level(prune, stop=FixedEpochs(7))
+    )
+    assert [rule_of(search, n) for n in range(5)] == [FixedEpochs(), IF, IF, IF, IF]
+    assert rule_of(search, 3, last=True) == FixedEpochs(7)
+    assert search.rules == (FixedEpochs(), IF, FixedEpochs(7))
+    assert Recipe(name="r", score=Magnitude(), levels=search).needs == {"probe", "dense"}
+    plain = Until(level(prune, stop=IF), density=0.1)
+    assert [rule_of(plain, n, last) for n, last in ((0, False), (2, False), (2, True))] == [IF, IF, IF]
+    listed = [level(stop=FixedEpochs()), *(level(prune, stop=stop) for stop in (IF, GF, FixedEpochs(7)))]
+    recipe = Recipe(name="r", score=Magnitude(), levels=listed)
+    assert [rule_of(recipe.search, n) for n in range(4)] == [FixedEpochs(), IF, GF, FixedEpochs(7)]
+    assert rule_of(recipe.search, 1, last=True) == IF, "of a list only the place counts"
+    assert recipe.needs == {"probe", "dense"}
 
 
 def test_at_least_and_patience():
@@ -443,11 +510,20 @@ def test_plateau_of_matrices_is_that_of_the_units():
 # -- in a run --------------------------------------------------------------------------------------------------------
 
 
-def small(**changes) -> Recipe:
-    base = Recipe(
-        name="test", score=Magnitude(), levels=Until((Shrink(0.5),), levels=3), batch_size=100, epochs=2, probes=200
-    )
-    return dataclasses.replace(base, **changes)
+HALVE = (Shrink(0.5),)
+
+
+def training(**changes) -> TrainingPlan:
+    return dataclasses.replace(TrainingPlan(batch_size=100, epochs=2), **changes)
+
+
+def small(*, levels: int = 3, rewind_epoch: int = 0, probes: int | None = 200, **plan) -> Recipe:
+    """Half of the weights go at each level; `plan` are fields of the training of all of them, level 0 included."""
+    return of(Until(Level(HALVE, train=training(**plan)), levels=levels), rewind_epoch=rewind_epoch, probes=probes)
+
+
+def of(levels, **changes) -> Recipe:
+    return Recipe(**{"name": "test", "score": Magnitude(), "levels": levels, "probes": 200, **changes})
 
 
 def records(how: Recipe):
@@ -484,7 +560,7 @@ def test_small_data_are_a_probe_as_a_whole():
     """digits with 300 training images, where 1024 is the number of probes."""
     data = digits()
     some = dataclasses.replace(data, train=Split(data.train.x[:300], data.train.y[:300]))
-    how = small(stop=named_rule("information-consistent"), probes=None, levels=Until((Shrink(0.5),), levels=2))
+    how = small(stop=named_rule("information-consistent"), probes=None, levels=2)
     model = mlp(input_shape=(1, 8, 8), classes=10, seed=0)
     costs = [r.record.observations[-1].values for r in run(how, model, some, device="cpu")]
     assert costs[1]["cost:forward samples"] in (300.0, 600.0)  # itself, and the dense network at the first evaluation
@@ -526,25 +602,23 @@ def test_rules_measure_the_pairs_that_they_are_given():
 @pytest.mark.parametrize("until", ["accuracy", "pq-minimum"])
 def test_a_search_whose_last_level_is_not_known_trains_all_in_full(recipe, until):
     recipe(until=until)
-    with pytest.raises(ValueError, match=f"stop 'mask-stable' ends levels before.*with until '{until}'"):
+    with pytest.raises(ValueError, match=f"stop='mask-stable' needs until='density', got '{until}'.*train in full"):
         recipe(until=until, stop="mask-stable")
     if recipe is not oneshot:
-        with pytest.raises(ValueError, match="middle_epochs 1 ends levels before"):
+        with pytest.raises(ValueError, match=f"middle_epochs=1 needs until='density', got '{until}'.*train in full"):
             recipe(until=until, middle_epochs=1)
 
 
 def test_evaluating_at_every_step_is_not_below_a_thousandth_of_an_epoch():
-    with pytest.raises(ValueError, match=r"evaluate_every must be a finite number >= 0.001: got 1e-20"):
+    with pytest.raises(ValueError, match=r"evaluate_every must be a finite number >= 0.001, got 1e-20"):
         small(evaluate_every=1e-20)
 
 
 def test_a_level_before_itself_is_at_distance_0():
     """Restarted where its parent ended, untrained (learning rate 0) and unpruned, a network has its parent's flow."""
-    from sparsight.pruning.restart import carry_on
-    from sparsight.train.optimizers import NesterovSGD
-
     rule = AllOf(InformationConsistent(reference="parent"), GradientConsistent(reference="parent"))
-    how = small(stop=rule, levels=((), (Shrink(0.0),)), restart=carry_on, epochs=1, optimizer=NesterovSGD(lr=0.0))
+    plan = training(stop=rule, epochs=1, optimizer=NesterovSGD(lr=0.0))
+    how = of((Level(train=plan), Level((Shrink(0.0),), carry_on, plan)))
     values = records(how)[1].observations[0].values
     assert [v for k, v in values.items() if k.startswith("distance:")] == [0.0, 0.0]
 
@@ -574,12 +648,12 @@ def test_measuring_every_rule_changes_no_bit_of_the_run():
 
 
 def test_the_last_level_has_its_own_rule():
-    ends = {0: FixedEpochs(), -1: FixedEpochs()}
-    rules = PerLevel(FixedEpochs(1), ends)
-    assert [r.epochs for r in records(small(stop=rules))] == [2, 1, 1, 2]
-    assert [r.epochs for r in records(small(stop=rules, levels=Until((Shrink(0.5),), density=0.3)))] == [2, 1, 2]
-    assert [r.epochs for r in records(small(stop=rules, levels=((), (Shrink(0.5),), (Shrink(0.5),))))] == [2, 1, 2]
-    found = records(small(stop=rules, first_epochs=3))
+    short, whole = Level(HALVE, train=training(stop=FixedEpochs(1))), Level(HALVE, train=training())
+    ends = {"last": whole, "first": Level(train=training())}
+    assert [r.epochs for r in records(of(Until(short, levels=3, **ends)))] == [2, 1, 1, 2]
+    assert [r.epochs for r in records(of(Until(short, density=0.3, **ends)))] == [2, 1, 2]
+    assert [r.epochs for r in records(of((ends["first"], short, whole)))] == [2, 1, 2]
+    found = records(of(Until(short, levels=3, last=whole, first=Level(train=training(epochs=3)))))
     assert [r.epochs for r in found] == [3, 1, 1, 2]
     assert [r.operation["epochs"] for r in found] == [3, 2, 2, 2]
     assert found[1].operation["stop"] == {"type": "FixedEpochs", "epochs": 1}
@@ -587,8 +661,8 @@ def test_the_last_level_has_its_own_rule():
 
 
 def test_levels_before_the_last_may_have_a_budget_a_schedule_and_a_restart_of_their_own():
-    how = small(epochs=3, first_epochs=2, middle_epochs=1, middle_restart=carry_on)
-    found = records(how)
+    level, last = Level(HALVE, carry_on, training(epochs=1)), Level(HALVE, rewind, training(epochs=3))
+    found = records(of(Until(level, levels=3, last=last, first=Level(train=training(epochs=2)))))
     assert [level.epochs for level in found] == [2, 1, 1, 3]
     assert [level.operation["epochs"] for level in found] == [2, 1, 1, 3]
     restarts = [level.operation["restart"] for level in found[1:]]
@@ -598,9 +672,9 @@ def test_levels_before_the_last_may_have_a_budget_a_schedule_and_a_restart_of_th
 
 
 def test_a_rule_against_the_warm_up_needs_one():
-    with pytest.raises(ValueError, match="rewind_epoch >= 1: got 0"):
+    with pytest.raises(ValueError, match="rewind_epoch >= 1, got 0"):
         small(stop=InformationConsistent(reference="warmup"))
-    for wrong in ({"evaluate_every": 0.0}, {"probes": 0}, {"first_epochs": 0}, {"middle_epochs": 0}):
+    for wrong in ({"evaluate_every": 0.0}, {"probes": 0}, {"epochs": -1}, {"batch_size": 0}, {"clip": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             small(**wrong)
 
@@ -610,26 +684,29 @@ def test_a_rule_against_the_warm_up_needs_one():
 
 def test_incop_is_the_published_setting():
     how = incop(variant="both")
-    assert (how.first_epochs, how.rewind_epoch, how.epochs, how.evaluate_every) == (20, 20, 40, 2.0)
-    flow, accuracy = how.stop.rule.rules
+    first, level, last = how.levels.first, how.levels.level, how.levels.last
+    assert (first.train.epochs, how.rewind_epoch, level.train.epochs, last.train.epochs) == (20, 20, 40, 40)
+    assert {x.train.evaluate_every for x in (first, level, last)} == {2.0}
+    assert (first.prune, last.prune, last.restart) == ((), level.prune, rewind)
+    flow, accuracy = between(how).rules
     information, gradient = flow.rules
     assert (information.eps, information.reduction, information.norm) == (0.11, "signed", "l2")
     assert (gradient.eps, gradient.statistic, gradient.norm) == (0.5, "norm", "l2")
     assert information.reference == gradient.reference == accuracy.reference == "warmup"
-    assert how.stop.at(0) == how.stop.at(9, last=True) == FixedEpochs()
-    assert [type(incop(variant=v, accuracy_exit=False).stop.rule) for v in ("if", "gf", "both")] == [
+    assert first.train.stop == last.train.stop == FixedEpochs()
+    assert [type(between(incop(variant=v, accuracy_exit=False))) for v in ("if", "gf", "both")] == [
         InformationConsistent, GradientConsistent, AllOf,
     ]  # fmt: skip
-    readme = incop(variant="both", preset="readme").stop.rule.rules[0].rules
+    readme = between(incop(variant="both", preset="readme")).rules[0].rules
     assert [rule.eps for rule in readme] == [1.0, 1.0]
-    assert incop(variant="gf", preset="literal").stop.rule.rules[0].statistic == "literal"
-    ours = incop(variant="gf", preset="ours", statistic="ema", eps_gf=0.1).stop.rule.rules[0]
+    assert between(incop(variant="gf", preset="literal")).rules[0].statistic == "literal"
+    ours = between(incop(variant="gf", preset="ours", statistic="ema", eps_gf=0.1)).rules[0]
     assert ours == GradientConsistent(0.1, statistic="ema", norm="relative", reference="dense")
     for preset, arguments in PRESETS.items():
         assert incop(variant="both", preset=preset) == incop(variant="both", **arguments)
     with pytest.raises(ValueError, match="allowed references are dense, parent, best"):
         incop(variant="gf", statistic="ema")
-    assert {type(incop(prune=p).levels.level[0]).__name__ for p in ("sap", "lottery")} == {"SAP", "Shrink"}
+    assert {type(incop(prune=p).levels.level.prune[0]).__name__ for p in ("sap", "lottery")} == {"SAP", "Shrink"}
     for wrong in ({"variant": "fi"}, {"prune": "random"}, {"preset": "mine"}):
         with pytest.raises(ValueError, match="unknown"):
             incop(**wrong)
@@ -657,17 +734,22 @@ def test_incop_runs(variant, prune):
 
 @pytest.mark.parametrize("recipe", [sap, lottery, oneshot])
 def test_stop_on_the_other_recipes(recipe):
-    assert recipe().stop == FixedEpochs()
+    assert recipe().search.rules == (FixedEpochs(),) * 3
     how = recipe(stop="mask-stable", evaluate_every=0.5)
-    assert how.stop == PerLevel(MaskStable(), {0: FixedEpochs(), -1: FixedEpochs()})
-    assert how.evaluate_every == 0.5
+    assert how.search.rules == (FixedEpochs(), MaskStable(), FixedEpochs()), "the first and the last level are whole"
+    assert {level.train.evaluate_every for level in (how.levels.first, how.levels.level, how.levels.last)} == {0.5}
 
 
 @pytest.mark.parametrize("recipe", [sap, lottery])
 def test_levels_between_may_be_short_and_carried_on(recipe):
-    assert (recipe().middle_epochs, recipe().restart, recipe().middle_restart) == (None, rewind, None)
+    plain = recipe().levels
+    assert {level.train.epochs for level in (plain.first, plain.level, plain.last)} == {plain.level.train.epochs}
+    assert plain.level.restart is plain.last.restart is rewind
     how = recipe(epochs=3, middle_epochs=1, carry_on=True, target_density=0.0, levels=2, control=False)
-    assert how.restart is carry_on
+    assert how.levels.level.restart is how.levels.last.restart is carry_on
+    for wrong in (0, -1):
+        with pytest.raises(ValueError, match=f"middle_epochs must be a whole number >= 1, got {wrong}"):
+            recipe(middle_epochs=wrong)
     assert [level.epochs for level in records(how)] == [3, 1, 3]
     with pytest.raises(ValueError, match=r"rewind_epoch must be 0, got 2"):
         recipe(carry_on=True, rewind_epoch=2)
@@ -678,18 +760,21 @@ def test_the_default_rule(recipe):
     """A third of the epochs, until recovered, where nothing is rewound; the whole budget elsewhere."""
 
     def told(**given) -> tuple:
-        how = recipe(epochs=9, **given)
-        return how.middle_epochs, how.stop, how.evaluate_every
+        levels = recipe(epochs=9, **given).levels
+        plan = levels.level.train
+        for end in (levels.first.train, levels.last.train):
+            assert (end.epochs, end.stop, end.evaluate_every) == (9, FixedEpochs(), plan.evaluate_every)
+        return plan.epochs, plan.stop, plan.evaluate_every
 
-    whole = (None, FixedEpochs(), 1.0)
+    whole = (9, FixedEpochs(), 1.0)
     recovered = named_rule("recovered")
     assert told() == whole
     assert told(carry_on=True) == (3, recovered, 0.5)
     assert told(carry_on=True, evaluate_every=0.25) == (3, recovered, 0.25)
-    assert recipe(epochs=10, carry_on=True).middle_epochs == 4
+    assert recipe(epochs=10, carry_on=True).levels.level.train.epochs == 4
     assert told(carry_on=True, stop="fixed-epochs") == whole
     assert told(carry_on=True, middle_epochs=2) == (2, FixedEpochs(), 1.0)
-    assert told(carry_on=True, stop="recovered") == (None, recovered, 1.0)
+    assert told(carry_on=True, stop="recovered") == (9, recovered, 1.0)
     for until in ("accuracy", "pq-minimum"):
         assert told(carry_on=True, until=until) == whole
 
@@ -710,17 +795,18 @@ def test_every_name_is_a_rule():
 
     for name in get_args(StopName):
         rule = named_rule(name)
-        assert needs(rule) <= {"dense", "probe", "examples"}
+        assert rule.needs <= {"dense", "probe", "examples"}
     with pytest.raises(ValueError, match="unknown stop 'mask'"):
         named_rule("mask")
 
 
 def test_recovered_waits_for_an_epoch_and_the_dense_accuracy_but_for_a_twentieth():
-    rule = named_rule("recovered").at(3)
+    rule = named_rule("recovered")
     before = "reference:validation accuracy of dense"
     seen = [
         Observation(e, 1, validation_accuracy=a, values={before: 0.8})
         for e, a in ((0.5, 0.9), (1.0, 0.75), (1.5, 0.76))
     ]
     assert [rule.stop(seen[:n]) is not None for n in (1, 2, 3)] == [False, False, True]
-    assert named_rule("recovered").at(0) == named_rule("recovered").at(3, last=True) == FixedEpochs()
+    for recipe in (sap, lottery, oneshot):
+        assert recipe(stop="recovered").search.rules == (FixedEpochs(), rule, FixedEpochs())
