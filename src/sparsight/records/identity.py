@@ -34,10 +34,15 @@ def check_same(stored: RunRecord, wanted: RunRecord) -> None:
     """ForeignRun, naming the first difference and both values, unless `stored` can go on as `wanted`.
 
     Compares recipe, description, seed, data, model, and of the environment what decides bits (`SAME_ENVIRONMENT`);
-    not versions, times, status, `keep` or the command.
+    not times, status, `keep` or the command, and of versions only Sparsight's own: one 0.x describes runs in its way.
     """
     begun, here = (str(r.environment.get("sparsight")) for r in (stored, wanted))
-    if begun.split(".")[:2] != here.split(".")[:2] and stored.status != "finished":
+    if begun.split(".")[:2] != here.split(".")[:2]:
+        if stored.status == "finished":
+            raise ForeignRun(
+                f"this run was made and finished with sparsight {begun}, and {here} cannot tell whether it is the one "
+                "asked for: read it with sparsight show, or start a new folder"
+            )
         raise ForeignRun(
             f"this run was begun with sparsight {begun} and can only be finished by it, not by {here}: install "
             f"sparsight=={begun} to resume, or start a new folder"
