@@ -9,7 +9,7 @@ from torch import nn
 
 from sparsight.model.hold import apply_
 from sparsight.model.names import named
-from sparsight.types import Allocation, Params, Restart, StateDict
+from sparsight.types import Allocation, Params, StateDict
 
 
 def carry_on(model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
@@ -50,13 +50,6 @@ class Reinitialise:
                         "and no `reset_parameters`; give the recipe a restart of your own"
                     )
         return _settle(model, allocation)
-
-
-def rewind_or(carry: bool, rewind_epoch: int) -> Restart:
-    """`carry_on` if `carry`, else `rewind`; ValueError for a rewind point that nothing returns to."""
-    if carry and rewind_epoch:
-        raise ValueError(f"with carry_on nothing is rewound: rewind_epoch must be 0, got {rewind_epoch}")
-    return carry_on if carry else rewind
 
 
 def reweighted(model: nn.Module, multipliers: Params | None) -> nn.Module:
