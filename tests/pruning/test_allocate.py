@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 from pathlib import Path
@@ -15,6 +16,7 @@ from sparsight.pruning.allocate.counts import at_most, share, with_floor
 from sparsight.pruning.allocate.fixed import Global, Uniform
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.recipes import sap
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "pqi_golden.json").read_text())
 SHAPES = {"fc1.weight": (5, 6), "fc2.weight": (4, 5), "fc3.weight": (3, 4)}
@@ -96,6 +98,12 @@ class TestSAP:
         with pytest.raises((ValueError, TypeError), match=next(iter(bad))):
             SAP(**bad)
 
+    def test_defaults_are_those_of_the_recipe(self):
+        options = inspect.signature(sap).parameters
+        for name in ("p", "q", "eta", "gamma", "beta", "scope", "min_keep"):
+            assert getattr(SAP(), name) == options[name].default
+        assert (SAP().p, SAP().q) == (1.0, 2.0)
+
     def test_nan_is_refused_by_name(self):
         scores = network()
         scores["fc2.weight"][1, 2] = math.nan
@@ -164,7 +172,11 @@ class TestSAP:
 
     def test_is_called_like_every_allocator(self):
         scores = network()
-        assert kept(SAP(min_keep=0)(scores, ones(scores))) == {"fc1.weight": 27, "fc2.weight": 15, "fc3.weight": 12}
+        assert kept(SAP(0.5, 1.0, min_keep=0)(scores, ones(scores))) == {
+            "fc1.weight": 27,
+            "fc2.weight": 15,
+            "fc3.weight": 12,
+        }
 
 
 class TestGlobal:

@@ -36,8 +36,8 @@ class SAP(Allocator):
     Source: Diao et al., ICLR 2023, theorem 2 and algorithm 1.
     """
 
-    p: float = 0.5
-    q: float = 1.0
+    p: float = 1.0
+    q: float = 2.0
     eta: float = 0.0
     gamma: float = 1.0
     beta: float = 0.9
