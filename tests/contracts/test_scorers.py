@@ -4,30 +4,41 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
-import pkgutil
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
+from methods import called_with, public_classes
 from torch import nn
 
-import sparsight.pruning.score
 from sparsight.model import masks as m
+from sparsight.pruning.rescale import ScoredAt
+from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.record import describe
 from sparsight.types import Scorer
 
+OF_ANOTHER = {"ScoredAt": ScoredAt(Magnitude())}
+"""Scorers that are made of one; all others are made without arguments."""
 
-def scorers() -> list[type]:
-    found = []
-    for info in pkgutil.iter_modules(sparsight.pruning.score.__path__):
-        module = importlib.import_module(f"sparsight.pruning.score.{info.name}")
-        found += [
-            value
-            for name, value in vars(module).items()
-            if isinstance(value, type) and value.__module__ == module.__name__ and not name.startswith("_")
-            and "__call__" in vars(value)
-        ]  # fmt: skip
-    return found
+
+def scorers() -> list[Callable[[], Scorer]]:
+    """What makes each scorer of `sparsight.pruning`; a scorer is told by what it is called with."""
+    return [made(kind) for kind in public_classes() if called_with(kind)[:3] == ["model", "masks", "batches"]]
+
+
+def made(kind: type) -> Callable[[], Scorer]:
+    return partial(dataclasses.replace, OF_ANOTHER[kind.__name__]) if kind.__name__ in OF_ANOTHER else kind
+
+
+def name_of(kind: Callable[[], Scorer]) -> str:
+    return type(kind()).__name__
+
+
+def test_scorers_are_found():
+    assert {name_of(kind) for kind in scorers()} >= {
+        "Magnitude", "Random", "SNIP", "GraSP", "SynFlow", "MBP", "SiPP", "ScoredAt",
+    }  # fmt: skip
 
 
 def network(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -45,7 +56,7 @@ def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [(torch.randn(8, 1, 6, 6, generator=g), torch.randint(0, 3, (8,), generator=g)) for _ in range(2)]
 
 
-@pytest.mark.parametrize("kind", scorers(), ids=lambda k: k.__name__)
+@pytest.mark.parametrize("kind", scorers(), ids=name_of)
 class TestEveryScorer:
     def test_keys_shapes_and_values(self, kind):
         model = network()

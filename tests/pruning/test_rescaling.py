@@ -366,13 +366,13 @@ def test_the_ablations(make, activation):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"activation": "foo"}, "activation is 'foo': allowed is 'auto', 'own' or one of relu, "),
+        ({"activation": "foo"}, "activation must be 'auto', 'own' or one of relu, .*, got 'foo'"),
         (
             {"activation": "softplus"},
             "softplus has no edge of chaos at sigma_b = 0: no variance q up to 10000 is a fixed",
         ),
-        ({"sigma_b": -1.0}, "sigma_b must be a finite number >= 0: got -1.0"),
-        ({"sigma_b": math.nan}, "sigma_b must be a finite number >= 0: got nan"),
+        ({"sigma_b": -1.0}, "sigma_b must be a finite number >= 0, got -1.0"),
+        ({"sigma_b": math.nan}, "sigma_b must be a finite number >= 0, got nan"),
     ],
 )
 def test_recipes_refuse_early(make, fields, words):
