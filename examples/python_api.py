@@ -9,22 +9,18 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from sparsight import SAP, Magnitude, execute, run
-from sparsight.runs.recipe import Recipe, Until
-from sparsight.train.optimizers import NesterovSGD
+from sparsight import SAP, Level, Magnitude, NesterovSGD, Recipe, TrainingPlan, Until, execute, run
 from sparsight.zoo.data import digits
 from sparsight.zoo.networks import mlp
 
 data = digits()
 model = mlp((1, 8, 8), classes=10, seed=0)
 
+plan = TrainingPlan(epochs=3, batch_size=64, optimizer=NesterovSGD(lr=0.1))
 recipe = Recipe(
     name="my-sap",
     score=Magnitude(),
-    levels=Until((SAP(p=1.0, q=2.0),), density=0.5),  # train dense, then prune until half are left
-    optimizer=NesterovSGD(lr=0.1),
-    epochs=3,
-    batch_size=64,
+    levels=Until(Level((SAP(),), train=plan), density=0.5),  # train dense, then prune until half are left
 )
 
 # Level by level, nothing on disk. `model` stays as it is: a copy of it is trained.

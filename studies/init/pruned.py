@@ -11,7 +11,7 @@ from cells import Row
 from torch import nn
 from torch.nn import functional as F
 
-from sparsight import Data, Recipe, Split, recipes, run
+from sparsight import Data, Level, Recipe, Split, recipes, run
 from sparsight.numerics.stratified import stratified
 from sparsight.runs.run import judge_on_test
 from sparsight.zoo import networks as zoo
@@ -79,11 +79,16 @@ def recipe_of(method: str, density: float, variant: str, seed: int, setting: Set
     """The library's recipe with its own defaults but for the length of training; "dense" trains without pruning."""
     shared = {"epochs": setting.epochs, "batch_size": setting.batch_size, "control": False, "seed": seed}
     if method == "dense":
-        plain = dataclasses.replace(recipes.snip(**shared), name="dense", levels=((),), score_batches=0)
+        plain = recipes.snip(**shared)
+        plain = dataclasses.replace(plain, name="dense", levels=(Level(train=plain.plan),))
     else:
         ablation = {"shuffle": variant == "shuffled", "reinitialise": variant == "reinitialised"}
         plain = getattr(recipes, METHODS[method])(density=density, **ablation, **shared)
-    return dataclasses.replace(plain, channels_last=setting.channels_last, evaluate_every=float(setting.epochs))
+    (level,) = plain.levels
+    once = dataclasses.replace(level.train, evaluate_every=float(setting.epochs))
+    return dataclasses.replace(
+        plain, channels_last=setting.channels_last, levels=(dataclasses.replace(level, train=once),)
+    )
 
 
 def measure(

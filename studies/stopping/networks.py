@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from rules import SHORT, rule_of
+from rules import SHORT, Short, rule_of
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,9 +21,11 @@ from sparsight import recipes
 from sparsight.numerics.stratified import stratified
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.sipp.score import SiPP
-from sparsight.pruning.sipp.sensitivities import Reduction, Sensitivities
+from sparsight.pruning.sipp.sensitivities import Reduction
+from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
-from sparsight.types import Batch, Data, Masks, Split
+from sparsight.runs.search import Listed, Until
+from sparsight.types import Batch, Data, Masks, Scored, Split
 from sparsight.zoo.data import fashion_mnist
 
 IMAGES = {"images": 20_000, "few": 12_000}
@@ -132,11 +134,9 @@ def sap(
 class Size(SiPP):
     """score = |w|, with what SiPP's scores know besides: what no gradient reaches."""
 
-    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Sensitivities:
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scored:
         found = super().__call__(model, masks, batches)
-        size = {name: facts.size for name, facts in found.facts.items()}
-        known = {"reduction": found.reduction, "points": found.points, "wanted": found.wanted}
-        return Sensitivities(size, found.facts, silent=found.silent, **known)
+        return dataclasses.replace(found, scores={name: facts.size for name, facts in found.facts.items()})
 
 
 def sipp(
@@ -171,20 +171,29 @@ def sipp(
         target_density=(1 - rate) ** levels, levels=levels, epochs=epochs, control=False, seed=seed,
     )  # fmt: skip
     if by == "magnitude":
-        plain = dataclasses.replace(plain, score=Size(propagate=refill))
+        plain = dataclasses.replace(plain, score=dataclasses.replace(plain.scoring, scorer=Size(propagate=refill)))
     return dataclasses.replace(_ruled(plain, rule, setting), channels_last=channels_last)
 
 
 def _ruled(plain: Recipe, rule: str, setting: str) -> Recipe:
+    """The recipe with a rule on its middle levels, evaluated as the rule asks, and with its budgets and restarts."""
     stop, every = rule_of(rule, setting)
-    ruled = dataclasses.replace(plain, stop=stop, evaluate_every=every)
-    if (rule, setting) not in SHORT:
-        return ruled
-    short = SHORT[rule, setting]
-    return dataclasses.replace(
-        ruled,
-        first_epochs=min(short.first, plain.epochs),
-        middle_epochs=min(short.middle, plain.epochs),
-        middle_restart=None if short.carried == "none" else carry_on,
-        restart=carry_on if short.carried == "all" else plain.restart,
-    )
+    whole = dataclasses.replace(plain.plan, evaluate_every=every)
+    short = SHORT.get((rule, setting), Short(whole.epochs, whole.epochs))
+    first = dataclasses.replace(whole, epochs=min(short.first, whole.epochs))
+    middle = dataclasses.replace(whole, epochs=min(short.middle, whole.epochs), stop=stop)
+
+    def between(level: Level) -> Level:
+        return dataclasses.replace(level, restart=level.restart if short.carried == "none" else carry_on, train=middle)
+
+    def last(level: Level) -> Level:
+        return dataclasses.replace(level, restart=carry_on if short.carried == "all" else level.restart, train=whole)
+
+    search = plain.search
+    if isinstance(search, Until):
+        ruled = {"level": between(search.level), "last": last(search.last or search.level)}
+        return dataclasses.replace(plain, levels=dataclasses.replace(search, **ruled, first=Level(train=first)))
+    if not isinstance(search, Listed):
+        raise TypeError(f"the levels of {plain.name} must be listed, or an Until, got {search!r:.80}")
+    *pruned, end = search.levels[1:]
+    return dataclasses.replace(plain, levels=(Level(train=first), *map(between, pruned), last(end)))

@@ -20,10 +20,9 @@ from sparsight.train.stop import (
     GradientConsistent,
     InformationConsistent,
     MaskStable,
-    PerLevel,
     PQIStable,
+    StoppingRule,
 )
-from sparsight.types import StoppingRule
 
 SETTINGS: Mapping[tuple[str, str], StoppingRule] = {
     # default: Sparsight's own; paper: threshold, statistic and norm of the published function, here against the
@@ -95,8 +94,8 @@ EVERY = 0.5
 """Epochs between two evaluations of a rule, and the shortest fixed budget: one evaluation."""
 
 
-def rule_of(rule: str, setting: str) -> tuple[PerLevel, float]:
-    """The rule for every level, and the epochs between two evaluations.
+def rule_of(rule: str, setting: str) -> tuple[StoppingRule, float]:
+    """The rule for the middle levels, and the epochs between two evaluations.
 
     `fixed` takes its number of epochs as its setting. It is evaluated once an epoch, or every half one where it ends
     inside one: it needs no evaluation, and evaluating changes nothing of what is trained. `short-levels` and `carried`
@@ -115,4 +114,4 @@ def rule_of(rule: str, setting: str) -> tuple[PerLevel, float]:
     else:
         known = ", ".join(f"{name} {of}" for name, of in (*SETTINGS, *SHORT))
         raise ValueError(f"unknown rule {rule!r} with setting {setting!r}: allowed are fixed N, {known}")
-    return PerLevel(middle, {0: FixedEpochs(), -1: FixedEpochs()}), every
+    return middle, every

@@ -11,6 +11,7 @@ import torch
 from study_files import study_modules
 
 from sparsight import SiPPDet, dense, execute
+from sparsight.pruning import carry_on
 from sparsight.records.record import describe
 
 parts = study_modules(
@@ -193,10 +194,11 @@ def test_the_cnn_is_pruned_in_every_way_with_the_same_densities(parts):
     assert len({trial.key for trial in found}) == len(found) == 2 * 7
     recipes = {t.label: parts.networks.sipp(**t.arguments, seed=t.seed) for t in found if t.seed == 100}
     for way, recipe in recipes.items():
-        assert [level[0].density for level in recipe.levels[1:]] == pytest.approx([0.7**n for n in range(1, 9)])
-        assert recipe.levels[1][0].refill == recipe.score.propagate == way.endswith("refilled")
-        assert isinstance(recipe.score, parts.networks.Size) == way.startswith("magnitude")
-    reductions = {way: recipe.score.reduction for way, recipe in recipes.items() if not way.startswith("magnitude")}
+        assert [level.prune[0].density for level in recipe.levels[1:]] == pytest.approx([0.7**n for n in range(1, 9)])
+        assert recipe.levels[1].prune[0].refill == recipe.scoring.scorer.propagate == way.endswith("refilled")
+        assert isinstance(recipe.scoring.scorer, parts.networks.Size) == way.startswith("magnitude")
+    scorers = {way: recipe.scoring.scorer for way, recipe in recipes.items() if not way.startswith("magnitude")}
+    reductions = {way: scorer.reduction for way, scorer in scorers.items()}
     assert {way for way, reduction in reductions.items() if reduction == "mean"} == {"det, mean", "det, mean, refilled"}
 
 
@@ -232,12 +234,34 @@ def test_sap_ends_at_the_lottery_ticket_s_last_count(parts):
 def test_a_rule_acts_between_the_first_and_the_last_level(parts):
     for rule, setting in [("fixed", "0.5"), *parts.rules.SETTINGS]:
         recipe = parts.networks.lottery(rule=rule, setting=setting)
-        ends = [describe(recipe.rule(level, last)) for level, last in ((0, False), (8, True))]
-        middle = describe(recipe.rule(3, False))
+        search = recipe.search
+        ends = [describe(level.train.stop) for level in (search.first, search.last)]
         assert ends[0] == ends[1] == describe(parts.rules.FixedEpochs())
-        assert middle != ends[0]
-        assert recipe.evaluate_every == 0.5
-    assert parts.networks.lottery(rule="fixed", setting="9").evaluate_every == 1.0
+        assert describe(search.level.train.stop) != ends[0]
+        assert {level.train.evaluate_every for level in (search.first, search.level, search.last)} == {0.5}
+    assert parts.networks.lottery(rule="fixed", setting="9").plan.evaluate_every == 1.0
+
+
+@pytest.mark.parametrize("name", ["lottery", "sap", "sipp"])
+def test_short_levels_have_budgets_and_restarts_of_their_own(parts, name):
+    """First, middle and last level of each: epochs, and whether it goes on from the weights as they are."""
+    expected = {
+        ("short-levels", "1"): [(9, False), (1, False), (9, False)],
+        ("short-levels", "2-carried"): [(2, False), (2, True), (9, False)],
+        ("carried", "1-2"): [(1, False), (2, True), (9, True)],
+        ("fixed", "9"): [(9, False), (9, False), (9, False)],
+    }
+    for (rule, setting), levels in expected.items():
+        search = getattr(parts.networks, name)(rule=rule, setting=setting).search
+        given = (
+            (search.levels[0], search.levels[3], search.levels[-1])
+            if name == "sipp"
+            else (search.first, search.level, search.last)
+        )
+        found = [(level.train.epochs, level.restart is carry_on) for level in given]
+        if name == "sipp":  # its pruned levels go on by themselves
+            levels = [levels[0], *((epochs, True) for epochs, _ in levels[1:])]
+        assert found == levels, (rule, setting)
 
 
 @pytest.mark.parametrize(("rule", "setting"), [("mask-stable", "tight"), ("fixed", "0.7")])
