@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from sparsight.measure.flow import Probe
@@ -33,7 +34,7 @@ from sparsight.records.files import DamagedFile
 from sparsight.records.folder_files import REMEDIES, RunFiles, level_folder, normal, parse
 from sparsight.records.identity import content_id, run_id
 from sparsight.records.journal import LevelResult
-from sparsight.records.lock import release, take
+from sparsight.records.lock import take
 from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord, to_json
 from sparsight.types import Masks, StateDict
 
@@ -64,14 +65,14 @@ def next_folder(root: Path, name: str) -> Path:
 class RunFolder:
     """One run on disk. Make it by `create` or `open`; a context manager that holds the lock of a writer."""
 
-    def __init__(self, path: Path, lock: int | None) -> None:
+    def __init__(self, path: Path, lock: FileLock | None) -> None:
         self.path = path
         self._lock = lock
         self._files = RunFiles(path, writable=lock is not None)
         self._known: RunRecord | None = None
         self._done: tuple[LevelRecord, ...] | None = None  # what levels.jsonl holds; a writer knows, once read
         if lock is not None and hasattr(os, "register_at_fork"):
-            # A worker forked off must not hold the lock when its parent has been killed, nor write.
+            # A worker forked off must not write. (It holds no lock either: filelock sees to that.)
             this = weakref.ref(self)
             os.register_at_fork(after_in_child=lambda: _close(this()))
 
@@ -376,6 +377,6 @@ def _refuse_contents(path: Path) -> None:
 
 def _close(folder: RunFolder | None) -> None:
     if folder is not None and folder._lock is not None:
-        release(folder._lock)
+        folder._lock.release()
         folder._lock = folder._done = None
         folder._files.writable = False

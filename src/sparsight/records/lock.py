@@ -1,42 +1,30 @@
-"""One writer at a time: an advisory lock on a folder, let go when its process ends, however it ends."""
+"""One writer at a time: a lock on a folder, let go when its process ends, however it ends."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from sparsight.records import files
+from filelock import FileLock, Timeout
 
-try:
-    import fcntl
-except ImportError:  # Windows has no flock: nothing keeps two processes from writing one run there
-    fcntl = None
+from sparsight.records import files
 
 
 class LockedRun(RuntimeError):
     """Another process is writing the run."""
 
 
-def take(folder: Path) -> int:
-    """Lock the folder for this process; the descriptor that holds the lock. LockedRun if another has it."""
+def take(folder: Path) -> FileLock:
+    """Lock the folder for this process. LockedRun if another has it; OSError that names run.lock if it cannot be made.
+
+    The system's own lock or none: a file that marks a folder as taken would outlive a killed process.
+    """
     path = folder / "run.lock"
+    lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
-    except OSError as error:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        what = f"another process is writing {folder}; wait for it to end, or take another folder"
+        raise LockedRun(what) from error
+    except OSError as error:  # no permission, or a file system without locks
         files.refuse_write(path, error)
-    if fcntl is not None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(descriptor)
-            what = f"another process is writing {folder}; wait for it to end, or take another folder"
-            raise LockedRun(what) from error
-        except OSError as error:  # a file system without locks
-            os.close(descriptor)
-            files.refuse_write(path, error)
-    return descriptor
-
-
-def release(descriptor: int) -> None:
-    """Let the lock go."""
-    os.close(descriptor)
+    return lock
