@@ -110,7 +110,7 @@ def test_damaged_safetensors_are_refused_or_read(tmp_path: Path, data: st.DataOb
     path = tmp_path / "m.safetensors"
     path.write_bytes(original)
     with contextlib.suppress(CheckpointError):
-        analyze(path, histogram="none")
+        analyze(path, sample=False)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -262,4 +262,4 @@ def test_damaged_torch_files_are_refused_or_read(tmp_path: Path, data: st.DataOb
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     with contextlib.suppress(CheckpointError):
-        analyze(path, histogram="none")
+        analyze(path, sample=False)

@@ -12,12 +12,12 @@ import numpy as np
 from torch import Tensor as TorchTensor
 from torch import nn
 
-from sparsight.analysis.histogram import decode, join
+from sparsight.analysis.draws import shares
 from sparsight.analysis.memory import from_memory
 from sparsight.analysis.reader import obstacle_of
 from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
-from sparsight.analysis.stream import Counted, Watch, stream
-from sparsight.analysis.summary import SummaryRequest, neurons, summarise
+from sparsight.analysis.stream import Watch, stream
+from sparsight.analysis.summary import Sample, SummaryRequest, neurons, summarise
 from sparsight.analysis.tensor_kinds import Verdict, judge
 from sparsight.analysis.tensor_sums import Seen
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, open_checkpoint
@@ -45,7 +45,7 @@ def analyze(
     exclude: str | Sequence[str] = (),
     rows: bool = False,
     exact: bool = False,
-    histogram: Counted = "sampled",
+    sample: bool = True,
     budget: int = BUDGET,
     watch: Watch | None = None,
 ) -> Analysis:
@@ -57,46 +57,49 @@ def analyze(
     What else is matrix-shaped in a module is in `left_out`, with its share and the pattern that would include it.
 
     The PQ index, counts and bound are exact: float64 sums in a fixed order, the same bits for any number of
-    threads, budget or split into files. Gini index and exact eta come from a histogram of the floats' high bits,
-    each with the error that it may have. Of large tensors it counts a random sample, of 2^16 weights or more and at
-    least one of 64, and the error holds but for one draw in 10^9; "full" counts every weight, which takes two to
-    three times as long, "none" leaves both out. `exact` adds passes that make them exact. `budget` bounds the bytes
-    held beside what Python and torch themselves take; one pass reads the weights, `watch(bytes done, bytes in all)`
-    is called now and then. `rows` records every neuron.
+    threads, budget or split into files. Gini index and exact eta come from 2^14 weights of each tensor, at places drawn
+    by its name and shape, and of all together; each is stated with bounds that hold with probability 1 - `delta` over
+    the draw (`analysis.sampled`). Of tensors with no more weights than that they are exact. `exact` makes them so for
+    all, by further passes over the weights in ascending order; without `sample` they are left out, and where the
+    magnitudes lie. `budget` bounds the bytes held beside what Python and torch themselves take; one pass reads the
+    weights, `watch(bytes done, bytes in all)` is called now and then. `rows` records every neuron.
 
     Zeros count; signs do not matter. A tensor that holds NaN or infinity is listed, not analysed.
     ValueError: not 0 < p < q, other bad numbers, a pattern that matches nothing, a budget below 32 MiB.
     CheckpointError: a file that cannot be read or is not what it says. FileNotFoundError: no such path.
     """
-    asked = _asked(p, q, eta, gamma, beta, exact, histogram, budget, scopes)
+    asked = _asked(p, q, eta, gamma, beta, exact, sample, budget, scopes)
     checkpoint, known, left = _opened(model_or_path, include, exclude, budget)
     verdicts = judge(checkpoint.entries, _patterns(include), _patterns(exclude), known, left)
     verdicts = {e.name: _fits(e, verdicts[e.name], budget) for e in checkpoint.entries}
     chosen = [e for e in checkpoint.entries if verdicts[e.name].why is None]
-    counted = "full" if exact and asked.counted else histogram  # the exact passes are cut by all weights
     keep_rows = "neuron" in scopes or rows
-    record = partial(_tensor, verdicts=verdicts, asked=asked, scopes=scopes, rows=rows)
+    parts = shares(chosen) if "global" in scopes else dict.fromkeys((e.name for e in chosen), 0)
+    record = partial(_tensor, verdicts=verdicts, asked=asked, scopes=scopes, rows=rows, parts=parts)
     early: dict[str, Tensor] = {}
 
     def ready(s: Seen) -> None:
         if s.finite and s.entry.count >= _LARGE and not asked.exact:  # exact passes read the file again
             early[s.entry.name] = record(s)
 
-    seen = stream(
-        chosen, asked.exponents, counted=counted, keep_rows=keep_rows, budget=budget, watch=watch, ready=ready
-    )
-    broken = {s.entry.name: "it holds NaN or infinity" for s in seen if not s.finite}
-    fine = [s for s in seen if s.finite]
+    fine, tensors, broken = [], [], {}
+    for s in stream(
+        chosen, asked.exponents, sample=sample, keep_rows=keep_rows, budget=budget, watch=watch, ready=ready
+    ):
+        if s.finite:
+            fine.append(s)
+            tensors.append(early.pop(s.entry.name, None) or record(s))
+        else:
+            broken[s.entry.name] = "it holds NaN or infinity"
     listed = [
         _listed(e, verdicts[e.name], why)
         for e in checkpoint.entries
         if (why := verdicts[e.name].why or broken.get(e.name)) is not None
     ]
-    tensors = [early.get(s.entry.name) or record(s) for s in fine]
-    whole = _whole(fine, asked) if fine and "global" in scopes else None
+    whole = _whole(fine, asked, not parts) if fine and "global" in scopes else None
     return Analysis(
         checkpoint.source, checkpoint.format, asked.pairs, asked.etas, float(gamma), float(beta),
-        exact and asked.counted, whole, tuple(tensors), tuple(listed), left,
+        exact and sample, whole, tuple(tensors), tuple(listed), left,
     )  # fmt: skip
 
 
@@ -105,7 +108,7 @@ def analyze(
 
 def _asked(
     p: float | Sequence[float], q: float | Sequence[float], eta: float | Sequence[float], gamma: float, beta: float,
-    exact: bool, histogram: Counted, budget: int, scopes: Sequence[Scope],
+    exact: bool, sample: bool, budget: int, scopes: Sequence[Scope],
 ) -> SummaryRequest:  # fmt: skip
     for name, value, allowed in (("gamma", gamma, gamma >= 0), ("beta", beta, 0 <= beta <= 1)):
         if not (math.isfinite(value) and allowed):
@@ -115,12 +118,10 @@ def _asked(
     wrong = [s for s in scopes if s not in SCOPES]
     if wrong:
         raise ValueError(f"got the scope {wrong[0]!r}, allowed are {', '.join(SCOPES)}")
-    if histogram not in ("sampled", "full", "none"):
-        raise ValueError(f"got histogram={histogram!r}, allowed are 'sampled', 'full' and 'none'")
     etas = tuple(dict.fromkeys(float(e) for e in _many(eta)))
     if not etas or not all(math.isfinite(e) and e >= 0 for e in etas):
         raise ValueError(f"got eta={eta}, allowed are finite numbers >= 0")
-    return SummaryRequest(pairs_of(p, q), etas, float(gamma), float(beta), exact, histogram != "none", budget)
+    return SummaryRequest(pairs_of(p, q), etas, float(gamma), float(beta), exact, sample, budget)
 
 
 def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tuple[float, float], ...]:
@@ -187,15 +188,18 @@ def _listed(entry: Entry, verdict: Verdict, why: str) -> Listed:
 
 
 def _tensor(
-    s: Seen, *, verdicts: Mapping[str, Verdict], asked: SummaryRequest, scopes: Sequence[Scope], rows: bool
-) -> Tensor:
-    """The record of one tensor, all of which has been read."""
-    entry, sums = s.entry, s.sums()
-    bins = decode(entry.dtype, s.counts, sums.zeros, s.every, s.used)
-    summary = summarise(sums, bins, [entry], asked if "layer" in scopes else replace(asked, exact=False))
+    s: Seen, *, verdicts: Mapping[str, Verdict], asked: SummaryRequest, scopes: Sequence[Scope], rows: bool,
+    parts: Mapping[str, int],
+) -> Tensor:  # fmt: skip
+    """The record of one tensor, all of which has been read; of what was drawn, only what stands for all is kept."""
+    entry = s.entry
+    sample = None if s.draws is None else Sample(np.sort(s.draws.magnitudes()), s.draws.whole)
+    summary = summarise(s.sums(), sample, [entry], asked if "layer" in scopes else replace(asked, exact=False))
     of = neurons(s.row_sums(), asked) if "neuron" in scopes and s.keep_rows else ()
     own = _rows(s, asked) if rows and s.keep_rows else ()
     s.forget_rows()
+    if s.draws is not None and entry.name in parts:
+        s.draws.keep(parts[entry.name])
     return Tensor(entry.name, verdicts[entry.name].kind, entry.dtype, entry.shape, entry.aliases, summary, of, own)
 
 
@@ -206,16 +210,9 @@ def _rows(seen: Seen, asked: SummaryRequest) -> tuple[Row, ...]:
     return tuple(Row(z, d, tuple(i)) for z, d, i in zip(zeros, defined, index, strict=True))
 
 
-def _whole(seen: Sequence[Seen], asked: SummaryRequest) -> Summary:
+def _whole(seen: Sequence[Seen], asked: SummaryRequest, all_weights: bool) -> Summary:
     lines = np.concatenate([s.total for s in seen if s.total is not None])
-    whole = fold_lines(lines, len(lines), 1, asked.exponents)
-    sums = RowSums(asked.exponents, whole).row(0)
-    parts: dict[str, tuple[np.ndarray, int, int, tuple[int, int]]] = {}
-    for s in seen:
-        start, stop = s.used
-        counts, zeros, every, used = parts.get(s.entry.dtype) or (np.zeros(len(s.counts), np.int64), 0, 1, s.used)
-        counts[:1] += s.counts[:1]
-        counts[start:stop] += s.counts[start:stop]
-        used = (min(used[0], start), max(used[1], stop)) if start < stop else used
-        parts[s.entry.dtype] = (counts, zeros + s.zeros, max(every, s.every), used)
-    return summarise(sums, join(parts), [s.entry for s in seen], asked)
+    sums = RowSums(asked.exponents, fold_lines(lines, len(lines), 1, asked.exponents)).row(0)
+    drawn = [s.draws.magnitudes() for s in seen if s.draws is not None]
+    sample = Sample(np.sort(np.concatenate(drawn)), all_weights) if asked.sample else None
+    return summarise(sums, sample, [s.entry for s in seen], asked)

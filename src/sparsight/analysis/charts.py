@@ -93,7 +93,7 @@ def keeps_legend(a: Analysis) -> str:
     items = []
     for j, eta in enumerate(a.etas[:2]):
         items.append((svg.rect(1, 2, 24, 10, f"bar t{1 if j == 0 else 4}"), f"has to stay at eta {eta:g}"))
-        if a.counted and eta > 0:
+        if a.sampled and eta > 0:
             items.append((svg.mark("diamond", (13, 7), "dot c2"), f"is enough at eta {eta:g}"))
     return _legend(items)
 

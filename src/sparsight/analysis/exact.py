@@ -1,4 +1,4 @@
-"""Passes that make Gini index and exact eta exact: magnitudes in ascending order, as many as fit at a time."""
+"""Gini index and exact eta of magnitudes in ascending order: as many at a time as fit, each part from a pass."""
 
 from __future__ import annotations
 
@@ -9,36 +9,40 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsight.analysis.histogram import Bins
-from sparsight.analysis.reader import read_into, source_of
-from sparsight.analysis.stream import BLOCK
+from sparsight.analysis.reader import RAW, magnitudes, read_into, source_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 
-_RAW = {"float64": np.float64, "float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}
+_STEP = 1 << 18  # weights looked at at once
 
 
-def ranked(entries: Sequence[Entry], bins: Bins, budget: int) -> Iterator[np.ndarray]:
-    """All magnitudes of the entries in ascending order, in parts: every part costs a pass over the entries."""
-    most = max(budget // 2 // 8, 1)
-    ends = _cuts(bins, most)
-    for low, high in zip([-math.inf, *ends[:-1]], ends, strict=True):
-        found = [x[(x > low) & (x <= high)] for x in _magnitudes(entries)]
-        part = np.concatenate(found) if found else np.empty(0)
-        part.sort()
-        yield part
+def ranked(entries: Sequence[Entry], budget: int) -> Iterator[tuple[np.ndarray, float, int]]:
+    """All magnitudes of the entries in ascending order, in parts: (ascending, then this one, so many times).
 
-
-def _cuts(bins: Bins, most: int) -> list[float]:
-    """Upper ends of ranges that hold at most `most` weights each (or one interval of the histogram)."""
-    order = np.argsort(bins.high, kind="stable")
-    ends, held = [], 0
-    high, count = bins.high[order], bins.count[order].tolist()
-    for i, n in enumerate(count):
-        if held and held + n > most:
-            ends.append(float(high[i - 1]))
-            held = 0
-        held += n
-    return [*dict.fromkeys(ends), math.inf]
+    Every part costs a pass over the entries: the smallest that fit half of the budget, and are above the part before,
+    are kept. What stands in a part is overwritten by the next.
+    """
+    dtype = np.dtype(np.float64 if any(e.dtype == "float64" for e in entries) else np.float32)
+    room = np.empty(max(min(budget // 2 // dtype.itemsize, sum(e.count for e in entries)), 1), dtype)
+    done = -math.inf
+    while done < math.inf:
+        size, end, ties = 0, math.inf, 0  # kept are room[:size], which are below `end`; and how many equal it
+        for x in _magnitudes(entries):
+            x = x[x > done]
+            while len(x):
+                ties += int(np.count_nonzero(x == end))
+                x = x[x < end]
+                n = min(len(x), len(room) - size)
+                room[size : size + n], x, size = x[:n], x[n:], size + n
+                if len(x):  # half of what is kept has to go
+                    room.partition(size // 2)
+                    end = float(room[size // 2])
+                    ties = int(np.count_nonzero(room == end))
+                    below = room[: size // 2][room[: size // 2] < end]
+                    size = len(below)
+                    room[:size] = below
+        room[:size].sort()
+        yield room[:size], end, ties
+        done = end
 
 
 def _magnitudes(entries: Sequence[Entry]) -> Iterator[np.ndarray]:
@@ -46,22 +50,14 @@ def _magnitudes(entries: Sequence[Entry]) -> Iterator[np.ndarray]:
         with ExitStack() as stack:
             files: dict[Path, int] = {}
             source = source_of(entry, files, stack)
-            for at in range(0, entry.count, BLOCK):
-                size = min(BLOCK, entry.count - at)
+            for at in range(0, entry.count, _STEP):
+                size = min(_STEP, entry.count - at)
                 if isinstance(source, np.ndarray):
                     x = source[at : at + size]
                 else:
-                    x = np.empty(size, _RAW[entry.dtype])
+                    x = np.empty(size, RAW[entry.dtype])
                     read_into(entry, source, entry.offset + at * ITEMSIZE[entry.dtype], x)
-                yield _absolute(x, entry.dtype)
-
-
-def _absolute(x: np.ndarray, dtype: str) -> np.ndarray:
-    if dtype == "bfloat16":
-        x = (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    elif dtype == "float16":
-        x = x.view(np.float16)
-    return np.abs(x.astype(np.float64))
+                yield magnitudes(x, entry.dtype)
 
 
 class Ranking:
@@ -71,10 +67,18 @@ class Ranking:
         self._count, self._mass, self._unit = count, mass, unit
         self._goals = list(goals)  # (p, p-mass that the discarded may hold)
         self._sums = [0.0] * len(self._goals)
-        self._seen, self._terms = 0, []
+        self._seen, self._terms, self._octaves = 0, [], 0
         self.droppable = [0] * len(self._goals)
 
     def add(self, part: np.ndarray) -> None:
+        for at in range(0, len(part), _STEP):
+            self._add(part[at : at + _STEP].astype(np.float64))
+
+    def add_ties(self, value: float, count: int) -> None:
+        for at in range(0, count, _STEP):
+            self._add(np.full(min(count - at, _STEP), value))
+
+    def _add(self, part: np.ndarray) -> None:
         x = part / self._unit
         ranks = np.arange(self._seen + 1, self._seen + len(x) + 1, dtype=np.float64)
         self._terms.append(float(np.dot(2 * ranks - (self._count + 1), x)))
@@ -83,11 +87,30 @@ class Ranking:
                 continue
             sums = self._sums[i] + np.cumsum(x**p)
             self.droppable[i] += int(np.searchsorted(sums, goal, side="right"))
-            self._sums[i] = float(sums[-1]) if len(sums) else self._sums[i]
+            self._sums[i] = float(sums[-1])
         self._seen += len(x)
+        self._octaves = self._octaves + octave_counts(part)
 
     @property
     def gini(self) -> float:
         if self._mass <= 0:
             return 0.0
         return min(max(math.fsum(self._terms) / (self._count * self._mass), 0.0), 1.0)
+
+    @property
+    def octaves(self) -> tuple[tuple[int, int], ...]:
+        return octaves(self._octaves)
+
+
+def octave_counts(x: np.ndarray) -> np.ndarray:
+    """How many magnitudes are in each [2^e, 2^(e+1)), e from `_LEAST_OCTAVE` on; zeros are in none."""
+    return np.bincount(np.frexp(x[x > 0])[1] - 1 - _LEAST_OCTAVE, minlength=2100)
+
+
+def octaves(counts: np.ndarray | int) -> tuple[tuple[int, int], ...]:
+    """(e, weights in [2^e, 2^(e+1))) for those that hold any."""
+    at = np.flatnonzero(counts)
+    return tuple((int(i) + _LEAST_OCTAVE, int(np.asarray(counts)[i])) for i in at)
+
+
+_LEAST_OCTAVE = -1074  # float64 goes from 2^-1074 to 2^1024

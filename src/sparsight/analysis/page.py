@@ -135,7 +135,7 @@ def _keeps(a: Analysis) -> str:
     lead = (
         f"The share of each tensor that by the bound has to stay at ({m.p:g}, {m.q:g}); what it lets go is the rest. "
     )
-    if a.counted and any(k.eta > 0 for k in m.keeps):
+    if a.sampled and any(k.eta > 0 for k in m.keeps):
         lead += (
             "Diamonds: the share that is enough to lose no more than eta, which the bound only promises not to exceed. "
         )
@@ -150,7 +150,7 @@ def _some(a: Analysis) -> str:
 
 
 def _magnitudes(a: Analysis) -> str:
-    if not a.counted:
+    if not a.sampled:
         return ""
     lead = (
         "Where the magnitudes of each tensor lie, in powers of two: the darker, the larger the share of its weights. "

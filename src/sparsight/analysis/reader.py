@@ -58,6 +58,15 @@ def flat(tensor: torch.Tensor) -> np.ndarray:
     return x.numpy()
 
 
+def magnitudes(x: np.ndarray, dtype: str) -> np.ndarray:
+    """|x| of what was read, exactly: in float64 of float64, else in float32."""
+    if dtype == "bfloat16":
+        x = (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    elif dtype == "float16":
+        x = x.view(np.float16).astype(np.float32)
+    return np.abs(x)
+
+
 def read_into(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
     view = out.view(np.uint8).data
     at = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sparsight.analysis.sampled import DELTA
 from sparsight.model.left_out import LeftOut
 
 SCHEMA = 1
@@ -21,8 +22,8 @@ class Keep:
     bound: float  # r, the least count by the bound; not rounded
     share: float  # r / count: at least this share has to stay
     prune: int  # what SAP would remove, with the analysis' gamma and beta
-    exact: float | None  # density at which the discarded p-mass reaches eta; None without a histogram
-    exact_low: float | None  # it is certain to be between these
+    exact: float | None  # density at which the discarded p-mass reaches eta; None without a sample
+    exact_low: float | None  # it is between these, but with probability `delta` of the draw
     exact_high: float | None
 
 
@@ -48,10 +49,10 @@ class Summary:
     defined: bool  # False: all weights are 0, and the index means nothing
     measures: tuple[Measure, ...]  # one per (p, q)
     hoyer: float  # (sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1)
-    gini: float | None  # None without a histogram
-    gini_error: float | None  # |gini - its true value| is at most this
+    gini: float | None  # None without a sample
+    gini_error: float | None  # |gini - its true value| is at most this, but with probability `delta` of the draw
     octaves: tuple[tuple[int, int], ...]  # (e, weights with magnitude in [2^e, 2^(e+1))), without zeros
-    every: int | None = None  # one weight of at most so many was counted for these; None without a histogram
+    draws: int | None = None  # that Gini index, exact eta and octaves come from; None if from all weights, or none
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ class Analysis:
     tensors: tuple[Tensor, ...]  # in the order of the file
     listed: tuple[Listed, ...]
     left_out: tuple[LeftOut, ...] = ()  # of a module, the matrix-shaped of `listed` that no `exclude` names
+    delta: float = DELTA  # what is said of drawn weights holds for each summary with probability 1 - delta of the draw
     schema: int = SCHEMA
 
     @property
@@ -124,6 +126,6 @@ class Analysis:
         return sum(t.summary.count for t in self.tensors)
 
     @property
-    def counted(self) -> bool:
-        """Whether histograms were filled."""
+    def sampled(self) -> bool:
+        """Whether anything is said of Gini index, exact eta and magnitudes."""
         return any(t.summary.gini is not None for t in self.tensors)

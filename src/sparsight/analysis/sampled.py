@@ -1,13 +1,18 @@
-"""Gini index and exact eta from a random sample, with bounds that hold but for one draw in 10^9.
+"""Gini index and exact eta from draws, within bounds that hold with probability 1 - DELTA over the draw.
 
-One weight of each block of `every` is counted, independently. Let F(x) be the share of all weights whose magnitude
-is at most x, F^(x) that in the sample, of d / every weights. By Bernstein's inequality, with a union bound over the
-at most 2^18 ends of bins, but for a probability of 10^-9 at all of them
+Let F be the distribution of the d magnitudes that are not 0, and F^ that of the n draws that fell among them: given n,
+these are independent. By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant, whatever F,
 
-    (F - F^)^2 <= c (F (1 - F) + |F - F^| / 3),    c = 2 ln(2^19 10^9) every / d.
+    P(sup |F - F^| > eps) <= 2 exp(-2 n eps^2) = DELTA,      eps = sqrt(ln(2 / DELTA) / (2 n)).
 
-The variance of a stratified sample is no larger than that of an unstratified one, so F (1 - F) may stand there.
-Tensors that were sampled at different rates may be taken together at the lowest.
+Otherwise the quantiles Q of F lie between those of the draws x_(1) <= … <= x_(n), m = ceil(eps n) places away:
+
+    x_(j - m) <= Q(v) <= x_(j + m)    for  (j - 1) / n < v <= j / n,
+
+where beyond the draws the smallest and the largest magnitude of all stand, which the sums know. From this and from the
+exact mean and p-masses follow all bounds below; so all those of a tensor hold at once, with probability 1 - DELTA.
+
+Source: P. Massart, "The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality", Annals of Probability 18 (1990).
 """
 
 from __future__ import annotations
@@ -17,143 +22,91 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsight.analysis.histogram import Bins, count_up_to
-from sparsight.numerics.kernels.jit import jit
-
-RISK = 1e-9
-"""Probability that a bound does not hold, over the drawing of the sample."""
-_LOG = math.log(2 * (1 << 18) / RISK)
+DELTA = 1e-3
+"""Probability that a bound on a tensor does not hold, over the drawing."""
 
 
 @dataclass(frozen=True, eq=False)
-class Envelope:
-    """Bins in ascending order, and between which shares of the weights lie up to their ends."""
+class Band:
+    """The draws that are not 0, ascending, and between which numbers the quantiles of their law lie."""
 
-    low: np.ndarray
-    high: np.ndarray
-    share: np.ndarray  # in the sample, up to and including the bin
-    least: np.ndarray  # one more than bins: the first is of what lies below them all
-    most: np.ndarray
-    smallest: float
-    largest: float
-    zeros: float  # share of zeros, known
+    x: np.ndarray  # (n,), float64
+    first: float  # no magnitude but 0 is below
+    last: float  # none is above
+    away: int  # m
 
-
-def envelope(bins: Bins, zeros: int, smallest: float, largest: float) -> Envelope:
-    """`zeros`, `smallest` and `largest` are of all weights, not of the sample."""
-    total, share, least, most = _shares(bins.count, zeros, 2 * _LOG * bins.every)
-    return Envelope(bins.low, bins.high, share, least, most, smallest, largest, zeros / total)
+    def cells(self, p: float = 1.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """x^p at least, by the draws, and at most, in n cells of probability 1 / n."""
+        y, (first, last) = self.x**p, (np.full(self.away, v**p) for v in (self.first, self.last))
+        return np.concatenate([first, y[: len(y) - self.away]]), y, np.concatenate([y[self.away :], last])
 
 
-@jit
-def _shares(count, zeros, scale):
-    """The total, the sample's share up to each bin's end, and between which the true one lies; zeros are known."""
-    total = 0
-    for i in range(len(count)):
-        total += count[i]
-    known, c = zeros / total, scale / total
-    n = len(count)
-    share, least, most = np.empty(n), np.empty(n + 1), np.empty(n + 1)
-    so_far = 0
-    for i in range(n + 1):
-        at = so_far / total
-        least[i] = min(max(at - _deviation(1.0 - at, c), known), 1.0)
-        most[i] = min(max(at + _deviation(at, c), known), 1.0)
-        if i < n:
-            so_far += count[i]
-            share[i] = so_far / total
-    return total, share, least, most
+def band(magnitudes: np.ndarray, first: float, last: float, delta: float = DELTA) -> Band:
+    """`magnitudes` are of the draws, ascending, and all that are not 0, of all weights, are from `first` to `last`."""
+    x = magnitudes[np.searchsorted(magnitudes, 0.0, side="right") :].astype(np.float64)
+    if not len(x):
+        return Band(np.array([last]), first, last, 1)  # no draw: anything between the two
+    return Band(x, first, last, min(math.ceil(math.sqrt(math.log(2 / delta) / 2 * len(x))), len(x)))
 
 
-@jit
-def _deviation(share, c):
-    """Largest t with t^2 <= c ((s + t)(1 - s - t) + t / 3)."""
-    b = c * (4 / 3 - 2 * share)
-    return (b + math.sqrt(b * b + 4 * (1 + c) * c * share * (1 - share))) / (2 * (1 + c))
+def gini(seen: Band, mean: float) -> tuple[float, float, float]:
+    """(least, probable, greatest) Gini index of the magnitudes that are not 0; `mean` is their exact mean.
 
+        G = integral of (2 v - 1) Q(v) dv / mean = 1 - integral of (1 - F(x))^2 dx / mean
 
-def gini_of_sample(bins: Bins, seen: Envelope, mean: float) -> tuple[float, float]:
-    """Gini index and how far off it may be; `mean` is the exact mean magnitude.
-
-    With S = 1 - F, whose integral over x is the mean,
-
-        G = integral of F S, divided by the mean = 1 - integral of S^2, divided by the mean.
-
-    F lies in the envelope, and inside a bin between those of its ends. The first form tells more about the bulk,
-    the second about a heavy tail; both bounds hold at once. The value is the second form of the sample, corrected for
-    what is known of its mean by linear regression.
+    Among all Q in the band that have this mean, the greatest G is that of low up to some v and high from there; the
+    least that of a constant c, or what is nearest to it in the band. (Of the second integral, which is convex in F, the
+    least is where F is as constant as the band allows, the greatest where it is at the band's ends.)
     """
-    if mean <= 0:
-        return 0.0, 0.0
-    first = seen.smallest if seen.zeros == 0 else 0.0
-    return _gini(first, seen.largest, bins.low, bins.high, seen.share, seen.least, seen.most, mean)
+    low, x, high = seen.cells()
+    n, goal = len(x), len(x) * mean
+    weight = (2 * np.arange(n) + 1.0 - n) / n**2  # integral of 2 v - 1 over a cell
+    up_to = [np.concatenate([[0.0], np.cumsum(y)]) for y in (low, high, weight * low, weight * high)]
+    lows, highs, low_moments, high_moments = up_to
+    sums, moments = lows + (highs[-1] - highs), low_moments + (high_moments[-1] - high_moments)
+    switch = float(np.max(high - low)) / (2 * n) ** 2  # what a switch within a cell adds at most
+    greatest = float(np.interp(goal, sums[::-1], moments[::-1])) + switch
+    i = np.arange(n + 2)  # c goes through the ends of all cells; those before a are below c, those from z on above
+    c, a, z = np.concatenate([low[:1], x, high[-1:]]), np.clip(i - seen.away, 0, n), np.clip(i + seen.away, 0, n)
+    sums = highs[a] + c * (z - a) + (lows[-1] - lows[z])
+    moments = high_moments[a] + c * ((z * (z - n) - a * (a - n)) / n**2) + (low_moments[-1] - low_moments[z])
+    bottom = max(float(np.interp(goal, sums, moments)) / mean, 0.0)
+    top = max(min(greatest / mean, 1.0), bottom)
+    return bottom, min(max(1.0 - _above(x, mean) / mean, bottom), top), top
 
 
-@jit
-def _bounds(first, last, low, high, least, most):
-    """Least and greatest integral of F S, and of S^2, up to `last`.
+def _above(x: np.ndarray, mean: float) -> float:
+    """Integral of (1 - F)^2 by the draws, corrected for what is known of their mean by linear regression.
 
-    F is 0 up to `first`, and between bins what it is at the end of the one before.
+    A weight x adds 2 h(x), h the integral of 1 - F up to x, to first order. Where the mean is missed by more than four
+    standard errors, it is a few weights that were not drawn, and nothing is corrected.
     """
-    bulk_low = bulk_high = 0.0
-    above_low = above_high = below = first
-    bins = len(low)
-    for k in range(2 * bins + 1):  # a gap, a bin, a gap, …, a gap
-        i = k // 2
-        if k % 2:
-            width, a, b = high[i] - low[i], least[i], most[i + 1]
-            below = high[i]
-        else:
-            width = (low[i] if i < bins else last) - below
-            a, b = least[i], (most[i] if i < bins else 1.0)
-        f, g = a * (1.0 - a), b * (1.0 - b)
-        bulk_low += width * min(f, g)
-        bulk_high += width * (0.25 if a <= 0.5 <= b else max(f, g))
-        above_low += width * (1.0 - b) ** 2
-        above_high += width * (1.0 - a) ** 2
-    return bulk_low, bulk_high, above_low, above_high
+    n = len(x)
+    steps, above = np.diff(x, prepend=0.0), 1.0 - np.arange(n) / n
+    found, off = float(steps @ above**2), x - x.mean()
+    variance, missed = float(off @ off) / n, float(x.mean()) - mean
+    if variance == 0.0 or missed**2 > 16 * variance / n:
+        return found
+    return found - float(off @ (2 * np.cumsum(steps * above))) / n / variance * missed
 
 
-@jit
-def _above(low, high, share, mean):
-    """Integral of S^2 by the sample, with its mean put right.
+def droppable(seen: Band, p: float, mean: float, goal: float) -> tuple[float, float, float]:
+    """(least, probable, greatest) share of the smallest that hold at most `goal` of the p-mass, both for each weight.
 
-    A weight x adds 2 h(x), h the integral of S up to x, to first order; regressing this on x says by how much the
-    integral is too large where the sample's mean is.
+    `mean` is the exact mean of x^p. What the smallest hold is bounded by the band below, and by what it leaves above.
     """
-    above = h = at = sampled = 0.0
-    x1 = x2 = y1 = xy = 0.0
-    for i in range(len(low)):
-        x = low[i] + (high[i] - low[i]) / 2
-        above += (x - at) * (1.0 - sampled) ** 2
-        h += (x - at) * (1.0 - sampled)
-        n = share[i] - sampled
-        x1, x2, y1, xy = x1 + n * x, x2 + n * x * x, y1 + n * 2.0 * h, xy + n * 2.0 * h * x
-        at, sampled = x, share[i]
-    variance = x2 - x1 * x1
-    return above - (xy - x1 * y1) / variance * (x1 - mean) if variance > 0.0 else above
+    low, y, high = seen.cells(p)
+    below, above = float(np.sum(low)) / len(y), float(np.sum(high)) / len(y)
+    least = max(_reach(high, goal), _reach(low, goal - (mean - below)))
+    most = max(min(_reach(low, goal), _reach(high, goal - (mean - above))), least)
+    return least, min(max(_reach(y, goal), least), most), most
 
 
-@jit
-def _gini(first, last, low, high, share, least, most, mean):
-    first, last = min(first, low[0]), max(last, high[-1])
-    bulk_low, bulk_high, above_low, above_high = _bounds(first, last, low, high, least, most)
-    bottom, top = max(bulk_low / mean, 1 - above_high / mean, 0.0), min(bulk_high / mean, 1 - above_low / mean, 1.0)
-    value = min(max(1 - _above(low, high, share, mean) / mean, bottom), top)
-    return value, max(top - value, value - bottom)
-
-
-def droppable_of_sample(bins: Bins, seen: Envelope, p: float, goal: float, unit: float) -> tuple[int, int, int]:
-    """How many of the smallest weights hold at most `goal` of sum (|w| / unit)^p: (certainly, probably, at most)."""
-    d = bins.total
-    middle = bins.low + (bins.high - bins.low) / 2
-    near = count_up_to(middle / unit, bins.count, p, goal)
-    large = np.concatenate([[0.0], bins.high, [max(seen.largest, bins.high[-1])]])
-    shares = np.diff(np.concatenate([[0.0, seen.zeros], seen.least[1:], [1.0]]))
-    least = count_up_to(large / unit, np.maximum(shares, 0.0) * d, p, goal)
-    first = 0.0 if seen.zeros else min(seen.smallest, bins.low[0])
-    small = np.concatenate([[first], bins.low])
-    shares = np.diff(np.concatenate([[0.0], seen.most]))
-    most = count_up_to(small / unit, np.maximum(shares, 0.0) * d, p, goal)
-    least, most = max(int(least), round(seen.zeros * d)), min(math.ceil(most), d)
-    return least, min(max(int(near), least), most), most
+def _reach(cells: np.ndarray, goal: float) -> float:
+    """Up to which v the integral of these cells, which ascend, is at most the goal."""
+    sums = np.cumsum(cells)
+    wanted = goal * len(cells)
+    at = int(np.searchsorted(sums, wanted, side="right"))
+    if at == len(cells):
+        return 1.0
+    return max(at + (wanted - (sums[at - 1] if at else 0.0)) / cells[at], 0.0) / len(cells)

@@ -1,4 +1,4 @@
-"""One pass over the weights of a checkpoint: power sums, rows and histograms, in bounded memory.
+"""One pass over the weights of a checkpoint: power sums, rows and draws, in bounded memory.
 
 Tensors are cut into pieces, of chunks of fixed size whatever the budget and the number of threads; pieces are read
 and measured in any order and their chunks joined in the order of the file, so that the result depends on the weights
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ import torch
 from sparsight.analysis.reader import RAW, read_into, source_of
 from sparsight.analysis.tensor_sums import MOST_ROWS, Seen, rows_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
-from sparsight.numerics.kernels import histogram
 from sparsight.numerics.kernels.jit import each
 from sparsight.numerics.kernels.power_sums import CHUNK, SUMS, fill
 
@@ -29,10 +28,6 @@ BLOCK = 1 << 20  # of them read from a file at once, at most
 _LINES = 1 << 13  # chunks of a piece, at most: short rows need a line of the table each
 _ROUND_LINES, _ROUND_PIECES = 1 << 16, 32  # pieces measured before their sums are joined
 LEAST_BUDGET = 32 << 20
-LEAST_SAMPLE = 1 << 16
-"""Weights of a tensor that are counted, where a sample is."""
-Counted = Literal["sampled", "full", "none"]
-"""Which weights a histogram is made of."""
 Watch = Callable[[int, int], None]
 
 
@@ -51,13 +46,13 @@ def stream(
     entries: Sequence[Entry],
     exponents: tuple[float, ...],
     *,
-    counted: Counted,
+    sample: bool,
     keep_rows: bool,
     budget: int,
     watch: Watch | None = None,
     ready: Callable[[Seen], None] | None = None,
-) -> list[Seen]:
-    """Sums (and histograms, unless "none") of every entry, from one pass over all of them.
+) -> Iterator[Seen]:
+    """Sums, and draws if they are asked for, of every entry in order, from one pass over all of them.
 
     `ready` is called on any thread, while others still read, with tensors whose rows are no longer than a chunk as
     soon as they are complete: what it does is done in passing.
@@ -65,12 +60,9 @@ def stream(
     """
     if budget < LEAST_BUDGET:
         raise ValueError(f"got a budget of {budget:,} bytes, allowed are at least {LEAST_BUDGET:,} (32 MiB)")
-    work = _Work(exponents, counted != "none", block_of(budget))
-    found, done = [], 0
+    work, done = _Work(exponents, block_of(budget)), 0
     whole = sum(e.count * ITEMSIZE[e.dtype] for e in entries)
-    for entry in entries:
-        rows = keep_rows and rows_of(entry) <= MOST_ROWS
-        found.append(Seen(entry, exponents, every_of(entry, counted), rows))
+    found = [Seen(e, exponents, sample, keep_rows and rows_of(e) <= MOST_ROWS) for e in entries]
     for pieces in _rounds(found):
         tables = each(lambda i, pieces=pieces: work(pieces[i], ready), len(pieces))
         for seen, lines in _joined(pieces, tables):
@@ -78,24 +70,13 @@ def stream(
         done += sum((p.last - p.first) * ITEMSIZE[p.seen.entry.dtype] for p in pieces)
         if watch is not None:
             watch(done, whole)
-    return found
-
-
-def every_of(entry: Entry, counted: Counted) -> int:
-    """One of how many weights is counted: at least 2^16 of a tensor are, and at least one of 64."""
-    if counted != "sampled":
-        return 1 if counted == "full" else 0
-    every = 1
-    while every < histogram.MOST_EVERY and entry.count // (2 * every) >= LEAST_SAMPLE:
-        every *= 2
-    return every
+        yield from (p.seen for p in pieces if p.last == p.seen.entry.count)
 
 
 def block_of(budget: int) -> int:
     """Weights that a thread reads at once: all threads together stay within half of the budget."""
     threads = max(torch.get_num_threads(), 1)
-    spare = budget // 2 // threads - 8 * histogram.BINS[8] - 8 * histogram.BINS[4]
-    return min(max(spare // 8 // CHUNK, 1) * CHUNK, BLOCK)
+    return min(max(budget // 2 // threads // 8 // CHUNK, 1) * CHUNK, BLOCK)
 
 
 def _joined(pieces: Sequence[ReadPiece], tables: Sequence[np.ndarray]) -> Iterator[tuple[Seen, np.ndarray]]:
@@ -166,13 +147,13 @@ def weight_at(line: int, length: int, per: int) -> int:
 
 
 class _Work:
-    """Measures pieces; every thread has one buffer and its own tables."""
+    """Measures pieces; every thread has one buffer."""
 
-    def __init__(self, exponents: tuple[float, ...], counted: bool, block: int) -> None:
+    def __init__(self, exponents: tuple[float, ...], block: int) -> None:
         self._exponents = np.asarray(exponents, dtype=np.float64)
         self._limit = 2.0 ** (900.0 / max(1.0, *(abs(e) for e in exponents)))
         self._width = SUMS + 2 * len(exponents)
-        self._counted, self._block = counted, block
+        self._block = block
         self._mine = threading.local()
 
     def __call__(self, piece: ReadPiece, ready: Callable[[Seen], None] | None) -> np.ndarray:
@@ -182,24 +163,20 @@ class _Work:
         return table
 
     def _measured(self, piece: ReadPiece) -> np.ndarray:
-        seen, item = piece.seen, ITEMSIZE[piece.seen.entry.dtype]
+        seen = piece.seen
         length, per = seen.length, seen.per_row
         if seen.lines is None:
             table = np.empty((piece.stop - piece.start, self._width))
         else:
             table = seen.lines[piece.start : piece.stop]
-        first, second = self._tables(item)
         step = max(self._block // min(length, CHUNK), 1) if isinstance(piece.source, int) else piece.stop - piece.start
-        extents = []
         for start in range(piece.start, piece.stop, step):
             stop = min(start + step, piece.stop)
-            x = self._weights(piece, weight_at(start, length, per), weight_at(stop, length, per))
-            out = table[start - piece.start : stop - piece.start]
             at = weight_at(start, length, per)
-            counting = (seen.entry.count, seen.every, first, second) if seen.every else None
-            extents.append(fill(x, None, at, length, self._exponents, self._limit, start, stop, out, counting))
-        if seen.every:
-            seen.count(first, second, extents)
+            x = self._weights(piece, at, weight_at(stop, length, per))
+            out = table[start - piece.start : stop - piece.start]
+            fill(x, None, at, length, self._exponents, self._limit, start, stop, out)
+            seen.draw(x, at)
         return table
 
     def _weights(self, piece: ReadPiece, first: int, last: int) -> np.ndarray:
@@ -213,10 +190,3 @@ class _Work:
         x = buffer[: (last - first) * raw.itemsize].view(raw)
         read_into(entry, piece.source, entry.offset + first * raw.itemsize, x)
         return x
-
-    def _tables(self, item: int) -> tuple[np.ndarray, np.ndarray]:
-        name = f"tables{item if item == 8 else 4}"
-        if not hasattr(self._mine, name):
-            n = histogram.BINS[item] if self._counted else 0
-            setattr(self._mine, name, (np.zeros(n, np.uint32), np.zeros(n, np.uint32)))
-        return getattr(self._mine, name)

@@ -1,17 +1,16 @@
-"""From sums, bins and ranks to what a record says of a group."""
+"""From sums, draws and ranks to what a record says of a group."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sparsight.analysis.exact import Ranking, ranked
-from sparsight.analysis.histogram import Bins, droppable, gini
+from sparsight.analysis.exact import Ranking, octave_counts, octaves, ranked
 from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summary
-from sparsight.analysis.sampled import droppable_of_sample, envelope, gini_of_sample
+from sparsight.analysis.sampled import band, droppable, gini
 from sparsight.checkpoint.entry import Entry
 from sparsight.measure.pq import PowerSums, RowSums, prune_count, retained_bound
 from sparsight.numerics.kernels.jit import jit
@@ -28,7 +27,7 @@ class SummaryRequest:
     gamma: float
     beta: float
     exact: bool
-    counted: bool  # whether there are histograms
+    sample: bool  # whether anything is said of Gini index, exact eta and magnitudes
     budget: int
 
     @property
@@ -43,84 +42,89 @@ def mass(sums: PowerSums, e: float) -> float:
     return sums.sums[at] + sums.carries[at]
 
 
-def summarise(sums: PowerSums, bins: Bins, entries: Sequence[Entry], asked: SummaryRequest) -> Summary:
-    unit = sums.scale
-    value = error = None
-    dropped: dict[tuple[float, float], tuple[int, int, int]] = {}
-    if asked.counted:
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Magnitudes that stand for a group: of independent draws, or, if it is whole, of all its weights."""
+
+    magnitudes: np.ndarray  # ascending
+    whole: bool
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Gini index and how far off it may be; (least, probable, most) that may go at each (p, eta); octaves."""
+
+    gini: float
+    error: float
+    dropped: dict[tuple[float, float], tuple[int, int, int]]
+    octaves: tuple[tuple[int, int], ...]
+    draws: int | None
+
+
+def summarise(sums: PowerSums, sample: Sample | None, entries: Sequence[Entry], asked: SummaryRequest) -> Summary:
+    """`sample` is None if nothing is said that takes one; `entries` are read again for what is to be exact."""
+    found = None
+    if sample is not None:
         cases = sorted({(p, eta) for p, _ in asked.pairs for eta in asked.etas})
-        if bins.every == 1:
-            value, error = gini(bins, mass(sums, 1.0), unit)
-            dropped = {(p, eta): droppable(bins, p, eta, mass(sums, p), unit) for p, eta in cases}
+        if not sums.defined:
+            found = _Found(0.0, 0.0, dict.fromkeys(cases, (sums.zeros,) * 3), (), None)
+        elif sample.whole or asked.exact:
+            parts = [(sample.magnitudes, 0.0, 0)] if sample.whole else ranked(entries, asked.budget)
+            found = _exactly(sums, parts, cases)
         else:
-            value, error, dropped = _from_sample(sums, bins, cases)
-        if asked.exact and sums.defined:
-            value, error, dropped = _exactly(sums, bins, entries, asked, dropped)
-    measures = tuple(_measure(sums, p, q, asked, dropped) for p, q in asked.pairs)
+            found = _from_sample(sums, sample.magnitudes, cases)
+    measures = tuple(_measure(sums, p, q, asked, found) for p, q in asked.pairs)
     smallest = sums.smallest if sums.count else 0.0
-    octaves = bins.octaves() if asked.counted else ()
-    every = bins.every if asked.counted else None
+    hoyer = _hoyer(sums)
+    if found is None:
+        return Summary(
+            sums.count, sums.zeros, smallest, sums.largest, sums.defined, measures, hoyer, None, None, (), None
+        )
     return Summary(
-        sums.count,
-        sums.zeros,
-        smallest,
-        sums.largest,
-        sums.defined,
-        measures,
-        _hoyer(sums),
-        value,
-        error,
-        octaves,
-        every,
-    )
+        sums.count, sums.zeros, smallest, sums.largest, sums.defined, measures, hoyer, found.gini, found.error,
+        found.octaves, found.draws,
+    )  # fmt: skip
 
 
-def _from_sample(
-    sums: PowerSums, bins: Bins, cases: Sequence[tuple[float, float]]
-) -> tuple[float, float, dict[tuple[float, float], tuple[int, int, int]]]:
-    """Gini index, its error, and what may go at each (p, eta), where not every weight was counted."""
-    seen = envelope(bins, sums.zeros, sums.smallest, sums.largest)
-    value, error = gini_of_sample(bins, seen, mass(sums, 1.0) * sums.scale / sums.count)
-    found = {}
+def _from_sample(sums: PowerSums, magnitudes: np.ndarray, cases: Sequence[tuple[float, float]]) -> _Found:
+    """Zeros are known: of all weights the Gini index is z + (1 - z) G, z their share and G that of the others."""
+    alive, zeros = sums.count - sums.zeros, sums.zeros / sums.count
+    seen = band(magnitudes / sums.scale, 0.0 if sums.zeros else sums.smallest / sums.scale, sums.largest / sums.scale)
+    least, value, most = (zeros + (1 - zeros) * g for g in gini(seen, mass(sums, 1.0) / alive))
+    dropped = {}
     for p, eta in cases:
-        goal = eta / (1 + eta) * mass(sums, p)
-        some = eta > 0 and sums.defined
-        known = (sums.zeros,) * 3
-        found[p, eta] = droppable_of_sample(bins, seen, p, goal, sums.scale) if some else known
-    return value, error, found
+        mean = mass(sums, p) / alive
+        shares = droppable(seen, p, mean, eta / (1 + eta) * mean) if eta > 0 else (0.0,) * 3
+        low, near, high = (sums.zeros + math.floor(v * alive) for v in shares)
+        dropped[p, eta] = (low, near, high)
+    counts = np.cumsum(octave_counts(magnitudes.astype(np.float64)))
+    counts = np.diff(np.rint(counts * (alive / max(int(counts[-1]), 1))).astype(np.int64), prepend=0)
+    return _Found(value, max(most - value, value - least), dropped, octaves(counts), len(magnitudes))
 
 
 def _exactly(
-    sums: PowerSums,
-    bins: Bins,
-    entries: Sequence[Entry],
-    asked: SummaryRequest,
-    dropped: dict[tuple[float, float], tuple[int, int, int]],
-) -> tuple[float, float, dict[tuple[float, float], tuple[int, int, int]]]:
-    cases = [case for case in dropped if case[1] > 0]
-    goals = [(p, eta / (1 + eta) * mass(sums, p)) for p, eta in cases]
+    sums: PowerSums, parts: Iterable[tuple[np.ndarray, float, int]], cases: Sequence[tuple[float, float]]
+) -> _Found:
+    some = [case for case in cases if case[1] > 0]
+    goals = [(p, eta / (1 + eta) * mass(sums, p)) for p, eta in some]
     ranking = Ranking(sums.count, mass(sums, 1.0), sums.scale, goals)
-    for part in ranked(entries, bins, asked.budget):
+    for part, value, ties in parts:
         ranking.add(part)
-    found = {case: (k, k, k) for case, k in zip(cases, ranking.droppable, strict=True)}
-    return ranking.gini, 0.0, {**dropped, **found}
+        ranking.add_ties(value, ties)
+    dropped = dict.fromkeys(cases, (sums.zeros,) * 3)
+    dropped |= {case: (k, k, k) for case, k in zip(some, ranking.droppable, strict=True)}
+    return _Found(ranking.gini, 0.0, dropped, ranking.octaves, None)
 
 
-def _measure(
-    sums: PowerSums,
-    p: float,
-    q: float,
-    asked: SummaryRequest,
-    dropped: dict[tuple[float, float], tuple[int, int, int]],
-) -> Measure:
+def _measure(sums: PowerSums, p: float, q: float, asked: SummaryRequest, found: _Found | None) -> Measure:
     index, d = sums.index(p, q), sums.count
     keeps = []
     for eta in asked.etas:
         bound = float(retained_bound(d, index, p, q, eta))
         prune = prune_count(d, bound, asked.gamma, asked.beta) if sums.defined else 0
         exact = low = high = None
-        if dropped and d:
-            least, near, most = dropped[p, eta]
+        if found is not None and d:
+            least, near, most = found.dropped[p, eta]
             exact, low, high = 1 - near / d, 1 - most / d, 1 - least / d
         keeps.append(Keep(eta, bound, bound / d if d else 0.0, prune, exact, low, high))
     return Measure(p, q, index, sums.effective(p, q), tuple(keeps))

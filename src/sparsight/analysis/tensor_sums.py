@@ -1,24 +1,20 @@
-"""What a pass has seen of one tensor: sums of its rows and of the whole, and its histogram."""
+"""What a pass has seen of one tensor: sums of its rows and of the whole, and what was drawn of it."""
 
 from __future__ import annotations
 
 import math
-import struct
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from sparsight.analysis.draws import Draws
 from sparsight.checkpoint.entry import Entry
 from sparsight.measure.pq.sums import PowerSums, RowSums, fold_lines
-from sparsight.numerics.kernels import histogram
-from sparsight.numerics.kernels.power_sums import CHUNK, LARGEST, ZEROS
+from sparsight.numerics.kernels.power_sums import CHUNK, LARGEST
 
 MOST_ROWS = 1 << 20
 """Rows of a tensor up to which neurons are looked at one by one."""
-_BITS = {"float64": ("d", "Q", 45), "float32": ("f", "I", 16), "bfloat16": ("f", "I", 16), "float16": ("e", "H", 0)}
-"""How magnitudes are told apart by their bits: as what they are packed and unpacked, and what is shifted away."""
 
 
 @dataclass(eq=False)
@@ -27,11 +23,10 @@ class Seen:
 
     entry: Entry
     exponents: tuple[float, ...]
-    every: int  # one of so many weights is counted, for all of them; 0: none is
+    sampled: bool  # whether weights of it are drawn
     keep_rows: bool
-    counts: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # histogram of magnitudes, if asked for
+    draws: Draws | None = None
     lines: np.ndarray | None = None  # one for each row, written in place, where a row is one chunk
-    used: tuple[int, int] = (0, 0)  # first bin after bin 0 that may hold something, and one more than the last
     total: np.ndarray | None = None  # line of the sums of all rows so far
     row: np.ndarray | None = None  # line of the row that is not complete
     chunks_in: int = 0  # of that row
@@ -53,11 +48,6 @@ class Seen:
         assert self.total is not None
         return RowSums(self.exponents, self.total).row(0)
 
-    @property
-    def zeros(self) -> int:
-        assert self.total is not None
-        return int(self.total[0, ZEROS])
-
     def row_sums(self) -> RowSums:
         return RowSums(self.exponents, np.concatenate(self.rows) if self.lines is None else self.lines)
 
@@ -65,24 +55,14 @@ class Seen:
         self.lines = None
         self.rows.clear()
 
-    def count(self, first: np.ndarray, second: np.ndarray, extents: Sequence[tuple[float, float]]) -> None:
-        """Take in what a thread's histograms hold, of weights in these ranges of magnitudes, and empty them."""
-        with self.lock:
-            if not len(self.counts):
-                self.counts = np.zeros(len(first), np.int64)
-            low, high = self._bins_of(extents, len(first))
-            low = histogram.take(first, second, self.counts, low, high)
-            a, b = self.used
-            self.used = (low, high) if a == b else (min(a, low), max(b, high))
-
-    def _bins_of(self, extents: Sequence[tuple[float, float]], bins: int) -> tuple[int, int]:
-        """First bin that weights in these ranges may be in, and one more than the last."""
-        if not all(a <= b for a, b in extents):  # NaN, or no weight
-            return 0, bins
-        smallest, largest = min(a for a, _ in extents), max(b for _, b in extents)
-        real, bits, shift = _BITS[self.entry.dtype]
-        low, high = (struct.unpack(bits, struct.pack(real, v))[0] >> shift for v in (smallest, largest))
-        return low, high + 1
+    def draw(self, x: np.ndarray, first: int) -> None:
+        """Take in what is drawn of a part, whose x[0] is weight `first`."""
+        if not self.sampled:
+            return
+        if self.draws is None:
+            with self.lock:
+                self.draws = self.draws or Draws(self.entry)
+        self.draws.take(x, first)
 
     def land(self, lines: int) -> bool:
         """So many more lines are in place; whether they are the last, and the sums complete."""

@@ -47,7 +47,7 @@ def headings(a: Analysis, between: str = " ") -> list[str]:
         for eta in a.etas:
             at = "" if len(a.etas) == 1 and eta == 0 else f"{between}at eta {eta:g}"
             columns += [f"must keep{at}", f"SAP prunes{at}"]
-            columns += [f"enough{at}"] if eta > 0 and a.counted else []
+            columns += [f"enough{at}"] if eta > 0 and a.sampled else []
     return [*columns, "Hoyer", "Gini"]
 
 
@@ -57,7 +57,7 @@ def cells(a: Analysis, name: str, shape: str, dtype: str, s: Summary) -> list[st
         row.append(words.index(m.index) if s.defined else words.NONE)
         for k in m.keeps:
             row += [words.percent(k.share), f"{k.prune:,}"] if s.defined else [words.NONE, words.NONE]
-            if k.eta > 0 and a.counted:
+            if k.eta > 0 and a.sampled:
                 row.append(words.percent(k.exact) if s.defined else words.NONE)
     return [*row, words.index(s.hoyer, 3), words.NONE if s.gini is None else words.index(s.gini, 3)]
 
@@ -101,10 +101,10 @@ def footer(a: Analysis) -> list[str]:
         lines.append(f"neurons not looked at one by one: {', '.join(many)} (more than {MOST_ROWS:,} rows)")
     error = max((t.summary.gini_error or 0.0 for t in a.tensors), default=0.0)
     if error:
-        sampled = sum((t.summary.every or 1) > 1 for t in a.tensors)
-        tensors = words.plural(sampled, "large tensor")
-        of = f"a sample of the weights of {tensors} was counted; --histogram full counts all"
-        lines.append(f"Gini within {error:.4f}{f' ({of})' if sampled else ''}; --exact makes it exact")
+        drawn = [t.summary.draws for t in a.tensors if t.summary.draws]
+        of = f"of {words.plural(len(drawn), 'tensor')} {max(drawn):,} weights each were drawn"
+        sure = f"with probability {words.percent(1 - a.delta)} for each"
+        lines.append(f"Gini within {error:.4f}, {sure}: {of}; --exact makes it exact")
     lines.append("must keep: at least this share, by the PQI bound; necessary, not sufficient")
     return lines
 

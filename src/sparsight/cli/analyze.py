@@ -37,7 +37,7 @@ class AnalyzeRequest:
     all: bool
     neurons: bool
     exact: bool
-    histogram: Any
+    sample: bool
     budget: int
     threads: int | None
     json: bool
@@ -67,7 +67,7 @@ def _analyze(
     all: conf.FlagCreatePairsOff[bool] = False,
     neurons: conf.FlagCreatePairsOff[bool] = False,
     exact: conf.FlagCreatePairsOff[bool] = False,
-    histogram: Literal["sampled", "full", "none"] = "sampled",
+    sample: conf.FlagCreatePairsOff[bool] = True,
     budget: Annotated[int, conf.arg(metavar="MIB")] = 256,
     threads: Annotated[int | None, conf.arg(metavar="N")] = None,
     json: conf.FlagCreatePairsOff[bool] = False,
@@ -93,7 +93,7 @@ def _analyze(
         all: Show every tensor, not only the first 40.
         neurons: Show every neuron.
         exact: Make the Gini index and the answer at eta exact, by further passes.
-        histogram: What these two come from: a sample of large tensors, all weights, or nothing, which leaves them out.
+        sample: Estimate these two from weights drawn at random; without it they are left out.
         budget: Memory to use, in MiB, beside what Python and torch take.
         threads: Threads; by default as many as torch takes. The result does not depend on it.
         json: Print one JSON document instead of the table.
@@ -101,7 +101,7 @@ def _analyze(
         html: Write a page with charts to this file.
     """
     return AnalyzeRequest(
-        path, p, q, eta, gamma, beta, include, exclude, sort, all, neurons, exact, histogram, budget, threads, json,
+        path, p, q, eta, gamma, beta, include, exclude, sort, all, neurons, exact, sample, budget, threads, json,
         csv, html,
     )  # fmt: skip
 
@@ -120,7 +120,7 @@ def _network(asked: AnalyzeRequest) -> int:
         try:
             found = analyze(
                 thing, asked.p, asked.q, asked.eta, gamma=asked.gamma, beta=asked.beta, include=asked.include,
-                exclude=asked.exclude, rows=asked.neurons, exact=asked.exact, histogram=asked.histogram,
+                exclude=asked.exclude, rows=asked.neurons, exact=asked.exact, sample=asked.sample,
                 budget=asked.budget << 20, watch=watch,
             )  # fmt: skip
         except ValueError as error:

@@ -72,7 +72,7 @@ def _jobs(source: _Source, exponents: np.ndarray, limit: float) -> list[functool
     per = max(1, _JOB // min(source.length, kernel.CHUNK)) if lines else 1
     work = functools.partial(kernel.fill, x, mask, 0, source.length, exponents, limit)
     ends = ((a, min(a + per, lines)) for a in range(0, lines, per))
-    return [functools.partial(work, a, z, source.table[a:z], None) for a, z in ends]
+    return [functools.partial(work, a, z, source.table[a:z]) for a, z in ends]
 
 
 def _run(jobs: list[functools.partial[None]]) -> None:
@@ -120,7 +120,7 @@ def sum_lines(
 
 
 def tensor_table(x: Tensor, mask: Tensor | None, exponents: Sequence[float], limit: float, table: np.ndarray) -> None:
-    """The table of rows `x`, as tensor code for any device that has float64. Twin of `kernels.pq.fill`."""
+    """The table of rows `x`, as tensor code for any device that has float64. Twin of `kernels.power_sums.fill`."""
     rows, length = x.shape
     lines = table.reshape(rows, -1, table.shape[1])
     mask = torch.ones((1, 1), dtype=torch.bool, device=x.device) if mask is None else mask.reshape(rows, length)

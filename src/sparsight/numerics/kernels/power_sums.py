@@ -13,20 +13,12 @@ import math
 
 import numpy as np
 
-from sparsight.numerics.kernels.histogram import count_part, log2_of
-from sparsight.numerics.kernels.jit import jit
-from sparsight.numerics.kernels.power_sums_llvm import (
-    half_and_one,
-    half_and_one_counting,
-    half_one_two,
-    half_one_two_counting,
-    magnitude,
-    one_and_two,
-    one_and_two_counting,
-)
+from sparsight.numerics.kernels.jit import jit, or_twin
+from sparsight.numerics.kernels.power_sums_llvm import half_and_one, half_one_two, one_and_two
+from sparsight.numerics.kernels.power_sums_plain import LANES, magnitude, plain_sums
 
-# numba passes an intrinsic's first argument itself, and compiles `fill` for each kind of `counting`:
-# pyright: reportCallIssue=false, reportPossiblyUnboundVariable=false
+# numba passes an intrinsic's first argument itself, and drops what a None or its absence rules out:
+# pyright: reportCallIssue=false
 
 CHUNK = 8192
 COUNT, ZEROS, LARGEST, SMALLEST, SCALE, SUMS = range(6)
@@ -35,7 +27,6 @@ float64 lost (each sum is a pair of float64)."""
 _STEP = 64.0  # units are powers of 2^64, so that a change of unit is exact for the usual exponents
 _LARGEST_UNIT = 960.0
 _SQRT_FLOOR = 2.0**-40  # chunks of narrower floats below it: residuals of float32 roots would be denormal
-_LANES = 16
 
 
 @jit
@@ -67,12 +58,12 @@ def term(x: float, e: float) -> float:
 @jit
 def _sum_terms(x, mask, start, stop, e, unit):
     """Sum of `term` over x[start:stop], in float64 and lanes."""
-    lanes = np.zeros(_LANES)
+    lanes = np.zeros(LANES)
     factor = math.ldexp(1.0, -int(unit))
     for i in range(start, stop):
         if mask is None or mask[i]:
-            lanes[(i - start) % _LANES] += term(magnitude(x, i) * factor, e)
-    n = _LANES
+            lanes[(i - start) % LANES] += term(magnitude(x, i) * factor, e)
+    n = LANES
     while n > 1:
         n //= 2
         for i in range(n):
@@ -108,14 +99,7 @@ def _careful(x, mask, start, stop, exponents, limit, table, c):
 
 
 @jit
-def fill(x, mask, place, length, exponents, limit, start, stop, table, counting):
-    """Lines start..stop of a tensor that holds rows of `length` weights one after the other, into `table`.
-
-    x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not. Returned are the
-    least magnitude and the greatest of all lines; NaN where their sum is not finite.
-    `counting`, unless it is None, has weights counted in passing: (the tensor's weights, one of how many is counted,
-    the two tables). Then x holds the weights of lines start..stop and no others, and there is no mask.
-    """
+def _fill(x, mask, place, length, exponents, limit, start, stop, table, plain):
     at_half = at_one = at_two = -1
     for j in range(len(exponents)):
         if exponents[j] == 0.5:
@@ -130,43 +114,22 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
     chunks = (length + CHUNK - 1) // CHUNK
     row = start // chunks
     a = row * length + (start - row * chunks) * CHUNK - place
-    least, most, odd = math.inf, 0.0, 0.0
-    counted = 0
-    if counting is not None:
-        whole, every, first, second = counting
-        log2 = log2_of(every)
-        counted = min(-place & ((8 << log2) - 1), len(x))
-        count_part(x, 0, counted, place, whole, log2, first)
     for c in range(stop - start):
         end = (row + 1) * length - place
         z = min(a + CHUNK, end)
         # The vector code stands here, not behind a call, which would cost as much as a hundred weights. Inlining by
         # numba would not help: it counts references to the arrays anew each time.
-        if counting is None:
-            if not half:
-                root, one, square, largest, smallest, count = one_and_two(x, mask, a, z - a)
-            elif two:
-                root, one, square, largest, smallest, count = half_one_two(x, mask, a, z - a)
-            else:
-                root, one, square, largest, smallest, count = half_and_one(x, mask, a, z - a)
+        if plain is not None:
+            root, one, square, largest, smallest, count = plain_sums(x, mask, a, z - a)
+        elif not half:
+            root, one, square, largest, smallest, count = one_and_two(x, mask, a, z - a)
+        elif two:
+            root, one, square, largest, smallest, count = half_one_two(x, mask, a, z - a)
         else:
-            count = z - a
-            if not half:
-                root, one, square, largest, smallest, counted = one_and_two_counting(
-                    x, a, count, counted, place, log2, first, second
-                )
-            elif two:
-                root, one, square, largest, smallest, counted = half_one_two_counting(
-                    x, a, count, counted, place, log2, first, second
-                )
-            else:
-                root, one, square, largest, smallest, counted = half_and_one_counting(
-                    x, a, count, counted, place, log2, first, second
-                )
+            root, one, square, largest, smallest, count = half_and_one(x, mask, a, z - a)
         for j in range(table.shape[1]):
             table[c, j] = 0.0
         table[c, COUNT], table[c, LARGEST], table[c, SMALLEST] = count, largest, smallest
-        least, most, odd = min(least, smallest), max(most, largest), odd + (one - one)
         if half:
             table[c, at_half] = root
         if at_one >= 0:
@@ -177,9 +140,22 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table, counting)
             _careful(x, mask, a, z, exponents, limit, table, c)
         row += z == end
         a = z
-    if counting is not None:
-        count_part(x, counted, len(x), place, whole, log2, first)
-    return least + odd, most + odd
+
+
+def _vectors(x, mask, place, length, exponents, limit, start, stop, table):
+    _fill(x, mask, place, length, exponents, limit, start, stop, table, None)
+
+
+def plain_fill(x, mask, place, length, exponents, limit, start, stop, table):
+    """The same without hand-written code: twin of the vector code, from which square roots may differ in 2.6e-9."""
+    _fill(x, mask, place, length, exponents, limit, start, stop, table, True)
+
+
+fill = or_twin(_vectors, plain_fill)
+"""Lines start..stop of a tensor that holds rows of `length` weights one after the other, into `table`.
+
+x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not.
+"""
 
 
 @jit

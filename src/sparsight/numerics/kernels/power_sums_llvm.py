@@ -19,8 +19,6 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sparsight.numerics.kernels.sample_llvm import Counting, prefetch
-
 _LANES = 16
 _AHEAD = 1024  # weights; the processor's own prefetching is too timid for one thread to read at full speed
 _RECIPROCAL = 0x7F000000 - 719_700  # minus the bits of s: about 1/s, its error spread evenly over [1, 2]
@@ -29,6 +27,14 @@ _F32, _F64 = ir.FloatType(), ir.DoubleType()
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
+
+
+def _prefetch(b: Any, pointer: Any) -> None:
+    """Ask for memory that is needed soon; the processor ignores it where there is none."""
+    t = ir.FunctionType(ir.VoidType(), [_I8.as_pointer(), _I32, _I32, _I32])
+    function = cgutils.get_or_insert_function(b.module, t, "llvm.prefetch.p0i8")
+    read, keep, data = (ir.Constant(_I32, n) for n in (0, 3, 1))
+    b.call(function, [b.bitcast(pointer, _I8.as_pointer()), read, keep, data])
 
 
 def _lanes(t: Any) -> Any:
@@ -201,7 +207,7 @@ class _Chunk:
         ]
 
 
-def _take_in(b: Any, code: _Chunk, sources: list[Any], first: Any, n: Any, counting: Counting | None = None) -> None:
+def _take_in(b: Any, code: _Chunk, sources: list[Any], first: Any, n: Any) -> None:
     """Code of one loop over n weights from `first`, and over which of them are there, if there is a second source."""
     sources = [(b.gep(pointer, [first]), t) for pointer, t in sources]
 
@@ -221,7 +227,7 @@ def _take_in(b: Any, code: _Chunk, sources: list[Any], first: Any, n: Any, count
     def add(index: Any, turn: Any) -> None:
         at = b.shl(index, ir.Constant(_I64, 4))
         for pointer, _ in sources:
-            prefetch(b, b.gep(pointer, [b.add(at, ir.Constant(_I64, _AHEAD))]))
+            _prefetch(b, b.gep(pointer, [b.add(at, ir.Constant(_I64, _AHEAD))]))
         vectors = [read(pointer, t, at) for pointer, t in sources]
         if ring:
             code.add_later(vectors[0], ring, turn)
@@ -230,24 +236,12 @@ def _take_in(b: Any, code: _Chunk, sources: list[Any], first: Any, n: Any, count
 
     even, odd = (ir.Constant(_I64, n) for n in (0, 1))
     pairs = b.lshr(whole, odd)
-
-    rare = odd
-    if counting is not None:  # pairs of vectors for each pair of weights that is counted, at least one; less one
-        several = b.lshr(counting.every, ir.Constant(_I64, 4))
-        rare = b.sub(b.select(b.icmp_unsigned(">", several, odd), several, odd), odd)
     with cgutils.for_range(b, pairs) as loop:
         first_of_two = b.shl(loop.index, odd)
         add(first_of_two, even)
         add(b.or_(first_of_two, odd), odd)
-        if counting is not None:  # now and then, and not in a loop of its own, which LLVM would unroll and spill
-            done = b.add(loop.index, odd)
-            with b.if_then(b.icmp_unsigned("==", b.and_(done, rare), ir.Constant(_I64, 0))):
-                counting.up_to(b.add(first, b.mul(done, ir.Constant(_I64, 2 * _LANES))))
     with b.if_then(b.trunc(whole, _I1)):
         add(b.shl(pairs, odd), even)
-    if counting is not None:
-        counting.up_to(b.add(first, n))
-        counting.settle()
     if ring:
         code.add_last(ring, whole)
     if len(sources) == 1:
@@ -279,12 +273,8 @@ def _raw(dtype: types.Type) -> Any:
     return {types.float64: _I64, types.float32: _I32}.get(dtype, _I16)
 
 
-def _vector_sums(half: bool, two: bool) -> tuple[Any, Any]:
-    """`sums(x, mask, start, n)` of x[start : start + n], where `mask`, unless it is None, is True.
-
-    And `counting(x, start, n, counted, place, log2, first, second)`: the same without a mask, a sample being counted
-    in passing. Its last number is not the count but what has been counted (`drawing.Counting`).
-    """
+def _vector_sums(half: bool, two: bool) -> Any:
+    """`sums(x, mask, start, n)` of x[start : start + n], where `mask`, unless it is None, is True."""
 
     @intrinsic
     def sums(typing_context: Any, x: Any, mask: Any, start: Any, n: Any) -> Any:
@@ -299,40 +289,9 @@ def _vector_sums(half: bool, two: bool) -> tuple[Any, Any]:
 
         return types.Tuple([*_SUMS, types.int64])(x, mask, _INTP, _INTP), codegen
 
-    @intrinsic
-    def counting(
-        typing_context: Any, x: Any, start: Any, n: Any, counted: Any, place: Any, log2: Any, first: Any, second: Any
-    ) -> Any:
-        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            types_, raw = signature.args, _raw(signature.args[0].dtype)
-            data = _data(context, b, types_[0], args[0], raw)
-            tables = [_data(context, b, t, table, _I32) for t, table in zip(types_[6:], args[6:], strict=True)]
-            passing = Counting(b, data, types_[0].dtype, *args[3:6], tables)
-            code = _Chunk(b, types_[0].dtype, half, two)
-            _take_in(b, code, [(data, raw)], *args[1:3], passing)
-            return context.make_tuple(b, signature.return_type, [*code.result(), b.load(passing.counted)])
-
-        return types.Tuple([*_SUMS, types.int64])(x, *[_INTP] * 5, first, second), codegen
-
-    return sums, counting
+    return sums
 
 
-half_and_one, half_and_one_counting = _vector_sums(half=True, two=False)
-one_and_two, one_and_two_counting = _vector_sums(half=False, two=True)
-half_one_two, half_one_two_counting = _vector_sums(half=True, two=True)
-
-
-@intrinsic
-def magnitude(typing_context: Any, x: Any, i: Any) -> Any:
-    """|x[i]| in float64."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        dtype = signature.args[0].dtype
-        raw = _raw(dtype)
-        value = b.load(b.gep(_data(context, b, signature.args[0], args[0], raw), [args[1]]))
-        lane = ir.Constant(_I32, 0)
-        vector = b.insert_element(_splat(raw, 0), value, lane)
-        bits = b.extract_element(_magnitude_bits(b, vector, dtype), lane)
-        return b.bitcast(bits, _F64) if dtype == types.float64 else b.fpext(b.bitcast(bits, _F32), _F64)
-
-    return types.float64(x, types.intp), codegen
+half_and_one = _vector_sums(half=True, two=False)
+one_and_two = _vector_sums(half=False, two=True)
+half_one_two = _vector_sums(half=True, two=True)
