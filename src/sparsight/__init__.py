@@ -83,7 +83,8 @@ _ROOMS = {  # modules of version 0.1 that other people's code may import, and th
     "flow": ("measure.flow",),
     "masks": ("model.masks", "model.names"),
     "pq": ("measure.pq",),
-    "recipe": ("runs.recipe", "train", "model.loss"),
+    "propagation": ("pruning.sipp.unreached",),
+    "recipe": ("runs", "runs.search", "train", "model.loss"),
     "score": ("pruning", "pruning.sipp"),
     "stop": ("train.stop",),
     "store": ("records.folder",),
@@ -97,6 +98,8 @@ __all__ = ["__version__", *sorted(_NEW)]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"sparsight.{name}")
     room = _NEW.get(name) or _OLD.get(name)
     if room is None:
         raise AttributeError(f"module 'sparsight' has no attribute {name!r}")
