@@ -77,7 +77,7 @@ def run_through(state: RunState, training: Training) -> Masks:
     state.watch(Event("begin", *about))
     for seen in train(training):
         first = training.role == "level" and training.level == 0
-        if first and seen.epoch == state.recipe.rewind_epoch:
+        if first and 0 < state.recipe.rewind_epoch == seen.epoch:  # at 0 it is the initial weights, whatever is pruned
             state.rewind_point = snapshot(state.model)
             state.journal.keep_rewind_point(state.rewind_point)
         if seen.reason is None:
