@@ -67,10 +67,7 @@ class Recipe:
         if self.probes is not None:
             at_least(1, probes=self.probes)
         at_least(0, rewind_epoch=self.rewind_epoch, seed=self.seed)
-        if not isinstance(self.levels, Search):
-            odd = [level for level in self.levels if not isinstance(level, Level)] if not callable(self.levels) else [0]
-            if odd or not len(self.levels):
-                raise TypeError(f"levels must be a Search, or one Level or more, got {self.levels!r:.80}")
+        _check_levels(self.levels)
         if not self.pq:
             raise ValueError("pq needs at least one (p, q) pair")
         if self.rewind_epoch > self.plan.epochs:
@@ -100,6 +97,19 @@ class Recipe:
         if isinstance(first, Done):
             raise ValueError(f"a recipe needs a level 0, got none: {first.why}")
         return first.train
+
+
+def _check_levels(levels: object) -> None:
+    """TypeError for what is neither a search nor levels, naming what a search lacks."""
+    if isinstance(levels, Sequence) and levels and all(isinstance(level, Level) for level in levels):
+        return
+    lacks = [name for name in ("rules", "next", "after_pruning", "upcoming") if not hasattr(levels, name)]
+    if isinstance(levels, type) or lacks:
+        got = f"levels must be a Search, or one Level or more, got {levels!r:.80}"
+        if "next" not in lacks:
+            why = "it is a class" if isinstance(levels, type) else f"it lacks {', '.join(lacks)}"
+            got += f": {why}; a search of your own inherits from sparsight.runs.Search"
+        raise TypeError(got)
 
 
 __all__ = ["Prunable", "Recipe", "Scoring"]

@@ -82,7 +82,8 @@ class Until(Search):
     of `last` differ, they prune the level that must be the last: number `levels`, or the one after two that removed
     nothing. So a search ends at its density whatever its rate, if `last` goes there (`Shrink(..., exact=True)`).
 
-    Raises: ValueError without any of the three, for a density outside [0, 1], or for a negative number of levels.
+    Raises: TypeError for a level that is no `Level`; ValueError without any of the three, for a density outside [0, 1],
+    or for a negative number of levels.
     """
 
     level: Level
@@ -93,8 +94,9 @@ class Until(Search):
     first: Level | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.level, Level):
-            raise TypeError(f"level must be a Level, such as Level((Shrink(0.2),)), got {self.level!r:.60}")
+        for name, level in (("level", self.level), ("last", self.last), ("first", self.first)):
+            if not isinstance(level, Level) and (level is not None or name == "level"):
+                raise TypeError(f"{name} must be a Level, such as Level((Shrink(0.2),)), got {level!r:.60}")
         if self.density is None and self.levels is None and self.stop is None:
             raise ValueError("a search needs a density, a number of levels or a stop, got none of them")
         if self.density is not None and not 0 <= self.density <= 1:
