@@ -17,8 +17,8 @@ def IterativeSNIP(
     """A level that goes down to `density` in so many rounds; a pruned weight never returns.
 
     Round t of n keeps schedule(density)(t / n) of the prunable weights, rounded half up: density^(t/n) by default.
-    Use it as `Recipe(score=SNIP(), levels=(IterativeSNIP(0.05),), ...)`; one round is SNIP. Errors: density outside
-    (0, 1] (0 is allowed where the schedule allows it), fewer than one round.
+    Use it as `Recipe(score=SNIP(), levels=(Level(IterativeSNIP(0.05)),), ...)`; one round is SNIP. Errors: density
+    outside (0, 1] (0 is allowed where the schedule allows it), fewer than one round.
 
     Source: de Jorge et al., "Progressive Skeletonization", ICLR 2021, algorithm 1 without recovery.
     """

@@ -89,7 +89,7 @@ def shares(batches: Sequence[Batch], who: str) -> list[float]:
         raise TypeError(f"{who} needs a sequence of batches: got one (x, y), allowed is [(x, y)]")
     sizes = [batch_size(batch) for batch in batches]
     if not sizes:
-        raise ValueError(f"{who} needs data: got no batches, allowed is a sequence of (x, y); see Recipe.score_batches")
+        raise ValueError(f"{who} needs data: got no batches, allowed is a sequence of (x, y); see Scoring.batches")
     return [size / sum(sizes) for size in sizes]
 
 

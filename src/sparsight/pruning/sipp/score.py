@@ -82,7 +82,7 @@ class SiPP:
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scored:
         check(model, masks)
         if not len(batches):
-            raise ValueError("SiPP needs inputs: got no batches, allowed is at least one; see Recipe.score_batches")
+            raise ValueError("SiPP needs inputs: got no batches, allowed is at least one; see Scoring.batches")
         call, layers = pure(model), layers_using(model, masks)
         params = masked_weights(call, masks) if self.masked else {name: call.params[name] for name in masks}
         tallies = {name: SensitivitySums(name, layers[name][0], params[name]) for name in masks}
