@@ -80,3 +80,29 @@ def test_content_id_is_of_weights_and_masks():
     }
     assert len(ids) == 5
     assert content_id({"w": torch.ones(2)}, dict(masks)) in ids
+
+
+def of_version(version: str, **changes) -> RunRecord:
+    return dataclasses.replace(RUN, environment={**RUN.environment, "sparsight": version}, **changes)
+
+
+class TestVersions:
+    @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
+    @pytest.mark.parametrize("begun", ["0.1.0", "0.1.7", "0.3.0", "1.2.0"])
+    def test_an_unfinished_run_of_another_version_is_refused_by_name(self, begun, status):
+        words = (
+            rf"begun with sparsight {begun} and can only be finished by it, not by 0\.2\.0: install sparsight=={begun}"
+        )
+        with pytest.raises(ForeignRun, match=words):
+            check_same(of_version(begun, status=status), of_version("0.2.0"))
+
+    def test_of_the_same_minor_version_it_goes_on(self):
+        for begun, here in (("0.2.0", "0.2.0"), ("0.2.0", "0.2.9"), ("0.2.1", "0.2.0")):
+            check_same(of_version(begun), of_version(here))
+
+    @pytest.mark.parametrize("made", ["0.1.0", "0.3.1"])
+    def test_a_finished_one_need_not_go_on_and_is_told_to_be_read(self, made):
+        words = f"made and finished with sparsight {made}, and 0.2.0 cannot tell.*read it with sparsight show"
+        with pytest.raises(ForeignRun, match=words):
+            check_same(of_version(made, status="finished"), of_version("0.2.0"))
+        check_same(of_version("0.2.0", status="finished"), of_version("0.2.1"))
