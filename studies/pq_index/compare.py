@@ -69,7 +69,7 @@ class Shape:
 
 
 def shape(densities: Sequence[float], indices: Sequence[float | None], tolerance: float = 0.01) -> Shape:
-    """The shape by the rule of `sparsight.turning_points`; an index that is not known (None) is passed over."""
+    """The shape by the rule of `turning_points`; an index that is not known (None) is passed over."""
     values = [math.nan if v is None else v for v in indices]
     found = turning_points(densities, values, tolerance=tolerance)
     first = next((v for v in values if not math.isnan(v)), math.nan)
