@@ -10,7 +10,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import select as reference
 
-from sparsight.numerics.kernels import bracket, radix
 from sparsight.numerics.kernels.pieces import CompiledPiece, TensorPiece
 from sparsight.numerics.select import _tensor_select, keep_largest, prune_smallest
 
@@ -75,15 +74,11 @@ def networks(draw_, mixed=True):
 
 
 @contextlib.contextmanager
-def small_blocks(block, few=1 << 20):
-    """Cut into many pieces, and bracket thresholds by a sample, as for large networks."""
+def small_blocks(block):
+    """Cut into many pieces, as large networks are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CompiledPiece, "block", block)
         patch.setattr(TensorPiece, "block", block)
-        patch.setattr(radix, "_FEW", few)
-        if few == 0:  # a sample so small that it often misses
-            patch.setattr(bracket, "_LEAST", 64)
-            patch.setattr(bracket, "_RUN", 4)
         yield
 
 
@@ -107,16 +102,16 @@ def row_sums(mask):
 
 
 @settings(max_examples=120, deadline=None)
-@given(networks(), st.floats(0, 1), st.integers(0, 3), st.sampled_from((700, 1 << 20)), st.sampled_from((0, 1 << 20)))
-@example(({"a": torch.tensor([0.0, -0.0, 0.0])}, {"a": torch.ones(3, dtype=torch.bool)}), 0.4, 0, 700, 0)
-def test_global(network, share, floor, block, few):
+@given(networks(), st.floats(0, 1), st.integers(0, 3), st.sampled_from((700, 1 << 20)))
+@example(({"a": torch.tensor([0.0, -0.0, 0.0])}, {"a": torch.ones(3, dtype=torch.bool)}), 0.4, 0, 700)
+def test_global(network, share, floor, block):
     scores, masks = network
     alive = alive_of(masks)
     least = sum(min(floor, n) for n in alive.values())
     count = round(share * (sum(alive.values()) - least))
     before = {name: (scores[name].clone(), masks[name].clone()) for name in scores}
     expected = reference.prune(scores, masks, count, "global", floor)
-    with small_blocks(block, few):
+    with small_blocks(block):
         got = prune_smallest(scores, masks, count, min_keep=floor)
         same(got, expected)
         same(keep_largest(scores, masks, sum(alive.values()) - count, min_keep=floor), expected)
@@ -159,8 +154,8 @@ def test_neuron(network, seed, block):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("values", ["normal", "small integers", "tiny", "rising"])
-def test_threads_and_samples_change_nothing(dtype, values):
-    """Several blocks, a tensor that is read block by block, and thresholds bracketed by a sample."""
+def test_threads_and_blocks_change_nothing(dtype, values):
+    """Several blocks, and a tensor that is read block by block."""
     scores = {"a": draw(1, dtype, (400, 500), values), "b": draw(2, dtype, (100, 1001), values, "transposed")}
     masks = {name: draw(3, torch.float32, s.shape) > -1 for name, s in scores.items()}
     alive = torch.cat([s[masks[n]] for n, s in scores.items()])
@@ -169,7 +164,7 @@ def test_threads_and_samples_change_nothing(dtype, values):
         expected = torch.ones(len(alive), dtype=torch.bool).scatter_(0, order[:count], False)
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            with small_blocks(1 << 15, few=0):
+            with small_blocks(1 << 15):
                 kept, _ = prune_smallest(scores, masks, count)
             assert torch.cat([kept[n][masks[n]] for n in scores]).equal(expected)
             assert not any((kept[n] & ~masks[n]).any() for n in kept)
@@ -184,38 +179,18 @@ def test_blocks_of_the_real_size(dtype):
     assert (~kept["a"]).nonzero().squeeze(1).equal(expected)
 
 
-@pytest.mark.parametrize("few", [0, 1 << 20])
-def test_ties_across_blocks_go_in_order(few):
+def test_ties_across_blocks_go_in_order():
     block = 5000
     n = 2 * block + 5
     scores = {"a": torch.ones(n), "b": torch.ones(3)}
     masks = {name: torch.ones(s.shape, dtype=torch.bool) for name, s in scores.items()}
     for count in (0, 1, block, block + 1, n, n + 2, n + 3):
-        with small_blocks(block, few):
+        with small_blocks(block):
             both = prune_smallest(scores, masks, count), _tensor_select(scores, masks, count, "prune")
         for got, _ in both:
             kept = torch.cat([got["a"], got["b"]])
             assert not kept[:count].any()
             assert kept[count:].all()
-
-
-@pytest.mark.parametrize("values", ["normal", "rising", "small integers", "constant"])
-def test_a_missed_bracket_is_noticed(values, monkeypatch):
-    """A sample may lead astray; the answer is then found without it."""
-    told = []
-    real = radix.prune_bracketed
-    monkeypatch.setattr(radix, "prune_bracketed", lambda *a: told.append(real(*a)) or told[-1])
-    score = draw(5, torch.float32, (40_000,), values)
-    mask = {"a": torch.ones(score.shape, dtype=torch.bool)}
-    for count, deviations in ((20_000, 4.0), (20_000, -100.0), (39_999, 0.0)):
-        monkeypatch.setattr(bracket, "_DEVIATIONS", deviations)
-        with small_blocks(9000, few=0):
-            kept, _ = prune_smallest({"a": score}, mask, count)
-        gone = score.double().sort(stable=True).indices[:count].sort().values
-        assert (~kept["a"]).nonzero().squeeze(1).equal(gone)
-    assert "missed" in told
-    assert "nan" not in told
-    assert values != "normal" or None in told
 
 
 def test_dtypes_compare_by_true_value():

@@ -128,25 +128,6 @@ class CompiledPiece(Piece):
     def restore(self, threshold: int, skip: int) -> None:
         kernels.restore(*self._arrays(), self._key(threshold), skip, self._out)
 
-    def sample(self, start: int, step: int, run: int) -> np.ndarray:
-        """Alive keys among `run` entries in every `step`, from `start`."""
-        room = run * max(0, -(-(self.score.numel() - start) // step))
-        keys = np.empty(room, _INTS[self.wide.itemsize])
-        return keys[: kernels.sample(*self._arrays(), start, step, run, keys)]
-
-    def split(self, low: int, high: int) -> tuple[np.ndarray, np.ndarray, bool, int, bool]:
-        """out = alive and key > high. Indices and keys of those in [low, high], whether these are all,
-        how many alive keys are below, and whether one is NaN."""
-        room = 1024 + self.score.numel() // 32
-        places, found = np.empty(room, np.int32), np.empty(room, _INTS[self.wide.itemsize])
-        ends = self._key(low), self._key(high), self._key(self.infinity)
-        n, below, nan = kernels.split(*self._arrays(), *ends, self._out, places, found)
-        return places[:n].copy(), found[:n].copy(), n <= room, int(below), bool(nan)
-
-    def put(self, places: np.ndarray, chosen: np.ndarray) -> None:
-        """out = True at the chosen ones of these indices."""
-        kernels.put(places, chosen, self._out)
-
     @staticmethod
     def rows(score: Tensor, mask: Tensor, counts: Tensor, out: Tensor) -> None:
         bits = score.contiguous().view(_BITS[score.dtype.itemsize]).numpy()

@@ -1,4 +1,4 @@
-"""Selection over pieces: by a bracket where there are many, else by radix, 16 bits of the threshold at a time."""
+"""Selection over pieces by radix: 16 bits of the threshold at a time."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from sparsight.numerics.kernels.bracket import prune_bracketed
 from sparsight.numerics.kernels.jit import each
-from sparsight.numerics.kernels.pieces import CompiledPiece, Piece
+from sparsight.numerics.kernels.pieces import Piece
 from sparsight.numerics.kernels.select import DIGITS
-
-_FEW = 1 << 20  # entries; with more, a sample of them is worth its time
 
 _T = TypeVar("_T")
 
@@ -24,17 +21,6 @@ def prune(pieces: Sequence[Piece], k: int, alive: int) -> None:
         for piece in pieces:
             piece.out.zero_()
         return
-    compiled = [piece for piece in pieces if isinstance(piece, CompiledPiece)]
-    many = sum(piece.score.numel() for piece in pieces) > _FEW
-    if k and many and len(compiled) == len(pieces) and pieces[0].width > 16:
-        problem = prune_bracketed(compiled, k, alive)
-        _refuse_nan(pieces, problem == "nan")
-        if problem is None:
-            return
-    _prune_radix(pieces, k)
-
-
-def _prune_radix(pieces: Sequence[Piece], k: int) -> None:
     threshold, equal, rank = _threshold(pieces, k)
     ties = over(lambda piece: piece.write(threshold, rank < equal), pieces)
     if rank == equal:
