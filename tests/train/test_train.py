@@ -276,7 +276,7 @@ def test_the_loop_holds_what_an_elementwise_step_would_not(kind):
         return nn.functional.cross_entropy(model(batch[0]), batch[1]) + 1e-3 * pull
 
     net = model()
-    run = training(net, recipe(epochs=1, optimizer=optimizer, loss=loss))
+    run = training(net, plan(epochs=1, optimizer=optimizer, loss=loss))
     list(train(run))
     assert len(looked) == math.ceil(len(digits().train) / 100)
     assert min(looked) > 0  # no kept weight was cleared
