@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, in_order, read_bytes, row_major, size_of
+from sparsight.checkpoint.memory import entries
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "generator", "params")
 """Names under which training scripts put the weights beside other things."""
@@ -40,10 +41,8 @@ def read_torch(path: Path, budget: int) -> Checkpoint:
     if size > budget:
         what = f"it is of PyTorch's old format, which must be loaded whole: {size:,} bytes, the budget is {budget:,}"
         raise CheckpointError(path, f"{what}; save it again with a PyTorch of today, or raise the budget")
-    from sparsight.analysis.memory import from_memory
-
     tensors = dict(_tensors(path, _loaded(path, fake=False)))
-    return Checkpoint(str(path), "torch, old format", from_memory(tensors).entries, (path,))
+    return Checkpoint(str(path), "torch, old format", tuple(entries(tensors.items(), tensors)), (path,))
 
 
 # -- the archive -----------------------------------------------------------------------------------------------

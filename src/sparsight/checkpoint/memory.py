@@ -1,0 +1,53 @@
+"""Tensors that are in memory already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor, nn
+
+from sparsight.checkpoint.entry import CheckpointError, Entry
+
+
+def entries(items: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor]) -> list[Entry]:
+    """Each tensor once, under the first of its names; `first` are the names that are tensors of their own."""
+    names: dict[tuple, list[str]] = {}
+    tensors: dict[tuple, Tensor] = {}
+    for name, tensor in items:
+        key = _place(name, tensor)
+        names.setdefault(key, [])
+        if name not in names[key]:
+            names[key].append(name)
+        tensors.setdefault(key, tensor)
+    found = []
+    for key, tensor in tensors.items():
+        name, *others = names[key]
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        obstacle = _obstacle(tensor)
+        shape = () if obstacle and not hasattr(tensor, "shape") else tuple(tensor.shape)
+        aliases = tuple(n for n in others if n not in first or first[n] is not tensor or n != name)
+        found.append(Entry(name, dtype, shape, tensor=tensor.detach(), aliases=aliases, obstacle=obstacle))
+    return found
+
+
+def _place(name: str, tensor: Tensor) -> tuple:
+    """Equal for tensors that are the same bytes."""
+    if _obstacle(tensor) is not None or tensor.numel() == 0:
+        return (name,)
+    return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _obstacle(tensor: Tensor) -> str | None:
+    if isinstance(tensor, nn.parameter.UninitializedParameter):
+        raise CheckpointError(type(tensor).__name__, "a lazy layer has no shape yet: pass one batch through the model")
+    if tensor.layout != _strided():
+        return f"its layout is {tensor.layout}"
+    if tensor.device.type == "meta":
+        return "it is on the meta device and has no values"
+    return None
+
+
+def _strided() -> object:
+    import torch
+
+    return torch.strided
