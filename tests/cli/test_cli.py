@@ -177,7 +177,7 @@ def test_help_of_a_command(command, capsys):
         (["run", "lottery", "--qqq=1"], 2, "unknown option '--qqq'; sparsight run lottery --help lists them"),
         (["run", "lottery", "--no-seed"], 2, "unknown option '--no-seed'"),
         (["run", "lottery", "--rate", "1.5"], 2, "rate must be a number in [0, 1]: got 1.5"),
-        (["run", "lottery", "--epochs", "0"], 2, "epochs must be a whole number >= 1: got 0"),
+        (["run", "lottery", "--epochs", "0"], 2, "epochs must be a whole number >= 1, got 0"),
         (["run", "lottery", "--epochs", "many"], 2, "--epochs"),
         (["run", "lottery", "--scope", "layr"], 2, "--scope"),
         (["run", "lottery", "surplus"], 2, "surplus"),

@@ -56,11 +56,12 @@ def made(network, **options):
     seen = []
 
     def score(at, masks, batches):
-        scores = recipe.score(at, masks, batches)
+        scores = recipe.scoring.scorer(at, masks, batches)
         seen.append((scores, masks, {n: p.detach().clone() for n, p in at.named_parameters()}))
         return scores
 
-    return list(run(dataclasses.replace(recipe, score=score), model, data)), seen
+    watched = dataclasses.replace(recipe, score=dataclasses.replace(recipe.scoring, scorer=score))
+    return list(run(watched, model, data)), seen
 
 
 def kept(level):

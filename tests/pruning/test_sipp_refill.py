@@ -126,8 +126,8 @@ def test_samples_are_not_drawn_again():
 
 def test_refilling_propagates():
     recipe = sipp(levels=1, refill=True)
-    assert recipe.score.propagate
-    assert recipe.levels[-1][0].refill
-    assert not sipp(levels=1).score.propagate
-    assert dataclasses.replace(recipe.levels[-1][0], refill=False) == sipp(levels=1).levels[-1][0]
+    assert recipe.scoring.scorer.propagate
+    assert recipe.levels[-1].prune[0].refill
+    assert not sipp(levels=1).scoring.scorer.propagate
+    assert dataclasses.replace(recipe.levels[-1].prune[0], refill=False) == sipp(levels=1).levels[-1].prune[0]
     assert "sipp" in names()

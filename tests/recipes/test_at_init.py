@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sparsight import recipes
 from sparsight.cli import entry as cli
 from sparsight.model.masks import dense
 from sparsight.numerics.seeds import derive
@@ -107,3 +108,11 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     words = ["--data=digits", "--epochs=1", "--no-control", "--device=cpu", "--out=run"]
     assert cli.main(["run", "magnitude-at-init", *words, "--shuffle", "--reinitialise", "--density=0.3"]) == 0
     assert "30" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", recipes.__all__)
+def test_every_recipe_trains(name):
+    """A plan may judge a network as it is; a recipe without an epoch is a slip."""
+    for wrong in (0, -1, True):
+        with pytest.raises(ValueError, match=f"epochs must be a whole number >= 1, got {wrong}"):
+            getattr(recipes, name)(epochs=wrong)

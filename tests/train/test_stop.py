@@ -708,6 +708,8 @@ def test_incop_is_the_published_setting():
     with pytest.raises(ValueError, match="allowed references are dense, parent, best"):
         incop(variant="gf", statistic="ema")
     assert {type(incop(prune=p).levels.level.prune[0]).__name__ for p in ("sap", "lottery")} == {"SAP", "Shrink"}
+    with pytest.raises(ValueError, match="warmup must be a whole number >= 1, got 0"):
+        incop(warmup=0, reference="dense")
     for wrong in ({"variant": "fi"}, {"prune": "random"}, {"preset": "mine"}):
         with pytest.raises(ValueError, match="unknown"):
             incop(**wrong)

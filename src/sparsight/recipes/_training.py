@@ -17,7 +17,7 @@ from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum
 from sparsight.runs.level import Level
 from sparsight.runs.search import Until
 from sparsight.train.optimizers import NesterovSGD
-from sparsight.train.plan import TrainingPlan
+from sparsight.train.plan import TrainingPlan, at_least
 from sparsight.train.stop import StopName, named_rule
 from sparsight.types import Restart
 
@@ -39,7 +39,8 @@ SHORT = 3
 def sgd(
     epochs: int, batch_size: int, lr: float, momentum: float, weight_decay: float, clip: float | None
 ) -> TrainingPlan:
-    """Nesterov SGD with a cosine schedule, clipped: the training of the PQ-index paper."""
+    """Nesterov SGD with a cosine schedule, clipped: the training of the PQ-index paper. ValueError without an epoch."""
+    at_least(1, epochs=epochs)
     optimizer = NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay)
     return TrainingPlan(epochs=epochs, batch_size=batch_size, optimizer=optimizer, clip=clip)
 
