@@ -99,19 +99,21 @@ def _settings(
     """What it is run on, and where it is kept.
 
     Args:
-        model: The network: mlp, lenet-300-100, lenet5, cnn, resnet8, resnet18, resnet20, linear, or
-            package.module:attribute, a module or a function that makes one; looked for in the current folder too.
-        data: The data: fashion-mnist, mnist, digits, or package.module:attribute, a sparsight.Data or a function that
-            makes one.
-        include: Prune parameters of these names too; shell-style patterns.
-        exclude: Leave parameters of these names dense.
-        out: The run folder; by default the next free runs/RECIPE-001. An existing run is never overwritten.
-        resume: Go on with the run in --out, by default the newest unfinished one of the recipe. What is not
-            said again is as it was.
-        keep: Whose weights stay on disk in the end; masks and records always stay.
-        device: Where to compute; auto takes an accelerator where there is one.
-        precision: Mixed precision of the training, or no.
-        threads: Threads of the CPU; by default as many as torch takes. The bits of a run depend on it.
+        model: The network: mlp, lenet-300-100, lenet5, cnn, vanilla-cnn, resnet8, resnet18, resnet20, resnet32,
+            stable-resnet8, stable-resnet18, stable-resnet20, stable-resnet32, linear, or package.module:attribute (a
+            module or a function that makes one), looked for in the current folder too.
+        data: The data: fashion-mnist, mnist, digits, or package.module:attribute (a sparsight.Data or a function that
+            makes one).
+        include: Also prune parameters of these names; shell-style patterns.
+        exclude: Leave parameters of these names dense, without a word about them.
+        out: The run folder. Default: the next free runs/RECIPE-001. An existing run is never overwritten.
+        resume: Resume the run in --out. Default: the newest unfinished run of the recipe. Options that are not given
+            again stay as they were.
+        keep: Which levels' weights to keep on disk once the run is finished; masks and records always stay.
+        device: Where to compute; auto takes an accelerator if there is one.
+        precision: Mixed precision for training, or no.
+        threads: CPU threads, for torch and the compiled kernels alike. Default: as many as torch takes. The bits of a
+            run depend on it.
         json: Print one JSON document instead of the table; progress goes to standard error.
     """
     return RunSettings(model, data, include, exclude, out, resume, keep, device, precision, threads, json)

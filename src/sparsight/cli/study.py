@@ -87,9 +87,9 @@ def _study(
         file: The list of trials, as JSON.
         out: The folder of the study.
         workers: Trials at the same time; each gets cores / workers threads.
-        device: Where to compute; auto takes an accelerator where there is one.
-        precision: Mixed precision of the training, or no.
-        keep: Whose weights stay on disk in the end; masks and records always stay.
+        device: Where to compute; auto takes an accelerator if there is one.
+        precision: Mixed precision for training, or no.
+        keep: Which levels' weights to keep on disk once a run is finished; masks and records always stay.
     """
     return StudySettings(file, out, workers, device, precision, keep)
 

@@ -1,0 +1,109 @@
+"""Write the tables of options into the pages, from the signatures that also make the command line.
+
+    python docs/options.py
+
+A table stands between `<!-- options: NAME -->` and `<!-- end -->`. NAME is a recipe, or one of the commands run,
+certify, phase and study. Several recipes give one table of the options that are the same in all of them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from typing_extensions import Doc
+
+DOCS = Path(__file__).resolve().parent
+COMMANDS = {
+    "run": "run_options:_settings",
+    "certify": "certify:_certify",
+    "phase": "phase:_phase",
+    "study": "study:_study",
+}
+TABLE = re.compile(r"(<!-- options: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """The function whose keyword parameters are the options of a recipe or a command."""
+    module, _, attribute = COMMANDS.get(name, "").partition(":")
+    if module:
+        return getattr(importlib.import_module(f"sparsight.cli.{module}"), attribute)
+    return getattr(importlib.import_module(f"sparsight.recipes.{name}"), name)
+
+
+def rows(function: Callable[..., Any]) -> Iterator[str]:
+    """A row of the table for each option: its flags, its default, its help and the words that it takes."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    told = arguments(inspect.getdoc(function) or "")
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            continue
+        kind = hints[name]
+        help = next((x.documentation for x in getattr(kind, "__metadata__", ()) if isinstance(x, Doc)), told.get(name))
+        if not help:
+            raise ValueError(f"{function.__name__} does not say what {name} is")
+        flag, dashed = parameter.default, name.replace("_", "-")
+        flags = f"`--{dashed}`, `--no-{dashed}`" if flag is True else f"`--{dashed}`"
+        values = ", ".join(f"`{word}`" for word in words(kind))
+        meaning = f"{help} ({values})" if values else help
+        yield f"| {flags} | {default(flag)} | {meaning.replace('|', chr(92) + '|')} |"
+
+
+def arguments(docstring: str) -> dict[str, str]:
+    """What the Args of a docstring say, by parameter."""
+    found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", docstring.partition("\nArgs:\n")[2], re.MULTILINE)
+    return {name: " ".join(text.split()) for name, text in found}
+
+
+def words(kind: Any) -> list[str]:
+    """The words that a type takes: those of its literals."""
+    origin, parts = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return [str(part) for part in parts]
+    if origin is typing.Annotated:
+        return words(parts[0])
+    if origin in (typing.Union, types.UnionType):
+        return [word for part in parts for word in words(part)]
+    return []
+
+
+def default(value: Any) -> str:
+    if value is inspect.Parameter.empty:
+        return "required"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if value is None or value == ():
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def table(names: str) -> str:
+    """The table for a marker's names."""
+    first, *others = [list(rows(function_of(name))) for name in names.split()]
+    shared = [row for row in first if all(row in other for other in others)]
+    return "\n".join(["", "| Option | Default | Meaning |", "| --- | --- | --- |", *shared, "", ""])
+
+
+def written(page: str) -> str:
+    """The text of a page with its tables made anew."""
+    return TABLE.sub(lambda found: found[1] + table(found[2]) + found[3], page)
+
+
+def main() -> None:
+    for path in sorted(DOCS.rglob("*.md")):
+        before = path.read_text()
+        after = written(before)
+        if after != before:
+            path.write_text(after)
+            sys.stdout.write(f"{path.relative_to(DOCS)}\n")
+
+
+if __name__ == "__main__":
+    main()
