@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor as TorchTensor
 from torch import nn
 
-from sparsight.analysis.draws import shares
+from sparsight.analysis.draws import magnitudes_of, shares
 from sparsight.analysis.memory import from_memory
 from sparsight.analysis.reader import obstacle_of
 from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
@@ -25,6 +25,7 @@ from sparsight.measure.pq import RowSums
 from sparsight.measure.pq.sums import check_pair, fold_lines
 from sparsight.model.left_out import LeftOut
 from sparsight.model.masks import left_out, prunable
+from sparsight.numerics.kernels.jit import each
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
@@ -74,29 +75,26 @@ def analyze(
     verdicts = {e.name: _fits(e, verdicts[e.name], budget) for e in checkpoint.entries}
     chosen = [e for e in checkpoint.entries if verdicts[e.name].why is None]
     keep_rows = "neuron" in scopes or rows
-    parts = shares(chosen) if "global" in scopes else dict.fromkeys((e.name for e in chosen), 0)
-    record = partial(_tensor, verdicts=verdicts, asked=asked, scopes=scopes, rows=rows, parts=parts)
-    early: dict[str, Tensor] = {}
-
-    def ready(s: Seen) -> None:
-        if s.finite and s.entry.count >= _LARGE and not asked.exact:  # exact passes read the file again
-            early[s.entry.name] = record(s)
-
+    few = shares(chosen) if "global" in scopes else {e.name: 0 for e in chosen}
+    record = partial(_tensor, verdicts=verdicts, asked=asked, scopes=scopes, rows=rows, all_weights=not few)
     fine, tensors, broken = [], [], {}
-    for s in stream(
-        chosen, asked.exponents, sample=sample, keep_rows=keep_rows, budget=budget, watch=watch, ready=ready
-    ):
-        if s.finite:
-            fine.append(s)
-            tensors.append(early.pop(s.entry.name, None) or record(s))
+    found = stream(
+        chosen, asked.exponents, few=few if sample else None, keep_rows=keep_rows, budget=budget, watch=watch
+    )
+    for complete in found:
+        broken |= {s.entry.name: "it holds NaN or infinity" for s in complete if not s.finite}
+        some = [s for s in complete if s.finite]
+        fine += some
+        if asked.exact or any(s.entry.count < _LARGE for s in some):  # an exact pass takes the whole budget
+            tensors += [record(s) for s in some]
         else:
-            broken[s.entry.name] = "it holds NaN or infinity"
+            tensors += each(lambda i, of=some: record(of[i]), len(some))
     listed = [
         _listed(e, verdicts[e.name], why)
         for e in checkpoint.entries
         if (why := verdicts[e.name].why or broken.get(e.name)) is not None
     ]
-    whole = _whole(fine, asked, not parts) if fine and "global" in scopes else None
+    whole = _whole(fine, asked, not few) if fine and "global" in scopes else None
     return Analysis(
         checkpoint.source, checkpoint.format, asked.pairs, asked.etas, float(gamma), float(beta),
         exact and sample, whole, tuple(tensors), tuple(listed), left,
@@ -189,17 +187,17 @@ def _listed(entry: Entry, verdict: Verdict, why: str) -> Listed:
 
 def _tensor(
     s: Seen, *, verdicts: Mapping[str, Verdict], asked: SummaryRequest, scopes: Sequence[Scope], rows: bool,
-    parts: Mapping[str, int],
+    all_weights: bool,
 ) -> Tensor:  # fmt: skip
     """The record of one tensor, all of which has been read; of what was drawn, only what stands for all is kept."""
     entry = s.entry
-    sample = None if s.draws is None else Sample(np.sort(s.draws.magnitudes()), s.draws.whole)
+    sample = None if s.draws is None else Sample(magnitudes_of([s.draws]), s.draws.whole)
     summary = summarise(s.sums(), sample, [entry], asked if "layer" in scopes else replace(asked, exact=False))
     of = neurons(s.row_sums(), asked) if "neuron" in scopes and s.keep_rows else ()
     own = _rows(s, asked) if rows and s.keep_rows else ()
     s.forget_rows()
-    if s.draws is not None and entry.name in parts:
-        s.draws.keep(parts[entry.name])
+    if s.draws is not None and not all_weights:
+        s.draws.keep_few()
     return Tensor(entry.name, verdicts[entry.name].kind, entry.dtype, entry.shape, entry.aliases, summary, of, own)
 
 
@@ -213,6 +211,6 @@ def _rows(seen: Seen, asked: SummaryRequest) -> tuple[Row, ...]:
 def _whole(seen: Sequence[Seen], asked: SummaryRequest, all_weights: bool) -> Summary:
     lines = np.concatenate([s.total for s in seen if s.total is not None])
     sums = RowSums(asked.exponents, fold_lines(lines, len(lines), 1, asked.exponents)).row(0)
-    drawn = [s.draws.magnitudes() for s in seen if s.draws is not None]
-    sample = Sample(np.sort(np.concatenate(drawn)), all_weights) if asked.sample else None
+    drawn = [s.draws for s in seen if s.draws is not None]
+    sample = Sample(magnitudes_of(drawn), all_weights) if drawn else None
     return summarise(sums, sample, [s.entry for s in seen], asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 
 from sparsight.analysis.reader import RAW, magnitudes, read_into, source_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
+from sparsight.numerics.kernels.jit import jit
 
 _STEP = 1 << 18  # weights looked at at once
 
@@ -67,7 +69,7 @@ class Ranking:
         self._count, self._mass, self._unit = count, mass, unit
         self._goals = list(goals)  # (p, p-mass that the discarded may hold)
         self._sums = [0.0] * len(self._goals)
-        self._seen, self._terms, self._octaves = 0, [], 0
+        self._seen, self._terms, self._octaves = 0, [], Counter()
         self.droppable = [0] * len(self._goals)
 
     def add(self, part: np.ndarray) -> None:
@@ -89,7 +91,7 @@ class Ranking:
             self.droppable[i] += int(np.searchsorted(sums, goal, side="right"))
             self._sums[i] = float(sums[-1])
         self._seen += len(x)
-        self._octaves = self._octaves + octave_counts(part)
+        self._octaves.update(octaves(part))
 
     @property
     def gini(self) -> float:
@@ -99,18 +101,22 @@ class Ranking:
 
     @property
     def octaves(self) -> tuple[tuple[int, int], ...]:
-        return octaves(self._octaves)
+        return tuple(sorted(self._octaves.items()))
 
 
-def octave_counts(x: np.ndarray) -> np.ndarray:
-    """How many magnitudes are in each [2^e, 2^(e+1)), e from `_LEAST_OCTAVE` on; zeros are in none."""
-    return np.bincount(np.frexp(x[x > 0])[1] - 1 - _LEAST_OCTAVE, minlength=2100)
+def octaves(x: np.ndarray) -> dict[int, int]:
+    """How many of these magnitudes, which ascend, are in each [2^e, 2^(e+1)) that holds any; zeros are in none."""
+    return dict(_octaves(x).tolist())
 
 
-def octaves(counts: np.ndarray | int) -> tuple[tuple[int, int], ...]:
-    """(e, weights in [2^e, 2^(e+1))) for those that hold any."""
-    at = np.flatnonzero(counts)
-    return tuple((int(i) + _LEAST_OCTAVE, int(np.asarray(counts)[i])) for i in at)
-
-
-_LEAST_OCTAVE = -1074  # float64 goes from 2^-1074 to 2^1024
+@jit
+def _octaves(x):
+    found, some = np.empty((2100, 2), np.int64), 0  # float64 goes from 2^-1074 to 2^1024
+    at = np.searchsorted(x, x.dtype.type(0), side="right")
+    while at < len(x) and some < len(found):
+        exponent = math.frexp(np.float64(x[at]))[1]
+        end = math.ldexp(1.0, exponent)
+        stop = len(x) if np.float64(x[-1]) < end else at + np.searchsorted(x[at:], x.dtype.type(end))
+        found[some, 0], found[some, 1] = exponent - 1, stop - at
+        at, some = stop, some + 1
+    return found[:some].copy()

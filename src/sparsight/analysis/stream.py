@@ -8,7 +8,7 @@ alone.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +24,7 @@ from sparsight.numerics.kernels.power_sums import CHUNK, SUMS, fill
 
 PIECE = 1 << 23  # weights measured by one thread at a time, at most
 LAST_PIECE = 1 << 20  # the smallest that the last ones are made, where there are several threads
-BLOCK = 1 << 20  # of them read from a file at once, at most
+BLOCK = 1 << 20  # of them read from a file and summed at once, at most: what is drawn of them is in the cache
 _LINES = 1 << 13  # chunks of a piece, at most: short rows need a line of the table each
 _ROUND_LINES, _ROUND_PIECES = 1 << 16, 32  # pieces measured before their sums are joined
 LEAST_BUDGET = 32 << 20
@@ -46,31 +46,35 @@ def stream(
     entries: Sequence[Entry],
     exponents: tuple[float, ...],
     *,
-    sample: bool,
+    few: Mapping[str, int] | None,
     keep_rows: bool,
     budget: int,
     watch: Watch | None = None,
-    ready: Callable[[Seen], None] | None = None,
-) -> Iterator[Seen]:
-    """Sums, and draws if they are asked for, of every entry in order, from one pass over all of them.
+) -> Iterator[list[Seen]]:
+    """Sums of every entry, in order, from one pass over all of them, and draws unless `few` is None.
 
-    `ready` is called on any thread, while others still read, with tensors whose rows are no longer than a chunk as
-    soon as they are complete: what it does is done in passing.
+    As soon as they are complete, some at a time: what is said of them can be said, and their rows be forgotten, before
+    the next are read. `few` is how many draws of each entry are to be kept for a sample of all (`draws.shares`).
     ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
     """
     if budget < LEAST_BUDGET:
         raise ValueError(f"got a budget of {budget:,} bytes, allowed are at least {LEAST_BUDGET:,} (32 MiB)")
     work, done = _Work(exponents, block_of(budget)), 0
     whole = sum(e.count * ITEMSIZE[e.dtype] for e in entries)
-    found = [Seen(e, exponents, sample, keep_rows and rows_of(e) <= MOST_ROWS) for e in entries]
+    found = [
+        Seen(e, exponents, keep_rows and rows_of(e) <= MOST_ROWS, None if few is None else few.get(e.name, 0))
+        for e in entries
+    ]
     for pieces in _rounds(found):
-        tables = each(lambda i, pieces=pieces: work(pieces[i], ready), len(pieces))
+        fresh = [p.seen for p in pieces if p.start == 0]
+        each(lambda i, fresh=fresh: fresh[i].begin(), len(fresh))
+        tables = each(lambda i, pieces=pieces: work(pieces[i]), len(pieces))
         for seen, lines in _joined(pieces, tables):
             seen.add(lines)
         done += sum((p.last - p.first) * ITEMSIZE[p.seen.entry.dtype] for p in pieces)
         if watch is not None:
             watch(done, whole)
-        yield from (p.seen for p in pieces if p.last == p.seen.entry.count)
+        yield [p.seen for p in pieces if p.last == p.seen.entry.count]
 
 
 def block_of(budget: int) -> int:
@@ -156,27 +160,24 @@ class _Work:
         self._block = block
         self._mine = threading.local()
 
-    def __call__(self, piece: ReadPiece, ready: Callable[[Seen], None] | None) -> np.ndarray:
-        table = self._measured(piece)
-        if piece.seen.in_place and piece.seen.land(len(table)) and ready is not None:
-            ready(piece.seen)
-        return table
-
-    def _measured(self, piece: ReadPiece) -> np.ndarray:
+    def __call__(self, piece: ReadPiece) -> np.ndarray:
         seen = piece.seen
         length, per = seen.length, seen.per_row
         if seen.lines is None:
             table = np.empty((piece.stop - piece.start, self._width))
         else:
             table = seen.lines[piece.start : piece.stop]
-        step = max(self._block // min(length, CHUNK), 1) if isinstance(piece.source, int) else piece.stop - piece.start
+        step = max(self._block // min(length, CHUNK), 1)
         for start in range(piece.start, piece.stop, step):
             stop = min(start + step, piece.stop)
             at = weight_at(start, length, per)
             x = self._weights(piece, at, weight_at(stop, length, per))
             out = table[start - piece.start : stop - piece.start]
             fill(x, None, at, length, self._exponents, self._limit, start, stop, out)
-            seen.draw(x, at)
+            if seen.draws is not None:
+                seen.draws.take(x, at)
+        if seen.in_place:
+            seen.land(len(table))
         return table
 
     def _weights(self, piece: ReadPiece, first: int, last: int) -> np.ndarray:

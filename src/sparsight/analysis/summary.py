@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsight.analysis.exact import Ranking, octave_counts, octaves, ranked
+from sparsight.analysis.exact import Ranking, octaves, ranked
 from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summary
 from sparsight.analysis.sampled import band, droppable, gini
 from sparsight.checkpoint.entry import Entry
@@ -67,7 +67,7 @@ def summarise(sums: PowerSums, sample: Sample | None, entries: Sequence[Entry], 
     if sample is not None:
         cases = sorted({(p, eta) for p, _ in asked.pairs for eta in asked.etas})
         if not sums.defined:
-            found = _Found(0.0, 0.0, dict.fromkeys(cases, (sums.zeros,) * 3), (), None)
+            found = _Found(0.0, 0.0, dict.fromkeys(cases, (sums.zeros, sums.zeros, sums.zeros)), (), None)
         elif sample.whole or asked.exact:
             parts = [(sample.magnitudes, 0.0, 0)] if sample.whole else ranked(entries, asked.budget)
             found = _exactly(sums, parts, cases)
@@ -89,7 +89,7 @@ def summarise(sums: PowerSums, sample: Sample | None, entries: Sequence[Entry], 
 def _from_sample(sums: PowerSums, magnitudes: np.ndarray, cases: Sequence[tuple[float, float]]) -> _Found:
     """Zeros are known: of all weights the Gini index is z + (1 - z) G, z their share and G that of the others."""
     alive, zeros = sums.count - sums.zeros, sums.zeros / sums.count
-    seen = band(magnitudes / sums.scale, 0.0 if sums.zeros else sums.smallest / sums.scale, sums.largest / sums.scale)
+    seen = band(magnitudes, 0.0 if sums.zeros else sums.smallest, sums.largest, sums.scale)
     least, value, most = (zeros + (1 - zeros) * g for g in gini(seen, mass(sums, 1.0) / alive))
     dropped = {}
     for p, eta in cases:
@@ -97,9 +97,10 @@ def _from_sample(sums: PowerSums, magnitudes: np.ndarray, cases: Sequence[tuple[
         shares = droppable(seen, p, mean, eta / (1 + eta) * mean) if eta > 0 else (0.0,) * 3
         low, near, high = (sums.zeros + math.floor(v * alive) for v in shares)
         dropped[p, eta] = (low, near, high)
-    counts = np.cumsum(octave_counts(magnitudes.astype(np.float64)))
-    counts = np.diff(np.rint(counts * (alive / max(int(counts[-1]), 1))).astype(np.int64), prepend=0)
-    return _Found(value, max(most - value, value - least), dropped, octaves(counts), len(magnitudes))
+    found = octaves(magnitudes)
+    ends = np.rint(np.cumsum([*found.values()]) * (alive / max(sum(found.values()), 1))).astype(np.int64)
+    counts = zip(found, np.diff(ends, prepend=0).tolist(), strict=True)
+    return _Found(value, max(most - value, value - least), dropped, tuple(counts), len(magnitudes))
 
 
 def _exactly(
@@ -111,7 +112,7 @@ def _exactly(
     for part, value, ties in parts:
         ranking.add(part)
         ranking.add_ties(value, ties)
-    dropped = dict.fromkeys(cases, (sums.zeros,) * 3)
+    dropped = dict.fromkeys(cases, (sums.zeros, sums.zeros, sums.zeros))
     dropped |= {case: (k, k, k) for case, k in zip(some, ranking.droppable, strict=True)}
     return _Found(ranking.gini, 0.0, dropped, ranking.octaves, None)
 

@@ -23,8 +23,8 @@ class Seen:
 
     entry: Entry
     exponents: tuple[float, ...]
-    sampled: bool  # whether weights of it are drawn
     keep_rows: bool
+    few: int | None  # of its draws, that stand for it among all tensors; None if nothing is drawn
     draws: Draws | None = None
     lines: np.ndarray | None = None  # one for each row, written in place, where a row is one chunk
     total: np.ndarray | None = None  # line of the sums of all rows so far
@@ -55,27 +55,22 @@ class Seen:
         self.lines = None
         self.rows.clear()
 
-    def draw(self, x: np.ndarray, first: int) -> None:
-        """Take in what is drawn of a part, whose x[0] is weight `first`."""
-        if not self.sampled:
-            return
-        if self.draws is None:
-            with self.lock:
-                self.draws = self.draws or Draws(self.entry)
-        self.draws.take(x, first)
+    def begin(self) -> None:
+        """Draw, if anything is to be drawn: before its first piece is read."""
+        if self.few is not None:
+            self.draws = Draws(self.entry, self.few)
 
-    def land(self, lines: int) -> bool:
-        """So many more lines are in place; whether they are the last, and the sums complete."""
+    def land(self, lines: int) -> None:
+        """So many more lines are in place; with the last of them the sums are complete."""
         assert self.lines is not None
         with self.lock:
             self.landed += lines
             if self.landed < len(self.lines):
-                return False
+                return
         self.total = fold_lines(self.lines, len(self.lines), 1, self.exponents)
         self.finite = math.isfinite(self.total[0, LARGEST])
         if not self.keep_rows:
             self.lines = None
-        return True
 
     def add(self, lines: np.ndarray) -> None:
         """Join the next lines, in order."""

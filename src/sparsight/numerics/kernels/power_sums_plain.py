@@ -42,7 +42,7 @@ def _float16(x: Any, i: Any) -> Any:
         return math.inf if bits == 0x7C00 else math.nan
     if bits < 0x400:
         return bits * 2.0**-24
-    return math.ldexp(1024.0 + (bits & 0x3FF), (bits >> 10) - 25)
+    return math.ldexp(1024.0 + (bits & 0x3FF), int(bits >> 10) - 25)
 
 
 @jit
