@@ -1,0 +1,28 @@
+"""What is in memory already, as a checkpoint: a model, or a mapping of tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from sparsight.checkpoint.entry import Checkpoint
+from sparsight.checkpoint.memory import entries
+from sparsight.model.names import named
+
+
+def from_memory(thing: nn.Module | Mapping[str, Tensor]) -> Checkpoint:
+    """The parameters and buffers of a model, or the tensors of a mapping; tied ones once, under their first name.
+
+    TypeError for anything else, or a value that is no tensor.
+    """
+    if isinstance(thing, nn.Module):
+        kind, items = "module", {**named(thing), **dict(thing.named_buffers())}
+        every = [*thing.named_parameters(remove_duplicate=False)]
+        return Checkpoint(type(thing).__name__, kind, tuple(entries([*items.items(), *every], dict(items))))
+    if not isinstance(thing, Mapping):
+        raise TypeError(f"cannot analyse a {type(thing).__name__}: allowed is a path, a module or a mapping of tensors")
+    for name, tensor in thing.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise TypeError(f"cannot analyse {name!r}, a {type(tensor).__name__}: allowed are tensors by name")
+    return Checkpoint("tensors", "tensors", tuple(entries(thing.items(), thing)))
