@@ -33,6 +33,7 @@ from sparsight.measure.criticality import (
     variance_slope,
 )
 from sparsight.measure.criticality import edge as edge_module
+from sparsight.measure.criticality.meanfield import root
 from sparsight.measure.criticality.quadrature import grid
 from sparsight.model import masks
 from sparsight.pruning import IllConditioned, conditioning
@@ -540,3 +541,17 @@ def test_mbp_takes_the_scale_of_initialisation_out():
     assert [float(mask.double().mean()) for mask in kept.values()] == pytest.approx([0.1, 0.1], abs=0.04)
     plain = sparsight.Global(0.1)(sparsight.Magnitude()(model, all_of_it), all_of_it)
     assert float(plain["0.weight"].double().mean()) > 0.2
+
+
+@pytest.mark.parametrize(
+    ("f", "a", "b", "expected"),
+    [
+        (lambda x: x * x - 2, 0.0, 2.0, math.sqrt(2)),
+        (lambda x: math.log(x) + 20, 1e-12, 1.0, math.exp(-20)),
+        (lambda x: math.tanh(x) - 0.5, -3.0, 40.0, math.atanh(0.5)),
+        (lambda x: x - 3, 3.0, 7.0, 3.0),
+        (lambda x: 1 + x * x, -1.0, 3.0, -1.0),  # signs alike, as rounding may make them: the end nearer to 0
+    ],
+)
+def test_roots_to_the_last_bits(f, a, b, expected):
+    assert root(f, a, b) == pytest.approx(expected, rel=4e-15)

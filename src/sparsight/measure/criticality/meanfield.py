@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -137,22 +136,16 @@ def correlation_map(
 
 
 def root(f: Callable[[float], float], a: float, b: float) -> float:
-    """The root of f between a and b, at which its signs differ, to the last bit or two: Ridders' method."""
+    """The root of f between a and b, at which its signs differ, to the last bit or two: Brent's method.
+
+    The end at which f is nearer to 0 if rounding makes the signs alike.
+    """
+    from scipy.optimize import root_scalar
+
     at_a, at_b = f(a), f(b)
-    for _ in range(200):
-        middle = (a + b) / 2
-        if at_a == 0 or at_b == 0 or middle in (a, b) or abs(b - a) <= 4e-16 * abs(middle):
-            break
-        at_middle = f(middle)
-        size = math.sqrt(at_middle**2 - at_a * at_b)
-        guess = middle + (middle - a) * math.copysign(1.0, at_a - at_b) * at_middle / size if size else middle
-        at_guess = f(guess)
-        ends = sorted([(a, at_a), (middle, at_middle), (guess, at_guess), (b, at_b)])
-        for (x, at_x), (y, at_y) in pairwise(ends):
-            if at_x == 0 or (at_x > 0) != (at_y > 0):
-                (a, at_a), (b, at_b) = (x, at_x), (y, at_y)
-                break
-    return a if abs(at_a) <= abs(at_b) else b
+    if (at_a > 0) == (at_b > 0):
+        return a if abs(at_a) <= abs(at_b) else b
+    return root_scalar(f, bracket=(a, b), method="brentq", xtol=5e-324, maxiter=1000).root
 
 
 def _product(found: Grid, q: float, c: float) -> float:
