@@ -1,8 +1,7 @@
 """Many runs for one question: recipes, arguments and seeds, each in a process of its own; then rows and intervals."""
 
-from sparsight.runs.study.intervals import Mean, mean, paired
+from sparsight.runs.study.intervals import Mean, mean, paired, student_t
 from sparsight.runs.study.rows import Row, rows, summarise, write_csv, write_markdown
-from sparsight.runs.study.student import student_t
 from sparsight.runs.study.trials import Ended, Trial, run_study
 
 __all__ = [

@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from sparsight.runs.study.student import student_t
-
 
 @dataclass(frozen=True)
 class Mean:
@@ -34,6 +32,21 @@ class Mean:
             return ""
         low, high = self.interval
         return "above" if low > 0 else "below" if high < 0 else "undecided"
+
+
+def student_t(probability: float, freedom: float) -> float:
+    """The t below which Student's distribution with `freedom` degrees of freedom has `probability`.
+
+    t^2 = freedom y / x, where P(|T| < t) = I_y(1/2, freedom/2) and P(|T| > t) = I_x(freedom/2, 1/2), x + y = 1: each
+    taken where it keeps its digits. ValueError unless 0 < probability < 1, freedom > 0.
+    """
+    if not (0 < probability < 1 and freedom > 0):
+        raise ValueError(f"needs 0 < probability < 1 and freedom > 0: got {probability}, {freedom}")
+    from scipy.special import betaincinv
+
+    y = betaincinv(0.5, freedom / 2, abs(2 * probability - 1))
+    x = betaincinv(freedom / 2, 0.5, 2 * min(probability, 1 - probability))
+    return math.copysign(math.sqrt(freedom * y / x), probability - 0.5)
 
 
 def mean(values: Iterable[float | None], confidence: float = 0.95) -> Mean | None:
