@@ -12,7 +12,7 @@ from study_files import study_modules
 
 from sparsight import SiPPDet, dense, execute
 from sparsight.pruning import carry_on
-from sparsight.records.record import describe
+from sparsight.records.describe import describe
 
 parts = study_modules(
     "stopping", "arithmetic", "gather", "networks", "results", "rules", "study", "summary", "tables", "ways"

@@ -28,7 +28,7 @@ from sparsight.pruning.sipp.score import SiPP
 from sparsight.pruning.sipp.sensitivities import Facts
 from sparsight.pruning.sipp.unreached import silent
 from sparsight.recipes.sipp import sipp
-from sparsight.records.record import describe
+from sparsight.records.describe import describe
 from sparsight.runs.run import run
 from sparsight.train.stop import FixedEpochs, LossPlateau
 from sparsight.types import Scored

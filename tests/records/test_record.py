@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sparsight.records.describe import describe, description_digest
 from sparsight.records.record import (
     SCHEMA,
     Choice,
@@ -23,8 +24,6 @@ from sparsight.records.record import (
     LevelRecord,
     LevelTimes,
     RunRecord,
-    describe,
-    description_digest,
     dumps,
     from_json,
     to_json,
@@ -159,27 +158,27 @@ def level(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"level": "1"}, r"record\.level: got '1', allowed is of type int"),
+        ({"level": "1"}, r"record\.level: got '1', expected a whole number"),
         ({"level": True}, r"record\.level: got True"),
         ({"level": 1.0}, r"record\.level: got 1\.0"),
-        ({"role": "leader"}, r"record\.role: got 'leader', allowed is one of \('level', 'control'\)"),
+        ({"role": "leader"}, r"record\.role: got 'leader', expected one of 'level' or 'control'"),
         ({"id": None}, r"record\.id: got None"),
-        ({"parent": 3}, r"record\.parent: got 3, allowed is of type str"),
-        ({"operation": []}, r"record\.operation: got \[\], allowed is an object"),
-        ({"layers": {}}, r"record\.layers: got \{\}, allowed is a list"),
+        ({"parent": 3}, r"record\.parent: got 3, expected text"),
+        ({"operation": []}, r"record\.operation: got \[\], expected an object"),
+        ({"layers": {}}, r"record\.layers: got \{\}, expected a list"),
         ({"layers": [{"name": "a"}]}, r"record\.layers\[0\].*'kept', 'shape', 'total'"),
-        ({"layers": ["a"]}, r"record\.layers\[0\]: got 'a', allowed is an object"),
-        ({"pq_pairs": [[1.0]]}, r"record\.pq_pairs\[0\]: got \[1\.0\], allowed is a list of 2"),
-        ({"pq": [0.5, "much"]}, r"record\.pq\[1\]: got 'much', allowed is a number"),
+        ({"layers": ["a"]}, r"record\.layers\[0\]: got 'a', expected an object"),
+        ({"pq_pairs": [[1.0]]}, r"record\.pq_pairs\[0\]: got \[1\.0\], expected a list of 2"),
+        ({"pq": [0.5, "much"]}, r"record\.pq\[1\]: got 'much', expected a number"),
         ({"pq": [True]}, r"record\.pq\[0\]: got True"),
-        ({"epochs": 10**400}, r"record\.epochs: .*allowed is a number"),
+        ({"epochs": 10**400}, r"record\.epochs: .*expected a number"),
         (
             {"observations": [{"epoch": 1.0, "step": 1, "values": {"x": None}}]},
             r"observations\[0\]\.values\.x: got None",
         ),
         ({"files": {"a": 1}}, r"record\.files\.a: got 1"),
-        ({"colour": "red"}, r"got \['colour'\], allowed is fields among"),
-        ({"schema": 2}, r"record\.schema: got 2, allowed is 1 \(written by another version"),
+        ({"colour": "red"}, r"got \['colour'\], expected known fields only"),
+        ({"schema": 2}, r"record\.schema: got 2, expected 1 \(written by another version"),
         ({"schema": None}, r"record\.schema: got None"),
     ],
 )
@@ -191,7 +190,7 @@ def test_a_wrong_field_is_refused_by_name(changes, words):
 
 @pytest.mark.parametrize("value", [None, 3, "x", [], [1]])
 def test_a_record_is_an_object(value):
-    with pytest.raises(ValueError, match=r"run\.json: got .*, allowed is an object"):
+    with pytest.raises(ValueError, match=r"run\.json: got .*, expected an object"):
         from_json(RunRecord, value, "run.json")
 
 

@@ -24,7 +24,8 @@ from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes import incop, lottery, oneshot, sap
 from sparsight.recipes.incop import PRESETS
-from sparsight.records.record import LevelRecord, describe
+from sparsight.records.describe import describe
+from sparsight.records.record import LevelRecord
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run

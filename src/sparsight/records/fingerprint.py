@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsight.records.record import describe
+from sparsight.records.describe import describe
 from sparsight.types import Batch, Data, Split
 
 

@@ -7,25 +7,20 @@ and resumed writes the same bytes as one that was not. Seconds live apart, in `L
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
-import hashlib
 import json
 import math
-import pathlib
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sparsight.model.collapse import Collapse
 from sparsight.model.left_out import LeftOut
 from sparsight.train.observation import Observation
 from sparsight.types import GroupRecord
+
+if TYPE_CHECKING:
+    from pydantic_core import SchemaValidator, ValidationError
 
 SCHEMA = 1
 """Version of the records below. A reader refuses a version that it does not know."""
@@ -185,149 +180,85 @@ def to_json(record: Any) -> Any:
     raise TypeError(f"cannot record {record!r:.80} of type {type(record).__qualname__}: allowed are {allowed}")
 
 
-def from_json(kind: type[T], value: Any, where: str = "record") -> T:
-    """The record of `kind` that `value` spells. ValueError names the field, what came and what is allowed."""
-    return _read(kind, value, where)
-
-
 def dumps(record: Any) -> str:
     """One line of JSON: sorted keys, no spaces, so that equal records give equal bytes."""
     return json.dumps(to_json(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def _refuse(where: str, got: Any, allowed: str) -> typing.NoReturn:
-    raise ValueError(f"{where}: got {got!r:.80}, allowed is {allowed}")
+def from_json(kind: type[T], value: Any, where: str = "record") -> T:
+    """The record of `kind` that JSON values spell; errors call it `where`.
+
+    Strict: lists become tuples, whole numbers and "nan", "inf", "-inf" floats where these are meant; nothing else is
+    converted. ValueError names the first field that is wrong, what it got and what is expected; every key must be
+    known, and those without a default must be there.
+    """
+    from pydantic import ValidationError
+
+    versioned = isinstance(value, dict) and "schema" in getattr(kind, "__dataclass_fields__", ())
+    if versioned and value.get("schema") != SCHEMA:  # before all else: in another version anything may differ
+        expected = f"{SCHEMA} (written by another version of sparsight?)"
+        raise ValueError(f"{where}.schema: got {value.get('schema')!r:.80}, expected {expected}")
+    try:
+        return _reader(kind).validate_python(value)
+    except ValidationError as error:
+        raise ValueError(where + _wrong(error)) from None
 
 
 @functools.cache
-def _form(kind: Any) -> tuple[Any, tuple[Any, ...]]:
-    """What a type is made of: its origin (a union is `Union` however it was written) and arguments."""
-    origin = typing.get_origin(kind)
-    return (typing.Union if origin is types.UnionType else origin), typing.get_args(kind)
+def _reader(kind: Any) -> SchemaValidator:
+    """What reads JSON values as `kind`: pydantic's schema of it, strict, but with objects for dataclasses and lists
+    for tuples."""
+    from pydantic import TypeAdapter
+    from pydantic_core import SchemaValidator, core_schema
+
+    def of_json(schema: Any) -> Any:
+        if isinstance(schema, list):
+            return [of_json(part) for part in schema]
+        if not isinstance(schema, dict):
+            return schema
+        found = {key: of_json(part) for key, part in schema.items()}
+        if found.get("type") == "float":
+            return core_schema.no_info_plain_validator_function(_number)
+        if found.get("type") == "tuple":
+            found["strict"] = False
+        if found.get("type") == "dataclass":
+            found |= {"strict": False, "config": {"strict": True, "extra_fields_behavior": "forbid"}}
+        return found
+
+    return SchemaValidator(of_json(TypeAdapter(kind).core_schema))
 
 
-@functools.cache
-def _fields(kind: type) -> tuple[dict[str, Any], frozenset[str]]:
-    """Types of a dataclass's fields, and the names of those that have no default."""
-    fields, missing = dataclasses.fields(kind), dataclasses.MISSING
-    required = frozenset(f.name for f in fields if f.default is missing and f.default_factory is missing)
-    hints = typing.get_type_hints(kind)
-    return {f.name: hints[f.name] for f in fields}, required
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    if kind is Any:
-        return value
-    if kind is float:
-        return _read_float(value, where)
-    origin, args = _form(kind)
-    if origin is None:
-        if dataclasses.is_dataclass(kind):
-            return _read_dataclass(typing.cast(type, kind), value, where)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            _refuse(where, value, f"of type {kind.__name__}")
-        return value
-    if origin is typing.Union:
-        if value is None and type(None) in args:
-            return None
-        (inner,) = (a for a in args if a is not type(None))
-        return _read(inner, value, where)
-    if origin is Literal:
-        return value if value in args else _refuse(where, value, f"one of {args}")
-    if origin is tuple:
-        return _read_tuple(args, value, where)
-    if not isinstance(value, dict):  # a Mapping
-        _refuse(where, value, "an object")
-    return {key: _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
-
-
-def _read_float(value: Any, where: str) -> float:
+def _number(value: Any) -> float:
     if isinstance(value, float):
         return value
-    if isinstance(value, str) and value in ("nan", "inf", "-inf"):
+    if value in ("nan", "inf", "-inf") or (type(value) is int and abs(value) < 2**1023):
         return float(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**1023:
-        return float(value)
-    _refuse(where, value, "a number")
+    raise ValueError
 
 
-def _read_tuple(args: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
-    if not isinstance(value, list):
-        _refuse(where, value, "a list")
-    inner = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-    if len(inner) != len(value):
-        _refuse(where, value, f"a list of {len(inner)}")
-    pairs = zip(inner, value, strict=True)
-    return tuple(_read(kind, item, f"{where}[{i}]") for i, (kind, item) in enumerate(pairs))
+_EXPECTED = {
+    "int_type": "a whole number", "string_type": "text", "bool_type": "true or false", "value_error": "a number",
+    "tuple_type": "a list", "dict_type": "an object", "dataclass_type": "an object",
+}  # fmt: skip
 
 
-def _read_dataclass(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        _refuse(where, value, "an object")
-    fields, required = _fields(kind)
-    if "schema" in fields and value.get("schema") != SCHEMA:
-        _refuse(f"{where}.schema", value.get("schema"), f"{SCHEMA} (written by another version of sparsight?)")
-    unknown = sorted(value.keys() - fields.keys())
-    if unknown:
-        _refuse(where, unknown, f"fields among {sorted(fields)}")
-    missing = sorted(required - value.keys())
-    if missing:
-        _refuse(where, sorted(value), f"an object that has {missing} too")
-    return kind(**{key: _read(fields[key], item, f"{where}.{key}") for key, item in value.items()})
-
-
-# -- describing what a recipe is made of -----------------------------------------------------------------------
-
-
-def describe(thing: Any) -> Any:
-    """JSON values that say what a recipe, allocator, rule or function is; equal for equal things.
-
-    A dataclass gives its type and fields, a function its public name, a partial or bound method
-    its parts, a tensor or array its type, shape and SHA-256. A closure, a lambda or any other object is named by
-    place or type only: the run cannot tell two of them apart.
-    """
-    if isinstance(thing, enum.Enum):
-        return f"{type(thing).__qualname__}.{thing.name}"
-    if isinstance(thing, np.generic):
-        thing = thing.item()
-    if thing is None or isinstance(thing, (bool, int, str)):
-        return thing
-    if isinstance(thing, (torch.dtype, torch.device, pathlib.PurePath)):
-        return str(thing)
-    if isinstance(thing, (torch.Tensor, np.ndarray)):
-        return _describe_array(thing)
-    if isinstance(thing, float):
-        return thing if math.isfinite(thing) else repr(thing)
-    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        parts = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
-        return {"type": type(thing).__qualname__, **parts}
-    if isinstance(thing, Mapping):
-        return {str(key): describe(value) for key, value in thing.items()}
-    if isinstance(thing, (list, tuple)):
-        return [describe(item) for item in thing]
-    if isinstance(thing, (set, frozenset)):
-        return sorted((describe(item) for item in thing), key=lambda item: json.dumps(item, sort_keys=True))
-    if isinstance(thing, functools.partial):
-        keywords = {f"{key}=": describe(value) for key, value in thing.keywords.items()}
-        return {"partial": describe(thing.func), "args": describe(thing.args), **keywords}
-    if isinstance(thing, types.MethodType):
-        return {"method": describe(thing.__func__), "of": describe(thing.__self__)}
-    return public_name(thing if hasattr(thing, "__qualname__") else type(thing))
-
-
-def public_name(thing: Any) -> str:
-    """ "module:qualified name" of a function or class; of our own "sparsight:name", wherever it is defined."""
-    home = "sparsight" if thing.__module__.partition(".")[0] == "sparsight" else thing.__module__
-    return f"{home}:{thing.__qualname__}"
-
-
-def _describe_array(array: torch.Tensor | np.ndarray) -> dict[str, Any]:
-    tensor = torch.as_tensor(array).detach().cpu().contiguous()
-    content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-    return {"type": str(tensor.dtype), "shape": list(tensor.shape), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def description_digest(thing: Any) -> str:
-    """SHA-256 of `describe(thing)`, as hexadecimal."""
-    text = json.dumps(describe(thing), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _wrong(error: ValidationError) -> str:
+    """The first thing that is wrong: which field, what it got, what is expected."""
+    found: list[Any] = error.errors(include_url=False)
+    kind, place, got = found[0]["type"], found[0]["loc"], found[0]["input"]
+    expected = _EXPECTED.get(kind, "another value")
+    if kind == "literal_error":
+        expected = f"one of {found[0]['ctx']['expected']}"
+    elif kind == "too_long":  # a tuple of fixed length
+        expected = f"a list of {found[0]['ctx']['max_length']}"
+    elif kind in ("missing", "unexpected_keyword_argument"):
+        place = place[:-1]
+        names = [each["loc"][-1] for each in found if (each["type"], each["loc"][:-1]) == (kind, place)]
+        if isinstance(names[0], int):
+            expected = f"a list of {names[-1] + 1}"
+        elif kind == "missing":
+            got, expected = sorted(got), f"{sorted(names)} too"
+        else:
+            got, expected = sorted(names), "known fields only"
+    at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return f"{at}: got {got!r:.80}, expected {expected}"

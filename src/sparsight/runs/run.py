@@ -13,8 +13,9 @@ from torch import nn
 from sparsight.measure.flow import probe
 from sparsight.model.left_out import warn
 from sparsight.model.masks import all_kept, counts, left_out
+from sparsight.records.describe import describe
 from sparsight.records.journal import Journal, LevelResult, Nowhere, Watch
-from sparsight.records.record import Evaluated, Evaluation, LevelRecord, describe
+from sparsight.records.record import Evaluated, Evaluation, LevelRecord
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.references import parts_of, references

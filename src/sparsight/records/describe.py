@@ -1,0 +1,71 @@
+"""What a recipe is made of, as JSON values: equal for equal recipes, so that two runs can be told apart."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import json
+import math
+import pathlib
+import types
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def describe(thing: Any) -> Any:
+    """JSON values that say what a recipe, allocator, rule or function is; equal for equal things.
+
+    A dataclass gives its type and fields, a function its public name, a partial or bound method
+    its parts, a tensor or array its type, shape and SHA-256. A closure, a lambda or any other object is named by
+    place or type only: the run cannot tell two of them apart.
+    """
+    if isinstance(thing, enum.Enum):
+        return f"{type(thing).__qualname__}.{thing.name}"
+    if isinstance(thing, np.generic):
+        thing = thing.item()
+    if thing is None or isinstance(thing, (bool, int, str)):
+        return thing
+    if isinstance(thing, (torch.dtype, torch.device, pathlib.PurePath)):
+        return str(thing)
+    if isinstance(thing, (torch.Tensor, np.ndarray)):
+        return _describe_array(thing)
+    if isinstance(thing, float):
+        return thing if math.isfinite(thing) else repr(thing)
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        parts = {f.name: describe(getattr(thing, f.name)) for f in dataclasses.fields(thing)}
+        return {"type": type(thing).__qualname__, **parts}
+    if isinstance(thing, Mapping):
+        return {str(key): describe(value) for key, value in thing.items()}
+    if isinstance(thing, (list, tuple)):
+        return [describe(item) for item in thing]
+    if isinstance(thing, (set, frozenset)):
+        return sorted((describe(item) for item in thing), key=lambda item: json.dumps(item, sort_keys=True))
+    if isinstance(thing, functools.partial):
+        keywords = {f"{key}=": describe(value) for key, value in thing.keywords.items()}
+        return {"partial": describe(thing.func), "args": describe(thing.args), **keywords}
+    if isinstance(thing, types.MethodType):
+        return {"method": describe(thing.__func__), "of": describe(thing.__self__)}
+    return public_name(thing if hasattr(thing, "__qualname__") else type(thing))
+
+
+def public_name(thing: Any) -> str:
+    """ "module:qualified name" of a function or class; of our own "sparsight:name", wherever it is defined."""
+    home = "sparsight" if thing.__module__.partition(".")[0] == "sparsight" else thing.__module__
+    return f"{home}:{thing.__qualname__}"
+
+
+def _describe_array(array: torch.Tensor | np.ndarray) -> dict[str, Any]:
+    tensor = torch.as_tensor(array).detach().cpu().contiguous()
+    content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return {"type": str(tensor.dtype), "shape": list(tensor.shape), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def description_digest(thing: Any) -> str:
+    """SHA-256 of `describe(thing)`, as hexadecimal."""
+    text = json.dumps(describe(thing), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
