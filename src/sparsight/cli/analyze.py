@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
-import tyro
+from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound
-from sparsight.cli.options import about, parse
+from sparsight.cli.options import Switch, options
 
 if TYPE_CHECKING:
     from sparsight.analysis import Analysis
@@ -23,93 +23,62 @@ SHOWN = 40
 """Tensors in the table unless all are asked for."""
 
 
+Sort = Literal["compressible", "index", "size", "zeros", "gini", "name", "file"]
+
+
 @dataclass(frozen=True)
-class AnalyzeRequest:
-    path: str
-    p: tuple[float, ...]
-    q: tuple[float, ...]
-    eta: tuple[float, ...]
-    gamma: float
-    beta: float
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    sort: Any
-    all: bool
-    neurons: bool
-    exact: bool
-    sample: bool
-    budget: int
-    threads: int | None
-    json: bool
-    csv: Path | None
-    html: Path | None
+class AnalyzeOptions:
+    """Say how compressible a network is, tensor by tensor, from its weights alone: no code of it is needed or run.
+
+    A checkpoint of any size is read once, in bounded memory. Of a run folder the path is shown: how the PQ index
+    went as weights were pruned, where it turned, and what that means.
+    """
+
+    path: Annotated[
+        conf.Positional[str],
+        Doc(
+            "A .safetensors, a folder with model.safetensors.index.json, a .pt, .pth or .bin of PyTorch, a run folder, "
+            "or package.module:attribute, a module or a function that makes one."
+        ),
+    ]
+    p: Annotated[tuple[float, ...], Doc("One or several p, paired with q; 0 < p < q.")] = (0.5,)
+    q: Annotated[tuple[float, ...], Doc("One or several q.")] = (1.0,)
+    eta: Annotated[tuple[float, ...], Doc("How much of the kept weights' p-mass may be lost.")] = (0.0, 0.1)
+    gamma: Annotated[float, Doc("SAP's factor on what the bound lets go.")] = 1.0
+    beta: Annotated[float, Doc("SAP's greatest share to remove at once.")] = 0.9
+    include: Annotated[tuple[str, ...], Doc("Analyse tensors of these names too; shell-style patterns.")] = ()
+    exclude: Annotated[tuple[str, ...], Doc("Leave tensors of these names out.")] = ()
+    sort: Annotated[Sort, Doc("What comes first in the table.")] = "compressible"
+    all: Annotated[Switch, Doc("Show every tensor, not only the first 40.")] = False
+    neurons: Annotated[Switch, Doc("Show every neuron.")] = False
+    exact: Annotated[Switch, Doc("Make the Gini index and the answer at eta exact, by further passes.")] = False
+    sample: Annotated[Switch, Doc("Estimate these two from weights drawn at random; without it they are left out.")] = (
+        True
+    )
+    budget: Annotated[
+        int, conf.arg(metavar="MIB"), Doc("Memory to use, in MiB, beside what Python and torch take.")
+    ] = 256
+    threads: Annotated[
+        int | None,
+        conf.arg(metavar="N"),
+        Doc("Threads; by default as many as torch takes. The result does not depend on it."),
+    ] = None
+    json: Annotated[Switch, Doc("Print one JSON document instead of the table.")] = False
+    csv: Annotated[Path | None, conf.arg(metavar="FILE"), Doc("Write a line for each tensor to this file.")] = None
+    html: Annotated[Path | None, conf.arg(metavar="FILE"), Doc("Write a page with charts to this file.")] = None
 
 
 def main(argv: list[str]) -> int:
-    asked = parse({"analyze": _analyze}, argv, "sparsight analyze", about(_analyze))["analyze"]
+    asked = options(AnalyzeOptions, argv, "sparsight analyze")
     if (Path(asked.path) / "run.json").exists():
         return _path(asked)
     return _network(asked)
 
 
-def _analyze(
-    path: tyro.conf.Positional[str],
-    /,
-    *,
-    p: tuple[float, ...] = (0.5,),
-    q: tuple[float, ...] = (1.0,),
-    eta: tuple[float, ...] = (0.0, 0.1),
-    gamma: float = 1.0,
-    beta: float = 0.9,
-    include: tuple[str, ...] = (),
-    exclude: tuple[str, ...] = (),
-    sort: Literal["compressible", "index", "size", "zeros", "gini", "name", "file"] = "compressible",
-    all: conf.FlagCreatePairsOff[bool] = False,
-    neurons: conf.FlagCreatePairsOff[bool] = False,
-    exact: conf.FlagCreatePairsOff[bool] = False,
-    sample: conf.FlagCreatePairsOff[bool] = True,
-    budget: Annotated[int, conf.arg(metavar="MIB")] = 256,
-    threads: Annotated[int | None, conf.arg(metavar="N")] = None,
-    json: conf.FlagCreatePairsOff[bool] = False,
-    csv: Annotated[Path | None, conf.arg(metavar="FILE")] = None,
-    html: Annotated[Path | None, conf.arg(metavar="FILE")] = None,
-) -> AnalyzeRequest:
-    """Say how compressible a network is, tensor by tensor, from its weights alone: no code of it is needed or run.
-
-    A checkpoint of any size is read once, in bounded memory. Of a run folder the path is shown: how the PQ index
-    went as weights were pruned, where it turned, and what that means.
-
-    Args:
-        path: A .safetensors, a folder with model.safetensors.index.json, a .pt, .pth or .bin of PyTorch, a run
-            folder, or package.module:attribute, a module or a function that makes one.
-        p: One or several p, paired with q; 0 < p < q.
-        q: One or several q.
-        eta: How much of the kept weights' p-mass may be lost.
-        gamma: SAP's factor on what the bound lets go.
-        beta: SAP's greatest share to remove at once.
-        include: Analyse tensors of these names too; shell-style patterns.
-        exclude: Leave tensors of these names out.
-        sort: What comes first in the table.
-        all: Show every tensor, not only the first 40.
-        neurons: Show every neuron.
-        exact: Make the Gini index and the answer at eta exact, by further passes.
-        sample: Estimate these two from weights drawn at random; without it they are left out.
-        budget: Memory to use, in MiB, beside what Python and torch take.
-        threads: Threads; by default as many as torch takes. The result does not depend on it.
-        json: Print one JSON document instead of the table.
-        csv: Write a line for each tensor to this file.
-        html: Write a page with charts to this file.
-    """
-    return AnalyzeRequest(
-        path, p, q, eta, gamma, beta, include, exclude, sort, all, neurons, exact, sample, budget, threads, json,
-        csv, html,
-    )  # fmt: skip
-
-
 # -- a network -------------------------------------------------------------------------------------------------
 
 
-def _network(asked: AnalyzeRequest) -> int:
+def _network(asked: AnalyzeOptions) -> int:
     from sparsight.analysis import analyze
     from sparsight.analysis.text import as_csv, headline, neuron_table, table
     from sparsight.records.record import to_json
@@ -210,7 +179,7 @@ def _write(path: Path, text: str) -> None:
     write_atomically(path, [text.encode("utf-8")])
 
 
-def _tell_files(asked: AnalyzeRequest) -> None:
+def _tell_files(asked: AnalyzeOptions) -> None:
     for path in (asked.csv, asked.html):
         if path is not None:
             sys.stdout.write(f"written: {path}\n")
@@ -219,7 +188,7 @@ def _tell_files(asked: AnalyzeRequest) -> None:
 # -- a run -----------------------------------------------------------------------------------------------------
 
 
-def _path(asked: AnalyzeRequest) -> int:
+def _path(asked: AnalyzeOptions) -> int:
     from sparsight.analysis.text import path_table
     from sparsight.analysis.trajectory import trajectory
     from sparsight.records.record import to_json

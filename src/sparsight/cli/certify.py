@@ -8,12 +8,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse
-from sparsight.cli.options import about, parse
+from sparsight.cli.options import Switch, options
 
 if TYPE_CHECKING:
     from sparsight.cli.certify_inputs import Pruned
@@ -25,23 +26,56 @@ AT_ONCE = 250
 
 
 @dataclass(frozen=True)
-class CertifyRequest:
-    path: Path
-    dense: Path | None
-    model: str | None
-    data: str | None
-    level: int | None
-    as_pruned: bool
-    delta: float
-    constant: float
-    bound: Any
-    points: int | None
-    held_out: int
-    json: bool
+class CertifyOptions:
+    """Say which error bound a pruned network satisfies, how sure it is, and the error measured on held-out inputs.
+
+    Sensitivities are taken of the unpruned weights, on training inputs; errors are measured on validation inputs.
+    No bound covers weights that were trained after pruning: such a network is refused.
+    """
+
+    path: Annotated[conf.Positional[Path], Doc("A run folder, or a checkpoint of the pruned network.")]
+    dense: Annotated[
+        Path | None,
+        conf.arg(metavar="PATH"),
+        Doc("The checkpoint of the unpruned weights; a run knows its own."),
+    ] = None
+    model: Annotated[
+        str | None,
+        Doc("The network: a name of the zoo, or package.module:attribute. A run knows its own."),
+    ] = None
+    data: Annotated[
+        str | None,
+        Doc("The data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows its own."),
+    ] = None
+    level: Annotated[
+        int | None,
+        conf.arg(metavar="N"),
+        Doc("Which level of a run; by default the chosen one. Its unpruned weights are those that were scored for it."),
+    ] = None
+    as_pruned: Annotated[
+        Switch,
+        Doc("Of a run, the network that the level's masks made of the weights scored, before it was trained."),
+    ] = False
+    delta: Annotated[
+        float,
+        Doc("Failure probability that the number of calibration points, and of draws, is made for."),
+    ] = 1e-16
+    constant: Annotated[float, Doc("C, on which the bounds and the number of points depend.")] = 3.0
+    bound: Annotated[
+        Literal["bernstein", "reference"],
+        Doc("For sampled groups, the bound that is proved (bernstein) or that of the published code (reference)."),
+    ] = "bernstein"
+    points: Annotated[
+        int | None,
+        conf.arg(metavar="N"),
+        Doc("Calibration points; if not given, the number that delta asks for."),
+    ] = None
+    held_out: Annotated[int, conf.arg(metavar="N"), Doc("Validation inputs to measure errors on, at most.")] = 1000
+    json: Annotated[Switch, Doc("Print one JSON document instead, with every neuron.")] = False
 
 
 def main(argv: list[str]) -> int:
-    asked = parse({"certify": _certify}, argv, "sparsight certify", about(_certify))["certify"]
+    asked = options(CertifyOptions, argv, "sparsight certify")
     _check(asked)
     from sparsight.cli.certify_inputs import of_checkpoint, of_run
 
@@ -58,45 +92,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _certify(
-    path: conf.Positional[Path],
-    /,
-    *,
-    dense: Annotated[Path | None, conf.arg(metavar="PATH")] = None,
-    model: str | None = None,
-    data: str | None = None,
-    level: Annotated[int | None, conf.arg(metavar="N")] = None,
-    as_pruned: conf.FlagCreatePairsOff[bool] = False,
-    delta: float = 1e-16,
-    constant: float = 3.0,
-    bound: Literal["bernstein", "reference"] = "bernstein",
-    points: Annotated[int | None, conf.arg(metavar="N")] = None,
-    held_out: Annotated[int, conf.arg(metavar="N")] = 1000,
-    json: conf.FlagCreatePairsOff[bool] = False,
-) -> CertifyRequest:
-    """Say which error bound a pruned network satisfies, how sure it is, and the error measured on held-out inputs.
-
-    Sensitivities are taken of the unpruned weights, on training inputs; errors are measured on validation inputs.
-    No bound covers weights that were trained after pruning: such a network is refused.
-
-    Args:
-        path: A run folder, or a checkpoint of the pruned network.
-        dense: The checkpoint of the unpruned weights; a run knows its own.
-        model: The network: a name of the zoo, or package.module:attribute. A run knows its own.
-        data: The data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows its own.
-        level: Which level of a run; by default the chosen one. Its unpruned weights are those that were scored for it.
-        as_pruned: Of a run, the network that the level's masks made of the weights scored, before it was trained.
-        delta: Failure probability that the number of calibration points, and of draws, is made for.
-        constant: C, on which the bounds and the number of points depend.
-        bound: For sampled groups, the bound that is proved (bernstein) or that of the published code (reference).
-        points: Calibration points; if not given, the number that delta asks for.
-        held_out: Validation inputs to measure errors on, at most.
-        json: Print one JSON document instead, with every neuron.
-    """
-    return CertifyRequest(path, dense, model, data, level, as_pruned, delta, constant, bound, points, held_out, json)
-
-
-def _check(asked: CertifyRequest) -> None:
+def _check(asked: CertifyOptions) -> None:
     if not 0 < asked.delta < 1:
         raise Misuse(f"--delta must be a number with 0 < delta < 1: got {asked.delta:g}")
     if not 1 <= asked.constant < float("inf"):
@@ -109,7 +105,7 @@ def _check(asked: CertifyRequest) -> None:
 # -- the certificate -------------------------------------------------------------------------------------------
 
 
-def _certificate(asked: CertifyRequest, pruned: Pruned) -> Certificate:
+def _certificate(asked: CertifyOptions, pruned: Pruned) -> Certificate:
     import torch
 
     from sparsight.model.masks import all_kept
@@ -160,7 +156,7 @@ def _held_out(pruned: Pruned, wanted: int) -> list[Batch]:
 # -- telling ---------------------------------------------------------------------------------------------------
 
 
-def _tell(asked: CertifyRequest, pruned: Pruned, certificate: Certificate) -> None:
+def _tell(asked: CertifyOptions, pruned: Pruned, certificate: Certificate) -> None:
     from sparsight.records.record import to_json
 
     if asked.json:

@@ -1,4 +1,4 @@
-"""Options of a command, made from the typed signatures and the docstrings of functions."""
+"""Options of a command, made from the typed fields of a dataclass or the typed parameters of a function."""
 
 from __future__ import annotations
 
@@ -6,34 +6,47 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
 
 import tyro
+from tyro import conf
 
 from sparsight.cli.errors import Misuse, near
+
+T = TypeVar("T")
+
+Switch = conf.FlagCreatePairsOff[bool]
+"""An option that is on if it is named."""
+
+
+def options(kind: type[T], argv: Sequence[str], prog: str, description: str = "") -> T:
+    """The dataclass `kind`, filled from a command line: every field is an option, `Doc` says what it does.
+
+    The description is the docstring of `kind` unless another is given. SystemExit after help, or after a bad value was
+    explained; Misuse, with close matches, for an unknown option.
+    """
+    _check([kind], argv, prog)
+    return tyro.cli(kind, prog=prog, description=description or inspect.getdoc(kind), args=list(argv))
 
 
 def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
     """What each function of `groups` returns for its share of `argv`, by the name of the group.
 
-    Every parameter is an option, documented by the function's docstring; the help shows a box for each group.
-    SystemExit after help, or after a bad value was explained; Misuse, with close matches, for an unknown option.
+    Every parameter is an option, documented by `Doc` or the function's docstring; the help shows a box for each group.
+    Errors as of `options`.
     """
-    _check(groups, argv, prog)
-    if len(groups) == 1:  # one box, and what the function does is said once
-        ((name, only_one),) = groups.items()
-        return {name: tyro.cli(only_one, prog=prog, description=description, args=list(argv))}
+    _check(groups.values(), argv, prog)
 
     def build(**values: Any) -> dict[str, Any]:
         return values
 
-    kinds = {name: Annotated[Any, tyro.conf.arg(name=name, constructor=made)] for name, made in groups.items()}
+    kinds = {name: Annotated[Any, conf.arg(name=name, constructor=made)] for name, made in groups.items()}
     only = inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter(name, only, annotation=kind) for name, kind in kinds.items()]
     build.__signature__ = inspect.Signature(parameters)
     build.__annotations__ = kinds
-    config = (tyro.conf.OmitArgPrefixes,)
+    config = (conf.OmitArgPrefixes,)
     return tyro.cli(build, prog=prog, description=description, args=list(argv), config=config)
 
 
@@ -52,19 +65,19 @@ def keywords(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
     return given
 
 
-def _check(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: str) -> None:
+def _check(makers: Iterable[Callable[..., Any]], argv: Sequence[str], prog: str) -> None:
     """Misuse for the first word that looks like an option and is none."""
-    flags = {"--help", *(flag for function in groups.values() for flag in _flags(function))}
+    flags = {"--help", *(flag for maker in makers for flag in _flags(maker))}
     for word in argv:
         flag = word.partition("=")[0].replace("_", "-")
         if flag.startswith("--") and len(flag) > 2 and flag not in flags:
             raise Misuse(f"unknown option {flag!r}{near(flag, flags) or f'; {prog} --help lists them'}")
 
 
-def _flags(function: Callable[..., Any]) -> set[str]:
-    """Every option that the parameters of `function` make."""
-    hints = typing.get_type_hints(inspect.unwrap(function))
-    names = [name.replace("_", "-") for name in inspect.signature(function).parameters]
+def _flags(maker: Callable[..., Any]) -> set[str]:
+    """Every option that the parameters of a function, or the fields of a dataclass, make."""
+    hints = typing.get_type_hints(inspect.unwrap(maker))
+    names = [name.replace("_", "-") for name in inspect.signature(maker).parameters]
     switches = [name.replace("_", "-") for name, kind in hints.items() if _is_bool(kind)]
     return {f"--{name}" for name in names} | {f"--no-{name}" for name in switches}
 
@@ -74,4 +87,4 @@ def _is_bool(kind: Any) -> bool:
     return kind is bool or (typing.get_origin(kind) in unions and bool in typing.get_args(kind))
 
 
-__all__ = ["about", "keywords", "parse"]
+__all__ = ["Switch", "about", "keywords", "options", "parse"]

@@ -8,28 +8,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, near
-from sparsight.cli.options import about, parse
+from sparsight.cli.options import Switch, options
 
 if TYPE_CHECKING:
     from torch import nn
 
 
 @dataclass(frozen=True)
-class PhaseRequest:
-    activation: str
-    sigma_b: float
-    model: str | None
-    critical: bool
-    seed: int
-    json: bool
-    out: Path | None
+class PhaseOptions:
+    """Show the phase diagram of an activation: at which scale of the weights signals die, explode, or get through.
+
+    Of a network, the table says where each layer stands as it is initialised, and the picture shows it.
+    """
+
+    activation: Annotated[
+        str,
+        Doc(
+            "Its name (tanh, relu, gelu, ...) or package.module:function; auto is the network's, and tanh without one."
+        ),
+    ] = "auto"
+    sigma_b: Annotated[float, Doc("Standard deviation of the biases at which the edge of chaos is wanted.")] = 0.2
+    model: Annotated[
+        str | None,
+        Doc("A network of the zoo, for images of 28 by 28 and 10 classes, or package.module:attribute."),
+    ] = None
+    critical: Annotated[Switch, Doc("Draw the network's weights at the edge of chaos first.")] = False
+    seed: Annotated[int, Doc("Seed of the network's weights.")] = 0
+    json: Annotated[Switch, Doc("Print one JSON document instead of the tables.")] = False
+    out: Annotated[Path | None, conf.arg(metavar="FILE"), Doc("Draw it to this file, .svg or .html.")] = None
 
 
 def main(argv: list[str]) -> int:
-    asked = parse({"phase": _phase}, argv, "sparsight phase", about(_phase))["phase"]
+    asked = options(PhaseOptions, argv, "sparsight phase")
     if asked.out is not None and asked.out.suffix not in (".svg", ".html"):
         raise Misuse(f"--out is {asked.out}: allowed is a name that ends in .svg or .html")
     if not asked.sigma_b >= 0:
@@ -41,34 +55,7 @@ def main(argv: list[str]) -> int:
     return _answer(asked)
 
 
-def _phase(
-    *,
-    activation: str = "auto",
-    sigma_b: float = 0.2,
-    model: str | None = None,
-    critical: conf.FlagCreatePairsOff[bool] = False,
-    seed: int = 0,
-    json: conf.FlagCreatePairsOff[bool] = False,
-    out: Annotated[Path | None, conf.arg(metavar="FILE")] = None,
-) -> PhaseRequest:
-    """Show the phase diagram of an activation: at which scale of the weights signals die, explode, or get through.
-
-    Of a network, the table says where each layer stands as it is initialised, and the picture shows it.
-
-    Args:
-        activation: Its name (tanh, relu, gelu, ...) or package.module:function; auto is the network's, and tanh
-            without one.
-        sigma_b: Standard deviation of the biases at which the edge of chaos is wanted.
-        model: A network of the zoo, for images of 28 by 28 and 10 classes, or package.module:attribute.
-        critical: Draw the network's weights at the edge of chaos first.
-        seed: Seed of the network's weights.
-        json: Print one JSON document instead of the tables.
-        out: Draw it to this file, .svg or .html.
-    """
-    return PhaseRequest(activation, sigma_b, model, critical, seed, json, out)
-
-
-def _answer(asked: PhaseRequest) -> int:
+def _answer(asked: PhaseOptions) -> int:
     from sparsight.measure.criticality import CriticalStart, activation_of, phase_of
     from sparsight.records.files import write_atomically
     from sparsight.records.record import to_json

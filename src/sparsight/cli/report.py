@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import sys
 import webbrowser
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-import tyro
+from typing_extensions import Doc
+from tyro import conf
 
-from sparsight.cli.options import about, parse
-from sparsight.cli.show import opened
-from sparsight.runs.execute import write_report
+from sparsight.cli.options import options
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Write report.html of a run again, from its records alone, and print its path."""
+
+    run: Annotated[conf.Positional[Path], Doc("The run folder; the run may be unfinished.")]
+    open: Annotated[bool, Doc("Open the page in the browser.")] = False
 
 
 def main(argv: list[str]) -> int:
-    run, show = parse({"report": _report}, argv, "sparsight report", about(_report))["report"]
-    with opened(run) as folder:
+    asked = options(ReportOptions, argv, "sparsight report")
+
+    from sparsight.cli.show import opened
+    from sparsight.runs.execute import write_report
+
+    with opened(asked.run) as folder:
         path = write_report(folder)
     sys.stdout.write(f"{path}\n")
-    if show:
+    if asked.open:
         webbrowser.open(path.resolve().as_uri())
     return 0
-
-
-def _report(run: tyro.conf.Positional[Path], /, *, open: bool = False) -> tuple[Path, bool]:
-    """Write report.html of a run again, from its records alone, and print its path.
-
-    Args:
-        run: The run folder; the run may be unfinished.
-        open: Open the page in the browser.
-    """
-    return run, open

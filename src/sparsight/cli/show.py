@@ -5,46 +5,51 @@ from __future__ import annotations
 import json as json_
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
+from typing_extensions import Doc
+from tyro import conf
 
 from sparsight.cli.errors import Misuse
-from sparsight.cli.options import about, parse
-from sparsight.model.left_out import counted, lines
-from sparsight.records.folder import RunFolder
-from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
-from sparsight.report import rich_table, summary, table
-from sparsight.report.escape import plain
+from sparsight.cli.options import Switch, options
+
+if TYPE_CHECKING:
+    from sparsight.records.folder import RunFolder
+    from sparsight.records.record import Evaluation, LevelRecord, RunRecord
+
+
+@dataclass(frozen=True)
+class ShowOptions:
+    """Print the table of a run and what it says; finished or not, also while it is running."""
+
+    run: Annotated[conf.Positional[Path], Doc("The run folder.")]
+    json: Annotated[Switch, Doc("Print one JSON document instead.")] = False
 
 
 def main(argv: list[str]) -> int:
-    run, json = parse({"show": _show}, argv, "sparsight show", about(_show))["show"]
-    with opened(run) as folder:
+    asked = options(ShowOptions, argv, "sparsight show")
+
+    from sparsight.model.left_out import counted, lines
+    from sparsight.report.escape import plain
+
+    with opened(asked.run) as folder:
         parts = folder.record, folder.levels(), folder.evaluation()
-    if json:
-        sys.stdout.write(json_.dumps(document(run, *parts), indent=2) + "\n")
+    if asked.json:
+        sys.stdout.write(json_.dumps(document(asked.run, *parts), indent=2) + "\n")
         return 0
     left = parts[0].left_out
     if left:
         sys.stdout.write(plain(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.") + "\n")
-    tell(*parts, run / "report.html")
+    tell(*parts, asked.run / "report.html")
     return 0
-
-
-def _show(run: tyro.conf.Positional[Path], /, *, json: tyro.conf.FlagCreatePairsOff[bool] = False) -> tuple[Path, bool]:
-    """Print the table of a run and what it says; finished or not, also while it is running.
-
-    Args:
-        run: The run folder.
-        json: Print one JSON document instead.
-    """
-    return run, json
 
 
 def opened(path: Path) -> RunFolder:
     """The run in `path`, for reading. Misuse if there is none."""
+    from sparsight.records.folder import RunFolder
+
     try:
         return RunFolder.open(path)
     except FileNotFoundError as error:
@@ -56,6 +61,8 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
 
     The last line says by how much the run missed what was asked for, if it did.
     """
+    from sparsight.report import rich_table, summary, table
+
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -93,6 +100,9 @@ def document(
     path: Path, run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None
 ) -> dict[str, Any]:
     """JSON values: the run as a whole, a row for each level, and the summary in words."""
+    from sparsight.records.record import to_json
+    from sparsight.report import summary, table
+
     rows = json_.loads(table(run, levels, evaluation, format="json"))
     report = path / "report.html"
     return {

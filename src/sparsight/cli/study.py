@@ -6,13 +6,16 @@ import json
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
+from typing_extensions import Doc
+from tyro import conf
 
 from sparsight.cli.errors import Misuse, near
-from sparsight.cli.options import parse
-from sparsight.runs.study import Ended, Row, Trial, rows, run_study, summarise, write_csv, write_markdown
+from sparsight.cli.options import options
+
+if TYPE_CHECKING:
+    from sparsight.runs.study import Ended, Row, Trial
 
 ABOUT = """\
 Run the trials that FILE lists, each in a process of its own, and write what came out.
@@ -39,17 +42,28 @@ MEASURED = ("density", "validation_accuracy", "test_accuracy", "cumulative_epoch
 
 
 @dataclass(frozen=True)
-class StudySettings:
-    file: Path
-    out: Path
-    workers: int
-    device: str
-    precision: str
-    keep: Literal["all", "chosen", "last"]
+class StudyOptions:
+    """The trials of a file, and how they are run."""
+
+    file: Annotated[conf.Positional[Path], Doc("The list of trials, as JSON.")]
+    out: Annotated[Path, Doc("The folder of the study.")]
+    workers: Annotated[int, Doc("Trials at the same time; each gets cores / workers threads.")] = 1
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        Doc("Where to compute; auto takes an accelerator where there is one."),
+    ] = "auto"
+    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision of the training, or no.")] = "no"
+    keep: Annotated[
+        Literal["all", "chosen", "last"],
+        Doc("Whose weights stay on disk in the end; masks and records always stay."),
+    ] = "chosen"
 
 
 def main(argv: list[str]) -> int:
-    asked: StudySettings = parse({"study": _study}, argv, "sparsight study", ABOUT)["study"]
+    asked = options(StudyOptions, argv, "sparsight study", ABOUT)
+
+    from sparsight.runs.study import run_study
+
     trials = read(asked.file)
     count, failed = 0, 0
 
@@ -60,38 +74,16 @@ def main(argv: list[str]) -> int:
         sys.stdout.write(f"[{count}/{len(trials)}] {ended.trial.key}: {ended.status}{why}\n")
         sys.stdout.flush()
 
-    shared = {"device": asked.device, "precision": asked.precision, "keep": asked.keep}
     try:
-        # strings from the command line, which its parser has held to run_study's literals
-        run_study(trials, asked.out, workers=asked.workers, on_done=tell, **shared)  # type: ignore[arg-type]
+        run_study(
+            trials, asked.out, workers=asked.workers, device=asked.device, precision=asked.precision, keep=asked.keep,
+            on_done=tell,
+        )  # fmt: skip
     except KeyboardInterrupt:
         sys.stderr.write("\nsparsight: interrupted; the same command goes on with the study\n")
         return 130
     _write(asked.out)
     return 1 if failed else 0
-
-
-def _study(
-    file: tyro.conf.Positional[Path],
-    /,
-    *,
-    out: Path,
-    workers: int = 1,
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    precision: Literal["no", "bf16", "fp16"] = "no",
-    keep: Literal["all", "chosen", "last"] = "chosen",
-) -> StudySettings:
-    """Run the trials of a file.
-
-    Args:
-        file: The list of trials, as JSON.
-        out: The folder of the study.
-        workers: Trials at the same time; each gets cores / workers threads.
-        device: Where to compute; auto takes an accelerator if there is one.
-        precision: Mixed precision for training, or no.
-        keep: Which levels' weights to keep on disk once a run is finished; masks and records always stay.
-    """
-    return StudySettings(file, out, workers, device, precision, keep)
 
 
 def read(path: Path) -> list[Trial]:
@@ -109,6 +101,8 @@ def read(path: Path) -> list[Trial]:
 
 def _trials(entry: Any, where: str) -> list[Trial]:
     """An entry, once for each of its seeds."""
+    from sparsight.runs.study import Trial
+
     known = {"arguments": dict, "seed": int, "seeds": list, **dict.fromkeys(("recipe", "model", "data", "label"), str)}
     if not isinstance(entry, dict) or "recipe" not in entry:
         raise Misuse(f"{where}: got {entry!r:.80}, allowed is an object that names a recipe")
@@ -128,6 +122,8 @@ def _trials(entry: Any, where: str) -> list[Trial]:
 
 
 def _write(out: Path) -> None:
+    from sparsight.runs.study import rows, write_csv, write_markdown
+
     found = rows(out)
     summary = summaries(found)
     for name, table in (("rows", found), ("summary", summary)):
@@ -138,6 +134,8 @@ def _write(out: Path) -> None:
 
 def summaries(found: list[Row]) -> list[Row]:
     """Mean and interval over seeds of what is measured: of each level, and of the chosen one ("chosen")."""
+    from sparsight.runs.study import summarise
+
     done = [row for row in found if row["status"] == "finished"]
     ladder = [{**row, "which": "control" if row["role"] == "control" else f"level {row['level']}"} for row in done]
     chosen = [{**row, "which": "chosen"} for row in done if row["chosen"]]

@@ -244,16 +244,16 @@ _EXPECTED = {
 
 def _wrong(error: ValidationError) -> str:
     """The first thing that is wrong: which field, what it got, what is expected."""
-    found = error.errors(include_url=False)
-    kind, place, got, facts = (found[0].get(key) for key in ("type", "loc", "input", "ctx"))
+    found: list[Any] = error.errors(include_url=False)
+    kind, place, got = found[0]["type"], found[0]["loc"], found[0]["input"]
     expected = _EXPECTED.get(kind, "another value")
     if kind == "literal_error":
-        expected = f"one of {facts['expected']}"
+        expected = f"one of {found[0]['ctx']['expected']}"
     elif kind == "too_long":  # a tuple of fixed length
-        expected = f"a list of {facts['max_length']}"
+        expected = f"a list of {found[0]['ctx']['max_length']}"
     elif kind in ("missing", "unexpected_keyword_argument"):
         place = place[:-1]
-        names = [e["loc"][-1] for e in found if (e["type"], e["loc"][:-1]) == (kind, place)]
+        names = [each["loc"][-1] for each in found if (each["type"], each["loc"][:-1]) == (kind, place)]
         if isinstance(names[0], int):
             expected = f"a list of {names[-1] + 1}"
         elif kind == "missing":

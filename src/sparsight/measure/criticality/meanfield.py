@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -141,12 +140,12 @@ def root(f: Callable[[float], float], a: float, b: float) -> float:
 
     The end at which f is nearer to 0 if rounding makes the signs alike.
     """
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
 
     at_a, at_b = f(a), f(b)
     if (at_a > 0) == (at_b > 0):
         return a if abs(at_a) <= abs(at_b) else b
-    return brentq(f, a, b, xtol=5e-324, rtol=4 * sys.float_info.epsilon, maxiter=1000)
+    return root_scalar(f, bracket=(a, b), method="brentq", xtol=5e-324, maxiter=1000).root
 
 
 def _product(found: Grid, q: float, c: float) -> float:
