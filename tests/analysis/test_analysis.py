@@ -21,6 +21,7 @@ from sparsight.analysis.records import QUANTILES
 from sparsight.analysis.tensor_kinds import kind_of
 from sparsight.analysis.text import as_csv, ordered, table
 from sparsight.checkpoint import CheckpointError, open_checkpoint
+from sparsight.measure.pq import power_sums, prune_count, retained_bound
 from sparsight.records.record import dumps, from_json, to_json
 
 PAIRS = ((0.5, 1.0), (1.0, 2.0), (0.3, 1.7))
@@ -73,7 +74,7 @@ def agree(s: Summary, x: np.ndarray, tolerance: float) -> None:
             bound = len(x) * (1 + k.eta) ** (-m.q / (m.q - m.p)) * (1 - m.index) ** (m.p * m.q / (m.q - m.p))
             assert k.bound == pytest.approx(bound, rel=1e-12)
             assert k.share == k.bound / len(x)
-            assert k.prune == sparsight.prune_count(len(x), k.bound)
+            assert k.prune == prune_count(len(x), k.bound)
             assert k.exact_low <= k.exact <= k.exact_high
             if k.eta:
                 least, most = slow_droppable(x, m.p, k.eta)
@@ -222,14 +223,14 @@ def test_what_is_said_of_neurons_is_what_is_said_of_rows(x, eta: float, gamma: f
     index = [sparsight.pq_index(row, *pair) for row in rows]
     at = np.quantile(index, QUANTILES) if index else np.zeros(len(QUANTILES))
     assert said.index == pytest.approx(at, abs=1e-14)
-    bounds = [sparsight.retained_bound(w.shape[1], i, *pair, eta) for i in index]
-    assert said.prune == (sum(sparsight.prune_count(w.shape[1], r, gamma, 0.9) for r in bounds),)
+    bounds = [retained_bound(w.shape[1], i, *pair, eta) for i in index]
+    assert said.prune == (sum(prune_count(w.shape[1], r, gamma, 0.9) for r in bounds),)
 
 
 def test_sums_are_those_of_power_sums(large: dict[str, Tensor]):
     """The streaming pass and `power_sums` give the same bits."""
     for t in analyze(large).tensors:
-        sums = sparsight.power_sums(large[t.name], (0.5, 1.0, 2.0))
+        sums = power_sums(large[t.name], (0.5, 1.0, 2.0))
         assert t.summary.measures[0].index == sums.index(0.5, 1.0)
         assert t.summary.largest == sums.largest
 

@@ -36,7 +36,7 @@ from sparsight.measure.criticality import edge as edge_module
 from sparsight.measure.criticality.meanfield import root
 from sparsight.measure.criticality.quadrature import grid
 from sparsight.model import masks
-from sparsight.pruning import IllConditioned, conditioning
+from sparsight.pruning import MBP, IllConditioned, conditioning
 from sparsight.zoo import networks as zoo
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "robust_pai_golden.json").read_text())
@@ -535,7 +535,7 @@ def test_mbp_takes_the_scale_of_initialisation_out():
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(72, 400))
     initialise_(model, 1.0, seed=0)
     all_of_it = masks.dense(model)
-    scores = sparsight.MBP()(model, all_of_it)
+    scores = MBP()(model, all_of_it)
     assert torch.equal(scores["0.weight"], model[0].weight.detach().abs() * math.sqrt(27))
     kept = sparsight.Global(0.1)(scores, all_of_it)
     assert [float(mask.double().mean()) for mask in kept.values()] == pytest.approx([0.1, 0.1], abs=0.04)
