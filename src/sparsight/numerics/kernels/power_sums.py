@@ -99,7 +99,7 @@ def _careful(x, mask, start, stop, exponents, limit, table, c):
 
 
 @jit
-def _fill(x, mask, place, length, exponents, limit, start, stop, table, plain):
+def _fill(x, mask, place, length, exponents, limit, start, stop, table, vectors):
     at_half = at_one = at_two = -1
     for j in range(len(exponents)):
         if exponents[j] == 0.5:
@@ -119,7 +119,7 @@ def _fill(x, mask, place, length, exponents, limit, start, stop, table, plain):
         z = min(a + CHUNK, end)
         # The vector code stands here, not behind a call, which would cost as much as a hundred weights. Inlining by
         # numba would not help: it counts references to the arrays anew each time.
-        if plain is not None:
+        if vectors is None:  # then the other branches are not compiled
             root, one, square, largest, smallest, count = plain_sums(x, mask, a, z - a)
         elif not half:
             root, one, square, largest, smallest, count = one_and_two(x, mask, a, z - a)
@@ -143,12 +143,12 @@ def _fill(x, mask, place, length, exponents, limit, start, stop, table, plain):
 
 
 def _vectors(x, mask, place, length, exponents, limit, start, stop, table):
-    _fill(x, mask, place, length, exponents, limit, start, stop, table, None)
+    _fill(x, mask, place, length, exponents, limit, start, stop, table, True)
 
 
 def plain_fill(x, mask, place, length, exponents, limit, start, stop, table):
     """The same without hand-written code: twin of the vector code, from which square roots may differ in 2.6e-9."""
-    _fill(x, mask, place, length, exponents, limit, start, stop, table, True)
+    _fill(x, mask, place, length, exponents, limit, start, stop, table, None)
 
 
 fill = or_twin(_vectors, plain_fill)
