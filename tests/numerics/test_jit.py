@@ -7,8 +7,9 @@ import time
 
 import pytest
 import torch
+from numba.core.errors import LoweringError, TypingError
 
-from sparsight.numerics.kernels.jit import each
+from sparsight.numerics.kernels.jit import each, or_twin
 
 
 def test_kernels_work_where_no_cache_can_be_written():
@@ -89,3 +90,30 @@ def test_work_may_use_threads_itself():
         return each(lambda j: 10 * i + j, 3)
 
     assert each(work, 2) == [[0, 1, 2], [10, 11, 12]]
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, LoweringError, TypingError])
+def test_a_twin_serves_from_the_first_refusal_on(error):
+    asked = []
+
+    def fast(x):
+        asked.append(x)
+        raise error("no such vectors")
+
+    call = or_twin(fast, lambda x: 2 * x)
+    with pytest.warns(RuntimeWarning, match="(?s)does not compile here.*no such vectors"):
+        assert call(3) == 6
+    assert call(4) == 8
+    assert asked == [3]
+
+
+def test_what_the_twin_raises_is_raised():
+    def refuse(x):
+        raise RuntimeError(f"got {x}")
+
+    call = or_twin(refuse, refuse)
+    for x in (1, 2):
+        with pytest.raises(RuntimeError, match=f"got {x}"):
+            call(x)
+    with pytest.raises(KeyError):  # no matter of compiling
+        or_twin({}.__getitem__, lambda x: x)(1)

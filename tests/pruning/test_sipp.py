@@ -17,7 +17,6 @@ from reference import sipp as slow
 from torch import nn
 
 from sparsight.model.masks import dense
-from sparsight.numerics.kernels.ratio import largest_and_total_, tensor_largest_and_total_
 from sparsight.pruning.sipp.bounds import calibration_size, calibration_sweep
 from sparsight.pruning.sipp.score import SiPP
 from sparsight.pruning.sipp.sensitivities import ranking_keys, saturated
@@ -298,24 +297,6 @@ def test_tied_weights_are_seen_wherever_they_are_used():
     hidden = model.a(x).relu().detach()
     expected = torch.maximum(scores(model.a, x)["weight"], scores(model.b, hidden)["weight"])
     assert torch.allclose(found["a.weight"], expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("outputs", "rows", "columns"), [(1, 1, 1), (3, 5, 17), (5, 70, 33), (8, 4, 64)])
-def test_compiled_kernel_and_tensor_code_agree(outputs, rows, columns, dtype):
-    g = torch.Generator().manual_seed(0)
-    a, r = (
-        torch.rand(rows, columns, generator=g, dtype=dtype),
-        torch.rand(2, outputs, columns, generator=g, dtype=dtype),
-    )
-    side = (torch.rand(outputs, rows, generator=g) < 0.5).to(torch.uint8)
-    both = [(torch.full((outputs, rows), 0.5, dtype=dtype), torch.ones(outputs, rows, dtype=dtype)) for _ in range(2)]
-    largest_and_total_(a, r, side, *both[0])
-    tensor_largest_and_total_(a, r, side, *both[1])
-    chosen = torch.where(side.bool().unsqueeze(2), r[1].unsqueeze(1), r[0].unsqueeze(1)) * a
-    for top, total in both:
-        assert torch.equal(top, chosen.amax(2).clamp(min=0.5))
-        assert torch.allclose(total, 1 + chosen.sum(2))
 
 
 class TestRefusals:
