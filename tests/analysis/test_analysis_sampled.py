@@ -1,111 +1,100 @@
-"""Histograms of a sample: which weights are drawn, and that the stated bounds hold."""
+"""What is said of drawn weights: which are drawn, that the bounds hold as often as they say, and what is exact."""
 
 from __future__ import annotations
+
+import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from reference import sample as reference
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparsight.analysis import Summary, analyze, stream
+from sparsight.analysis import Summary, analyze
+from sparsight.analysis.draws import DRAWS, Draws, magnitudes_of, shares
+from sparsight.analysis.exact import Ranking, octaves, ranked
 from sparsight.analysis.memory import from_memory
+from sparsight.analysis.reader import flat
+from sparsight.analysis.sampled import CELLS, Band, band, droppable, gini
+from sparsight.analysis.text import table
+from sparsight.checkpoint.entry import Entry
+from sparsight.numerics.seeds import derive
 from sparsight.records.record import dumps
 
-GOLDEN = 0x9E3779B97F4A7C15
-FULL = (1 << 64) - 1
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
-def draw(i: int) -> int:
-    """SplitMix64, as published, in Python's integers."""
-    z = (i + 1) * GOLDEN & FULL
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & FULL
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EB & FULL
-    return z ^ (z >> 31)
+def normal(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def drawn(count: int, every: int) -> list[tuple[int, int]]:
-    """(place, for how many it counts) of the weights that are counted."""
-    found = []
-    for block in range(-(-count // every)):
-        bits, start = draw(block // 8), block * every
-        n = min(every, count - start)
-        at = (bits >> 8 * (block % 8)) & (every - 1) if n == every else (bits >> 32) * n >> 32
-        found.append((start + at, n))
-    return found
+def entry_of(x: Tensor, name: str = "a.weight") -> Entry:
+    return from_memory({name: x}).entries[0]
 
 
-def slow_keys(x: Tensor) -> np.ndarray:
-    flat = x.reshape(-1)
-    if x.dtype == torch.float64:
-        return (flat.view(torch.int64).numpy().view(np.uint64) >> 45) & 0x3FFFF
-    if x.dtype == torch.float32:
-        return (flat.view(torch.int32).numpy().view(np.uint32) >> 16) & 0x7FFF
-    return flat.view(torch.int16).numpy().view(np.uint16) & 0x7FFF
+# -- which weights ---------------------------------------------------------------------------------------------
 
 
-def counts(
-    x: Tensor, counted: stream.Counted = "sampled", exponents: tuple[float, ...] = (1.0,)
-) -> tuple[np.ndarray, int]:
-    entries = from_memory({"a.weight": x}).entries
-    (seen,) = stream.stream(entries, exponents, counted=counted, keep_rows=False, budget=256 << 20)
-    return seen.counts, seen.every
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(3, 10_007), (1031, 61), (1, 1 << 17)], ids=str)
+def test_the_draws_are_those_of_numpy_by_name_and_shape(dtype: torch.dtype, shape: tuple[int, int]):
+    x = normal(*shape).to(dtype)
+    draws = Draws(entry_of(x), few=100)
+    for a, z in pairwise([0, 5, 8_192, 20_001, x.numel()]):
+        draws.take(flat(x)[a:z], a)
+    seed = derive(0, "places", "a.weight", *shape)
+    places = np.random.Generator(np.random.PCG64(seed)).integers(0, x.numel(), DRAWS)
+    drawn = x.double().abs().flatten().numpy()[places]
+    found = magnitudes_of([draws])
+    assert found.dtype == (np.float64 if dtype == torch.float64 else np.float32)
+    assert np.array_equal(found, np.sort(drawn))
+    draws.keep_few()
+    assert np.array_equal(magnitudes_of([draws]), np.sort(drawn[:100]))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("rows", "length", "every"), [(3, 100_003, 4), (1031, 1021, 16), (1, 640_007, 8)])
-def test_one_weight_of_each_block_is_counted(dtype: torch.dtype, rows: int, length: int, every: int):
-    x = torch.randn(rows, length, generator=torch.Generator().manual_seed(1)).to(dtype)
-    found, rate = counts(x)
-    assert rate == every
-    expected = np.zeros(len(found), np.int64)
-    keys = slow_keys(x)
-    for place, n in drawn(x.numel(), every):
-        expected[keys[place]] += n
-    assert np.array_equal(found, expected)
-    assert found.sum() == x.numel()
-    full, rate = counts(x, "full")
-    assert rate == 1
-    assert np.array_equal(full, np.bincount(keys.astype(np.int64), minlength=len(full)))
+def test_few_weights_are_taken_whole():
+    x = normal(4, 4096).bfloat16()
+    draws = Draws(entry_of(x))
+    assert draws.whole
+    for at in (8192, 0):
+        draws.take(flat(x)[at : at + 8192], at)
+    assert np.array_equal(magnitudes_of([draws]), np.sort(x.float().abs().flatten().numpy()))
+    assert not Draws(entry_of(normal(4, 4097))).whole
 
 
-@pytest.mark.parametrize("exponents", [(0.5, 1.0), (1.0, 2.0), (0.5, 1.0, 2.0), (0.7,)], ids=str)
-@pytest.mark.parametrize(
-    ("rows", "length", "every"), [(2, 65_539, 2), (70, 31_013, 32), (131, 33_331, 64), (9_000, 600, 64)]
-)
-def test_whatever_is_summed_meanwhile(exponents: tuple[float, ...], rows: int, length: int, every: int):
-    x = torch.randn(rows, length, generator=torch.Generator().manual_seed(3))
-    found, rate = counts(x, exponents=exponents)
-    assert rate == every
-    places, n = np.array(drawn(x.numel(), every)).T
-    assert np.array_equal(found, np.bincount(slow_keys(x)[places].astype(np.int64), n, len(found)).astype(np.int64))
-
-
-@pytest.mark.parametrize(
-    ("count", "every"), [(1, 1), ((1 << 17) - 1, 1), (1 << 17, 2), ((1 << 22) - 1, 32), (1 << 22, 64), (1 << 30, 64)]
-)
-def test_how_many_are_counted(count: int, every: int):
-    entry = from_memory({"a.weight": torch.empty(1, 1).expand(1, count)}).entries[0]
-    assert stream.every_of(entry, "sampled") == every
-    assert stream.every_of(entry, "full") == 1
-    assert stream.every_of(entry, "none") == 0
+def test_a_sample_of_all_takes_as_many_of_each_as_fall_there():
+    entries = [entry_of(normal(1, n), f"{n}.weight") for n in (300_000, 100_000, 4)]
+    few = shares(entries)
+    assert few == shares(entries[::-1])
+    assert sum(few.values()) == DRAWS
+    assert few["300000.weight"] / DRAWS == pytest.approx(0.75, abs=5 * math.sqrt(0.75 * 0.25 / DRAWS))
+    assert shares([entries[2]]) == {}
 
 
 def test_the_same_weights_are_drawn_however_they_are_read(tmp_path):
-    x = torch.randn(700, 1501, generator=torch.Generator().manual_seed(2))
-    save_file({"a.weight": x}, tmp_path / "m.safetensors")
-    threads = torch.get_num_threads()
+    tensors = {"a.weight": normal(700, 1501), "b.weight": normal(30, 9001).bfloat16(), "c.weight": normal(9, 9)}
+    save_file(tensors, tmp_path / "m.safetensors")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for i, (name, x) in enumerate(tensors.items()):
+        save_file({name: x}, shards / f"m-{i}.safetensors")
+    index = ", ".join(f'"{name}": "m-{i}.safetensors"' for i, name in enumerate(tensors))
+    (shards / "model.safetensors.index.json").write_text(f'{{"metadata": {{}}, "weight_map": {{{index}}}}}')
     found = set()
-    try:
-        for n, budget in ((1, 32 << 20), (2, 256 << 20)):
-            torch.set_num_threads(n)
-            for thing in ({"a.weight": x}, tmp_path / "m.safetensors"):
-                a = analyze(thing, (0.5, 1.0), (1.0, 2.0), (0.0, 0.1), budget=budget)
-                found.add(dumps(a.tensors[0]))
-    finally:
+    for threads, budget in ((1, 32 << 20), (2, 256 << 20)):
         torch.set_num_threads(threads)
+        for thing in (tensors, tmp_path / "m.safetensors", shards):
+            a = analyze(thing, (0.5, 1.0), (1.0, 2.0), (0.0, 0.1), budget=budget)
+            assert a.whole is not None
+            assert [t.summary.draws for t in sorted(a.tensors, key=lambda t: t.name)] == [DRAWS, DRAWS, None]
+            of = sorted(dumps(t) for t in a.tensors)
+            found.add((*of, a.whole.gini, a.whole.gini_error, a.whole.octaves, a.whole.measures[0].keeps[1].exact))
     assert len(found) == 1
 
+
+# -- the bounds ------------------------------------------------------------------------------------------------
 
 SHAPES = {
     "normal": lambda x, u: x,
@@ -113,6 +102,7 @@ SHAPES = {
     "ties": lambda x, u: (x * 3).round(),
     "mostly zero": lambda x, u: x * (u < 0.03),
     "one large": lambda x, u: torch.where(torch.arange(x.numel()).view_as(x) == 77, 1e6, x * 1e-3),
+    "one alone": lambda x, u: torch.where(torch.arange(x.numel()).view_as(x) == 77, 1.0, 0.0),
     "all equal": lambda x, u: torch.full_like(x, 0.3),
     "two scales": lambda x, u: torch.where(u < 0.5, x * 1e-30, x * 1e20),
     "rows of one scale": lambda x, u: x * torch.arange(1, len(x) + 1)[:, None],
@@ -123,74 +113,161 @@ SHAPES = {
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_bounds_hold(kind: str, dtype: torch.dtype):
-    """The exact answers lie within the stated bounds, of a tensor and of several dtypes together."""
-    g = torch.Generator().manual_seed(3)
-    x = SHAPES[kind](torch.randn(600, 1000, generator=g), torch.rand(600, 1000, generator=g)).to(dtype)
-    named = {"a.weight": x, "b.weight": x[:, :500].double().contiguous()}
-    rough = analyze(named, (0.5, 1.0), (1.0, 2.0), (0.0, 0.01, 0.1, 1.0))
-    fine = analyze(named, (0.5, 1.0), (1.0, 2.0), (0.0, 0.01, 0.1, 1.0), exact=True)
-    assert [t.summary.every for t in rough.tensors] == [8, 4]
-    pairs = [(a.summary, b.summary) for a, b in zip(rough.tensors, fine.tensors, strict=True)]
-    for a, b in [*pairs, (rough.whole, fine.whole)]:
-        assert isinstance(a, Summary)
-        assert isinstance(b, Summary)
-        assert a.measures[0].index == b.measures[0].index
-        assert a.gini is not None
-        assert a.gini_error is not None
-        assert b.gini is not None
-        assert abs(a.gini - b.gini) <= a.gini_error + 1e-12
-        for m, true in zip(a.measures, b.measures, strict=True):
-            for k, t in zip(m.keeps, true.keeps, strict=True):
+    """Of a tensor and of several dtypes together, by sorting all weights in longdouble."""
+    x = SHAPES[kind](normal(300, 500, seed=3), torch.rand(300, 500, generator=torch.Generator().manual_seed(4)))
+    named = {"a.weight": x.to(dtype), "b.weight": x[:, :250].double().contiguous()}
+    etas = (0.0, 0.01, 0.1, 1.0)
+    found = analyze(named, (0.5, 1.0), (1.0, 2.0), etas)
+    values = [w.double().flatten().numpy() for w in named.values()]
+    for s, w in zip([*(t.summary for t in found.tensors), found.whole], [*values, np.concatenate(values)], strict=True):
+        assert isinstance(s, Summary)
+        assert s.draws == DRAWS
+        assert s.gini is not None
+        assert s.gini_error is not None
+        true = reference.gini_by_ranks(w)
+        assert abs(s.gini - true) <= s.gini_error + 1e-12
+        for m in s.measures:
+            for k in m.keeps:
+                least, most = reference.droppable(w, m.p, k.eta, 1e-12) if k.eta else (s.zeros, s.zeros)
+                assert k.exact is not None
                 assert k.exact_low is not None
                 assert k.exact_high is not None
-                assert k.exact is not None
-                assert t.exact is not None
-                assert k.exact_low - 1e-9 <= t.exact <= k.exact_high + 1e-9
+                assert k.exact_low - 1e-9 <= 1 - most / len(w) <= 1 - least / len(w) <= k.exact_high + 1e-9
                 assert k.exact_low <= k.exact <= k.exact_high
-                if kind in ("normal", "sorted", "rows of one scale"):
-                    assert k.exact_high - k.exact_low < 0.057
-                    assert abs(k.exact - t.exact) < 0.007
-        if kind in ("normal", "sorted", "rows of one scale"):
-            assert a.gini_error < 0.043
-            assert abs(a.gini - b.gini) < 0.006
+                if kind in ("normal", "sorted"):
+                    assert k.exact_high - k.exact_low < 0.035
+                    assert abs(k.exact - (1 - least / len(w))) < 0.01
+        if kind in ("normal", "sorted"):
+            assert s.gini_error < 0.03
+            assert abs(s.gini - true) < 0.006
 
 
-def test_the_share_up_to_a_bin_strays_as_much_as_the_bound_says():
-    """Over many orders of the same weights the greatest deviation is of the size of the bound, and below it."""
-    from sparsight.analysis.histogram import decode
-    from sparsight.analysis.sampled import envelope
+def test_as_often_as_they_say():
+    """The band fails in at most a share `delta` of the draws, and not in far fewer: its constant is the right one."""
+    rng = np.random.default_rng(5)
+    weights = np.sort(np.abs(rng.standard_normal(20_000)))
+    true, half, mean = reference.gini_by_ranks(weights), float(np.sqrt(weights).mean()), float(weights.mean())
+    goal = 0.1 / 1.1 * half
+    share = reference.droppable(weights, 0.5, 0.1)[0] / len(weights)
+    for delta, seeds in ((1e-3, 200), (0.5, 400)):
+        outside = wrong = 0
+        for _ in range(seeds):
+            x = np.sort(rng.choice(weights, 1024))
+            seen = band(x, weights[0], weights[-1], delta=delta)
+            ranks = np.arange(1, len(x) + 1)
+            within = np.searchsorted(weights, x, side="right") / len(weights)  # F at the draws
+            before = np.searchsorted(weights, x, side="left") / len(weights)
+            eps = math.sqrt(math.log(2 / delta) / 2 / len(x))
+            assert seen.away == math.ceil(eps * len(x))
+            outside += max(np.max(ranks / len(x) - within), np.max(before - (ranks - 1) / len(x))) > eps
+            least, _, most = gini(seen, mean)
+            low, _, high = droppable(seen, 0.5, half, goal)
+            wrong += not (least <= true <= most and low <= share <= high)
+        assert outside <= delta * seeds
+        assert wrong <= outside
+        if delta == 0.5:
+            assert outside > 0.3 * seeds
 
-    rng = np.random.default_rng(4)
-    x = torch.randn(1, 1 << 18, generator=torch.Generator().manual_seed(5))
-    keys = slow_keys(x).astype(np.int64)
-    true = np.cumsum(np.bincount(keys, minlength=1 << 15)) / x.numel()
-    largest, bounds = [], []
-    for _ in range(30):
-        shuffled = x[:, rng.permutation(x.numel())].contiguous()
-        found, every = counts(shuffled)
-        bins = decode("float32", found, 0, every)
-        seen = envelope(bins, 0, float(x.abs().min()), float(x.abs().max()))
-        at = true[np.flatnonzero(found)]
-        assert (seen.least[1:] <= at).all()
-        assert (at <= seen.most[1:]).all()
-        largest.append(np.abs(seen.share - at).max())
-        bounds.append((seen.most - seen.least).max() / 2)
-    assert 0.05 < max(largest) / max(bounds) < 0.6
+
+def linear(band: Band, mean: float) -> tuple[float, float]:
+    """Least and greatest Gini index over ascending Q in the band with this mean: by linear programming, in cells."""
+    from scipy.optimize import linprog
+
+    n, away = len(band.cells), band.away
+    low = np.concatenate([np.full(away, band.first), band.cells[: n - away]])
+    high = np.concatenate([band.cells[away:], np.full(away, band.last)])
+    weight = (2 * np.arange(n) + 1 - n) / n**2 / mean
+    rise = np.eye(n)[:-1] - np.eye(n)[1:]
+    ends = []
+    for sign in (1, -1):
+        found = linprog(
+            sign * weight, rise, np.zeros(n - 1), np.ones((1, n)), [n * mean], list(zip(low, high, strict=True))
+        )
+        ends.append(sign * found.fun)
+    return ends[0], ends[1]
 
 
-def test_a_kind_of_histogram_that_there_is_not():
-    with pytest.raises(ValueError, match="histogram='all', allowed are 'sampled', 'full' and 'none'"):
-        analyze({"a.weight": torch.ones(2, 2)}, histogram="all")  # type: ignore[arg-type]
+@pytest.mark.parametrize("seed", range(4))
+def test_the_bounds_are_the_best_of_their_band(seed: int):
+    rng = np.random.default_rng(seed)
+    x = np.sort(rng.exponential(size=40) ** (1 + seed))
+    seen = Band(x, 0.0, float(x[-1]) * 1.5, x, 5)
+    mean = float(x.mean()) * 1.02
+    least, value, greatest = gini(seen, mean)
+    low, high = linear(seen, mean)
+    assert least == pytest.approx(low, abs=1e-9)
+    assert high - 1e-9 <= greatest <= high + 0.25 * seen.last / mean / len(x) ** 2  # the switch may be within a cell
+    assert least <= value <= greatest
 
 
-def test_the_table_says_what_was_sampled_and_what_was_not_looked_at():
-    from sparsight.analysis.text import table
+def test_of_many_draws_cells_are_taken_which_hold_the_band():
+    x = np.sort(np.random.default_rng(6).exponential(size=10_001))
+    eps = math.sqrt(math.log(2 / 1e-3) / 2 / len(x))
+    seen = band(x, 0.0, 30.0)
+    assert len(seen.cells) == CELLS
+    for k in range(1, CELLS + 1):  # x_(j - m) and x_(j + m) for the j of both ends of the cell
+        last, first = math.ceil(len(x) * (k / CELLS + eps)), math.floor(len(x) * ((k - 1) / CELLS - eps)) + 1
+        high = seen.cells[k - 1 + seen.away] if k - 1 + seen.away < CELLS else 30.0
+        low = seen.cells[k - 1 - seen.away] if k - 1 >= seen.away else 0.0
+        assert high >= (x[last - 1] if last <= len(x) else 30.0)
+        assert low <= (x[first - 1] if first >= 1 else 0.0)
 
-    g = torch.Generator().manual_seed(6)
-    found = table(analyze({"a.weight": torch.randn(1 << 10, 300, generator=g)}))
-    assert "a sample of the weights of 1 large tensor was counted; --histogram full counts all" in found
+
+def test_zeros_that_no_draw_misses_and_weights_that_none_hits():
+    x = torch.zeros(200, 1000)
+    x[7, 7] = 2.0
+    s = analyze({"a.weight": x}, eta=0.1).tensors[0].summary
+    assert s.gini == pytest.approx(1 - 1 / x.numel(), abs=1e-12)
+    assert s.gini_error is not None
+    assert s.gini_error < 1e-5
+    assert s.octaves == ()
+
+
+# -- exact -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["normal", "ties", "all equal", "mostly zero"])
+def test_exact_in_parts_that_are_smaller_than_what_there_is(kind: str):
+    x = SHAPES[kind](normal(30, 500), torch.rand(30, 500, generator=torch.Generator().manual_seed(4)))
+    entries = from_memory({"a.weight": x, "b.weight": x[:10].bfloat16()}).entries
+    w = torch.cat([x, x[:10].bfloat16().float()]).double().flatten().abs().numpy()
+    goal = 0.1 / 1.1 * float(w.sum())
+    for budget in (40, 8 * 997, 1 << 20):
+        if budget == 40 and kind != "all equal":
+            continue  # a pass for five weights each
+        ranking = Ranking(len(w), float(w.sum()), 1.0, [(1.0, goal)])
+        parts = []
+        for part, value, ties in ranked(entries, budget):
+            assert len(part) <= max(budget // 8, 1)
+            parts += [part.copy(), np.full(ties, value if ties else 0.0, part.dtype)]
+            ranking.add(part)
+            ranking.add_ties(value, ties)
+        assert np.array_equal(np.concatenate(parts), np.sort(w.astype(np.float32)))
+        assert ranking.gini == pytest.approx(reference.gini_by_ranks(w), abs=1e-12)
+        least, most = reference.droppable(w, 1.0, 0.1)
+        assert least <= ranking.droppable[0] <= most
+        assert sum(n for _, n in ranking.octaves) == np.count_nonzero(w)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_octaves(dtype: type):
+    ends = [np.finfo(dtype).smallest_subnormal, 0.25, 0.5, 0.75, 1.0, np.finfo(dtype).max]
+    least = round(math.log2(float(ends[0])))
+    most = {np.float32: 127, np.float64: 1023}[dtype]
+    assert octaves(np.array([0.0, 0.0, *ends], dtype)) == {least: 1, -2: 1, -1: 2, 0: 1, most: 1}
+    assert octaves(np.zeros(3, dtype)) == {}
+
+
+# -- what is told ----------------------------------------------------------------------------------------------
+
+
+def test_the_table_says_what_was_drawn_and_what_was_not_looked_at():
+    found = table(analyze({"a.weight": normal(1 << 10, 300)}))
+    assert (
+        "with probability 99.9 % for each: of 1 tensor 16,384 weights each were drawn; --exact makes it exact" in found
+    )
     tall = table(analyze({"a.weight": torch.ones((1 << 20) + 1, 1)}))
     assert "neurons not looked at one by one: a.weight (more than 1,048,576 rows)" in tall
-    small = table(analyze({"a.weight": torch.randn(10, 30, generator=g)}))
-    assert "sample" not in small
+    small = table(analyze({"a.weight": normal(10, 30)}))
+    assert "drawn" not in small
     assert "neurons not looked at" not in small

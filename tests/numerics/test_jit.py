@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 
+import numba
 import pytest
 import torch
 from numba.core.errors import LoweringError, TypingError
@@ -117,3 +118,35 @@ def test_what_the_twin_raises_is_raised():
             call(x)
     with pytest.raises(KeyError):  # no matter of compiling
         or_twin({}.__getitem__, lambda x: x)(1)
+
+
+def test_a_twin_serves_where_a_kernel_does_not_compile():
+    from numba import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def broken(typing_context, x):
+        def codegen(context, builder, signature, args):
+            raise NotImplementedError("not on this machine")
+
+        return types.int64(x), codegen
+
+    fast = numba.njit(lambda x: broken(x))
+    calls = []
+
+    def plain(x: int) -> int:
+        calls.append(x)
+        return x + 1
+
+    kernel = or_twin(fast, plain)
+    with pytest.warns(RuntimeWarning, match="does not compile here, its slower twin serves"):
+        assert kernel(3) == 4
+    assert kernel(5) == 6  # and no further warning
+    assert calls == [3, 5]
+
+
+def test_what_neither_takes_is_an_error_of_the_caller():
+    kernel = or_twin(numba.njit(lambda x: x + 1), numba.njit(lambda x: x + 1))
+    with pytest.raises(numba.TypingError):
+        kernel(object)
+    assert kernel(1) == 2
