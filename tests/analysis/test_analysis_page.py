@@ -49,7 +49,7 @@ PAGES = {
     "zero": lambda: page(analyze({"z.weight": torch.zeros(3, 3)})),
     "nothing": lambda: page(analyze({"z.bias": torch.zeros(3)})),
     "many": lambda: page(analyze({f"layer{i}.weight": torch.randn(4, 4) for i in range(300)})),
-    "without histogram": lambda: page(analyze(state(), eta=0.1, histogram="none")),
+    "without a sample": lambda: page(analyze(state(), eta=0.1, sample=False)),
     "path": lambda: path_page(walked(0.3, 0.2, 0.4, 0.6, 0.1)),
     "short path": lambda: path_page(walked(0.3)),
 }

@@ -70,5 +70,6 @@ def plain_sums(x, mask, start, n):
             half[lane] += math.sqrt(v)
             one[lane] += v
             two[lane] += v * v
-            largest, smallest, count = max(v, largest), min(v, smallest), count + 1
+            largest, smallest = v if v > largest else largest, v if v < smallest else smallest
+            count += 1
     return _joined(half), _joined(one), _joined(two), largest, smallest, count
