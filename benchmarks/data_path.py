@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from sparsight.model.masks import dense, verify
 from sparsight.numerics.select import keep_largest
-from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.score.random import Random
-from sparsight.runs.recipe import Recipe
-from sparsight.train.loop import Training, _stretch
+from sparsight.train import TrainingPlan
+from sparsight.train.loop import _stretch
 from sparsight.train.parallel import runtime
+from sparsight.train.training import Training
 from sparsight.zoo.data import fashion_mnist
 from sparsight.zoo.networks import lenet_300_100
 
@@ -35,13 +35,13 @@ BARS = {"DataLoader, no workers": 1.4, "DataLoader, 2 workers": 2.5}
 
 def training(train: Any) -> Training:
     data, model = fashion_mnist(), lenet_300_100(seed=0)
-    recipe = Recipe(name="benchmark", score=Magnitude(), levels=((),), batch_size=128, epochs=100)
+    plan = TrainingPlan(batch_size=128, epochs=100)
     full = dense(model)
     masks = keep_largest(Random(1)(model, full, ()), full, 26_620)[0]
     split = data.train if train is None else train(data.train)
     data = dataclasses.replace(data, train=split)
-    optimizer = recipe.optimizer(model.parameters())
-    return Training(model, masks, optimizer, recipe, data, runtime("cpu"), 0, budget=100)
+    optimizer = plan.optimizer(model.parameters())
+    return Training(model, masks, optimizer, plan, data, runtime("cpu"), 0)
 
 
 def loader(workers: int) -> Any:

@@ -37,12 +37,12 @@ from sparsight.model.hold import bind
 from sparsight.model.hooks import tapped
 from sparsight.model.names import named
 from sparsight.numerics import keep_largest
-from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.score.random import Random
-from sparsight.runs.recipe import Recipe
+from sparsight.train import TrainingPlan
 from sparsight.train.batches import batches
-from sparsight.train.loop import Training, train
+from sparsight.train.loop import train
 from sparsight.train.parallel import runtime
+from sparsight.train.training import Training
 from sparsight.types import Data, Split
 from sparsight.zoo.data import fashion_mnist
 from sparsight.zoo.networks import cnn, lenet_300_100
@@ -54,12 +54,12 @@ EVERY = 2  # the published code measures after so many epochs
 
 
 def training(model: nn.Module, data: Data) -> Training:
-    recipe = Recipe(name="benchmark", score=Magnitude(), levels=((),), batch_size=128, epochs=100)
+    plan = TrainingPlan(batch_size=128, epochs=100)
     full = dense(model)
     kept = round(DENSITY * sum(mask.numel() for mask in full.values()))
     masks = keep_largest(Random(1)(model, full, ()), full, kept)[0]
-    optimizer = recipe.optimizer(model.parameters())
-    return Training(model, masks, optimizer, recipe, data, runtime("cpu"), 0, budget=100)
+    optimizer = plan.optimizer(model.parameters())
+    return Training(model, masks, optimizer, plan, data, runtime("cpu"), 0)
 
 
 # -- the published way -------------------------------------------------------------------------------------------
@@ -122,8 +122,8 @@ def published_gradient_flow(model: nn.Module, split: Split) -> list[float]:
 
 def ways(t: Training, split: Split) -> dict[str, tuple[Callable[[], object], float]]:
     """What is run after an epoch, and how often in an epoch it counts."""
-    probes, parameters = probe(split, PROBES, batch_size=t.recipe.batch_size), named(t.model)
-    steps = -(-len(split) // t.recipe.batch_size)
+    probes, parameters = probe(split, PROBES, batch_size=t.plan.batch_size), named(t.model)
+    steps = -(-len(split) // t.plan.batch_size)
 
     bound, names = bind(t.model, t.masks), tuple(t.masks)
 
