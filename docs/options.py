@@ -1,4 +1,4 @@
-"""Write the tables of options into the pages, from the signatures that also make the command line.
+"""Write the tables of options into the pages, from the signatures that the command line is made of.
 
     python docs/options.py
 
@@ -19,41 +19,39 @@ from pathlib import Path
 from typing import Any, Literal
 
 from typing_extensions import Doc
+from tyro import conf
 
 DOCS = Path(__file__).resolve().parent
-COMMANDS = {
-    "run": "run_options:_settings",
-    "certify": "certify:_certify",
-    "phase": "phase:_phase",
-    "study": "study:_study",
-}
+COMMANDS = {"run": "run_options", "certify": "certify", "phase": "phase", "study": "study"}
+POSITIONAL = typing.get_args(conf.Positional[str])[1]
 TABLE = re.compile(r"(<!-- options: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def function_of(name: str) -> Callable[..., Any]:
-    """The function whose keyword parameters are the options of a recipe or a command."""
-    module, _, attribute = COMMANDS.get(name, "").partition(":")
-    if module:
-        return getattr(importlib.import_module(f"sparsight.cli.{module}"), attribute)
-    return getattr(importlib.import_module(f"sparsight.recipes.{name}"), name)
+def maker_of(name: str) -> Callable[..., Any]:
+    """What makes the options of a recipe or a command: a function of them, or a dataclass."""
+    if name not in COMMANDS:
+        return getattr(importlib.import_module(f"sparsight.recipes.{name}"), name)
+    module = vars(importlib.import_module(f"sparsight.cli.{COMMANDS[name]}"))
+    return next(module[known] for known in (f"{name.capitalize()}Options", f"_{name}", "_settings") if known in module)
 
 
-def rows(function: Callable[..., Any]) -> Iterator[str]:
+def rows(maker: Callable[..., Any]) -> Iterator[str]:
     """A row of the table for each option: its flags, its default, its help and the words that it takes."""
-    hints = typing.get_type_hints(function, include_extras=True)
-    told = arguments(inspect.getdoc(function) or "")
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+    hints = typing.get_type_hints(maker, include_extras=True)
+    told = arguments(inspect.getdoc(maker) or "")
+    for name, parameter in inspect.signature(maker).parameters.items():
+        kind, given = hints[name], parameter.default
+        about = getattr(kind, "__metadata__", ())
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or POSITIONAL in about:
             continue
-        kind = hints[name]
-        help = next((x.documentation for x in getattr(kind, "__metadata__", ()) if isinstance(x, Doc)), told.get(name))
+        help = next((x.documentation for x in about if isinstance(x, Doc)), told.get(name))
         if not help:
-            raise ValueError(f"{function.__name__} does not say what {name} is")
-        flag, dashed = parameter.default, name.replace("_", "-")
-        flags = f"`--{dashed}`, `--no-{dashed}`" if flag is True else f"`--{dashed}`"
+            raise ValueError(f"{maker.__name__} does not say what {name} is")
+        dashed = name.replace("_", "-")
+        flags = f"`--{dashed}`, `--no-{dashed}`" if given is True else f"`--{dashed}`"
         values = ", ".join(f"`{word}`" for word in words(kind))
         meaning = f"{help} ({values})" if values else help
-        yield f"| {flags} | {default(flag)} | {meaning.replace('|', chr(92) + '|')} |"
+        yield f"| {flags} | {default(given)} | {meaning.replace('|', chr(92) + '|')} |"
 
 
 def arguments(docstring: str) -> dict[str, str]:
@@ -86,7 +84,7 @@ def default(value: Any) -> str:
 
 def table(names: str) -> str:
     """The table for a marker's names."""
-    first, *others = [list(rows(function_of(name))) for name in names.split()]
+    first, *others = [list(rows(maker_of(name))) for name in names.split()]
     shared = [row for row in first if all(row in other for other in others)]
     return "\n".join(["", "| Option | Default | Meaning |", "| --- | --- | --- |", *shared, "", ""])
 

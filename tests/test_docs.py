@@ -11,8 +11,10 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
+from typing_extensions import Doc
 
 from sparsight.cli import entry as cli
 from sparsight.cli.recipes import names
@@ -70,7 +72,7 @@ def test_python_blocks_run(page, elsewhere):
             target.write_text(text)
             continue
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(text, named(page), "exec"), space)
+            exec(compile(text, named(page), "exec", dont_inherit=True), space)
 
 
 @pytest.mark.parametrize("name", ["own_loop", "python_api"])
@@ -124,7 +126,9 @@ def test_links_lead_somewhere(page):
 def test_files_that_are_named_exist(page):
     """Paths in code marks that begin with a folder of the repository."""
     for path in re.findall(r"`((?:docs|examples|benchmarks|studies|tests|src)/[\w./-]+)`", prose(page)):
-        assert (ROOT / path).exists() or path.endswith(("results/", "NAME.md")), f"{named(page)} names {path}"
+        assert (ROOT / path).exists() or path.endswith(("results/", "NAME.md", "NAME.py")), (
+            f"{named(page)} names {path}"
+        )
 
 
 def test_every_page_is_in_the_navigation():
@@ -183,48 +187,116 @@ def test_options_in_the_text_exist(page):
             assert set(FLAG.findall(mark)) <= known, f"{named(page)}: {mark}"
 
 
-def defaults(recipe: str) -> dict[str, object]:
-    import importlib
-    import inspect
-
-    function = getattr(importlib.import_module(f"sparsight.recipes.{recipe}"), recipe)
-    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()}
+# -- tables of options -----------------------------------------------------------------------------------------
 
 
-def test_defaults_in_the_table_are_those_of_the_recipes():
-    """Those of docs/command-line.md."""
-    text = (ROOT / "docs" / "command-line.md").read_text()
-    table = text.partition("| Option of every recipe")[2].partition("\n\n")[0]
-    found = {}
-    for row in table.splitlines()[2:]:
-        names, values = row.split("|")[1:3]
-        marks = [mark.strip("-") for mark in re.findall(r"`([^`]+)`", names) if not mark.startswith("--no-")]
-        found |= dict(zip(marks, (value.strip() for value in values.split(",")), strict=True))
-    for recipe in RECIPES:
-        given = {name.replace("_", "-"): value for name, value in defaults(recipe).items()}
-        for name, value in found.items():
-            expected = given[name]
-            assert (
-                value == {True: "on", False: "off"}.get(expected, value)
-                if isinstance(expected, bool)
-                else (str(expected) == value or float(value) == expected)
-            ), f"{recipe}: {name} is {expected}, the table says {value}"
-        assert set(given) - set(found) <= {"p", "q", "eta", "gamma", "beta", "rate", "middle-epochs", "carry-on"}
+@pytest.fixture(scope="module")
+def options() -> dict[str, Any]:
+    """What docs/options.py defines."""
+    return runpy.run_path(str(ROOT / "docs" / "options.py"))
 
 
-def test_the_import_order_is_that_of_the_test():
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_tables_of_options_are_up_to_date(page, options):
+    text = page.read_text()
+    assert options["written"](text) == text, "run python docs/options.py"
+
+
+def test_every_option_is_in_a_table(options):
+    """Of every recipe on its own page, and of the commands that have signatures."""
+    pages = {page.stem: page.read_text() for page in PAGES}
+    tables = {name: page for page, text in pages.items() for _, name, _ in options["TABLE"].findall(text)}
+    assert {name: page for name, page in tables.items() if " " not in name} == {
+        **{name.replace("-", "_"): name.replace("-", "_") for name in EVERY},
+        **{"run": "command-line", "certify": "command-line", "phase": "command-line", "study": "studies"},
+    }
+    assert tables[" ".join(RECIPES)] == "command-line"
+
+
+@pytest.mark.parametrize("name", [*EVERY, "certify", "phase", "study"])
+def test_a_table_has_the_options_of_the_help(name, options):
+    table = options["table"](name.replace("-", "_"))
+    command = ("run", name) if name in EVERY else (name,)
+    both = set(FLAG.findall(table.replace("| --- |", ""))) | {"--help"}
+    if name in EVERY:
+        both |= {row.split("`")[1] for row in options["table"]("run").splitlines() if row.startswith("| `")}
+    listed = {flag for flag in both if not flag.startswith("--no-")}
+    assert {flag for flag in flags(*command) if not flag.startswith("--no-")} == listed
+
+
+def test_a_shared_table_has_what_is_the_same(options):
+    table = options["table"](" ".join(RECIPES))
+    assert "| `--lr` | 0.1 | Learning rate" in table
+    assert "`--rate`" not in table  # not of sap
+    assert "`--carry-on`" not in table  # not of oneshot
+
+
+def test_an_option_without_help_is_refused(options):
+    def silent(*, rate: float = 0.5) -> None:
+        """Nothing is said of rate."""
+
+    with pytest.raises(ValueError, match="silent does not say what rate is"):
+        list(options["rows"](silent))
+
+
+def test_what_a_row_says(options):
+    def told(
+        *,
+        way: Annotated[Literal["a", "b"] | None, Doc("Which way | round.")] = None,
+        rate: float = 5e-4,
+        off: bool = False,
+        on: bool = True,
+    ) -> None:
+        """Something.
+
+        Args:
+            rate: The rate,
+                told in two lines.
+            off: This.
+            on: That.
+        """
+
+    assert list(options["rows"](told)) == [
+        "| `--way` | – | Which way \\| round. (`a`, `b`) |",
+        "| `--rate` | 0.0005 | The rate, told in two lines. |",
+        "| `--off` | off | This. |",
+        "| `--on`, `--no-on` | on | That. |",
+    ]
+
+
+# -- architecture ----------------------------------------------------------------------------------------------
+
+
+def part(head: str) -> str:
+    """A part of docs/architecture.md."""
+    return (ROOT / "docs" / "architecture.md").read_text().partition(f"## {head}\n")[2].partition("\n## ")[0]
+
+
+def test_the_rooms_are_the_rooms():
+    """In the order of the imports."""
     from test_architecture import ORDER
 
-    assert "\n".join(ORDER) in (ROOT / "docs" / "architecture.md").read_text()
+    named_there = [room.rstrip("/") for room in re.findall(r"^\| `([\w/]+)` \|", part("The rooms"), re.MULTILINE)]
+    assert named_there == [room for room in ORDER if list((ROOT / "src" / "sparsight").glob(f"{room}*"))]
 
 
-def test_the_tree_is_the_tree():
-    """docs/architecture.md names every module of the package."""
-    text = (ROOT / "docs" / "architecture.md").read_text().partition("## The tree")[2].partition("##")[0]
-    for path in (ROOT / "src" / "sparsight").iterdir():
-        name = f"{path.name}/" if path.is_dir() else path.name
-        if path.name not in ("__pycache__", "__main__.py", "py.typed"):
-            assert re.search(rf"(?<![\w]){re.escape(name)}", text), f"the tree lacks {name}"
+def test_the_files_of_a_sitting_are_as_long_as_the_page_says():
+    """To a tenth, since files go on living."""
+    text = part("Reading SAP in one sitting")
+    told = {path: int(lines) for path, lines in re.findall(r"^\| `([\w/]+\.py)`[^|]*\| (\d+) \|", text, re.MULTILINE)}
+    assert len(told) == 18
+    for path, lines in told.items():
+        there = len((ROOT / "src" / "sparsight" / path).read_text().splitlines())
+        assert abs(there - lines) <= max(10, 0.1 * lines), f"{path} has {there} lines, the page says {lines}"
+    (total,) = re.findall(r"That is ([\d,]+) lines", text)
+    assert int(total.replace(",", "")) == sum(told.values())
+
+
+def test_the_walk_names_files_and_functions_that_are_there():
+    stops = re.findall(r"^\d\. `([\w/]+\.py)`, `(\w+)`", part("The walk of one value"), re.MULTILINE)
+    assert len(stops) == 6
+    for path, function in stops:
+        assert re.search(rf"^def {function}\(", (ROOT / "src" / "sparsight" / path).read_text(), re.MULTILINE)
 
 
 # -- machines --------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from sparsight.cli.errors import Misuse, NotFound, near
 HELP = """\
 usage: sparsight COMMAND ...
 
-Sparsight tells how sparse a neural network can be, and makes it so.
+Sparsight finds how far a network can be pruned without losing accuracy, and prunes it.
 
 commands:
   run RECIPE       prune a network by a recipe, into a run folder of its own
