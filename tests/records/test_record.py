@@ -5,6 +5,7 @@ import enum
 import functools
 import json
 import math
+import os
 import pathlib
 from typing import Any
 
@@ -169,6 +170,11 @@ def level(**changes: Any) -> dict[str, Any]:
         ({"layers": [{"name": "a"}]}, r"record\.layers\[0\].*'kept', 'shape', 'total'"),
         ({"layers": ["a"]}, r"record\.layers\[0\]: got 'a', expected an object"),
         ({"pq_pairs": [[1.0]]}, r"record\.pq_pairs\[0\]: got \[1\.0\], expected a list of 2"),
+        ({"pq_pairs": [[0.5, 1.0], []]}, r"record\.pq_pairs\[1\]: got \[\], expected a list of 2"),
+        ({"pq_pairs": [[1.0, 2.0, 3.0]]}, r"record\.pq_pairs\[0\]: got \[1\.0, 2\.0, 3\.0\], expected a list of 2"),
+        ({"pq": ["NaN"]}, r"record\.pq\[0\]: got 'NaN', expected a number"),
+        ({"epochs": "1.0"}, r"record\.epochs: got '1\.0', expected a number"),
+        ({"epochs": -(2**1023)}, r"record\.epochs: got -8988.*, expected a number"),
         ({"pq": [0.5, "much"]}, r"record\.pq\[1\]: got 'much', expected a number"),
         ({"pq": [True]}, r"record\.pq\[0\]: got True"),
         ({"epochs": 10**400}, r"record\.epochs: .*expected a number"),
@@ -177,6 +183,14 @@ def level(**changes: Any) -> dict[str, Any]:
             r"observations\[0\]\.values\.x: got None",
         ),
         ({"files": {"a": 1}}, r"record\.files\.a: got 1"),
+        (
+            {"layers": [{"name": "a", "shape": [1], "kept": 1, "total": 1, "colour": 1}]},
+            r"record\.layers\[0\]: got \['colour'\], expected known fields only",
+        ),
+        (
+            {"layers": [{"name": "a", "shape": [True], "kept": 1, "total": 1}]},
+            r"record\.layers\[0\]\.shape\[0\]: got True",
+        ),
         ({"colour": "red"}, r"got \['colour'\], expected known fields only"),
         ({"schema": 2}, r"record\.schema: got 2, expected 1 \(written by another version"),
         ({"schema": None}, r"record\.schema: got None"),
@@ -184,8 +198,16 @@ def level(**changes: Any) -> dict[str, Any]:
 )
 def test_a_wrong_field_is_refused_by_name(changes, words):
     from_json(LevelRecord, level())
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         from_json(LevelRecord, level(**changes))
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+
+
+def test_a_path_that_is_no_unicode_comes_back():
+    """Python spells its bytes as lone surrogates."""
+    record = Choice(1, "x", "because", missed=os.fsdecode(b"runs/\xff"))
+    assert from_json(Choice, json.loads(dumps(record))) == record
 
 
 @pytest.mark.parametrize("value", [None, 3, "x", [], [1]])
