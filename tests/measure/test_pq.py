@@ -414,7 +414,7 @@ def test_tensor_code_agrees_with_the_kernel(dtype, exponents):
             tables = np.empty((2, lines, kernel.SUMS + 2 * len(exponents)))
             array = np.array(exponents)
             flat = None if mask is None else mask.flatten().numpy()
-            kernel.fill(x.flatten().numpy(), flat, 0, shape[1], array, 2.0**300, 0, lines, tables[0], None)
+            kernel.fill(x.flatten().numpy(), flat, 0, shape[1], array, 2.0**300, 0, lines, tables[0])
             tensor_table(x, mask, exponents, 2.0**300, tables[1])
             np.testing.assert_allclose(tables[1], tables[0], rtol=1e-12 if dtype == WIDE else 1e-8, atol=1e-12)
 
