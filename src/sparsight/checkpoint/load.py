@@ -32,6 +32,3 @@ def _tensor(checkpoint: Checkpoint, entry: Entry) -> Tensor:
     content = bytearray(read_bytes(entry.path, entry.offset, reach * dtype.itemsize))
     flat = torch.frombuffer(content, dtype=dtype)
     return flat.reshape(entry.shape) if strides is None else flat.as_strided(entry.shape, strides).contiguous()
-
-
-__all__ = ["load_tensors"]

@@ -117,6 +117,3 @@ class _Some(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return (gradients[0] > 0).to(gradients[0].dtype)
-
-
-__all__ = ["Collapse", "find_collapse"]

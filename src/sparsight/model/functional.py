@@ -81,6 +81,3 @@ class _Loss(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self._loss(self.model, batch)
-
-
-__all__ = ["Pure", "evaluating", "pure"]

@@ -239,6 +239,3 @@ def ones(example: Any, dtype: torch.dtype) -> Tensor:
         raise ValueError(f"cannot tell the shape of a sample from {type(example).__name__}: allowed is (x, y) or x")
     kind = dtype if example.is_floating_point() else example.dtype
     return torch.ones((1, *example.shape[1:]), dtype=kind, device=example.device)
-
-
-__all__ = ["Positive", "is_bias", "ones"]

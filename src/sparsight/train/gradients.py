@@ -53,6 +53,3 @@ def _average(training: Training, bound: Bound, norms: Norms | None) -> GradientA
 def _of_held(bound: Bound, masks: Masks) -> dict[str, Tensor | None]:
     """The masked gradients of the prunable tensors."""
     return {name: hold.weight.grad for name, hold in zip(masks, bound.holds, strict=True)}
-
-
-__all__ = ["clip_", "mask_and_clip_"]

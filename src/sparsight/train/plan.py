@@ -58,6 +58,3 @@ def at_least(least: int, **values: object) -> None:
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
-
-
-__all__ = ["LEAST_EVERY", "TrainingPlan", "at_least"]

@@ -99,6 +99,3 @@ class LossSum:
             self.total = self.total + losses @ losses.new_tensor([samples for _, samples in self.waiting])
             self.waiting = []
         return self.total
-
-
-__all__ = ["LossSum", "Pass", "Training"]

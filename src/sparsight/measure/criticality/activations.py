@@ -89,6 +89,3 @@ def activation_of(model: nn.Module) -> Activation:
 
 def _plain(text: str) -> str:
     return text.replace("inplace=True", "")
-
-
-__all__ = ["NAMED", "Name", "activation_of", "traced"]

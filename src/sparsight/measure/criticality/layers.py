@@ -28,6 +28,3 @@ def left_out(model: nn.Module) -> tuple[str, ...]:
 def fan_in(weight: Tensor) -> int:
     """Inputs of one unit of a linear or convolution layer: channels / groups x kernel size."""
     return weight[0].numel()
-
-
-__all__ = ["fan_in", "left_out", "weighted_layers"]

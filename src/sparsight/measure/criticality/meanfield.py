@@ -196,14 +196,3 @@ def _not_negative(**numbers: Any) -> None:
     for name, value in numbers.items():
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be a finite number >= 0: got {value!r}")
-
-
-__all__ = [
-    "chi",
-    "correlation_map",
-    "fixed_point",
-    "root",
-    "second_moments",
-    "variance_map",
-    "variance_slope",
-]

@@ -121,6 +121,3 @@ def _name(node: fx.Node) -> str:
 
 def _called(node: fx.Node) -> str:
     return str(node.target) if node.op == "call_module" else _name(node)
-
-
-__all__ = ["Sums", "is_residual", "residual_sums"]

@@ -225,6 +225,3 @@ def _text(graph: fx.GraphModule, node: Any, source: dict[fx.Node, fx.Node], at: 
     given = [_text(graph, one, source, at) for one in node.args]
     given += [f"{key}={_text(graph, one, source, at)}" for key, one in node.kwargs.items()]
     return f"{name}({', '.join(given)})"
-
-
-__all__ = ["MODULES", "Found", "expressions"]

@@ -34,6 +34,3 @@ def FORCE(density: float, rounds: int = 60, *, schedule: Schedule = Geometric, m
     Source: de Jorge et al., "Progressive Skeletonization", ICLR 2021, algorithm 1.
     """
     return tuple(Global(density=at, min_keep=min_keep, recover=True) for at in at_rounds(schedule(density), rounds))
-
-
-__all__ = ["FORCE", "IterativeSNIP"]

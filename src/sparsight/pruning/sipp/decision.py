@@ -163,6 +163,3 @@ def _sample(
         gamma[rows] = np.where(inside, factor, gamma[rows])
     kind = score.dtype
     return torch.from_numpy(gamma).to(kind).to(score.device).reshape(score.shape), np.concatenate(draws)
-
-
-__all__ = ["Decision", "decide", "ranking_keys", "share_again"]

@@ -123,6 +123,3 @@ def whole(m: np.ndarray, nonzero: np.ndarray, budget: int, rounding: Rounding = 
         down[room[:missing]] += 1
         missing -= min(missing, len(room))
     return down
-
-
-__all__ = ["Groups", "groups_of", "share_out", "sides", "whole"]

@@ -64,6 +64,3 @@ def _nonzero(model: nn.Module, masks: Masks) -> tuple[int, int]:
         else:
             outside += int(nonzero.sum())
     return inside, outside
-
-
-__all__ = ["KeepBudget", "keep_budget", "keep_ratio"]

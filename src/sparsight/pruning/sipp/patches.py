@@ -84,6 +84,3 @@ def _geometry(layer: nn.Module, x: Tensor) -> tuple[tuple[int, ...], tuple[int, 
     padded = tuple(s + padding[2 * i] + padding[2 * i + 1] for i, s in enumerate(sizes))
     parts = zip(padded, layer.kernel_size, layer.dilation, layer.stride, strict=True)  # type: ignore[arg-type]
     return padded, tuple((s - d * (k - 1) - 1) // step + 1 for s, k, d, step in parts)
-
-
-__all__ = ["as_points", "columns", "patches_of", "shape_of"]

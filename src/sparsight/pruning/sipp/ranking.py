@@ -64,6 +64,3 @@ def keep_ranked_rows(keys: Sequence[Scores], masks: Masks, counts: Mapping[str, 
         return kept
     chosen = keep_ranked_rows(rest, tied, missing)
     return {name: sure[name] | chosen[name] for name in masks}
-
-
-__all__ = ["keep_ranked", "keep_ranked_rows"]

@@ -80,6 +80,3 @@ def reweighting(counts: np.ndarray, draws: np.ndarray | int, q: np.ndarray) -> n
     """gamma = c / (N q), 0 for what was not drawn: E[gamma] = 1, Var[gamma] = (1 - q) / (N q)."""
     expected = np.asarray(draws, np.float64)[..., None] * q
     return np.divide(counts, expected, out=np.zeros(np.shape(q)), where=expected > 0)
-
-
-__all__ = ["draw", "draws_for_distinct", "expected_distinct", "probabilities", "reweighting"]

@@ -44,6 +44,3 @@ def ranking_keys(scores: Scores) -> Sequence[Scores]:
     if not facts:
         return (scores,)
     return scores, {name: known.mean for name, known in facts.items()}, {n: known.size for n, known in facts.items()}
-
-
-__all__ = ["Facts", "Reduction", "facts_of", "ranking_keys", "saturated"]

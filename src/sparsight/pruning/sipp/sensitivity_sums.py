@@ -110,6 +110,3 @@ def _scaled(x: Tensor) -> Tensor:
     exponent = torch.frexp(x.flatten(1).abs().amax(1)).exponent.clamp(-limit, limit)
     factor = torch.ldexp(x.new_ones(len(x)), -exponent)
     return x * factor.reshape(-1, *[1] * (x.dim() - 1))
-
-
-__all__ = ["SensitivitySums"]

@@ -58,6 +58,3 @@ def silent(
 def _embeddings(model: nn.Module) -> set[str]:
     inside = {id(p) for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()}
     return {name for name, parameter in named(model).items() if id(parameter) in inside}
-
-
-__all__ = ["silent"]

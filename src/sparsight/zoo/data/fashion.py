@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
-from sparsight.zoo.data.download import DownloadError, download
+from sparsight.zoo.data.download import download
 from sparsight.zoo.data.idx import read_idx
 
 MEAN, STD = 0.2860, 0.3530
@@ -139,6 +139,3 @@ def _not_found(root: Path | str | None, why: str) -> DataNotFound:
         "environment variable SPARSIGHT_DATA names; or do without it: --data digits takes the small set of "
         "handwritten digits that comes with sparsight."
     )
-
-
-__all__ = ["DataNotFound", "DownloadError", "cache_folder", "fashion_mnist", "find_fashion_mnist"]

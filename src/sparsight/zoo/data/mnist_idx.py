@@ -125,6 +125,3 @@ def _not_found(root: Path | str | None) -> fashion.DataNotFound:
         "them into the folder mnist inside the folder that the environment variable SPARSIGHT_DATA names. Or do "
         "without: --data fashion-mnist, or --data digits, which comes with sparsight."
     )
-
-
-__all__ = ["find_mnist", "mnist"]

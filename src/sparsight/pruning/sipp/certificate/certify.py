@@ -278,6 +278,3 @@ def _network(outputs: Outputs, why: str | None) -> NetworkCertificate:
         inputs=len(errors),
         says=why or "",
     )
-
-
-__all__ = ["certify", "pruning_of"]

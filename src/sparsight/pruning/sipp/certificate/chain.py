@@ -65,6 +65,3 @@ def _sizes(graph: fx.Graph) -> set[fx.Node]:
         if called and (read or (node.all_input_nodes and all(n in found for n in node.all_input_nodes))):
             found.add(node)
     return found
-
-
-__all__ = ["why_no_chain"]

@@ -126,6 +126,3 @@ def _relative(wrong: Tensor, right: Tensor) -> Tensor:
     """The largest |wrong - right| / |right| of each sample; 0 where they are equal, infinite where one is no number."""
     gap = (wrong - right).abs().flatten(1).nan_to_num(torch.inf, torch.inf)
     return torch.where(gap > 0, gap / right.abs().flatten(1), 0).amax(1)
-
-
-__all__ = ["Measured", "Outputs", "measure"]

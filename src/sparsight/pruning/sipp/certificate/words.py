@@ -67,6 +67,3 @@ def _whole(certificate: Certificate, layers: tuple[LayerCertificate, ...]) -> tu
             "C times the largest seen on the calibration points, does not hold for these inputs."
         )
     return tuple(lines)
-
-
-__all__ = ["said"]
