@@ -520,6 +520,23 @@ class TestLock:
             assert len(RunFolder.open(path).levels()) == 3
         RunFolder.open(path, write=True).close()
 
+    @pytest.mark.skipif(os.name == "nt", reason="locks by other means")
+    @pytest.mark.parametrize("code", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+    def test_without_locks_a_run_is_read_and_not_written(self, path, monkeypatch, code):
+        """No file that marks the folder as taken stands in for a lock: a killed process would leave it behind."""
+        import fcntl
+
+        def refuse(*args):
+            raise OSError(code, os.strerror(code))
+
+        before = contents(path)
+        monkeypatch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(OSError, match=rf"cannot write {path}/run\.lock: {os.strerror(code)}") as caught:
+            RunFolder.open(path, write=True)
+        assert caught.value.errno == code
+        assert len(RunFolder.open(path).levels()) == 3
+        assert contents(path) == before
+
     def test_new_runs_are_locked_too(self, tmp_path):
         with RunFolder.create(tmp_path / "r", run()), pytest.raises((LockedRun, FileExistsError)):
             RunFolder.create(tmp_path / "r", run())
