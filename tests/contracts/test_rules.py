@@ -64,7 +64,7 @@ def rules() -> list[StoppingRule]:
             COMBINED.get(name, value)()
             for name, value in vars(module).items()
             if isinstance(value, type) and value.__module__ == module.__name__ and not name.startswith("_")
-            and "stop" in vars(value) and value is not StoppingRule
+            and StoppingRule in value.__mro__[1:]
         ]  # fmt: skip
     return [*found, *MORE]
 

@@ -65,15 +65,10 @@ class AnyOf(_Several):
 
 
 @dataclass(frozen=True)
-class Patience(StoppingRule):
-    """Stop when a rule has said so at `evaluations` evaluations in a row."""
+class _One(StoppingRule):
+    """A rule that measures as another does, and decides by what that one says."""
 
     rule: StoppingRule
-    evaluations: int = 2
-
-    def __post_init__(self) -> None:
-        check_rule(self.rule, "the rule of Patience")
-        check_patience(self.evaluations)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -85,6 +80,17 @@ class Patience(StoppingRule):
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         return self.rule.measure(context, memory)
+
+
+@dataclass(frozen=True)
+class Patience(_One):
+    """Stop when a rule has said so at `evaluations` evaluations in a row."""
+
+    evaluations: int = 2
+
+    def __post_init__(self) -> None:
+        check_rule(self.rule, "the rule of Patience")
+        check_patience(self.evaluations)
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         n = len(history)
@@ -95,10 +101,9 @@ class Patience(StoppingRule):
 
 
 @dataclass(frozen=True)
-class AtLeast(StoppingRule):
+class AtLeast(_One):
     """A rule that is not listened to before `epochs` epochs and `evaluations` evaluations of the level."""
 
-    rule: StoppingRule
     epochs: float = 0.0
     evaluations: int = 1
 
@@ -107,17 +112,6 @@ class AtLeast(StoppingRule):
         if not self.epochs >= 0 or not isinstance(self.evaluations, int) or self.evaluations < 0:
             got = f"got {self.epochs!r} and {self.evaluations!r}"
             raise ValueError(f"epochs and evaluations must be >= 0, the latter whole: {got}")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return self.rule.needs
-
-    @property
-    def sources(self) -> tuple[FlowSource, ...]:
-        return self.rule.sources
-
-    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
-        return self.rule.measure(context, memory)
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         early = not history or history[-1].epoch < self.epochs - 1e-9 or len(history) < self.evaluations

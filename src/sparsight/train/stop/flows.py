@@ -30,8 +30,53 @@ from sparsight.train.stop.thresholds import check_patience, check_positive, in_a
 from sparsight.types import StateDict
 
 
+class _Consistent(StoppingRule):
+    """What comparing a flow with a reference network's is, whichever flow it is."""
+
+    eps: float
+    norm: Norm
+    reference: Baseline
+    patience: int
+
+    @property
+    def flow(self) -> Source:
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        return f"{self.flow.name}, {self.norm} to {self.reference}"
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return (self.flow,)
+
+    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
+        seen = self.flow.seen(context)
+        if seen is None:
+            return {}, memory
+        now, entries = seen
+        values = {**entries, f"threshold:{self.name}": self.eps}
+        reference = context.references.get(self.reference)
+        there = None if reference is None else self.flow.of(reference, context)
+        if there is not None:
+            near = flow_distance(now, there, self.norm) if _flows(now) and _flows(there) else math.nan
+            if math.isnan(near):
+                why = "nothing flows in one of the two networks, or what is not finite"
+                said = f"{self.name}, at level {context.level}: {why}; the rule does not end the level"
+                warnings.warn(said, RuntimeWarning, stacklevel=2)
+            values[f"distance:{self.name}"] = near
+        return values, memory
+
+    def stop(self, history: Sequence[Observation]) -> str | None:
+        found = recorded(history, f"distance:{self.name}")
+        if not met(found, self.eps, self.patience):
+            return None
+        near = f"{self.flow.name} is {found[-1]:.3g} ({self.norm}) from that of {SAID[self.reference]}"
+        return f"{near}, less than {self.eps:g}{in_a_row(self.patience)}"
+
+
 @dataclass(frozen=True)
-class InformationConsistent(StoppingRule):
+class InformationConsistent(_Consistent):
     """Stop when the information flow is close to a reference network's: distance < eps, `patience` times in a row.
 
     The flow is that of `information_flow` on the run's probe, between consecutive layers or the `pairs` given, the
@@ -56,30 +101,16 @@ class InformationConsistent(StoppingRule):
         check_patience(self.patience)
 
     @property
-    def name(self) -> str:
-        return f"{self.flow.name}, {self.norm} to {self.reference}"
-
-    @property
     def flow(self) -> InformationSource:
         return InformationSource(self.reduction, self.site, _tuples(self.pairs))
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        return (self.flow,)
 
     @property
     def needs(self) -> frozenset[str]:
         return frozenset({"probe", self.reference})
 
-    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
-        return _closeness(self, context), memory
-
-    def stop(self, history: Sequence[Observation]) -> str | None:
-        return _close(self, history)
-
 
 @dataclass(frozen=True)
-class GradientConsistent(StoppingRule):
+class GradientConsistent(_Consistent):
     """Stop when the gradient flow is close to a reference network's: distance < eps, `patience` times in a row.
 
     `statistic` is one of `gradient_flow`, on the run's probe; or "ema", the exponential average of the gradient norms
@@ -107,26 +138,12 @@ class GradientConsistent(StoppingRule):
             )
 
     @property
-    def name(self) -> str:
-        return f"{self.flow.name}, {self.norm} to {self.reference}"
-
-    @property
     def flow(self) -> GradientSource:
         return GradientSource(self.statistic)
 
     @property
-    def sources(self) -> tuple[Source, ...]:
-        return (self.flow,)
-
-    @property
     def needs(self) -> frozenset[str]:
         return frozenset({"gf_ema" if self.statistic == "ema" else "probe", self.reference})
-
-    def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
-        return _closeness(self, context), memory
-
-    def stop(self, history: Sequence[Observation]) -> str | None:
-        return _close(self, history)
 
 
 @dataclass(frozen=True)
@@ -193,27 +210,6 @@ class FlowPlateau(StoppingRule):
         return f"{changed}, less than {self.tol:g}{in_a_row(self.patience)}"
 
 
-# -- closeness ---------------------------------------------------------------------------------------------------
-
-
-def _closeness(rule: InformationConsistent | GradientConsistent, context: Context) -> dict[str, float]:
-    seen = rule.flow.seen(context)
-    if seen is None:
-        return {}
-    now, entries = seen
-    values = {**entries, f"threshold:{rule.name}": rule.eps}
-    reference = context.references.get(rule.reference)
-    there = None if reference is None else rule.flow.of(reference, context)
-    if there is not None:
-        near = flow_distance(now, there, rule.norm) if _flows(now) and _flows(there) else math.nan
-        if math.isnan(near):
-            why = "nothing flows in one of the two networks, or what is not finite"
-            said = f"{rule.name}, at level {context.level}: {why}; the rule does not end the level"
-            warnings.warn(said, RuntimeWarning, stacklevel=2)
-        values[f"distance:{rule.name}"] = near
-    return values
-
-
 def _flows(flow: InformationFlow | GradientFlow | Tensor) -> bool:
     """Whether anything does: two networks in which nothing flows are not alike, they are dead."""
     return any(bool(part.any()) for part in parts(flow))
@@ -221,14 +217,6 @@ def _flows(flow: InformationFlow | GradientFlow | Tensor) -> bool:
 
 def _tuples(pairs: Sequence[tuple[str, str]] | None) -> tuple[tuple[str, str], ...] | None:
     return None if pairs is None else tuple((a, b) for a, b in pairs)
-
-
-def _close(rule: InformationConsistent | GradientConsistent, history: Sequence[Observation]) -> str | None:
-    found = recorded(history, f"distance:{rule.name}")
-    if not met(found, rule.eps, rule.patience):
-        return None
-    near = f"{rule.flow.name} is {found[-1]:.3g} ({rule.norm}) from that of {SAID[rule.reference]}"
-    return f"{near}, less than {rule.eps:g}{in_a_row(rule.patience)}"
 
 
 def _check_one(**given: tuple[str, Any]) -> None:
