@@ -30,10 +30,7 @@ HATCH = (
 
 
 def page(
-    run: RunRecord,
-    levels: Sequence[LevelRecord],
-    times: Sequence[LevelTimes],
-    evaluation: Evaluation | None,
+    run: RunRecord, levels: Sequence[LevelRecord], times: Sequence[LevelTimes], evaluation: Evaluation | None
 ) -> str:
     """The report of a run as one HTML file, computed from its records alone.
 

@@ -83,12 +83,7 @@ def runtime(device: str = "auto", precision: Precision = "no") -> Runtime:
     """
     if precision not in ("no", "bf16", "fp16"):
         raise ValueError(f"unknown precision {precision!r}: allowed are 'no', 'bf16' and 'fp16'")
-    there = {
-        "auto": True,
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
+    there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, False):
         able = ", ".join(repr(name) for name, is_there in there.items() if is_there)
         raise ValueError(f"device {device!r} cannot be used here: allowed are {able}")

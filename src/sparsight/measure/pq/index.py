@@ -101,12 +101,7 @@ def _all(condition: bool | Tensor) -> bool:
 
 
 def prune_count(
-    count: int,
-    r: float,
-    gamma: float = 1.0,
-    beta: float = 0.9,
-    *,
-    rounding: Literal["paper", "reference"] = "paper",
+    count: int, r: float, gamma: float = 1.0, beta: float = 0.9, *, rounding: Literal["paper", "reference"] = "paper"
 ) -> int:
     """How many of `count` weights to remove, given the bound r.
 

@@ -202,10 +202,7 @@ def power_sums(
 
 
 def group_sums(
-    tensors: Mapping[str, Tensor],
-    masks: Mapping[str, Tensor] | None,
-    exponents: Sequence[float],
-    scope: Scope,
+    tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, exponents: Sequence[float], scope: Scope
 ) -> list[tuple[str, PowerSums]]:
     """(name, sums) of each group of a scope: "global", the tensors' names, or rows as in "fc1.weight[3]"."""
     rows = row_sums(tensors, exponents, masks)

@@ -22,12 +22,7 @@ class DownloadError(OSError):
 
 
 def download(
-    addresses: Sequence[str],
-    path: Path,
-    *,
-    check: Callable[[Path], object],
-    limit: int,
-    timeout: float = 30.0,
+    addresses: Sequence[str], path: Path, *, check: Callable[[Path], object], limit: int, timeout: float = 30.0
 ) -> None:
     """Write to `path` the first file of `addresses` that is whole and passes `check`; create its folder.
 

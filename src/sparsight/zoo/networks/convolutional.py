@@ -102,11 +102,7 @@ def lenet5(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed:
 
 
 def cnn(
-    input_shape: Sequence[int] = (1, 28, 28),
-    classes: int = 10,
-    *,
-    width: float = 1.0,
-    seed: int | None = None,
+    input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, width: float = 1.0, seed: int | None = None
 ) -> nn.Module:
     """The paper's CNN, widths 64-128-256-512 times `width`: 1 556 874 parameters on Fashion-MNIST.
 

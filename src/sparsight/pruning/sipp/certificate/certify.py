@@ -171,13 +171,7 @@ def _fit(call: Pure, multipliers: Params) -> None:
 
 
 def _check(
-    model: nn.Module,
-    masks: Masks,
-    scores: Scored,
-    held_out: Sequence[Batch],
-    delta: float,
-    constant: float,
-    bound: str,
+    model: nn.Module, masks: Masks, scores: Scored, held_out: Sequence[Batch], delta: float, constant: float, bound: str
 ) -> None:
     m.check(model, masks)
     check_bound(bound)
@@ -201,12 +195,7 @@ Pair = tuple[Tensor, Tensor]
 
 
 def _group_bounds(
-    scores: Scored,
-    gamma: Mapping[str, Tensor],
-    decision: Decision | None,
-    delta: float,
-    constant: float,
-    bound: Bound,
+    scores: Scored, gamma: Mapping[str, Tensor], decision: Decision | None, delta: float, constant: float, bound: Bound
 ) -> tuple[dict[str, Pair], dict[str, Pair]]:
     """For each tensor the bounds of its rows' plus and minus groups, and which of them rest on sampling."""
     eps, random = {}, {}
