@@ -9,7 +9,7 @@ The rival "read and sum" is `Tensor.sum` of every tensor; bytes per second are g
 Rounds of all contestants take turns, and the best round of each counts. The file is read through the page cache, after
 once having been read, and beside it `pread` alone into a buffer; "cold" is both after the file has left the page cache,
 where the disk is the limit. With --folder it lies there. With --memory there is no file and no `vector_norm`: rounds
-are short, so that there can be more of them. Bars, for tensors of 2^24 weights and more on two threads: the sums alone at
+are short, so that there can be more of them. Bars for tensors of 2^24 weights and more, on two threads: the sums at
 0.8 of the bytes per second at (1, 2) and 0.75 at (0.5, 1), all defaults at most 15 % longer.
 """
 
