@@ -50,12 +50,12 @@ class StudyOptions:
     workers: Annotated[int, Doc("Trials at the same time; each gets cores / workers threads.")] = 1
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
-        Doc("Where to compute; auto takes an accelerator where there is one."),
+        Doc("Where to compute; auto takes an accelerator if there is one."),
     ] = "auto"
-    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision of the training, or no.")] = "no"
+    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training, or no.")] = "no"
     keep: Annotated[
         Literal["all", "chosen", "last"],
-        Doc("Whose weights stay on disk in the end; masks and records always stay."),
+        Doc("Which levels' weights to keep on disk once a run is finished; masks and records always stay."),
     ] = "chosen"
 
 
