@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from sparsight.checkpoint.entry import CheckpointError, Entry
@@ -40,14 +41,8 @@ def _place(name: str, tensor: Tensor) -> tuple:
 def _obstacle(tensor: Tensor) -> str | None:
     if isinstance(tensor, nn.parameter.UninitializedParameter):
         raise CheckpointError(type(tensor).__name__, "a lazy layer has no shape yet: pass one batch through the model")
-    if tensor.layout != _strided():
+    if tensor.layout != torch.strided:
         return f"its layout is {tensor.layout}"
     if tensor.device.type == "meta":
         return "it is on the meta device and has no values"
     return None
-
-
-def _strided() -> object:
-    import torch
-
-    return torch.strided

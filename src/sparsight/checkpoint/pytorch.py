@@ -115,8 +115,8 @@ def _tensors(path: Path, loaded: Any) -> list[tuple[str, Tensor]]:
         if inner and not any(isinstance(v, Tensor) for v in loaded.values()):
             loaded = loaded[inner[0]]
         else:
-            loaded = {k: v for k, v in loaded.items() if not any(part in str(k).lower() for part in _IGNORED)
-                      or isinstance(v, Tensor)}  # fmt: skip
+            wanted = {k for k in loaded if not any(part in str(k).lower() for part in _IGNORED)}
+            loaded = {k: v for k, v in loaded.items() if k in wanted or isinstance(v, Tensor)}
     found: dict[str, Tensor] = {}
     for name, tensor in _walk(loaded, "", set(), 0):
         if name in found:

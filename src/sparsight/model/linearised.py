@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,31 +11,30 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 ACTIVATIONS = (
-    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "hardtanh", "sigmoid",
-    "hardsigmoid", "hardswish", "softplus", "softsign", "logsigmoid", "tanhshrink", "softshrink", "hardshrink",
-    "threshold", "rrelu", "prelu", "erf", "sin", "atan", "arctan",
-)  # fmt: skip
+    "relu relu6 leaky_relu elu selu celu gelu silu mish tanh hardtanh sigmoid hardsigmoid hardswish softplus softsign "
+    "logsigmoid tanhshrink softshrink hardshrink threshold rrelu prelu erf sin atan arctan"
+)
 _SUMMING = (
-    "linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-    "matmul", "mm", "bmm", "mv", "addmm", "baddbmm", "einsum", "__matmul__", "__rmatmul__",
-)  # fmt: skip
+    "linear bilinear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d "
+    "matmul mm bmm mv addmm baddbmm einsum __matmul__ __rmatmul__"
+)
 
 
-def every(names: Iterable[str]) -> frozenset[Any]:
+def every(names: str) -> frozenset[Any]:
     """The functions of these names, wherever torch keeps them: modules, functional, methods, in-place forms."""
-    forms = [form for name in names for form in (name, f"{name}_")]
+    forms = [form for name in names.split() for form in (name, f"{name}_")]
     homes = (torch, F, Tensor)
     return frozenset(getattr(home, form) for home in homes for form in forms if hasattr(home, form))
 
 
-_IDENTITY = every((*ACTIVATIONS, "log_softmax"))
+_IDENTITY = every(f"{ACTIVATIONS} log_softmax")
 _SUMS = every(_SUMMING)
-_CLAMPS = every(("clamp", "clip", "clamp_max"))
-_ATTENTION = every(("softmax", "scaled_dot_product_attention", "multi_head_attention_forward"))
-_MINUS = every(("sub", "subtract", "__sub__", "__isub__"))
-_MINUS_FROM = every(("rsub", "__rsub__"))
-_NEGATIONS = every(("neg", "negative", "__neg__"))
-_OVER = every(("div", "divide", "true_divide", "__truediv__", "__itruediv__"))
+_CLAMPS = every("clamp clip clamp_max")
+_ATTENTION = every("softmax scaled_dot_product_attention multi_head_attention_forward")
+_MINUS = every("sub subtract __sub__ __isub__")
+_MINUS_FROM = every("rsub __rsub__")
+_NEGATIONS = every("neg negative __neg__")
+_OVER = every("div divide true_divide __truediv__ __itruediv__")
 
 
 class Positive(TorchFunctionMode):

@@ -57,7 +57,7 @@ def reweighted(model: nn.Module, multipliers: Params | None) -> nn.Module:
     parameters = named(model)
     with torch.no_grad():
         for name, factor in (multipliers or {}).items():
-            parameters[name].mul_(factor)
+            parameters[name].mul_(factor.to(parameters[name].device))
     return model
 
 

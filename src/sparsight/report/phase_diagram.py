@@ -113,12 +113,10 @@ def _about(d: PhaseDiagram) -> Iterator[str]:
 
 
 def _listed(d: PhaseDiagram) -> str:
-    rows = [("sigma_b", "sigma_w", "q", "stable")]
-    rows += [
-        (f"{b:g}", "-", "-", "no edge") if e is None
-        else (f"{b:g}", f"{e.sigma_w:.6f}", f"{e.q:.4g}", "yes" if e.stable else "no")
-        for b, e in d.listed
-    ]  # fmt: skip
+    rows: list[tuple[str, ...]] = [("sigma_b", "sigma_w", "q", "stable")]
+    for b, e in d.listed:
+        own = (f"{e.sigma_w:.6f}", f"{e.q:.4g}", "yes" if e.stable else "no") if e else ("-", "-", "no edge")
+        rows.append((f"{b:g}", *own))
     return _columns("the edge of chaos", rows)
 
 
@@ -149,10 +147,8 @@ def _network(network: NetworkPhase) -> Iterator[str]:
 
 def _columns(title: str, rows: Sequence[Sequence[str]], left: int = 0) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(row))
-        for row in rows
-    ]  # fmt: skip
+    sides = ["<" if i < left else ">" for i in range(len(widths))]
+    lines = ["  ".join(f"{cell:{s}{w}}" for cell, s, w in zip(row, sides, widths, strict=True)) for row in rows]
     return "\n".join([title, *(f"  {line.rstrip()}" for line in lines)])
 
 

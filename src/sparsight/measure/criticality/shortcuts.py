@@ -13,12 +13,12 @@ from torch import Tensor, fx, nn
 
 from sparsight.measure.criticality.activations import traced
 from sparsight.measure.criticality.layers import weighted_layers
+from sparsight.measure.criticality.traced_activations import words
 
 _ADDS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
-_PASSING = (
-    "dropout", "dropout1d", "dropout2d", "dropout3d", "reshape", "view", "flatten", "permute", "transpose",
-    "contiguous", "mul", "imul", "div", "truediv",
-)  # fmt: skip
+_PASSING = words(
+    "dropout dropout1d dropout2d dropout3d reshape view flatten permute transpose contiguous mul imul div truediv"
+)
 _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 

@@ -14,37 +14,36 @@ from torch.nn import functional as F
 
 from sparsight.measure.criticality.quadrature import Activation
 
-MODULES = (
-    nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Hardtanh, nn.Softsign, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid,
-    nn.Softplus, nn.CELU, nn.PReLU, nn.ReLU6, nn.Hardswish, nn.Hardsigmoid, nn.LogSigmoid, nn.Softshrink,
-    nn.Hardshrink, nn.Tanhshrink, nn.Threshold,
-)  # fmt: skip
-_FUNCTIONS: tuple[Callable[..., Tensor], ...] = (
-    F.relu, F.leaky_relu, F.hardtanh, F.softsign, F.elu, F.selu, F.gelu, F.silu, F.mish, F.softplus, F.celu, F.relu6,
-    F.hardswish, F.tanh, F.sigmoid, F.hardsigmoid, F.logsigmoid, F.softshrink, F.hardshrink, F.tanhshrink, F.threshold,
-    F.relu_, F.leaky_relu_, F.elu_, F.selu_, torch.relu, torch.relu_, torch.tanh, torch.erf, torch.atan, torch.sin,
-    torch.sigmoid,
-)  # fmt: skip
-_METHODS = {
-    "relu": F.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "sin": torch.sin, "erf": torch.erf,
-    "atan": torch.atan, "arctan": torch.atan,
-}  # fmt: skip
-_LINEAR = frozenset((
-    "add", "iadd", "sub", "isub", "subtract", "rsub", "mul", "imul",
-    "multiply", "div", "divide", "true_divide", "truediv", "itruediv", "neg", "negative",
-))  # fmt: skip
-_BENT = frozenset((
-    "pow", "ipow", "square", "abs", "absolute", "exp", "expm1", "log",
-    "log1p", "log2", "log10", "logaddexp", "sqrt", "rsqrt", "reciprocal", "sign",
-    "clamp", "clamp_min", "clamp_max", "clip", "maximum", "minimum", "where", "gt",
-    "lt", "ge", "le", "cos", "tan", "sinh", "cosh", "asin",
-    "acos", "atan", "arctan", "asinh", "acosh", "atanh", "erf", "erfc",
-    "sin", "tanh", "sigmoid", "expit", "float_power", "softplus",
-))  # fmt: skip
+
+def words(text: str) -> frozenset[str]:
+    """The names in a text, which blanks part."""
+    return frozenset(text.split())
+
+
+MODULES: tuple[type[nn.Module], ...] = tuple(
+    getattr(nn, name)
+    for name in words(
+        "ReLU LeakyReLU Tanh Hardtanh Softsign ELU SELU GELU SiLU Mish Sigmoid Softplus CELU PReLU ReLU6 Hardswish "
+        "Hardsigmoid LogSigmoid Softshrink Hardshrink Tanhshrink Threshold"
+    )
+)
+_OF_NN = words(
+    "relu leaky_relu hardtanh softsign elu selu gelu silu mish softplus celu relu6 hardswish tanh sigmoid hardsigmoid "
+    "logsigmoid softshrink hardshrink tanhshrink threshold relu_ leaky_relu_ elu_ selu_"
+)
+_OF_TORCH = words("relu relu_ tanh erf atan sin sigmoid")
+_FUNCTIONS = frozenset(getattr(home, name) for home, names in ((F, _OF_NN), (torch, _OF_TORCH)) for name in names)
+_METHODS = {**{name: getattr(torch, name) for name in _OF_TORCH - {"relu_"}}, "relu": F.relu, "arctan": torch.atan}
+_LINEAR = words(
+    "add iadd sub isub subtract rsub mul imul multiply div divide true_divide truediv itruediv neg negative"
+)
+_BENT = words(
+    "pow ipow square abs absolute exp expm1 log log1p log2 log10 logaddexp sqrt rsqrt reciprocal sign clamp clamp_min "
+    "clamp_max clip maximum minimum where gt lt ge le cos tan sinh cosh asin acos atan arctan asinh acosh atanh erf "
+    "erfc sin tanh sigmoid expit float_power softplus"
+)
 _LAYERS = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.MultiheadAttention)
-_PRODUCTS = frozenset((
-    "linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "bilinear",
-))  # fmt: skip
+_PRODUCTS = words("linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d bilinear")
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,8 @@ from sparsight.types import Batch
 Site = Literal["pre", "post_norm", "post_act"]
 
 _CONVOLUTION = nn.modules.conv._ConvNd
-_NORMS = ("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm", "local_response_norm")
-
-
-_IS_ACTIVATION, _IS_NORM = every(ACTIVATIONS), every(_NORMS)
+_IS_ACTIVATION = every(ACTIVATIONS)
+_IS_NORM = every("batch_norm instance_norm group_norm layer_norm rms_norm local_response_norm")
 
 
 def measured_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Module]:

@@ -18,19 +18,19 @@ from sparsight.measure.criticality.layers import fan_in, left_out, weighted_laye
 from sparsight.measure.criticality.phase import NORMS, critical_sigma_w
 from sparsight.measure.criticality.quadrature import Activation
 from sparsight.measure.criticality.shortcuts import is_residual
+from sparsight.measure.criticality.traced_activations import words
 from sparsight.model.functional import evaluating
 from sparsight.model.hold import apply_
 from sparsight.model.hooks import tapped
 from sparsight.model.masks import check
-from sparsight.model.names import named
-from sparsight.pruning.restart import carry_on
+from sparsight.pruning.restart import carry_on, reweighted
 from sparsight.types import Allocation, Batch, Masks, StateDict
 
 By = Literal["neuron", "layer", "offset", "data"]
-_NORMALISING = frozenset(
-    ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm", "local_response_norm", "normalize", "rsqrt",
-     "rsqrt_", "norm", "vector_norm", "std", "var", "var_mean", "std_mean")
-)  # fmt: skip
+_NORMALISING = words(
+    "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm normalize rsqrt rsqrt_ norm "
+    "vector_norm std var var_mean std_mean"
+)
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Rescale:
         if self.by == "data" and not self.batches and allocation.multipliers is None:
             raise ValueError("rescaling by data needs batches: got none, and no multipliers of a `Rescaled` allocator")
         if allocation.multipliers:
-            _multiply_(model, allocation.multipliers)
+            reweighted(model, allocation.multipliers)
         if self.by != "data" or self.batches:
-            _multiply_(model, self.factors(model, allocation.masks, self.batches))
+            reweighted(model, self.factors(model, allocation.masks, self.batches))
         return carry_on(model, rewind_point, replace(allocation, multipliers=None))
 
     def factors(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> dict[str, Tensor]:
@@ -214,10 +214,3 @@ def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, 
         for batch in batches:
             model(batch[0] if isinstance(batch, (tuple, list)) else batch)
     return {name: total / count for name, (total, count) in sums.items()}
-
-
-def _multiply_(model: nn.Module, factors: Mapping[str, Tensor]) -> None:
-    parameters = named(model)
-    with torch.no_grad():
-        for name, factor in factors.items():
-            parameters[name].mul_(factor.to(parameters[name].device))

@@ -61,10 +61,8 @@ def groups_of(scores: Scores, masks: Masks, *, delta: float, constant: float) ->
         share.append(np.full(2 * outputs, 1 / max(1, outputs)))
         rows[name] = slice(at, at := at + 2 * outputs)
     total, count = np.concatenate(sums), np.concatenate(nonzero)
-    return Groups(
-        total, np.where(total > NOTHING, count, 0), alpha(total, np.concatenate(logs), constant),
-        np.concatenate(share), rows,
-    )  # fmt: skip
+    alphas = alpha(total, np.concatenate(logs), constant)
+    return Groups(total, np.where(total > NOTHING, count, 0), alphas, np.concatenate(share), rows)
 
 
 def share_out(groups: Groups, budget: int, bound: Bound = "reference") -> tuple[np.ndarray, float]:

@@ -20,4 +20,4 @@ __all__ = [
     "resnet20",
     "resnet32",
     "vanilla_cnn",
-]  # fmt: skip
+]

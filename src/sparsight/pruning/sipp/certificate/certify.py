@@ -228,12 +228,9 @@ def _group_bounds(
 def _layer(name: str, call: Pure, gamma: Tensor, eps: Pair, random: Pair, found: Measured) -> LayerCertificate:
     weight = call.params[name]
     kept, total = (((t != 0).reshape(len(weight), -1).sum(1)).tolist() for t in (weight * gamma, weight))
-    rows = zip(
-        kept, total, found.bound.tolist(), eps[0].tolist(), eps[1].tolist(),
-        (random[0] | random[1]).tolist(), found.largest.tolist(),
-        (found.total / found.patches.clamp(min=1)).tolist(), found.violations.tolist(), found.patches.tolist(),
-        strict=True,
-    )  # fmt: skip
+    means = found.total / found.patches.clamp(min=1)
+    columns = (found.bound, *eps, random[0] | random[1], found.largest, means, found.violations, found.patches)
+    rows = zip(kept, total, *(column.tolist() for column in columns), strict=True)
     neurons = tuple(
         NeuronCertificate(i, k, t, b, plus, minus, "random" if r else "deterministic", top, mean, int(v), int(p))
         for i, (k, t, b, plus, minus, r, top, mean, v, p) in enumerate(rows)

@@ -18,10 +18,8 @@ _SAME = (nn.Flatten, nn.Identity, nn.Dropout, torch.flatten, functional.dropout,
 _PART = operator.getitem
 _LARGEST = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, functional.max_pool1d, functional.max_pool2d)
 _LARGEST_TOO = (torch.max_pool1d, torch.max_pool2d, functional.max_pool3d)
-_MEAN = (
-    nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
-    functional.avg_pool1d, functional.avg_pool2d, functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d,
-)  # fmt: skip
+_MEAN_LAYERS = tuple(getattr(nn, f"{kind}Pool{n}d") for kind in ("Avg", "AdaptiveAvg") for n in (1, 2, 3))
+_MEAN = (*_MEAN_LAYERS, *(getattr(functional, f"{kind}_pool{n}d") for kind in ("avg", "adaptive_avg") for n in (1, 2)))
 
 
 def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
