@@ -449,9 +449,7 @@ def test_a_wrong_layout_is_found_before_a_weight_is_written(monkeypatch):
 
 def test_a_wrong_layout_is_found_where_a_weight_is_laid_out_again(monkeypatch):
     model = net()
-    masks, optimizer = some(model), sgd(model)
-    with laid_out_wrongly(monkeypatch):
-        pass
+    masks, optimizer = some(model), torch.optim.SGD(model.parameters(), 0.0)
     with held(model, masks, optimizer), laid_out_wrongly(monkeypatch):
         model.to(memory_format=torch.channels_last)
         before = model[0].weight.detach().clone()

@@ -68,7 +68,9 @@ class Bound:
         self._forget()
 
     def _forget(self) -> None:
-        self._rows: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
+        self._of: tuple[Hold, ...] | None = None  # whose work the next two are
+        self._rows: list[tuple[int, np.ndarray]] = []
+        self._others: list[Hold] = []
         self.__dict__.pop("free", None)
 
     @cached_property
@@ -77,51 +79,53 @@ class Bound:
         mine = {id(hold.weight) for hold in self.holds}
         return tuple(parameter for parameter in self.parameters if id(parameter) not in mine)
 
-    def follow(self) -> bool:
-        """Look what has become of the weights; True if the model has other parameters or modules than before."""
-        replaced = False
+    def follow(self) -> None:
+        """Look what has become of the weights."""
+        self.find()
+        self.lay()
+
+    def find(self) -> bool:
+        """Take over parameters that were replaced; True if the model has other parameters or modules than before."""
         for owner, key, value in self._links:
             if owner.get(key) is not value:
-                replaced = True
-                break
-        if replaced:
-            self._find({hold.name: hold.whole for hold in self.holds})
+                self._find({hold.name: hold.whole for hold in self.holds})
+                return True
+        return False
+
+    def lay(self) -> None:
+        """Lay masks out anew whose weights have moved in memory."""
         for hold in self.holds:
             if hold.moved():
                 hold.lay()
                 self._forget()
-        return replaced
 
     def apply_(self) -> None:
         """Set every pruned weight to +0.0."""
         self.follow()
         self.clear_(self.holds)
 
-    def clear_(self, holds: Iterable[Hold]) -> bool:
-        """Set the pruned weights of some of `holds` to +0.0; False if all are known to have been +0.0 already.
+    def clear_(self, holds: tuple[Hold, ...]) -> bool:
+        """Set the pruned weights of some of `holds` to +0.0; whether the kernel found one that was not.
 
-        They must lie where they lay at the last `follow`.
+        Their weights must lie where they lay at the last `follow` or `lay`.
         """
-        holds = tuple(holds)
         found = False
-        for width, rows in self._work(holds).items():
+        for width, rows in self._work(holds):
             found |= clear(rows, width)
-        for hold in holds:
-            if hold.rows is None:
-                clear_plainly_(hold.values, hold.mask)
-                found = True
+        for hold in self._others:
+            clear_plainly_(hold.values, hold.mask)
         return found
 
-    def _work(self, holds: tuple[Hold, ...]) -> dict[int, np.ndarray]:
-        """The kernel's work on weights, by their width in bytes."""
-        which = tuple(map(id, holds))
-        if which not in self._rows:
+    def _work(self, holds: tuple[Hold, ...]) -> list[tuple[int, np.ndarray]]:
+        """The kernel's work on weights, by their width in bytes; kept for the next call with the same tuple."""
+        if holds is not self._of:
             by_width: dict[int, list[np.ndarray]] = {}
             for hold in holds:
                 if hold.rows is not None:
                     by_width.setdefault(hold.values.element_size(), []).append(hold.rows)
-            self._rows = {which: {width: np.concatenate(rows) for width, rows in by_width.items()}}
-        return self._rows[which]
+            self._of, self._others = holds, [hold for hold in holds if hold.rows is None]
+            self._rows = [(width, np.concatenate(rows)) for width, rows in by_width.items()]
+        return self._rows
 
     def mask_grads_(self) -> None:
         """Set the gradient of every pruned weight to +0.0. Weights without a gradient are passed over."""

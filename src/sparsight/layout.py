@@ -21,14 +21,22 @@ class Hold:
     rows: np.ndarray | None = None
 
     def __init__(self, name: str, weight: nn.Parameter, mask: Tensor) -> None:
-        self.name, self.weight, self.whole = name, weight, mask.clone()
+        self.name, self.weight, self.mask = name, weight, mask
         self.plain = type(weight) in PLAIN
+        self._whole = None if self.plain else mask.clone()
+        self._last: tuple[Place, int] | None = None  # the gradient that was cleared last
+        self._last_rows = table([], 4)
         self.lay()
 
     @property
     def values(self) -> Tensor:
         """The weight, or the part of it that is in this process."""
         return self.weight.detach() if self.plain else local(self.weight.detach())
+
+    @property
+    def whole(self) -> Tensor:
+        """The mask of the whole weight."""
+        return self.mask if self._whole is None else self._whole
 
     def lay(self) -> None:
         """Lay the mask out as the weight lies now, and check that it is so.
@@ -46,8 +54,10 @@ class Hold:
                 f"cannot hold the mask of {self.name!r}, a weight of {weight.dtype} with layout {weight.layout} on "
                 f"device {weight.device.type!r}: expected a dense floating-point weight that has values"
             )
+        self.rows = None
         self.mask = torch.empty_like(weight, dtype=torch.bool).copy_(share(self.whole, self.weight))
-        self._strides, self._address = self.mask.stride(), self.mask.data_ptr()
+        self._shape, self._strides = self.mask.shape, self.mask.stride()
+        self._address, self._count = self.mask.data_ptr(), self.mask.numel()
         place = self.place_of(weight)
         self.rows = None if place is None else table([place], weight.element_size())
         self.check()
@@ -63,24 +73,31 @@ class Hold:
 
     def place_of(self, x: Tensor) -> Place | None:
         """The kernel's work on `x`, the weight or its gradient; None if it lies in memory otherwise than the mask."""
-        if type(x) not in PLAIN or not x.is_cpu or x.layout is not torch.strided or not x.numel():
+        if type(x) not in PLAIN or not x.is_cpu or x.layout is not torch.strided or x.shape != self._shape:
             return None
         if x.stride() != self._strides and not _same_order(x, self.mask):
             return None
-        return (x.data_ptr(), self._address, x.numel()) if x.shape == self.mask.shape else None
+        return (x.data_ptr(), self._address, self._count) if self._count else None
 
-    def clear_grad_(self) -> None:
-        """Set the gradient of every pruned weight to +0.0, if there is one. It may be sparse (COO)."""
+    def clear_grad_(self) -> Tensor | None:
+        """Set the gradient of every pruned weight to +0.0, if there is one. It may be sparse (COO). The gradient."""
         grad = self.weight.grad
         if grad is None:
-            return
+            return None
+        place = self.place_of(local(grad))
+        if place is None:
+            self._clear_otherwise_(grad)
+            return self.weight.grad
+        width = grad.element_size()
+        if (place, width) != self._last:  # its memory is mostly that of the step before
+            self._last, self._last_rows = (place, width), table([place], width)
+        clear(self._last_rows, width, everything=True)
+        return grad
+
+    def _clear_otherwise_(self, grad: Tensor) -> None:
         self._refuse_shape(grad)
         grad = local(grad)
-        place = self.place_of(grad)
-        if place is not None:
-            width = grad.element_size()
-            clear(table([place], width), width, everything=True)
-        elif grad.layout is torch.sparse_coo:
+        if grad.layout is torch.sparse_coo:
             clear_plainly_(grad._values(), self.mask.to(grad.device)[tuple(grad._indices())])
         elif grad.layout is torch.strided:
             if self.plain and any(step == 0 and n > 1 for n, step in zip(grad.shape, grad.stride(), strict=True)):

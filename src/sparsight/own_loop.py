@@ -70,7 +70,7 @@ class _Keeper:
         copies: Sequence[nn.Module],
         on_gradients: OnGradients | None,
     ) -> None:
-        self.model, self.masks, self.optimizers, self.on_gradients = model, masks, optimizers, on_gradients
+        self.model, self.optimizers, self.on_gradients = model, optimizers, on_gradients
         self.steppers = list({id(x): x for optimizer in optimizers for x in family(optimizer)}.values())
         self.bound, self.copies = bind(model, masks), [bind(copy, masks) for copy in copies]
         self.hooks = ExitStack()
@@ -81,7 +81,7 @@ class _Keeper:
         self.trusting = self.elementwise and on_gradients is None
         self.dividing = self.elementwise and not all(map(keeps_zeros, optimizers))  # 0 / 0 may spoil what they remember
         self.masked: dict[Hold, tuple[Tensor, int]] = {}  # gradients as they were masked, with torch's count of writes
-        self.active: list[Hold] = []
+        self.active: tuple[Hold, ...] = ()  # whose weights a step may move
         self.select()
 
     def begin(self) -> None:
@@ -98,17 +98,23 @@ class _Keeper:
     def select(self) -> None:
         """Find the weights that a step may move. ValueError if one is trained by no optimiser that was given."""
         mine = stepped(self.steppers)
-        lost = [hold.name for hold in self.bound.holds if hold.weight.requires_grad and id(hold.weight) not in mine]
-        if lost:
-            kinds = ", ".join(type(each).__name__ for each in self.optimizers) or "none"
-            names = ", ".join(map(repr, lost[:4])) + (", …" if len(lost) > 4 else "")
-            count = f"{len(lost)} of the {len(self.bound.holds)} masked weights"
-            raise ValueError(
-                f"no optimizer given ({kinds}) steps {count}, {names}, so they would not be held: "
-                "pass every optimizer of the loop, made for the parameters of this model, "
-                "or freeze these weights (requires_grad_(False))"
-            )
-        self.active = [hold for hold in self.bound.holds if hold.weight.requires_grad or id(hold.weight) in mine]
+        active = tuple([hold for hold in self.bound.holds if id(hold.weight) in mine])
+        if len(active) < len(self.bound.holds):
+            lost = [hold.name for hold in self.bound.holds if hold.weight.requires_grad and hold not in active]
+            if lost:
+                raise self.unheld(lost)
+        if active != self.active:
+            self.active = active
+
+    def unheld(self, lost: list[str]) -> ValueError:
+        kinds = ", ".join(type(each).__name__ for each in self.optimizers) or "none"
+        names = ", ".join(map(repr, lost[:4])) + (", …" if len(lost) > 4 else "")
+        count = f"{len(lost)} of the {len(self.bound.holds)} masked weights"
+        return ValueError(
+            f"no optimizer given ({kinds}) steps {count}, {names}, so they would not be held: "
+            "pass every optimizer of the loop, made for the parameters of this model, "
+            "or freeze these weights (requires_grad_(False))"
+        )
 
     def watch(self) -> None:
         """Mask gradients as they are accumulated, those of frozen weights too: they may be unfrozen later."""
@@ -118,7 +124,7 @@ class _Keeper:
 
     def before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         """Before a step: mask what gradients may have been written since they were accumulated."""
-        if self.bound.follow():
+        if self.bound.find():
             self.watch()
         self.select()
         if self.on_gradients is not None and len(family(optimizer)) == 1:  # the one that really steps
@@ -127,7 +133,9 @@ class _Keeper:
                 shown = self.showing(closure, self.on_gradients)
                 return (args, {**kwargs, "closure": shown}) if "closure" in kwargs else ((optimizer, shown), kwargs)
             self.on_gradients(self.model)
-        clear_grads_(hold for hold in self.active if not self.trusting or self.written(hold))
+        written = [hold for hold in self.active if self.written(hold)] if self.trusting else self.active
+        if written:
+            clear_grads_(written)
         return None
 
     def showing(self, closure: Callable[[], Any], on_gradients: OnGradients) -> Callable[[], Any]:
@@ -151,7 +159,7 @@ class _Keeper:
     def after(self, *_: Any) -> None:
         """After a step: clear the weights, and what the optimiser remembers if one of them had moved."""
         self.masked.clear()
-        self.bound.follow()
+        self.bound.lay()
         moved = self.bound.clear_(self.active)
         if (moved and self.elementwise) or self.dividing:
             self.trusting = False
@@ -162,7 +170,7 @@ class _Keeper:
     def forget(self) -> None:
         """Clear what the optimisers remember of pruned weights."""
         for optimizer in self.optimizers:
-            clear_state_(self.model, self.masks, optimizer)
+            clear_state_(self.model, {hold.name: hold.whole for hold in self.bound.holds}, optimizer)
 
     def clear(self) -> None:
         """Clear all weights, the frozen ones and the copies too."""
@@ -180,9 +188,9 @@ def _on_accumulation(hold: Hold, masked: dict[Hold, tuple[Tensor, int]]) -> Call
         return lambda: None
 
     def mask_grad(weight: Tensor) -> None:
-        hold.clear_grad_()
-        if weight.grad is not None:
-            masked[hold] = weight.grad, weight.grad._version
+        grad = hold.clear_grad_()
+        if grad is not None:
+            masked[hold] = grad, grad._version
 
     thawed = hold.weight.requires_grad
     hold.weight.requires_grad_(True)
