@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from methods import called_with, public_classes
+from pruning_methods import called_with, public_classes
 
 import sparsight.pruning
 from sparsight.types import Allocator

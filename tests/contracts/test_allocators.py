@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from methods import public_classes
+from pruning_methods import public_classes
 
 from sparsight.pruning.allocate.fixed import Global, Uniform
 from sparsight.pruning.allocate.sap import SAP

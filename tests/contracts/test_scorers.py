@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from methods import called_with, public_classes
+from pruning_methods import called_with, public_classes
 from torch import nn
 
 from sparsight.model import masks as m

@@ -20,8 +20,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import sparsight as s
+from sparsight.measure import flow as s
 from sparsight.model.hold import apply_
+from sparsight.model.loss import cross_entropy
 from sparsight.model.masks import all_kept, dense
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Split
@@ -860,7 +861,7 @@ def test_both_flows_are_the_two_flows_from_half_the_forward_passes(site, reducti
     last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
     handle = last.register_forward_hook(lambda *_: passes.append(1))
     information, gradient = s.both_flows(
-        model, masks, batches, site=site, reduction=reduction, statistic=statistic, loss=s.cross_entropy
+        model, masks, batches, site=site, reduction=reduction, statistic=statistic, loss=cross_entropy
     )
     handle.remove()
     assert len(passes) == 2
@@ -871,7 +872,7 @@ def test_both_flows_are_the_two_flows_from_half_the_forward_passes(site, reducti
     with pytest.raises(ValueError, match="no batches"):
         s.both_flows(model, masks, [])
     with pytest.raises(ValueError, match="runs more than once"):
-        s.both_flows(model, masks, batches, loss=lambda net, b: s.cross_entropy(net, b) + net(b[0]).mean())
+        s.both_flows(model, masks, batches, loss=lambda net, b: cross_entropy(net, b) + net(b[0]).mean())
 
 
 # -- probes ------------------------------------------------------------------------------------------------------

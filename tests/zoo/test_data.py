@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 import torch
 
+from sparsight.numerics.stratified import stratified
+from sparsight.records.fingerprint import fingerprint
+from sparsight.train.batches import batches, to_device
 from sparsight.types import Data, Split
 from sparsight.zoo import data as D
 from sparsight.zoo.data import fashion
@@ -238,7 +241,7 @@ def test_mnist_is_read_from_the_named_folder(
     assert data.facts["input_shape"] == [1, 28, 28]
     json.dumps(dict(data.facts))
     assert len(D.mnist(tmp_path, validation=8).validation) == 8  # type: ignore[arg-type]
-    assert D.fingerprint(D.mnist(folder)) == D.fingerprint(data)
+    assert fingerprint(D.mnist(folder)) == fingerprint(data)
 
 
 def test_mnist_knows_the_published_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +366,7 @@ def test_fashion_is_downloaded_into_the_cache(tmp_path: Path, small: dict[str, b
     assert sorted(f.name for f in cache.iterdir()) == sorted(small)
     assert all(f.stat().st_mode & 0o777 == 0o644 for f in cache.iterdir())
     again = D.fashion_mnist(publisher=["http://127.0.0.1:9/"], validation=10)  # found, so nothing is asked for
-    assert D.fingerprint(again) == D.fingerprint(data)
+    assert fingerprint(again) == fingerprint(data)
 
 
 @pytest.mark.parametrize("trouble", ["wrong content", "truncated", "404", "not gzip"])
@@ -420,7 +423,7 @@ def test_download_into_a_folder_that_cannot_be_made(tmp_path: Path, small: dict[
 def test_stratified_by_hand() -> None:
     """Nine samples of class 0, three of class 5: three places are shared 2.25 to 0.75."""
     labels = torch.tensor([0, 0, 0, 5, 0, 0, 5, 0, 0, 5, 0, 0])
-    part, rest = D.stratified(labels, [3])
+    part, rest = stratified(labels, [3])
     assert labels[part].tolist().count(5) == 1
     assert sorted(part.tolist() + rest.tolist()) == list(range(12))
     keys = np.random.PCG64(20230501).random_raw(12)
@@ -431,17 +434,17 @@ def test_stratified_by_hand() -> None:
 
 def test_stratified_breaks_equal_remainders_by_class() -> None:
     labels = torch.tensor([7, 3, 7, 3])
-    (part, _) = D.stratified(labels, [1])
+    (part, _) = stratified(labels, [1])
     assert labels[part].tolist() == [3]
 
 
 def test_stratified_is_not_moved_by_any_seed() -> None:
     labels = torch.arange(500) % 10
     torch.manual_seed(1)
-    first = D.stratified(labels, [100])
+    first = stratified(labels, [100])
     torch.manual_seed(2)
     np.random.default_rng(2)
-    assert all(torch.equal(a, b) for a, b in zip(first, D.stratified(labels, [100]), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first, stratified(labels, [100]), strict=True))
     assert first[0].tolist() != list(range(100))
     digest = hashlib.sha256(first[0].numpy().tobytes()).hexdigest()
     assert digest.startswith("ac439610938cf66b")  # the published split: another one would make old results incomparable
@@ -488,7 +491,7 @@ def test_fashion_mnist_itself() -> None:
     assert abs(data.train.x.mean()) < 1e-3
     assert abs(data.train.x.std() - 1) < 1e-3
     assert data.train.y[:5].tolist() != data.validation.y[:5].tolist()
-    sha = D.fingerprint(data)["splits"]["validation"]["sha256"]
+    sha = fingerprint(data)["splits"]["validation"]["sha256"]
     assert sha.startswith("4ed8fa6df1c71a96")
 
 
@@ -570,7 +573,7 @@ def split(n: int = 10) -> Split:
 def test_fingerprint_tells_data_apart() -> None:
     base = Data(name="a", train=split(), validation=split(3), test=split(2))
     same = Data(name="a", train=split(), validation=split(3), test=split(2))
-    assert D.fingerprint(base) == D.fingerprint(same)
+    assert fingerprint(base) == fingerprint(same)
     changed = split()
     changed.x[-1, 0, 1, 1] += 1
     strided = Split(split().x.to(memory_format=torch.channels_last).clone(), split().y)
@@ -582,8 +585,8 @@ def test_fingerprint_tells_data_apart() -> None:
         (strided, True),
     ):
         data = Data(name="a", train=other, validation=split(3), test=split(2))
-        assert (D.fingerprint(data) == D.fingerprint(base)) is equal
-    json.dumps(D.fingerprint(base))
+        assert (fingerprint(data) == fingerprint(base)) is equal
+    json.dumps(fingerprint(base))
 
 
 def test_fingerprint_of_iterables_draws_nothing() -> None:
@@ -594,7 +597,7 @@ def test_fingerprint_of_iterables_draws_nothing() -> None:
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(7, 1)), batch_size=2)
     stream = torch.utils.data.DataLoader(Stream())
     state = torch.random.get_rng_state()
-    found = D.fingerprint(Data(name="a", train=loader, validation=stream))["splits"]
+    found = fingerprint(Data(name="a", train=loader, validation=stream))["splits"]
     assert found["train"]["length"] == 4
     assert found["train"]["type"].endswith(":DataLoader")
     assert found["validation"]["length"] is None
@@ -611,13 +614,13 @@ def generator(seed: int) -> torch.Generator:
 
 def test_batches_in_order() -> None:
     s = split(10)
-    seen = list(D.batches(s, 4))
+    seen = list(batches(s, 4))
     assert [len(y) for _, y in seen] == [4, 4, 2]
     assert torch.equal(torch.cat([x for x, _ in seen]), s.x)
     assert torch.cat([y for _, y in seen]).tolist() == list(range(10))
-    assert [len(y) for _, y in D.batches(s, 4, drop_last=True)] == [4, 4]
-    assert [len(y) for _, y in D.batches(s, 99)] == [10]
-    assert list(D.batches(s, 99, drop_last=True)) == []
+    assert [len(y) for _, y in batches(s, 4, drop_last=True)] == [4, 4]
+    assert [len(y) for _, y in batches(s, 99)] == [10]
+    assert list(batches(s, 99, drop_last=True)) == []
 
 
 def test_batches_shuffled_by_the_generator_alone() -> None:
@@ -625,52 +628,52 @@ def test_batches_shuffled_by_the_generator_alone() -> None:
     torch.manual_seed(3)
     g = generator(5)
     state = torch.random.get_rng_state()
-    first, second = (torch.cat([y for _, y in D.batches(s, 4, generator=g)]) for _ in range(2))
+    first, second = (torch.cat([y for _, y in batches(s, 4, generator=g)]) for _ in range(2))
     assert torch.equal(state, torch.random.get_rng_state())
     assert torch.equal(first, torch.randperm(10, generator=generator(5)))
     assert not torch.equal(first, second)  # another epoch, another order
-    for x, y in D.batches(s, 3, generator=generator(8)):
+    for x, y in batches(s, 3, generator=generator(8)):
         assert torch.equal(x, s.x[y])
-    dropped = [y for _, y in D.batches(s, 4, generator=generator(5), drop_last=True)]
+    dropped = [y for _, y in batches(s, 4, generator=generator(5), drop_last=True)]
     assert torch.equal(torch.cat(dropped), first[:8])
 
 
 def test_batches_augment_only_while_training() -> None:
     s = Split(split(10).x, split(10).y, augment=lambda x, g: x + torch.rand(1, generator=g).item() + 1)
-    plain = torch.cat([x for x, _ in D.batches(s, 4)])
+    plain = torch.cat([x for x, _ in batches(s, 4)])
     assert torch.equal(plain, s.x)
-    for x, y in D.batches(s, 4, generator=generator(0)):
+    for x, y in batches(s, 4, generator=generator(0)):
         assert (x - s.x[y]).min() >= 0.99
-    twice = [torch.cat([x for x, _ in D.batches(s, 4, generator=generator(1))]) for _ in range(2)]
+    twice = [torch.cat([x for x, _ in batches(s, 4, generator=generator(1))]) for _ in range(2)]
     assert torch.equal(twice[0], twice[1])
 
 
 def test_batches_pass_iterables_through() -> None:
     given = [(torch.zeros(3), torch.ones(3)), {"x": [torch.zeros(1)], "name": "b"}]
-    seen = list(D.batches(given, 1))
+    seen = list(batches(given, 1))
     assert seen[0] is given[0]
     assert seen[1] is given[1]
-    moved = list(D.batches(given, 1, device="meta"))
+    moved = list(batches(given, 1, device="meta"))
     assert moved[0][0].device.type == "meta"
     assert moved[1]["x"][0].device.type == "meta"
     assert moved[1]["name"] == "b"
-    assert list(D.batches([], 1)) == []
+    assert list(batches([], 1)) == []
 
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_batches_refuse_early(size: int) -> None:
     with pytest.raises(ValueError, match=f"batch size is {size}"):
-        D.batches(split(), size)
+        batches(split(), size)
 
 
 def test_to_device_copies_nothing_needlessly() -> None:
     s = Split(split().x, split().y, augment=D.Flip())
-    assert D.to_device(s, "cpu") is s
-    moved = D.to_device(s, "meta")
+    assert to_device(s, "cpu") is s
+    moved = to_device(s, "meta")
     assert isinstance(moved, Split)
     assert (moved.x.device.type, moved.y.device.type, moved.augment) == ("meta", "meta", s.augment)
     loader: list[int] = []
-    assert D.to_device(loader, "meta") is loader
+    assert to_device(loader, "meta") is loader
 
 
 # -- augmentation -------------------------------------------------------------------------------------
