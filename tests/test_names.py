@@ -14,7 +14,7 @@ import sparsight
 TOP = [name for name in sparsight.__all__ if name != "__version__"]
 
 OF_0_1 = (Path(__file__).parent / "data" / "names-0.1.txt").read_text().split()
-"""Those whose meaning is the same; `PerLevel` and `Sensitivities` have none any more."""
+"""Those whose meaning is the same; `PerLevel` and `Sensitivities` are gone."""
 
 ROOMS_OF_0_1 = {
     "allocate": ["Global", "Uniform", "SAP", "Shrink", "SiPPDet", "FORCE"],
@@ -60,7 +60,7 @@ class TestTop:
         assert not {"types", *(path.name for path in _rooms())} & set(TOP)
 
     def test_what_is_no_name_is_no_attribute(self):
-        for name in ("nonsense", "PerLevel", "__wrapped__"):
+        for name in ("nonsense", "__wrapped__"):
             with pytest.raises(AttributeError, match=f"no attribute '{name}'"):
                 getattr(sparsight, name)
         with pytest.raises(ImportError, match="nonsense"):
@@ -151,3 +151,10 @@ class TestOldNames:
         )
         assert done.returncode == 0, done.stderr
         assert f"{said} now; the old name goes in version 0.3" in done.stderr
+
+
+def test_a_name_that_is_gone_says_what_to_write_instead():
+    with pytest.raises(AttributeError, match=r"sparsight\.PerLevel is gone .*TrainingPlan"):
+        _ = sparsight.PerLevel
+    with pytest.raises(AttributeError, match=r"sparsight\.Sensitivities is gone .*Scored"):
+        _ = sparsight.Sensitivities

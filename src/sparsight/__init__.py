@@ -91,6 +91,11 @@ _ROOMS = {  # modules of version 0.1 that other people's code may import, and th
     "study": ("runs.study",),
 }
 
+_GONE = {  # names of version 0.1 without a successor of their kind, and what to write instead
+    "PerLevel": "each level has its own TrainingPlan; Until(level, first=..., last=...) tells the ends apart",
+    "Sensitivities": "the scores of SiPP are a sparsight.types.Scored",
+}
+
 _NEW = {name: room for room, names in _HOME.items() for name in names}
 _OLD = {name: room for room, names in _MOVED.items() for name in names}
 
@@ -101,6 +106,8 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return importlib.import_module(f"sparsight.{name}")
     room = _NEW.get(name) or _OLD.get(name)
+    if name in _GONE:
+        raise AttributeError(f"sparsight.{name} is gone since version 0.2: {_GONE[name]}")
     if room is None:
         raise AttributeError(f"module 'sparsight' has no attribute {name!r}")
     if name in _OLD:
