@@ -6,6 +6,9 @@
 
 Content ids hash the bits of floats and differ between processors, which is why the two checkouts are run side by side
 instead of comparing with a stored file. Everything goes through the command line, one thread, seed 0.
+
+Since that commit the roots of the edge of chaos are Brent's (`phase`: last digits) and Gini and exact eta come from
+drawn weights (`analyze`): these differ on purpose, runs and certificates do not.
 """
 
 from __future__ import annotations
