@@ -85,6 +85,7 @@ weights = {name: file for file, names in parts.items() for name in names}
 
 NOT_COMPARED = {
     "operation",
+    "notes",
     "path",
     "source",
     "seconds",
