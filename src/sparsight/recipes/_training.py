@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from sparsight.numerics.checks import check_whole
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.restart import carry_on, rewind
@@ -17,7 +18,7 @@ from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum
 from sparsight.runs.level import Level
 from sparsight.runs.search import Until
 from sparsight.train.optimizers import NesterovSGD
-from sparsight.train.plan import TrainingPlan, at_least
+from sparsight.train.plan import TrainingPlan
 from sparsight.train.stop import StopName, named_rule
 from sparsight.types import Restart
 
@@ -40,7 +41,7 @@ def sgd(
     epochs: int, batch_size: int, lr: float, momentum: float, weight_decay: float, clip: float | None
 ) -> TrainingPlan:
     """Nesterov SGD with a cosine schedule, clipped: the training of the PQ-index paper. ValueError without an epoch."""
-    at_least(1, epochs=epochs)
+    check_whole(1, epochs=epochs)
     optimizer = NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay)
     return TrainingPlan(epochs=epochs, batch_size=batch_size, optimizer=optimizer, clip=clip)
 

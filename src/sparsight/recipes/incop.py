@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
+from sparsight.numerics.checks import check_whole
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
@@ -16,7 +17,6 @@ from sparsight.recipes._training import choice, exactly, sgd
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.search import Until
-from sparsight.train.plan import at_least
 from sparsight.train.schedules import constant
 from sparsight.train.stop import (
     AccuracyRecovery,
@@ -119,7 +119,7 @@ def incop(
     Source: Gharatappeh and Sekeh, "Information Consistent Pruning", arXiv 2501.15592, with their published code's
     settings: dense warm-up, which is rewind point and reference; then prune, rewind, train. Level 0 is the warm-up.
     """
-    at_least(1, warmup=warmup)
+    check_whole(1, warmup=warmup)
     given = {
         "eps_if": eps_if, "eps_gf": eps_gf, "reduction": reduction, "statistic": statistic, "norm": norm,
         "reference": reference,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
-from sparsight.pruning.allocate.counts import check_fraction, share
+from sparsight.numerics.checks import check_fraction
+from sparsight.pruning.allocate.counts import share
 from sparsight.records.record import Choice, LevelRecord
 
 
@@ -34,7 +35,7 @@ class AtDensity:
     density: float
 
     def __post_init__(self) -> None:
-        check_fraction("density", self.density)
+        check_fraction(density=self.density)
 
     @property
     def question(self) -> str:
@@ -74,7 +75,7 @@ class SparsestWithin:
 
     def __post_init__(self) -> None:
         if self.density is not None:
-            check_fraction("density", self.density)
+            check_fraction(density=self.density)
 
     @property
     def question(self) -> str:

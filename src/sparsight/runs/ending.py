@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from sparsight.measure.pq.turning_points import TurningPoints, turning_points
+from sparsight.numerics.checks import check_positive
 from sparsight.records.record import Choice, LevelRecord
 from sparsight.runs.choose import SparsestWithin, cost, dense_accuracy
 
@@ -33,7 +34,7 @@ class PQMinimum:
     tolerance: float = 0.01
 
     def __post_init__(self) -> None:
-        _check_positive("tolerance", self.tolerance)
+        check_positive(tolerance=self.tolerance)
 
     def stop(self, history: Sequence[LevelRecord]) -> str | None:
         indices = _indices(history, self.p, self.q)
@@ -96,7 +97,7 @@ class AtPQMinimum:
     otherwise: Callable[[Sequence[LevelRecord]], Choice] = field(default_factory=SparsestWithin)
 
     def __post_init__(self) -> None:
-        _check_positive("tolerance", self.tolerance)
+        check_positive(tolerance=self.tolerance)
 
     @property
     def question(self) -> str:
@@ -129,11 +130,6 @@ class AtPQMinimum:
             f"; within {self.tolerance:g} of it from level {first.level} on (density {first.density:.4g}), "
             f"whose validation accuracy is {first.validation_accuracy:.2%}"
         )
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} must be a finite number > 0: got {value!r}")
 
 
 def _indices(levels: Sequence[LevelRecord], p: float, q: float) -> list[float]:

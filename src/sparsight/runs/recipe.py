@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
+from sparsight.numerics.checks import check_whole
 from sparsight.records.record import Choice, LevelRecord
 from sparsight.runs.choose import SparsestWithin
 from sparsight.runs.level import Level
 from sparsight.runs.search import Done, Listed, Search
 from sparsight.train.evaluate import Judge, classify
-from sparsight.train.plan import TrainingPlan, at_least
+from sparsight.train.plan import TrainingPlan
 from sparsight.types import Scorer
 
 
@@ -29,7 +30,7 @@ class Scoring:
     batches: int = 0
 
     def __post_init__(self) -> None:
-        at_least(0, batches=self.batches)
+        check_whole(0, batches=self.batches)
         if not callable(self.scorer):
             raise TypeError(f"scorer must be callable as scorer(model, masks, batches), got {self.scorer!r:.60}")
 
@@ -65,8 +66,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.probes is not None:
-            at_least(1, probes=self.probes)
-        at_least(0, rewind_epoch=self.rewind_epoch, seed=self.seed)
+            check_whole(1, probes=self.probes)
+        check_whole(0, rewind_epoch=self.rewind_epoch, seed=self.seed)
         _check_levels(self.levels)
         if not self.pq:
             raise ValueError("pq needs at least one (p, q) pair")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsight.model.loss import cross_entropy
+from sparsight.numerics.checks import check_whole
 from sparsight.train.hooks import Hooks
 from sparsight.train.optimizers import NesterovSGD
 from sparsight.train.schedules import cosine
@@ -44,17 +45,10 @@ class TrainingPlan:
     hooks: Hooks = field(default_factory=Hooks)
 
     def __post_init__(self) -> None:
-        at_least(0, epochs=self.epochs)
-        at_least(1, batch_size=self.batch_size)
+        check_whole(0, epochs=self.epochs)
+        check_whole(1, batch_size=self.batch_size)
         if not LEAST_EVERY <= self.evaluate_every < math.inf:
             raise ValueError(f"evaluate_every must be a finite number >= {LEAST_EVERY}, got {self.evaluate_every!r}")
         check_rule(self.stop, "stop")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive or None, got {self.clip!r}")
-
-
-def at_least(least: int, **values: object) -> None:
-    """ValueError, naming it, for a value that is not a whole number of at least `least`."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")

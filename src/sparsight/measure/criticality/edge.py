@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import torch
 
-from sparsight.measure.criticality.meanfield import _not_negative, root
+from sparsight.measure.criticality.meanfield import root
 from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid, moments, scanned, sides
+from sparsight.numerics.checks import check_not_negative
 
 
 class NoEdgeOfChaos(ValueError):
@@ -48,7 +49,7 @@ def edge_of_chaos(activation: Activation | Grid, sigma_b: float = 0.0, *, kinks:
     Errors: `NoEdgeOfChaos` without any; ValueError for sigma_b < 0 or an activation that cannot be integrated.
     Source: Hayou et al., ICLR 2021, definition of the edge of chaos; the authors' solver is a Monte Carlo iteration.
     """
-    _not_negative(sigma_b=sigma_b)
+    check_not_negative(sigma_b=sigma_b)
     found = grid(activation, kinks)
     roots = _roots(found, sigma_b)
     if not roots:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from sparsight.measure.criticality.quadrature import (
     sides,
     values,
 )
+from sparsight.numerics.checks import check_not_negative
 
 
 def second_moments(activation: Activation | Grid, q: float, *, kinks: Sequence[float] = ()) -> tuple[float, float]:
@@ -30,7 +30,7 @@ def second_moments(activation: Activation | Grid, q: float, *, kinks: Sequence[f
     Piecewise Gauss-Legendre quadrature in float64, cut at kinks (found, or declared by `kinks`): about 1e-13. At
     q = 0 the limit, with the mean square of both slopes at a kink there.
     """
-    _not_negative(q=q)
+    check_not_negative(q=q)
     found = grid(activation, kinks, q=q)
     phi_sq, dphi_sq, _ = moments(found, torch.tensor([q], dtype=torch.float64))
     return float(phi_sq), float(dphi_sq)
@@ -44,13 +44,13 @@ def variance_map(
     Weights are N(0, sigma_w^2 / fan_in), biases N(0, sigma_b^2), widths infinite. Errors: a negative argument.
     Source: Hayou et al., ICLR 2021, section 2; Poole et al., NIPS 2016.
     """
-    _not_negative(sigma_w=sigma_w, sigma_b=sigma_b)
+    check_not_negative(sigma_w=sigma_w, sigma_b=sigma_b)
     return sigma_b**2 + sigma_w**2 * second_moments(activation, q, kinks=kinks)[0]
 
 
 def variance_slope(activation: Activation | Grid, q: float, sigma_w: float, *, kinks: Sequence[float] = ()) -> float:
     """d variance_map / dq = sigma_w^2 E[phi phi' Z] / sqrt(q). Above 1 at a fixed point, the variance leaves it."""
-    _not_negative(q=q, sigma_w=sigma_w)
+    check_not_negative(q=q, sigma_w=sigma_w)
     found = grid(activation, kinks, q=q)
     return sigma_w**2 * float(moments(found, torch.tensor([q], dtype=torch.float64))[2])
 
@@ -68,7 +68,7 @@ def fixed_point(
     If every q is one (ReLU at sigma_w^2 = 2, sigma_b = 0), `start`. Looked for between 1e-9 and 1e4; beyond, the
     answer is 0 or inf. For activations whose variance map does not grow everywhere (sin), the iteration may differ.
     """
-    _not_negative(sigma_w=sigma_w, sigma_b=sigma_b, start=start)
+    check_not_negative(sigma_w=sigma_w, sigma_b=sigma_b, start=start)
     found = grid(activation, kinks, q=start)
 
     def drift(q: float) -> float:
@@ -190,9 +190,3 @@ def _rule(cuts: tuple[Tensor, ...], reach: float) -> tuple[Tensor, Tensor]:
 
 def _density(u: Tensor, q: float) -> Tensor:
     return torch.exp(-(u**2) / (2 * q)) / math.sqrt(2 * math.pi * q)
-
-
-def _not_negative(**numbers: Any) -> None:
-    for name, value in numbers.items():
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be a finite number >= 0: got {value!r}")

@@ -25,6 +25,7 @@ from sparsight.measure.criticality.meanfield import chi, fixed_point
 from sparsight.measure.criticality.quadrature import Activation, Grid, grid
 from sparsight.measure.criticality.shortcuts import is_residual
 from sparsight.model.masks import check
+from sparsight.numerics.checks import check_not_negative
 from sparsight.types import Masks
 
 Phase = Literal["ordered", "edge", "chaotic"]
@@ -76,9 +77,7 @@ def phase_of(
     """
     if masks is not None:
         check(model, masks)
-    layers = weighted_layers(model)
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear or convolution layer: allowed is a model with one")
+    layers = _layers(model)
     if missing := left_out(model):
         warnings.warn(f"transposed convolutions have no row: {', '.join(missing)}", stacklevel=2)
     found = grid(activation_of(model) if activation is None else activation, kinks)
@@ -89,6 +88,13 @@ def phase_of(
     depth = 6 / abs(mean) if mean else math.inf
     residual = is_residual(model)
     return NetworkPhase(rows, math.exp(mean), _phase(math.exp(mean), tolerance), depth, normalised, residual)
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
+    layers = weighted_layers(model)
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no linear or convolution layer: allowed is a model with one")
+    return layers
 
 
 def _layer(
@@ -124,12 +130,8 @@ def initialise_(
     global random state is not touched. Returns the model, which is changed. Transposed convolutions stay, with a
     warning. Errors: negative sigma; no such layer; a weight that is computed from others (weight norm).
     """
-    for name, value in (("sigma_w", sigma_w), ("sigma_b", sigma_b)):
-        if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be a finite number >= 0: got {value!r}")
-    layers = weighted_layers(model)
-    if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear or convolution layer: allowed is a model with one")
+    check_not_negative(sigma_w=sigma_w, sigma_b=sigma_b)
+    layers = _layers(model)
     for name, layer in layers.items():
         if not isinstance(layer.weight, nn.Parameter):
             raise ValueError(

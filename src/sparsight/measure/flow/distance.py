@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsight.measure.flow.gradients import GradientFlow
 from sparsight.measure.flow.information import InformationFlow
 from sparsight.measure.flow.running_average import GradientAverage
+from sparsight.numerics.checks import check_known
 
 Norm = Literal["relative", "l2", "linf"]
 Flow = InformationFlow | GradientFlow | GradientAverage | Tensor | Sequence[float]
@@ -27,8 +28,7 @@ def flow_distance(a: Flow, b: Flow, norm: Norm = "relative") -> float:
     is close to nothing.
     Errors: two flows that were not measured alike (kind, layers, reduction or statistic, site), two lengths.
     """
-    if norm not in get_args(Norm):
-        raise ValueError(f"norm: got {norm!r}, allowed is {', '.join(map(repr, get_args(Norm)))}")
+    check_known(get_args(Norm), norm=norm)
     _alike(a, b)
     parts = list(zip(_parts(a), _parts(b), strict=True))
     apart = [x - y for x, y in parts]

@@ -14,6 +14,7 @@ from sparsight.measure.flow.moments import double
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.loss import Loss, batch_size, cross_entropy
 from sparsight.model.masks import check
+from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
 from sparsight.types import Batch, Masks
 
@@ -73,8 +74,7 @@ def measured(
     around: Around = lambda run, batch: run(batch),
 ) -> GradientFlow:
     """`gradient_flow`, with `around` every forward pass."""
-    if statistic not in get_args(Statistic):
-        raise ValueError(f"statistic: got {statistic!r}, allowed is {', '.join(map(repr, get_args(Statistic)))}")
+    check_known(get_args(Statistic), statistic=statistic)
     check(model, masks)
     model = getattr(model, "_orig_mod", model)
     with evaluating(model), seeded(0), torch.enable_grad():

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sparsight.measure.flow.activations import Site, measured_layers, read
 from sparsight.measure.flow.moments import CoMoments, Moments, double, merged, moments, more
 from sparsight.model.functional import evaluating, pure
+from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
 from sparsight.types import Batch
 
@@ -100,8 +101,8 @@ class Collector:
     def __init__(
         self, model: nn.Module, reduction: Reduction, site: Site, pairs: Sequence[Pair] | None, skip: Sequence[str]
     ) -> None:
-        _allowed("reduction", reduction, Reduction)
-        _allowed("site", site, Site)
+        check_known(get_args(Reduction), reduction=reduction)
+        check_known(get_args(Site), site=site)
         self.model = plain = getattr(model, "_orig_mod", model)  # a compiled forward may leave out hooks
         self._reduction: Reduction = reduction
         self._site: Site = site
@@ -245,8 +246,3 @@ def _same_order(first: tuple[str, ...], now: tuple[str, ...]) -> None:
             f"layers run in another order for another batch: got {', '.join(now)} after {', '.join(first)}; allowed "
             "is one order, or `pairs` of layers that always run"
         )
-
-
-def _allowed(what: str, value: str, kind: Any) -> None:
-    if value not in get_args(kind):
-        raise ValueError(f"{what}: got {value!r}, allowed is {', '.join(map(repr, get_args(kind)))}")

@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 
 import torch
 from torch import Tensor
 
+from sparsight.numerics.checks import check_fraction
 from sparsight.types import Masks, Scope
 
 SCOPES = ("global", "layer", "neuron")
 
 
-def check_fraction(what: str, value: float) -> None:
-    """Refuse anything but a number in [0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"{what} must be a number in [0, 1]: got {value!r}")
-
-
-def check_count(what: str, value: int) -> None:
-    """Refuse anything but a whole number >= 0."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{what} must be a whole number >= 0: got {value!r}")
-
-
 def check_target(target_density: float | None, exact: bool) -> None:
     """Refuse a target outside [0, 1], and `exact` without one."""
     if target_density is not None:
-        check_fraction("target_density", target_density)
+        check_fraction(target_density=target_density)
     elif exact:
         raise ValueError("exact needs a target_density: got None")
-
-
-def check_scope(scope: str, allowed: Sequence[str] = SCOPES) -> None:
-    if scope not in allowed:
-        raise ValueError(f"unknown scope {scope!r}: allowed are {', '.join(map(repr, allowed))}")
 
 
 def share(density: float, total: int) -> int:

@@ -7,7 +7,8 @@ from typing import Literal
 
 import torch
 
-from sparsight.pruning.allocate.counts import alive, check_count, check_fraction, check_scope, share
+from sparsight.numerics.checks import check_fraction, check_known, check_whole
+from sparsight.pruning.allocate.counts import alive, share
 from sparsight.pruning.allocate.exact import prune_exactly
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scores
 
@@ -33,10 +34,10 @@ class Global(Allocator):
         if (self.density is None) == (self.count is None):
             raise ValueError(f"Global needs density or count, one of them: got {self.density!r} and {self.count!r}")
         if self.density is not None:
-            check_fraction("density", self.density)
+            check_fraction(density=self.density)
         if self.count is not None:
-            check_count("count", self.count)
-        check_count("min_keep", self.min_keep)
+            check_whole(0, count=self.count)
+        check_whole(0, min_keep=self.min_keep)
 
     @property
     def monotone(self) -> bool:
@@ -68,9 +69,9 @@ class Uniform(Allocator):
     min_keep: int = 1
 
     def __post_init__(self) -> None:
-        check_fraction("density", self.density)
-        check_scope(self.scope, ("layer", "neuron"))
-        check_count("min_keep", self.min_keep)
+        check_fraction(density=self.density)
+        check_known(("layer", "neuron"), scope=self.scope)
+        check_whole(0, min_keep=self.min_keep)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         sizes = alive({name: torch.ones_like(mask) for name, mask in masks.items()}, self.scope)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +9,8 @@ from typing import Literal
 from sparsight.measure.pq import PowerSums, group_sums, prune_count, retained_bound
 from sparsight.measure.pq.index import OUTSIDE
 from sparsight.measure.pq.sums import check_pair
-from sparsight.pruning.allocate.counts import check_count, check_fraction, check_scope, check_target
+from sparsight.numerics.checks import check_fraction, check_known, check_not_negative, check_whole
+from sparsight.pruning.allocate.counts import SCOPES, check_target
 from sparsight.pruning.allocate.exact import prune_exactly, toward, within_floor
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
@@ -51,15 +51,12 @@ class SAP(Allocator):
         check_pair(self.p, self.q)
         if not self.p <= 1 <= self.q:
             warnings.warn(OUTSIDE, UserWarning, stacklevel=3)
-        for name, value in (("eta", self.eta), ("gamma", self.gamma)):
-            if not (value >= 0 and math.isfinite(value)):
-                raise ValueError(f"{name} must be a finite number >= 0: got {value!r}")
-        check_fraction("beta", self.beta)
-        check_scope(self.scope)
-        check_count("min_keep", self.min_keep)
+        check_not_negative(eta=self.eta, gamma=self.gamma)
+        check_fraction(beta=self.beta)
+        check_known(SCOPES, scope=self.scope)
+        check_whole(0, min_keep=self.min_keep)
         check_target(self.target_density, self.exact)
-        if self.rounding not in ("paper", "reference"):
-            raise ValueError(f"unknown rounding {self.rounding!r}: allowed are 'paper' and 'reference'")
+        check_known(("paper", "reference"), rounding=self.rounding)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         groups = {

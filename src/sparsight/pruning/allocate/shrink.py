@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sparsight.measure.pq.index import snapped_floor
-from sparsight.pruning.allocate.counts import alive, check_count, check_fraction, check_scope, check_target
+from sparsight.numerics.checks import check_fraction, check_known, check_whole
+from sparsight.pruning.allocate.counts import SCOPES, alive, check_target
 from sparsight.pruning.allocate.exact import prune_exactly, toward, within_floor
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
@@ -29,9 +30,9 @@ class Shrink(Allocator):
     exact: bool = False
 
     def __post_init__(self) -> None:
-        check_fraction("rate", self.rate)
-        check_scope(self.scope)
-        check_count("min_keep", self.min_keep)
+        check_fraction(rate=self.rate)
+        check_known(SCOPES, scope=self.scope)
+        check_whole(0, min_keep=self.min_keep)
         check_target(self.target_density, self.exact)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
+from sparsight.numerics.checks import check_whole
 from sparsight.numerics.seeds import derive
-from sparsight.pruning.allocate.counts import check_count
 from sparsight.types import Allocation, Allocator, Masks, Scores
 
 
@@ -33,7 +33,7 @@ class Shuffled(Allocator):
         return False
 
     def __post_init__(self) -> None:
-        check_count("seed", self.seed)
+        check_whole(0, seed=self.seed)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         allocation = self.allocator.plan(scores, masks)

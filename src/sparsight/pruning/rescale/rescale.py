@@ -23,6 +23,7 @@ from sparsight.model.functional import evaluating
 from sparsight.model.hold import apply_
 from sparsight.model.hooks import tapped
 from sparsight.model.masks import check
+from sparsight.numerics.checks import is_number
 from sparsight.pruning.restart import carry_on, reweighted
 from sparsight.types import Allocation, Batch, Masks, StateDict
 
@@ -68,12 +69,8 @@ class Rescale:
     def __post_init__(self) -> None:
         if self.by not in ("neuron", "layer", "offset", "data"):
             raise ValueError(f"by is {self.by!r}: allowed is 'neuron', 'layer', 'offset' or 'data'")
-        if isinstance(self.gain, str) and self.gain not in ("eoc", "dense"):
+        if self.gain not in ("eoc", "dense") and not (is_number(self.gain) and 0 < self.gain < math.inf):
             raise ValueError(f"gain is {self.gain!r}: allowed is 'eoc', 'dense' or a number > 0")
-        number = isinstance(self.gain, (int, float)) and not isinstance(self.gain, bool)
-        if not isinstance(self.gain, str) and not (number and 0 < self.gain < math.inf):
-            raise ValueError(f"gain is {self.gain!r}: allowed is 'eoc', 'dense' or a number > 0")
-
         if isinstance(self.exclude, str):
             raise TypeError(f"exclude is {self.exclude!r}: allowed is a tuple of patterns, as ({self.exclude!r},)")
 

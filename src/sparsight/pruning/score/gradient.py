@@ -23,11 +23,6 @@ BatchNorm = Literal["train", "eval"]
 """Whether batch norms take the statistics of the batch ("train") or those that they have stored ("eval")."""
 
 
-def check_batch_norm(value: str) -> None:
-    if value not in ("train", "eval"):
-        raise ValueError(f"batch_norm: got {value!r}, allowed is 'train' or 'eval'")
-
-
 @contextmanager
 def scoring(model: nn.Module, batch_norm: BatchNorm, *, twice: bool = False) -> Iterator[None]:
     """A block in which the model is differentiated: no dropout, batch norms as asked, random state and flags kept.

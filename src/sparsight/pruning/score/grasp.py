@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +12,10 @@ from torch import Tensor, nn
 from sparsight.model.functional import Pure
 from sparsight.model.loss import Loss, cross_entropy
 from sparsight.model.masks import check
+from sparsight.numerics.checks import check_known, check_positive
 from sparsight.pruning.score.gradient import (
     BatchNorm,
     add,
-    check_batch_norm,
     differentiable,
     finite,
     give_back,
@@ -52,10 +51,8 @@ class GraSP:
     batch_norm: BatchNorm = "train"
 
     def __post_init__(self) -> None:
-        check_batch_norm(self.batch_norm)
-        number = isinstance(self.temperature, (int, float)) and not isinstance(self.temperature, bool)
-        if not (number and self.temperature > 0 and math.isfinite(self.temperature)):
-            raise ValueError(f"temperature must be a finite number > 0: got {self.temperature!r}")
+        check_known(get_args(BatchNorm), batch_norm=self.batch_norm)
+        check_positive(temperature=self.temperature)
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:
         check(model, masks)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import nn
 
 from sparsight.model.loss import Loss, cross_entropy
 from sparsight.model.masks import check
+from sparsight.numerics.checks import check_known
 from sparsight.pruning.score.gradient import (
     BatchNorm,
-    check_batch_norm,
     differentiable,
     finite,
     leaves,
@@ -42,7 +43,7 @@ class SNIP:
     batch_norm: BatchNorm = "train"
 
     def __post_init__(self) -> None:
-        check_batch_norm(self.batch_norm)
+        check_known(get_args(BatchNorm), batch_norm=self.batch_norm)
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:
         check(model, masks)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsight.model.functional import Pure, evaluating
 from sparsight.model.linearised import Positive, is_bias, ones
 from sparsight.model.masks import check
+from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.score.gradient import differentiable, differentiating, finite, gradient
 from sparsight.types import Batch, Masks, Scores
@@ -42,8 +43,7 @@ class SynFlow:
     batch_norm: Literal["eval", "identity"] = "eval"
 
     def __post_init__(self) -> None:
-        if self.batch_norm not in ("eval", "identity"):
-            raise ValueError(f"batch_norm: got {self.batch_norm!r}, allowed is 'eval' or 'identity'")
+        check_known(("eval", "identity"), batch_norm=self.batch_norm)
         shape = self.input_shape
         if shape is not None and not (isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)):
             raise ValueError(f"input_shape is {shape!r}: allowed is the shape of one sample, (1, 28, 28) or the like")

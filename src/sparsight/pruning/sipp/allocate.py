@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from sparsight.numerics.checks import check_fraction, check_known, check_whole
 from sparsight.numerics.select import keep_largest
-from sparsight.pruning.allocate.counts import alive, check_count, check_fraction, share
+from sparsight.pruning.allocate.counts import alive, share
 from sparsight.pruning.sipp.bounds import Bound, check_bound, check_constant, check_delta
 from sparsight.pruning.sipp.decision import Decision, decide, share_again
 from sparsight.pruning.sipp.groups import Rounding
@@ -52,7 +53,7 @@ class SiPPDet(Allocator):
 
     def __post_init__(self) -> None:
         _check(self)
-        check_count("min_keep", self.min_keep)
+        check_whole(0, min_keep=self.min_keep)
 
     @property
     def monotone(self) -> bool:
@@ -93,9 +94,8 @@ class _Sampler(Allocator):
         check_delta(self.delta)
         check_constant(self.constant)
         check_bound(self.bound)
-        check_count("seed", self.seed)
-        if self.rounding not in ("largest", "ceil"):
-            raise ValueError(f"unknown rounding {self.rounding!r}: allowed are 'largest' and 'ceil'")
+        check_whole(0, seed=self.seed)
+        check_known(("largest", "ceil"), rounding=self.rounding)
         if self.refill and not self.exact:
             raise ValueError("refill gives every group its exact count: with exact=False leave it out, got both")
 
@@ -174,9 +174,9 @@ class SiPPHybrid(_Sampler):
 
 
 def _check(allocator: Any) -> None:
-    check_fraction("density", allocator.density)
+    check_fraction(density=allocator.density)
     if allocator.count is not None:
-        check_count("count", allocator.count)
+        check_whole(0, count=allocator.count)
 
 
 def _budget(allocator: Any, masks: Masks) -> tuple[Masks, int, int]:

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
+
+from sparsight.numerics.checks import check_known, check_positive, is_number
 
 Bound = Literal["reference", "bernstein"]
 
@@ -39,7 +41,7 @@ def calibration_size(
     """
     if not outputs or min(outputs) < 1:
         raise ValueError(f"outputs: got {list(outputs)}, allowed is a positive count for each prunable layer")
-    check_positive("delta", delta)
+    check_positive(delta=delta)
     check_constant(constant)
     size = math.ceil(constant * (math.log(8 * sum(outputs) * max(outputs)) - math.log(delta)))
     most = size if available is None else -(-available // 2)
@@ -48,7 +50,7 @@ def calibration_size(
 
 def most_points(delta: float, constant: float = 3.0) -> int:
     """More points than `calibration_size` asks for of any network with up to 10^9 outputs for one input."""
-    check_positive("delta", delta)
+    check_positive(delta=delta)
     check_constant(constant)
     return max(1, math.ceil(constant * (math.log(_LARGEST) - math.log(delta))))
 
@@ -108,23 +110,16 @@ def root(t: Any) -> Any:
 
 
 def check_bound(bound: str) -> None:
-    if bound not in ("reference", "bernstein"):
-        raise ValueError(f"unknown bound {bound!r}: allowed are 'reference' and 'bernstein'")
-
-
-def check_positive(what: str, value: float) -> None:
-    """Refuse anything but a finite number > 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"{what} must be a finite number > 0: got {value!r}")
+    check_known(get_args(Bound), bound=bound)
 
 
 def check_constant(value: float) -> None:
     """Refuse a C that is no finite number >= 1: the assumption is that of mass at M / C, with M the largest share."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1 <= value < math.inf:
+    if not (is_number(value) and 1 <= value < math.inf):
         raise ValueError(f"constant must be a finite number >= 1: got {value!r}")
 
 
 def check_delta(value: float) -> None:
     """Refuse a delta that is no probability of failing strictly between 0 and 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+    if not (is_number(value) and 0 < value < 1):
         raise ValueError(f"delta must be a number with 0 < delta < 1: got {value!r}")

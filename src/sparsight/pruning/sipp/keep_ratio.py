@@ -8,6 +8,7 @@ from torch import nn
 
 from sparsight.model.masks import check
 from sparsight.model.names import named
+from sparsight.numerics.checks import check_fraction
 from sparsight.types import Masks
 
 
@@ -31,9 +32,7 @@ def keep_budget(model: nn.Module, masks: Masks, keep_ratio: float, *, size: int 
     are not prunable are kept whole, so the least reachable ratio is uncompressible / size. A tied parameter counts
     once. ValueError: a ratio outside [0, 1]; size < 1. Source: section 1.9 of the derivation, after the published code.
     """
-    number = isinstance(keep_ratio, (int, float)) and not isinstance(keep_ratio, bool)
-    if not number or not 0 <= keep_ratio <= 1:
-        raise ValueError(f"keep_ratio must be a number in [0, 1]: got {keep_ratio!r}")
+    check_fraction(keep_ratio=keep_ratio)
     compressible, uncompressible = _nonzero(model, masks)
     size = compressible + uncompressible if size is None else size
     if size < 1:

@@ -16,6 +16,7 @@ from sparsight.model.hooks import tapped
 from sparsight.model.loss import Loss, batch_size, copied, cross_entropy
 from sparsight.model.masks import check
 from sparsight.model.names import names_of
+from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.sipp.bounds import calibration_size, check_constant, check_delta
 from sparsight.pruning.sipp.patches import shape_of
@@ -70,8 +71,7 @@ class SiPP:
     loss: Loss = cross_entropy
 
     def __post_init__(self) -> None:
-        if self.reduction not in ("max", "mean"):
-            raise ValueError(f"unknown reduction {self.reduction!r}: allowed are 'max' and 'mean'")
+        check_known(("max", "mean"), reduction=self.reduction)
         check_delta(self.delta)
         check_constant(self.constant)
         whole = isinstance(self.points, int) and not isinstance(self.points, bool)

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
+from sparsight.numerics.checks import check_known, check_positive, check_whole
 from sparsight.train.observation import Observation
 from sparsight.train.stop.context import Baseline, Context, StoppingRule
-from sparsight.train.stop.thresholds import check_patience, check_positive, improvements, in_a_row, met
+from sparsight.train.stop.thresholds import improvements, in_a_row, met
 from sparsight.types import StateDict
 
 
@@ -48,7 +49,7 @@ class AccuracyRecovery(StoppingRule):
     reference: Baseline = "dense"
 
     def __post_init__(self) -> None:
-        check_reference(self.reference)
+        check_known(get_args(Baseline), reference=self.reference)
         check_positive(fraction=self.fraction)
         if not 0 <= self.margin <= 1 or (self.target is not None and not 0 <= self.target <= 1):
             raise ValueError(f"target and margin must be in [0, 1]: got {self.target!r} and {self.margin!r}")
@@ -105,7 +106,7 @@ class LossPlateau(StoppingRule):
 
     def __post_init__(self) -> None:
         check_positive(tol=self.tol)
-        check_patience(self.patience)
+        check_whole(1, patience=self.patience)
 
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         found = improvements(_losses([*context.history, context.observation]))[-1]
@@ -130,8 +131,3 @@ SAID = {
     "best": "the best level so far",
 }
 """How a reason names a reference."""
-
-
-def check_reference(reference: str) -> None:
-    if reference not in get_args(Baseline):
-        raise ValueError(f"unknown reference {reference!r}: allowed are {', '.join(map(repr, get_args(Baseline)))}")

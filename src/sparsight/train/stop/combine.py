@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sparsight.numerics.checks import check_whole
 from sparsight.train.observation import Observation
 from sparsight.train.stop.context import Context, FlowSource, StoppingRule, check_rule
 from sparsight.train.stop.flow_sources import measure_together
-from sparsight.train.stop.thresholds import check_patience, in_a_row
+from sparsight.train.stop.thresholds import in_a_row
 from sparsight.types import StateDict
 
 
@@ -90,7 +91,7 @@ class Patience(_One):
 
     def __post_init__(self) -> None:
         check_rule(self.rule, "the rule of Patience")
-        check_patience(self.evaluations)
+        check_whole(1, evaluations=self.evaluations)
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         n = len(history)

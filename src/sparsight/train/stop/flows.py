@@ -11,8 +11,9 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from sparsight.measure.flow import GradientFlow, InformationFlow, flow_distance
+from sparsight.numerics.checks import check_known, check_positive, check_whole
 from sparsight.train.observation import Observation
-from sparsight.train.stop.accuracy import SAID, check_reference
+from sparsight.train.stop.accuracy import SAID
 from sparsight.train.stop.context import Baseline, Context, StoppingRule
 from sparsight.train.stop.flow_sources import (
     EMA,
@@ -26,7 +27,7 @@ from sparsight.train.stop.flow_sources import (
     between,
     parts,
 )
-from sparsight.train.stop.thresholds import check_patience, check_positive, in_a_row, met, recorded
+from sparsight.train.stop.thresholds import in_a_row, met, recorded
 from sparsight.types import StateDict
 
 
@@ -95,10 +96,10 @@ class InformationConsistent(_Consistent):
     pairs: Sequence[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
-        _check_one(reduction=(self.reduction, Reduction), site=(self.site, Site), norm=(self.norm, Norm))
-        check_reference(self.reference)
+        _check(reduction=(self.reduction, Reduction), site=(self.site, Site), norm=(self.norm, Norm))
+        _check(reference=(self.reference, Baseline))
         check_positive(eps=self.eps)
-        check_patience(self.patience)
+        check_whole(1, patience=self.patience)
 
     @property
     def flow(self) -> InformationSource:
@@ -128,10 +129,9 @@ class GradientConsistent(_Consistent):
     patience: int = 1
 
     def __post_init__(self) -> None:
-        _check_one(statistic=(self.statistic, Statistic), norm=(self.norm, Norm))
-        check_reference(self.reference)
+        _check(statistic=(self.statistic, Statistic), norm=(self.norm, Norm), reference=(self.reference, Baseline))
         check_positive(eps=self.eps)
-        check_patience(self.patience)
+        check_whole(1, patience=self.patience)
         if self.statistic == "ema" and self.reference == "warmup":
             raise ValueError(
                 "gf_ema is on record at the end of a level only: allowed references are dense, parent, best"
@@ -163,10 +163,10 @@ class FlowPlateau(StoppingRule):
     pairs: Sequence[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
-        _check_one(flow=(self.flow, Literal["information", "gradient"]), norm=(self.norm, Norm))
-        _check_one(reduction=(self.reduction, Reduction), site=(self.site, Site), statistic=(self.statistic, Statistic))
+        _check(flow=(self.flow, Literal["information", "gradient"]), norm=(self.norm, Norm))
+        _check(reduction=(self.reduction, Reduction), site=(self.site, Site), statistic=(self.statistic, Statistic))
         check_positive(tol=self.tol)
-        check_patience(self.patience)
+        check_whole(1, patience=self.patience)
         if self.flow == "gradient" and self.statistic == "literal":
             raise ValueError("the literal statistic compares two kinds of number: it has no plateau")
 
@@ -219,7 +219,6 @@ def _tuples(pairs: Sequence[tuple[str, str]] | None) -> tuple[tuple[str, str], .
     return None if pairs is None else tuple((a, b) for a, b in pairs)
 
 
-def _check_one(**given: tuple[str, Any]) -> None:
+def _check(**given: tuple[str, Any]) -> None:
     for name, (value, allowed) in given.items():
-        if value not in get_args(allowed):
-            raise ValueError(f"unknown {name} {value!r}: allowed are {', '.join(map(repr, get_args(allowed)))}")
+        check_known(get_args(allowed), **{name: value})

@@ -43,14 +43,3 @@ def recorded(history: Sequence[Observation], name: str) -> list[float]:
 
 def in_a_row(patience: int) -> str:
     return f", {patience} evaluations in a row" if patience > 1 else ""
-
-
-def check_patience(patience: int) -> None:
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-        raise ValueError(f"patience must be a whole number >= 1: got {patience!r}")
-
-
-def check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise ValueError(f"{name} must be a finite number > 0: got {value!r}")

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from sparsight.measure.pq import pq_index
 from sparsight.model.loss import batch_size
 from sparsight.model.names import named
+from sparsight.numerics.checks import check_positive, check_whole
 from sparsight.train.observation import Observation
 from sparsight.train.stop.context import Context, StoppingRule
-from sparsight.train.stop.thresholds import changes, check_patience, check_positive, in_a_row, met, recorded
+from sparsight.train.stop.thresholds import changes, in_a_row, met, recorded
 from sparsight.types import Masks, StateDict
 
 
@@ -29,7 +30,7 @@ class PQIStable(StoppingRule):
 
     def __post_init__(self) -> None:
         check_positive(tol=self.tol)
-        check_patience(self.patience)
+        check_whole(1, patience=self.patience)
         if not 0 < self.p < self.q:
             raise ValueError(f"(p, q) must be 0 < p < q: got ({self.p!r}, {self.q!r})")
 
@@ -66,7 +67,7 @@ class MaskStable(StoppingRule):
 
     def __post_init__(self) -> None:
         check_positive(tol=self.tol)
-        check_patience(self.patience)
+        check_whole(1, patience=self.patience)
 
     @property
     def needs(self) -> frozenset[str]:

@@ -1,0 +1,47 @@
+"""Arguments that are refused: numbers out of range, and words that are not among those known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is an int or a float; a bool is none."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def check_positive(**values: Any) -> None:
+    """ValueError, naming it, for what is no finite number > 0."""
+    for name, value in values.items():
+        if not (is_number(value) and 0 < value < math.inf):
+            raise ValueError(f"{name} must be a finite number > 0: got {value!r}")
+
+
+def check_not_negative(**values: Any) -> None:
+    """ValueError, naming it, for what is no finite number >= 0."""
+    for name, value in values.items():
+        if not (value >= 0 and math.isfinite(value)):
+            raise ValueError(f"{name} must be a finite number >= 0: got {value!r}")
+
+
+def check_fraction(**values: Any) -> None:
+    """ValueError, naming it, for what is no number in [0, 1]."""
+    for name, value in values.items():
+        if not (is_number(value) and 0 <= value <= 1):
+            raise ValueError(f"{name} must be a number in [0, 1]: got {value!r}")
+
+
+def check_whole(least: int, **values: Any) -> None:
+    """ValueError, naming it, for what is no whole number of at least `least`."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+
+
+def check_known(allowed: Sequence[str], **values: Any) -> None:
+    """ValueError, naming it, for a value that is not among those allowed."""
+    for name, value in values.items():
+        if value not in allowed:
+            raise ValueError(f"unknown {name} {value!r}: allowed are {', '.join(map(repr, allowed))}")
