@@ -125,7 +125,7 @@ class Bound:
                 if hold.rows is not None:
                     by_width.setdefault(hold.values.element_size(), []).append(hold.rows)
             self._of, self._others = holds, [hold for hold in holds if hold.rows is None]
-            self._rows = [(width, np.concatenate(rows)) for width, rows in by_width.items()]
+            self._rows = [(width, np.concatenate(rows)[::-1].copy()) for width, rows in by_width.items()]
         return self._rows
 
     def mask_grads_(self) -> None:

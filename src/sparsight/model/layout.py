@@ -24,7 +24,7 @@ class Hold:
         self.name, self.weight, self.mask = name, weight, mask
         self.plain = type(weight) in PLAIN
         self._whole = None if self.plain else mask.clone()
-        self._last: tuple[Place, int] | None = None  # the gradient that was cleared last
+        self._last: tuple[int, int, int, int] | None = None  # the gradient that was cleared last: place and width
         self._last_rows = table([], 4)
         self.lay()
 
@@ -89,8 +89,11 @@ class Hold:
             self._clear_otherwise_(grad)
             return self.weight.grad
         width = grad.element_size()
-        if (place, width) != self._last:  # its memory is mostly that of the step before
-            self._last, self._last_rows = (place, width), table([place], width)
+        if self._last is None or self._last[1:] != (*place[1:], width):
+            self._last, self._last_rows = (*place, width), table([place], width)
+        elif self._last[0] != place[0]:  # other memory than that of the step before
+            self._last_rows[:, 0] += place[0] - self._last[0]
+            self._last = (*place, width)
         clear(self._last_rows, width, everything=True)
         return grad
 

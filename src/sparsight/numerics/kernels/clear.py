@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
-from numba import carray, types
-from numba.extending import intrinsic
+from numba import carray
 from torch import Tensor
 
-from sparsight.numerics.kernels.jit import each, jit, summing
+from sparsight.numerics.kernels.jit import jit, summing
+from sparsight.numerics.kernels.team import at, shared, take
 
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integers of as many bytes as a weight has."""
 
 _BLOCK = 2048
-_ALONE = 1 << 20  # so many weights are not worth a second thread
+_PIECE = 1 << 17  # weights that a thread clears at a time
+_SUM = 1 << 20  # weights whose squares are added up in one go
+_FEW = 4  # so many pieces are not worth a second thread
 
 Place = tuple[int, int, int]
 """Address of the first value, address of the mask's first byte (1 = kept), and how many there are.
@@ -28,8 +29,10 @@ tensors takes longer than going through them.
 """
 
 # An empty array tells a kernel its type: numba recognises it faster than a dtype.
-_KINDS = {width: np.empty(0, f"i{width}") for width in BITS}
-_REALS = {4: np.empty(0, np.float32), 8: np.empty(0, np.float64)}
+_I1, _I2, _I4, _I8 = (np.empty(0, f"i{width}") for width in BITS)
+_KINDS = dict(zip(BITS, (_I1, _I2, _I4, _I8), strict=True))
+_F4, _F8 = np.empty(0, np.float32), np.empty(0, np.float64)
+_REALS = {4: _F4, 8: _F8}
 
 
 def clear_plainly_(x: Tensor, mask: Tensor) -> None:
@@ -58,22 +61,12 @@ def _clear_where_needed(bits, mask):
     return found
 
 
-def _pointer(typing_context: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), codegen
-
-
-_at: Any = intrinsic(_pointer)
-
-
 @jit
 def _through(rows, everything, kind):
     found = False
     for i in range(len(rows)):
-        bits = carray(_at(rows[i, 0]), rows[i, 2], kind.dtype)
-        mask = carray(_at(rows[i, 1]), rows[i, 2], np.uint8)
+        bits = carray(at(rows[i, 0]), rows[i, 2], kind.dtype)
+        mask = carray(at(rows[i, 1]), rows[i, 2], np.uint8)
         if everything:
             _clear(bits, mask)
         elif _clear_where_needed(bits, mask):
@@ -81,9 +74,28 @@ def _through(rows, everything, kind):
     return found
 
 
+def _clear_shared(address):
+    job = carray(at(address), 6, np.int64)
+    rows = carray(at(job[2]), (job[1], 3), np.int64)
+    width, everything, i = job[3], job[4] != 0, take(address)
+    while i < len(rows):
+        one = rows[i : i + 1]
+        if width == 4:
+            found = _through(one, everything, _I4)
+        elif width == 2:
+            found = _through(one, everything, _I2)
+        elif width == 8:
+            found = _through(one, everything, _I8)
+        else:
+            found = _through(one, everything, _I1)
+        if found:
+            job[5] = 1
+        i = take(address)
+
+
 def table(places: Iterable[Place], width: int) -> np.ndarray:
-    """The places as `clear` takes them, in pieces of at most a million values of `width` bytes."""
-    return np.array([piece for place in places for piece in _pieces(place, width)], np.int64).reshape(-1, 3)
+    """The places as `clear` takes them, in pieces, for threads to take."""
+    return np.array([piece for place in places for piece in _pieces(place, width, _PIECE)], np.int64).reshape(-1, 3)
 
 
 def clear(rows: np.ndarray, width: int, everything: bool = False) -> bool:
@@ -92,19 +104,16 @@ def clear(rows: np.ndarray, width: int, everything: bool = False) -> bool:
     Blocks of values are read first and written only if they need it: weights mostly stay clean. `everything` writes
     without looking, and returns False: gradients come dense.
     """
-    kind = _KINDS[width]
-    if len(rows) < 2 or torch.get_num_threads() == 1 or int(rows[:, 2].sum()) <= _ALONE:
-        return _through(rows, everything, kind)
-    return any(each(lambda i: _through(rows[i : i + 1], everything, kind), len(rows)))
+    if len(rows) <= _FEW or torch.get_num_threads() == 1:
+        return _through(rows, everything, _KINDS[width])
+    *_, found = shared(_clear_shared, rows, width, everything, False)
+    return bool(found)
 
 
-def _pieces(place: Place, width: int) -> list[Place]:
+def _pieces(place: Place, width: int, size: int) -> list[Place]:
     values, mask, count = place
-    if 0 < count <= _ALONE:
-        return [place]
-    return [
-        (values + start * width, mask and mask + start, min(_ALONE, count - start)) for start in range(0, count, _ALONE)
-    ]
+    starts = range(0, max(count, 1), size)
+    return [(values + at * width, mask and mask + at, min(size, count - at)) for at in starts]
 
 
 @summing
@@ -128,11 +137,23 @@ def _square(values):
 @jit
 def _squares(table, out, kind):
     for i in range(len(table)):
-        values = carray(_at(table[i, 0]), table[i, 2], kind.dtype)
+        values = carray(at(table[i, 0]), table[i, 2], kind.dtype)
         if table[i, 1]:
-            out[i] = _clear_and_square(values, carray(_at(table[i, 1]), table[i, 2], np.uint8))
+            out[i] = _clear_and_square(values, carray(at(table[i, 1]), table[i, 2], np.uint8))
         else:
             out[i] = _square(values)
+
+
+def _squares_shared(address):
+    job = carray(at(address), 5, np.int64)
+    rows, out = carray(at(job[2]), (job[1], 3), np.int64), carray(at(job[4]), job[1], np.float64)
+    i = take(address)
+    while i < len(rows):
+        if job[3] == 4:
+            _squares(rows[i : i + 1], out[i : i + 1], _F4)
+        else:
+            _squares(rows[i : i + 1], out[i : i + 1], _F8)
+        i = take(address)
 
 
 def sums_of_squares(places: Sequence[Place], width: int) -> list[float]:
@@ -141,16 +162,12 @@ def sums_of_squares(places: Sequence[Place], width: int) -> list[float]:
     Values of 4 or 8 bytes. Cut at fixed places and added up in order: the same bits for any number of threads, on one
     machine.
     """
-    if not places:
-        return []
-    kind = _REALS[width]
-    if sum(count for *_, count in places) <= _ALONE:
-        sums = np.empty(len(places))
-        _squares(np.array(places, np.int64), sums, kind)
-        return sums.tolist()
-    cut = [(i, piece) for i, place in enumerate(places) for piece in _pieces(place, width)]
-    rows, parts = np.array([piece for _, piece in cut], np.int64), np.empty(len(cut))
-    each(lambda i: _squares(rows[i : i + 1], parts[i : i + 1], kind), len(cut))
+    cut = [(i, piece) for i, place in enumerate(places) for piece in _pieces(place, width, _SUM)]
+    rows, parts = np.array([piece for _, piece in cut], np.int64).reshape(-1, 3), np.empty(len(cut))
+    if len(rows) <= _FEW or torch.get_num_threads() == 1:
+        _squares(rows, parts, _REALS[width])
+    else:
+        shared(_squares_shared, rows, width, parts.ctypes.data)
     of: list[list[float]] = [[] for _ in places]
     for (place, _), part in zip(cut, parts.tolist(), strict=True):
         of[place].append(part)

@@ -17,18 +17,27 @@ import torch
 from numba.core.errors import NumbaError
 
 
-def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:
-    """Compile on first call; keep the machine code on disk where a folder for it can be written.
+def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """One of numba's compilers that keeps the machine code on disk where a folder for it can be written.
 
     numba looks beside the source and then in the user's cache folder; where neither can be written it
     refuses to cache, and the code is compiled anew in each process.
     """
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy", fastmath=fastmath)(function)
-    except RuntimeError as error:
-        if "cannot cache" not in str(error):
-            raise
-        return numba.njit(nogil=True, error_model="numpy", fastmath=fastmath)(function)
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        try:
+            return compiler(*args, cache=True, **options)(function)
+        except RuntimeError as error:
+            if "cannot cache" not in str(error):
+                raise
+            return compiler(*args, **options)(function)
+
+    return compiled
+
+
+def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:
+    """Compile on first call, without the interpreter's lock, and keep the machine code (`cached`)."""
+    return cached(numba.njit, nogil=True, error_model="numpy", fastmath=fastmath)(function)
 
 
 def summing(function: Callable[..., Any]) -> Callable[..., Any]:
