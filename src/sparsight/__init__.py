@@ -87,7 +87,7 @@ _ROOMS = {  # modules of version 0.1 that other people's code may import, and th
     "recipe": ("runs", "runs.search", "train", "model.loss"),
     "score": ("pruning", "pruning.sipp"),
     "stop": ("train.stop",),
-    "store": ("records.folder",),
+    "store": ("records.folder", "records.new_folder"),
     "study": ("runs.study",),
 }
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from sparsight.records.files import read_tensors, write_tensors
 from sparsight.records.packing import pack_masks, pack_state, unpack_masks, unpack_state
+from sparsight.records.tensors import read_tensors, write_tensors
 
 
 def through(state):
@@ -21,7 +21,7 @@ def through(state):
     tensors, skeleton = pack_state(state)
     with tempfile.TemporaryDirectory() as folder:
         write_tensors(Path(folder) / "s", tensors, {"skeleton": skeleton})
-        stored, facts = read_tensors(Path(folder) / "s", "")
+        stored, facts, _ = read_tensors(Path(folder) / "s", "")
     return unpack_state(stored, facts["skeleton"])
 
 

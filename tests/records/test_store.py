@@ -20,12 +20,14 @@ from torch import nn
 from sparsight.records import files, identity, lock
 from sparsight.records import folder as store
 from sparsight.records import packing as pack
-from sparsight.records.files import DamagedFile, tensors_digest
-from sparsight.records.folder import RunFolder, next_folder
+from sparsight.records.files import DamagedFile
+from sparsight.records.folder import RunFolder
 from sparsight.records.identity import content_id
 from sparsight.records.journal import LevelResult
 from sparsight.records.lock import LockedRun
+from sparsight.records.new_folder import next_folder
 from sparsight.records.record import Evaluated, Evaluation, Layer, LevelRecord, LevelTimes, RunRecord, to_json
+from sparsight.records.tensors import tensors_digest
 from sparsight.train.observation import Observation
 from sparsight.types import GroupRecord
 

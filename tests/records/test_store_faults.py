@@ -25,6 +25,7 @@ from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
 from sparsight.records.identity import run_id
 from sparsight.records.record import Evaluation, dumps, to_json
+from sparsight.records.tensors import write_tensors
 
 
 @pytest.fixture(autouse=True)
@@ -314,7 +315,7 @@ def test_another_rewind_point_of_the_same_run(run):
 
 def test_right_id_but_other_tensors(run):
     about = {"kind": "model", "run": run_id(run_record()), "id": level(2).id}
-    files.write_tensors(run / "levels/002/model.safetensors", network(1)[0], about)
+    write_tensors(run / "levels/002/model.safetensors", network(1)[0], about)
     with RunFolder.open(run) as folder, pytest.raises(DamagedFile, match="another checksum than levels.jsonl"):
         folder.weights(folder.levels()[2])
 
@@ -357,9 +358,7 @@ class TestCrafted:
         ],
     )
     def test_state(self, run, fields):
-        files.write_tensors(
-            run / "state.safetensors", {"0": torch.ones(2, 3)}, {**self.about("state"), "levels": 4} | fields
-        )
+        write_tensors(run / "state.safetensors", {"0": torch.ones(2, 3)}, {**self.about("state"), "levels": 4} | fields)
         refused(run, "state.safetensors", lambda folder: folder.progress())
 
     @pytest.mark.parametrize(
@@ -369,7 +368,7 @@ class TestCrafted:
     def test_masks(self, run, shapes):
         packed, _ = pack.pack_masks(network(2)[1])
         about = {**self.about("masks"), "id": level(2).id}
-        files.write_tensors(run / "levels/002/masks.safetensors", packed, {**about, "shapes": shapes})
+        write_tensors(run / "levels/002/masks.safetensors", packed, {**about, "shapes": shapes})
         with RunFolder.open(run) as folder, pytest.raises(DamagedFile) as caught:
             folder.masks(dataclasses.replace(folder.levels()[2], files={}))
         assert caught.value.path == run / "levels/002/masks.safetensors"

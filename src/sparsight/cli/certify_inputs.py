@@ -15,9 +15,9 @@ from sparsight.cli.errors import Misuse, NotFound
 from sparsight.cli.run_options import look_for
 from sparsight.model.masks import all_kept
 from sparsight.pruning.sipp.certificate import pruning_of
-from sparsight.records.files import tensors_digest
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
+from sparsight.records.tensors import tensors_digest
 from sparsight.types import Data, Masks, StateDict
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo

@@ -13,7 +13,8 @@ from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, near
 from sparsight.cli.options import about, keywords, parse
-from sparsight.records.folder import RunFolder, next_folder
+from sparsight.records.folder import RunFolder
+from sparsight.records.new_folder import next_folder
 from sparsight.records.record import RunRecord
 from sparsight.runs.recipe import Prunable, Recipe
 from sparsight.zoo import data as readers

@@ -23,53 +23,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from filelock import FileLock
 from torch import Tensor
 
 from sparsight.measure.flow import Probe
 from sparsight.records import files
-from sparsight.records import packing as pack
 from sparsight.records.files import DamagedFile
-from sparsight.records.folder_files import REMEDIES, RunFiles, level_folder, normal, parse
+from sparsight.records.folder_files import REMEDIES, RunFiles, level_folder, normal
 from sparsight.records.identity import content_id, run_id
 from sparsight.records.journal import LevelResult
 from sparsight.records.lock import take
-from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord, to_json
+from sparsight.records.new_folder import refuse_contents
+from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.types import Masks, StateDict
-
-
-def next_folder(root: Path, name: str) -> Path:
-    """Make and return the folder `root/name-001`, or with the next number after the highest there.
-
-    Never one that exists, even if two processes ask at once. ValueError for a name that is no file name;
-    OSError naming the folder if `root` cannot hold it.
-    """
-    if not name or Path(name).name != name:
-        raise ValueError(f"cannot name a run folder {name!r}: allowed is a plain file name")
-    files.make_folder(root)
-    taken = (path.name.removeprefix(f"{name}-") for path in root.glob("*") if path.name.startswith(f"{name}-"))
-    number = 1 + max((int(tail) for tail in taken if tail.isascii() and tail.isdigit()), default=0)
-    while True:
-        folder = root / f"{name}-{number:03d}"
-        try:
-            folder.mkdir()
-            files.sync_folder(root)
-            return folder
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            files.refuse_write(folder, error)
 
 
 class RunFolder:
     """One run on disk. Make it by `create` or `open`; a context manager that holds the lock of a writer."""
 
+    record: RunRecord  # the run as a whole, as run.json has it
+
     def __init__(self, path: Path, lock: FileLock | None) -> None:
         self.path = path
         self._lock = lock
         self._files = RunFiles(path, writable=lock is not None)
-        self._known: RunRecord | None = None
         self._done: tuple[LevelRecord, ...] | None = None  # what levels.jsonl holds; a writer knows, once read
         if lock is not None and hasattr(os, "register_at_fork"):
             # A worker forked off must not write. (It holds no lock either: filelock sees to that.)
@@ -80,11 +57,11 @@ class RunFolder:
     def create(cls, path: Path, record: RunRecord) -> RunFolder:
         """A new run in `path`, which is made, or empty. FileExistsError otherwise; LockedRun."""
         files.make_folder(path)
-        _refuse_contents(path)
+        refuse_contents(path)
         folder = cls(path, take(path))
         try:
             files.remove_parts(path)
-            _refuse_contents(path)  # another process may have come first
+            refuse_contents(path)  # another process may have come first
             record = normal(RunRecord, record)
             folder._know(record)
             folder._write_levels([])  # from now on, a run without this file is a damaged one
@@ -103,7 +80,7 @@ class RunFolder:
         try:
             if write:
                 files.remove_parts(path)
-            folder._know(folder._load_record())
+            folder._know(folder._files.value("run", RunRecord))
         except BaseException:
             folder.close()
             raise
@@ -123,23 +100,12 @@ class RunFolder:
 
     # -- the run -----------------------------------------------------------------------------------------------
 
-    @property
-    def record(self) -> RunRecord:
-        """The run as a whole, as run.json has it."""
-        return self._record
-
-    @property
-    def _record(self) -> RunRecord:
-        if self._known is None:
-            raise RuntimeError(f"{self.path} has not been read")
-        return self._known
-
     def _know(self, record: RunRecord) -> None:
-        self._known, self._files.run = record, run_id(record)
+        self.record, self._files.run = record, run_id(record)
 
     def update(self, **changes: Any) -> RunRecord:
         """Change fields of the RunRecord, such as status; ValueError for those that say which run it is."""
-        record = normal(RunRecord, dataclasses.replace(self._record, **changes))
+        record = normal(RunRecord, dataclasses.replace(self.record, **changes))
         if run_id(record) != self._files.run:
             raise ValueError(f"cannot make another run of {self.path} by changing {sorted(changes)}")
         self._write_record(record)
@@ -184,7 +150,7 @@ class RunFolder:
         files.make_folder(self._files.place(at))
         written = self._files.write_network(f"{at}/", record, weights, masks)
         if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is a damaged one
-            written["rewind.safetensors"] = self._rewind()[1]
+            written["rewind.safetensors"] = self._files.rewind()[1]
         record = normal(LevelRecord, dataclasses.replace(record, files=written))
         self._files.write_lines("times", [*self.times(), normal(LevelTimes, result.times)])
         self._write_levels([*done, record])
@@ -195,18 +161,17 @@ class RunFolder:
         """The weights of a level. FileNotFoundError if `keep` said not to keep them; DamagedFile."""
         relative = f"{level_folder(record)}/model.safetensors"
         if not (self.path / relative).exists() and not self._stays(record):
-            chosen = self._record.chosen
-            if chosen is not None and chosen.id == record.id:
+            if self.keeps(record):  # as the network handed over
                 return self._files.network("", record)[0]
             raise FileNotFoundError(
                 f"the weights of {record.role} {record.level} were not kept in {self.path}: the run has "
-                f"keep={self._record.keep!r}; run it with keep='all' to have them"
+                f"keep={self.record.keep!r}; run it with keep='all' to have them"
             )
         return self._files.part(relative, "model", record)[0]
 
     def keeps(self, record: LevelRecord) -> bool:
         """Whether the weights of a level are, or should be, in the folder."""
-        chosen = self._record.chosen
+        chosen = self.record.chosen
         return self._stays(record) or (chosen is not None and chosen.id == record.id)
 
     def masks(self, record: LevelRecord) -> dict[str, Tensor]:
@@ -233,22 +198,11 @@ class RunFolder:
 
     def keep_progress(self, state: Mapping[str, Any]) -> None:
         """Replace the state inside the present level: nested values that `pack.pack_state` takes."""
-        tensors, skeleton = pack.pack_state(state)
-        facts = {**self._files.about("state"), "levels": len(self.levels()), "skeleton": skeleton}
-        files.write_tensors(self._files.place("state.safetensors"), tensors, facts)
+        self._files.write_state(state, len(self.levels()))
 
     def progress(self) -> Any:
         """What `keep_progress` stored last in the present level, tensors on the CPU; None if nothing. DamagedFile."""
-        path = self.path / "state.safetensors"
-        if not path.exists():
-            return None
-        tensors, facts, _ = self._files.tensors("state.safetensors", "state", REMEDIES["state.safetensors"])
-        if facts.get("levels") != len(self.levels()):  # killed between the end of a level and `clear_progress`
-            return None
-        try:
-            return pack.unpack_state(tensors, facts["skeleton"])
-        except (KeyError, ValueError) as error:
-            raise DamagedFile(path, str(error), REMEDIES["state.safetensors"]) from error
+        return self._files.state(len(self.levels()))
 
     def clear_progress(self) -> None:
         """Forget the state inside the present level."""
@@ -256,50 +210,34 @@ class RunFolder:
 
     def keep_probe(self, probe: Probe) -> None:
         """Store which samples are measured on, unless that is stored. DamagedFile if others are."""
-        indices = {"indices": probe.indices}
-        path, remedy = self.path / "probe.safetensors", REMEDIES["probe.safetensors"]
-        if not path.exists():
-            files.write_tensors(self._files.place("probe.safetensors"), indices, self._files.about("probe"))
-            return
-        stored, _, _ = self._files.tensors("probe.safetensors", "probe", remedy)
-        if stored.keys() != indices.keys() or any(not torch.equal(stored[n], v) for n, v in indices.items()):
-            raise DamagedFile(path, "it names other samples than the run draws", remedy)
+        self._files.keep_probe(probe)
 
     def keep_rewind_point(self, weights: StateDict) -> None:
         """Store the weights that a level may return to."""
-        files.write_tensors(self._files.place("rewind.safetensors"), weights, self._files.about("rewind"))
+        self._files.write_rewind(weights)
 
     def rewind_point(self) -> dict[str, Tensor] | None:
         """The weights that a level may return to; None if none were stored. DamagedFile."""
         relative, done = "rewind.safetensors", self.levels()
-        stored = done[0].files.get(relative) if done else None
-        discarded = self._record.status == "finished" and self._record.keep != "all"
-        if not (self.path / relative).exists() and (stored is None or discarded):
+        digest = done[0].files.get(relative) if done else None
+        discarded = self.record.status == "finished" and self.record.keep != "all"
+        if not (self.path / relative).exists() and (digest is None or discarded):
             return None
-        tensors, digest = self._rewind()
-        if stored not in (None, digest):
-            what = f"its tensors have another checksum than levels.jsonl says ({stored})"
-            raise DamagedFile(self.path / relative, what, REMEDIES[relative])
-        return tensors
-
-    def _rewind(self) -> tuple[dict[str, Tensor], str]:
-        """What rewind.safetensors holds, and its digest."""
-        tensors, _, digest = self._files.tensors("rewind.safetensors", "rewind", REMEDIES["rewind.safetensors"])
-        return tensors, digest
+        return self._files.rewind(digest)[0]
 
     # -- the end -----------------------------------------------------------------------------------------------
 
     def save_chosen(self, record: LevelRecord, why: str, missed: str | None = None) -> None:
         """Hand over a level: its weights and masks at the top of the folder, and the choice in run.json."""
         weights, masks = self.weights(record), self.masks(record)
-        if self._record.chosen is not None and self._record.chosen.id != record.id:
+        if self.record.chosen is not None and self.record.chosen.id != record.id:
             self.update(chosen=None)  # it must not speak of another network than the one that lies there
         self._files.write_network("", record, weights, masks)
         self.update(chosen=Choice(record.level, record.id, why, missed))
 
     def chosen(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Weights and masks of the network handed over. ValueError if none is; DamagedFile."""
-        choice = self._record.chosen
+        choice = self.record.chosen
         if choice is None:
             raise ValueError(f"no level of {self.path} has been chosen yet")
         record = next((r for r in self.levels() if r.id == choice.id), None)
@@ -310,17 +248,12 @@ class RunFolder:
 
     def save_evaluation(self, evaluation: Evaluation) -> None:
         """Store what the test split said."""
-        fields = {**self._files.about("evaluation"), "record": to_json(evaluation)}
-        files.write_json(self._files.place("evaluation.json"), fields)
+        self._files.write_value("evaluation", evaluation)
 
     def evaluation(self) -> Evaluation | None:
         """What the test split said; None if it has not been asked. DamagedFile."""
-        path, remedy = self.path / "evaluation.json", REMEDIES["evaluation.json"]
-        if not path.exists():
-            return None
-        fields = files.read_json(path, remedy)
-        self._files.check(path, fields, "evaluation", remedy)
-        return parse(Evaluation, fields.get("record"), path, remedy)
+        there = (self.path / "evaluation.json").exists()
+        return self._files.value("evaluation", Evaluation) if there else None
 
     def discard(self) -> None:
         """Remove the weights that `keep` does not ask for; masks and records stay.
@@ -328,12 +261,12 @@ class RunFolder:
         ValueError unless the run is finished, and with keep="chosen" a network was chosen: until then all are
         needed. The network at the top of the folder is read first: nothing goes while it is damaged.
         """
-        if self._record.status != "finished":
-            raise ValueError(f"cannot discard weights of {self.path}: the run is {self._record.status}")
+        if self.record.status != "finished":
+            raise ValueError(f"cannot discard weights of {self.path}: the run is {self.record.status}")
         self.clear_progress()
-        if self._record.keep == "all":
+        if self.record.keep == "all":
             return
-        if self._record.keep == "chosen" or self._record.chosen is not None:
+        if self.record.keep == "chosen" or self.record.chosen is not None:
             self.chosen()
         for record in self.levels():
             if not self._stays(record):
@@ -344,35 +277,20 @@ class RunFolder:
 
     def _stays(self, record: LevelRecord) -> bool:
         """Whether the folder of the level must hold its weights."""
-        if self._record.status != "finished" or self._record.keep == "all":
+        if self.record.status != "finished" or self.record.keep == "all":
             return True
         levels = [other for other in self.levels() if other.role == "level"]
         # Not `levels[-1] == record`: a record that holds a NaN is not equal to itself when read again.
-        return self._record.keep == "last" and bool(levels) and levels[-1].level == record.level
+        return self.record.keep == "last" and bool(levels) and levels[-1].level == record.level
 
     def _write_record(self, record: RunRecord) -> None:
-        files.write_json(self._files.place("run.json"), {"kind": "run", "record": to_json(record)})
+        self._files.write_value("run", record)
         self._know(record)
-
-    def _load_record(self) -> RunRecord:
-        path, remedy = self.path / "run.json", REMEDIES["run.json"]
-        fields = files.read_json(path, remedy)
-        if fields.get("kind") != "run":
-            raise DamagedFile(path, f"it is another file: got {fields.get('kind')!r}, allowed is 'run'", remedy)
-        return parse(RunRecord, fields.get("record"), path, remedy)
 
     def _write_levels(self, records: Sequence[LevelRecord]) -> None:
         self._done = None  # if this fails, what is there has to be read
         self._files.write_lines("levels", records)
         self._done = tuple(records)
-
-
-def _refuse_contents(path: Path) -> None:
-    """FileExistsError if the folder holds more than a `create` leaves that was killed before it wrote run.json."""
-    remains = ("run.lock", "levels.jsonl")
-    others = sorted(item.name for item in path.iterdir() if item.name not in remains and item.suffix != ".part")
-    if others:
-        raise FileExistsError(f"cannot start a run in {path}: it holds {others[0]}; resume it, or take another folder")
 
 
 def _close(folder: RunFolder | None) -> None:

@@ -1,4 +1,4 @@
-"""The files of a run folder: each says what it is, of which run, and of which level."""
+"""The files of a run folder: each says what it is, and all but run.json of which run; a network's, of which level."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
-from sparsight.records import files
+from sparsight.measure.flow import Probe
+from sparsight.records import files, tensors
 from sparsight.records import packing as pack
-from sparsight.records.files import DamagedFile
+from sparsight.records.files import DamagedFile, reading
 from sparsight.records.identity import content_id
-from sparsight.records.record import LevelRecord, dumps, from_json
+from sparsight.records.record import LevelRecord, dumps, from_json, to_json
 from sparsight.types import Masks, StateDict
 
 T = TypeVar("T")
@@ -34,7 +36,7 @@ class RunFiles:
 
     def __init__(self, path: Path, *, writable: bool) -> None:
         self.path, self.writable = path, writable
-        self.run = ""
+        self.run: str | None = None
 
     def place(self, relative: str) -> Path:
         if not self.writable:
@@ -42,25 +44,34 @@ class RunFiles:
         return self.path / relative
 
     def about(self, kind: str) -> dict[str, Any]:
-        return {"kind": kind, "run": self.run}
+        return {"kind": kind} if kind == "run" else {"kind": kind, "run": self.run}
 
-    def check(self, path: Path, fields: Mapping[str, Any], kind: str, remedy: str) -> None:
+    def _check(self, path: Path, fields: Mapping[str, Any], kind: str, remedy: str) -> None:
         if fields.get("kind") != kind:
-            raise DamagedFile(path, f"it is another file: got {fields.get('kind')!r}, allowed is {kind!r}", remedy)
-        if fields.get("run") != self.run:
+            raise DamagedFile(path, f"it is another file: expected {kind!r}, got {fields.get('kind')!r}", remedy)
+        if fields.get("run") != self.about(kind).get("run"):
             raise DamagedFile(path, "it belongs to another run than run.json", remedy)
+
+    def value(self, kind: str, of: type[T]) -> T:
+        """The record in run.json or evaluation.json."""
+        path = self.path / f"{kind}.json"
+        remedy = REMEDIES[path.name]
+        fields = files.read_json(path, remedy)
+        self._check(path, fields, kind, remedy)
+        with reading(path, remedy):
+            return from_json(of, fields.get("record"), path.name)
+
+    def write_value(self, kind: str, record: Any) -> None:
+        files.write_json(self.place(f"{kind}.json"), {**self.about(kind), "record": to_json(record)})
 
     def lines(self, kind: str, of: type[T]) -> tuple[T, ...]:
         """The records of levels.jsonl or times.jsonl."""
         path = self.path / f"{kind}.jsonl"
         remedy = REMEDIES[path.name]
         lines, fields = files.read_lines(path, remedy)
-        self.check(path, fields, kind, remedy)
-        try:
-            values = [files.parse_json(line) for line in lines]
-        except ValueError as error:
-            raise DamagedFile(path, str(error), remedy) from error
-        return tuple(parse(of, value, path, remedy) for value in values)
+        self._check(path, fields, kind, remedy)
+        with reading(path, remedy):
+            return tuple(from_json(of, files.parse_json(line), path.name) for line in lines)
 
     def write_lines(self, kind: str, records: Sequence[Any]) -> None:
         files.write_lines(self.place(f"{kind}.jsonl"), [dumps(record) for record in records], self.about(kind))
@@ -71,8 +82,8 @@ class RunFiles:
         about = {"level": record.level, "role": record.role, "id": record.id}
         model, mask = f"{prefix}model.safetensors", f"{prefix}masks.safetensors"
         return {
-            model: files.write_tensors(self.place(model), weights, {**self.about("model"), **about}),
-            mask: files.write_tensors(self.place(mask), packed, {**self.about("masks"), **about, "shapes": shapes}),
+            model: tensors.write_tensors(self.place(model), weights, {**self.about("model"), **about}),
+            mask: tensors.write_tensors(self.place(mask), packed, {**self.about("masks"), **about, "shapes": shapes}),
         }
 
     def network(self, prefix: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -87,28 +98,71 @@ class RunFiles:
 
     def masks(self, relative: str, record: LevelRecord) -> dict[str, Tensor]:
         packed, facts = self.part(relative, "masks", record)
-        try:
+        with reading(self.path / relative, self._remedy(relative, record)):
             return pack.unpack_masks(packed, facts["shapes"])
-        except (ValueError, KeyError) as error:
-            raise DamagedFile(self.path / relative, str(error), self._remedy(relative, record)) from error
 
     def part(self, relative: str, kind: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A file of the record's network: of this run, this level and this content."""
         remedy, path = self._remedy(relative, record), self.path / relative
-        tensors, facts, digest = self.tensors(relative, kind, remedy)
+        found, facts, digest = self._tensors(relative, kind, remedy)
         if facts.get("id") != record.id:
-            what = f"it is of another level: got id {facts.get('id')!r:.80}, allowed is {record.id!r}"
+            what = f"it is of another level: expected id {record.id!r}, got {facts.get('id')!r:.80}"
             raise DamagedFile(path, what, remedy)
         stored = record.files.get(f"{level_folder(record)}/{path.name}")
         if stored is not None and digest != stored:
             raise DamagedFile(path, f"its tensors have another checksum than levels.jsonl says ({stored})", remedy)
-        return tensors, facts
+        return found, facts
 
-    def tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    def _tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         path = self.path / relative
-        tensors, facts, digest = files.read_digested(path, remedy)
-        self.check(path, facts, kind, remedy)
-        return tensors, facts, digest
+        found, facts, digest = tensors.read_tensors(path, remedy)
+        self._check(path, facts, kind, remedy)
+        return found, facts, digest
+
+    # -- what is stored once, beside the levels ------------------------------------------------------------------
+
+    def _only(self, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+        return self._tensors(f"{kind}.safetensors", kind, REMEDIES[f"{kind}.safetensors"])
+
+    def _write_only(self, kind: str, found: Mapping[str, Tensor], **facts: Any) -> None:
+        tensors.write_tensors(self.place(f"{kind}.safetensors"), found, {**self.about(kind), **facts})
+
+    def state(self, levels: int) -> Any:
+        """What was stored inside the level after so many; None if nothing."""
+        path = self.path / "state.safetensors"
+        if not path.exists():
+            return None
+        found, facts, _ = self._only("state")
+        if facts.get("levels") != levels:  # killed between the end of a level and the removal of its state
+            return None
+        with reading(path, REMEDIES[path.name]):
+            return pack.unpack_state(found, facts["skeleton"])
+
+    def write_state(self, state: Mapping[str, Any], levels: int) -> None:
+        found, skeleton = pack.pack_state(state)
+        self._write_only("state", found, levels=levels, skeleton=skeleton)
+
+    def keep_probe(self, probe: Probe) -> None:
+        """Store which samples are measured on, or compare them with those stored."""
+        path, indices = self.path / "probe.safetensors", {"indices": probe.indices}
+        if not path.exists():
+            self._write_only("probe", indices)
+            return
+        stored, _, _ = self._only("probe")
+        if stored.keys() != indices.keys() or not torch.equal(stored["indices"], probe.indices):
+            raise DamagedFile(path, "it names other samples than the run draws", REMEDIES[path.name])
+
+    def write_rewind(self, weights: StateDict) -> None:
+        self._write_only("rewind", weights)
+
+    def rewind(self, digest: str | None = None) -> tuple[dict[str, Tensor], str]:
+        """What rewind.safetensors holds, and its digest, which must be `digest` if that is given."""
+        weights, _, found = self._only("rewind")
+        if digest not in (None, found):
+            path = self.path / "rewind.safetensors"
+            what = f"its tensors have another checksum than levels.jsonl says ({digest})"
+            raise DamagedFile(path, what, REMEDIES[path.name])
+        return weights, found
 
     def _remedy(self, relative: str, record: LevelRecord) -> str:
         """What to do about a damaged file of the record's network."""
@@ -121,13 +175,6 @@ class RunFiles:
 def normal(kind: type[T], record: T) -> T:
     """The record as it will be read again: lists where tuples were given, and the like, do not survive JSON."""
     return from_json(kind, json.loads(dumps(record)), kind.__name__)
-
-
-def parse(kind: type[T], value: Any, path: Path, remedy: str) -> T:
-    try:
-        return from_json(kind, value, path.name)
-    except (ValueError, TypeError) as error:
-        raise DamagedFile(path, str(error), remedy) from error
 
 
 def level_folder(record: LevelRecord) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from sparsight.records.files import tensors_digest
 from sparsight.records.record import RunRecord, dumps, to_json
+from sparsight.records.tensors import tensors_digest
 from sparsight.types import Masks, StateDict
 
 SAME = ("recipe", "description", "seed", "data", "model")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsight.records.files import can_store
+from sparsight.records.tensors import can_store
 from sparsight.types import Masks
 
 Skeleton = Any

@@ -12,7 +12,7 @@ from torch import nn
 import sparsight
 from sparsight.model.masks import prunable
 from sparsight.model.names import named
-from sparsight.records.files import tensors_digest
+from sparsight.records.tensors import tensors_digest
 from sparsight.runs.recipe import Recipe
 from sparsight.train.parallel import Precision, runtime
 

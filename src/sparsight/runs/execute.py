@@ -15,9 +15,10 @@ from sparsight.model.masks import left_out
 from sparsight.records.describe import describe
 from sparsight.records.files import write_atomically
 from sparsight.records.fingerprint import fingerprint
-from sparsight.records.folder import RunFolder, next_folder
+from sparsight.records.folder import RunFolder
 from sparsight.records.identity import check_same
 from sparsight.records.journal import Watch
+from sparsight.records.new_folder import next_folder
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
 from sparsight.report import page
 from sparsight.runs.about import about_environment, about_model
