@@ -45,10 +45,10 @@ def double(x: Tensor) -> np.ndarray:
 
 
 def agree(s: Summary, x: np.ndarray, tolerance: float) -> None:
-    x = x.ravel()
-    assert s.count == len(x)
-    assert s.zeros == int((x == 0).sum())
-    assert s.defined == bool((x != 0).any())
+    assert (s.count, s.zeros) == (x.size, int((x == 0).sum()))
+    x = x[x != 0]
+    assert s.alive == len(x)
+    assert s.defined == bool(len(x))
     for m in s.measures:
         assert m.index == pytest.approx(slow_index(x, m.p, m.q), abs=tolerance)
         if not s.defined:
@@ -64,8 +64,8 @@ def agree(s: Summary, x: np.ndarray, tolerance: float) -> None:
                 assert k.exact_low <= 1 - least / len(x) + 1e-12
                 assert k.exact_high >= 1 - most / len(x) - 1e-12
             else:
-                assert k.exact == 1 - s.zeros / len(x)
-    assert abs(s.gini - reference.gini(x)) <= s.gini_error + 1e-9
+                assert k.exact == 1.0
+    assert abs(s.gini - reference.gini(x if len(x) else np.zeros(1))) <= s.gini_error + 1e-9
 
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 1e-8, torch.float16: 1e-8, torch.bfloat16: 1e-8}
@@ -102,7 +102,7 @@ def test_agrees_with_slow_arithmetic(drawn: list[Tensor]):
         agree(t.summary, double(x), DTYPES[x.dtype])
         for row, values in zip(t.rows, double(x).reshape(x.shape[0], -1), strict=True):
             for (p, q), index in zip(PAIRS, row.index, strict=True):
-                assert index == pytest.approx(slow_index(values, p, q), abs=DTYPES[x.dtype])
+                assert index == pytest.approx(slow_index(values[values != 0], p, q), abs=DTYPES[x.dtype])
             assert row.zeros == int((values == 0).sum())
     assert found.whole is not None
     everything = np.concatenate([double(x).ravel() for x in drawn])
@@ -116,10 +116,13 @@ def test_exact_is_exact(x: Tensor, eta: float):
     for s, values in ((found.tensors[0].summary, double(x)), (found.whole, np.concatenate([double(x), 2 * double(x)]))):
         assert s is not None
         assert s.gini_error == 0
-        assert s.gini == pytest.approx(reference.gini(values) if len(s.octaves) < 40 else s.gini, abs=1e-9)
+        values = values[values != 0]
+        assert not len(values) or s.gini == pytest.approx(
+            reference.gini(values) if len(s.octaves) < 40 else s.gini, abs=1e-9
+        )
         for m in s.measures if s.defined else ():
             least, most = reference.droppable(values, m.p, eta)
-            dropped = round((1 - m.keeps[0].exact) * s.count)
+            dropped = round((1 - m.keeps[0].exact) * s.alive)
             assert least <= dropped <= most
             assert m.keeps[0].exact_low == m.keeps[0].exact_high
 
@@ -202,20 +205,21 @@ def test_what_is_said_of_neurons_is_what_is_said_of_rows(x, eta: float, gamma: f
     w = torch.from_numpy(x)
     (tensor,) = analyze({"a.weight": w}, *pair, eta, gamma=gamma).tensors
     (said,) = tensor.neurons
-    rows = [row for row in w if row.any()]
+    rows = [row[row != 0] for row in w if row.any()]
     assert said.count == len(w)
     assert said.undefined == len(w) - len(rows)
     index = [sparsight.pq_index(row, *pair) for row in rows]
     at = np.quantile(index, QUANTILES) if index else np.zeros(len(QUANTILES))
     assert said.index == pytest.approx(at, abs=1e-14)
-    bounds = [retained_bound(w.shape[1], i, *pair, eta) for i in index]
-    assert said.prune == (sum(prune_count(w.shape[1], r, gamma, 0.9) for r in bounds),)
+    bounds = [retained_bound(len(row), i, *pair, eta) for row, i in zip(rows, index, strict=True)]
+    counts = [prune_count(len(row), r, gamma, 0.9) for row, r in zip(rows, bounds, strict=True)]
+    assert said.prune == (sum(counts),)
 
 
 def test_sums_are_those_of_power_sums(large: dict[str, Tensor]):
     """The streaming pass and `power_sums` give the same bits."""
     for t in analyze(large).tensors:
-        sums = power_sums(large[t.name], (0.5, 1.0, 2.0))
+        sums = power_sums(large[t.name], (0.5, 1.0, 2.0), mask=large[t.name] != 0)
         assert t.summary.measures[0].index == sums.index(0.5, 1.0)
         assert t.summary.largest == sums.largest
 
@@ -310,6 +314,64 @@ def test_a_module_is_measured_as_sap_would():
     assert found.whole is not None
     assert found.whole.measures[0].keeps[0].prune == plan.groups[0].c
     assert found.whole.measures[0].index == plan.groups[0].index
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(40, 50), (3, 10_000)], ids=str)
+def test_zeros_are_pruned_weights(zero: float, dtype: torch.dtype, shape: tuple[int, int], tmp_path: Path):
+    """What a pruned network says is what its alive weights say alone, in memory and from a file."""
+    g = torch.Generator().manual_seed(3)
+    x = torch.randn(shape, generator=g).to(dtype)
+    gone = torch.rand(shape, generator=g) < 0.7
+    gone[1] = True  # a neuron that is pruned whole
+    pruned = x.masked_fill(gone, zero)
+    save_file({"a.weight": pruned}, tmp_path / "m.safetensors")
+    found = analyze({"a.weight": pruned}, P, Q, ETAS, exact=True, rows=True)
+    alone = analyze({"a.weight": x[~gone].view(1, -1)}, P, Q, ETAS, exact=True)
+    assert analyze(tmp_path / "m.safetensors", P, Q, ETAS, exact=True, rows=True).tensors == found.tensors
+    for mine, other in ((found.tensors[0].summary, alone.tensors[0].summary), (found.whole, alone.whole)):
+        assert mine is not None
+        assert other is not None
+        assert (mine.zeros, mine.alive) == (int(gone.sum()), other.count)
+        assert mine.gini == pytest.approx(other.gini, abs=1e-9)
+        assert mine.hoyer == pytest.approx(other.hoyer, abs=1e-9)
+        for m, n in zip(mine.measures, other.measures, strict=True):
+            assert m.index == pytest.approx(n.index, abs=1e-9)
+            assert m.index == pytest.approx(sparsight.pq_index(x, m.p, m.q, mask=~gone), abs=1e-9)
+            assert [k.prune for k in m.keeps] == [k.prune for k in n.keeps]
+            assert [k.share for k in m.keeps] == pytest.approx([k.share for k in n.keeps], abs=1e-9)
+            assert [k.exact for k in m.keeps] == pytest.approx([k.exact for k in n.keeps], abs=1e-9)
+    assert not found.tensors[0].rows[1].defined
+    assert found.tensors[0].neurons[0].undefined == 1
+
+
+def test_a_saved_network_has_the_index_that_its_run_recorded(tmp_path: Path):
+    from sparsight import execute
+    from sparsight.recipes import sap
+
+    run = execute(sap(levels=2, epochs=1, batch_size=64, control=False), data="digits", out=tmp_path / "run", threads=1)
+    chosen = run.levels[-1]
+    assert chosen.kept < chosen.total
+    for path in (tmp_path / "run" / "levels" / f"{chosen.level:03d}" / "model.safetensors", tmp_path / "run"):
+        found = analyze(path, [p for p, _ in chosen.pq_pairs], [q for _, q in chosen.pq_pairs])
+        if path.is_dir() and run.record.chosen.level != chosen.level:
+            continue
+        assert found.whole is not None
+        assert [m.index for m in found.whole.measures] == pytest.approx(chosen.pq, abs=1e-9)
+        assert found.whole.alive == chosen.kept
+
+
+@pytest.mark.parametrize("value", [5.0, 0.1, 1e-30])
+def test_equal_magnitudes_beside_zeros_have_index_0(value: float):
+    x = torch.zeros(4, 9)
+    x[0, ::2], x[1], x[3, 4] = value, -value, value
+    found = analyze({"a.weight": x}, P, Q, rows=True)
+    assert found.whole is not None
+    assert [m.index for m in found.whole.measures] == [0.0] * 3
+    assert [r.index for r in found.tensors[0].rows] == [(0.0,) * 3] * 4
+    x[2, 2] = 2 * value
+    assert all(m.index > 1e-3 for m in analyze({"a.weight": x}, P, Q).tensors[0].summary.measures)
 
 
 def test_scopes():

@@ -124,11 +124,12 @@ def test_bounds_hold(kind: str, dtype: torch.dtype):
         assert s.draws == DRAWS
         assert s.gini is not None
         assert s.gini_error is not None
+        w = w[w != 0]
         true = reference.gini_by_ranks(w)
         assert abs(s.gini - true) <= s.gini_error + 1e-12
         for m in s.measures:
             for k in m.keeps:
-                least, most = reference.droppable(w, m.p, k.eta, 1e-12) if k.eta else (s.zeros, s.zeros)
+                least, most = reference.droppable(w, m.p, k.eta, 1e-12) if k.eta else (0, 0)
                 assert k.exact is not None
                 assert k.exact_low is not None
                 assert k.exact_high is not None
@@ -218,9 +219,8 @@ def test_zeros_that_no_draw_misses_and_weights_that_none_hits():
     x = torch.zeros(200, 1000)
     x[7, 7] = 2.0
     s = analyze({"a.weight": x}, eta=0.1).tensors[0].summary
-    assert s.gini == pytest.approx(1 - 1 / x.numel(), abs=1e-12)
-    assert s.gini_error is not None
-    assert s.gini_error < 1e-5
+    assert s.gini == 0.0
+    assert s.gini_error == 0.0
     assert s.octaves == ()
 
 
@@ -232,6 +232,7 @@ def test_exact_in_parts_that_are_smaller_than_what_there_is(kind: str):
     x = SHAPES[kind](normal(30, 500), torch.rand(30, 500, generator=torch.Generator().manual_seed(4)))
     entries = from_memory({"a.weight": x, "b.weight": x[:10].bfloat16()}).entries
     w = torch.cat([x, x[:10].bfloat16().float()]).double().flatten().abs().numpy()
+    w = w[w > 0]
     goal = 0.1 / 1.1 * float(w.sum())
     for budget in (40, 8 * 997, 1 << 20):
         if budget == 40 and kind != "all equal":
@@ -247,7 +248,7 @@ def test_exact_in_parts_that_are_smaller_than_what_there_is(kind: str):
         assert ranking.gini == pytest.approx(reference.gini_by_ranks(w), abs=1e-12)
         least, most = reference.droppable(w, 1.0, 0.1)
         assert least <= ranking.droppable[0] <= most
-        assert sum(n for _, n in ranking.octaves) == np.count_nonzero(w)
+        assert sum(n for _, n in ranking.octaves) == len(w)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparsight.analysis import analyze
+from sparsight.analysis.stream import stream
 from sparsight.checkpoint import CheckpointError, Entry, open_checkpoint
 
 WEIGHTS = {"a.weight": torch.arange(12.0).reshape(3, 4), "b.weight": torch.ones(2, 5, dtype=torch.bfloat16)}
@@ -263,3 +264,41 @@ def test_damaged_torch_files_are_refused_or_read(tmp_path: Path, data: st.DataOb
     path.write_bytes(content)
     with contextlib.suppress(CheckpointError):
         analyze(path, sample=False)
+
+
+# -- where there is no reading at an offset --------------------------------------------------------------------
+
+
+def everywhere(folder: Path) -> list[Path]:
+    """A file of each kind: rows in pieces, several dtypes, shards, a zip, tensors that lie transposed."""
+    tensors = {"a.weight": torch.randn(900, 1500), "b.weight": torch.randn(40, 30).bfloat16()}
+    save_file(tensors, folder / "m.safetensors")
+    torch.save(
+        {**tensors, "c.weight": torch.randn(30, 50).t(), "d.weight": torch.randn(9, 9).double()}, folder / "m.pt"
+    )
+    (folder / "shards").mkdir()
+    return [folder / "m.safetensors", folder / "m.pt", sharded(folder / "shards")]
+
+
+@pytest.mark.parametrize("missing", [("preadv",), ("preadv", "pread", "readv", "pwritev", "pwrite", "writev")])
+def test_reading_without_posix(missing: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    paths = everywhere(tmp_path)
+    before = [analyze(path, eta=0.1, exact=True, rows=True) for path in paths]
+    for name in missing:
+        monkeypatch.delattr(os, name, raising=False)
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        assert [analyze(path, eta=0.1, exact=True, rows=True) for path in paths] == before
+    torch.set_num_threads(1)
+
+
+def test_short_reads_and_errors_without_posix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = everywhere(tmp_path)[0]
+    before = analyze(path)
+    monkeypatch.delattr(os, "preadv")
+    monkeypatch.setattr("sparsight.analysis.reader._MOST", 1000)
+    assert analyze(path) == before
+    entries = open_checkpoint(path).entries
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"ends inside '[ab].weight'"):
+        list(stream(entries, (1.0,), few=None, keep_rows=False, budget=32 << 20))

@@ -65,7 +65,8 @@ def analyze(
     magnitudes lie. `budget` bounds the bytes held beside what Python and torch themselves take; one pass reads the
     weights, `watch(bytes done, bytes in all)` is called now and then. `rows` records every neuron.
 
-    Zeros count; signs do not matter. A tensor that holds NaN or infinity is listed, not analysed.
+    Weights that are 0 are pruned: no number but `count`, `zeros` and `smallest` is of them. Signs do not matter. A
+    tensor that holds NaN or infinity is listed, not analysed.
     ValueError: not 0 < p < q, other bad numbers, a pattern that matches nothing, a budget below 32 MiB.
     CheckpointError: a file that cannot be read or is not what it says. FileNotFoundError: no such path.
     """

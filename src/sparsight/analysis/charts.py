@@ -144,7 +144,7 @@ def _bar(t: Tensor, a: Analysis, x: svg.Scale, y: float, row: float, name: str) 
 def magnitudes(a: Analysis, ident: str) -> str:
     """A row for each tensor, a column for each power of two; the darker, the larger the share."""
     tensors = largest(a)
-    seen = sorted({e for t in tensors for e, n in t.summary.octaves if n / t.summary.count >= 1e-4})
+    seen = sorted({e for t in tensors for e, n in t.summary.octaves if n / t.summary.alive >= 1e-4})
     if not seen:
         return ""
     last = seen[-1] + 1
@@ -161,7 +161,7 @@ def magnitudes(a: Analysis, ident: str) -> str:
         parts.append(svg.text(left - 10, y + row / 2 + 4, shorten(t.name, 40), "mono f11", "end", t.name))
         for e, n in t.summary.octaves:
             if first <= e < last and n:
-                share = n / t.summary.count
+                share = n / t.summary.alive
                 step = min(max(int(10 + math.log2(share) * 1.25), 0), 9)
                 tip = f"{t.name}\nmagnitude 2^{e} to 2^{e + 1}: {words.percent(share)}"
                 box = svg.rect(left + cell * (e - first), y, cell - 1, row - 1, f"cell h{step}", tip)

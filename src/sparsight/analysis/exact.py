@@ -10,22 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsight.analysis.reader import RAW, magnitudes, read_into, source_of
-from sparsight.checkpoint.entry import ITEMSIZE, Entry
+from sparsight.analysis.reader import magnitudes, source_of
+from sparsight.checkpoint.entry import Entry
 from sparsight.numerics.kernels.jit import jit
 
 _STEP = 1 << 18  # weights looked at at once
 
 
 def ranked(entries: Sequence[Entry], budget: int) -> Iterator[tuple[np.ndarray, float, int]]:
-    """All magnitudes of the entries in ascending order, in parts: (ascending, then this one, so many times).
+    """All magnitudes of the entries above 0 in ascending order, in parts: (ascending, then this one, so many times).
 
     Every part costs a pass over the entries: the smallest that fit half of the budget, and are above the part before,
     are kept. What stands in a part is overwritten by the next.
     """
     dtype = np.dtype(np.float64 if any(e.dtype == "float64" for e in entries) else np.float32)
     room = np.empty(max(min(budget // 2 // dtype.itemsize, sum(e.count for e in entries)), 1), dtype)
-    done = -math.inf
+    done = 0.0
     while done < math.inf:
         size, end, ties = 0, math.inf, 0  # kept are room[:size], which are below `end`; and how many equal it
         for x in _magnitudes(entries):
@@ -53,13 +53,7 @@ def _magnitudes(entries: Sequence[Entry]) -> Iterator[np.ndarray]:
             files: dict[Path, int] = {}
             source = source_of(entry, files, stack)
             for at in range(0, entry.count, _STEP):
-                size = min(_STEP, entry.count - at)
-                if isinstance(source, np.ndarray):
-                    x = source[at : at + size]
-                else:
-                    x = np.empty(size, RAW[entry.dtype])
-                    read_into(entry, source, entry.offset + at * ITEMSIZE[entry.dtype], x)
-                yield magnitudes(x, entry.dtype)
+                yield magnitudes(source.read(at, min(at + _STEP, entry.count)), entry.dtype)
 
 
 class Ranking:

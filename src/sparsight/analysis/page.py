@@ -9,8 +9,8 @@ from functools import partial
 from importlib.resources import files
 
 from sparsight.analysis import charts
-from sparsight.analysis.records import Analysis, Measure
-from sparsight.analysis.text import footer, grid, headings, headline
+from sparsight.analysis.records import Analysis, Measure, Summary
+from sparsight.analysis.text import grid, headings, headline, meanings
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.measure.pq import prune_count, retained_bound
 from sparsight.report import format as words
@@ -105,8 +105,8 @@ def told(a: Analysis) -> str:
         return "There is nothing here that a PQ index could be taken of."
     m, k = s.measures[0], s.measures[0].keeps[0]
     said = (
-        f"At (p, q) = ({m.p:g}, {m.q:g}) the PQ index of all weights together is {words.index(m.index)}: by the bound "
-        f"at least {words.percent(k.share)} of them have to stay"
+        f"At (p, q) = ({m.p:g}, {m.q:g}) the PQ index of all weights{_alive(s)} together is {words.index(m.index)}: by "
+        f"the bound at least {words.percent(k.share)} of them have to stay"
         f"{'' if k.eta == 0 else f' at eta {k.eta:g}'}, and one round of SAP would remove {k.prune:,}. "
     )
     best = max((t for t in a.tensors if t.summary.defined), key=lambda t: t.summary.measures[0].index)
@@ -114,6 +114,10 @@ def told(a: Analysis) -> str:
         f"The most compressible tensor is {best.name} with {words.index(best.summary.measures[0].index)}. The bound "
         "is necessary, not sufficient: keeping that many may still cost accuracy."
     )
+
+
+def _alive(s: Summary) -> str:
+    return f" that are not 0 ({s.alive:,})" if s.zeros else ""
 
 
 def _tile(m: Measure, a: Analysis) -> str:
@@ -153,8 +157,8 @@ def _magnitudes(a: Analysis) -> str:
     if not a.sampled:
         return ""
     lead = (
-        "Where the magnitudes of each tensor lie, in powers of two: the darker, the larger the share of its weights. "
-        f"Zeros are not drawn. {_some(a)}"
+        "Where the magnitudes of each tensor lie, in powers of two: the darker, the larger the share of its weights "
+        f"that are not 0. {_some(a)}"
     )
     label = "Magnitudes by tensor"
     drawn = charts.magnitudes(a, "magnitudes")
@@ -170,12 +174,15 @@ def _removals(a: Analysis) -> str:
     for m in a.whole.measures:
         rows = []
         for eta in etas:
-            bound = float(retained_bound(a.whole.count, m.index, m.p, m.q, eta))
-            counts = [prune_count(a.whole.count, bound, g, a.beta) for g in gammas]
-            rows.append((f"eta {eta:g}", *(f"{words.percent(c / a.whole.count)}" for c in counts)))
+            bound = float(retained_bound(a.whole.alive, m.index, m.p, m.q, eta))
+            counts = [prune_count(a.whole.alive, bound, g, a.beta) for g in gammas]
+            rows.append((f"eta {eta:g}", *(f"{words.percent(c / a.whole.alive)}" for c in counts)))
         heads = ("", *(f"gamma {g:g}" for g in gammas))
         parts.append(markup.table(heads, rows, f"At ({m.p:g}, {m.q:g})"))
-    lead = f"Share of all weights that one round of SAP in global scope removes, never more than beta = {a.beta:g}."
+    lead = (
+        f"Share of all weights{_alive(a.whole)} that one round of SAP in global scope removes, never more than "
+        f"beta = {a.beta:g}."
+    )
     cards = f"<div>{''.join(parts)}</div>"
     return markup.section("removals", "What each (eta, gamma) would remove", lead, cards)
 
@@ -192,7 +199,7 @@ def _numbers(a: Analysis) -> str:
     heads = ("tensor", "p, q", "neurons", "all zero", "least", "5 %", "25 %", "median", "75 %", "95 %", "most")
     heads += tuple(f"SAP prunes at eta {e:g}" for e in a.etas)
     more = markup.fold("Their neurons", markup.table(heads, neurons, "PQ index of neurons")) if neurons else ""
-    notes = "".join(f"<p class=lead>{escape(x)}</p>" for x in footer(a)[-2:])
+    notes = "".join(f"<p class=lead>{escape(x)}</p>" for x in meanings(a))
     return markup.section("numbers", "The numbers", "", table, notes, more)
 
 

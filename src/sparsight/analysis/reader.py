@@ -1,9 +1,11 @@
-"""Where a tensor's weights are read from: memory, or a file, by `pread` into a buffer of the reader's."""
+"""Where a tensor's weights are read from: memory, or a file, a part at a time."""
 
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,32 @@ from sparsight.checkpoint.entry import ITEMSIZE, CheckpointError, Entry
 
 RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
 """As what the kernels take each dtype."""
+_MOST = 1 << 24  # bytes asked for at once where reading copies them
+_seeking = threading.Lock()
 
 
-def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> np.ndarray | int:
-    """The flat array of a tensor that is in memory or lies out of order, or else the file that it is in."""
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A tensor ready to be read: its flat array if it is in memory or lies out of order, else the file it is in."""
+
+    entry: Entry
+    values: np.ndarray | int
+
+    def read(self, first: int, last: int, memory: np.ndarray | None = None) -> np.ndarray:
+        """Weights first..last as the kernels take them, from a file into `memory`, if that is given."""
+        if isinstance(self.values, np.ndarray):
+            return self.values[first:last]
+        raw = np.dtype(RAW[self.entry.dtype])
+        size = (last - first) * raw.itemsize
+        x = (np.empty(size, np.uint8) if memory is None else memory[:size]).view(raw)
+        _read_into(self.entry, self.values, self.entry.offset + first * raw.itemsize, x)
+        return x
+
+
+def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
+    """Open what an entry is read from, each file once; `stack` closes it."""
     if entry.tensor is not None:
-        return flat(entry.tensor)
+        return Source(entry, flat(entry.tensor))
     assert entry.path is not None
     if entry.path not in files:
         try:
@@ -26,9 +48,8 @@ def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> np.ndar
         except OSError as error:
             raise CheckpointError(entry.path, error.strerror or str(error)) from error
         stack.callback(os.close, files[entry.path])
-    if entry.strides is None:
-        return files[entry.path]
-    return _in_order(entry, files[entry.path])
+    file = files[entry.path]
+    return Source(entry, file if entry.strides is None else _in_order(entry, file))
 
 
 def obstacle_of(entry: Entry, budget: int) -> str | None:
@@ -44,7 +65,7 @@ def _in_order(entry: Entry, file: int) -> np.ndarray:
     raw = np.dtype(RAW[entry.dtype])
     span = 1 + sum((n - 1) * s for n, s in zip(entry.shape, entry.strides, strict=True))
     memory = np.empty(span, raw)
-    read_into(entry, file, entry.offset, memory)
+    _read_into(entry, file, entry.offset, memory)
     steps = [s * raw.itemsize for s in entry.strides]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(memory, entry.shape, steps)).reshape(-1)
 
@@ -67,14 +88,25 @@ def magnitudes(x: np.ndarray, dtype: str) -> np.ndarray:
     return np.abs(x)
 
 
-def read_into(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
+def _read_into(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
     view = out.view(np.uint8).data
     at = 0
     while at < len(view):
         try:
-            n = os.preadv(file, [view[at:]], offset + at)
+            n = _read_some(file, offset + at, view[at:])
         except OSError as error:
             raise CheckpointError(entry.path, f"reading {entry.name!r}: {error.strerror}") from error
         if n == 0:
             raise CheckpointError(entry.path, f"it ends inside {entry.name!r}; was it changed while it was read?")
         at += n
+
+
+def _read_some(file: int, offset: int, view: memoryview) -> int:
+    """Read into `view` what there is at an offset, from several threads at once; how many bytes that was."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [view], offset)
+    with _seeking:  # Windows has no reading at an offset: one thread moves and reads at a time
+        os.lseek(file, offset, os.SEEK_SET)
+        found = os.read(file, min(len(view), _MOST))
+    view[: len(found)] = found
+    return len(found)

@@ -16,13 +16,16 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True)
 class Keep:
-    """What has to stay at one eta: discarded weights may hold at most eta of the kept ones' p-mass."""
+    """What has to stay at one eta: discarded weights may hold at most eta of the kept ones' p-mass.
+
+    All shares are of the weights that are not 0.
+    """
 
     eta: float
     bound: float  # r, the least count by the bound; not rounded
-    share: float  # r / count: at least this share has to stay
+    share: float  # r / alive: at least this share has to stay
     prune: int  # what SAP would remove, with the analysis' gamma and beta
-    exact: float | None  # density at which the discarded p-mass reaches eta; None without a sample
+    exact: float | None  # the share at which the discarded p-mass reaches eta; None without a sample
     exact_low: float | None  # it is between these, but with probability `delta` of the draw
     exact_high: float | None
 
@@ -40,19 +43,24 @@ class Measure:
 
 @dataclass(frozen=True)
 class Summary:
-    """One group of weights."""
+    """One group of weights. All that is said but `count`, `zeros` and `smallest` is of the weights that are not 0."""
 
     count: int
     zeros: int  # that are exactly 0
-    smallest: float  # magnitudes
+    smallest: float  # magnitude of all, so 0 if any is
     largest: float
     defined: bool  # False: all weights are 0, and the index means nothing
     measures: tuple[Measure, ...]  # one per (p, q)
     hoyer: float  # (sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1)
     gini: float | None  # None without a sample
     gini_error: float | None  # |gini - its true value| is at most this, but with probability `delta` of the draw
-    octaves: tuple[tuple[int, int], ...]  # (e, weights with magnitude in [2^e, 2^(e+1))), without zeros
+    octaves: tuple[tuple[int, int], ...]  # (e, weights with magnitude in [2^e, 2^(e+1)))
     draws: int | None = None  # that Gini index, exact eta and octaves come from; None if from all weights, or none
+
+    @property
+    def alive(self) -> int:
+        """Weights that are not 0: d of the formulas."""
+        return self.count - self.zeros
 
 
 @dataclass(frozen=True)
@@ -124,6 +132,11 @@ class Analysis:
     def count(self) -> int:
         """Weights analysed."""
         return sum(t.summary.count for t in self.tensors)
+
+    @property
+    def zeros(self) -> int:
+        """How many of them are exactly 0."""
+        return sum(t.summary.zeros for t in self.tensors)
 
     @property
     def sampled(self) -> bool:

@@ -50,7 +50,7 @@ def band(magnitudes: np.ndarray, first: float, last: float, unit: float = 1.0, d
 
     The band is of what they are in `unit`, a power of 2.
     """
-    x = magnitudes[np.searchsorted(magnitudes, magnitudes.dtype.type(0), side="right") :]
+    x = alive(magnitudes)
     x = x if unit == 1.0 else x.astype(np.float64) / unit
     first, last, n = first / unit, last / unit, len(x)
     if not n:
@@ -59,6 +59,11 @@ def band(magnitudes: np.ndarray, first: float, last: float, unit: float = 1.0, d
     eps, cells = math.sqrt(math.log(2 / delta) / (2 * n)), min(n, CELLS)
     thin = x if n == cells else x[-(np.arange(1, cells + 1) * -n // cells) - 1]
     return Band(x, first, last, thin, min(math.ceil(eps * cells) + (n > cells), cells))
+
+
+def alive(magnitudes: np.ndarray) -> np.ndarray:
+    """Those above 0 of ascending magnitudes."""
+    return magnitudes[np.searchsorted(magnitudes, magnitudes.dtype.type(0), side="right") :]
 
 
 def gini(seen: Band, mean: float) -> tuple[float, float, float]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from sparsight.analysis.reader import RAW, read_into, source_of
+from sparsight.analysis.reader import Source, source_of
 from sparsight.analysis.tensor_sums import MOST_ROWS, Seen, rows_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 from sparsight.numerics.kernels.jit import each
@@ -39,7 +39,7 @@ class ReadPiece(NamedTuple):
     stop: int
     first: int
     last: int
-    source: np.ndarray | int  # the whole tensor, flat, or the file to read
+    source: Source
 
 
 def stream(
@@ -124,7 +124,7 @@ def _rounds(found: Sequence[Seen]) -> Iterator[list[ReadPiece]]:
             yield pieces
 
 
-def _cut(seen: Seen, source: np.ndarray | int, left: int) -> Iterator[ReadPiece]:
+def _cut(seen: Seen, source: Source, left: int) -> Iterator[ReadPiece]:
     """Pieces of a tensor, `left` weights being still to come: smaller ones at last, that all threads end together."""
     length, per = seen.length, seen.per_row
     lines = rows_of(seen.entry) * per
@@ -181,13 +181,10 @@ class _Work:
         return table
 
     def _weights(self, piece: ReadPiece, first: int, last: int) -> np.ndarray:
-        if isinstance(piece.source, np.ndarray):
-            return piece.source[first:last]
-        entry = piece.seen.entry
-        raw = np.dtype(RAW[entry.dtype])
+        if isinstance(piece.source.values, np.ndarray):
+            return piece.source.read(first, last)
+        size = (last - first) * ITEMSIZE[piece.seen.entry.dtype]
         buffer = getattr(self._mine, "buffer", None)
-        if buffer is None or len(buffer) < (last - first) * raw.itemsize:
-            buffer = self._mine.buffer = np.empty((last - first) * raw.itemsize, np.uint8)
-        x = buffer[: (last - first) * raw.itemsize].view(raw)
-        read_into(entry, piece.source, entry.offset + first * raw.itemsize, x)
-        return x
+        if buffer is None or len(buffer) < size:
+            buffer = self._mine.buffer = np.empty(size, np.uint8)
+        return piece.source.read(first, last, buffer)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sparsight.analysis.exact import Ranking, octaves, ranked
 from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summary
-from sparsight.analysis.sampled import band, droppable, gini
+from sparsight.analysis.sampled import alive, band, droppable, gini
 from sparsight.checkpoint.entry import Entry
 from sparsight.measure.pq import PowerSums, RowSums, prune_count, retained_bound
 from sparsight.numerics.kernels.jit import jit
@@ -62,43 +62,39 @@ class _Found:
 
 
 def summarise(sums: PowerSums, sample: Sample | None, entries: Sequence[Entry], asked: SummaryRequest) -> Summary:
-    """`sample` is None if nothing is said that takes one; `entries` are read again for what is to be exact."""
+    """What is said of a group whose sums count its weights that are not 0.
+
+    `sample` is None if nothing is said that takes one; `entries` are read again for what is to be exact.
+    """
     found = None
     if sample is not None:
         cases = sorted({(p, eta) for p, _ in asked.pairs for eta in asked.etas})
         if not sums.defined:
-            found = _Found(0.0, 0.0, dict.fromkeys(cases, (sums.zeros, sums.zeros, sums.zeros)), (), None)
+            found = _Found(0.0, 0.0, dict.fromkeys(cases, (0, 0, 0)), (), None)
         elif sample.whole or asked.exact:
-            parts = [(sample.magnitudes, 0.0, 0)] if sample.whole else ranked(entries, asked.budget)
+            parts = [(alive(sample.magnitudes), 0.0, 0)] if sample.whole else ranked(entries, asked.budget)
             found = _exactly(sums, parts, cases)
         else:
             found = _from_sample(sums, sample.magnitudes, cases)
     measures = tuple(_measure(sums, p, q, asked, found) for p, q in asked.pairs)
-    smallest = sums.smallest if sums.count else 0.0
-    hoyer = _hoyer(sums)
-    if found is None:
-        return Summary(
-            sums.count, sums.zeros, smallest, sums.largest, sums.defined, measures, hoyer, None, None, (), None
-        )
+    drawn = (None, None, (), None) if found is None else (found.gini, found.error, found.octaves, found.draws)
+    smallest = 0.0 if sums.zeros else sums.smallest
     return Summary(
-        sums.count, sums.zeros, smallest, sums.largest, sums.defined, measures, hoyer, found.gini, found.error,
-        found.octaves, found.draws,
-    )  # fmt: skip
+        sums.count + sums.zeros, sums.zeros, smallest, sums.largest, sums.defined, measures, _hoyer(sums), *drawn
+    )
 
 
 def _from_sample(sums: PowerSums, magnitudes: np.ndarray, cases: Sequence[tuple[float, float]]) -> _Found:
-    """Zeros are known: of all weights the Gini index is z + (1 - z) G, z their share and G that of the others."""
-    alive, zeros = sums.count - sums.zeros, sums.zeros / sums.count
-    seen = band(magnitudes, 0.0 if sums.zeros else sums.smallest, sums.largest, sums.scale)
-    least, value, most = (zeros + (1 - zeros) * g for g in gini(seen, mass(sums, 1.0) / alive))
+    seen = band(magnitudes, sums.smallest, sums.largest, sums.scale)
+    least, value, most = gini(seen, mass(sums, 1.0) / sums.count)
     dropped = {}
     for p, eta in cases:
-        mean = mass(sums, p) / alive
+        mean = mass(sums, p) / sums.count
         shares = droppable(seen, p, mean, eta / (1 + eta) * mean) if eta > 0 else (0.0,) * 3
-        low, near, high = (sums.zeros + math.floor(v * alive) for v in shares)
+        low, near, high = (math.floor(v * sums.count) for v in shares)
         dropped[p, eta] = (low, near, high)
     found = octaves(magnitudes)
-    ends = np.rint(np.cumsum([*found.values()]) * (alive / max(sum(found.values()), 1))).astype(np.int64)
+    ends = np.rint(np.cumsum([*found.values()]) * (sums.count / max(sum(found.values()), 1))).astype(np.int64)
     counts = zip(found, np.diff(ends, prepend=0).tolist(), strict=True)
     return _Found(value, max(most - value, value - least), dropped, tuple(counts), len(magnitudes))
 
@@ -112,7 +108,7 @@ def _exactly(
     for part, value, ties in parts:
         ranking.add(part)
         ranking.add_ties(value, ties)
-    dropped = dict.fromkeys(cases, (sums.zeros, sums.zeros, sums.zeros))
+    dropped = dict.fromkeys(cases, (0, 0, 0))
     dropped |= {case: (k, k, k) for case, k in zip(some, ranking.droppable, strict=True)}
     return _Found(ranking.gini, 0.0, dropped, ranking.octaves, None)
 

@@ -11,10 +11,12 @@ import numpy as np
 from sparsight.analysis.draws import Draws
 from sparsight.checkpoint.entry import Entry
 from sparsight.measure.pq.sums import PowerSums, RowSums, fold_lines
-from sparsight.numerics.kernels.power_sums import CHUNK, LARGEST
+from sparsight.numerics.kernels.power_sums import CHUNK, COUNT, LARGEST, SCALE, SMALLEST, SUMS, ZEROS
 
 MOST_ROWS = 1 << 20
 """Rows of a tensor up to which neurons are looked at one by one."""
+_EVEN = 1e-12
+"""Magnitudes whose mean is this near to the largest are equal: their PQ index is 0 up to that."""
 
 
 @dataclass(eq=False)
@@ -67,6 +69,7 @@ class Seen:
             self.landed += lines
             if self.landed < len(self.lines):
                 return
+        _leave_zeros(self.lines, self.exponents)
         self.total = fold_lines(self.lines, len(self.lines), 1, self.exponents)
         self.finite = math.isfinite(self.total[0, LARGEST])
         if not self.keep_rows:
@@ -93,10 +96,24 @@ class Seen:
                 self.row, self.chunks_in = None, 0
 
     def _add_rows(self, rows: np.ndarray) -> None:
+        _leave_zeros(rows, self.exponents)
         if self.keep_rows:
             self.rows.append(rows.copy())
         part = rows if self.total is None else np.concatenate([self.total, rows])
         self.total = fold_lines(part, len(part), 1, self.exponents)
+
+
+def _leave_zeros(rows: np.ndarray, exponents: tuple[float, ...]) -> None:
+    """Let the lines of whole rows be of their weights that are not 0; no sum holds anything of a zero.
+
+    The least of these magnitudes is known only if it is the largest too, and stays 0 otherwise.
+    """
+    if not rows[:, ZEROS].any():
+        return
+    rows[:, COUNT] -= rows[:, ZEROS]
+    largest, sums = rows[:, LARGEST], rows[:, SUMS + exponents.index(1.0)]
+    even = (rows[:, SMALLEST] == 0) & (sums >= (1 - _EVEN) * rows[:, COUNT] * largest * np.exp2(-rows[:, SCALE]))
+    rows[even, SMALLEST] = np.where(largest[even] > 0, largest[even], math.inf)
 
 
 def row_length(entry: Entry) -> int:

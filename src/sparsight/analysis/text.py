@@ -34,9 +34,10 @@ def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tenso
 
 
 def headline(a: Analysis) -> str:
-    """What was analysed, and of a module how much was left out."""
+    """What was analysed, how much of it is zero, and of a module how much was left out."""
+    zeros = f", {words.percent(a.zeros / a.count)} of them zero" if a.count else ""
     left = f", without {counted(a.left_out)}" if a.left_out else ""
-    return f"{a.source} ({a.format}): {words.plural(len(a.tensors), 'tensor')}, {a.count:,} weights{left}"
+    return f"{a.source} ({a.format}): {words.plural(len(a.tensors), 'tensor')}, {a.count:,} weights{zeros}{left}"
 
 
 def headings(a: Analysis, between: str = " ") -> list[str]:
@@ -80,11 +81,11 @@ def table(a: Analysis, order: Order = "compressible", most: int | None = None) -
     lines = _aligned([headings(a, "\n"), *body, *rows[len(a.tensors) :]])
     if left > 0:
         lines.append(f"… and {left} more tensors (--all shows them)")
-    return "\n".join([*lines, "", *footer(a)])
+    return "\n".join([*lines, "", *left_aside(a), *meanings(a)])
 
 
-def footer(a: Analysis) -> list[str]:
-    """What was left out, and how exact the numbers are."""
+def left_aside(a: Analysis) -> list[str]:
+    """What was not analysed, and why."""
     lines = []
     by_why: dict[str, list[str]] = {}
     left = {x.name for x in a.left_out}
@@ -96,6 +97,12 @@ def footer(a: Analysis) -> list[str]:
     for why, names in by_why.items():
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         lines.append(f"not analysed: {shown} ({why})")
+    return lines
+
+
+def meanings(a: Analysis) -> list[str]:
+    """What the numbers are of, and how exact they are."""
+    lines = []
     many = [plain(t.name) for t in a.tensors if t.shape[0] > MOST_ROWS]
     if many:
         lines.append(f"neurons not looked at one by one: {', '.join(many)} (more than {MOST_ROWS:,} rows)")
@@ -106,6 +113,8 @@ def footer(a: Analysis) -> list[str]:
         sure = f"with probability {words.percent(1 - a.delta)} for each"
         lines.append(f"Gini within {error:.4f}, {sure}: {of}; --exact makes it exact")
     lines.append("must keep: at least this share, by the PQI bound; necessary, not sufficient")
+    if a.zeros:
+        lines.append("all but the column zeros is of the weights that are not 0")
     return lines
 
 
