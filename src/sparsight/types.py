@@ -25,14 +25,54 @@ Batch = Any
 """One batch; `(x, y)` by default. Only `loss(model, batch)` looks inside."""
 
 Scope = Literal["global", "layer", "neuron"]
-"""What is ranked together: all weights, each tensor, or each output row (index of dimension 0)."""
+"""What is ranked together: all weights, each tensor (each expert of a stack), or each output unit."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which dimensions of a weight are outputs and which inputs: by default [outputs, inputs, *kernel].
+
+    With `groups`, as convolutions have them, dimension 0 goes through group after group. `swapped` weights have inputs
+    before outputs, `stacked` ones a dimension of experts before both, one group each.
+    """
+
+    groups: int = 1
+    swapped: bool = False
+    stacked: bool = False
+
+    def split(self, x: Tensor) -> Tensor:
+        """A view of a tensor of the weight's shape as [groups, outputs, inputs, *kernel], the last three of a group."""
+        x = x.reshape(-1, 1) if x.dim() < 2 else x
+        x = x if self.stacked else x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
+        return x.transpose(1, 2) if self.swapped else x
+
+    def rows(self, x: Tensor) -> Tensor:
+        """The same as [outputs, inputs of an output's group, *kernel]: a row for each output unit."""
+        return self.split(x).flatten(0, 1)
+
+    def back(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
+        """The tensor of that shape whose `rows` these are."""
+        groups = shape[0] if self.stacked else self.groups
+        x = rows.reshape(groups, len(rows) // max(1, groups), *rows.shape[1:])
+        return (x.transpose(1, 2) if self.swapped else x).reshape(tuple(shape))
+
+    def outputs(self, mask: Tensor) -> Tensor:
+        """Which output units a weight is kept of."""
+        return self.rows(mask).flatten(1).any(1)
+
+    def inputs(self, mask: Tensor) -> Tensor:
+        """Which input units a weight is kept of, group by group; none of a tensor without two dimensions."""
+        if mask.dim() < 2:
+            return mask.new_zeros(0)
+        return self.split(mask).transpose(1, 2).flatten(2).any(2).flatten()
 
 
 @dataclass(frozen=True)
 class GroupRecord:
     """What one group of a scope was measured at, and what was decided for it.
 
-    `name` is "global", a parameter name, or a parameter name and a row: "fc1.weight[3]".
+    `name` is "global", a parameter name, or one with the number of an output unit (of an expert, in layer scope):
+    "fc1.weight[3]".
     """
 
     name: str
@@ -69,6 +109,7 @@ class Scored(Mapping[str, Tensor]):
     wanted: int = 0  # of those that a formula asks for
     reduction: str = ""  # what the largest over patches, or their mean, was taken of
     silent: Callable[[Masks, Params | None], Mapping[str, Tensor]] | None = None  # where no gradient would arrive
+    layouts: Mapping[str, Layout] = field(default_factory=dict)  # of tensors that are not [outputs, inputs, *kernel]
 
     def __getitem__(self, name: str) -> Tensor:
         return self.scores[name]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 import sparsight
@@ -42,7 +43,9 @@ class Conv1D(nn.Module):
         return x @ self.weight + self.bias
 
 
-class Experts(nn.Module):
+class Cubes(nn.Module):
+    """Three dimensions, and nothing says that the first one is of experts."""
+
     def __init__(self) -> None:
         super().__init__()
         self.up = nn.Parameter(torch.randn(2, ROWS, ROWS))
@@ -56,6 +59,20 @@ class Positions(nn.Module):
         self.place = nn.Parameter(torch.randn(1, 5, ROWS))
 
 
+class Attention(nn.Module):
+    """Somebody's own, with the names of torch's."""
+
+    def __init__(self, width: int = ROWS) -> None:
+        super().__init__()
+        self.in_proj_weight = nn.Parameter(torch.randn(3 * width, width))
+        self.in_proj_bias = nn.Parameter(torch.zeros(3 * width))
+        self.out_proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = functional.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
+        return self.out_proj(functional.scaled_dot_product_attention(*parts))
+
+
 def pruned_by_torch() -> nn.Module:
     layer = nn.Linear(ROWS, ROWS)
     prune.l1_unstructured(layer, "weight", amount=0.5)
@@ -63,30 +80,18 @@ def pruned_by_torch() -> nn.Module:
 
 
 SQUARE = (ROWS, ROWS)
-MASKED = "torch.nn.utils.prune masks it; first make it a plain weight: prune.remove(module, 'weight')"
 COMPUTED = "a weight is computed from it, which may not have its zeros; first remove the parametrisation"
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]], str]] = {
     # kind: (a module, its matrix-shaped parameters that are not prunable, what is noted)
-    "pruned by torch": (pruned_by_torch, {"weight_orig": SQUARE}, MASKED),
-    "weight norm": (
-        lambda: parametrizations.weight_norm(nn.Linear(ROWS, ROWS)),
-        {"parametrizations.weight.original1": SQUARE},
-        COMPUTED,
-    ),
-    "spectral norm": (
-        lambda: parametrizations.spectral_norm(nn.Linear(ROWS, ROWS)),
+    "orthogonal": (
+        lambda: parametrizations.orthogonal(nn.Linear(ROWS, ROWS)),
         {"parametrizations.weight.original": SQUARE},
         COMPUTED,
     ),
     "old weight norm": (lambda: nn.utils.weight_norm(nn.Linear(ROWS, ROWS)), {"weight_v": SQUARE}, COMPUTED),
     "old spectral norm": (lambda: nn.utils.spectral_norm(nn.Linear(ROWS, ROWS)), {"weight_orig": SQUARE}, COMPUTED),
-    "attention": (lambda: nn.MultiheadAttention(ROWS, 2), {"in_proj_weight": (3 * ROWS, ROWS)}, ""),
-    "attention of other widths": (
-        lambda: nn.MultiheadAttention(ROWS, 2, kdim=4, vdim=3),
-        {"q_proj_weight": SQUARE, "k_proj_weight": (ROWS, 4), "v_proj_weight": (ROWS, 3)},
-        "",
-    ),
+    "attention": (Attention, {"in_proj_weight": (3 * ROWS, ROWS)}, ""),
     "lstm": (
         lambda: nn.LSTM(ROWS, ROWS, bidirectional=True),
         {f"weight_{part}_l0{end}": (4 * ROWS, ROWS) for end in ("", "_reverse") for part in ("ih", "hh")},
@@ -97,13 +102,17 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]], s
         {"weight_ih": (3 * ROWS, ROWS), "weight_hh": (3 * ROWS, ROWS)},
         "",
     ),
-    "experts": (Experts, {"up": (2, *SQUARE), "down": (2, *SQUARE)}, ""),
+    "cubes": (Cubes, {"up": (2, *SQUARE), "down": (2, *SQUARE)}, ""),
     "gpt-2": (lambda: Conv1D(ROWS, 2 * ROWS), {"weight": (ROWS, 2 * ROWS)}, ""),
     "bilinear": (lambda: nn.Bilinear(ROWS, ROWS, ROWS), {"weight": (ROWS, ROWS, ROWS)}, ""),
     "embedding": (lambda: nn.Embedding(9, ROWS), {"weight": (9, ROWS)}, ""),
     "bag": (lambda: nn.EmbeddingBag(9, ROWS), {"weight": (9, ROWS)}, ""),
     "positions": (Positions, {"place": (1, 5, ROWS)}, ""),
 }
+
+
+PATTERNS = {"lstm": lambda name: name.split("_l0")[0] + "_l*"}
+"""What includes a parameter, by its name, unless its name does."""
 
 
 def network(kind: str) -> nn.Module:
@@ -125,7 +134,7 @@ class TestFamilies:
         model, (_, shapes, note) = network(kind), FAMILIES[kind]
         names = [f"part.{name}" for name in shapes]
         expected = [
-            LeftOut(name, shape, share, name, note)
+            LeftOut(name, shape, share, PATTERNS.get(kind, lambda name: name)(name), note)
             for name, shape, share in zip(names, shapes.values(), shares(model, names), strict=True)
         ]
         assert list(left_out(model)) == expected
@@ -134,7 +143,8 @@ class TestFamilies:
         (one,) = said
         assert not set(names) & set(masks)
         for x in expected:
-            assert f"\n  {x.name} ({'×'.join(map(str, x.shape))}, {100 * x.share:.1f} %" in str(one.message)
+            if x.include == x.name:
+                assert f"\n  {x.name} ({'×'.join(map(str, x.shape))}, {100 * x.share:.1f} %" in str(one.message)
             assert x.note in str(one.message)
 
     def test_the_pattern_includes_it_and_exclude_ends_the_warning(self, kind):
@@ -171,15 +181,32 @@ def test_the_networks_of_the_zoo_leave_nothing_out(name):
 
 class TestPatterns:
     def test_layers_that_differ_in_their_number_share_one(self):
-        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-        model = nn.TransformerEncoder(layer, 12, enable_nested_tensor=False)
-        assert {x.include for x in left_out(model)} == {"layers.*.self_attn.in_proj_weight"}
-        assert lines(left_out(model)) == [f"layers.*.self_attn.in_proj_weight (12 of 24×8, {_share(model)})"]
-        assert len(dense(model, include="layers.*.self_attn.in_proj_weight")) == 12 * 4
+        model = nn.ModuleDict({"layers": nn.Sequential(*(Attention(8) for _ in range(12)))})
+        assert {x.include for x in left_out(model)} == {"layers.*.in_proj_weight"}
+        assert lines(left_out(model)) == [f"layers.*.in_proj_weight (12 of 24×8, {_share(model)})"]
+        assert len(dense(model, include="layers.*.in_proj_weight")) == 12 * 2
+
+    @pytest.mark.parametrize(
+        ("make", "patterns"),
+        [
+            (lambda: nn.LSTM(4, 5, 3, bidirectional=True), {"weight_ih_l*": 6, "weight_hh_l*": 6}),
+            (lambda: nn.Sequential(nn.GRU(4, 5)), {"*.weight_ih_l*": 1, "*.weight_hh_l*": 1}),
+            (
+                lambda: nn.ModuleDict({"a": nn.LSTM(4, 5, 2, proj_size=3)}),
+                {"a.weight_ih_l*": 2, "a.weight_hh_l*": 2, "a.weight_hr_l*": 2},
+            ),
+        ],
+        ids=["lstm", "gru", "projected"],
+    )
+    def test_recurrent_layers_have_one_pattern_for_each_kind_of_matrix(self, make, patterns):
+        model = make()
+        assert {x.include: sum(y.include == x.include for y in left_out(model)) for x in left_out(model)} == patterns
+        for pattern, count in patterns.items():
+            assert len(all_kept(model, include=pattern)) == count
 
     def test_none_reaches_what_is_another_s(self):
         """ "0.*.w" would bring 0.1.deep.2.w in as well, which differs in more than a number."""
-        model = nn.ModuleDict({"0": nn.ModuleDict({str(i): Experts() for i in range(2)}), "head": nn.Linear(2, 2)})
+        model = nn.ModuleDict({"0": nn.ModuleDict({str(i): Cubes() for i in range(2)}), "head": nn.Linear(2, 2)})
         model["0"]["1"].add_module("deep", nn.ModuleDict({"2": nn.Embedding(3, 3)}))
         model["0"]["1"].deep["2"].up = nn.Parameter(torch.randn(2, 2))
         found = {x.name: x.include for x in left_out(model)}
@@ -198,7 +225,9 @@ class TestPatterns:
         model = nn.ModuleDict({"embed": nn.Embedding(9, 4), "head": nn.Linear(4, 9, bias=False), "f": nn.Linear(4, 4)})
         model["head"].weight = model["embed"].weight
         (only,) = left_out(model)
-        assert only == LeftOut("embed.weight", (9, 4), 36 / 56, "embed.weight")
+        assert only == LeftOut(
+            "embed.weight", (9, 4), 36 / 56, "embed.weight", "output embeddings, tied as 'head.weight'"
+        )
         assert list(dense(model, include="head.weight")) == ["embed.weight", "f.weight"]
 
     def test_what_no_pattern_can_include_is_told_to_be_so(self):
@@ -233,9 +262,8 @@ class TestPatterns:
             ValueError, match=r"Conv1D has no prunable.*left out are 1 matrix.*: weight \(4×8, 80.0 %\)"
         ):
             dense(Conv1D(4, 8))
-        layer = nn.Linear(4, 4)
-        prune.random_unstructured(layer, "weight", amount=1)
-        with pytest.raises(ValueError, match=r"no prunable.*weight_orig \(4×4, 80.0 %; torch.nn.utils.prune masks it"):
+        layer = parametrizations.orthogonal(nn.Linear(4, 4))
+        with pytest.raises(ValueError, match=r"no prunable.*original \(4×4, 80.0 %; a weight is computed from it"):
             dense(layer)
 
 
@@ -249,12 +277,11 @@ def _share(model: nn.Module) -> str:
 class Attentive(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.attention = Attention(8)
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unflatten(1, (2, 8))
-        return self.head(self.attention(x, x, x, need_weights=False)[0].mean(1))
+        return self.head(self.attention(x.unflatten(1, (2, 8))).mean(1))
 
 
 def data() -> Data:
@@ -334,10 +361,7 @@ class TestRuns:
 
     def test_a_network_that_torch_cannot_copy_is_refused_in_words(self):
         model = nn.Sequential(pruned_by_torch(), nn.Linear(ROWS, 3))
-        with (
-            pytest.warns(LeftOutWarning, match="weight_orig"),
-            pytest.raises(ValueError, match=r"cannot copy the Sequential to train it.*prune.remove"),
-        ):
+        with pytest.raises(ValueError, match=r"cannot copy the Sequential to train it.*prune.remove"):
             list(sparsight.run(lottery(**SHORT), model, data(), device="cpu"))
 
 

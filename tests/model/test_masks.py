@@ -80,10 +80,9 @@ class TestDense:
 
     def test_include_adds_and_exclude_wins(self):
         model = nn.MultiheadAttention(8, 2)
-        with pytest.warns(LeftOutWarning, match="in_proj_weight"):
-            assert list(m.dense(model)) == ["out_proj.weight"]
-        assert list(m.dense(model, include="in_proj_weight")) == ["in_proj_weight", "out_proj.weight"]
-        assert list(m.dense(model, include=["in_proj_weight"], exclude=["out_*"])) == ["in_proj_weight"]
+        assert list(m.dense(model)) == ["in_proj_weight", "out_proj.weight"]
+        assert list(m.dense(model, include="in_proj_bias")) == ["in_proj_weight", "in_proj_bias", "out_proj.weight"]
+        assert list(m.dense(model, include=["in_proj_bias"], exclude=["*weight"])) == ["in_proj_bias"]
         with pytest.raises(ValueError, match="'nothing' matches no parameter"):
             m.dense(model, include="nothing")
 
@@ -139,8 +138,8 @@ class TestCheck:
         [
             ({}, ValueError, "got no masks"),
             ({"9.weight": torch.ones(1, dtype=torch.bool)}, ValueError, "no parameter '9.weight'"),
-            ({"6.weight": torch.ones(3, 7, dtype=torch.bool)}, ValueError, r"shape \(3, 7\): allowed is \(3, 8\)"),
-            ({"6.weight": torch.ones(3, 8)}, TypeError, "is torch.float32: allowed is torch.bool"),
+            ({"6.weight": torch.ones(3, 7, dtype=torch.bool)}, ValueError, r"shape \(3, 7\): expected \(3, 8\)"),
+            ({"6.weight": torch.ones(3, 8)}, TypeError, "is torch.float32: expected torch.bool"),
             ({"6.weight": [[True]]}, TypeError, "is list"),
         ],
     )

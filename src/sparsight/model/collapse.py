@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from sparsight.model.functional import evaluating, pure
 from sparsight.model.linearised import Positive, is_bias, ones
 from sparsight.model.masks import check
+from sparsight.model.weights import weights
 from sparsight.numerics.seeds import seeded
-from sparsight.types import Masks
+from sparsight.types import Layout, Masks
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,9 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
 
     A tensor is empty with no kept weight, nearly empty with fewer than `share` times the units of its narrower side
     (at least 2): too few to carry a signal, though not none. A unit is dead if no weight is kept that leads to it
-    (an output: index of dimension 0) or away from it (an input: index of dimension 1, within its group).
+    (an output) or away from it (an input). Which dimensions are outputs and inputs, and the groups of a convolution,
+    are the model's; each expert of a stack has units of its own. Without a model dimension 0 is taken for the outputs
+    and dimension 1 for the inputs.
 
     With `model` and `example` (a batch `(x, y)` or samples `x`; only the shape is used), a kept weight is cut off if
     it lies on no path of kept weights from an input to an output, and the network is disconnected if there is no
@@ -44,17 +47,24 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
     what shapes the attention counts as cut off. A model that cannot be run so (outputs that are no tensor, say), or
     whose paths are lost without any mask too, leaves `disconnected` and `cut_off` None.
 
-    Errors: masks that do not fit the model; share < 0.
+    Errors: masks that do not fit the model, or are no masks; share < 0.
     """
     if share < 0:
         raise ValueError(f"share must be >= 0: got {share!r}")
+    if model is not None:
+        check(model, masks)
+    known = {} if model is None else weights(model)
     kept = {name: int(mask.sum()) for name, mask in masks.items()}
-    least = {name: max(2.0, share * min(mask.shape[:2], default=1)) for name, mask in masks.items()}
-    dead_outputs = {name: _dead(mask, 0) for name, mask in masks.items()}
-    dead_inputs = {name: _dead(mask, 1) for name, mask in masks.items()}
+    least, dead_outputs, dead_inputs = {}, {}, {}
+    for name, mask in masks.items():
+        layout = known[name].layout if name in known else Layout()
+        outputs, inputs = layout.outputs(mask), layout.inputs(mask)
+        least[name] = max(2.0, share * min((len(units) for units in (outputs, inputs) if len(units)), default=1))
+        dead_outputs[name], dead_inputs[name] = (
+            int((~units).sum()) * bool(mask.numel()) for units in (outputs, inputs)
+        )
     cut_off = disconnected = None
     if model is not None and example is not None:
-        check(model, masks)
         with torch.inference_mode(False):
             found = _paths(model, masks, example)
             if found is not None and not found[0]:  # is that the masks' doing?
@@ -72,15 +82,6 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
         cut_off=None if cut_off is None else {name: n for name, n in cut_off.items() if n},
         disconnected=disconnected,
     )
-
-
-def _dead(mask: Tensor, dimension: int) -> int:
-    """Indices of a dimension at which no weight is kept; 0 for tensors without that dimension."""
-    if mask.dim() <= dimension or not mask.numel():
-        return 0
-    others = tuple(d for d in range(mask.dim()) if d != dimension)
-    alive = mask.any(others) if others else mask
-    return int((~alive).sum())
 
 
 def _paths(model: nn.Module, masks: Masks, example: Any) -> tuple[bool, dict[str, Tensor]] | None:

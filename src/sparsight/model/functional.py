@@ -26,6 +26,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def _computed(model: nn.Module) -> Iterator[None]:
+    """A block after which tensors that are plain attributes of modules are put back: weights that hooks compute, as
+    those of `torch.nn.utils.prune`."""
+    plain = [(m.__dict__, key, x) for m in model.modules() for key, x in m.__dict__.items() if isinstance(x, Tensor)]
+    try:
+        yield
+    finally:
+        for attributes, key, x in plain:
+            attributes[key] = x
+
+
 @dataclass(frozen=True)
 class Pure:
     """The forward of a model at given parameters, on buffers of its own. Make it with `pure`.
@@ -42,12 +54,14 @@ class Pure:
 
     def __call__(self, params: Mapping[str, Tensor], *args: Any, **keywords: Any) -> Any:
         """The model's output at `params`."""
-        return functional_call(self.module, (self._given(params), dict(self.buffers)), args, keywords)
+        with _computed(self.module):
+            return functional_call(self.module, (self._given(params), dict(self.buffers)), args, keywords)
 
     def loss(self, params: Mapping[str, Tensor], loss: Callable[[nn.Module, Batch], Tensor], batch: Batch) -> Tensor:
         """`loss(model, batch)` at `params`."""
         state = {f"model.{name}": value for name, value in (self._given(params) | dict(self.buffers)).items()}
-        return functional_call(_Loss(self.module, loss), state, (batch,))
+        with _computed(self.module):
+            return functional_call(_Loss(self.module, loss), state, (batch,))
 
     def _given(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         unknown = next((name for name in params if name not in self.params), None)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import fnmatch
 import glob
+import re
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+
+from sparsight.model.weights import DTYPES, Weight
+
+_RECURRENT = re.compile(r"^(weight_[a-z]+_l)\d+(_reverse)?$")
 
 
 class LeftOutWarning(UserWarning):
@@ -26,55 +31,46 @@ class LeftOut:
     note: str = ""  # what to do before including it, or why no pattern does
 
 
-Owners = Mapping[int, Sequence[tuple[str, nn.Module]]]
-"""Every (name, owning module) of each parameter, by identity of the parameter."""
+def unsettled(known: Mapping[str, Weight], settled: Collection[str]) -> tuple[LeftOut, ...]:
+    """The matrix-shaped of a model's parameters whose names are not `settled`, in their order.
 
-
-def unsettled(parameters: Mapping[str, nn.Parameter], owners: Owners, settled: Collection[str]) -> tuple[LeftOut, ...]:
-    """The matrix-shaped of `parameters` whose names are not `settled`, in their order.
-
-    Matrix-shaped: more than one element along at least two dimensions. A lazy parameter has no shape yet and is
-    passed over.
+    Matrix-shaped: more than one element along at least two dimensions; of types that cannot be pruned, which may be
+    packed, two dimensions do. A lazy parameter has no shape yet and is passed over.
     """
-    known = {n: p for n, p in parameters.items() if not isinstance(p, nn.parameter.UninitializedParameter)}
-    total = sum(p.numel() for p in known.values())
-    found = {n: p for n, p in known.items() if n not in settled and sum(size > 1 for size in p.shape) >= 2}
-    first = {alias: name for name, p in parameters.items() for alias, _ in owners[id(p)]}
-    patterns = _patterns([n for n, p in found.items() if p.is_floating_point()], first, {*settled})
+    known = {n: w for n, w in known.items() if not isinstance(w.parameter, nn.parameter.UninitializedParameter)}
+    total = sum(weight.parameter.numel() for weight in known.values())
+    found = {n: w for n, w in known.items() if n not in settled and _matrix_shaped(w.parameter)}
+    first = {alias: name for name, weight in known.items() for alias in weight.names}
+    patterns = _patterns([n for n, w in found.items() if w.parameter.dtype in DTYPES], first, {*settled})
     return tuple(
-        LeftOut(name, tuple(p.shape), p.numel() / total, patterns.get(name), _note(p, *owners[id(p)][0]))
-        for name, p in found.items()
+        LeftOut(name, tuple(w.parameter.shape), w.parameter.numel() / total, patterns.get(name), w.why)
+        for name, w in found.items()
     )
 
 
+def _matrix_shaped(parameter: nn.Parameter) -> bool:
+    if parameter.dtype not in DTYPES:
+        return parameter.dim() >= 2 and parameter.numel() > 1
+    return sum(size > 1 for size in parameter.shape) >= 2
+
+
 def _patterns(names: Iterable[str], first: Mapping[str, str], settled: Collection[str]) -> dict[str, str]:
-    """A pattern for each name: one for all that differ in whole numbers only, if it reaches no unsettled other."""
+    """A pattern for each name: one for all that differ in whole numbers only, if it reaches no unsettled other.
+
+    Those of a recurrent layer, `weight_ih_l0` and the like, are one for all its layers and directions.
+    """
     groups: dict[str, list[str]] = {}
     for name in names:
-        parts = ("*" if part.isdigit() else glob.escape(part) for part in name.split("."))
+        parts = ("*" if part.isdigit() else _RECURRENT.sub(r"\1*", glob.escape(part)) for part in name.split("."))
         groups.setdefault(".".join(parts), []).append(name)
     found = {}
     for pattern, members in groups.items():
         fine = {*members, *settled}
-        together = len(members) > 1 and all(
+        together = (len(members) > 1 or pattern.endswith("_l*")) and all(
             name in fine for alias, name in first.items() if fnmatch.fnmatchcase(alias, pattern)
         )
         found |= {name: pattern if together else glob.escape(name) for name in members}
     return found
-
-
-def _note(parameter: nn.Parameter, name: str, owner: nn.Module) -> str:
-    """What stands between a parameter and its pruning."""
-    leaf = name.rpartition(".")[2]
-    stem, _, end = leaf.rpartition("_")
-    if not parameter.is_floating_point():
-        return f"{parameter.dtype} cannot be pruned"
-    if end == "orig" and f"{stem}_mask" in owner._buffers:
-        return f"torch.nn.utils.prune masks it; first make it a plain weight: prune.remove(module, {stem!r})"
-    computed = (end == "orig" and f"{stem}_u" in owner._buffers) or (end == "v" and f"{stem}_g" in owner._parameters)
-    if computed or ".parametrizations." in f".{name}":
-        return "a weight is computed from it, which may not have its zeros; first remove the parametrisation"
-    return ""
 
 
 # -- words -----------------------------------------------------------------------------------------------------
