@@ -37,6 +37,7 @@ from sparsight.analysis import analyze
 PAIRS = ((0.5, 1.0), (1.0, 2.0))
 ETAS = (0.0, 0.1)
 ALONE = ", sums alone"
+COLUMNS = 4096
 LAYERS = {  # the matrices of one layer, as its checkpoint holds them
     "llama-3-70b": {
         "q_proj": (8192, 8192), "k_proj": (1024, 8192), "v_proj": (1024, 8192), "o_proj": (8192, 8192),
@@ -46,8 +47,8 @@ LAYERS = {  # the matrices of one layer, as its checkpoint holds them
 
 
 def shapes_of(weights: int, rows: int) -> dict[str, tuple[int, int]]:
-    """So many tensors of `rows` x 4096 that they hold `weights`."""
-    return {f"layer{i}.weight": (rows, 4096) for i in range(weights // (rows * 4096))}
+    """As many tensors of `rows` x 4096 as fit into `weights`."""
+    return {f"layer{i}.weight": (rows, COLUMNS) for i in range(weights // (rows * COLUMNS))}
 
 
 def make(shapes: Mapping[str, tuple[int, int]], dtype: torch.dtype) -> dict[str, Tensor]:
@@ -198,6 +199,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--json", type=Path, default=None)
     given = parser.parse_args()
+    if not given.layer and not 0 < given.rows * COLUMNS <= given.weights:
+        got = f"got {given.rows} x {COLUMNS} and {given.weights}"
+        parser.error(f"--weights must be at least one tensor of --rows x {COLUMNS}: {got}")
     shapes = LAYERS[given.layer] if given.layer else shapes_of(given.weights, given.rows)
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         speed = [

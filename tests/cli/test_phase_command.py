@@ -61,12 +61,12 @@ def test_json(capsys):
     [
         (["--activation", "tahn"], 2, "unknown activation 'tahn'; did you mean 'tanh'?"),
         (["--sigma-b", "-1"], 2, "--sigma-b must be >= 0: got -1"),
-        (["--out", "phase.png"], 2, "allowed is a name that ends in .svg or .html"),
+        (["--out", "phase.png"], 2, "--out must end in .svg or .html, got phase.png"),
         (["--critical"], 2, "--critical draws a network's weights: got no --model"),
         (["--out", "no/such/phase.svg"], 2, "--out is no/such/phase.svg: there is no folder"),
         (["--model", "resnet9"], 4, "unknown model 'resnet9'; did you mean"),
         (["--model", "no_such_module:build"], 4, "no module 'no_such_module'"),
-        (["--activation", "math:pi"], 2, "'math:pi' is of type float: allowed is a function or module"),
+        (["--activation", "math:pi"], 2, "'math:pi' is of type float: expected a function or module"),
         (["--model", "linear"], 2, "found none; say which, as activation: --activation"),
     ],
 )
@@ -101,5 +101,5 @@ def test_the_diagram_is_chi(name):
 
 
 def test_a_diagram_needs_steps():
-    with pytest.raises(ValueError, match="2 steps and more: got 1"):
+    with pytest.raises(ValueError, match="at least 2 steps, got 1"):
         phase_diagram("tanh", torch.tanh, steps=1)

@@ -78,12 +78,12 @@ def test_tolerance():
 @pytest.mark.parametrize(
     ("densities", "indices", "tolerance", "message"),
     [
-        ([1.0], [0.1, 0.2], 0.01, "1 densities and 2 indices"),
+        ([1.0], [0.1, 0.2], 0.01, "as many densities as indices, got 1 and 2"),
         ([0.5, 0.6], [0.1, 0.2], 0.01, "0.6 after 0.5"),
-        ([1.5], [0.1], 0.01, "density 1.5"),
-        ([1.0], [1.1], 0.01, "index 1.1"),
-        ([1.0], [-0.1], 0.01, "index -0.1"),
-        ([1.0], [0.1], 0.0, "tolerance=0.0"),
+        ([1.5], [0.1], 0.01, "must be in .0, 1., got 1.5 at level 0"),
+        ([1.0], [1.1], 0.01, "index must be in .0, 1., got 1.1"),
+        ([1.0], [-0.1], 0.01, "index must be in .0, 1., got -0.1"),
+        ([1.0], [0.1], 0.0, "tolerance must be a finite number > 0: got 0.0"),
     ],
 )
 def test_refusals(densities, indices, tolerance, message):

@@ -241,10 +241,16 @@ def rows_of(*counts):
         (keep_largest, rows_of(1, 4), "neuron", 0, r"cannot keep 4 of 3 alive weights in 'fc1.weight\[1\]'"),
         (prune_smallest, rows_of(-1, 0), "neuron", 0, r"cannot prune -1 of 3 alive weights in 'fc1.weight\[0\]'"),
         (prune_smallest, rows_of(0, 3), "neuron", 2, r"cannot prune 3 of 3 .*\[1\]': min_keep=2 keeps at least 2"),
-        (prune_smallest, rows_of(1, 1, 1), "neuron", 0, r"got torch.int64 of shape \(3,\), allowed .* \(2,\)"),
+        (
+            prune_smallest,
+            rows_of(1, 1, 1),
+            "neuron",
+            0,
+            r"must be .*\(2,\), got torch.int64 of shape \(3,\)",
+        ),
         (prune_smallest, rows_of(1.0, 1.0), "neuron", 0, r"got torch.float32"),
         (prune_smallest, {"fc2.weight": 1}, "layer", 0, r"none for \['fc1.weight'\], and \['fc2.weight'\]"),
-        (prune_smallest, 1, "global", -1, r"min_keep: got -1"),
+        (prune_smallest, 1, "global", -1, r"min_keep must be at least 0, got -1"),
     ],
 )
 def test_refused_counts(call, counts, scope, floor, said):
@@ -264,9 +270,9 @@ def test_counts_of_the_wrong_type(counts, scope):
 
 def test_mismatched_masks():
     scores, masks = ones(a=(2, 3), b=(4,))
-    with pytest.raises(ValueError, match=r"masks: .* none for \['b'\], and \['c'\]"):
+    with pytest.raises(ValueError, match=r"masks must have .* none for \['b'\], and \['c'\]"):
         prune_smallest(scores, {"a": masks["a"], "c": masks["b"]}, 1)
-    with pytest.raises(ValueError, match=r"masks\['b'\]: got shape \(5,\), allowed is that of its scores, \(4,\)"):
+    with pytest.raises(ValueError, match=r"shape of masks\['b'\]: expected that of its scores, \(4,\), got \(5,\)"):
         prune_smallest(scores, {**masks, "b": torch.ones(5, dtype=torch.bool)}, 1)
     with pytest.raises(TypeError):
         prune_smallest(scores, {**masks, "b": torch.ones(4)}, 1)

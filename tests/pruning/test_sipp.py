@@ -307,10 +307,10 @@ class TestRefusals:
 
     def test_layers_without_a_definition(self):
         model = nn.Sequential(nn.ConvTranspose2d(2, 3, 3))
-        with pytest.raises(TypeError, match=r"cannot score '0.weight': got a ConvTranspose2d, allowed are Linear"):
+        with pytest.raises(TypeError, match=r"cannot score '0.weight': expected Linear, .* got a ConvTranspose2d"):
             SiPP()(model, dense(model), [torch.rand(1, 2, 4, 4)])
         model = nn.Sequential(nn.Embedding(4, 3))
-        with pytest.raises(TypeError, match=r"cannot score '0.weight': got a Embedding"):
+        with pytest.raises(TypeError, match=r"cannot score '0.weight': expected .* got a Embedding"):
             SiPP()(model, dense(model, include="*.weight"), [torch.zeros(1, dtype=torch.long)])
 
     def test_layers_that_no_input_reaches(self):

@@ -52,6 +52,7 @@ from sparsight.train.stop import (
     jaccard_distance,
     named_rule,
 )
+from sparsight.train.stop.flows import _Consistent
 from sparsight.train.stop.thresholds import changes, met
 from sparsight.types import Split
 from sparsight.zoo.data import digits
@@ -705,7 +706,7 @@ def test_incop_is_the_published_setting():
     assert ours == GradientConsistent(0.1, statistic="ema", norm="relative", reference="dense")
     for preset, arguments in PRESETS.items():
         assert incop(variant="both", preset=preset) == incop(variant="both", **arguments)
-    with pytest.raises(ValueError, match="allowed references are dense, parent, best"):
+    with pytest.raises(ValueError, match="expected reference dense, parent or best"):
         incop(variant="gf", statistic="ema")
     assert {type(incop(prune=p).levels.level.prune[0]).__name__ for p in ("sap", "lottery")} == {"SAP", "Shrink"}
     with pytest.raises(ValueError, match="warmup must be a whole number >= 1, got 0"):
@@ -813,3 +814,11 @@ def test_recovered_waits_for_an_epoch_and_the_dense_accuracy_but_for_a_twentieth
     assert [rule.stop(seen[:n]) is not None for n in (1, 2, 3)] == [False, False, True]
     for recipe in (sap, lottery, oneshot):
         assert recipe(stop="recovered").search.rules == (FixedEpochs(), rule, FixedEpochs())
+
+
+def test_a_rule_that_compares_flows_says_which_or_cannot_be_made():
+    class Bare(_Consistent):
+        """A rule of no flow."""
+
+    with pytest.raises(TypeError, match="abstract .*flow"):
+        Bare()

@@ -8,16 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, NotFound
+from sparsight.cli.errors import Misuse, NotFound, resolved
 from sparsight.cli.options import Switch, options
-
-if TYPE_CHECKING:
-    from sparsight.analysis import Analysis
 
 SHOWN = 40
 """Tensors in the table unless all are asked for."""
@@ -97,7 +94,9 @@ def _network(asked: AnalyzeOptions) -> int:
     if asked.csv is not None:
         _write(asked.csv, as_csv(found))
     if asked.html is not None:
-        _write(asked.html, _page(found))
+        from sparsight.analysis.page import page
+
+        _write(asked.html, page(found))
     if asked.json:
         sys.stdout.write(json_.dumps(to_json(found), indent=2, allow_nan=False) + "\n")
         return 0
@@ -126,14 +125,11 @@ def _thing(spec: str) -> Any:
         return Path(spec)
     if ":" not in spec or "/" in spec.partition(":")[0]:
         raise NotFound(f"there is no {spec}")
-    from sparsight.zoo.resolve import required_arguments, resolve
-
-    try:
-        thing = resolve(spec)
-    except ValueError as error:
-        raise NotFound(str(error)) from error
     from torch import nn
 
+    from sparsight.zoo.resolve import required_arguments
+
+    thing = resolved(spec)
     if isinstance(thing, nn.Module) or not callable(thing):
         return thing
     missing = required_arguments(thing)
@@ -165,12 +161,6 @@ def _progress(stream: Any) -> Iterator[Any]:
     with Progress(*columns, console=Console(file=stream), transient=True) as bar:
         task = bar.add_task("reading", total=None)
         yield lambda done, whole: bar.update(task, completed=done, total=whole)
-
-
-def _page(found: Analysis) -> str:
-    from sparsight.analysis.page import page
-
-    return page(found)
 
 
 def _write(path: Path, text: str) -> None:

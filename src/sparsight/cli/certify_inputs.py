@@ -89,15 +89,15 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
 def _level(folder: RunFolder, number: int | None) -> LevelRecord:
     """The level of that number, which must be pruned; without one that which was chosen, or the last."""
     levels = [level for level in folder.levels() if level.role == "level"]
-    allowed = ", ".join(str(level.level) for level in levels if level.kept < level.total) or "none yet"
+    pruned = ", ".join(str(level.level) for level in levels if level.kept < level.total) or "none yet"
     if number is None:
         choice = folder.record.chosen
         number = choice.level if choice is not None else levels[-1].level if levels else 0
     found = next((level for level in levels if level.level == number), None)
     if found is None:
-        raise Misuse(f"{folder.path} has no level {number}: pruned levels are {allowed}")
+        raise Misuse(f"{folder.path} has no level {number}: pruned levels are {pruned}")
     if found.kept == found.total:
-        raise Misuse(f"level {number} of {folder.path} is not pruned; name one with --level: pruned are {allowed}")
+        raise Misuse(f"level {number} of {folder.path} is not pruned; name one with --level: pruned are {pruned}")
     return found
 
 
@@ -109,12 +109,12 @@ def _check_origin(record: LevelRecord, path: Path, as_pruned: bool) -> None:
     if score.get("start") is not None:
         raise ValueError(
             f"no certificate for {where}: its weights were drawn anew before they were scored and pruned, and what was "
-            "drawn is not kept; allowed are levels that pruned stored or initial weights"
+            "drawn is not kept; expected a level that pruned stored or initial weights"
         )
     if as_pruned and score.get("propagate"):
         raise ValueError(
             f"no certificate for {where} as it was pruned: its recipe also set biases and norms to 0 that no gradient "
-            "reached (propagate), which of them is not kept, and no bound covers them; allowed are runs without it"
+            "reached (propagate), which of them is not kept, and no bound covers them; expected a run without it"
         )
 
 
@@ -187,14 +187,11 @@ def _filled(network: nn.Module, tensors: Mapping[str, Tensor], where: str, spec:
             has = ", ".join(sorted(tensors)[:6])
             raise Misuse(f"{where} does not fit {spec}: it has no {name!r}, but {has}")
         if tensors[name].shape != tensor.shape:
-            got, allowed = tuple(tensors[name].shape), tuple(tensor.shape)
-            raise Misuse(f"{where} does not fit {spec}: {name!r} has shape {got} there, allowed is {allowed}")
+            got, expected = tuple(tensors[name].shape), tuple(tensor.shape)
+            raise Misuse(f"{where} does not fit {spec}: {name!r} must have shape {expected}, got {got}")
     others = sorted(set(tensors) - set(wanted))
     if others:
         raise Misuse(f"{where} does not fit {spec}: it has {', '.join(others[:6])}, which the network has not")
     made = copy.deepcopy(network)
     made.load_state_dict(tensors)
     return made
-
-
-__all__ = ["Pruned", "of_checkpoint", "of_run"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class Misuse(ValueError):
@@ -24,4 +25,11 @@ def near(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
-__all__ = ["Misuse", "NotFound", "near"]
+def resolved(spec: str) -> Any:
+    """What package.module:attribute names. NotFound if there is no such thing."""
+    from sparsight.zoo.resolve import resolve
+
+    try:
+        return resolve(spec)
+    except ValueError as error:
+        raise NotFound(str(error)) from error

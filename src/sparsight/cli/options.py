@@ -85,6 +85,3 @@ def _flags(maker: Callable[..., Any]) -> set[str]:
 def _is_bool(kind: Any) -> bool:
     unions = (typing.Union, types.UnionType)
     return kind is bool or (typing.get_origin(kind) in unions and bool in typing.get_args(kind))
-
-
-__all__ = ["Switch", "about", "keywords", "options", "parse"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, NotFound, near
+from sparsight.cli.errors import Misuse, near, resolved
 from sparsight.cli.options import Switch, options
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class PhaseOptions:
 def main(argv: list[str]) -> int:
     asked = options(PhaseOptions, argv, "sparsight phase")
     if asked.out is not None and asked.out.suffix not in (".svg", ".html"):
-        raise Misuse(f"--out is {asked.out}: allowed is a name that ends in .svg or .html")
+        raise Misuse(f"--out must end in .svg or .html, got {asked.out}")
     if not asked.sigma_b >= 0:
         raise Misuse(f"--sigma-b must be >= 0: got {asked.sigma_b:g}")
     if asked.critical and asked.model is None:
@@ -93,11 +93,11 @@ def _activation(name: str) -> Any:
     from sparsight.measure.criticality import NAMED
 
     if ":" in name:
-        found = _resolved(name)
+        found = resolved(name)
         if isinstance(found, type):
             found = found()
         if not callable(found):
-            raise Misuse(f"{name!r} is of type {type(found).__name__}: allowed is a function or module")
+            raise Misuse(f"{name!r} is of type {type(found).__name__}: expected a function or module")
         return found
     plain = name.lower().replace("_", "-")
     if plain not in NAMED:
@@ -106,33 +106,13 @@ def _activation(name: str) -> Any:
 
 
 def _model(spec: str, seed: int) -> nn.Module:
-    from torch import nn
+    from sparsight.cli.run_options import look_for
+    from sparsight.zoo.networks.build import KNOWN, own
 
-    from sparsight.zoo import networks as zoo
-    from sparsight.zoo.networks.seeding import drawn_from
-    from sparsight.zoo.resolve import required_arguments
-
+    look_for("model", spec, KNOWN)
     if ":" not in spec:
-        name = spec.lower().replace("_", "-")
-        if name not in zoo.KNOWN:
-            raise NotFound(f"unknown model {spec!r}{near(name, zoo.KNOWN) or '; there are ' + ', '.join(zoo.KNOWN)}")
-        return zoo.KNOWN[name](seed=seed)
-    found = _resolved(spec)
-    if isinstance(found, nn.Module):
-        return found
-    if not callable(found) or required_arguments(found):
-        raise Misuse(f"{spec!r} is no network: allowed is a module, or a function that makes one without arguments")
-    with drawn_from(seed):
-        made = found()
-    if not isinstance(made, nn.Module):
-        raise Misuse(f"{spec!r} made a {type(made).__name__}: allowed is a torch.nn.Module")
-    return made
-
-
-def _resolved(spec: str) -> Any:
-    from sparsight.zoo.resolve import resolve
-
+        return KNOWN[spec.lower().replace("_", "-")](seed=seed)
     try:
-        return resolve(spec)
-    except ValueError as error:
-        raise NotFound(str(error)) from error
+        return own(spec, seed)
+    except TypeError as error:
+        raise Misuse(str(error)) from error

@@ -87,7 +87,7 @@ def main(argv: list[str]) -> int:
 
 
 def read(path: Path) -> list[Trial]:
-    """The trials that a file lists. Misuse that names the entry, what it has and what is allowed."""
+    """The trials that a file lists. Misuse that names the entry, what it has and what is expected."""
     try:
         entries = json.loads(path.read_bytes())
     except OSError as error:
@@ -95,7 +95,7 @@ def read(path: Path) -> list[Trial]:
     except ValueError as error:
         raise Misuse(f"{path} is not JSON: {error}") from error
     if not isinstance(entries, list) or not entries:
-        raise Misuse(f"{path}: got {type(entries).__name__}, allowed is a list of at least one trial")
+        raise Misuse(f"{path}: expected a list of at least one trial, got {type(entries).__name__}")
     return [trial for number, entry in enumerate(entries) for trial in _trials(entry, f"{path}, entry {number + 1}")]
 
 
@@ -105,7 +105,7 @@ def _trials(entry: Any, where: str) -> list[Trial]:
 
     known = {"arguments": dict, "seed": int, "seeds": list, **dict.fromkeys(("recipe", "model", "data", "label"), str)}
     if not isinstance(entry, dict) or "recipe" not in entry:
-        raise Misuse(f"{where}: got {entry!r:.80}, allowed is an object that names a recipe")
+        raise Misuse(f"{where}: expected an object that names a recipe, got {entry!r:.80}")
     for name, value in entry.items():
         if name not in known:
             raise Misuse(f"{where}: unknown field {name!r}{near(name, known) or f'; there are {sorted(known)}'}")
@@ -113,7 +113,7 @@ def _trials(entry: Any, where: str) -> list[Trial]:
             raise Misuse(f"{where}: {name} must be of type {known[name].__name__}, got {value!r:.80}")
     seeds = entry.get("seeds", [entry.get("seed", 0)])
     if ("seed" in entry and "seeds" in entry) or not seeds or any(type(seed) is not int for seed in seeds):
-        raise Misuse(f"{where}: allowed is one seed, or a list of whole numbers as seeds")
+        raise Misuse(f"{where}: expected one seed, or a list of whole numbers as seeds")
     kept = {f.name: entry[f.name] for f in fields(Trial) if f.name in entry and f.name != "seed"}
     try:
         return [Trial(**kept, seed=seed) for seed in seeds]

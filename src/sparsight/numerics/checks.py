@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 
 def is_number(value: Any) -> bool:
@@ -40,8 +40,9 @@ def check_whole(least: int, **values: Any) -> None:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
 
 
-def check_known(allowed: Sequence[str], **values: Any) -> None:
-    """ValueError, naming it, for a value that is not among those allowed."""
+def check_known(known: Any, **values: Any) -> None:
+    """ValueError, naming it, for a value that is not among those known, a sequence or the type Literal[...] of them."""
+    words: Sequence[Any] = get_args(known) or known
     for name, value in values.items():
-        if value not in allowed:
-            raise ValueError(f"unknown {name} {value!r}: allowed are {', '.join(map(repr, allowed))}")
+        if value not in words:
+            raise ValueError(f"unknown {name} {value!r}, expected one of {', '.join(map(repr, words))}")

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from sparsight.numerics.checks import check_known
 from sparsight.numerics.kernels.jit import each
 from sparsight.numerics.kernels.pieces import CompiledPiece, Piece, TensorPiece, cut
 from sparsight.numerics.kernels.radix import over, prune
@@ -34,7 +35,7 @@ def prune_smallest(
 
     Returns new contiguous masks, and the names of the tensors where the floor changed the selection (global
     scope only: elsewhere a count that breaks the floor is refused). The answer is the same on every device
-    and for every number of threads. Raises ValueError, or TypeError, with what was asked, got and allowed.
+    and for every number of threads. Raises: ValueError, TypeError.
     """
     return _select(scores, masks, counts, "prune", scope, min_keep, _kind)
 
@@ -64,17 +65,16 @@ def _select(
     scores: Scores, masks: Masks, counts: Any, verb: _Verb, scope: Scope, min_keep: int, kind: _Kind
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     _check(scores, masks)
+    check_known(Scope, scope=scope)
     _check_int("min_keep", min_keep)
     if min_keep < 0:
-        raise ValueError(f"min_keep: got {min_keep}, allowed is 0 or more")
+        raise ValueError(f"min_keep must be at least 0, got {min_keep}")
     scores = {name: score.detach() for name, score in scores.items()}
     out = {name: torch.empty(s.shape, dtype=torch.bool, device=s.device) for name, s in scores.items()}
     if scope == "global":
         wide = _widest({score.dtype for score in scores.values()})
         pieces = {n: list(cut(kind(s), n, s, masks[n], out[n], wide)) for n, s in scores.items()}
         return out, _global(pieces, counts, verb, min_keep)
-    if scope not in ("layer", "neuron"):
-        raise ValueError(f"scope: got {scope!r}, allowed is 'global', 'layer' or 'neuron'")
     _check_keys("counts", counts, scores)
     if scope == "layer":
         for name, s in scores.items():
@@ -138,7 +138,7 @@ def _row_counts(name: str, mask: Tensor, counts: Any, verb: _Verb, min_keep: int
     rows = mask.shape[0] if mask.dim() else 1
     if not isinstance(counts, Tensor) or counts.dtype != torch.int64 or counts.shape != (rows,):
         got = f"{counts.dtype} of shape {tuple(counts.shape)}" if isinstance(counts, Tensor) else type(counts).__name__
-        raise ValueError(f"counts[{name!r}]: got {got}, allowed is an int64 tensor of shape ({rows},)")
+        raise ValueError(f"counts[{name!r}] must be an int64 tensor of shape ({rows},), got {got}")
     alive = mask.reshape(-1).long() if mask.dim() <= 1 else mask.sum(dim=tuple(range(1, mask.dim())))
     counts = counts.to(mask.device)
     gone = counts if verb == "prune" else alive - counts
@@ -177,27 +177,27 @@ def _check(scores: Scores, masks: Masks) -> None:
     for name, score in scores.items():
         mask = masks[name]
         if score.dtype not in _DTYPES:
-            raise TypeError(f"scores[{name!r}]: got {score.dtype}, allowed is one of {[str(d) for d in _DTYPES]}")
+            raise TypeError(f"scores[{name!r}] must be of one of {[str(d) for d in _DTYPES]}, got {score.dtype}")
         if mask.dtype != torch.bool:
-            raise TypeError(f"masks[{name!r}]: got {mask.dtype}, allowed is torch.bool")
+            raise TypeError(f"masks[{name!r}] must be torch.bool, got {mask.dtype}")
         if mask.shape != score.shape:
-            got, allowed = tuple(mask.shape), tuple(score.shape)
-            raise ValueError(f"masks[{name!r}]: got shape {got}, allowed is that of its scores, {allowed}")
+            shapes = f"expected that of its scores, {tuple(score.shape)}, got {tuple(mask.shape)}"
+            raise ValueError(f"shape of masks[{name!r}]: {shapes}")
         if mask.device != score.device:
-            raise ValueError(f"masks[{name!r}]: got device {mask.device}, allowed is {score.device}")
+            raise ValueError(f"masks[{name!r}] must be on {score.device} as its scores, got {mask.device}")
 
 
 def _check_keys(what: str, got: Any, scores: Scores) -> None:
     if not isinstance(got, Mapping):
-        raise TypeError(f"{what}: got {type(got).__name__}, allowed is a mapping with the keys of scores")
+        raise TypeError(f"{what} must be a mapping with the keys of scores, got {type(got).__name__}")
     if got.keys() != scores.keys():
         missing, extra = sorted(scores.keys() - got.keys()), sorted(got.keys() - scores.keys())
-        raise ValueError(f"{what}: allowed are the keys of scores; got none for {missing}, and {extra} too many")
+        raise ValueError(f"{what} must have the keys of scores: got none for {missing}, and {extra} too many")
 
 
 def _check_int(what: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{what}: got {value!r} of type {type(value).__name__}, allowed is an int")
+        raise TypeError(f"{what} must be an int, got {value!r} of type {type(value).__name__}")
 
 
 def _widest(dtypes: set[torch.dtype]) -> torch.dtype:

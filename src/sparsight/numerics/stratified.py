@@ -23,7 +23,7 @@ def stratified(labels: Int64[Tensor, " n"], sizes: Sequence[int]) -> list[Int64[
     """
     n = len(labels)
     if any(size < 1 for size in sizes) or sum(sizes) >= n:
-        raise ValueError(f"cannot take parts of {list(sizes)} from {n} samples and leave some: allowed is 1 and more")
+        raise ValueError(f"cannot take parts of {list(sizes)} from {n} samples: each, and the rest, must be at least 1")
     y = labels.numpy(force=True)
     keys = np.random.PCG64(_KEY).random_raw(n)
     by_class = [members[np.argsort(keys[members], kind="stable")] for members in _members(y)]

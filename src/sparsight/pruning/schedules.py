@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sparsight.numerics.checks import check_fraction
+
 
 @dataclass(frozen=True)
 class Geometric:
@@ -27,7 +29,7 @@ class Linear:
     final: float
 
     def __post_init__(self) -> None:
-        _check_final("linear", self.final)
+        check_fraction(final=self.final)
 
     def __call__(self, progress: float) -> float:
         return 1.0 - (1.0 - self.final) * progress
@@ -40,19 +42,14 @@ class Cubic:
     final: float
 
     def __post_init__(self) -> None:
-        _check_final("cubic", self.final)
+        check_fraction(final=self.final)
 
     def __call__(self, progress: float) -> float:
         return self.final + (1.0 - self.final) * (1.0 - progress) ** 3
 
 
-def _check_final(name: str, final: float) -> None:
-    if not 0 <= final <= 1:
-        raise ValueError(f"a {name} schedule needs a final density in [0, 1]: got {final!r}")
-
-
 def rounds(schedule: Callable[[float], float], n: int) -> list[float]:
     """The density after each of n rounds: schedule(1/n), ..., schedule(1)."""
     if n < 1:
-        raise ValueError(f"a schedule needs at least one round: got {n}")
+        raise ValueError(f"a schedule needs at least one round, got {n}")
     return [schedule(i / n) for i in range(1, n + 1)]

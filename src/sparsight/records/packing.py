@@ -50,7 +50,7 @@ def _encode(value: Any, where: str, keep: Callable[[Tensor], Skeleton]) -> Skele
     if isinstance(value, Tensor):
         if not can_store(value):
             got = f"{value.dtype}, {value.layout} on {value.device}"
-            raise TypeError(f"cannot store {where}: got a tensor of {got}; allowed are dense ones of common types")
+            raise TypeError(f"cannot store {where}: expected a dense tensor of a common type, got {got}")
         return keep(value)
     if isinstance(value, (list, tuple)):
         items = [_encode(item, f"{where}[{i}]", keep) for i, item in enumerate(value)]
@@ -58,10 +58,10 @@ def _encode(value: Any, where: str, keep: Callable[[Tensor], Skeleton]) -> Skele
     if isinstance(value, Mapping):
         for key in value:
             if isinstance(key, bool) or not isinstance(key, (int, str)):
-                raise TypeError(f"cannot store {where}: got the key {key!r:.80}, allowed are str and int")
+                raise TypeError(f"cannot store {where}: expected str and int as keys, got {key!r:.80}")
         return {"dict": [[key, _encode(item, f"{where}[{key!r}]", keep)] for key, item in value.items()]}
-    allowed = "None, bool, int, float, str, tensors, and lists, tuples and mappings of them"
-    raise TypeError(f"cannot store {where}: got {type(value).__qualname__}, allowed are {allowed}")
+    expected = "None, bool, int, float, str, tensors, or lists, tuples and mappings of them"
+    raise TypeError(f"cannot store {where}: expected {expected}, got {type(value).__qualname__}")
 
 
 def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
@@ -113,7 +113,7 @@ def pack_masks(masks: Masks) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     packed: dict[str, Tensor] = {}
     for name, mask in masks.items():
         if mask.dtype != torch.bool:
-            raise ValueError(f"cannot store the mask of {name!r}: got {mask.dtype}, allowed is torch.bool")
+            raise ValueError(f"cannot store the mask of {name!r}: expected torch.bool, got {mask.dtype}")
         packed[name] = torch.from_numpy(np.packbits(mask.detach().cpu().contiguous().numpy()))
     return packed, {name: list(mask.shape) for name, mask in masks.items()}
 
@@ -122,7 +122,7 @@ def unpack_masks(packed: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> dic
     """The masks that `pack_masks` packed. ValueError if bits and shapes do not fit each other."""
     sizes = shapes.values() if isinstance(shapes, Mapping) else [None]
     if not all(isinstance(s, list) and all(type(n) is int and n >= 0 for n in s) for s in sizes):
-        raise ValueError(f"shapes of masks: got {shapes!r:.80}, allowed are lists of sizes by name")
+        raise ValueError(f"shapes of masks: expected lists of sizes by name, got {shapes!r:.80}")
     if set(packed) != set(shapes):
         raise ValueError(f"masks and shapes of different names: {sorted(packed)} and {sorted(shapes)}")
     masks: dict[str, Tensor] = {}
@@ -130,7 +130,7 @@ def unpack_masks(packed: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> dic
         shape, count = shapes[name], math.prod(shapes[name])
         if bits.dtype != torch.uint8 or bits.shape != (-(-count // 8),):
             got = f"{bits.dtype} of shape {tuple(bits.shape)}"
-            raise ValueError(f"mask of {name!r}: got {got}, allowed is torch.uint8 for {count} bits")
+            raise ValueError(f"mask of {name!r}: expected torch.uint8 for {count} bits, got {got}")
         flat = np.unpackbits(bits.numpy())
         if flat[count:].any():
             raise ValueError(f"mask of {name!r}: bits are set behind its {count} weights")

@@ -48,7 +48,7 @@ def phase_diagram(
     the variance which layers started at 1 tend to. ValueError for fewer than 2 steps.
     """
     if steps < 2:
-        raise ValueError(f"a diagram needs 2 steps and more: got {steps!r}")
+        raise ValueError(f"a diagram needs at least 2 steps, got {steps!r}")
     found = grid(activation)
     listed = tuple((b, _edge(found, b)) for b in SHOWN)
     asked = _edge(found, sigma_b)

@@ -32,8 +32,8 @@ def _position(epochs: float, length: int | None) -> Position:
         return whole, 0
     if length is None:
         raise ValueError(
-            f"cannot evaluate after {epochs:g} epochs: the training split does not tell its length, so that only "
-            "whole epochs are allowed for evaluate_every"
+            f"cannot evaluate after {epochs:g} epochs: the training split does not tell its length, so that "
+            "evaluate_every must be whole epochs"
         )
     step = math.ceil(share * length - _FUZZ * length)
     return (whole, step) if step < length else (whole + 1, 0)

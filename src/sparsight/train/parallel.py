@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from sparsight.numerics.checks import check_known
+
 Precision = Literal["no", "bf16", "fp16"]
 
 
@@ -81,12 +83,11 @@ def runtime(device: str = "auto", precision: Precision = "no") -> Runtime:
 
     "auto" takes an accelerator where there is one. ValueError if the device asked for is not there.
     """
-    if precision not in ("no", "bf16", "fp16"):
-        raise ValueError(f"unknown precision {precision!r}: allowed are 'no', 'bf16' and 'fp16'")
+    check_known(Precision, precision=precision)
     there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, False):
         able = ", ".join(repr(name) for name, is_there in there.items() if is_there)
-        raise ValueError(f"device {device!r} cannot be used here: allowed are {able}")
+        raise ValueError(f"device {device!r} cannot be used here, expected one of {able}")
     return Runtime(_accelerator()(device == "cpu", precision))
 
 

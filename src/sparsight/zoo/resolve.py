@@ -1,4 +1,4 @@
-"""`package.module:attribute`: how the command line names a model or a data set that is not ours."""
+"""`package.module:attribute`: how the command line names a model or a data set that is not ours, and what it makes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def resolve(spec: str) -> Any:
@@ -20,7 +22,7 @@ def resolve(spec: str) -> Any:
     module_name, colon, attribute = spec.partition(":")
     parts = module_name.split(".") + attribute.split(".")
     if not colon or not all(part.isidentifier() for part in parts):
-        raise ValueError(f"cannot read {spec!r}: allowed is 'package.module:attribute'")
+        raise ValueError(f"expected 'package.module:attribute', got {spec!r}")
     thing = _import(module_name, spec)
     for part in attribute.split("."):
         if not hasattr(thing, part):
@@ -38,6 +40,24 @@ def required_arguments(function: Callable[..., Any]) -> list[str]:
         return []
     optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.default is inspect.Parameter.empty and p.kind not in optional]
+
+
+def made(spec: str, found: Any, kind: type[T]) -> T:
+    """`found`, which `spec` names, if it is of the kind; else what it makes when called without arguments.
+
+    TypeError if that is of another kind, or `found` cannot be called so.
+    """
+    if isinstance(found, kind):
+        return found
+    if not callable(found):
+        got = type(found).__name__
+        raise TypeError(f"{spec!r} is of type {got}: expected a {kind.__name__}, or a function that makes one")
+    if arguments := required_arguments(found):
+        raise TypeError(f"{spec!r} needs the arguments {', '.join(arguments)}: expected a function that needs none")
+    made = found()
+    if not isinstance(made, kind):
+        raise TypeError(f"{spec!r} made a {type(made).__name__}: expected a {kind.__name__}")
+    return made
 
 
 def _import(module_name: str, spec: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 
 from sparsight.measure.criticality.meanfield import root
+from sparsight.numerics.checks import check_known
 from sparsight.types import Scores
 
 Tail = Literal["product", "normal"]
@@ -46,12 +47,11 @@ def critical_density(
     are 10 to 25 % of the sparsity away (deviation: not in the paper).
     """
     if not scales or any(counts[name] < 1 for name in scales):
-        raise ValueError(f"cannot predict collapse of layers of {dict(counts)} weights: allowed is 1 or more each")
+        raise ValueError(f"cannot predict collapse: layers must have at least 1 weight each, got {dict(counts)}")
     wrong = next((name for name, scale in scales.items() if not (scale >= 0 and math.isfinite(scale))), None)
     if wrong is not None:
-        raise ValueError(f"the scale of {wrong!r} is {scales[wrong]!r}: allowed is a finite number >= 0")
-    if tail not in _TAILS:
-        raise ValueError(f"tail is {tail!r}: allowed is {' or '.join(map(repr, _TAILS))}")
+        raise ValueError(f"the scale of {wrong!r} must be a finite number >= 0, got {scales[wrong]!r}")
+    check_known(Tail, tail=tail)
     survival = _TAILS[tail]
     u = {n: root(lambda t, n=n: max(n, 2) * survival(t) - 1, 0.0, 200.0) for n in set(counts.values())}
     ends = {name: scales[name] * u[counts[name]] for name in scales}
@@ -68,10 +68,10 @@ def collapse_density(scores: Scores) -> tuple[float, str]:
     ValueError for no or empty tensors, or NaN.
     """
     if not scores or any(not score.numel() for score in scores.values()):
-        raise ValueError(f"cannot tell when {len(scores)} tensors die: allowed is one or more, none of them empty")
+        raise ValueError(f"collapse_density needs at least one tensor, none of them empty, got {len(scores)}")
     wrong = next((name for name, score in scores.items() if bool(score.isnan().any())), None)
     if wrong is not None:
-        raise ValueError(f"the scores of {wrong!r} have NaN: allowed are numbers that can be ranked")
+        raise ValueError(f"the scores of {wrong!r} have NaN, which cannot be ranked")
     best = {name: float(score.max()) for name, score in scores.items()}
     first = min(best, key=best.__getitem__)
     above = sum(int((score > best[first]).sum()) for score in scores.values())
@@ -86,9 +86,7 @@ def theorem1_bound(chi: float, depth: int, width: int) -> float:
     chi <= 0, depth or width < 1, or infinite ones. Source: Hayou et al., ICLR 2021, theorem 1.
     """
     if not (0 < chi < math.inf and 1 <= depth < math.inf and 1 <= width < math.inf):
-        raise ValueError(
-            f"chi, depth and width must be > 0: got {chi!r}, {depth!r}, {width!r}; allowed are finite numbers"
-        )
+        raise ValueError(f"chi must be > 0, depth and width >= 1, all finite, got {chi!r}, {depth!r}, {width!r}")
     kappa, size = abs(math.log(chi)) / 8, depth * width * width
     if kappa * size <= math.e:
         return 1.0

@@ -93,7 +93,7 @@ def phase_of(
 def _layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
     layers = weighted_layers(model)
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear or convolution layer: allowed is a model with one")
+        raise ValueError(f"{type(model).__name__} has no linear or convolution layer: expected a model with one")
     return layers
 
 
@@ -136,7 +136,7 @@ def initialise_(
         if not isinstance(layer.weight, nn.Parameter):
             raise ValueError(
                 f"cannot draw {name!r}: it is computed from other parameters (weight norm or the like), and would be "
-                "again; allowed is a plain parameter, as torch.nn.utils.parametrize.remove_parametrizations leaves it"
+                "again; expected a plain parameter, as torch.nn.utils.parametrize.remove_parametrizations leaves it"
             )
     if missing := left_out(model):
         warnings.warn(f"transposed convolutions are not drawn: {', '.join(missing)} stay as they are", stacklevel=2)

@@ -140,7 +140,7 @@ def _check_elementwise(activation: Activation) -> None:
     phi, dphi = values(activation, u)
     alone = torch.cat([values(activation, x)[0] for x in u.split(1)])
     if not (torch.isfinite(phi).all() and torch.isfinite(dphi).all()):
-        raise ValueError("the activation or its slope is not finite near 0: allowed is a function that is, everywhere")
+        raise ValueError("the activation or its slope is not finite near 0: expected a function that is, everywhere")
     if not torch.allclose(phi, alone, rtol=1e-9, atol=1e-12):
         raise ValueError("an activation acts on each number alone: what it gives for one depends on the others")
 
@@ -172,7 +172,7 @@ def _refined(activation: Activation, edges: Tensor) -> Tensor:
         all_edges.append(middle)
         left, right = torch.cat([left, middle]), torch.cat([middle, right])
         if sum(map(len, all_edges)) > _MOST:
-            raise ValueError(f"the activation is too rough to integrate: more than {_MOST} panels, allowed are fewer")
+            raise ValueError(f"the activation is too rough to integrate: it needs more than {_MOST} panels")
     return torch.cat(all_edges).unique()
 
 
@@ -186,9 +186,9 @@ def _rough(activation: Activation, left: Tensor, right: Tensor, scale: list[floa
         f = f.reshape(u.shape)
         nodes, checks = f[:, :NODES], f[:, NODES:]
         steepness = (nodes.amax(1) - nodes.amin(1)) / (right - left)
-        allowed = 1e-12 * nodes.abs().amax(1) + 1e-14 * one + 1e-14 * far * steepness
+        noise = 1e-12 * nodes.abs().amax(1) + 1e-14 * one + 1e-14 * far * steepness
         missed = (nodes @ _INTERPOLATE.T - checks).abs().amax(1)
-        rough |= torch.isfinite(f).all(1) & (missed > allowed)
+        rough |= torch.isfinite(f).all(1) & (missed > noise)
     return rough
 
 
@@ -204,7 +204,7 @@ def _kinks(activation: Activation, edges: Tensor) -> Tensor:
     one = float(torch.where(edges.abs() <= 1, dphi.abs(), 0).max())
     torn = (jumps[1] > jumps[0] / 2) & (jumps[1] > 1e-5 * (1 + phi.abs()))
     if torn.any():
-        raise ValueError(f"the activation jumps at {float(edges[torn][0]):g}: allowed is a continuous function")
+        raise ValueError(f"the activation jumps at {float(edges[torn][0]):g}: expected a continuous function")
     bent = (bends[1] > bends[0] / 2) & (bends[1] > 1e-9 * one)
     turned = (turns[1] > turns[0] / 2) & (turns[1] > 1e-6 * one)
     near = torch.nonzero(bent | turned).reshape(-1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ def flow_distance(a: Flow, b: Flow, norm: Norm = "relative") -> float:
     is close to nothing.
     Errors: two flows that were not measured alike (kind, layers, reduction or statistic, site), two lengths.
     """
-    check_known(get_args(Norm), norm=norm)
+    check_known(Norm, norm=norm)
     _alike(a, b)
     parts = list(zip(_parts(a), _parts(b), strict=True))
     apart = [x - y for x, y in parts]

@@ -42,11 +42,11 @@ def gf_ema(
     Errors: decay outside [0, 1); other names than before; no gradients.
     """
     if not 0.0 <= decay < 1.0:
-        raise ValueError(f"decay is {decay}: allowed is 0 <= decay < 1")
+        raise ValueError(f"decay must be in [0, 1), got {decay}")
     names = tuple(grads)
     given = {name: g.detach() for name, g in grads.items() if g is not None}
     if not given:
-        raise ValueError(f"none of {len(names)} tensors has a gradient: allowed is one and more")
+        raise ValueError(f"gf_ema needs at least one gradient, got none of {len(names)}")
     norms = torch._foreach_norm(list(given.values()))
     if len(given) < len(names):
         found = dict(zip(given, norms, strict=True))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsight.measure.pq.read import sum_lines
 from sparsight.measure.pq.sums import check_pair, effective_of, fold_lines, index_of
+from sparsight.numerics.checks import check_not_negative
 from sparsight.numerics.kernels.jit import each
 
 OUTSIDE = "the PQ index is a measure of sparsity for p <= 1 <= q only; elsewhere a more even vector may score higher"
@@ -66,7 +67,7 @@ def effective_count(
 
     the Hill number of order q/p of |w|^p / sum |w|^p. In [1, d]; d exactly for equal magnitudes; zeros do not
     change it. Where undefined it is d (as its index is 0), so that it lets nothing be pruned. Arguments and
-    errors as for `pq_index`, with p = q allowed and no warning. Source: Diao et al., theorem 2, at eta = 0.
+    errors as for `pq_index`, p = q too and without the warning. Source: Diao et al., theorem 2, at eta = 0.
     """
     check_pair(p, q, equal=True)
     exponents = (float(p), float(q)) if p < q else (float(q), -float(q))
@@ -86,13 +87,12 @@ def retained_bound(
     Source: Diao et al., theorem 2.
     """
     check_pair(p, q)
-    if not (eta >= 0 and math.isfinite(eta)):
-        raise ValueError(f"got eta={eta}, allowed is a finite number >= 0")
+    check_not_negative(eta=eta)
     d, i = (v.double() if isinstance(v, Tensor) else float(v) for v in (count, index))
     if not _all(i >= 0) or not _all(i <= 1):
-        raise ValueError(f"got index {index}, allowed is [0, 1]")
+        raise ValueError(f"index must be in [0, 1], got {index}")
     if not _all(d >= 0):
-        raise ValueError(f"got count {count}, allowed is >= 0")
+        raise ValueError(f"count must be >= 0, got {count}")
     return d * math.exp(-q / (q - p) * math.log1p(eta)) * (1 - i) ** (p * q / (q - p))
 
 
@@ -113,11 +113,11 @@ def prune_count(
     Source: Diao et al., algorithm 1.
     """
     if count < 0 or not (r >= 0 and math.isfinite(r)):
-        raise ValueError(f"got count={count}, r={r}, allowed is count >= 0 and a finite r >= 0")
+        raise ValueError(f"count and a finite r must be >= 0, got {count} and {r}")
     if not (gamma >= 0 and math.isfinite(gamma)) or not 0 <= beta <= 1:
-        raise ValueError(f"got gamma={gamma}, beta={beta}, allowed is a finite gamma >= 0 and beta in [0, 1]")
+        raise ValueError(f"gamma must be a finite number >= 0 and beta in [0, 1], got {gamma} and {beta}")
     if rounding not in ("paper", "reference"):
-        raise ValueError(f"got rounding={rounding!r}, allowed is 'paper' or 'reference'")
+        raise ValueError(f"unknown rounding {rounding!r}, expected one of 'paper', 'reference'")
     kept = r if rounding == "paper" else -snapped_floor(-r, count)
     return min(max(snapped_floor(min(gamma * (count - kept), beta * count), count), 0), count)
 
@@ -157,7 +157,7 @@ def _measure(
     """One line of sums for all, or one for each place along the dimensions that are not reduced."""
     if isinstance(x, Mapping):
         if dim is not None:
-            raise ValueError(f"got dim={dim} for several tensors, allowed is None")
+            raise ValueError(f"several tensors take no dim, got {dim}")
         if mask is not None and not isinstance(mask, Mapping):
             raise ValueError("several tensors need their masks by name")
         found = list(sum_lines(x, mask, exponents).values())
@@ -167,7 +167,7 @@ def _measure(
     if isinstance(mask, Mapping):
         raise ValueError("masks by name need their tensors by name")
     if mask is not None and mask.shape != x.shape:
-        raise ValueError(f"the mask of 'x' has shape {tuple(mask.shape)}, allowed is {tuple(x.shape)}")
+        raise ValueError(f"the mask of 'x' must have shape {tuple(x.shape)}, got {tuple(mask.shape)}")
     if dim is not None:
         x, mask = _rows(x, dim), None if mask is None else _rows(mask, dim)
     found = sum_lines({"x": x}, None if mask is None else {"x": mask}, exponents)["x"].lines

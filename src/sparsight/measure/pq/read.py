@@ -41,10 +41,10 @@ class _Source:
 
 def _source(name: str, x: Tensor, mask: Tensor | None, width: int) -> _Source:
     if x.dtype not in _DTYPES:
-        raise ValueError(f"'{name}' is of {x.dtype}, allowed are {', '.join(map(str, _DTYPES))}")
+        raise ValueError(f"'{name}' must be of one of {', '.join(map(str, _DTYPES))}, got {x.dtype}")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape):
-        shape = tuple(mask.shape)
-        raise ValueError(f"the mask of '{name}' is {mask.dtype} {shape}, allowed is bool {tuple(x.shape)}")
+        got = f"{mask.dtype} {tuple(mask.shape)}"
+        raise ValueError(f"the mask of '{name}' must be torch.bool {tuple(x.shape)}, got {got}")
     if x.device.type == "mps":  # it has no float64
         x = x.cpu()
     x = x.detach().contiguous()
@@ -94,7 +94,7 @@ def _refuse_infinite(source: _Source) -> None:
         bad &= source.mask
     where = tuple(bad.nonzero()[0].tolist())
     value = source.x[where].item()
-    raise ValueError(f"'{source.name}' holds {value} at {where}, allowed are finite values where the mask keeps")
+    raise ValueError(f"'{source.name}' holds {value} at {where}, expected finite values where the mask keeps")
 
 
 def sum_lines(
@@ -165,7 +165,7 @@ def _tensor_term(v: Tensor, e: float) -> Tensor:
 def _exponents(exponents: Sequence[float]) -> tuple[float, ...]:
     found = tuple(float(e) for e in exponents)
     if not found or len(set(found)) < len(found) or not all(math.isfinite(e) and e > 0 for e in found):
-        raise ValueError(f"got exponents {found}, allowed are one or more finite, positive, distinct numbers")
+        raise ValueError(f"exponents must be at least one finite, positive, distinct numbers, got {found}")
     return found
 
 

@@ -24,7 +24,7 @@ COUNT, ZEROS, LARGEST, SMALLEST = kernel.COUNT, kernel.ZEROS, kernel.LARGEST, ke
 def check_pair(p: float, q: float, *, equal: bool = False) -> None:
     """ValueError unless 0 < p < q (or p = q, where `equal`) and both are finite."""
     if not (math.isfinite(p) and math.isfinite(q) and p > 0 and (p < q or (equal and p == q))):
-        raise ValueError(f"got p={p}, q={q}, allowed is 0 < p {'<=' if equal else '<'} q, both finite")
+        raise ValueError(f"expected 0 < p {'<=' if equal else '<'} q, both finite, got p={p}, q={q}")
 
 
 def _uneven(lines: np.ndarray) -> np.ndarray:

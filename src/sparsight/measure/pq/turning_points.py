@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sparsight.numerics.checks import check_positive
+
 Phase = Literal["regularising", "compressing", "collapsing"]
 
 _AT_ONCE = 3.0  # tolerances above the minimum that need no second level to agree
@@ -80,14 +82,13 @@ def _peak(levels: Sequence[tuple[int, float]], low: int, least: float, tolerance
 
 def _check(densities: Sequence[float], indices: Sequence[float], tolerance: float) -> None:
     if len(densities) != len(indices):
-        raise ValueError(f"got {len(densities)} densities and {len(indices)} indices, allowed are as many of both")
-    if not (tolerance > 0 and math.isfinite(tolerance)):
-        raise ValueError(f"got tolerance={tolerance}, allowed is a finite number > 0")
+        raise ValueError(f"expected as many densities as indices, got {len(densities)} and {len(indices)}")
+    check_positive(tolerance=tolerance)
     for i, density in enumerate(densities):
         if not 0 <= density <= 1:
-            raise ValueError(f"got the density {density} at level {i}, allowed is [0, 1]")
+            raise ValueError(f"a density must be in [0, 1], got {density} at level {i}")
         if i and density > densities[i - 1]:
-            raise ValueError(f"got the density {density} after {densities[i - 1]}, allowed are falling ones")
+            raise ValueError(f"densities must not rise, got {density} after {densities[i - 1]}")
     for i, value in enumerate(indices):
         if not math.isnan(value) and not 0 <= value <= 1:
-            raise ValueError(f"got the PQ index {value} at level {i}, allowed is [0, 1]")
+            raise ValueError(f"a PQ index must be in [0, 1], got {value} at level {i}")

@@ -50,7 +50,7 @@ class Global(Allocator):
         total = sum(mask.numel() for mask in masks.values())
         keep = self.count if self.count is not None else share(self.density or 0.0, total)
         if keep > d:
-            raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable): allowed is at most {d}")
+            raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable)")
         return prune_exactly(scores, masks, {"global": GroupRecord("global", d, d - keep)}, "global", self.min_keep)
 
 

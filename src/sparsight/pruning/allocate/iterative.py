@@ -18,7 +18,7 @@ def IterativeSNIP(
 
     Round t of n keeps schedule(density)(t / n) of the prunable weights, rounded half up: density^(t/n) by default.
     Use it as `Recipe(score=SNIP(), levels=(Level(IterativeSNIP(0.05)),), ...)`; one round is SNIP. Errors: density
-    outside (0, 1] (0 is allowed where the schedule allows it), fewer than one round.
+    outside (0, 1] (0 too, if the schedule takes it), fewer than one round.
 
     Source: de Jorge et al., "Progressive Skeletonization", ICLR 2021, algorithm 1 without recovery.
     """

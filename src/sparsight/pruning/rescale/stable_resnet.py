@@ -16,6 +16,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from sparsight.measure.criticality.shortcuts import residual_sums
+from sparsight.numerics.checks import check_known
+
+Kind = Literal["uniform", "decreasing"]
 
 
 @dataclass(frozen=True)
@@ -28,25 +31,24 @@ class BranchScale:
         return output * self.factor
 
 
-def scales(blocks: int, kind: Literal["uniform", "decreasing"] = "uniform") -> tuple[float, ...]:
+def scales(blocks: int, kind: Kind = "uniform") -> tuple[float, ...]:
     """The factor of each of L residual branches: 1 / sqrt(L), or 1 / (sqrt(k) log(k + 1)) for the k-th, k from 1.
 
     Source: Hayou et al., ICLR 2021, section 4; "Stable ResNet", AISTATS 2021, for the decreasing one.
     """
+    check_known(Kind, kind=kind)
     if blocks < 1:
-        raise ValueError(f"a residual network has at least one block: got {blocks!r}")
+        raise ValueError(f"a residual network has at least one block, got {blocks!r}")
     if kind == "uniform":
         return (1 / math.sqrt(blocks),) * blocks
-    if kind == "decreasing":
-        return tuple(1 / (math.sqrt(k) * math.log(k + 1)) for k in range(1, blocks + 1))
-    raise ValueError(f"kind is {kind!r}: allowed is 'uniform' or 'decreasing'")
+    return tuple(1 / (math.sqrt(k) * math.log(k + 1)) for k in range(1, blocks + 1))
 
 
 def stable_resnet(
     model: nn.Module,
     branches: Sequence[str] | None = None,
     *,
-    kind: Literal["uniform", "decreasing"] = "uniform",
+    kind: Kind = "uniform",
     fold: bool = False,
 ) -> nn.Module:
     """A copy of a residual network whose branches are scaled: y = x + F(x) / sqrt(L), L the number of blocks.
@@ -75,7 +77,7 @@ def stable_resnet(
     for block, factor in zip(blocks, scales(len(blocks), kind), strict=True):
         for name in block:
             if factors.setdefault(name, factor) != factor:
-                raise ValueError(f"{name!r} ends several branches, whose factors differ: allowed is kind 'uniform'")
+                raise ValueError(f"{name!r} ends several branches, whose factors differ: expected kind 'uniform'")
     for name, factor in factors.items():
         module = made.get_submodule(name)
         if fold:
@@ -125,7 +127,7 @@ def residual_branches(model: nn.Module) -> tuple[str, ...]:
 
 def _matched(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(patterns, str):
-        raise TypeError(f"branches is {patterns!r}: allowed is a sequence of patterns, as [{patterns!r}]")
+        raise TypeError(f"branches must be a sequence of patterns, as [{patterns!r}], got {patterns!r}")
     names = [name for name, _ in model.named_modules() if name]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
@@ -136,9 +138,7 @@ def _matched(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
 def _fold_(name: str, module: nn.Module, factor: float) -> None:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if not isinstance(weight, nn.Parameter) or not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, _NormBase)):
-        raise ValueError(
-            f"cannot fold a scale into {name!r} ({type(module).__name__}): allowed is a layer or batch norm"
-        )
+        raise ValueError(f"can fold a scale into layers and batch norms only, got {name!r} ({type(module).__name__})")
     with torch.no_grad():
         weight.mul_(factor)
         if isinstance(bias, nn.Parameter):

@@ -46,7 +46,7 @@ class SynFlow:
         check_known(("eval", "identity"), batch_norm=self.batch_norm)
         shape = self.input_shape
         if shape is not None and not (isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)):
-            raise ValueError(f"input_shape is {shape!r}: allowed is the shape of one sample, (1, 28, 28) or the like")
+            raise ValueError(f"input_shape must be the shape of one sample, (1, 28, 28) or the like, got {shape!r}")
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
         check(model, masks)
@@ -96,6 +96,6 @@ def _not_negative(scores: Scores, total: float, masks: Masks, *, attends: bool) 
         return
     raise ValueError(
         f"SynFlow has negative scores in {name!r}: the forward subtracts or negates something, so that |weights| and "
-        "an input of ones do not keep it positive; allowed are sums, products, activations and torch's norms (an input "
-        "is normalised outside the model)"
+        "an input of ones do not keep it positive; expected sums, products, activations and torch's norms (normalise "
+        "an input outside the model)"
     )

@@ -191,7 +191,7 @@ def _budget(allocator: Any, masks: Masks) -> tuple[Masks, int, int]:
         return masks, min(d, share(allocator.density, total)), d
     keep = allocator.count
     if keep > d:
-        raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable): allowed is at most {d}")
+        raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable)")
     return masks, keep, d
 
 

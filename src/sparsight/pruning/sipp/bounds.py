@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def calibration_size(
     probability (the published sweep goes up to 10). Source: the published code, section 1.6 of the derivation.
     """
     if not outputs or min(outputs) < 1:
-        raise ValueError(f"outputs: got {list(outputs)}, allowed is a positive count for each prunable layer")
+        raise ValueError(f"outputs must be a positive count for each prunable layer, got {list(outputs)}")
     check_positive(delta=delta)
     check_constant(constant)
     size = math.ceil(constant * (math.log(8 * sum(outputs) * max(outputs)) - math.log(delta)))
@@ -110,7 +110,7 @@ def root(t: Any) -> Any:
 
 
 def check_bound(bound: str) -> None:
-    check_known(get_args(Bound), bound=bound)
+    check_known(Bound, bound=bound)
 
 
 def check_constant(value: float) -> None:

@@ -31,7 +31,7 @@ def shape_of(layer: nn.Module) -> tuple[int, int, int]:
     if isinstance(layer, _CONVOLUTIONS):
         kernel = math.prod(layer.kernel_size)
         return layer.groups, layer.in_channels // layer.groups * kernel, kernel
-    raise TypeError(f"got a {type(layer).__name__}, allowed are Linear, Conv1d, Conv2d and Conv3d")
+    raise TypeError(f"expected Linear, Conv1d, Conv2d or Conv3d, got a {type(layer).__name__}")
 
 
 def patches_of(layer: nn.Module, x: Float[Tensor, ...]) -> int:

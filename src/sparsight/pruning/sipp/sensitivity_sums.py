@@ -68,7 +68,7 @@ class SensitivitySums:
         if not self.patches:
             raise ValueError(
                 f"cannot score {self.name!r}: no input has reached its layer, whose forward was not called (or whose "
-                "weight another module reads); allowed are layers that are called. Leave it out with "
+                "weight another module reads). Leave it out with "
                 f"exclude=({self.name!r},), of `dense` or of the recipe"
             )
         shape, work = self.weight.shape, self.top.dtype

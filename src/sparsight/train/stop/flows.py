@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
@@ -40,8 +41,15 @@ class _Consistent(StoppingRule):
     patience: int
 
     @property
+    @abstractmethod
     def flow(self) -> Source:
-        raise NotImplementedError
+        """The flow that is compared."""
+
+    def _check(self) -> None:
+        check_known(Norm, norm=self.norm)
+        check_known(Baseline, reference=self.reference)
+        check_positive(eps=self.eps)
+        check_whole(1, patience=self.patience)
 
     @property
     def name(self) -> str:
@@ -96,10 +104,9 @@ class InformationConsistent(_Consistent):
     pairs: Sequence[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
-        _check(reduction=(self.reduction, Reduction), site=(self.site, Site), norm=(self.norm, Norm))
-        _check(reference=(self.reference, Baseline))
-        check_positive(eps=self.eps)
-        check_whole(1, patience=self.patience)
+        check_known(Reduction, reduction=self.reduction)
+        check_known(Site, site=self.site)
+        self._check()
 
     @property
     def flow(self) -> InformationSource:
@@ -129,13 +136,10 @@ class GradientConsistent(_Consistent):
     patience: int = 1
 
     def __post_init__(self) -> None:
-        _check(statistic=(self.statistic, Statistic), norm=(self.norm, Norm), reference=(self.reference, Baseline))
-        check_positive(eps=self.eps)
-        check_whole(1, patience=self.patience)
+        check_known(Statistic, statistic=self.statistic)
+        self._check()
         if self.statistic == "ema" and self.reference == "warmup":
-            raise ValueError(
-                "gf_ema is on record at the end of a level only: allowed references are dense, parent, best"
-            )
+            raise ValueError("gf_ema is on record at the end of a level only: expected reference dense, parent or best")
 
     @property
     def flow(self) -> GradientSource:
@@ -163,20 +167,21 @@ class FlowPlateau(StoppingRule):
     pairs: Sequence[tuple[str, str]] | None = None
 
     def __post_init__(self) -> None:
-        _check(flow=(self.flow, Literal["information", "gradient"]), norm=(self.norm, Norm))
-        _check(reduction=(self.reduction, Reduction), site=(self.site, Site), statistic=(self.statistic, Statistic))
+        check_known(("information", "gradient"), flow=self.flow)
+        check_known(Norm, norm=self.norm)
+        check_known(Reduction, reduction=self.reduction)
+        check_known(Site, site=self.site)
+        check_known(Statistic, statistic=self.statistic)
         check_positive(tol=self.tol)
         check_whole(1, patience=self.patience)
         if self.flow == "gradient" and self.statistic == "literal":
             raise ValueError("the literal statistic compares two kinds of number: it has no plateau")
 
     @property
-    def source(self) -> InformationSource | GradientSource:
-        return (
-            InformationSource(self.reduction, self.site, _tuples(self.pairs))
-            if self.flow == "information"
-            else GradientSource(self.statistic)
-        )
+    def source(self) -> Source:
+        if self.flow == "gradient":
+            return GradientSource(self.statistic)
+        return InformationSource(self.reduction, self.site, _tuples(self.pairs))
 
     @property
     def name(self) -> str:
@@ -217,8 +222,3 @@ def _flows(flow: InformationFlow | GradientFlow | Tensor) -> bool:
 
 def _tuples(pairs: Sequence[tuple[str, str]] | None) -> tuple[tuple[str, str], ...] | None:
     return None if pairs is None else tuple((a, b) for a, b in pairs)
-
-
-def _check(**given: tuple[str, Any]) -> None:
-    for name, (value, allowed) in given.items():
-        check_known(get_args(allowed), **{name: value})

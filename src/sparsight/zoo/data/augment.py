@@ -15,6 +15,8 @@ from jaxtyping import Shaped
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from sparsight.numerics.checks import check_fraction, check_whole
+
 Images = Shaped[Tensor, "n channels height width"]
 
 
@@ -25,8 +27,7 @@ class Flip:
     probability: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise ValueError(f"probability is {self.probability}: allowed is 0 to 1")
+        check_fraction(probability=self.probability)
 
     def __call__(self, x: Images, generator: Generator) -> Images:
         chance = torch.rand(len(x), generator=generator, device=generator.device)
@@ -46,13 +47,12 @@ class Crop:
     mode: Literal["reflect", "replicate", "constant"] = "reflect"
 
     def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding is {self.padding}: allowed is 0 and more")
+        check_whole(0, padding=self.padding)
 
     def __call__(self, x: Images, generator: Generator) -> Images:
         n, _, height, width = x.shape
         if self.mode == "reflect" and self.padding >= min(height, width):
-            raise ValueError(f"cannot reflect {self.padding} pixels of {height}x{width} images: allowed is less")
+            raise ValueError(f"cannot reflect {self.padding} pixels of {height}x{width} images: expected fewer")
         offsets = torch.randint(2 * self.padding + 1, (2, n), generator=generator, device=generator.device).to(x.device)
         padded = F.pad(x, (self.padding,) * 4, mode=self.mode)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: n, channels, top, left, height, width

@@ -38,7 +38,7 @@ def read_idx(path: Path, *, sha256: str | None = None, packed: bool = True) -> T
     digest = hashlib.sha256(content).hexdigest() if sha256 else None
     if digest != sha256:
         raise ValueError(
-            f"{path}: not the file it should be: SHA-256 of its content is {digest}, allowed is {sha256} "
+            f"{path}: not the file it should be: expected SHA-256 {sha256} of its content, got {digest} "
             "(other data sets use the same file names)"
         )
     if count == 0:
@@ -52,7 +52,7 @@ def _header(content: bytearray, path: Path) -> tuple[int, ...]:
     zero, kind, n_dims = struct.unpack_from(">HBB", content)
     if zero != 0 or kind != _UNSIGNED_BYTE or not 1 <= n_dims <= 4:
         magic = int.from_bytes(content[:4], "big")
-        raise ValueError(f"{path}: magic number 0x{magic:08x}, allowed is 0x00000801 to 0x00000804 (IDX, bytes)")
+        raise ValueError(f"{path}: expected magic number 0x00000801 to 0x00000804 (IDX, bytes), got 0x{magic:08x}")
     if len(content) < 4 + 4 * n_dims:
         raise ValueError(f"{path}: ends inside its header of {n_dims} dimensions")
     return struct.unpack_from(f">{n_dims}I", content, 4)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from sparsight.types import Data
 from sparsight.zoo.data.fashion import fashion_mnist
 from sparsight.zoo.data.mnist_idx import mnist
 from sparsight.zoo.data.optdigits import digits
-from sparsight.zoo.resolve import required_arguments, resolve
+from sparsight.zoo.resolve import made, resolve
 
 KNOWN: Mapping[str, Callable[[], Data]] = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": digits}
 
@@ -26,19 +25,6 @@ def load(spec: str | Data) -> Data:
     if ":" not in spec:
         name = spec.replace("_", "-").lower()
         if name not in KNOWN:
-            raise ValueError(f"unknown data {spec!r}: allowed is {', '.join(KNOWN)}, or 'package.module:attribute'")
+            raise ValueError(f"unknown data {spec!r}, expected one of {', '.join(KNOWN)} or 'package.module:attribute'")
         return KNOWN[name]()
-    return _own(spec, resolve(spec))
-
-
-def _own(spec: str, found: Any) -> Data:
-    if isinstance(found, Data):
-        return found
-    if not callable(found):
-        raise TypeError(f"{spec!r} is of type {type(found).__name__}: allowed is a Data, or a function returning one")
-    if arguments := required_arguments(found):
-        raise TypeError(f"{spec!r} needs the arguments {', '.join(arguments)}: allowed is a function that needs none")
-    made = found()
-    if not isinstance(made, Data):
-        raise TypeError(f"{spec!r} returned a {type(made).__name__}: allowed is sparsight.Data")
-    return made
+    return made(spec, resolve(spec), Data)

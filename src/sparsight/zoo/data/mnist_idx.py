@@ -94,7 +94,7 @@ def _read(folder: Path, part: str, published: list[bool]) -> tuple[Tensor, Tenso
         assert path is not None, name
         content = read_idx(path, packed=path.suffix == ".gz")
         if f"idx{content.dim()}-ubyte" != _KINDS[name]:
-            raise ValueError(f"{path}: got {content.dim()} dimensions, allowed is what its name says, {_KINDS[name]}")
+            raise ValueError(f"{path}: expected what its name says, {_KINDS[name]}, got {content.dim()} dimensions")
         digest = _digest(content)
         if digest == fashion.SHA256.get(f"{name}-{_KINDS[name]}.gz"):
             raise ValueError(f"{path}: this is Fashion-MNIST, which has the same file names; see --data fashion-mnist")
@@ -102,9 +102,9 @@ def _read(folder: Path, part: str, published: list[bool]) -> tuple[Tensor, Tenso
         found.append(content)
     x, y = found
     if len(x) != len(y):
-        raise ValueError(f"{folder}: {part} has {len(x)} images and {len(y)} labels, allowed are as many of both")
+        raise ValueError(f"{folder}: {part} has {len(x)} images and {len(y)} labels, expected as many of both")
     if len(y) and int(y.max()) > 9:
-        raise ValueError(f"{folder}: {part} has a label {int(y.max())}, allowed are 0 to 9")
+        raise ValueError(f"{folder}: {part} has a label {int(y.max())}, expected 0 to 9")
     return x.to(torch.float32).div_(255).sub_(MEAN).div_(STD).unsqueeze(1), y.to(torch.int64)
 
 

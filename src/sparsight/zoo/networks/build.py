@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from torch import nn
 
@@ -13,7 +12,7 @@ from sparsight.zoo.networks.convolutional import cnn, lenet5, vanilla_cnn
 from sparsight.zoo.networks.mlp import lenet_300_100, linear, mlp
 from sparsight.zoo.networks.resnet import resnet8, resnet18, resnet20, resnet32
 from sparsight.zoo.networks.seeding import drawn_from
-from sparsight.zoo.resolve import required_arguments, resolve
+from sparsight.zoo.resolve import made, resolve
 
 KNOWN: Mapping[str, Callable[..., nn.Module]] = {
     "linear": linear,
@@ -41,14 +40,19 @@ def build(spec: str | nn.Module | Callable[[], nn.Module], data: Data, seed: int
     initial weights from `seed` and leaves PyTorch's global random state as it was.
     ValueError for an unknown name, module or attribute; TypeError if what is found or made is not a module.
     """
-    if not isinstance(spec, str):
-        return _own(getattr(spec, "__qualname__", type(spec).__name__), spec, seed)
-    if ":" in spec:
-        return _own(spec, resolve(spec), seed)
+    if not isinstance(spec, str) or ":" in spec:
+        return own(spec, seed)
     name = spec.lower().replace("_", "-")
     if name not in KNOWN:
-        raise ValueError(f"unknown model {spec!r}: allowed is {', '.join(KNOWN)}, or 'package.module:attribute'")
+        raise ValueError(f"unknown model {spec!r}, expected one of {', '.join(KNOWN)} or 'package.module:attribute'")
     return KNOWN[name](input_shape(data), classes(data), seed=seed)
+
+
+def own(spec: str | nn.Module | Callable[[], nn.Module], seed: int | None) -> nn.Module:
+    """What `build` makes of a `spec` that is no name of the zoo."""
+    found = resolve(spec) if isinstance(spec, str) else spec
+    with drawn_from(seed):
+        return made(spec if isinstance(spec, str) else getattr(spec, "__qualname__", ""), found, nn.Module)
 
 
 def input_shape(data: Data) -> tuple[int, ...]:
@@ -74,17 +78,3 @@ def _unknown(data: Data, fact: str, example: str) -> ValueError:
         f"cannot fit a network of the zoo to data {data.name!r}: their {fact} is unknown; "
         f"say it as Data(facts={{{fact!r}: {example}, ...}})"
     )
-
-
-def _own(spec: str, found: Any, seed: int | None) -> nn.Module:
-    if isinstance(found, nn.Module):
-        return found
-    if not callable(found):
-        raise TypeError(f"{spec!r} is of type {type(found).__name__}: allowed is a module, or what makes one")
-    if arguments := required_arguments(found):
-        raise TypeError(f"{spec!r} needs the arguments {', '.join(arguments)}: allowed is a function that needs none")
-    with drawn_from(seed):
-        made = found()
-    if not isinstance(made, nn.Module):
-        raise TypeError(f"{spec!r} made a {type(made).__name__}: allowed is a torch.nn.Module")
-    return made

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsight.numerics.checks import check_positive, check_whole
 from sparsight.zoo.networks.seeding import drawn_from, image_shape, initialise_as_published_
 
 
@@ -81,8 +82,7 @@ def vanilla_cnn(
     at least 3x3.
     """
     shape = image_shape(input_shape, 3, "vanilla_cnn")
-    if width < 1 or depth < 1:
-        raise ValueError(f"cannot build {depth} convolutions of {width} channels: allowed is 1 and more")
+    check_whole(1, width=width, depth=depth)
     with drawn_from(seed):
         model = VanillaCNN(shape, width, depth, classes, activation)
         initialise_as_published_(model)
@@ -109,8 +109,7 @@ def cnn(
     1 553 984 of them are prunable. Images of at least 8x8. Widths are rounded, and at least 1.
     """
     channels, _, _ = image_shape(input_shape, 8, "cnn")
-    if width <= 0:
-        raise ValueError(f"width is {width}: allowed is more than 0")
+    check_positive(width=width)
     with drawn_from(seed):
         model = CNN(channels, [max(1, round(base * width)) for base in (64, 128, 256, 512)], classes)
         initialise_as_published_(model)

@@ -43,7 +43,7 @@ def mlp(
     """
     widths = (math.prod(input_shape), *hidden, classes)
     if min(widths) < 1:
-        raise ValueError(f"cannot build layers of sizes {widths}: allowed is 1 and more")
+        raise ValueError(f"sizes of layers must be at least 1, got {widths}")
     with drawn_from(seed):
         model = MLP(widths, activation)
         initialise_as_published_(model)

@@ -40,7 +40,7 @@ def initialise_as_published_(model: nn.Module) -> None:
 def image_shape(input_shape: Sequence[int], at_least: int, name: str) -> tuple[int, int, int]:
     """(channels, height, width); ValueError unless the shape has three sizes and sides of `at_least`."""
     if len(input_shape) != 3 or min(input_shape) < 1:
-        raise ValueError(f"{name} takes images: got input shape {tuple(input_shape)}, allowed is (channels, h, w)")
+        raise ValueError(f"{name} takes images: expected input shape (channels, h, w), got {tuple(input_shape)}")
     channels, height, width = input_shape
     if min(height, width) < at_least:
         raise ValueError(f"{name} needs images of at least {at_least}x{at_least}: got {height}x{width}")
