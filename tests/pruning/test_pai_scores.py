@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparsight import recipes
-from sparsight.model.loss import batch_size, cross_entropy
+from sparsight.model.batch import batch_size
+from sparsight.model.loss import cross_entropy
 from sparsight.model.loss import cross_entropy as published_loss
 from sparsight.model.masks import dense
 from sparsight.pruning.allocate.fixed import Global

@@ -140,7 +140,7 @@ def test_points_stand_where_the_records_say() -> None:
     """The picture, read back: markers of the first PQ pair against its own axis ticks."""
     s = sample()
     ours = [x for x in s.levels if x.role == "level"]
-    wide = drawn(s).split('id="frontier-accuracy-wide-title"')[1].split("</svg>")[0]
+    wide = drawn(s).split('id="frontier-metric-wide-title"')[1].split("</svg>")[0]
     spots = [
         (float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="4" class="dot c3"', wide)
     ]

@@ -255,7 +255,7 @@ class TestSparsestWithin:
         choice = SparsestWithin(0.5)(records)
         assert (choice.level, choice.id) == (2, "level2")
         assert "0.5 points" in choice.why
-        assert "89.50% against 90.00% (-0.50 points)" in choice.why
+        assert "89.50 % against 90.00 % (-0.50 points)" in choice.why
 
     def test_the_dense_level_is_in_reach_of_itself(self):
         assert SparsestWithin(0.0)([record_of(0, 100, 0.9), record_of(1, 50, 0.89)]).level == 0

@@ -96,7 +96,7 @@ class TestAccuracyFloor:
         assert stops_at(AccuracyFloor(0.6), levels) is None
         assert AccuracyFloor(0.5).stop(levels) == (
             "validation accuracy at level 3 (density 0.125) is more than 0.5 points below dense: "
-            "89.49% against 90.00% (-0.51 points)"
+            "89.49 % against 90.00 % (-0.51 points)"
         )
 
     def test_only_the_last_level_counts(self):
@@ -119,7 +119,7 @@ class TestAtPQMinimum:
         assert (choice.level, choice.id) == (2, "level2")
         assert choice.why == (
             "the PQ index (1, 2) is lowest here, 0.2000 at density 0.25, and has risen since: 0.2200 at level 5; "
-            "validation accuracy 89.30% against 90.00% dense (-0.70 points)"
+            "validation accuracy 89.30 % against 90.00 % dense (-0.70 points)"
         )
 
     def test_says_from_where_on_the_index_was_as_low_but_for_the_tolerance(self):
@@ -127,7 +127,7 @@ class TestAtPQMinimum:
         choice = AtPQMinimum()(levels)
         assert choice.level == 2
         assert choice.why.endswith(
-            "; within 0.01 of it from level 1 on (density 0.5), whose validation accuracy is 91.00%"
+            "; within 0.01 of it from level 1 on (density 0.5), whose validation accuracy is 91.00 %"
         )
         assert "within 0.005" not in AtPQMinimum(tolerance=0.005)(levels).why
 
@@ -145,7 +145,7 @@ class TestAtPQMinimum:
         control = record(7, 0.01, 1000, 0.92, role="control")
         choice = AtPQMinimum()([*levels, control])
         assert choice.id == "level2"
-        assert "against 92.00% dense" in choice.why, "without a dense level it is compared with the control"
+        assert "against 92.00 % dense" in choice.why, "without a dense level it is compared with the control"
         assert "against" not in AtPQMinimum()(levels).why
         with pytest.raises(ValueError, match="there is none"):
             AtPQMinimum()([control])

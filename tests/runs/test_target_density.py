@@ -264,7 +264,7 @@ class TestUntil:
 class TestChoice:
     def test_at_density(self):
         levels = [record(0, 65), record(1, 30, accuracy=0.95), record(2, 7, accuracy=0.85)]
-        said = "pruned to exactly 10 %, which is 7 of 65 weights; validation accuracy 85.00% against 90.00% dense"
+        said = "pruned to exactly 10 %, which is 7 of 65 weights; validation accuracy 85.00 % against 90.00 % dense"
         assert AtDensity(0.1)(levels).why == f"{said} (-5.00 points)" + (
             "; the last step removed 76.67 % of what was left: more levels make smaller steps"
         )

@@ -16,6 +16,7 @@ from sparsight import Data, Split, cross_entropy, execute, run
 from sparsight.recipes import lottery
 from sparsight.train.batches import batches
 from sparsight.train.evaluate import Worth, classify, evaluate
+from sparsight.train.metric import ACCURACY
 from sparsight.train.parallel import runtime
 
 CPU = runtime("cpu")
@@ -66,7 +67,7 @@ class TestLabels:
         for a, b in batches(Split(x, y), 100):
             total += float(functional.cross_entropy(a, b, reduction="sum"))
             right += int((a.argmax(1) == b).sum())
-        assert worth(x, y, batch_size=100) == Worth(right / 1234, total / 1234, 1234)
+        assert worth(x, y, batch_size=100) == Worth({"loss": total / 1234, "accuracy": right / 1234}, ACCURACY, 1234)
 
     @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.bool])
     def test_any_integer_dtype(self, dtype):
@@ -90,13 +91,13 @@ class TestLabels:
     @pytest.mark.parametrize(
         ("x", "y", "words"),
         [
-            (scores(6, 1), scores(6, 1), r"two classes or more, got an output of shape \(6, 1\).*a loss and a judge"),
+            (scores(6, 1), scores(6, 1), r"two classes or more, got an output of shape \(6, 1\).*binary-cross-entropy"),
             (scores(6), scores(6), r"two classes or more, got an output of shape \(6,\)"),
             (scores(6, 3), scores(6), r"\(6,\) and torch.float32 do not fit.*shape \(6,\) or floating.*\(6, 3\)"),
-            (scores(6, 3), labels(6, 1), r"\(6, 1\) and torch.int64 do not fit an output of shape \(6, 3\)"),
-            (scores(6, 5, 3), labels(6, 5), r"dimension 1 holds the classes: expected class indices of shape \(6, 3\)"),
+            (scores(6, 3), labels(6, 2), r"\(6, 2\) and torch.int64 do not fit an output of shape \(6, 3\)"),
+            (scores(6, 5, 3), labels(6, 4), r"dimension 1 holds the classes: expected class indices of shape \(6, 3\)"),
             (scores(6, 3), torch.full((6,), 255), "255 is out of bounds; it scores 3 classes.*0 to 2"),
-            (scores(6, 1, 2), torch.ones(6, 2).int(), "1 is out of bounds; it scores 1 classes"),
+            (scores(6, 1, 2), torch.ones(6, 2).int(), r"two classes or more, got an output of shape \(6, 1, 2\)"),
             (scores(6, 3, 2), torch.full((6, 2), -1), "-1 is out of bounds; .*or -100 for what does not count"),
         ],
     )  # fmt: skip
@@ -107,17 +108,17 @@ class TestLabels:
             cross_entropy(nn.Identity(), (x, y))
 
     def test_numbers_to_predict_are_no_probabilities(self):
-        with pytest.raises(ValueError, match=r"judge classify takes class indices.*torch.float32 labels.*\(6, 3\)"):
+        with pytest.raises(ValueError, match=r"accuracy needs class indices.*torch.float32 labels.*\(6, 3\)"):
             worth(scores(6, 3), scores(6, 3, seed=5))
-        with pytest.raises(ValueError, match="judge classify takes class indices"):
+        with pytest.raises(ValueError, match="accuracy needs class indices"):
             worth(scores(6, 3), torch.ones(6, 3))  # several classes at once
 
     def test_a_network_that_returns_no_tensor_is_refused(self):
         class Two(nn.Module):
             def forward(self, x):
-                return {"logits": x}
+                return {"boxes": x}
 
-        with pytest.raises(ValueError, match="as tensors, got dict and Tensor; .*a loss and a judge of your own"):
+        with pytest.raises(ValueError, match=r"as tensors, got dict and Tensor; .*a loss\(model, batch\) and a judge"):
             evaluate(Two(), Split(scores(4, 3), labels(4)), classify, CPU)
 
 
@@ -156,9 +157,9 @@ class TestJudge:
             ((0.0, 1, -4), "counted -4"),
             ((0.0, 1, math.inf), "counted inf"),
             ((0.0, 0, 0), "counted no answer in 1 batches"),
-            ((0.0, 1), r"must return \(summed loss, right answers, answers counted\) of a batch: got \(0.0, 1\)"),
-            ((0.0, torch.ones(4), 4), r"right is a Tensor of shape \(4,\), no single number"),
-            ((None, 1, 4), "loss is a NoneType"),
+            ((0.0, 1), r"must return \(summed loss, right answers, answers counted\) of a batch.*: got \(0.0, 1\)"),
+            ((0.0, torch.ones(4), 4), r"accuracy holds a Tensor of shape \(4,\), no single number"),
+            ((None, 1, 4), "loss holds a NoneType"),
         ],
     )
     def test_what_is_no_share_is_refused(self, returned, words):
@@ -173,8 +174,9 @@ class TestJudge:
             worth(torch.arange(10.0), labels(10), judge, batch_size=5)
 
     def test_plain_numbers_and_tensors_are_alike(self):
+        found = Worth({"loss": 0.5, "accuracy": 0.75}, ACCURACY, 4)
         for right in (3, 3.0, torch.tensor(3), torch.tensor([3.0])):
-            assert worth(scores(4, 3), labels(4), Fixed(2, right, torch.tensor(4))) == Worth(0.75, 0.5, 4)
+            assert worth(scores(4, 3), labels(4), Fixed(2, right, torch.tensor(4))) == found
         assert worth(scores(4, 3), labels(4), Fixed(0, 0, 4)).accuracy == 0.0
         assert worth(scores(4, 3), labels(4), Fixed(0, 4, 4)).accuracy == 1.0
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from sparsight.records.journal import Event
 from sparsight.records.record import LevelRecord
 from sparsight.report import format as words
+from sparsight.train.metric import ACCURACY, LOSS, PERPLEXITY
 
 
 class Watcher:
@@ -64,7 +65,9 @@ class Watcher:
         said = f"{_name(event.role, event.level)}  density {words.percent(event.kept / event.total)}"
         done = 0.0
         if event.observation is not None:
-            said += f"  validation accuracy {words.accuracy(event.observation.validation_accuracy)}"
+            seen = event.observation
+            metric = next((m for m in (PERPLEXITY, ACCURACY) if seen.value(m) is not None), LOSS)
+            said += f"  validation {metric.name} {words.worth(metric, seen.value(metric))}"
             done = event.observation.epoch
         if self._task is None:
             self._task = bar.add_task(said, total=event.budget)
@@ -78,7 +81,7 @@ def line(record: LevelRecord) -> str:
         p, q = record.pq_pairs[0]
         parts.append(f"PQ index ({p:g}, {q:g}) {words.index(record.pq[0])}")
     parts.append(words.plural(record.epochs, "epoch"))
-    parts.append(f"validation accuracy {words.accuracy(record.validation_accuracy)}")
+    parts.append(f"validation {record.metric.name} {words.worth(record.metric, record.value)}")
     return f"{_name(record.role, record.level)}: {', '.join(parts)}"
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from sparsight.measure.criticality.collapse_density import collapse_density, critical_density, theorem1_bound
-from sparsight.model.loss import Loss, cross_entropy
+from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import all_kept
 from sparsight.pruning.score.gradient import BatchNorm
 from sparsight.pruning.score.snip import SNIP
@@ -47,7 +47,7 @@ def conditioning(
     batches: Sequence[Batch],
     *,
     masks: Masks | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss = task_loss,
     batch_norm: BatchNorm = "train",
     limit: float = 1000.0,
     warn: bool = True,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sparsight.model.collapse import Collapse
 from sparsight.model.left_out import LeftOut
+from sparsight.train.metric import ACCURACY, Metric
 from sparsight.train.observation import Observation
 from sparsight.types import GroupRecord
 
@@ -68,6 +69,7 @@ class LevelRecord:
     steps: int
     files: Mapping[str, str] = field(default_factory=dict)  # relative path -> SHA-256 of its tensors
     collapse: Collapse | None = None  # what the masks cut off; None in records from before it was looked for
+    metric: Metric = ACCURACY  # what networks are chosen by
     schema: int = SCHEMA
 
     @property
@@ -78,6 +80,16 @@ class LevelRecord:
     @property
     def validation_accuracy(self) -> float | None:
         return self.observations[-1].validation_accuracy if self.observations else None
+
+    @property
+    def value(self) -> float | None:
+        """Its metric on the validation split."""
+        return self.observations[-1].value(self.metric) if self.observations else None
+
+    @property
+    def worth(self) -> float:
+        """The same, turned so that larger is better; NaN where it was not judged."""
+        return self.metric.worth(self.value)
 
     @property
     def validation_loss(self) -> float | None:
@@ -109,9 +121,15 @@ class Evaluated:
     level: int
     role: Literal["level", "control"]
     id: str
-    test_accuracy: float
-    test_loss: float
+    test_accuracy: float | None
+    test_loss: float | None
     samples: int
+    metrics: Mapping[str, float] = field(default_factory=dict)  # beside loss and accuracy
+
+    def value(self, metric: Metric) -> float | None:
+        """The value of a metric; None where it was not measured."""
+        here = {"accuracy": self.test_accuracy, "loss": self.test_loss}
+        return here[metric.name] if metric.name in here else self.metrics.get(metric.name)
 
 
 @dataclass(frozen=True)

@@ -193,9 +193,11 @@ def _bar_axis(label: str, y: svg.Scale, about: int, left: float, right: float) -
 
 
 def curves(s: Story, ident: str) -> str:
-    """A small picture for each level: validation accuracy by epoch, all on the same two axes."""
-    seen = [o.validation_accuracy for x in s.levels for o in x.observations]
-    lo, hi = svg.span([v for v in seen if v is not None], 0.01, 0.0, 1.0)
+    """A small picture for each level: the validation metric by epoch, all on the same two axes."""
+    seen = [o.value(s.metric) for x in s.levels for o in x.observations]
+    lo, hi = svg.span(
+        [v for v in seen if v is not None and is_finite(v)], 0.01, 0.0, 1.0 if s.metric.share else math.inf
+    )
     last = max((o.epoch for x in s.levels for o in x.observations), default=1.0)
     first = min((o.epoch for x in s.levels for o in x.observations), default=0.0)
     x = svg.Scale(first, last if last > first else first + 1, 36, 150)
@@ -204,24 +206,29 @@ def curves(s: Story, ident: str) -> str:
 
 
 def _curve(s: Story, record: LevelRecord, ident: str, x: svg.Scale, y: svg.Scale) -> str:
-    seen = [(o.epoch, o.validation_accuracy) for o in record.observations]
+    seen = [(o.epoch, o.value(s.metric)) for o in record.observations]
     points = [(x(e), y(v)) for e, v in seen if v is not None and is_finite(v)]
     chosen = record is s.chosen
     heading = f"level {record.level}"
     parts = [svg.text(36, 13, heading, "label chosen-text" if chosen else "label")]
     parts += [svg.text(150, 13, words.percent(record.density), "tick", "end")]
     parts += [svg.line((36, at), (150, at), "grid") for at in (y.b, y.a)]
-    parts += [svg.text(31, at + 4, f"{100 * v:.1f}", "tick small", "end") for v, at in ((y.hi, y.b), (y.lo, y.a))]
+    parts += [
+        svg.text(31, at + 4, f"{100 * v:.1f}" if s.metric.share else f"{v:.3g}", "tick small", "end")
+        for v, at in ((y.hi, y.b), (y.lo, y.a))
+    ]
     ends = sorted({0, len(points) - 1}) if points else []
     parts += [svg.path(points, "curve c1"), *(svg.mark("circle", points[i], "dot c1", 2.5) for i in ends)]
     if not points:
         parts += [svg.text(93, 57, "not recorded", "tick", "middle")]
     parts += [svg.text(36, 97, f"{x.lo:g}", "tick small", "start"), svg.text(150, 97, f"{x.hi:g}", "tick small", "end")]
-    rows = [f"epoch {e:g}: {words.accuracy(v)}" for e, v in seen]
+    rows = [f"epoch {e:g}: {words.worth(s.metric, v)}" for e, v in seen]
     tip = "\n".join([heading, *(rows if len(rows) <= 8 else [*rows[:3], "…", *rows[-4:]])])
     parts += [svg.element("g", svg.rect(0, 0, 160, 102, "band", tip), class_="hot")]
-    about = f"{words.plural(len(seen), 'point')}, ending at {words.accuracy(record.validation_accuracy)}."
-    return svg.drawing(ident, 160, 102, f"Validation accuracy by epoch, level {record.level}", about, parts, "small")
+    about = f"{words.plural(len(seen), 'point')}, ending at {words.worth(s.metric, record.value)}."
+    return svg.drawing(
+        ident, 160, 102, f"Validation {s.metric.name} by epoch, level {record.level}", about, parts, "small"
+    )
 
 
 def share_of_time(s: Story) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord
 from sparsight.report.run_view import Story, is_finite, name, story
+from sparsight.train.metric import Metric
 
 NONE = "–"
 """What stands where nothing was recorded."""
@@ -40,6 +41,13 @@ def accuracy(value: float | None, digits: int = 2) -> str:
     if value is None:
         return NONE
     return f"{100.0 * value:.{digits}f} %" if math.isfinite(value) else repr(value)
+
+
+def worth(metric: Metric, value: float | None, digits: int = 2) -> str:
+    """A value of a metric: of a share in percent with `digits` decimals, of another four significant digits."""
+    if metric.share or value is None:
+        return accuracy(value, digits)
+    return f"{value:.4g}" if math.isfinite(value) else repr(value)
 
 
 def compression(kept: int, total: int) -> str:
@@ -113,13 +121,16 @@ def _kept(s: Story, subject: LevelRecord) -> str:
     else:
         times = f" ({compression(subject.kept, subject.total)})" if subject.kept else ""
         what = f"{head} keeps {percent(subject.density)} of {subject.total:,} weights{times}"
-    mine, dense = subject.validation_accuracy, s.dense.validation_accuracy if s.dense else None
+    mine, dense, metric = subject.value, s.dense.value if s.dense else None, s.metric
     if mine is None or not is_finite(mine):
-        return f"{what}; its validation accuracy is {'not known' if mine is None else 'not a number'}."
+        return f"{what}; its validation {metric.name} is {'not known' if mine is None else 'not a number'}."
     if subject is s.dense or dense is None or not is_finite(dense):
-        return f"{what} at {accuracy(mine, 1)} validation accuracy."
+        return f"{what} at {worth(metric, mine, 1)} validation {metric.name}."
+    if not metric.share:
+        beside_dense = f"{metric.difference(mine, dense)} beside dense ({worth(metric, dense)})"
+        return f"{what} at {worth(metric, mine)} validation {metric.name}, {beside_dense}."
     digits = _digits(mine, dense)
-    return f"{what} at {accuracy(mine, digits)} validation accuracy, {beside(mine, dense, digits)}."
+    return f"{what} at {accuracy(mine, digits)} validation {metric.name}, {beside(mine, dense, digits)}."
 
 
 def beside(mine: float, dense: float, digits: int) -> str:
@@ -137,19 +148,20 @@ def _digits(mine: float, dense: float) -> int:
 
 
 def _tested(s: Story, subject: LevelRecord) -> str:
-    mine, dense, control = (s.test_accuracy(x) for x in (subject, s.dense, s.control))
+    mine, dense, control = (s.test_value(x) for x in (subject, s.dense, s.control))
     split = "Test"
     if mine is None:
-        if s.control is None or s.control.validation_accuracy is None:
+        if s.control is None or s.control.value is None:
             return ""
-        split, mine, dense, control = "Validation", None, None, s.control.validation_accuracy
-    against = [f"{accuracy(dense, 1)} dense"] if dense is not None and subject is not s.dense else []
+        split, mine, dense, control = "Validation", None, None, s.control.value
+    metric = s.metric
+    against = [f"{worth(metric, dense, 1)} dense"] if dense is not None and subject is not s.dense else []
     if control is not None and s.control is not None:
         whole = f"the dense network trained for the whole run's {plural(s.control.epochs, 'epoch')}"
         if mine is None:
-            return f"{whole[0].upper()}{whole[1:]} reaches {accuracy(control, 1)} validation accuracy."
-        against.append(f"{accuracy(control, 1)} for {whole}")
-    return f"{split} accuracy: {accuracy(mine, 1)}{' against ' if against else ''}{' and '.join(against)}."
+            return f"{whole[0].upper()}{whole[1:]} reaches {worth(metric, control, 1)} validation {metric.name}."
+        against.append(f"{worth(metric, control, 1)} for {whole}")
+    return f"{split} {metric.name}: {worth(metric, mine, 1)}{' against ' if against else ''}{' and '.join(against)}."
 
 
 def _status(s: Story) -> str:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from sparsight.records.record import LevelRecord
 from sparsight.report import format as words
 from sparsight.report import svg
 from sparsight.report.escape import escape
 from sparsight.report.run_view import Story, is_finite, name, pq_of
-
-Metric = Literal["accuracy", "loss"]
+from sparsight.train.metric import LOSS, Metric
 
 
 @dataclass(frozen=True)
@@ -46,16 +44,10 @@ def series(s: Story, metric: Metric) -> list[Series]:
     """The lines of the upper panel: validation, test, and dense and control for reference."""
 
     def value(record: LevelRecord) -> float | None:
-        return record.validation_accuracy if metric == "accuracy" else record.validation_loss
+        return record.observations[-1].value(metric) if record.observations else None
 
-    def test(record: LevelRecord) -> float | None:
-        if metric == "accuracy":
-            return s.test_accuracy(record)
-        entry = s.tests.get(f"{record.role} {record.level}")
-        return entry.test_loss if entry and entry.id == record.id else None
-
-    lines = [_line(f"validation {metric}", "c1", "circle", [(x, value(x)) for x in s.levels])]
-    lines.append(_line(f"test {metric}", "c2", "diamond", [(x, test(x)) for x in s.levels]))
+    lines = [_line(f"validation {metric.name}", "c1", "circle", [(x, value(x)) for x in s.levels])]
+    lines.append(_line(f"test {metric.name}", "c2", "diamond", [(x, s.test_value(x, metric)) for x in s.levels]))
     for record, label, kind in ((s.dense, "dense", "dense"), (s.control, "dense control", "control")):
         height = value(record) if record else None
         if height is not None and is_finite(height):
@@ -90,15 +82,15 @@ def frontier(s: Story, metric: Metric, width: int, ident: str) -> str:
     zero = right - 16 if room else None
     high = Frame(scale, zero, left, right, top, top + heights[0])
     low = Frame(scale, zero, left, right, high.bottom + 38, high.bottom + 38 + heights[1])
-    share, chosen = metric == "accuracy", s.chosen.density if s.chosen else None
+    share, chosen = metric.share, s.chosen.density if s.chosen else None
     parts = [
         *_x_axis(high, low, small),
-        *_panel(high, upper, f"{metric}{', %' if share else ''}", share, 0.01 if share else 0.05, chosen),
+        *_panel(high, upper, f"{metric.name}{', %' if share else ''}", share, 0.01 if share else 0.05, chosen),
         *_panel(low, lower, "PQ index", False, 0.02, chosen),
         *_chosen(s, high),
         *_bands(s, metric, high, low),
     ]
-    title = f"{metric.capitalize()} and PQ index against density"
+    title = f"{metric.name.capitalize()} and PQ index against density"
     ends = f" from {words.percent(max(densities))} to {words.percent(min(densities))}" if densities else ""
     about = f"{words.plural(len(s.levels), 'level')}{ends} density, on a logarithmic axis from dense to sparse."
     return svg.drawing(ident, width, low.bottom + 58, title, about, parts)
@@ -175,11 +167,11 @@ def _bands(s: Story, metric: Metric, high: Frame, low: Frame) -> list[str]:
 def _tip(s: Story, x: LevelRecord, metric: Metric) -> str:
     lines = [f"{name(x)}{' (chosen)' if x is s.chosen else ''}"]
     lines += [f"density {words.percent(x.density)} ({words.compression(x.kept, x.total)})"]
-    if metric == "loss":
+    if metric == LOSS != s.metric:
         lines += [f"validation loss {words.index(x.validation_loss)}"]
-    lines += [f"validation accuracy {words.accuracy(x.validation_accuracy)}"]
-    if s.test_accuracy(x) is not None:
-        lines += [f"test accuracy {words.accuracy(s.test_accuracy(x))}"]
+    lines += [f"validation {s.metric.name} {words.worth(s.metric, x.value)}"]
+    if s.test_value(x) is not None:
+        lines += [f"test {s.metric.name} {words.worth(s.metric, s.test_value(x))}"]
     return "\n".join(
         [*lines, *(f"PQ index ({p:g}, {q:g}) {words.index(v)}" for (p, q), v in zip(x.pq_pairs, x.pq, strict=False))]
     )

@@ -14,10 +14,11 @@ from sparsight.report import charts, markup, sections
 from sparsight.report import format as words
 from sparsight.report.allocations import decisions
 from sparsight.report.escape import escape
-from sparsight.report.frontier import Metric, frontier, legend, pq_series, series
+from sparsight.report.frontier import frontier, legend, pq_series, series
 from sparsight.report.run_view import Story, is_finite, story
 from sparsight.report.stopping import stopping
 from sparsight.report.warnings import warnings
+from sparsight.train.metric import LOSS, Metric
 
 WIDE, NARROW = 960, 390
 """Pixels for which a chart is drawn: for screens, and for phones."""
@@ -78,18 +79,18 @@ def _both(draw: Callable[[str, int], str], ident: str) -> str:
 
 
 def _frontier(s: Story) -> str:
-    metrics: list[Metric] = ["accuracy"]
-    if any(is_finite(x.validation_loss) for x in s.levels):
-        metrics.append("loss")
+    metrics = {"metric": s.metric}
+    if s.metric != LOSS and any(is_finite(x.validation_loss) for x in s.levels):
+        metrics["loss"] = LOSS
     switches = "".join(
-        f'<input type="radio" name="metric" id="show-{m}"{"" if i else " checked"}>'
-        f'<label for="show-{m}">{m.capitalize()}</label>'
-        for i, m in enumerate(metrics)
+        f'<input type="radio" name="metric" id="show-{key}"{" checked" if key == "metric" else ""}>'
+        f'<label for="show-{key}">{escape(m.name.capitalize())}</label>'
+        for key, m in metrics.items()
     )
     panels = "".join(
-        f'<figure class="of-{m}">{legend([*series(s, m), *pq_series(s)], m == "accuracy")}'
-        f"{_both(partial(_metric, s, m), f'frontier-{m}')}</figure>"
-        for m in metrics
+        f'<figure class="of-{key}">{legend([*series(s, m), *pq_series(s)], m.share)}'
+        f"{_both(partial(_metric, s, m), f'frontier-{key}')}</figure>"
+        for key, m in metrics.items()
     )
     lead = (
         "Each point is one level: pruned, restarted and trained. From left to right fewer weights are left. "
@@ -133,7 +134,8 @@ def _effort(s: Story) -> str:
 
 
 def _curves(s: Story) -> str:
-    lead = "Validation accuracy in percent by epoch of each level, all on the same axes; beside each its density."
+    unit = " in percent" if s.metric.share else ""
+    lead = f"Validation {s.metric.name}{unit} by epoch of each level, all on the same axes; beside each its density."
     figure = f'<figure class="many">{charts.curves(s, "curve")}</figure>'
     table = markup.fold("These numbers as a table", sections.curve_table(s))
     return markup.section("curves", "Training curves", lead, figure, table)

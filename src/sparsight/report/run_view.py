@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord, LevelTimes, RunRecord
+from sparsight.train.metric import ACCURACY, Metric
 
 PARTS = ("prune", "train", "validate", "measure", "store")
 """What a level's seconds are split into: the fields of `LevelTimes`."""
@@ -29,10 +30,16 @@ class Story:
         """The levels, then the control if there is one."""
         return self.levels if self.control is None else (*self.levels, self.control)
 
-    def test_accuracy(self, record: LevelRecord | None) -> float | None:
-        """Test accuracy of exactly this network (role, level and content id agree); None if not evaluated."""
+    @property
+    def metric(self) -> Metric:
+        """What networks are chosen by."""
+        return self.records[0].metric if self.records else ACCURACY
+
+    def test_value(self, record: LevelRecord | None, metric: Metric | None = None) -> float | None:
+        """A metric of exactly this network (role, level and content id agree) on the test split, by default the one
+        that networks are chosen by; None if not evaluated."""
         entry = None if record is None else self.tests.get(key(record))
-        return entry.test_accuracy if record and entry and entry.id == record.id else None
+        return entry.value(metric or self.metric) if record and entry and entry.id == record.id else None
 
 
 def key(record: LevelRecord | LevelTimes | Evaluated) -> str:

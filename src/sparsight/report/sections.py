@@ -41,14 +41,14 @@ def _tiles(s: Story) -> str:
         _tile("Density", words.percent(subject.density), [(kept, "")]),
         _tile("Compression", words.compression(subject.kept, subject.total), [("all weights / kept", "")]),
         _tile(
-            "Validation accuracy",
-            words.accuracy(subject.validation_accuracy),
-            [(label, words.accuracy(x.validation_accuracy)) for label, x in others],
+            f"Validation {s.metric.name}",
+            words.worth(s.metric, subject.value),
+            [(label, words.worth(s.metric, x.value)) for label, x in others],
         ),
     ]
-    if s.test_accuracy(subject) is not None:
-        rows = [(label, words.accuracy(s.test_accuracy(x))) for label, x in others]
-        tiles.append(_tile("Test accuracy", words.accuracy(s.test_accuracy(subject)), rows))
+    if s.test_value(subject) is not None:
+        rows = [(label, words.worth(s.metric, s.test_value(x))) for label, x in others]
+        tiles.append(_tile(f"Test {s.metric.name}", words.worth(s.metric, s.test_value(subject)), rows))
     return f'<ul class="tiles" aria-label="{escape(name(subject))}">{"".join(tiles)}</ul>'
 
 
@@ -81,8 +81,8 @@ def level_table(s: Story) -> str:
             words.compression(x.kept, x.total),
             words.index(pq_of(x, pair)),
             words.count(x.epochs),
-            words.accuracy(x.validation_accuracy),
-            words.accuracy(s.test_accuracy(x)),
+            words.worth(s.metric, x.value),
+            words.worth(s.metric, s.test_value(x)),
             x.reason or words.NONE,
         )
         for x in s.records
@@ -97,8 +97,8 @@ def frontier_table(s: Story) -> str:
     heads = (
         "level",
         "density",
-        "validation accuracy",
-        "test accuracy",
+        f"validation {s.metric.name}",
+        f"test {s.metric.name}",
         "validation loss",
         *(f"PQ index ({p:g}, {q:g})" for p, q in pairs),
     )
@@ -106,14 +106,14 @@ def frontier_table(s: Story) -> str:
         (
             _label(s, x),
             words.percent(x.density),
-            words.accuracy(x.validation_accuracy),
-            words.accuracy(s.test_accuracy(x)),
+            words.worth(s.metric, x.value),
+            words.worth(s.metric, s.test_value(x)),
             words.index(x.validation_loss),
             *(words.index(pq_of(x, pair)) for pair in pairs),
         )
         for x in s.records
     ]
-    return markup.table(heads, rows, "Accuracy, loss and PQ index by level", marked=_marks(s))
+    return markup.table(heads, rows, f"{s.metric.name.capitalize()}, loss and PQ index by level", marked=_marks(s))
 
 
 def layer_table(s: Story, value: Literal["density", "pq"]) -> str:
@@ -153,7 +153,7 @@ def curve_table(s: Story) -> str:
             words.NONE if o.learning_rate is None else f"{o.learning_rate:.4g}",
             words.index(o.train_loss),
             words.index(o.validation_loss),
-            words.accuracy(o.validation_accuracy),
+            words.worth(s.metric, o.value(s.metric)),
             ", ".join(f"{k} {v:.4g}" for k, v in o.values.items()) or words.NONE,
         )
         for x in s.records
@@ -166,7 +166,7 @@ def curve_table(s: Story) -> str:
         "learning rate",
         "train loss",
         "validation loss",
-        "validation accuracy",
+        f"validation {s.metric.name}",
         "stopping rule saw",
     )
     return markup.table(heads, rows, "Training by level and epoch", words=(7,))

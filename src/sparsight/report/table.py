@@ -12,6 +12,7 @@ from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
 from sparsight.report import format as words
 from sparsight.report.escape import plain
 from sparsight.report.run_view import Story, pq_of, primary, story
+from sparsight.train.metric import ACCURACY
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,8 +73,8 @@ def rich_table(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evalua
 def _headings(s: Story) -> list[str]:
     pair = primary(s.records)
     at = f" ({pair[0]:g}, {pair[1]:g})" if pair else ""
-    headings = ["level", "density", f"PQ index{at}", "epochs", "validation accuracy"]
-    return [*headings, "test accuracy"] if s.tests else headings
+    headings = ["level", "density", f"PQ index{at}", "epochs", f"validation {s.metric.name}"]
+    return [*headings, f"test {s.metric.name}"] if s.tests else headings
 
 
 def _rows(s: Story) -> list[list[str]]:
@@ -82,8 +83,8 @@ def _rows(s: Story) -> list[list[str]]:
     for x in s.records:
         label = "control" if x is s.control else f"{f'{CHOSEN} ' if x is s.chosen else ''}{x.level}"
         row = [label, words.percent(x.density), words.index(pq_of(x, pair)), words.count(x.epochs)]
-        row.append(words.accuracy(x.validation_accuracy))
-        rows.append([*row, words.accuracy(s.test_accuracy(x))] if s.tests else row)
+        row.append(words.worth(s.metric, x.value))
+        rows.append([*row, words.worth(s.metric, s.test_value(x))] if s.tests else row)
     return rows
 
 
@@ -102,13 +103,21 @@ def _values(s: Story) -> dict[str, Any]:
             "pq_index": pq_of(x, pair),
             "epochs": x.epochs,
             "validation_accuracy": x.validation_accuracy,
-            "test_accuracy": s.test_accuracy(x),
+            "test_accuracy": s.test_value(x, ACCURACY),
+            **_others(s, x),
             "reason": x.reason,
         }
         for x in s.records
     ]
     why = s.run.chosen.why if s.run.chosen else None
     return {"recipe": s.run.recipe, "status": s.run.status, "pq_pair": pair, "why_chosen": why, "rows": rows}
+
+
+def _others(s: Story, x: LevelRecord) -> dict[str, Any]:
+    """The metric that networks are chosen by, where it is not the accuracy."""
+    if s.metric == ACCURACY:
+        return {}
+    return {f"validation_{s.metric.name}": x.value, f"test_{s.metric.name}": s.test_value(x)}
 
 
 def _markdown(row: Sequence[str]) -> str:

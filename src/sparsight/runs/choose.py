@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 from sparsight.numerics.checks import check_fraction
 from sparsight.pruning.allocate.counts import share
 from sparsight.records.record import Choice, LevelRecord
+from sparsight.train.metric import ACCURACY
 
 
 @runtime_checkable
@@ -61,10 +62,11 @@ class AtDensity:
 
 @dataclass(frozen=True)
 class SparsestWithin:
-    """Choose the sparsest level whose validation accuracy is within `points` of the dense network's.
+    """Choose the sparsest level whose validation metric is within `points` of the dense network's.
 
-    Dense is level 0 where it is unpruned, else the dense control. If no level is within reach, the most accurate
-    one is chosen, and the reason says so. Source of the reference: validation data, never the test split.
+    Of a share, such as accuracy, these are percentage points; of another metric, or if `relative`, percent of the
+    dense network's value. Dense is level 0 where it is unpruned, else the dense control. If no level is within reach,
+    the best one is chosen, and the reason says so. Source of the reference: validation data, never the test split.
 
     `density` is what the network should come down to: if the chosen level keeps more than that share of the prunable
     weights (rounded half up), `missed` says by how much, and what to try. ValueError if it is outside [0, 1].
@@ -72,6 +74,7 @@ class SparsestWithin:
 
     points: float = 0.5
     density: float | None = None
+    relative: bool = False
 
     def __post_init__(self) -> None:
         if self.density is not None:
@@ -80,67 +83,71 @@ class SparsestWithin:
     @property
     def question(self) -> str:
         down = "" if self.density is None else f", down to exactly {_percent(self.density)} of the prunable weights"
-        return f"Looking for the sparsest network within {_points(self.points)} of the dense one{down}."
+        margin = f"{self.points:g} %" if self.relative else _points(self.points)
+        return f"Looking for the sparsest network within {margin} of the dense one{down}."
 
     def __call__(self, records: Sequence[LevelRecord]) -> Choice:
-        levels = [r for r in records if r.role == "level" and r.validation_accuracy is not None]
+        levels = [r for r in records if r.role == "level" and r.value is not None]
         if not levels:
-            raise ValueError("cannot choose a level: none has a validation accuracy")
+            raise ValueError("cannot choose a level: none was judged on validation data")
         dense = [r for r in levels if r.kept == r.total] or [r for r in records if r.role == "control"]
         if not dense:
             why = "the last level; the run has no dense network to compare with"
-            return self._handed(levels[-1], why, levels, math.nan)
-        reference = _accuracy(dense[0])
-        floor = reference - self.points / 100
-        near = [r for r in levels if _accuracy(r) >= floor - 1e-12]
+            return self._handed(levels[-1], why, levels, None)
+        reference = dense[0]
+        metric, value = reference.metric, reference.value or 0.0
+        floor = metric.worth(metric.allowed(value, self.points, self.relative))
+        near = [r for r in levels if r.worth >= floor - 1e-12]
+        margin = f"{self.points:g} points" if metric.share and not self.relative else f"{self.points:g} %"
         if not near:
-            best = max(levels, key=_accuracy)
-            why = f"no level is within {self.points:g} points of dense ({reference:.2%}); this one is the most accurate"
+            best = max(levels, key=lambda r: r.worth)
+            most = "most accurate" if metric == ACCURACY else f"one of the best {metric.name}"
+            why = f"no level is within {margin} of dense ({metric.text(value)}); this one is the {most}"
             return self._handed(best, why, levels, reference)
-        best = min(near, key=lambda r: (r.kept, -_accuracy(r)))
-        gap = 100 * (_accuracy(best) - reference)
-        why = (
-            f"the sparsest level within {self.points:g} points of dense on validation data: "
-            f"{_accuracy(best):.2%} against {reference:.2%} ({gap:+.2f} points)"
-        )
+        best = min(near, key=lambda r: (r.kept, -r.worth))
+        why = f"the sparsest level within {margin} of dense on validation data: {_beside(best, reference)}"
         if best is levels[-1] and len(levels) > 1 and self.density is None:
             why += "; no sparser level was tried"
         return self._handed(best, why, levels, reference)
 
-    def _handed(self, level: LevelRecord, why: str, levels: Sequence[LevelRecord], dense: float) -> Choice:
+    def _handed(self, level: LevelRecord, why: str, levels: Sequence[LevelRecord], dense: LevelRecord | None) -> Choice:
         """The choice of `level`; if it keeps more than the target density, with what stands in the way of that."""
         if self.density is None or level.kept <= share(self.density, level.total):
             return Choice(level.level, level.id, why)
         end = min(levels, key=lambda r: r.kept)
         if end.kept > share(self.density, end.total):
             return Choice(level.level, level.id, why, f"{_over(level, self.density)}; {_stays_above(end)}")
-        gap = 100 * (dense - _accuracy(end))
+        if dense is None or dense.value is None or end.value is None:
+            return Choice(level.level, level.id, why, _over(level, self.density))
+        points = dense.metric.share and not self.relative
+        gap = 100 * (dense.worth - end.worth) / (1 if points else abs(dense.value) or 1)
         enough = f"within {math.ceil(100 * gap - 1e-9) / 100:g}, " if math.isfinite(gap) else ""
         reason = (
-            f"level {end.level}, which keeps no more than that, is {gap:.2f} points below dense, further than within "
-            f"{self.points:g} allows; try {enough}more epochs, or more levels for smaller steps"
+            f"level {end.level}, which keeps no more than that, is {gap:.2f} {'points' if points else '%'} "
+            f"{'below' if dense.metric.better == 'higher' else 'above'} dense, further than within {self.points:g} "
+            f"allows; try {enough}more epochs, or more levels for smaller steps"
         )
         return Choice(level.level, level.id, why, f"{_over(level, self.density)}; {reason}")
 
 
-def _accuracy(record: LevelRecord) -> float:
-    accuracy = record.validation_accuracy
-    return float("-inf") if accuracy is None else accuracy
-
-
-def dense_accuracy(records: Sequence[LevelRecord]) -> float | None:
-    """Validation accuracy of the dense level, or else of the dense control."""
+def dense_of(records: Sequence[LevelRecord]) -> LevelRecord | None:
+    """The dense level, or else the dense control."""
     dense = [r for r in records if r.role == "level" and r.kept == r.total]
     dense = dense or [r for r in records if r.role == "control"]
-    return dense[0].validation_accuracy if dense else None
+    return dense[0] if dense else None
 
 
 def cost(level: LevelRecord, records: Sequence[LevelRecord]) -> str:
-    """What the level's validation accuracy is beside the dense network's."""
-    mine, dense = level.validation_accuracy, dense_accuracy(records)
-    if mine is None or dense is None:
+    """What the level is worth on validation data beside the dense network."""
+    dense = dense_of(records)
+    if level.value is None or dense is None or dense.value is None:
         return ""
-    return f"; validation accuracy {mine:.2%} against {dense:.2%} dense ({100 * (mine - dense):+.2f} points)"
+    return f"; validation {level.metric.name} {_beside(level, dense, ' dense')}"
+
+
+def _beside(level: LevelRecord, dense: LevelRecord, said: str = "") -> str:
+    metric, mine, other = level.metric, level.value or 0.0, dense.value or 0.0
+    return f"{metric.text(mine)} against {metric.text(other)}{said} ({metric.difference(mine, other)})"
 
 
 def _percent(share: float) -> str:
@@ -175,4 +182,4 @@ def _stays_above(level: LevelRecord) -> str:
     return f"the search ended at {_percent(level.density)}; try more levels"
 
 
-__all__ = ["AtDensity", "Question", "SparsestWithin", "cost", "dense_accuracy"]
+__all__ = ["AtDensity", "Question", "SparsestWithin", "cost", "dense_of"]

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from sparsight.measure.pq.turning_points import TurningPoints, turning_points
 from sparsight.numerics.checks import check_positive
 from sparsight.records.record import Choice, LevelRecord
-from sparsight.runs.choose import SparsestWithin, cost, dense_accuracy
+from sparsight.runs.choose import SparsestWithin, cost, dense_of
 
 
 @runtime_checkable
@@ -54,32 +54,37 @@ class PQMinimum:
 
 @dataclass(frozen=True)
 class AccuracyFloor:
-    """Stop pruning as soon as a level's validation accuracy is more than `points` points below the dense level's.
+    """Stop pruning as soon as a level's validation metric is more than `points` worse than the dense level's.
 
-    Dense is the first level that keeps every weight; without one, or without validation accuracies, it never stops.
-    Exactly `points` below is still allowed. ValueError if points is negative or not a number.
+    Percentage points of a share, such as accuracy; percent of the dense level's value of another metric, or if
+    `relative`. Dense is the first level that keeps every weight; without one, or without a validation metric, it never
+    stops. Exactly `points` below is still allowed. ValueError if points is negative or not a number.
     """
 
     points: float = 0.5
+    relative: bool = False
 
     def __post_init__(self) -> None:
         if not self.points >= 0:
             raise ValueError(f"points must be a number >= 0: got {self.points!r}")
 
     def stop(self, history: Sequence[LevelRecord]) -> str | None:
-        dense = dense_accuracy(history)
-        if dense is None or not history:
+        dense = dense_of(history)
+        if dense is None or dense.value is None or not history or history[-1].value is None:
             return None
-        last, mine = history[-1], history[-1].validation_accuracy
-        if mine is None or not mine < dense - self.points / 100 - 1e-12:
+        last, metric = history[-1], dense.metric
+        if not last.worth < metric.worth(metric.allowed(dense.value, self.points, self.relative)) - 1e-12:
             return None
+        share = metric.share and not self.relative
         return (
-            f"validation accuracy at level {last.level} (density {last.density:.4g}) is more than {self.points:g} "
-            f"points below dense: {mine:.2%} against {dense:.2%} ({100 * (mine - dense):+.2f} points)"
+            f"validation {metric.name} at level {last.level} (density {last.density:.4g}) is more than {self.points:g} "
+            f"{'points' if share else '%'} {'below' if metric.better == 'higher' else 'above'} dense: "
+            f"{metric.text(last.value)} against {metric.text(dense.value)} "
+            f"({metric.difference(last.value or 0.0, dense.value)})"
         )
 
     def __str__(self) -> str:
-        return f"level more than {self.points:g} points below dense on validation data"
+        return f"level more than {self.points:g} {'%' if self.relative else 'points'} below dense on validation data"
 
 
 @dataclass(frozen=True)
@@ -124,11 +129,11 @@ class AtPQMinimum:
         """From which level on the index was as low but for the tolerance: there a flat curve costs less accuracy."""
         least = indices[levels.index(low)]
         first = next(x for x, index in zip(levels, indices, strict=True) if index <= least + self.tolerance)
-        if first is low or first.validation_accuracy is None:
+        if first is low or first.value is None:
             return ""
         return (
             f"; within {self.tolerance:g} of it from level {first.level} on (density {first.density:.4g}), "
-            f"whose validation accuracy is {first.validation_accuracy:.2%}"
+            f"whose validation {first.metric.name} is {first.metric.text(first.value)}"
         )
 
 

@@ -12,7 +12,7 @@ from sparsight.records.record import Choice, LevelRecord
 from sparsight.runs.choose import SparsestWithin
 from sparsight.runs.level import Level
 from sparsight.runs.search import Done, Listed, Search
-from sparsight.train.evaluate import Judge, classify
+from sparsight.train.judges import Auto, Judge
 from sparsight.train.plan import TrainingPlan
 from sparsight.types import Scorer
 
@@ -55,7 +55,7 @@ class Recipe:
     score: Scorer | Scoring
     levels: Sequence[Level] | Search
     prunable: Prunable = field(default_factory=Prunable)
-    judge: Judge = classify
+    judge: Judge = field(default_factory=Auto)
     choose: Callable[[Sequence[LevelRecord]], Choice] = field(default_factory=SparsestWithin)
     control: bool = False  # train the dense network for the whole run's epochs beside it
     pq: tuple[tuple[float, float], ...] = ((0.5, 1.0), (1.0, 2.0))  # pairs recorded for every level

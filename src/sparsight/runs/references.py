@@ -12,11 +12,11 @@ from sparsight.types import Masks, StateDict
 
 def parts_of(done: Sequence[LevelRecord]) -> set[str]:
     """What the last of `done` is to the levels after it: "parent", and maybe "dense", "warmup" or "best"."""
-    record, accuracy = done[-1], _number(done[-1].validation_accuracy)
+    record, worth = done[-1], done[-1].worth
     found = {"parent"}
     if record.level == 0 and record.kept == record.total:
         found |= {"dense", "warmup"}
-    if not math.isnan(accuracy) and not any(_number(r.validation_accuracy) >= accuracy for r in done[:-1]):
+    if not math.isnan(worth) and not any(r.worth >= worth for r in done[:-1]):
         found |= {"best"}
     return found
 
@@ -26,12 +26,12 @@ def references(
 ) -> dict[str, Reference]:
     """A level as a reference, in every part of `parts`. `rewound` is the rewind point's epoch, and its weights."""
     weights, masks = network
-    whole = Reference(record.level, weights, masks, _number(record.validation_accuracy), record.observations[-1].values)
+    whole = Reference(record.level, weights, masks, _number(record.value), record.observations[-1].values)
     found = dict.fromkeys(sorted(parts - {"warmup"}), whole)
     if "warmup" in parts:
         epoch, there = rewound
-        early = [_number(o.validation_accuracy) for o in record.observations if o.epoch <= epoch]
-        best = max((a for a in early if not math.isnan(a)), default=math.nan)
+        early = [_number(o.value(record.metric)) for o in record.observations if o.epoch <= epoch]
+        best = max((a for a in early if not math.isnan(a)), default=math.nan, key=record.metric.worth)
         found["warmup"] = Reference(record.level, there, masks, best)
     return found
 

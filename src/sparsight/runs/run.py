@@ -187,7 +187,8 @@ def judge_on_test(
     for record, weights in networks:
         module.load_state_dict(weights)
         worth = evaluate(module, split, recipe.judge, where)
-        entries.append(Evaluated(record.level, record.role, record.id, worth.accuracy, worth.loss, worth.samples))
+        found = worth.accuracy, worth.loss, worth.samples, worth.others
+        entries.append(Evaluated(record.level, record.role, record.id, *found))
     return Evaluation(tuple(entries))
 
 

@@ -126,6 +126,7 @@ def keep(
         floors=allocation.floors,
         collapsed=tuple(layer.name for layer in layers if layer.kept == 0),
         collapse=find_collapse(training.masks, state.model, _one_sample(state.data)),
+        metric=training.metric,
         observations=tuple(training.observations),
         epochs=training.observations[-1].epoch,
         steps=training.observations[-1].step,

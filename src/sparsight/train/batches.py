@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from sparsight.model.loss import on_tensors
+from sparsight.model.batch import on_tensors
 from sparsight.train.parallel import Runtime
 from sparsight.types import Batch, Split
 

@@ -109,7 +109,10 @@ def _judge(training: Training, seen: Observation, since: float) -> Observation:
     plan = training.plan
     worth = evaluate(training.model, training.data.validation, training.judge, training.runtime)
     since = training.spent("validate", since)
-    seen = dataclasses.replace(seen, validation_loss=worth.loss, validation_accuracy=worth.accuracy)
+    training.metric = worth.metric
+    seen = dataclasses.replace(
+        seen, validation_loss=worth.loss, validation_accuracy=worth.accuracy, metrics=worth.others
+    )
     if training.average is not None:
         names, norms = training.average.names, training.average.values.tolist()
         averages = {f"value:gradient flow (ema), {name}": norm for name, norm in zip(names, norms, strict=True)}
@@ -133,6 +136,7 @@ def _context(training: Training, seen: Observation) -> Context:
         "level": training.level,
         "observation": seen,
         "loss": training.plan.loss,
+        "metric": training.metric,
         "gradients": {} if average is None else dict(zip(average.names, average.values.tolist(), strict=True)),
         "history": tuple(training.observations),
     }

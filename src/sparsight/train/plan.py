@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparsight.model.loss import cross_entropy
+from sparsight.model.loss import task_loss
 from sparsight.numerics.checks import check_whole
 from sparsight.train.hooks import Hooks
 from sparsight.train.optimizers import NesterovSGD
@@ -38,7 +38,7 @@ class TrainingPlan:
     batch_size: int = 250
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = field(default_factory=NesterovSGD)
     schedule: Callable[[float], float] = cosine  # progress of the level -> multiplier of the learning rate
-    loss: Callable[[nn.Module, Batch], Tensor] = cross_entropy
+    loss: Callable[[nn.Module, Batch], Tensor] = task_loss
     clip: float | None = 1.0  # global norm of the masked gradients
     stop: StoppingRule = field(default_factory=FixedEpochs)
     evaluate_every: float = 1.0  # epochs between evaluations; a fraction evaluates inside epochs

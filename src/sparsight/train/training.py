@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsight.measure.flow import GradientAverage
-from sparsight.train.evaluate import Judge, classify
+from sparsight.train.judges import Auto, Judge
+from sparsight.train.metric import ACCURACY, Metric
 from sparsight.train.observation import Observation
 from sparsight.train.parallel import Runtime
 from sparsight.train.plan import TrainingPlan
@@ -33,7 +34,8 @@ class Training:
     level: int
     role: Literal["level", "control"] = "level"
     seed: int = 0  # of the run
-    judge: Judge = classify
+    judge: Judge = field(default_factory=Auto)
+    metric: Metric = ACCURACY  # what the judge was found to choose by
     channels_last: bool = False
     stops: tuple[int, ...] = ()  # epochs that are evaluated besides
     surroundings: Context | None = None  # what the rule may measure on, besides the network

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from sparsight.model.batch import batch_size
 from sparsight.model.hooks import tapped
 from sparsight.model.linearised import ACTIVATIONS, every
-from sparsight.model.loss import batch_size
 from sparsight.model.names import modules_of
 from sparsight.types import Batch
 

@@ -11,8 +11,9 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from sparsight.measure.flow.moments import double
+from sparsight.model.batch import batch_size
 from sparsight.model.functional import Pure, evaluating, pure
-from sparsight.model.loss import Loss, batch_size, cross_entropy
+from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
@@ -43,7 +44,7 @@ def gradient_flow(
     batches: Iterable[Batch],
     *,
     statistic: Statistic = "norm",
-    loss: Loss = cross_entropy,
+    loss: Loss = task_loss,
 ) -> GradientFlow:
     """Size of the masked gradient of the mean loss over the samples of all batches, in each prunable tensor.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparsight.measure.flow.activations import Site, measured_layers, read
 from sparsight.measure.flow.moments import CoMoments, Moments, double, merged, moments, more
+from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating, pure
 from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
@@ -45,13 +46,6 @@ class InformationFlow:
         return bool(torch.isfinite(self.values).all())
 
 
-def forward(model: nn.Module, batch: Batch) -> Any:
-    """The model at a batch's inputs: all of a mapping by keyword, the first entry of a sequence, a tensor itself."""
-    if isinstance(batch, Mapping):
-        return model(**batch)
-    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
-
-
 def information_flow(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -60,7 +54,7 @@ def information_flow(
     site: Site = "pre",
     pairs: Sequence[Pair] | None = None,
     skip: Sequence[str] = SHORTCUTS,
-    forward: Callable[[nn.Module, Batch], Any] = forward,
+    forward: Callable[[nn.Module, Batch], Any] = predict,
 ) -> InformationFlow:
     """Correlation between the units of consecutive layers, over the samples of all batches; one pass.
 

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from sparsight.model.loss import batch_size as samples_of
+from sparsight.model.batch import batch_size as samples_of
 from sparsight.numerics.seeds import derive, seeded
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Batch, Split

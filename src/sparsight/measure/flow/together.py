@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sparsight.measure.flow.activations import Site
 from sparsight.measure.flow.gradients import GradientFlow, Statistic, measured
 from sparsight.measure.flow.information import SHORTCUTS, Collector, InformationFlow, Pair, Reduction
-from sparsight.model.loss import Loss, cross_entropy
+from sparsight.model.loss import Loss, task_loss
 from sparsight.types import Batch, Masks
 
 
@@ -23,7 +23,7 @@ def both_flows(
     pairs: Sequence[Pair] | None = None,
     skip: Sequence[str] = SHORTCUTS,
     statistic: Statistic = "norm",
-    loss: Loss = cross_entropy,
+    loss: Loss = task_loss,
 ) -> tuple[InformationFlow, GradientFlow]:
     """`information_flow` and `gradient_flow` from one pass: one forward and one backward pass a batch.
 

@@ -19,6 +19,7 @@ from sparsight.measure.criticality.phase import NORMS, critical_sigma_w
 from sparsight.measure.criticality.quadrature import Activation
 from sparsight.measure.criticality.shortcuts import is_residual
 from sparsight.measure.criticality.traced_activations import words
+from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating
 from sparsight.model.hold import apply_
 from sparsight.model.hooks import tapped
@@ -209,5 +210,5 @@ def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, 
     layers: Mapping[str, nn.Module] = {name: layer for name, layer in weighted_layers(model).items() if name in names}
     with torch.no_grad(), evaluating(model), tapped(layers, see):
         for batch in batches:
-            model(batch[0] if isinstance(batch, (tuple, list)) else batch)
+            predict(model, batch)
     return {name: total / count for name, (total, count) in sums.items()}

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _NormBase
 
+from sparsight.model.batch import batch_size, on_tensors
 from sparsight.model.functional import Pure, evaluating, pure
-from sparsight.model.loss import Loss, batch_size, on_tensors
+from sparsight.model.loss import Loss
 from sparsight.numerics.seeds import seeded
 from sparsight.types import Batch, Masks, Scores
 

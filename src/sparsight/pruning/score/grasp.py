@@ -9,8 +9,9 @@ from typing import Any, get_args
 import torch
 from torch import Tensor, nn
 
+from sparsight.model.batch import own_loss, scores_of
 from sparsight.model.functional import Pure
-from sparsight.model.loss import Loss, cross_entropy
+from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.numerics.checks import check_known, check_positive
 from sparsight.pruning.score.gradient import (
@@ -46,7 +47,7 @@ class GraSP:
     equation 8.
     """
 
-    loss: Loss = cross_entropy
+    loss: Loss = task_loss
     temperature: float = 1.0
     batch_norm: BatchNorm = "train"
 
@@ -94,10 +95,13 @@ class _Cooled(nn.Module):
 
     def __init__(self, model: nn.Module, temperature: float) -> None:
         super().__init__()
-        self.model, self.temperature = model, temperature
+        self._orig_mod, self.temperature = model, temperature
 
     def forward(self, *args: Any, **keywords: Any) -> Tensor:
-        out = self.model(*args, **keywords)
-        if not isinstance(out, Tensor):
-            raise TypeError(f"a temperature needs a model that returns a tensor: got {type(out).__name__}")
-        return out / self.temperature
+        out = self._orig_mod(*args, **keywords)
+        scores = scores_of(out)
+        if scores is None or own_loss(out) is not None:
+            raise TypeError(
+                f"a temperature needs a model that returns class scores and no loss, got {type(out).__name__}"
+            )
+        return scores / self.temperature

@@ -8,7 +8,7 @@ from typing import get_args
 
 from torch import nn
 
-from sparsight.model.loss import Loss, cross_entropy
+from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.numerics.checks import check_known
 from sparsight.pruning.score.gradient import (
@@ -39,7 +39,7 @@ class SNIP:
     Source: Lee, Ajanthan and Torr, "SNIP", ICLR 2019, equation 5; SBP in Hayou et al., ICLR 2021.
     """
 
-    loss: Loss = cross_entropy
+    loss: Loss = task_loss
     batch_norm: BatchNorm = "train"
 
     def __post_init__(self) -> None:

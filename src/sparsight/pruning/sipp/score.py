@@ -11,9 +11,10 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
+from sparsight.model.batch import batch_size, copied, predict
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.hooks import tapped
-from sparsight.model.loss import Loss, batch_size, copied, cross_entropy
+from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.model.names import names_of
 from sparsight.numerics.checks import check_known
@@ -26,11 +27,6 @@ from sparsight.pruning.sipp.unreached import silent
 from sparsight.types import Batch, Masks, Scored
 
 _AT_ONCE = 32  # points in one forward
-
-
-def first_input(model: nn.Module, batch: Batch) -> Any:
-    """The model's output for a batch `(x, y)`, or for a batch that is the input itself."""
-    return model(batch[0] if isinstance(batch, (tuple, list)) else batch)
 
 
 @dataclass(frozen=True)
@@ -67,8 +63,8 @@ class SiPP:
     points: int | None = None
     masked: bool = True
     propagate: bool = False
-    forward: Callable[[nn.Module, Batch], Any] = first_input
-    loss: Loss = cross_entropy
+    forward: Callable[[nn.Module, Batch], Any] = predict
+    loss: Loss = task_loss
 
     def __post_init__(self) -> None:
         check_known(("max", "mean"), reduction=self.reduction)

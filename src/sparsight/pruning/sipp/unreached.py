@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from sparsight.model.batch import copied
 from sparsight.model.functional import evaluating, pure
-from sparsight.model.loss import Loss, copied, cross_entropy
+from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.model.names import named
 from sparsight.numerics.seeds import seeded
@@ -21,7 +22,7 @@ def silent(
     batches: Sequence[Batch],
     *,
     multipliers: Params | None = None,
-    loss: Loss = cross_entropy,
+    loss: Loss = task_loss,
 ) -> dict[str, Tensor]:
     """Where the gradient of each parameter is exactly zero on every batch, in eval mode: True = no gradient.
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from sparsight.numerics.checks import check_known, check_positive, check_whole
+from sparsight.train.metric import ACCURACY
 from sparsight.train.observation import Observation
 from sparsight.train.stop.context import Baseline, Context, StoppingRule
 from sparsight.train.stop.thresholds import improvements, in_a_row, met
@@ -39,7 +40,9 @@ class AccuracyRecovery(StoppingRule):
 
     Accuracies and `margin` are in [0, 1]; equality is enough. Against "warmup" the reference is the best accuracy
     up to the rewind point, against "dense", "parent" and "best" what that level ended with. Never stops where there
-    is no reference, as at the first level, or no accuracy. Validation data only, never the test split.
+    is no reference, as at the first level, or no accuracy. Validation data only, never the test split. Where networks
+    are chosen by another metric, that takes the place of accuracy: the target is `fraction` of the reference's value
+    (1 / fraction of it where lower is better), less or more `margin` of it.
     Source: Gharatappeh and Sekeh, arXiv 2501.15592: the second exit of their loop, there on the test split.
     """
 
@@ -78,10 +81,24 @@ class AccuracyRecovery(StoppingRule):
         there = context.references.get(self.reference)
         if there is None or math.isnan(there.accuracy):
             return {}, memory
-        return {self.name: there.accuracy, self._threshold: self._of(there.accuracy)}, memory
+        if context.metric == ACCURACY:
+            return {self.name: there.accuracy, self._threshold: self._of(there.accuracy)}, memory
+        metric, value = context.metric, context.observation.value(context.metric)
+        full = there.accuracy * self.fraction if metric.better == "higher" else there.accuracy / self.fraction
+        goal = metric.allowed(full, 100 * self.margin)
+        about = f"validation {metric.name}"
+        found = {f"reference:{about} of {self.reference}": there.accuracy, f"threshold:{about}": goal}
+        return {**found, self._distance: metric.worth(goal) - metric.worth(value)}, memory
+
+    @property
+    def _distance(self) -> str:
+        """By how much the value is short of its target; only where networks are chosen by another metric."""
+        return f"distance:short of {self.reference}"
 
     def stop(self, history: Sequence[Observation]) -> str | None:
-        if not history or history[-1].validation_accuracy is None:
+        if history and history[-1].values.get(self._distance, math.inf) <= 0:
+            return f"validation metric as good as that of {SAID[self.reference]}"
+        if not history or history[-1].validation_accuracy is None or self._distance in history[-1].values:
             return None
         accuracy = history[-1].validation_accuracy
         target = self._of(history[-1].values.get(self.name, math.nan)) if self.target is None else self.target

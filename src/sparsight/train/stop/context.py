@@ -9,7 +9,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import nn
 
-from sparsight.model.loss import Loss, cross_entropy
+from sparsight.model.loss import Loss, task_loss
+from sparsight.train.metric import ACCURACY, Metric
 from sparsight.train.observation import Observation
 from sparsight.types import Allocator, Batch, Masks, Scorer, StateDict
 
@@ -28,7 +29,7 @@ class Reference:
     level: int  # where it was trained
     weights: StateDict
     masks: Masks
-    accuracy: float = math.nan  # on the validation split; NaN where it was not judged
+    accuracy: float = math.nan  # its metric on the validation split; NaN where it was not judged
     values: Mapping[str, float] = field(default_factory=dict)  # on record at its last evaluation
     measured: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # flows, computed once
 
@@ -47,7 +48,8 @@ class Context:
     score: Scorer | None = None
     rounds: tuple[Allocator, ...] = ()  # what prunes next, as far as it is known beforehand
     examples: Sequence[Batch] = ()  # the scorer's batches
-    loss: Loss = cross_entropy
+    loss: Loss = task_loss
+    metric: Metric = ACCURACY  # what networks are chosen by
     gradients: Mapping[str, float] = field(default_factory=dict)  # gf_ema of each prunable tensor
     history: Sequence[Observation] = ()  # of this level, before this one
     flows: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)  # measured at this point, shared

@@ -18,7 +18,8 @@ from sparsight.measure.flow import (
     gradient_flow,
     information_flow,
 )
-from sparsight.model.loss import batch_size, cross_entropy
+from sparsight.model.batch import batch_size
+from sparsight.model.loss import task_loss
 from sparsight.train.stop.context import Context, FlowSource, Reference
 from sparsight.types import Masks
 
@@ -132,7 +133,7 @@ def measure_together(sources: Iterable[FlowSource], context: Context) -> None:
     asked = [source for source in sources if source.name not in context.flows]
     one = next((s for s in asked if isinstance(s, InformationSource)), None)
     other = next((s for s in asked if isinstance(s, GradientSource) and s.statistic not in ("ema", "literal")), None)
-    if one is None or other is None or not context.probe or context.loss is not cross_entropy:
+    if one is None or other is None or not context.probe or context.loss is not task_loss:
         return
     statistic: Any = other.statistic
     how: Any = {"reduction": one.reduction, "site": one.site, "pairs": one.pairs, "statistic": statistic}

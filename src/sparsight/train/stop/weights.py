@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsight.measure.pq import pq_index
-from sparsight.model.loss import batch_size
+from sparsight.model.batch import batch_size
 from sparsight.model.names import named
 from sparsight.numerics.checks import check_positive, check_whole
 from sparsight.train.observation import Observation

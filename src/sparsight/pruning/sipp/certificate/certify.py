@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.model import masks as m
+from sparsight.model.batch import predict
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.names import named
 from sparsight.numerics.seeds import seeded
@@ -26,7 +27,7 @@ from sparsight.pruning.sipp.certificate.records import (
 from sparsight.pruning.sipp.decision import Decision
 from sparsight.pruning.sipp.groups import sides
 from sparsight.pruning.sipp.keep_ratio import keep_ratio
-from sparsight.pruning.sipp.score import first_input, layers_using
+from sparsight.pruning.sipp.score import layers_using
 from sparsight.types import Batch, Masks, Params, Scored
 
 
@@ -42,7 +43,7 @@ def certify(
     delta: float = 1e-16,
     constant: float = 3.0,
     bound: Bound = "bernstein",
-    forward: Callable[[nn.Module, Batch], Any] = first_input,
+    forward: Callable[[nn.Module, Batch], Any] = predict,
 ) -> Certificate:
     """The bounds that `masks` satisfy as a pruning of `model`, whose weights are those before pruning.
 

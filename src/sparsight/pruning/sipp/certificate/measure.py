@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsight.model.batch import batch_size, copied
 from sparsight.model.functional import Pure
 from sparsight.model.hooks import tapped
-from sparsight.model.loss import batch_size, copied
 from sparsight.pruning.sipp.patches import as_points, columns, patches_of
 from sparsight.pruning.sipp.score import first_points, input_of
 from sparsight.types import Batch

@@ -1,0 +1,128 @@
+"""What a batch is to a model: which part of it goes in, which part are labels, and what comes out."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsight.types import Batch
+
+_LABELS = ("labels", "label", "targets", "target", "y")  # keys under which a dictionary batch may hold its labels
+
+
+def predict(model: nn.Module, batch: Batch) -> Any:
+    """The model's output for a batch.
+
+    Of `(x, y)` the model is given `x`, and of a dictionary what its `forward` takes by name, labels included; `x` may
+    be a dictionary too. Anything else is given as it is. TypeError if `forward` takes nothing of a dictionary.
+    """
+    x = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
+    return model(**_accepted(model, x)) if isinstance(x, Mapping) else model(x)
+
+
+def labels_of(batch: Batch) -> Any:
+    """The labels of `(x, y)`, or of a dictionary that calls them labels, label, targets, target or y; else None."""
+    if isinstance(batch, Mapping):
+        return next((batch[key] for key in _LABELS if key in batch), None)
+    return batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
+
+
+def scores_of(output: Any) -> Tensor | None:
+    """The tensor that a model puts out: its output, or the `logits` of one that has them; None if there is neither."""
+    if isinstance(output, Tensor):
+        return output
+    found = _part(output, "logits")
+    return found if isinstance(found, Tensor) else None
+
+
+def own_loss(output: Any) -> Tensor | None:
+    """The loss that the model itself computed, `output.loss` or `output["loss"]`; None if it did not."""
+    found = None if isinstance(output, Tensor) else _part(output, "loss")
+    return found if isinstance(found, Tensor) else None
+
+
+def _part(output: Any, name: str) -> Any:
+    return output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+
+
+def _accepted(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    inner = model
+    while (further := _inside(inner)) is not None:
+        inner = further
+    names, others = _parameters(type(inner).forward)
+    given = {str(key): value for key, value in batch.items()}
+    if "labels" in names and "labels" not in given and "label" in given:
+        given["labels"] = given.pop("label")
+    taken = given if others else {key: value for key, value in given.items() if key in names}
+    if not taken:
+        raise TypeError(
+            f"{type(inner).__name__}.forward takes {', '.join(names) or 'nothing'} by name, and the batch holds "
+            f"{', '.join(given) or 'nothing'}: {ASK}"
+        )
+    return taken
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    """The module that a compiled or DDP-wrapped one runs."""
+    found = getattr(model, "_orig_mod", None)
+    return model.module if found is None and isinstance(model, nn.parallel.DistributedDataParallel) else found
+
+
+@functools.cache
+def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
+    """Names by which arguments can be given, and whether any other name is taken too."""
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return (
+        tuple(p.name for p in parameters if p.kind in named),
+        any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters),
+    )
+
+
+ASK = "give the recipe a loss(model, batch) and a judge(model, batch) of your own (--loss and --metric)"
+"""What to do where a batch or an output cannot be read."""
+
+
+# -- samples ---------------------------------------------------------------------------------------------------
+
+
+def batch_size(batch: Batch) -> int:
+    """Samples of a batch: the length of its first tensor. ValueError if there is none, or it is empty."""
+    first = next(_tensors(batch), None)
+    if first is None or first.dim() == 0 or not len(first):
+        got = type(batch).__name__ if first is None else f"a first tensor of shape {tuple(first.shape)}"
+        raise ValueError(f"cannot tell the samples of a batch: got {got}, expected (x, y) with at least one sample")
+    return len(first)
+
+
+def on_tensors(do: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """The batch with `do` of its tensors, in tuples, lists and mappings too; the rest as it is."""
+    if isinstance(batch, Tensor):
+        return do(batch)
+    if isinstance(batch, Mapping):
+        return {key: on_tensors(do, value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(on_tensors(do, value) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(on_tensors(do, value) for value in batch)
+    return batch
+
+
+def copied(batch: Any) -> Any:
+    """The batch with tensors of its own, for models that write to their input."""
+    return on_tensors(Tensor.clone, batch)
+
+
+def _tensors(batch: Any) -> Iterator[Tensor]:
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from _tensors(value)
+    elif isinstance(batch, (tuple, list)):
+        for value in batch:
+            yield from _tensors(value)

@@ -1,0 +1,236 @@
+"""Judges: what a network's output on a batch is worth, by named metrics."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast, get_args
+
+from torch import Tensor, nn
+
+from sparsight.model.batch import ASK, batch_size, labels_of, own_loss, predict, scores_of
+from sparsight.model.loss import IGNORED, entropy, fitting, paired, scored
+from sparsight.train.metric import ACCURACY, LOSS, PERPLEXITY, Metric
+from sparsight.train.torch_metric import TorchMetric, is_torch_metric
+from sparsight.types import Batch
+
+Number = Tensor | float | int
+Counted = tuple[Number, Number]
+"""The sum over what a metric counts in a batch, and how many it counts."""
+
+Returned = tuple[Number, Number, Number] | Mapping[str, Counted]
+"""What a judge says of a batch: (summed loss, right answers, answers counted), or (sum, count) of each named metric."""
+
+Judge = Callable[[nn.Module, Batch], Returned]
+"""A function of a model and a batch. The value of a metric on a split is the sum of its sums over the sum of counts.
+
+A judge of other metrics than loss and accuracy says in `metrics` which way is better, and networks are chosen by the
+first of them: see `Judged`, and `TorchMetric` for values that are no means.
+"""
+
+MetricName = Literal["auto", "accuracy", "loss", "perplexity", "mse", "rmse", "mae"]
+"""The judges that have a name; "auto" is `Auto`."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A judge made of a function that returns {name: (sum, count)}, with what it measures: chosen by the first.
+
+    `finish` turns a mean into a value: {"perplexity": math.exp}.
+    """
+
+    function: Judge
+    metrics: tuple[Metric, ...]
+    finish: Mapping[str, Callable[[float], float]] = field(default_factory=dict)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Returned:
+        return self.function(model, batch)
+
+
+# -- ours ------------------------------------------------------------------------------------------------------
+
+
+def classify(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """(summed cross-entropy, right predictions, labels that count) of `(x, y)`.
+
+    Class scores and labels as `cross_entropy` takes them: of a label map every pixel counts, of token labels every
+    token, and a label -100 not at all. The prediction is the class with the highest score; of class probabilities the
+    right one is the most likely. ValueError as `cross_entropy`, and for floating labels that are no probabilities.
+    """
+    return right_of(*scored(model, batch))
+
+
+def right_of(scores: Tensor, y: Tensor, ignore_index: int = IGNORED) -> tuple[Tensor, Tensor, Tensor]:
+    """(summed cross-entropy, right predictions, labels that count) of what `scored` returns."""
+    scores = scores.float()
+    loss = entropy(scores, y, "sum", ignore_index)
+    if y.is_floating_point():
+        if not bool((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-3).all()):
+            raise ValueError(
+                f"accuracy needs class indices, or class probabilities that are >= 0 and sum to 1: got other {y.dtype} "
+                f"labels of shape {tuple(y.shape)}; for a regression there are the loss and the metric mse, otherwise "
+                f"{ASK}"
+            )
+        y = y.argmax(1)
+    return loss, (scores.argmax(1) == y).sum(), (y != ignore_index).sum()
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Right predictions over the labels that count, and mean cross-entropy; labels of any shape (`cross_entropy`).
+
+    One score for each label, of 0 or 1, is a binary one: above 0 means 1. Labels `ignore_index` do not count; give the
+    recipe a loss that leaves them out as well.
+    """
+
+    ignore_index: int = IGNORED
+    metrics: tuple[Metric, ...] = field(default=(ACCURACY,), init=False, repr=False)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Returned:
+        output = predict(model, batch)
+        scores, y = scores_of(output), labels_of(batch)
+        if isinstance(scores, Tensor) and isinstance(y, Tensor) and scores.numel() == y.numel():
+            return self._binary(scores.float(), y.reshape(scores.shape))
+        return right_of(*fitting(output, batch), self.ignore_index)
+
+    def _binary(self, scores: Tensor, y: Tensor) -> Returned:
+        counted = y != self.ignore_index
+        s, t = scores[counted], y[counted].to(scores.dtype)
+        if not bool(((t == 0) | (t == 1)).all()):
+            raise ValueError(f"the accuracy of single scores needs labels of 0 and 1, got others of {y.dtype}; {ASK}")
+        loss = nn.functional.binary_cross_entropy_with_logits(s, t, reduction="sum")
+        return loss, ((s > 0) == (t > 0)).sum(), counted.sum()
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The mean of a loss(model, batch) over samples: what is left where nothing else can be said."""
+
+    loss: Callable[[nn.Module, Batch], Tensor]
+    metrics: tuple[Metric, ...] = field(default=(LOSS,), init=False, repr=False)
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Returned:
+        n = batch_size(batch)
+        return {"loss": (self.loss(model, batch) * n, n)}
+
+
+@dataclass(frozen=True)
+class Error:
+    """A regression's error over all elements: "mse", its root "rmse", or "mae"."""
+
+    kind: Literal["mse", "rmse", "mae"] = "mse"
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        return (Metric(self.kind, "lower"),)
+
+    @property
+    def finish(self) -> Mapping[str, Callable[[float], float]]:
+        return {"rmse": math.sqrt}
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Returned:
+        output, y = paired(model, batch)
+        gap = output.float() - y.float()
+        total = gap.abs().sum() if self.kind == "mae" else gap.square().sum()
+        return {"loss": (total, gap.numel()), self.kind: (total, gap.numel())}
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """exp of the mean cross-entropy of a token, over the labels that are not -100; lower is better.
+
+    The network returns scores for each token [N, T, V]. Labels [N, T] are those of the same places, or, as with causal
+    language models, the next token's at each: whichever the model's own loss agrees with; without a loss of its own,
+    those of the same places.
+    """
+
+    metrics: tuple[Metric, ...] = field(default=(PERPLEXITY,), init=False, repr=False)
+    finish: Mapping[str, Callable[[float], float]] = field(
+        default_factory=lambda: {"perplexity": math.exp}, init=False, repr=False
+    )
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Returned:
+        output = predict(model, batch)
+        scores, y = scores_of(output), labels_of(batch)
+        if scores is None or not isinstance(y, Tensor) or scores.dim() != 3 or y.shape != scores.shape[:2]:
+            got = "no scores" if scores is None else f"scores of shape {tuple(scores.shape)}"
+            raise ValueError(
+                f"perplexity needs scores [N, T, V] and token labels [N, T], got {got} and "
+                f"{tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__}; {ASK}"
+            )
+        total, count, right = tokens(scores, y, own_loss(output))
+        return {"loss": (total, count), "perplexity": (total, count), "accuracy": (right, count)}
+
+
+def tokens(scores: Tensor, y: Tensor, loss: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """(summed cross-entropy, tokens that count, right ones); see `Perplexity`."""
+    if loss is None:
+        return _tokens(scores, y, 0)
+    return min((_tokens(scores, y, shift) for shift in (0, 1)), key=lambda found: _distance(loss, *found[:2]))
+
+
+def _tokens(scores: Tensor, y: Tensor, shift: int) -> tuple[Tensor, Tensor, Tensor]:
+    flat, labels = scores[:, : scores.shape[1] - shift].flatten(0, 1).float(), y[:, shift:].flatten().long()
+    return entropy(flat, labels, "sum"), (labels != IGNORED).sum(), (flat.argmax(1) == labels).sum()
+
+
+def _distance(loss: Tensor, total: Tensor, count: Tensor) -> float:
+    mean = float(total) / max(int(count), 1)
+    return abs(mean - float(loss))
+
+
+@dataclass(frozen=True)
+class Auto:
+    """The default judge: what a network's outputs and labels allow.
+
+    Class scores and labels: accuracy. Scores for each token, from a model with a loss of its own: perplexity. A model
+    that returns nothing but its loss: that loss. ValueError, saying which two functions to give, for anything else.
+    """
+
+    metrics: tuple[Metric, ...] = field(default=(PERPLEXITY, ACCURACY, LOSS), init=False, repr=False)
+    finish: Mapping[str, Callable[[float], float]] = field(
+        default_factory=lambda: {"perplexity": math.exp}, init=False, repr=False
+    )
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Returned:
+        output = predict(model, batch)
+        scores, y, loss = scores_of(output), labels_of(batch), own_loss(output)
+        if scores is not None and isinstance(y, Tensor) and loss is not None and scores.dim() == 3 == y.dim() + 1:
+            total, count, right = tokens(scores, y, loss)
+            return {"loss": (total, count), "perplexity": (total, count), "accuracy": (right, count)}
+        if loss is not None and (scores is None or not _classes(scores, y)):
+            n = batch_size(batch)
+            return {"loss": (loss * n, n)}
+        return right_of(*fitting(output, batch))
+
+
+def _classes(scores: Tensor, y: Any) -> bool:
+    """Whether labels are class indices of these scores."""
+    whole = isinstance(y, Tensor) and not y.is_floating_point()
+    return whole and scores.dim() > 1 and y.dim() == scores.dim() - 1
+
+
+_NAMED: Mapping[str, Callable[[], Judge]] = {
+    "auto": Auto, "accuracy": Accuracy, "perplexity": Perplexity, "mse": Error, "rmse": lambda: Error("rmse"),
+    "mae": lambda: Error("mae"),
+}  # fmt: skip
+
+
+def named_judge(metric: Any, loss: Callable[[nn.Module, Batch], Tensor]) -> Judge:
+    """The judge of that name ("loss" judges by `loss`), a metric of torchmetrics as a judge, or a judge as it is.
+
+    ValueError for an unknown name, TypeError for anything else.
+    """
+    if metric == "loss":
+        return Loss(loss)
+    if isinstance(metric, str):
+        if metric not in _NAMED:
+            names = ", ".join(get_args(MetricName))
+            raise ValueError(f"unknown metric {metric!r}, expected one of {names}, or a judge")
+        return _NAMED[metric]()
+    if is_torch_metric(metric):
+        return TorchMetric(metric)
+    if not callable(metric):
+        raise TypeError(f"a metric must be a name, a judge(model, batch) or a torchmetrics.Metric, got {metric!r:.60}")
+    return cast(Judge, metric)  # what it returns is seen when it judges
