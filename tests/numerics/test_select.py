@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 from reference import select as reference
 
 from sparsight.numerics.kernels.pieces import CompiledPiece, TensorPiece
-from sparsight.numerics.select import _tensor_select, keep_largest, prune_smallest
+from sparsight.numerics.select import _select, keep_largest, prune_smallest
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SHAPES = ((), (0,), (1,), (7,), (0, 3), (3, 0), (5, 4), (64, 3), (3, 64), (2, 3, 4, 5), (1, 3000), (1300, 3))
 SEED = st.integers(0, 2**32 - 1)
 VALUES = ("normal", "small integers", "special", "bits", "constant", "rising", "tiny")
+
+
+def tensor_select(scores, masks, counts, verb, *, scope="global", min_keep=0):
+    """What other devices than the CPU do."""
+    return _select(scores, masks, counts, verb, scope, min_keep, lambda _: TensorPiece)
 
 
 def draw(seed, dtype, shape, values="normal", layout="contiguous"):
@@ -115,7 +120,7 @@ def test_global(network, share, floor, block):
         got = prune_smallest(scores, masks, count, min_keep=floor)
         same(got, expected)
         same(keep_largest(scores, masks, sum(alive.values()) - count, min_keep=floor), expected)
-        same(_tensor_select(scores, masks, count, "prune", min_keep=floor), expected)
+        same(tensor_select(scores, masks, count, "prune", min_keep=floor), expected)
     assert sum(alive_of(got[0]).values()) == sum(alive.values()) - count
     for name, (score, mask) in before.items():
         assert scores[name].equal(score) or scores[name].isnan().equal(score.isnan())
@@ -134,7 +139,7 @@ def test_layer(network, seed, block):
         same(prune_smallest(scores, masks, counts, scope="layer"), expected)
         kept = {name: alive[name] - counts[name] for name in counts}
         same(keep_largest(scores, masks, kept, scope="layer"), expected)
-        same(_tensor_select(scores, masks, counts, "prune", scope="layer"), expected)
+        same(tensor_select(scores, masks, counts, "prune", scope="layer"), expected)
 
 
 @settings(max_examples=80, deadline=None)
@@ -149,7 +154,7 @@ def test_neuron(network, seed, block):
         same(prune_smallest(scores, masks, counts, scope="neuron"), expected)
         kept = {name: alive[name] - counts[name] for name in counts}
         same(keep_largest(scores, masks, kept, scope="neuron"), expected)
-        same(_tensor_select(scores, masks, counts, "prune", scope="neuron"), expected)
+        same(tensor_select(scores, masks, counts, "prune", scope="neuron"), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -186,7 +191,7 @@ def test_ties_across_blocks_go_in_order():
     masks = {name: torch.ones(s.shape, dtype=torch.bool) for name, s in scores.items()}
     for count in (0, 1, block, block + 1, n, n + 2, n + 3):
         with small_blocks(block):
-            both = prune_smallest(scores, masks, count), _tensor_select(scores, masks, count, "prune")
+            both = prune_smallest(scores, masks, count), tensor_select(scores, masks, count, "prune")
         for got, _ in both:
             kept = torch.cat([got["a"], got["b"]])
             assert not kept[:count].any()
@@ -301,7 +306,7 @@ def test_nan_is_refused_by_name_where_alive(dtype, sign, scope):
         masks = {name: torch.ones(2, 3, dtype=torch.bool) for name in "ab"}
         scores["b"][1, 0] = torch.nan
         scores["b"] = torch.copysign(scores["b"], torch.tensor(sign, dtype=dtype))
-        for call in (prune_smallest, lambda *a, **k: _tensor_select(*a, "prune", **k)):
+        for call in (prune_smallest, lambda *a, **k: tensor_select(*a, "prune", **k)):
             with pytest.raises(ValueError, match="NaN among the alive scores of 'b'"):
                 call(scores, masks, counts, scope=scope)
         masks["b"][1, 0] = False

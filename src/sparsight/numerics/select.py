@@ -50,13 +50,6 @@ def keep_largest(
     return _select(scores, masks, counts, "keep", scope, min_keep, _kind)
 
 
-def _tensor_select(
-    scores: Scores, masks: Masks, counts: Any, verb: _Verb, *, scope: Scope = "global", min_keep: int = 0
-) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """What other devices than the CPU do, on any device."""
-    return _select(scores, masks, counts, verb, scope, min_keep, lambda _: TensorPiece)
-
-
 def _kind(score: Tensor) -> type[Piece]:
     return CompiledPiece if score.device.type == "cpu" else TensorPiece
 

@@ -63,9 +63,3 @@ def _describe_array(array: torch.Tensor | np.ndarray) -> dict[str, Any]:
     tensor = torch.as_tensor(array).detach().cpu().contiguous()
     content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
     return {"type": str(tensor.dtype), "shape": list(tensor.shape), "sha256": hashlib.sha256(content).hexdigest()}
-
-
-def description_digest(thing: Any) -> str:
-    """SHA-256 of `describe(thing)`, as hexadecimal."""
-    text = json.dumps(describe(thing), sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsight.measure.criticality.edge import EdgeOfChaos, NoEdgeOfChaos, edge_of_chaos
 from sparsight.measure.criticality.phase import NetworkPhase
-from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid, scanned
+from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid
 from sparsight.report import svg
 from sparsight.report.escape import escape
 
@@ -73,7 +73,7 @@ def _edge(found: Grid, sigma_b: float) -> EdgeOfChaos | None:
 
 def _chi(found: Grid, sigma_b: Tensor, sigma_w: Tensor) -> Tensor:
     """chi at the fixed points, for every pair."""
-    phi_sq, dphi_sq, _ = scanned(found)
+    phi_sq, dphi_sq, _ = found.scan
     drift = sigma_b[:, None, None] ** 2 + sigma_w[None, :, None] ** 2 * phi_sq - SCAN
     start = int(torch.searchsorted(SCAN, torch.tensor(1.0).double()))
     grows = drift[..., start] > 0

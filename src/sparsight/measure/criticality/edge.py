@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 
 from sparsight.measure.criticality.meanfield import root
-from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid, moments, scanned, sides
+from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid, moments, sides
 from sparsight.numerics.checks import check_not_negative
 
 
@@ -96,7 +96,7 @@ def called(activation: Activation) -> str:
 
 
 def _roots(found: Grid, sigma_b: float) -> list[EdgeOfChaos]:
-    phi_sq, dphi_sq, _ = scanned(found)
+    phi_sq, dphi_sq, _ = found.scan
     excess = sigma_b**2 + phi_sq / dphi_sq - SCAN
     if sigma_b == 0 and bool((excess.abs() <= 1e-12 * SCAN).all()):
         return [_at(found, 0.0, 1.0, marginal=True)]
@@ -118,7 +118,7 @@ def _roots(found: Grid, sigma_b: float) -> list[EdgeOfChaos]:
 
 def _settles(found: Grid, sigma_w_sq: float) -> bool:
     """Whether a small variance shrinks at sigma_b = 0, where the slope of the variance map at 0 is 1."""
-    drift = sigma_w_sq * scanned(found)[0] / SCAN - 1
+    drift = sigma_w_sq * found.scan[0] / SCAN - 1
     clear = torch.nonzero(drift.abs() > 1e-9).reshape(-1)
     return not len(clear) or bool(drift[clear[0]] < 0)
 

@@ -17,7 +17,6 @@ from sparsight.measure.criticality.quadrature import (
     Grid,
     grid,
     moments,
-    scanned,
     sides,
     values,
 )
@@ -78,7 +77,7 @@ def fixed_point(
     if abs(first) <= 1e-13 * start:
         return start
     ahead = start < SCAN if first > 0 else start > SCAN
-    turned = ahead & (torch.sign(sigma_b**2 + sigma_w**2 * scanned(found)[0] - SCAN) != math.copysign(1.0, first))
+    turned = ahead & (torch.sign(sigma_b**2 + sigma_w**2 * found.scan[0] - SCAN) != math.copysign(1.0, first))
     where = torch.nonzero(turned).reshape(-1)
     if len(where):
         i = int(where[0 if first > 0 else -1])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -42,7 +43,11 @@ class Grid:
     w: Tensor
     phi: Tensor
     dphi: Tensor
-    scan: tuple[Tensor, Tensor, Tensor] | None = None  # `moments` at the variances SCAN
+
+    @cached_property
+    def scan(self) -> tuple[Tensor, Tensor, Tensor]:
+        """`moments` at the variances SCAN, which roots are looked for between."""
+        return moments(self, SCAN)
 
 
 def grid(activation: Activation | Grid, kinks: Sequence[float] = (), *, q: float = 1.0) -> Grid:
@@ -70,10 +75,9 @@ def grid(activation: Activation | Grid, kinks: Sequence[float] = (), *, q: float
     u = (middle[:, None] + half[:, None] * _X).reshape(-1)
     phi, dphi = values(activation, u)
     w = (half[:, None] * _W).reshape(-1)
-    found = Grid(
+    return Grid(
         activation, edges, edges[~torch.isin(edges, base)], torch.cat([found, declared]).unique(), u, w, phi, dphi
     )
-    return replace(found, scan=moments(found, SCAN))
 
 
 def values(activation: Activation, u: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,11 +106,6 @@ def gaussian(found: Grid, q: Tensor, *functions: Tensor) -> list[Tensor]:
         out.append(torch.where(lost, torch.inf, density @ safe[near]))
     sums = torch.cat(out)
     return list(torch.empty_like(sums).index_copy_(0, back, sums).unbind(1))
-
-
-def scanned(found: Grid) -> tuple[Tensor, Tensor, Tensor]:
-    """`moments` at SCAN, which roots are looked for between: computed once for a grid."""
-    return moments(found, SCAN) if found.scan is None else found.scan
 
 
 def moments(found: Grid, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:

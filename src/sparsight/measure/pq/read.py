@@ -75,17 +75,6 @@ def _jobs(source: _Source, exponents: np.ndarray, limit: float) -> list[functool
     return [functools.partial(work, a, z, source.table[a:z]) for a, z in ends]
 
 
-def _run(jobs: list[functools.partial[None]]) -> None:
-    """All jobs; each thread takes the next one when it has done its last. (Their order makes no difference.)"""
-    todo = iter(jobs)
-
-    def work(_: int) -> None:
-        for job in todo:
-            job()
-
-    each(work, min(torch.get_num_threads(), len(jobs)))
-
-
 def _refuse_infinite(source: _Source) -> None:
     if np.isfinite(source.table[:, kernel.LARGEST]).all():
         return
@@ -108,7 +97,7 @@ def sum_lines(
     array = np.asarray(exponents, dtype=np.float64)
     limit = 2.0 ** (900.0 / max(1.0, *(abs(e) for e in exponents)))
     jobs = [job for s in sources if s.x.device.type == "cpu" for job in _jobs(s, array, limit)]
-    _run(jobs)
+    each(lambda i: jobs[i](), len(jobs))
     found = {}
     for s in sources:
         if s.x.device.type != "cpu":

@@ -15,7 +15,7 @@ import numpy as np
 
 from sparsight.numerics.kernels.jit import jit, or_twin
 from sparsight.numerics.kernels.power_sums_llvm import half_and_one, half_one_two, one_and_two
-from sparsight.numerics.kernels.power_sums_plain import LANES, magnitude, plain_sums
+from sparsight.numerics.kernels.power_sums_plain import LANES, joined, magnitude, plain_sums
 
 # numba passes an intrinsic's first argument itself, and drops what a None or its absence rules out:
 # pyright: reportCallIssue=false
@@ -63,12 +63,7 @@ def _sum_terms(x, mask, start, stop, e, unit):
     for i in range(start, stop):
         if mask is None or mask[i]:
             lanes[(i - start) % LANES] += term(magnitude(x, i) * factor, e)
-    n = LANES
-    while n > 1:
-        n //= 2
-        for i in range(n):
-            lanes[i] += lanes[i + n]
-    return lanes[0]
+    return joined(lanes)
 
 
 @jit

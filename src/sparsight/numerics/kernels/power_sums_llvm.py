@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_LANES = 16
+LANES = 16
 _AHEAD = 1024  # weights; the processor's own prefetching is too timid for one thread to read at full speed
 _RECIPROCAL = 0x7F000000 - 719_700  # minus the bits of s: about 1/s, its error spread evenly over [1, 2]
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
@@ -38,16 +38,16 @@ def _prefetch(b: Any, pointer: Any) -> None:
 
 
 def _lanes(t: Any) -> Any:
-    return ir.VectorType(t, _LANES)
+    return ir.VectorType(t, LANES)
 
 
 def _splat(t: Any, value: Any) -> Any:
-    return ir.Constant(_lanes(t), [value] * _LANES)
+    return ir.Constant(_lanes(t), [value] * LANES)
 
 
 def _call(builder: Any, name: str, t: Any, *args: Any) -> Any:
     """An LLVM intrinsic on 16 lanes."""
-    suffix = f"v{_LANES}f{32 if t is _F32 else 64}"
+    suffix = f"v{LANES}f{32 if t is _F32 else 64}"
     function = cgutils.get_or_insert_function(
         builder.module, ir.FunctionType(_lanes(t), [_lanes(t)] * len(args)), f"llvm.{name}.{suffix}"
     )
@@ -70,9 +70,9 @@ def _magnitude_bits(b: Any, raw: Any, dtype: types.Type) -> Any:
     return b.select(b.icmp_unsigned("<", wide, _splat(_I32, 0x7C00)), finite, _splat(_I32, 0x7F800000))
 
 
-def _reduce(b: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
+def reduced(b: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
     """Halve until one lane is left: a fixed order."""
-    n = _LANES
+    n = LANES
     while n > 1:
         n //= 2
         low, high = ([ir.Constant(_I32, i + j) for i in range(n)] for j in (0, n))
@@ -81,7 +81,7 @@ def _reduce(b: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
     return b.extract_element(vector, ir.Constant(_I32, 0))
 
 
-def _larger(b: Any) -> Callable[[Any, Any], Any]:
+def larger(b: Any) -> Callable[[Any, Any], Any]:
     return lambda x, y: b.select(b.fcmp_ordered(">", x, y), x, y)
 
 
@@ -168,7 +168,7 @@ class _Chunk:
             ctpop = cgutils.get_or_insert_function(b.module, ir.FunctionType(_I64, [_I64]), "llvm.ctpop.i64")
             b.store(b.add(b.load(self.count), b.call(ctpop, [ones])), self.count)
         x, low = (b.bitcast(v, _lanes(self.real)) for v in (bits, floor))
-        b.store(_larger(b)(x, b.load(self.largest)), self.largest)
+        b.store(larger(b)(x, b.load(self.largest)), self.largest)
         b.store(_smaller(b)(low, b.load(self.smallest)), self.smallest)
         return x
 
@@ -197,13 +197,13 @@ class _Chunk:
         b = self.b
         plus = b.fadd
         wide = (lambda v: v) if self.double else (lambda v: b.fpext(v, _F64))
-        lost = b.fpext(_reduce(b, b.load(self.lost), plus), _F64)
-        half = plus(_reduce(b, b.load(self.half_sum), plus), b.fmul(lost, ir.Constant(_F64, 0.5)))
+        lost = b.fpext(reduced(b, b.load(self.lost), plus), _F64)
+        half = plus(reduced(b, b.load(self.half_sum), plus), b.fmul(lost, ir.Constant(_F64, 0.5)))
         return [
             half,
-            *(_reduce(b, b.load(s), plus) for s in (self.sum, self.square_sum)),
-            wide(_reduce(b, b.load(self.largest), _larger(b))),
-            wide(_reduce(b, b.load(self.smallest), _smaller(b))),
+            *(reduced(b, b.load(s), plus) for s in (self.sum, self.square_sum)),
+            wide(reduced(b, b.load(self.largest), larger(b))),
+            wide(reduced(b, b.load(self.smallest), _smaller(b))),
         ]
 
 
@@ -255,7 +255,7 @@ def _take_in(b: Any, code: _Chunk, sources: list[Any], first: Any, n: Any) -> No
             b.store(_splat(t, 0), buffer)
             with cgutils.for_range(b, rest) as loop:
                 b.store(b.load(b.gep(pointer, [b.add(start, loop.index)])), b.gep(flat, [loop.index]))
-        lane = ir.Constant(_lanes(_I64), list(range(_LANES)))
+        lane = ir.Constant(_lanes(_I64), list(range(LANES)))
         limit = b.insert_element(_splat(_I64, 0), rest, ir.Constant(_I32, 0))
         limit = b.shuffle_vector(limit, limit, _splat(_I32, 0))
         take([b.load(buffer) for buffer in buffers], b.icmp_unsigned("<", lane, limit))

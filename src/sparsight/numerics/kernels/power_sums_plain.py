@@ -46,7 +46,7 @@ def _float16(x: Any, i: Any) -> Any:
 
 
 @jit
-def _joined(lanes):
+def joined(lanes):
     """Halve until one is left: a fixed order."""
     n = LANES
     while n > 1:
@@ -72,4 +72,4 @@ def plain_sums(x, mask, start, n):
             two[lane] += v * v
             largest, smallest = v if v > largest else largest, v if v < smallest else smallest
             count += 1
-    return _joined(half), _joined(one), _joined(two), largest, smallest, count
+    return joined(half), joined(one), joined(two), largest, smallest, count

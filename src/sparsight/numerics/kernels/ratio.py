@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from sparsight.numerics.kernels.jit import each, jit, or_twin
-from sparsight.numerics.kernels.ratio_llvm import LANES, four_rows
+from sparsight.numerics.kernels.power_sums_llvm import LANES
+from sparsight.numerics.kernels.ratio_llvm import four_rows
 
 # numba passes an intrinsic's first argument itself:
 # pyright: reportCallIssue=false

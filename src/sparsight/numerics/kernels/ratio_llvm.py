@@ -6,7 +6,6 @@ joined in a fixed order, so the bits do not depend on the width of the machine's
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -14,24 +13,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-LANES = 16
+from sparsight.numerics.kernels.power_sums_llvm import LANES, larger, reduced
+
 _ROWS = 4  # one load of the row serves so many others
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
-
-
-def _larger(b: Any) -> Callable[[Any, Any], Any]:
-    return lambda x, y: b.select(b.fcmp_ordered(">", x, y), x, y)
-
-
-def _reduce(b: Any, vector: Any, combine: Callable[[Any, Any], Any]) -> Any:
-    """Halve until one lane is left."""
-    n = LANES
-    while n > 1:
-        n //= 2
-        low, high = ([ir.Constant(_I32, i + j) for i in range(n)] for j in (0, n))
-        halves = [b.shuffle_vector(vector, vector, ir.Constant(ir.VectorType(_I32, n), h)) for h in (low, high)]
-        vector = combine(*halves)
-    return b.extract_element(vector, ir.Constant(_I32, 0))
+_I64 = ir.IntType(64)
 
 
 def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
@@ -56,9 +41,9 @@ def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         x = read(row, at)
         for other, largest, added in zip(rows, top, total, strict=True):
             product = b.fmul(x, read(other, at))
-            b.store(_larger(b)(product, b.load(largest)), largest)
+            b.store(larger(b)(product, b.load(largest)), largest)
             b.store(b.fadd(b.load(added), product), added)
-    out = [_reduce(b, b.load(v), _larger(b)) for v in top] + [_reduce(b, b.load(v), b.fadd) for v in total]
+    out = [reduced(b, b.load(v), larger(b)) for v in top] + [reduced(b, b.load(v), b.fadd) for v in total]
     return context.make_tuple(b, signature.return_type, out)
 
 

@@ -12,8 +12,6 @@ from torch import Tensor
 from sparsight.numerics.checks import check_fraction
 from sparsight.types import Masks, Scope
 
-SCOPES = ("global", "layer", "neuron")
-
 
 def check_target(target_density: float | None, exact: bool) -> None:
     """Refuse a target outside [0, 1], and `exact` without one."""

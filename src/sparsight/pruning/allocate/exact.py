@@ -11,32 +11,30 @@ from sparsight.types import Allocation, GroupRecord, Masks, Scope, Scores
 
 
 def toward(
-    groups: Mapping[str, GroupRecord], masks: Masks, target_density: float | None, exact: bool
+    groups: Mapping[str, GroupRecord],
+    masks: Masks,
+    scope: Scope,
+    min_keep: int,
+    target_density: float | None,
+    exact: bool,
 ) -> dict[str, GroupRecord]:
-    """The groups with counts that leave at least `target_density` of all prunable weights, rounded half up.
+    """The groups with counts that leave at least `target_density` of all prunable weights, rounded half up, and the
+    floor standing.
 
-    Counts that go past it are scaled down in proportion. With `exact`, counts that stay above it are raised to meet it:
-    what they would leave of every group is scaled down in proportion. Without a target the counts stay as they are.
+    Counts that go past either are scaled down in proportion. With `exact`, counts that stay above the target are raised
+    to meet it: what they would leave of every group is scaled down in proportion.
     """
-    if target_density is None:
-        return dict(groups)
-    keep = share(target_density, sum(mask.numel() for mask in masks.values()))
-    left = {name: group.d - group.c for name, group in groups.items()}
-    if exact and sum(left.values()) > keep:
-        counts = {name: groups[name].d - count for name, count in at_most(left, keep).items()}
-    else:
-        spare = sum(group.d for group in groups.values()) - keep
-        counts = at_most({name: group.c for name, group in groups.items()}, spare)
-    return {name: dataclasses.replace(group, c=counts[name]) for name, group in groups.items()}
-
-
-def within_floor(
-    groups: Mapping[str, GroupRecord], masks: Masks, scope: Scope, min_keep: int
-) -> dict[str, GroupRecord]:
-    """The groups with counts that leave the floor standing, scaled down in proportion where together they do not."""
-    limited = at_most({name: group.c for name, group in groups.items()}, room(masks, scope, min_keep))
+    counts = {name: group.c for name, group in groups.items()}
+    if target_density is not None:
+        keep = share(target_density, sum(mask.numel() for mask in masks.values()))
+        left = {name: group.d - group.c for name, group in groups.items()}
+        if exact and sum(left.values()) > keep:
+            counts = {name: groups[name].d - count for name, count in at_most(left, keep).items()}
+        else:
+            counts = at_most(counts, sum(group.d for group in groups.values()) - keep)
+    limited = at_most(counts, room(masks, scope, min_keep))
     return {
-        name: dataclasses.replace(group, c=limited[name], floor_bound=limited[name] != group.c)
+        name: dataclasses.replace(group, c=limited[name], floor_bound=limited[name] != counts[name])
         for name, group in groups.items()
     }
 
@@ -46,7 +44,7 @@ def prune_exactly(
 ) -> Allocation:
     """Remove `groups[name].c` of the alive weights of every group, smallest scores first, above the floor.
 
-    ValueError if there are fewer above it in all; `within_floor` before is for counts that only follow from the rest.
+    ValueError if there are fewer above it in all; `toward` before is for counts that only follow from the rest.
     """
     wanted = {name: group.c for name, group in groups.items()}
     floors: tuple[str, ...] = ()

@@ -10,8 +10,8 @@ from sparsight.measure.pq import PowerSums, group_sums, prune_count, retained_bo
 from sparsight.measure.pq.index import OUTSIDE
 from sparsight.measure.pq.sums import check_pair
 from sparsight.numerics.checks import check_fraction, check_known, check_not_negative, check_whole
-from sparsight.pruning.allocate.counts import SCOPES, check_target
-from sparsight.pruning.allocate.exact import prune_exactly, toward, within_floor
+from sparsight.pruning.allocate.counts import check_target
+from sparsight.pruning.allocate.exact import prune_exactly, toward
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
 
@@ -53,7 +53,7 @@ class SAP(Allocator):
             warnings.warn(OUTSIDE, UserWarning, stacklevel=3)
         check_not_negative(eta=self.eta, gamma=self.gamma)
         check_fraction(beta=self.beta)
-        check_known(SCOPES, scope=self.scope)
+        check_known(Scope, scope=self.scope)
         check_whole(0, min_keep=self.min_keep)
         check_target(self.target_density, self.exact)
         check_known(("paper", "reference"), rounding=self.rounding)
@@ -62,8 +62,7 @@ class SAP(Allocator):
         groups = {
             name: self._judge(name, sums) for name, sums in group_sums(scores, masks, (self.p, self.q), self.scope)
         }
-        groups = toward(groups, masks, self.target_density, self.exact)
-        groups = within_floor(groups, masks, self.scope, self.min_keep)
+        groups = toward(groups, masks, self.scope, self.min_keep, self.target_density, self.exact)
         return prune_exactly(scores, masks, groups, self.scope, self.min_keep)
 
     def _judge(self, name: str, sums: PowerSums) -> GroupRecord:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from sparsight.measure.pq.index import snapped_floor
 from sparsight.numerics.checks import check_fraction, check_known, check_whole
-from sparsight.pruning.allocate.counts import SCOPES, alive, check_target
-from sparsight.pruning.allocate.exact import prune_exactly, toward, within_floor
+from sparsight.pruning.allocate.counts import alive, check_target
+from sparsight.pruning.allocate.exact import prune_exactly, toward
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
 
@@ -31,7 +31,7 @@ class Shrink(Allocator):
 
     def __post_init__(self) -> None:
         check_fraction(rate=self.rate)
-        check_known(SCOPES, scope=self.scope)
+        check_known(Scope, scope=self.scope)
         check_whole(0, min_keep=self.min_keep)
         check_target(self.target_density, self.exact)
 
@@ -39,6 +39,5 @@ class Shrink(Allocator):
         groups = {
             name: GroupRecord(name, d, snapped_floor(self.rate * d, d)) for name, d in alive(masks, self.scope).items()
         }
-        groups = toward(groups, masks, self.target_density, self.exact)
-        groups = within_floor(groups, masks, self.scope, self.min_keep)
+        groups = toward(groups, masks, self.scope, self.min_keep, self.target_density, self.exact)
         return prune_exactly(scores, masks, groups, self.scope, self.min_keep)

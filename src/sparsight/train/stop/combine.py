@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsight.numerics.checks import check_whole
+from sparsight.numerics.checks import check_not_negative, check_whole
 from sparsight.train.observation import Observation
 from sparsight.train.stop.context import Context, FlowSource, StoppingRule, check_rule
 from sparsight.train.stop.flow_sources import measure_together
@@ -110,9 +110,8 @@ class AtLeast(_One):
 
     def __post_init__(self) -> None:
         check_rule(self.rule, "the rule of AtLeast")
-        if not self.epochs >= 0 or not isinstance(self.evaluations, int) or self.evaluations < 0:
-            got = f"got {self.epochs!r} and {self.evaluations!r}"
-            raise ValueError(f"epochs and evaluations must be >= 0, the latter whole: {got}")
+        check_not_negative(epochs=self.epochs)
+        check_whole(0, evaluations=self.evaluations)
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         early = not history or history[-1].epoch < self.epochs - 1e-9 or len(history) < self.evaluations
