@@ -54,7 +54,7 @@ class Layout:
         """The tensor of that shape whose `rows` these are."""
         groups = shape[0] if self.stacked else self.groups
         x = rows.reshape(groups, len(rows) // max(1, groups), *rows.shape[1:])
-        return (x.transpose(1, 2) if self.swapped else x).reshape(tuple(shape))
+        return (x.transpose(1, 2) if self.swapped else x).reshape(tuple(shape)).contiguous()
 
     def outputs(self, mask: Tensor) -> Tensor:
         """Which output units a weight is kept of."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,14 +70,17 @@ def layout_of(module: nn.Module) -> tuple[Kind, Layout] | None:
     return ("linear", Layout(swapped=True)) if _is_conv1d(module) else None
 
 
+def layouts(model: nn.Module, names: Container[str]) -> dict[str, Layout]:
+    """The layouts of those tensors of the model that are not [outputs, inputs, *kernel]."""
+    return {name: w.layout for name, w in weights(model).items() if name in names and w.layout != _PLAIN}
+
+
 def laid_out(model: nn.Module, scores: Scores) -> Scores:
-    """The scores, with the layouts of those tensors of the model that are not [outputs, inputs, *kernel]."""
-    layouts = {n: w.layout for n, w in weights(model).items() if n in scores and w.layout != _PLAIN}
-    if not layouts:
+    """The scores, with the layouts of their tensors where there are any to tell."""
+    found = layouts(model, scores)
+    if not found:
         return scores
-    return (
-        dataclasses.replace(scores, layouts=layouts) if isinstance(scores, Scored) else Scored(scores, layouts=layouts)
-    )
+    return dataclasses.replace(scores if isinstance(scores, Scored) else Scored(scores), layouts=found)
 
 
 # -- which module, and which of its parameters ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ from itertools import islice
 
 import torch
 
+from sparsight.model.weights import laid_out
 from sparsight.numerics.seeds import derive, seeded
 from sparsight.pruning.restart import composed, reweighted
 from sparsight.runs.state import RunState
@@ -36,7 +37,7 @@ def prune(state: RunState, rounds: Sequence[Allocator]) -> Allocation:
     for allocator in rounds:
         earlier = allocation.multipliers if allocator.monotone else None
         at = model if earlier is None else reweighted(copy.deepcopy(model), earlier)
-        scores = scoring.scorer(at, allocation.masks, examples)
+        scores = laid_out(at, scoring.scorer(at, allocation.masks, examples))
         allocation = composed(earlier, allocator.plan(scores, allocation.masks))
     return allocation
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sparsight.model.names import modules_of
-
-_TRANSPOSED = nn.modules.conv._ConvTransposeNd
+from sparsight.model.weights import layout_of
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
-    """Linear and convolution layers by the plain name of their weight, a tied one once; no transposed ones."""
+    """Linear and convolution layers by the plain name of their weight, a tied one once; no transposed ones.
+
+    Linear is transformers' Conv1D too, whose weight is [inputs, outputs]: see `rows`.
+    """
     found, seen = {}, set()
     for name, module in modules_of(model):
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and not isinstance(module, _TRANSPOSED):
+        kind = (layout_of(module) or (None,))[0]
+        if kind in ("linear", "convolution"):
             if id(module.weight) not in seen:
                 found[f"{name}.weight" if name else "weight"] = module
             seen.add(id(module.weight))
@@ -22,9 +25,16 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._
 
 def left_out(model: nn.Module) -> tuple[str, ...]:
     """The weights of transposed convolutions, whose variances this theory says nothing of."""
-    return tuple(f"{n}.weight" if n else "weight" for n, m in modules_of(model) if isinstance(m, _TRANSPOSED))
+    kinds = {name: (layout_of(module) or (None,))[0] for name, module in modules_of(model)}
+    return tuple(f"{n}.weight" if n else "weight" for n, kind in kinds.items() if kind == "transposed convolution")
 
 
-def fan_in(weight: Tensor) -> int:
+def rows(layer: nn.Module, x: Tensor) -> Tensor:
+    """A tensor of the shape of a weighted layer's weight as [outputs, inputs of a group, *kernel]."""
+    known = layout_of(layer)
+    return x if known is None else known[1].rows(x)
+
+
+def fan_in(layer: nn.Module) -> int:
     """Inputs of one unit of a linear or convolution layer: channels / groups x kernel size."""
-    return weight[0].numel()
+    return rows(layer, layer.weight)[0].numel()  # type: ignore[arg-type]

@@ -105,13 +105,13 @@ def _layer(
         weight = weight.masked_fill(~masks[name].to(weight.device), 0)
     if not torch.isfinite(weight).all():
         raise ValueError(f"{name!r} has weights that are not finite: its phase is undefined")
-    sigma_w = math.sqrt(fan_in(weight) * float((weight**2).mean()))
+    sigma_w = math.sqrt(fan_in(layer) * float((weight**2).mean()))
     sigma_b = 0.0 if layer.bias is None else math.sqrt(float((layer.bias.detach().double() ** 2).mean()))
     if not math.isfinite(sigma_b):
         raise ValueError(f"the bias of {name!r} has numbers that are not finite: its phase is undefined")
     q = fixed_point(found, sigma_w, sigma_b)
     at = chi(found, sigma_w, q=min(q, 1e4))
-    return LayerPhase(name, fan_in(weight), sigma_w, sigma_b, q, at, _phase(at, tolerance))
+    return LayerPhase(name, fan_in(layer), sigma_w, sigma_b, q, at, _phase(at, tolerance))
 
 
 def _phase(at: float, tolerance: float) -> Phase:
@@ -143,7 +143,7 @@ def initialise_(
     source = Generator().manual_seed(seed) if generator is None else generator
     with torch.no_grad():
         for layer in layers.values():
-            _draw_(layer.weight, sigma_w / math.sqrt(fan_in(layer.weight)), source)
+            _draw_(layer.weight, sigma_w / math.sqrt(fan_in(layer)), source)
             if layer.bias is not None:
                 _draw_(layer.bias, sigma_b, source)
         for module in model.modules():

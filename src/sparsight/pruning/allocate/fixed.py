@@ -10,6 +10,7 @@ import torch
 from sparsight.numerics.checks import check_fraction, check_known, check_whole
 from sparsight.pruning.allocate.counts import alive, share
 from sparsight.pruning.allocate.exact import prune_exactly
+from sparsight.pruning.allocate.in_groups import in_groups
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scores
 
 
@@ -56,7 +57,7 @@ class Global(Allocator):
 
 @dataclass(frozen=True)
 class Uniform(Allocator):
-    """Keep the same share of every tensor, or of every output row.
+    """Keep the same share of every tensor, or of every output unit.
 
     Each group keeps density x its prunable weights, rounded half up. A group that would fall below `min_keep`
     keeps that many, and those that keep most give up as much.
@@ -74,6 +75,9 @@ class Uniform(Allocator):
         check_whole(0, min_keep=self.min_keep)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        return in_groups(self._plan, scores, masks, self.scope)
+
+    def _plan(self, scores: Scores, masks: Masks) -> Allocation:
         sizes = alive({name: torch.ones_like(mask) for name, mask in masks.items()}, self.scope)
         groups = {}
         for name, d in alive(masks, self.scope).items():

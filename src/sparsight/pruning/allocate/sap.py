@@ -12,6 +12,7 @@ from sparsight.measure.pq.sums import check_pair
 from sparsight.numerics.checks import check_fraction, check_known, check_not_negative, check_whole
 from sparsight.pruning.allocate.counts import check_target
 from sparsight.pruning.allocate.exact import prune_exactly, toward
+from sparsight.pruning.allocate.in_groups import in_groups
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
 
@@ -59,6 +60,9 @@ class SAP(Allocator):
         check_known(("paper", "reference"), rounding=self.rounding)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        return in_groups(self._plan, scores, masks, self.scope)
+
+    def _plan(self, scores: Scores, masks: Masks) -> Allocation:
         groups = {
             name: self._judge(name, sums) for name, sums in group_sums(scores, masks, (self.p, self.q), self.scope)
         }

@@ -8,6 +8,7 @@ from sparsight.measure.pq.index import snapped_floor
 from sparsight.numerics.checks import check_fraction, check_known, check_whole
 from sparsight.pruning.allocate.counts import alive, check_target
 from sparsight.pruning.allocate.exact import prune_exactly, toward
+from sparsight.pruning.allocate.in_groups import in_groups
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
 
@@ -36,6 +37,9 @@ class Shrink(Allocator):
         check_target(self.target_density, self.exact)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        return in_groups(self._plan, scores, masks, self.scope)
+
+    def _plan(self, scores: Scores, masks: Masks) -> Allocation:
         groups = {
             name: GroupRecord(name, d, snapped_floor(self.rate * d, d)) for name, d in alive(masks, self.scope).items()
         }

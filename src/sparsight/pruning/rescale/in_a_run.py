@@ -10,6 +10,7 @@ from torch import nn
 
 from sparsight.measure.criticality.phase import CriticalStart
 from sparsight.model.masks import all_kept
+from sparsight.model.weights import layouts
 from sparsight.pruning.rescale.rescale import Rescale
 from sparsight.pruning.restart import Reinitialise, carry_on
 from sparsight.types import Allocation, Allocator, Batch, Masks, Scored, Scorer, Scores, StateDict
@@ -27,7 +28,7 @@ class ScoredAt:
         if self.start is not None:
             at = copy.deepcopy(model)
             self.start(at)
-        return Scored(self.score(at, masks, batches), model=at, batches=batches)
+        return Scored(self.score(at, masks, batches), model=at, batches=batches, layouts=layouts(at, masks))
 
 
 @dataclass(frozen=True)

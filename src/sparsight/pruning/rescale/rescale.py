@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from sparsight.measure.criticality.activations import activation_of, traced
-from sparsight.measure.criticality.layers import fan_in, left_out, weighted_layers
+from sparsight.measure.criticality.layers import fan_in, left_out, rows, weighted_layers
 from sparsight.measure.criticality.phase import NORMS, critical_sigma_w
 from sparsight.measure.criticality.quadrature import Activation
 from sparsight.measure.criticality.shortcuts import is_residual
@@ -55,8 +55,8 @@ class Rescale:
 
     Nothing is done, and a warning says so, in a network with norms (layers, or in the forward), which undo any scale,
     and in a residual one, which is at the edge of chaos with any weights. Where the forward cannot be traced a warning
-    says that these would not be seen; transposed convolutions are left as they are, with one. Source: Hayou et al.,
-    ICLR 2021, section 3.2, gain corrected.
+    says that these would not be seen; transposed convolutions, and what is no weight of a linear or convolution layer,
+    are left as they are, with one. Source: Hayou et al., ICLR 2021, section 3.2, gain corrected.
     """
 
     by: By = "neuron"
@@ -95,7 +95,7 @@ class Rescale:
         if why := unsuited(model):
             warnings.warn(f"not rescaled: {why}", stacklevel=2)
             return {}
-        _blind_spots(model)
+        _blind_spots(model, masks)
         names = list(weighted_layers(model))
         unmatched = next((pattern for pattern in self.exclude if not fnmatch.filter(names, pattern)), None)
         if unmatched is not None:
@@ -114,9 +114,10 @@ class Rescale:
         found = {}
         for name, layer in chosen.items():
             weight = layer.weight.detach().double()
-            kept = weight.masked_fill(~masks[name].to(weight.device), 0)
-            own = math.sqrt(fan_in(weight) * float((weight**2).mean())) if gain == "dense" else float(gain)
-            found[name] = _analytic(kept, own, self.by).to(layer.weight.dtype)
+            kept = rows(layer, weight.masked_fill(~masks[name].to(weight.device), 0))
+            own = math.sqrt(fan_in(layer) * float((weight**2).mean())) if gain == "dense" else float(gain)
+            rho = _analytic(kept, own, self.by).to(layer.weight.dtype)
+            found[name] = rho if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)) else rho.t()
         return found
 
 
@@ -139,7 +140,7 @@ def _name(node: fx.Node) -> str:
     return "" if node.op not in ("call_function", "call_method") else getattr(node.target, "__name__", str(node.target))
 
 
-def _blind_spots(model: nn.Module) -> None:
+def _blind_spots(model: nn.Module, masks: Masks) -> None:
     """Warn of what `unsuited` cannot see, and of layers that are not rescaled."""
     if traced(model) is None:
         warnings.warn(
@@ -149,6 +150,8 @@ def _blind_spots(model: nn.Module) -> None:
         )
     if missing := left_out(model):
         warnings.warn(f"not rescaled, as transposed convolutions: {', '.join(missing)}", stacklevel=3)
+    if others := [name for name in masks if name not in {*weighted_layers(model), *missing}]:
+        warnings.warn(f"not rescaled, as no weights of linear or convolution layers: {', '.join(others)}", stacklevel=3)
 
 
 def _analytic(kept: Tensor, gain: float, by: By) -> Tensor:
@@ -199,7 +202,7 @@ def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, 
         bias = getattr(module, "bias", None)
         out = output.double()
         if isinstance(bias, Tensor):
-            axis = -1 if isinstance(module, nn.Linear) else 1
+            axis = 1 if isinstance(module, nn.modules.conv._ConvNd) else -1
             shape = [1] * out.dim()
             shape[axis] = -1
             out = out - bias.detach().double().reshape(shape)

@@ -13,6 +13,7 @@ from sparsight.model.batch import own_loss, scores_of
 from sparsight.model.functional import Pure
 from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
+from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known, check_positive
 from sparsight.pruning.score.gradient import (
     BatchNorm,
@@ -67,7 +68,7 @@ class GraSP:
                 total = add(total, self._product(call, weights, masks, batch, flow), part)
         assert total is not None
         scores = {name: hg.mul_(call.params[name]) for name, hg in zip(weights, total, strict=True)}
-        return finite(scores, masks, "GraSP")
+        return laid_out(model, finite(scores, masks, "GraSP"))
 
     def _product(
         self, call: Pure, weights: dict[str, Tensor], masks: Masks, batch: Batch, flow: list[Tensor] | None

@@ -9,6 +9,7 @@ from torch import nn
 
 from sparsight.model.masks import check
 from sparsight.model.names import named
+from sparsight.model.weights import laid_out
 from sparsight.types import Batch, Masks, Scores
 
 
@@ -23,4 +24,4 @@ class Magnitude:
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
         check(model, masks)
         parameters = named(model)
-        return {name: parameters[name].detach().abs() for name in masks}
+        return laid_out(model, {name: parameters[name].detach().abs() for name in masks})

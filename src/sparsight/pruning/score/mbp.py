@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from sparsight.model.masks import check
-from sparsight.model.names import named
+from sparsight.model.weights import laid_out, weights
 from sparsight.types import Batch, Masks, Scores
 
 
@@ -27,7 +27,9 @@ class MBP:
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
         check(model, masks)
-        parameters = named(model)
-        return {
-            name: parameters[name].detach().abs() * math.sqrt(math.prod(parameters[name].shape[1:])) for name in masks
-        }
+        known = weights(model)
+        scores = {}
+        for name in masks:
+            weight = known[name].parameter.detach()
+            scores[name] = weight.abs() * math.sqrt(math.prod(known[name].layout.rows(weight).shape[1:]))
+        return laid_out(model, scores)

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, nn
 
 from sparsight.model.masks import check
+from sparsight.model.weights import laid_out
 from sparsight.types import Batch, Masks, Scores
 
 
@@ -25,7 +26,5 @@ class Random:
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
         check(model, masks)
         generator = Generator().manual_seed(self.seed)
-        return {
-            name: torch.rand(mask.shape, generator=generator, dtype=torch.float32).to(mask.device)
-            for name, mask in masks.items()
-        }
+        drawn = {name: torch.rand(m.shape, generator=generator, dtype=torch.float32) for name, m in masks.items()}
+        return laid_out(model, {name: score.to(masks[name].device) for name, score in drawn.items()})

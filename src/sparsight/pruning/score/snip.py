@@ -10,6 +10,7 @@ from torch import nn
 
 from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
+from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known
 from sparsight.pruning.score.gradient import (
     BatchNorm,
@@ -53,4 +54,4 @@ class SNIP:
             weights = leaves(call, masks)
             grads = mean_gradient(call, weights, self.loss, batches, parts)
         scores = {name: g.mul_(call.params[name]).abs_() for name, g in zip(weights, grads, strict=True)}
-        return finite(scores, masks, "SNIP")
+        return laid_out(model, finite(scores, masks, "SNIP"))

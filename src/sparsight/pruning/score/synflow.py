@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsight.model.functional import Pure, evaluating
 from sparsight.model.linearised import Positive, is_bias, ones
 from sparsight.model.masks import check
+from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.score.gradient import differentiable, differentiating, finite, gradient
@@ -63,7 +64,7 @@ class SynFlow:
             grads = gradient(total, list(weights.values()))
         scores = finite({n: g * call.params[n] for n, g in zip(weights, grads, strict=True)}, masks, "SynFlow")
         _not_negative(scores, float(total.detach()), masks, attends=positive.attends)
-        return scores
+        return laid_out(model, scores)
 
     def _doubled(self, call: Pure) -> Pure:
         """The model at |parameters| in float64: biases 0 unless they count, variances as asked."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor
 from sparsight.numerics.checks import check_fraction, check_known, check_whole
 from sparsight.numerics.select import keep_largest
 from sparsight.pruning.allocate.counts import alive, share
+from sparsight.pruning.allocate.in_groups import rows_of
 from sparsight.pruning.sipp.bounds import Bound, check_bound, check_constant, check_delta
 from sparsight.pruning.sipp.decision import Decision, decide, share_again
 from sparsight.pruning.sipp.groups import Rounding
 from sparsight.pruning.sipp.ranking import keep_ranked
-from sparsight.pruning.sipp.sensitivities import ranking_keys
+from sparsight.pruning.sipp.sensitivities import by_rows, ranking_keys
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Params, Scored, Scores
 
 _REFILLS = 1000  # times that a budget is spent anew, at most
@@ -115,7 +116,9 @@ class _Sampler(Allocator):
             if before is None:
                 decision = self._decide(scores, masks, keep)
                 return decision.masks, decision.multipliers if decision.random.any() else None
-            factors = share_again(scores, masks, keep, before, **self._named("delta", "constant", "bound", "rounding"))
+            rows = rows_of(scores, masks)
+            own = self._named("delta", "constant", "bound", "rounding")
+            factors = rows.back(share_again(by_rows(scores, rows), rows.of(masks), keep, rows.of(before), **own))
             sampled = any(bool(((gamma != 0) & (gamma != 1)).any()) for gamma in factors.values())
             return {name: gamma > 0 for name, gamma in factors.items()}, factors if sampled else None
 
@@ -128,7 +131,9 @@ class _Sampler(Allocator):
 
     def _decide(self, scores: Scores, masks: Masks, keep: int) -> Decision:
         own = self._named("delta", "constant", "bound", "rounding", "exact", "seed")
-        return decide(scores, masks, keep, hybrid=self.hybrid, **own)
+        rows = rows_of(scores, masks)
+        decision = decide(by_rows(scores, rows), rows.of(masks), keep, hybrid=self.hybrid, **own)
+        return replace(decision, masks=rows.back(decision.masks), multipliers=rows.back(decision.multipliers))
 
     def _named(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self, name) for name in names}

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sparsight.model.weights import layout_of
+
 # Layers come as nn.Module, whose attributes torch types as Tensor | Module: hence the ignores below, on layers that
 # `shape_of` has let through.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -15,7 +17,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 def as_points(layer: nn.Module, x: Float[Tensor, ...]) -> Float[Tensor, ...]:
     """The input with its points along dimension 0: each row of a linear layer's input (each token) is a point."""
-    if isinstance(layer, nn.Linear):
+    if not isinstance(layer, _CONVOLUTIONS):
         return x.reshape(-1, x.shape[-1])
     return x.unsqueeze(0) if x.dim() == layer.weight.dim() - 1 else x  # type: ignore[union-attr, operator]
 
@@ -26,12 +28,13 @@ def shape_of(layer: nn.Module) -> tuple[int, int, int]:
     TypeError for a layer that is neither linear nor an ordinary convolution: in a transposed convolution no output
     is a sum over one patch of inputs.
     """
-    if isinstance(layer, nn.Linear):
-        return 1, layer.in_features, 1
+    kind, layout = layout_of(layer) or (None, None)
+    if kind == "linear" and layout is not None:
+        return 1, layout.rows(layer.weight).shape[1], 1  # type: ignore[arg-type]
     if isinstance(layer, _CONVOLUTIONS):
         kernel = math.prod(layer.kernel_size)
         return layer.groups, layer.in_channels // layer.groups * kernel, kernel
-    raise TypeError(f"expected Linear, Conv1d, Conv2d or Conv3d, got a {type(layer).__name__}")
+    raise TypeError(f"expected Linear, Conv1d, Conv2d, Conv3d or GPT-2's Conv1D, got a {type(layer).__name__}")
 
 
 def patches_of(layer: nn.Module, x: Float[Tensor, ...]) -> int:

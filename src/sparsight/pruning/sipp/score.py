@@ -17,6 +17,7 @@ from sparsight.model.hooks import tapped
 from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.model.names import names_of
+from sparsight.model.weights import Weight, layouts, weights
 from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.sipp.bounds import calibration_size, check_constant, check_delta
@@ -53,8 +54,8 @@ class SiPP:
     Shares do not depend on the scale of a row or of a point; a part is nothing if it is 0 (or below the least normal
     number, with the row's and the point's largest entries brought to 1). Weights of 0 score 0. Errors: no batches;
     delta not inside (0, 1), C below 1; a weight or input that is not finite; a weight of a layer that is not Linear,
-    Conv1d, Conv2d or Conv3d, or that was not called, or by keyword. Source: Baykal et al., arXiv 1910.05422; deviations
-    on docs/methods/sipp.md.
+    Conv1d, Conv2d, Conv3d or transformers' Conv1D, that is computed, that was not called, or by keyword.
+    Source: Baykal et al., arXiv 1910.05422; deviations on docs/methods/sipp.md.
     """
 
     reduction: Reduction = "max"
@@ -105,6 +106,7 @@ class SiPP:
             points=seen,
             wanted=wanted,
             silent=partial(_silent, model, batches, self.loss) if self.propagate else None,
+            layouts=layouts(model, masks),
         )
 
     def _wanted(self, call: Pure, params: Mapping[str, Tensor], users: Mapping[str, nn.Module], batch: Batch) -> int:
@@ -124,18 +126,28 @@ def _silent(
 def layers_using(model: nn.Module, masks: Masks) -> dict[str, list[nn.Module]]:
     """The layers that use each weight, several where it is tied. TypeError where sensitivities have no meaning."""
     found: dict[str, list[nn.Module]] = {}
+    known = weights(model)
     for names in names_of(model).values():
-        if names[0][0] not in masks:
+        first = names[0][0]
+        if first not in masks:
             continue
         for name, layer in names:
-            try:
-                shape_of(layer)
-            except TypeError as error:
-                raise TypeError(f"SiPP cannot score {name!r}: {error}") from None
-            if name.rpartition(".")[2] != "weight":
-                raise TypeError(f"SiPP cannot score {name!r}: allowed are the weights of linear and convolution layers")
-        found[names[0][0]] = [layer for _, layer in names]
+            if why := _why_not(known[first], name, layer):
+                raise TypeError(f"SiPP cannot score {name!r}: {why}; leave it out with exclude=({first!r},)")
+        found[first] = [layer for _, layer in names]
     return {name: found[name] for name in masks}
+
+
+def _why_not(weight: Weight, name: str, layer: nn.Module) -> str:
+    """Why a weight has no sensitivities in a layer, or nothing."""
+    if weight.parametrised:
+        return f"a {type(weight.module).__name__} computes its weight from it; first remove the parametrisation"
+    try:
+        shape_of(layer)
+    except TypeError as error:
+        return str(error)
+    leaf = name.rpartition(".")[2]
+    return "" if leaf == "weight" or weight.given is not None else "expected the weight of the layer"
 
 
 def input_of(name: str, inputs: tuple[Any, ...]) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, overload
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sparsight.pruning.allocate.in_groups import Rows
 from sparsight.types import Scored, Scores
 
 Reduction = Literal["max", "mean"]
@@ -28,6 +29,21 @@ class Facts:
 def facts_of(scores: Scores, name: str) -> Facts | None:
     """What SiPP's scorer knows of a tensor; None for the scores of any other scorer."""
     return scores.facts.get(name) if isinstance(scores, Scored) else None
+
+
+@overload
+def by_rows(scores: Scored, rows: Rows) -> Scored: ...
+@overload
+def by_rows(scores: Scores, rows: Rows) -> Scores: ...
+def by_rows(scores: Scores, rows: Rows) -> Scores:
+    """The scores, and what is known besides, with output units along dimension 0."""
+    if not isinstance(scores, Scored):
+        return rows.of(scores)
+    facts = {}
+    for name, known in scores.facts.items():
+        own = {part: rows.of({name: getattr(known, part)})[name] for part in ("positive", "mean", "size")}
+        facts[name] = replace(known, **own)
+    return replace(scores, scores=rows.of(scores), facts=facts)
 
 
 def saturated(scores: Scores) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sparsight.model.weights import layout_of
 from sparsight.numerics.kernels.ratio import largest_and_total_, take_
 from sparsight.pruning.sipp.patches import as_points, columns, patches_of, shape_of
 from sparsight.pruning.sipp.sensitivities import Facts, Reduction
+from sparsight.types import Layout
 
 _PATCHES = 1 << 24  # numbers in one matrix of patches
 _WIDE = 1 << 12  # columns after which a matrix of patches gains nothing by being wider
@@ -28,7 +30,9 @@ class SensitivitySums:
         if not torch.isfinite(weight).all():
             raise ValueError(f"cannot score {name!r}: its weights are not all finite")
         self.name, self.weight = name, weight
-        scaled = _scaled(weight.to(work).flatten(1)).reshape(groups, len(weight) // groups, inside)
+        self.layout = (layout_of(layer) or ("", Layout()))[1]
+        rows = self.layout.rows(weight).to(work).flatten(1)
+        scaled = _scaled(rows).reshape(groups, len(rows) // groups, inside)
         self.size = scaled.abs()
         self.parts = torch.stack([scaled.clamp(min=0), (-scaled).clamp(min=0)])  # (sign, G, F / G, K)
         self.side = (scaled < 0).to(torch.uint8)
@@ -82,7 +86,8 @@ class SensitivitySums:
         )
         size = self.weight.detach().to(work, copy=True).abs_()
         positive = self.weight.detach() > 0
-        return score.reshape(shape), Facts(positive, mean.reshape(shape), size, self.patches, self.kernel)
+        score, mean = (self.layout.back(x.flatten(0, 1), shape) for x in (score, mean))
+        return score, Facts(positive, mean, size, self.patches, self.kernel)
 
 
 def largest_mean_and_total_(a: Tensor, r: Tensor, side: Tensor, top: Tensor, total: Tensor, patches: int) -> None:

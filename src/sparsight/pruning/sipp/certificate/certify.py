@@ -14,6 +14,7 @@ from sparsight.model.batch import predict
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.names import named
 from sparsight.numerics.seeds import seeded
+from sparsight.pruning.allocate.in_groups import rows_of
 from sparsight.pruning.sipp.bounds import Bound, alpha, check_bound, check_constant, check_delta, eps_rand, log_term
 from sparsight.pruning.sipp.certificate import words
 from sparsight.pruning.sipp.certificate.chain import why_no_chain
@@ -28,6 +29,7 @@ from sparsight.pruning.sipp.decision import Decision
 from sparsight.pruning.sipp.groups import sides
 from sparsight.pruning.sipp.keep_ratio import keep_ratio
 from sparsight.pruning.sipp.score import layers_using
+from sparsight.pruning.sipp.sensitivities import by_rows
 from sparsight.types import Batch, Masks, Params, Scored
 
 
@@ -71,11 +73,13 @@ def certify(
     gamma = {name: _gamma(masks[name], multipliers, name, scores[name].dtype) for name in masks}
     kept = {name: (call.params[name] * gamma[name]).to(call.params[name].dtype) for name in masks}
     kept |= {n: call.params[n] * f for n, f in (multipliers or {}).items() if n not in masks}
-    eps, random = _group_bounds(scores, gamma, decision, delta, constant, bound)
+    rows = rows_of(scores, masks)
+    eps, random = _group_bounds(by_rows(scores, rows), rows.of(gamma), decision, delta, constant, bound)
     with evaluating(model), seeded(0):
         worst = {name: torch.maximum(*pair) for name, pair in eps.items()}
         found, outputs = measure(call, layers, kept, worst, held_out, forward)
-    parts = tuple(_layer(name, call, gamma[name], eps[name], random[name], found[name]) for name in masks)
+    pruned, whole = rows.of({name: call.params[name] * gamma[name] for name in masks}), rows.of(call.params)
+    parts = tuple(_layer(name, pruned[name], whole[name], eps[name], random[name], found[name]) for name in masks)
     why = why_no_chain(model, [layer for of in layers.values() for layer in of])
     edges = sum(int((call.params[name] != 0).sum()) for name in masks)
     failure = min(1.0, math.exp(min(0.0, math.log(max(1, edges)) - scores.points / constant)))
@@ -226,9 +230,9 @@ def _group_bounds(
     return eps, random
 
 
-def _layer(name: str, call: Pure, gamma: Tensor, eps: Pair, random: Pair, found: Measured) -> LayerCertificate:
-    weight = call.params[name]
-    kept, total = (((t != 0).reshape(len(weight), -1).sum(1)).tolist() for t in (weight * gamma, weight))
+def _layer(name: str, pruned: Tensor, whole: Tensor, eps: Pair, random: Pair, found: Measured) -> LayerCertificate:
+    """The certificate of a layer from its weights, row by row, and what was found of its rows."""
+    kept, total = (((t != 0).reshape(len(whole), -1).sum(1)).tolist() for t in (pruned, whole))
     means = found.total / found.patches.clamp(min=1)
     columns = (found.bound, *eps, random[0] | random[1], found.largest, means, found.violations, found.patches)
     rows = zip(kept, total, *(column.tolist() for column in columns), strict=True)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from sparsight.model.batch import batch_size, copied
 from sparsight.model.functional import Pure
 from sparsight.model.hooks import tapped
+from sparsight.model.weights import layout_of
 from sparsight.pruning.sipp.patches import as_points, columns, patches_of
 from sparsight.pruning.sipp.score import first_points, input_of
-from sparsight.types import Batch
+from sparsight.types import Batch, Layout
 
 _SLACK = 1e-5  # rounding of float32 is no violation
 _NUMBERS = 1 << 22  # numbers in one matrix of patches
@@ -86,6 +87,8 @@ def measure(
 def _layer(layer: nn.Module, x: Tensor, weight: Tensor, kept: Tensor, into: Measured) -> Tensor:
     """Take in the errors of a layer's rows; for each point the largest sum |w||a| / |z + b| of its outputs."""
     bias = getattr(layer, "bias", None)
+    layout = (layout_of(layer) or ("", Layout()))[1]
+    weight, kept = layout.rows(weight), layout.rows(kept)
     here = patches_of(layer, x)
     ratios = []
     for some in x.split(max(1, _NUMBERS // max(1, weight[0].numel() * here))):
