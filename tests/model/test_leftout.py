@@ -164,7 +164,7 @@ class TestFamilies:
         assert all(f"; {x.include!r} includes it" in listed[x.name] and x.note in listed[x.name] for x in left)
         tensors = f"{len(left)} matrix-shaped tensor{'s' if len(left) > 1 else ''}"
         share = f"{100 * sum(x.share for x in left):.1f} % of all parameters"
-        assert f"weights, without {tensors}, {share}" in headline(found)
+        assert f", without {tensors}, {share}" in headline(found)
         assert f"{tensors}, {share}" in page(found)
         assert all(line in table(found) for line in lines(left))
         again = sparsight.analyze(model, include=[x.include for x in left if x.include])
