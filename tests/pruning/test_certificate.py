@@ -376,8 +376,8 @@ class TestScoresOfOtherWeights:
     [
         ({"delta": 1.0}, "delta must be a number with 0 < delta < 1: got 1.0"),
         ({"constant": 0.5}, "constant must be a finite number >= 1: got 0.5"),
-        ({"multipliers": {"zz": torch.ones(1)}}, "multipliers: got 'zz', allowed are the parameters 0.weight"),
-        ({"multipliers": {"0.weight": torch.ones(3)}}, r"'0.weight' have shape \(3,\): allowed is \(24, 16\)"),
+        ({"multipliers": {"zz": torch.ones(1)}}, "multipliers must be of the parameters 0.weight.* got 'zz'"),
+        ({"multipliers": {"0.weight": torch.ones(3)}}, r"'0.weight' must have its shape \(24, 16\), got \(3,\)"),
         ({"held": [torch.full((3, 16), math.nan, dtype=D)]}, "'0.weight': the held-out input of its layer is not fin"),
     ],
 )

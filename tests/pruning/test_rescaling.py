@@ -247,10 +247,10 @@ def test_transposed_convolutions_are_named():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"by": "row"}, "by is 'row': allowed is 'neuron', 'layer', 'offset' or 'data'"),
-        ({"gain": "he"}, "gain is 'he': allowed is 'eoc', 'dense' or a number > 0"),
-        ({"gain": 0.0}, "gain is 0.0"),
-        ({"gain": None}, "gain is None: allowed is 'eoc', 'dense' or a number > 0"),
+        ({"by": "row"}, "unknown by 'row', expected one of 'neuron', 'layer', 'offset', 'data'"),
+        ({"gain": "he"}, "gain must be 'eoc', 'dense' or a number > 0, got 'he'"),
+        ({"gain": 0.0}, "gain must be .* got 0.0"),
+        ({"gain": None}, "gain must be 'eoc', 'dense' or a number > 0, got None"),
     ],
 )
 def test_errors(fields, words):
@@ -272,7 +272,7 @@ def test_excluded_layers_and_other_multipliers():
     assert list(Rescale(gain=1.0, exclude=("0.*",)).factors(model, everything)) == ["2.weight", "4.weight"]
     with pytest.raises(ValueError, match=r"exclude has '1.\*', which no layer matches: the names are 0.weight, 2.w"):
         Rescale(gain=1.0, exclude=("1.*",)).factors(model, everything)
-    with pytest.raises(TypeError, match="exclude is '0.weight': allowed is a tuple of patterns"):
+    with pytest.raises(TypeError, match="exclude must be a tuple of patterns"):
         Rescale(exclude="0.weight")
     plan = Allocation(everything, multipliers={"0.weight": torch.full((5, 4), 3.0).double()})
     made = Rescale(gain=1.0)(model, state, plan)

@@ -302,7 +302,7 @@ def test_tied_weights_are_seen_wherever_they_are_used():
 class TestRefusals:
     def test_no_batches(self):
         model = nn.Linear(3, 2)
-        with pytest.raises(ValueError, match="SiPP needs inputs: got no batches"):
+        with pytest.raises(ValueError, match="SiPP needs at least one batch of inputs, got none"):
             SiPP()(model, dense(model), [])
 
     def test_layers_without_a_definition(self):
@@ -339,7 +339,7 @@ class TestRefusals:
             def forward(self, x):
                 return self.a(input=x)
 
-        with pytest.raises(TypeError, match=r"input of 'a.weight': its layer was called by keyword, allowed is layer"):
+        with pytest.raises(TypeError, match=r"input of 'a.weight': its layer was called by keyword, expected layer"):
             scores(Keyword(), torch.rand(2, 3))
 
     def test_fewer_samples_than_asked_for(self):

@@ -162,5 +162,5 @@ def test_rich_table_shows_the_same_cells() -> None:
 
 def test_unknown_format_is_refused() -> None:
     s = sample(1)
-    with pytest.raises(ValueError, match="got 'csv', allowed are 'text', 'markdown', 'json'"):
+    with pytest.raises(ValueError, match="unknown format 'csv', expected one of 'text', 'markdown', 'json'"):
         report.table(s.run, s.levels, None, format="csv")  # type: ignore[arg-type]

@@ -662,7 +662,7 @@ def test_batches_pass_iterables_through() -> None:
 
 @pytest.mark.parametrize("size", [0, -3])
 def test_batches_refuse_early(size: int) -> None:
-    with pytest.raises(ValueError, match=f"batch size is {size}"):
+    with pytest.raises(ValueError, match=f"batch_size must be a whole number >= 1, got {size}"):
         batches(split(), size)
 
 

@@ -99,16 +99,18 @@ def batch_size(batch: Batch) -> int:
     return len(first)
 
 
-def on_tensors(do: Callable[[Tensor], Tensor], batch: Any) -> Any:
-    """The batch with `do` of its tensors, in tuples, lists and mappings too; the rest as it is."""
+def on_tensors(do: Callable[..., Tensor], batch: Any, *others: Any) -> Any:
+    """The batch with `do` of its tensors, in tuples, lists and mappings too; the rest as it is.
+
+    `do` is given, too, the tensors that stand at the same place in `others`.
+    """
     if isinstance(batch, Tensor):
-        return do(batch)
+        return do(batch, *others)
     if isinstance(batch, Mapping):
-        return {key: on_tensors(do, value) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(on_tensors(do, value) for value in batch))
+        return {key: on_tensors(do, value, *(other[key] for other in others)) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(on_tensors(do, value) for value in batch)
+        items = [on_tensors(do, *entries) for entries in zip(batch, *others, strict=True)]
+        return type(batch)(*items) if hasattr(batch, "_fields") else type(batch)(items)
     return batch
 
 

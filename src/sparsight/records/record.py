@@ -194,8 +194,8 @@ def to_json(record: Any) -> Any:
         return found
     if isinstance(record, (list, tuple)):
         return [to_json(item) for item in record]
-    allowed = "None, bool, int, float, str, and lists, tuples, mappings and dataclasses of them"
-    raise TypeError(f"cannot record {record!r:.80} of type {type(record).__qualname__}: allowed are {allowed}")
+    expected = "None, bool, int, float, str, or lists, tuples, mappings and dataclasses of them"
+    raise TypeError(f"cannot record {record!r:.80} of type {type(record).__qualname__}: expected {expected}")
 
 
 def dumps(record: Any) -> str:

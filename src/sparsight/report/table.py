@@ -38,7 +38,7 @@ def table(
     if format == "json":
         return json.dumps(to_json(_values(s)), indent=2, allow_nan=False)
     if format not in ("text", "markdown"):
-        raise ValueError(f"format of a table: got {format!r}, allowed are 'text', 'markdown', 'json'")
+        raise ValueError(f"unknown format {format!r}, expected one of 'text', 'markdown', 'json'")
     cells = [_headings(s), *_rows(s)]
     note = f"{CHOSEN} chosen: {_line(run.chosen.why)}" if run.chosen and s.chosen else ""
     if format == "markdown":

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from sparsight.model.batch import on_tensors
+from sparsight.numerics.checks import check_whole
 from sparsight.train.parallel import Runtime
 from sparsight.types import Batch, Split
 
@@ -38,8 +39,7 @@ def batches(
     With `device`, each batch is moved there; move a `Split` beforehand with `to_device`, and this is free.
     ValueError if batch_size < 1.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch size is {batch_size}: allowed is 1 and more")
+    check_whole(1, batch_size=batch_size)
     stream = _in_memory(split, batch_size, generator, drop_last) if isinstance(split, Split) else iter(split)
     return stream if device is None else (move(batch, device) for batch in stream)
 

@@ -62,13 +62,13 @@ class Reading:
         if name in self.values:
             raise ValueError(
                 f"layer {name!r} runs more than once in a forward pass, so that its units have no single value: "
-                "allowed are layers that run once; give `pairs` without it"
+                "give `pairs` without it"
             )
         out = output[0] if isinstance(output, tuple) else output
         if out.dim() < 2 or len(out) != self.samples:
             raise ValueError(
-                f"layer {name!r} puts out {tuple(out.shape)} for {self.samples} samples: allowed are outputs whose "
-                "first dimension is that of the samples; give `pairs` without it"
+                f"layer {name!r} puts out {tuple(out.shape)} for {self.samples} samples, which are not its "
+                "first dimension: give `pairs` without it"
             )
         self.axis = 1 if isinstance(module, _CONVOLUTION) else -1
         self.current, self.units, self.reached, self.beside = name, out.shape[self.axis], 0, False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float64
@@ -75,7 +75,7 @@ def measured(
     around: Around = lambda run, batch: run(batch),
 ) -> GradientFlow:
     """`gradient_flow`, with `around` every forward pass."""
-    check_known(get_args(Statistic), statistic=statistic)
+    check_known(Statistic, statistic=statistic)
     check(model, masks)
     model = getattr(model, "_orig_mod", model)
     with evaluating(model), seeded(0), torch.enable_grad():
@@ -102,9 +102,7 @@ def _mean_gradient(
         for batch in batches:
             size, value = batch_size(batch), around(lambda b: loss(net, b), batch)
             if not value.requires_grad:
-                raise ValueError(
-                    "the loss does not depend on any prunable weight: allowed is one of the model's output"
-                )
+                raise ValueError("the loss depends on no prunable weight: expected one of the model's output")
             grads = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
             for into, g in zip(sums, grads, strict=True):
                 into.add_(g.to(into.device), alpha=size)
@@ -112,7 +110,7 @@ def _mean_gradient(
 
     call.loss(weights, over_all, batches)  # one functional call, since each costs as much as a small batch
     if not samples:
-        raise ValueError("cannot measure gradient flow: got no batches, allowed is one and more")
+        raise ValueError("gradient_flow needs at least one batch, got none")
     masked = [g.div_(samples).masked_fill_(~m.to(g.device), 0) for g, m in zip(sums, kept.values(), strict=True)]
     return total / samples, masked, samples
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float64
@@ -95,8 +95,8 @@ class Collector:
     def __init__(
         self, model: nn.Module, reduction: Reduction, site: Site, pairs: Sequence[Pair] | None, skip: Sequence[str]
     ) -> None:
-        check_known(get_args(Reduction), reduction=reduction)
-        check_known(get_args(Site), site=site)
+        check_known(Reduction, reduction=reduction)
+        check_known(Site, site=site)
         self.model = plain = getattr(model, "_orig_mod", model)  # a compiled forward may leave out hooks
         self._reduction: Reduction = reduction
         self._site: Site = site
@@ -119,7 +119,7 @@ class Collector:
 
     def flow(self) -> InformationFlow:
         if self._sums is None:
-            raise ValueError("cannot measure information flow: got no batches, allowed is one and more")
+            raise ValueError("information_flow needs at least one batch, got none")
         return _record(self._sums, self._reduction, self._site)
 
 
@@ -212,18 +212,18 @@ def _wanted(model: nn.Module, pairs: Sequence[Pair] | None, skip: Sequence[str])
         return measured_layers(model, skip)
     layers = measured_layers(model, ())
     if not pairs or any(len(pair) != 2 for pair in pairs):
-        raise ValueError(f"pairs: got {list(pairs)!r}, allowed are one and more pairs of layer names")
+        raise ValueError(f"pairs must be at least one pair of layer names, got {list(pairs)!r}")
     names = dict.fromkeys(name for pair in pairs for name in pair)
     unknown = next((name for name in names if name not in layers), None)
     if unknown is not None:
-        raise ValueError(f"the model has no layer {unknown!r}: allowed are {', '.join(map(repr, layers))}")
+        raise ValueError(f"the model has no layer {unknown!r}, expected one of {', '.join(map(repr, layers))}")
     return {name: layers[name] for name in names}
 
 
 def _consecutive(values: Mapping[str, Tensor]) -> tuple[Pair, ...]:
     names = list(values)
     if len(names) < 2:
-        raise ValueError(f"information flows between layers: got {names} in the forward pass, allowed is two and more")
+        raise ValueError(f"information flows between at least two layers, got {names} in the forward pass")
     return tuple(pairwise(names))
 
 
@@ -237,6 +237,6 @@ def _given(values: Mapping[str, Tensor], pairs: Sequence[Pair]) -> tuple[Pair, .
 def _same_order(first: tuple[str, ...], now: tuple[str, ...]) -> None:
     if first != now:
         raise ValueError(
-            f"layers run in another order for another batch: got {', '.join(now)} after {', '.join(first)}; allowed "
-            "is one order, or `pairs` of layers that always run"
+            f"layers run in another order for another batch: got {', '.join(now)} after {', '.join(first)}; give "
+            "`pairs` of layers that always run"
         )

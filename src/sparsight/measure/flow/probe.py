@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from sparsight.model.batch import batch_size as samples_of
+from sparsight.model.batch import on_tensors
+from sparsight.numerics.checks import check_whole
 from sparsight.numerics.seeds import derive, seeded
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Batch, Split
@@ -53,8 +54,7 @@ def probe(split: Split | Iterable[Batch], count: int | None = None, *, seed: int
     The draw depends on the seed, the labels and the number of samples only; it touches no random state.
     ValueError unless 1 <= count <= samples.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch size is {batch_size}: allowed is 1 and more")
+    check_whole(1, batch_size=batch_size)
     if not isinstance(split, Split):
         return _streamed(split, count, seed, batch_size)
     count = min(MOST, len(split)) if count is None else count
@@ -66,7 +66,7 @@ def probe(split: Split | Iterable[Batch], count: int | None = None, *, seed: int
 
 def _enough(count: int, samples: int) -> None:
     if not 1 <= count <= samples:
-        raise ValueError(f"cannot take {count} probes from {samples} samples: allowed is 1 to {samples}")
+        raise ValueError(f"cannot take {count} probes from {samples} samples: expected 1 to {samples}")
 
 
 def _keys(seed: int, start: int, count: int) -> np.ndarray:
@@ -92,7 +92,7 @@ def _streamed(batches: Iterable[Batch], given: int | None, seed: int, size: int)
             n = samples_of(batch)
             keys = np.concatenate((keys, _keys(seed, start, n)))
             places = np.concatenate((places, np.arange(start, start + n)))
-            kept, start = batch if kept is None else _each(torch.cat, kept, batch), start + n
+            kept, start = batch if kept is None else on_tensors(_joined, kept, batch), start + n
             best = np.sort(np.argsort(keys, kind="stable")[:count])
             keys, places, kept = keys[best], places[best], _taken(kept, torch.from_numpy(best))
     count = min(count, start) if given is None else count
@@ -101,18 +101,9 @@ def _streamed(batches: Iterable[Batch], given: int | None, seed: int, size: int)
     return Probe(torch.from_numpy(places), tuple(_taken(kept, part) for part in parts), seed)
 
 
+def _joined(*parts: Tensor) -> Tensor:
+    return torch.cat(parts)
+
+
 def _taken(batch: Batch, index: Tensor) -> Batch:
-    return _each(lambda x: x[0].index_select(0, index.to(x[0].device)), batch)
-
-
-def _each(do: Any, *batches: Any) -> Any:
-    """`do` of the tensors that stand at the same place in every batch; what is no tensor is taken from the first."""
-    first = batches[0]
-    if isinstance(first, Tensor):
-        return do(list(batches))
-    if isinstance(first, Mapping):
-        return {key: _each(do, *(b[key] for b in batches)) for key in first}
-    if isinstance(first, (tuple, list)):
-        items = [_each(do, *entries) for entries in zip(*batches, strict=True)]
-        return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
-    return first
+    return on_tensors(lambda x: x.index_select(0, index.to(x.device)), batch)

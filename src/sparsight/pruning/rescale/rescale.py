@@ -24,7 +24,7 @@ from sparsight.model.functional import evaluating
 from sparsight.model.hold import apply_
 from sparsight.model.hooks import tapped
 from sparsight.model.masks import check
-from sparsight.numerics.checks import is_number
+from sparsight.numerics.checks import check_known, is_number
 from sparsight.pruning.restart import carry_on, reweighted
 from sparsight.types import Allocation, Batch, Masks, StateDict
 
@@ -68,12 +68,11 @@ class Rescale:
     batches: Sequence[Batch] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.by not in ("neuron", "layer", "offset", "data"):
-            raise ValueError(f"by is {self.by!r}: allowed is 'neuron', 'layer', 'offset' or 'data'")
+        check_known(By, by=self.by)
         if self.gain not in ("eoc", "dense") and not (is_number(self.gain) and 0 < self.gain < math.inf):
-            raise ValueError(f"gain is {self.gain!r}: allowed is 'eoc', 'dense' or a number > 0")
+            raise ValueError(f"gain must be 'eoc', 'dense' or a number > 0, got {self.gain!r}")
         if isinstance(self.exclude, str):
-            raise TypeError(f"exclude is {self.exclude!r}: allowed is a tuple of patterns, as ({self.exclude!r},)")
+            raise TypeError(f"exclude must be a tuple of patterns, as ({self.exclude!r},), got {self.exclude!r}")
 
     def __call__(self, model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
         """The model, at the rewind point, masked and rescaled. By "data" without batches, the factors are expected as
@@ -171,7 +170,7 @@ def _analytic(kept: Tensor, gain: float, by: By) -> Tensor:
 def _by_data(model: nn.Module, masks: Masks, batches: Sequence[Batch], names: tuple[str, ...]) -> dict[str, Tensor]:
     """One factor a layer, in order of execution. As many passes as there are layers."""
     if not batches:
-        raise ValueError("rescaling by data needs batches: got none, allowed is a sequence of (x, y)")
+        raise ValueError("rescaling by data needs batches: expected a sequence of (x, y), got none")
     work = copy.deepcopy(model)
     wanted = _mean_squares(work, batches, names)
     apply_(work, masks)

@@ -79,13 +79,13 @@ def shares(batches: Sequence[Batch], who: str) -> list[float]:
     """Each batch's share of all samples. ValueError without batches, TypeError for what is no sequence of them."""
     if not hasattr(batches, "__len__") or isinstance(batches, Tensor):
         got = type(batches).__name__
-        raise TypeError(f"{who} goes through its batches more than once: got {got}, allowed is a list of (x, y)")
+        raise TypeError(f"{who} goes through its batches more than once: expected a list of (x, y), got {got}")
     pair = batches if isinstance(batches, tuple) else ()
     if [part.is_floating_point() for part in pair if isinstance(part, Tensor)] == [True, False]:
-        raise TypeError(f"{who} needs a sequence of batches: got one (x, y), allowed is [(x, y)]")
+        raise TypeError(f"{who} needs a sequence of batches: expected [(x, y)], got one (x, y)")
     sizes = [batch_size(batch) for batch in batches]
     if not sizes:
-        raise ValueError(f"{who} needs data: got no batches, allowed is a sequence of (x, y); see Scoring.batches")
+        raise ValueError(f"{who} needs data: expected a sequence of (x, y), got no batches; see Scoring.batches")
     return [size / sum(sizes) for size in sizes]
 
 

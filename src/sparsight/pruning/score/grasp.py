@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +53,7 @@ class GraSP:
     batch_norm: BatchNorm = "train"
 
     def __post_init__(self) -> None:
-        check_known(get_args(BatchNorm), batch_norm=self.batch_norm)
+        check_known(BatchNorm, batch_norm=self.batch_norm)
         check_positive(temperature=self.temperature)
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from torch import nn
 
@@ -44,7 +43,7 @@ class SNIP:
     batch_norm: BatchNorm = "train"
 
     def __post_init__(self) -> None:
-        check_known(get_args(BatchNorm), batch_norm=self.batch_norm)
+        check_known(BatchNorm, batch_norm=self.batch_norm)
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:
         check(model, masks)

@@ -11,7 +11,7 @@ from warnings import warn
 import torch
 from torch import Tensor, nn
 
-from sparsight.model.batch import batch_size, copied, predict
+from sparsight.model.batch import batch_size, copied, on_tensors, predict
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.hooks import tapped
 from sparsight.model.loss import Loss, task_loss
@@ -79,7 +79,7 @@ class SiPP:
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scored:
         check(model, masks)
         if not len(batches):
-            raise ValueError("SiPP needs inputs: got no batches, allowed is at least one; see Scoring.batches")
+            raise ValueError("SiPP needs at least one batch of inputs, got none; see Scoring.batches")
         call, layers = pure(model), layers_using(model, masks)
         params = masked_weights(call, masks) if self.masked else {name: call.params[name] for name in masks}
         tallies = {name: SensitivitySums(name, layers[name][0], params[name]) for name in masks}
@@ -153,7 +153,7 @@ def _why_not(weight: Weight, name: str, layer: nn.Module) -> str:
 def input_of(name: str, inputs: tuple[Any, ...]) -> Tensor:
     """What a layer was called with. TypeError if that is no positional argument."""
     if not inputs:
-        raise TypeError(f"cannot see the input of {name!r}: its layer was called by keyword, allowed is layer(x)")
+        raise TypeError(f"cannot see the input of {name!r}: its layer was called by keyword, expected layer(x)")
     return inputs[0].detach()
 
 
@@ -188,14 +188,6 @@ def output_sizes(
     return sizes
 
 
-def _some(batch: Any, size: int, start: int, stop: int) -> Any:
+def _some(batch: Batch, size: int, start: int, stop: int) -> Batch:
     """Samples start to stop of a batch: its tensors of `size` samples are cut, the rest stays."""
-    if isinstance(batch, Tensor):
-        return batch[start:stop] if batch.dim() and len(batch) == size else batch
-    if isinstance(batch, Mapping):
-        return {key: _some(value, size, start, stop) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_some(value, size, start, stop) for value in batch))
-    if isinstance(batch, (tuple, list)):
-        return type(batch)(_some(value, size, start, stop) for value in batch)
-    return batch
+    return on_tensors(lambda x: x[start:stop] if x.dim() and len(x) == size else x, batch)

@@ -36,7 +36,7 @@ def silent(
     """
     check(model, masks)
     if not batches:
-        raise ValueError("cannot tell which parameters are silent: got no batches, allowed is at least one")
+        raise ValueError("cannot tell which parameters are silent without at least one batch, got none")
     at = pure(model)
     left_out = _embeddings(model)
     names = [name for name, value in at.params.items() if name not in left_out and value.is_floating_point()]

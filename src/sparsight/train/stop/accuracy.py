@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
 
 from sparsight.numerics.checks import check_known, check_positive, check_whole
 from sparsight.train.metric import ACCURACY
@@ -52,7 +51,7 @@ class AccuracyRecovery(StoppingRule):
     reference: Baseline = "dense"
 
     def __post_init__(self) -> None:
-        check_known(get_args(Baseline), reference=self.reference)
+        check_known(Baseline, reference=self.reference)
         check_positive(fraction=self.fraction)
         if not 0 <= self.margin <= 1 or (self.target is not None and not 0 <= self.target <= 1):
             raise ValueError(f"target and margin must be in [0, 1]: got {self.target!r} and {self.margin!r}")

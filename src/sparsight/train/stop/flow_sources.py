@@ -18,17 +18,15 @@ from sparsight.measure.flow import (
     gradient_flow,
     information_flow,
 )
+from sparsight.measure.flow.activations import Site
+from sparsight.measure.flow.distance import Norm
+from sparsight.measure.flow.information import Reduction
 from sparsight.model.batch import batch_size
 from sparsight.model.loss import task_loss
 from sparsight.train.stop.context import Context, FlowSource, Reference
 from sparsight.types import Masks
 
-Reduction = Literal["rms", "abs", "signed", "matrix"]
-Site = Literal["pre", "post_norm", "post_act"]
 Statistic = Literal["norm", "mean_abs", "mean_abs_live", "total", "ema", "literal"]
-Norm = Literal["relative", "l2", "linf"]
-
-
 EMA = "gradient flow (ema)"
 
 
@@ -45,11 +43,8 @@ class InformationSource:
 
     def seen(self, context: Context) -> tuple[InformationFlow, dict[str, float]] | None:
         """The flow of the present network, and what of it goes on record; None without a probe."""
-        now = self.now(context)
-        return None if now is None else (now, self.entries(now))
-
-    def now(self, context: Context) -> InformationFlow | None:
-        return _once(context, self.name, lambda: self._measure(context.model, context), forward=1)
+        now = _once(context, self.name, lambda: self._measure(context.model, context), forward=1)
+        return None if now is None else (now, self._entries(now))
 
     def of(self, reference: Reference, context: Context) -> InformationFlow | None:
         return _once_of(reference, context, self.name, lambda model: self._measure(model, context), forward=1)
@@ -57,7 +52,7 @@ class InformationSource:
     def _measure(self, model: nn.Module, context: Context) -> InformationFlow:
         return information_flow(model, context.probe, reduction=self.reduction, site=self.site, pairs=self.pairs)
 
-    def entries(self, flow: InformationFlow) -> dict[str, float]:
+    def _entries(self, flow: InformationFlow) -> dict[str, float]:
         """What goes on record: one value per pair, and the units that are dead, where there are any."""
         pairs = (f"{a} > {b}" for a, b in flow.pairs)
         found = {f"value:{self.name}, {pair}": float(v) for pair, v in zip(pairs, flow.values, strict=True)}
@@ -74,10 +69,10 @@ class GradientSource:
 
     def seen(self, context: Context) -> tuple[GradientFlow | Tensor, dict[str, float]] | None:
         """The flow of the present network, and what of it goes on record; None without a probe or averages."""
-        now = self.now(context)
-        return None if now is None else (now, self.entries(now, context))
+        now = self._now(context)
+        return None if now is None else (now, self._entries(now, context))
 
-    def now(self, context: Context) -> GradientFlow | Tensor | None:
+    def _now(self, context: Context) -> GradientFlow | Tensor | None:
         if self.statistic == "ema":
             return _vector(context.gradients)
         measure = self._literal("norm") if self.statistic == "literal" else self._measure
@@ -113,7 +108,7 @@ class GradientSource:
 
         return measure
 
-    def entries(self, flow: GradientFlow | Tensor, context: Context) -> dict[str, float]:
+    def _entries(self, flow: GradientFlow | Tensor, context: Context) -> dict[str, float]:
         """What goes on record: one value per tensor. The loop has put the averages there itself."""
         if self.statistic == "ema":
             return {}

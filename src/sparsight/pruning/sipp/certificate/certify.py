@@ -159,7 +159,7 @@ def _of_these_weights(call: Pure, scores: Scored) -> None:
         if bool(other.any()):
             raise ValueError(
                 f"the scores are of other weights than the model's: {int(other.sum())} of {other.numel()} of {name!r} "
-                f"differ, {int((other & (size == 0)).sum())} of them were 0 (pruned) when scored; allowed are the "
+                f"differ, {int((other & (size == 0)).sum())} of them were 0 (pruned) when scored; expected the "
                 "scores of the weights before pruning, under masks that prune none of them"
             )
 
@@ -168,11 +168,12 @@ def _fit(call: Pure, multipliers: Params) -> None:
     """Refuse multipliers of something else than the model's parameters."""
     for name, factor in multipliers.items():
         if name not in call.params:
-            raise ValueError(f"multipliers: got {name!r}, allowed are the parameters {', '.join(call.params)}")
+            raise ValueError(f"multipliers must be of the parameters {', '.join(call.params)}, got {name!r}")
         shape = call.params[name].shape
         if factor.shape != shape:
-            got, allowed = tuple(factor.shape), tuple(shape)
-            raise ValueError(f"the multipliers of {name!r} have shape {got}: allowed is {allowed}, as the parameter's")
+            raise ValueError(
+                f"the multipliers of {name!r} must have its shape {tuple(shape)}, got {tuple(factor.shape)}"
+            )
 
 
 def _check(

@@ -121,7 +121,7 @@ def _composed(delta: Tensor, bound: Tensor, before: Tensor) -> Tensor:
 
 def _tensor(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
-        raise TypeError(f"the forward gave a {type(output).__name__}: allowed is a tensor, see `forward`")
+        raise TypeError(f"the forward must return a tensor, see `forward`, got {type(output).__name__}")
     return output.detach()
 
 
