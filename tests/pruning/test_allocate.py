@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsight.measure.pq.index import snapped_floor
+from sparsight.measure.pq.bound import snapped_floor
 from sparsight.pruning.allocate.counts import at_most, share, with_floor
 from sparsight.pruning.allocate.fixed import Global, Uniform
 from sparsight.pruning.allocate.sap import SAP

@@ -307,9 +307,7 @@ class TestRefusals:
 
     def test_layers_without_a_definition(self):
         model = nn.Sequential(nn.ConvTranspose2d(2, 3, 3))
-        with pytest.raises(
-            TypeError, match=r"cannot score '0.weight': expected .* a ConvTranspose2d; leave it out"
-        ):
+        with pytest.raises(TypeError, match=r"cannot score '0.weight': expected .* a ConvTranspose2d; leave it out"):
             SiPP()(model, dense(model), [torch.rand(1, 2, 4, 4)])
         model = nn.Sequential(nn.Embedding(4, 3))
         with pytest.raises(TypeError, match=r"cannot score '0.weight': expected .* got a Embedding"):

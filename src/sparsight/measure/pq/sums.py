@@ -18,6 +18,7 @@ import numpy as np
 
 from sparsight.numerics.kernels import power_sums as kernel
 
+OUTSIDE = "the PQ index is a measure of sparsity for p <= 1 <= q only; elsewhere a more even vector may score higher"
 COUNT, ZEROS, LARGEST, SMALLEST = kernel.COUNT, kernel.ZEROS, kernel.LARGEST, kernel.SMALLEST
 
 

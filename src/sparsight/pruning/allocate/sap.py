@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparsight.measure.pq import PowerSums, group_sums, prune_count, retained_bound
-from sparsight.measure.pq.index import OUTSIDE
-from sparsight.measure.pq.sums import check_pair
+from sparsight.measure.pq.sums import OUTSIDE, check_pair
 from sparsight.numerics.checks import check_fraction, check_known, check_not_negative, check_whole
 from sparsight.pruning.allocate.counts import check_target
 from sparsight.pruning.allocate.exact import prune_exactly, toward

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsight.measure.pq.index import snapped_floor
+from sparsight.measure.pq.bound import snapped_floor
 from sparsight.numerics.checks import check_fraction, check_known, check_whole
 from sparsight.pruning.allocate.counts import alive, check_target
 from sparsight.pruning.allocate.exact import prune_exactly, toward
