@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import nn
 
 from sparsight.analysis import analyze
 from sparsight.analysis.stream import stream
-from sparsight.checkpoint import CheckpointError, Entry, open_checkpoint
+from sparsight.checkpoint import CheckpointError, Entry, load_tensors, open_checkpoint
 
 WEIGHTS = {"a.weight": torch.arange(12.0).reshape(3, 4), "b.weight": torch.ones(2, 5, dtype=torch.bfloat16)}
 
@@ -201,8 +202,10 @@ def test_torch_finds_values_where_they_lie(tmp_path: Path):
 def test_torch_flattens_and_leaves_the_optimizer(tmp_path: Path):
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
     state = {"state_dict": model.state_dict(), "optimizer": {"state": {0: torch.ones(9)}}, "epoch": 3}
-    names = [e.name for e in open_checkpoint(saved(tmp_path, state)).entries]
-    assert names == list(model.state_dict())
+    found = open_checkpoint(saved(tmp_path, state))
+    assert [e.name for e in found.entries if e.part == "network"] == list(model.state_dict())
+    assert [(e.name, e.part) for e in found.entries if e.part != "network"] == [("optimizer.state.0", "optimizer")]
+    assert {*load_tensors(found)} == {*model.state_dict()}
 
 
 def test_torch_counts_tied_tensors_once(tmp_path: Path):
@@ -229,6 +232,30 @@ def test_old_format(tmp_path: Path):
     assert analyze(path).tensors == analyze(WEIGHTS).tensors
     with pytest.raises(CheckpointError, match="old format.*budget"):
         open_checkpoint(path, budget=100)
+
+
+def zipped(path: Path, **records: bytes) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".pt2", ".pt", ".zip"])
+def test_archives_of_others_are_told_in_our_words(suffix: str, tmp_path: Path):
+    path = tmp_path / f"m{suffix}"
+    exported = torch.export.export(nn.Linear(3, 4), (torch.ones(2, 3),))
+    torch.export.save(exported, tmp_path / "m.pt2")
+    (tmp_path / "m.pt2").rename(path)
+    with pytest.raises(CheckpointError, match=r"archive of torch\.export.*state_dict"):
+        open_checkpoint(path)
+    with pytest.raises(CheckpointError, match=r"archive of torch\.export"):
+        open_checkpoint(zipped(path, **{"serialized_exported_program.json": b"{}"}))
+    with pytest.raises(CheckpointError, match="not one of torch.save: it has no data.pkl"):
+        open_checkpoint(zipped(path, **{"word__document.xml": b"<a/>"}))
+    torch.jit.save(torch.jit.trace(nn.Linear(3, 4), torch.ones(2, 3)), path)
+    with pytest.raises(CheckpointError, match="TorchScript"):
+        open_checkpoint(path)
 
 
 class Evil:

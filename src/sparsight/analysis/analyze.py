@@ -14,6 +14,7 @@ from torch import nn
 
 from sparsight.analysis.draws import magnitudes_of, shares
 from sparsight.analysis.memory import from_memory
+from sparsight.analysis.partners import products
 from sparsight.analysis.reader import obstacle_of
 from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
 from sparsight.analysis.stream import Watch, stream
@@ -72,9 +73,10 @@ def analyze(
     """
     asked = _asked(p, q, eta, gamma, beta, exact, sample, budget, scopes)
     checkpoint, known, left = _opened(model_or_path, include, exclude, budget)
-    verdicts = judge(checkpoint.entries, _patterns(include), _patterns(exclude), known, left)
-    verdicts = {e.name: _fits(e, verdicts[e.name], budget) for e in checkpoint.entries}
-    chosen = [e for e in checkpoint.entries if verdicts[e.name].why is None]
+    entries = products(checkpoint.entries)
+    verdicts = judge(entries, _patterns(include), _patterns(exclude), known, left)
+    verdicts = {e.name: _fits(e, verdicts[e.name], budget) for e in entries}
+    chosen = [e for e in entries if verdicts[e.name].why is None]
     keep_rows = "neuron" in scopes or rows
     few = shares(chosen) if "global" in scopes else {e.name: 0 for e in chosen}
     record = partial(_tensor, verdicts=verdicts, asked=asked, scopes=scopes, rows=rows, all_weights=not few)
@@ -92,7 +94,7 @@ def analyze(
             tensors += each(lambda i, of=some: record(of[i]), len(some))
     listed = [
         _listed(e, verdicts[e.name], why)
-        for e in checkpoint.entries
+        for e in entries
         if (why := verdicts[e.name].why or broken.get(e.name)) is not None
     ]
     whole = _whole(fine, asked, not few) if fine and "global" in scopes else None

@@ -15,6 +15,7 @@ from sparsight.checkpoint.entry import ITEMSIZE, CheckpointError, Entry
 
 RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
 """As what the kernels take each dtype."""
+_OTHERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # of masks
 _MOST = 1 << 24  # bytes asked for at once where reading copies them
 _seeking = threading.Lock()
 
@@ -25,12 +26,23 @@ class Source:
 
     entry: Entry
     values: np.ndarray | int
+    mask: Source | None = None
 
     def read(self, first: int, last: int, memory: np.ndarray | None = None) -> np.ndarray:
         """Weights first..last as the kernels take them, from a file into `memory`, if that is given."""
+        if self.mask is None:
+            return self._read(first, last, memory)
+        x, mask = (s._tensor(s._read(first, last)) for s in (self, self.mask))
+        return flat(x * mask.to(x.dtype))
+
+    def _tensor(self, x: np.ndarray) -> torch.Tensor:
+        bits = x.view(np.int16) if self.entry.dtype in ("float16", "bfloat16") else x
+        return torch.from_numpy(bits).view(getattr(torch, self.entry.dtype))
+
+    def _read(self, first: int, last: int, memory: np.ndarray | None = None) -> np.ndarray:
         if isinstance(self.values, np.ndarray):
             return self.values[first:last]
-        raw = np.dtype(RAW[self.entry.dtype])
+        raw = _raw(self.entry)
         size = (last - first) * raw.itemsize
         x = (np.empty(size, np.uint8) if memory is None else memory[:size]).view(raw)
         _read_into(self.entry, self.values, self.entry.offset + first * raw.itemsize, x)
@@ -39,8 +51,9 @@ class Source:
 
 def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
     """Open what an entry is read from, each file once; `stack` closes it."""
+    mask = None if entry.mask is None else source_of(entry.mask, files, stack)
     if entry.tensor is not None:
-        return Source(entry, flat(entry.tensor))
+        return Source(entry, flat(entry.tensor), mask)
     assert entry.path is not None
     if entry.path not in files:
         try:
@@ -49,20 +62,32 @@ def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
             raise CheckpointError(entry.path, error.strerror or str(error)) from error
         stack.callback(os.close, files[entry.path])
     file = files[entry.path]
-    return Source(entry, file if entry.strides is None else _in_order(entry, file))
+    return Source(entry, file if entry.strides is None else _in_order(entry, file), mask)
+
+
+def raw_of(dtype: str) -> np.dtype | None:
+    """As what numbers of a dtype are read; None if they cannot be."""
+    return np.dtype(RAW[dtype]) if dtype in RAW else np.dtype(dtype) if dtype in _OTHERS else None
+
+
+def _raw(entry: Entry) -> np.dtype:
+    raw = raw_of(entry.dtype)
+    assert raw is not None
+    return raw
 
 
 def obstacle_of(entry: Entry, budget: int) -> str | None:
     """Why the budget does not allow an entry: one that lies out of order is read whole."""
-    size = 2 * entry.count * ITEMSIZE.get(entry.dtype, 1)
-    if entry.strides is None or size <= budget // 2:
+    whole = [e for e in (entry, entry.mask) if e is not None and e.strides is not None]
+    size = sum(e.count * ITEMSIZE.get(e.dtype, 8) for e in whole)
+    if 2 * size <= budget // 2:
         return None
-    return f"it is stored transposed, and putting {size // 2:,} bytes in order takes more than the budget"
+    return f"it is stored transposed, and putting {size:,} bytes in order takes more than the budget"
 
 
 def _in_order(entry: Entry, file: int) -> np.ndarray:
     assert entry.strides is not None
-    raw = np.dtype(RAW[entry.dtype])
+    raw = _raw(entry)
     span = 1 + sum((n - 1) * s for n, s in zip(entry.shape, entry.strides, strict=True))
     memory = np.empty(span, raw)
     _read_into(entry, file, entry.offset, memory)

@@ -1,4 +1,4 @@
-"""What a tensor is, told by its name and shape alone: there is no code of the network to ask."""
+"""What a tensor is, told by its values, the tensors beside it, its shape and its name: there is no code to ask."""
 
 from __future__ import annotations
 
@@ -6,28 +6,46 @@ import fnmatch
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from sparsight.analysis.averages import averages
+from sparsight.analysis.causal_masks import is_causal_mask
+from sparsight.analysis.partners import Kind, partners, plain_name
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 from sparsight.model.left_out import LeftOut
 
-Kind = Literal["weight", "bias", "norm", "embedding", "buffer", "vector", "other"]
-
 _BUFFER = re.compile(
-    r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|attn_mask)$|rotary_emb"
+    r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|freqs_cis"
+    r"|relative_position_index|(causal_|attn_|attention_)mask|(cos|sin)_cached)$|rotary_emb"
 )
 _BIAS = re.compile(r"(^|[._])bias(_|$|[._])|(^|\.)b$|_b$")
+_BIAS_LEAF = re.compile(r"(^|_)bias(_|$)")
 _NORM = re.compile(
     r"(^|[._\d])(layer_?norm|batch_?norm|group_?norm|rms_?norm|norm|ln|bn)(\d*)([._]|$)|ln_f|norm\d*\.", re.I
 )
-_EMBEDDING = re.compile(r"embed|(^|[._])(wte|wpe|tok_?emb|pos_?emb|emb)([._]|$)|relative_attention_bias", re.I)
+_NORM_LEAF = re.compile(r"weight|gamma|beta|scale|g")
+_EMBEDDING = re.compile(
+    r"embed|(^|[._])(wte|wpe|tok_?emb|pos_?emb|emb)([._]|$)|relative_attention_bias"
+    r"|pos(ition(al)?)?_?enc|(^|[._])(pe|rel_pos)(_|$)",
+    re.I,
+)
+_MULTIPLIED = re.compile(  # under the name of an embedding: patches, and layers that project what was looked up
+    r"patch_?embed|(^|[._])(proj|project|projection|linear|lin|dense|fc|conv|mlp)[\d_]*\.[^.]+$", re.I
+)
+_WEIGHT_LEAF = re.compile(r"(^|_)(weight|kernel|proj|matrix)|^w", re.I)
+_MOMENT = re.compile(
+    r"(^|\.)((max_)?exp_avg|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta)[^.]*$|^[^.]*optimi[sz]er[^.]*\."
+)
+_SCALE_LEAF = re.compile(r"(^|[_.])(scales?|scale_inv|zero_points?|qzeros|absmax|quant_map)$")
 
 _WHY = {
     "bias": "a bias",
     "norm": "belongs to a normalisation",
-    "embedding": "an embedding: rows are looked up, not multiplied",
+    "embedding": "an embedding: looked up or added, not multiplied",
     "buffer": "a buffer, not a parameter",
-    "vector": "fewer than two dimensions",
+    "vector": "fewer than two dimensions above 1",
+    "scale": "a scale",
+    "mask": "a causal mask: ones and zeros in a triangle",
+    "optimizer": "the state of an optimiser",
 }
 
 
@@ -44,15 +62,30 @@ def kind_of(name: str, shape: Sequence[int], dtype: str) -> Kind:
         return "buffer"
     if not floating:
         return "other"
-    if _EMBEDDING.search(name) and len(shape) >= 2:
-        return "embedding"
-    if len(shape) >= 2:
-        return "weight"
-    if _BIAS.search(name):
+    path, _, leaf = name.rpartition(".")
+    if len(shape) < 2:
+        if _BIAS.search(name):
+            return "bias"
+        return "norm" if _NORM.search(name) or leaf in ("weight", "gamma", "beta", "scale") else "vector"
+    if _BIAS_LEAF.search(leaf):
         return "bias"
-    if _NORM.search(name) or (len(shape) == 1 and name.rpartition(".")[2] in ("weight", "gamma", "beta", "scale")):
+    if _SCALE_LEAF.search(leaf):
+        return "scale"
+    if _NORM.search(f"{path.rpartition('.')[2]}.") and _NORM_LEAF.fullmatch(leaf):
         return "norm"
-    return "vector"
+    return _multiplied(name, leaf, shape)
+
+
+def _multiplied(name: str, leaf: str, shape: Sequence[int]) -> Kind:
+    """A weight, or what is looked up or added: tables, and parameters that are broadcast along a first dimension."""
+    if _WEIGHT_LEAF.search(leaf):
+        table = _EMBEDDING.search(name) and len(shape) == 2 and not _MULTIPLIED.search(name)
+        return "embedding" if table else "weight"
+    if _EMBEDDING.search(name):
+        return "embedding"
+    if sum(n > 1 for n in shape) < 2:
+        return "vector"
+    return "embedding" if len(shape) > 2 and shape[0] == 1 else "weight"
 
 
 def judge(
@@ -67,15 +100,14 @@ def judge(
     Patterns are shell-style and match any of a tensor's names; `exclude` wins. A tensor one of whose names is
     that of an embedding is one. `prunable` names the weights where the network itself has said, and `left` what else
     is matrix-shaped, which is told how to include.
-    ValueError for a pattern that matches nothing.
+    ValueError for a pattern that matches nothing. CheckpointError if a file cannot be read.
     """
     entries = list(entries)
+    told = _by_others(entries)
     found, used, ways = {}, set(), {x.name: _way(x) for x in left}
     for entry in entries:
         names = (entry.name, *entry.aliases)
-        kinds: list[Kind] = [kind_of(n, entry.shape, entry.dtype) for n in names]
-        kind: Kind = "embedding" if "embedding" in kinds else kinds[0]
-        why = _WHY.get(kind)
+        kind, why = told.get(entry.name) or _by_itself(entry)
         if prunable is not None:
             chosen = any(n in prunable for n in names)
             kind = "weight" if chosen else kind
@@ -86,7 +118,7 @@ def judge(
         unwanted = [p for p in exclude if any(fnmatch.fnmatchcase(n, p) for n in names)]
         used.update(wanted, unwanted)
         why = "excluded" if unwanted else None if wanted else why
-        found[entry.name] = Verdict(kind, _unreadable(entry) or why if why is None else why)
+        found[entry.name] = Verdict(kind, entry.obstacle or why or _unreadable(entry))
     idle = [p for p in (*include, *exclude) if p not in used]
     if idle:
         some = ", ".join(repr(e.name) for e in entries[:6])
@@ -96,6 +128,25 @@ def judge(
     return found
 
 
+def _by_others(entries: Sequence[Entry]) -> dict[str, tuple[Kind, str | None]]:
+    """What the structure of the file and the tensors beside one say of it."""
+    optimizers = {e.name for e in entries if e.part == "optimizer" or _MOMENT.search(e.name)}
+    networks = [e for e in entries if e.name not in optimizers]
+    found: dict[str, tuple[Kind, str | None]] = dict.fromkeys(optimizers, ("optimizer", _WHY["optimizer"]))
+    found |= {name: ("average", f"a running average of {of}") for name, of in averages(networks).items()}
+    return partners([e for e in networks if e.name not in found]) | found
+
+
+def _by_itself(entry: Entry) -> tuple[Kind, str | None]:
+    if not entry.dtype:
+        return "other", None
+    if is_causal_mask(entry):
+        return "mask", _WHY["mask"]
+    kinds: list[Kind] = [kind_of(plain_name(n), entry.shape, entry.dtype) for n in (entry.name, *entry.aliases)]
+    kind: Kind = "embedding" if "embedding" in kinds else kinds[0]
+    return kind, _WHY.get(kind)
+
+
 def _way(left: LeftOut) -> str:
     """How a matrix-shaped parameter is included."""
     pattern = f"; {left.include!r} includes it" if left.include else ""
@@ -103,8 +154,6 @@ def _way(left: LeftOut) -> str:
 
 
 def _unreadable(entry: Entry) -> str | None:
-    if entry.obstacle is not None:
-        return entry.obstacle
     if entry.dtype not in ITEMSIZE:
         return f"{entry.dtype} cannot be analysed, only {', '.join(ITEMSIZE)}"
     return "it has no weight" if entry.count == 0 else None

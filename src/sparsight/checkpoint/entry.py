@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of the dtypes that can be analysed."""
+
+
+Part = Literal["network", "beside", "optimizer"]
+"""Of a training checkpoint: the network that it is of, another dictionary beside it, or the state of an optimiser."""
 
 
 class CheckpointError(ValueError):
@@ -32,7 +37,7 @@ class Entry:
     """One tensor: in a file from byte `offset` on, or in memory."""
 
     name: str
-    dtype: str  # as torch spells it: "float32", "int64", "float8_e4m3fn"
+    dtype: str  # as torch spells it: "float32", "int64", "float8_e4m3fn"; "" of what is no tensor
     shape: tuple[int, ...]
     path: Path | None = None
     offset: int = 0
@@ -40,6 +45,8 @@ class Entry:
     tensor: Tensor | None = None
     aliases: tuple[str, ...] = ()  # further names of the same tensor
     obstacle: str | None = None  # why its values cannot be read
+    part: Part = "network"
+    mask: Entry | None = None  # a tensor of its shape that its values are multiplied by as they are read
 
     @cached_property
     def count(self) -> int:
@@ -54,6 +61,7 @@ class Checkpoint:
     format: str  # "safetensors", "sharded safetensors", "torch", "module", "tensors", …
     entries: tuple[Entry, ...]
     files: tuple[Path, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of a safetensors file
 
 
 def size_of(path: Path) -> int:

@@ -9,9 +9,14 @@ from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, read_
 
 
 def load_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Every tensor under each of its names, in memory of its own. CheckpointError for one that cannot be read."""
+    """Every tensor of the network under each of its names, in memory of its own.
+
+    CheckpointError for one that cannot be read.
+    """
     found = {}
     for entry in checkpoint.entries:
+        if entry.part != "network" or not entry.dtype:
+            continue
         tensor = _tensor(checkpoint, entry)
         found |= dict.fromkeys((entry.name, *entry.aliases), tensor)
     return found

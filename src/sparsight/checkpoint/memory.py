@@ -25,7 +25,7 @@ def entries(items: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor]) ->
         name, *others = names[key]
         dtype = str(tensor.dtype).removeprefix("torch.")
         obstacle = _obstacle(tensor)
-        shape = () if obstacle and not hasattr(tensor, "shape") else tuple(tensor.shape)
+        shape = () if tensor.is_nested else tuple(tensor.shape)
         aliases = tuple(n for n in others if n not in first or first[n] is not tensor or n != name)
         found.append(Entry(name, dtype, shape, tensor=tensor.detach(), aliases=aliases, obstacle=obstacle))
     return found
@@ -41,6 +41,8 @@ def _place(name: str, tensor: Tensor) -> tuple:
 def _obstacle(tensor: Tensor) -> str | None:
     if isinstance(tensor, nn.parameter.UninitializedParameter):
         raise CheckpointError(type(tensor).__name__, "a lazy layer has no shape yet: pass one batch through the model")
+    if tensor.is_nested:
+        return "it is nested"
     if tensor.layout != torch.strided:
         return f"its layout is {tensor.layout}"
     if tensor.device.type == "meta":

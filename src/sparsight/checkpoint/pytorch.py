@@ -7,19 +7,31 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, in_order, read_bytes, row_major, size_of
+from sparsight.checkpoint.entry import (
+    Checkpoint,
+    CheckpointError,
+    Entry,
+    Part,
+    in_order,
+    read_bytes,
+    row_major,
+    size_of,
+)
 from sparsight.checkpoint.memory import entries
+from sparsight.checkpoint.safetensors import check_name
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "generator", "params")
 """Names under which training scripts put the weights beside other things."""
-_IGNORED = ("optim", "sched", "scaler")
+_OPTIMIZERS = ("optim", "sched", "scaler")
 _MOST_TENSORS = 1_000_000
 _DEEPEST = 16
 _LARGEST_PICKLE = 256 << 20
@@ -27,7 +39,10 @@ _CODE = re.compile(r"GLOBAL ([^\s]+)|(?:function|class|module|from) ([\w.]+\.[\w
 
 
 def read_torch(path: Path, budget: int) -> Checkpoint:
-    """The tensors of a file written by torch.save. No code in it is run, no value of it read.
+    """The tensors of a file written by torch.save, by their dotted names. No code in it is run, no value of it read.
+
+    What lies in a dictionary of `WRAPPERS` has no name of it before its own. What stands beside tensors and is none is
+    an entry too. An entry's part says whether it is of that dictionary, of another, or of an optimiser.
 
     Files of the old format (before PyTorch 1.6) say where tensors lie only to one who loads them; they are loaded
     if they fit `budget` bytes. CheckpointError: a damaged file, one whose pickle asks for code, no tensors.
@@ -35,14 +50,16 @@ def read_torch(path: Path, budget: int) -> Checkpoint:
     size = size_of(path)
     if read_bytes(path, 0, min(size, 4)) == b"PK\x03\x04":
         records = _records(path, size)
-        loaded = _loaded(path, fake=True)
-        found = [_placed(path, name, tensor, records) for name, tensor in _tensors(path, loaded)]
+        found = [_placed(path, item, records) for item in _items(path, _loaded(path, fake=True))]
         return Checkpoint(str(path), "torch", tuple(_once(found)), (path,))
     if size > budget:
         what = f"it is of PyTorch's old format, which must be loaded whole: {size:,} bytes, the budget is {budget:,}"
         raise CheckpointError(path, f"{what}; save it again with a PyTorch of today, or raise the budget")
-    tensors = dict(_tensors(path, _loaded(path, fake=False)))
-    return Checkpoint(str(path), "torch, old format", tuple(entries(tensors.items(), tensors)), (path,))
+    items = {item.name: item for item in _items(path, _loaded(path, fake=False))}
+    tensors = {name: item.value for name, item in items.items() if isinstance(item.value, Tensor)}
+    others = [_odd(path, item) for name, item in items.items() if name not in tensors]
+    found = [replace(e, part=items[e.name].part) for e in entries(tensors.items(), tensors)]
+    return Checkpoint(str(path), "torch, old format", (*found, *others), (path,))
 
 
 # -- the archive -----------------------------------------------------------------------------------------------
@@ -58,10 +75,7 @@ def _records(path: Path, size: int) -> dict[int, int]:
     names = [info.filename for info in infos]
     if len(set(names)) < len(names):
         raise CheckpointError(path, "its archive names a record twice")
-    if any("/code/" in name for name in names):
-        raise CheckpointError(
-            path, "it is a TorchScript archive, which holds code; save the model's state_dict() instead"
-        )
+    _check_kind(path, names)
     spans: dict[int, int] = {}
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
@@ -81,6 +95,20 @@ def _records(path: Path, size: int) -> dict[int, int]:
     return spans
 
 
+def _check_kind(path: Path, names: Sequence[str]) -> None:
+    """CheckpointError unless the archive is one of torch.save."""
+    leaves = {name.rpartition("/")[2] for name in names}
+    if any("/code/" in name for name in names):
+        what = "it is a TorchScript archive, which holds code; save the model's state_dict() instead"
+    elif leaves & {"archive_format", "serialized_exported_program.json"}:
+        what = "it is an archive of torch.export, which holds a program; save the model's state_dict() instead"
+    elif "data.pkl" not in leaves:
+        what = "it is a zip archive, but not one of torch.save: it has no data.pkl"
+    else:
+        return
+    raise CheckpointError(path, what)
+
+
 def _loaded(path: Path, *, fake: bool) -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -89,7 +117,7 @@ def _loaded(path: Path, *, fake: bool) -> Any:
             warnings.simplefilter("ignore")
             if not fake:
                 return torch.load(path, map_location="cpu", weights_only=True)
-            with FakeTensorMode():
+            with FakeTensorMode(), _Unreadable():
                 return torch.load(path, map_location="cpu", weights_only=True)
     except (Exception, RecursionError) as error:
         raise CheckpointError(path, _reason(error)) from error
@@ -105,68 +133,142 @@ def _reason(error: BaseException) -> str:
     return f"torch.load with weights_only=True refuses it: {text.strip()[:300] or type(error).__name__}"
 
 
+# -- tensors whose values are not looked at -----------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class _Odd:
+    """Stands for a tensor that is sparse, quantised or nested, with what rebuilding one calls."""
+
+    what: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    def set_(self, *_: Any) -> _Odd:
+        return self
+
+    detach = requires_grad_ = set_
+
+
+class _Unreadable(TorchFunctionMode):
+    """Makes an `_Odd` of each tensor that torch cannot rebuild without its values."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.sparse_coo_tensor:
+            return _Odd("sparse (torch.sparse_coo)", _spelled(args[1].dtype), tuple(args[2]))
+        if func is torch.sparse_compressed_tensor:
+            return _Odd(f"sparse ({kwargs['layout']})", _spelled(args[2].dtype), tuple(args[3]))
+        if func in (torch._empty_affine_quantized, torch._empty_per_channel_affine_quantized):
+            return _Odd("quantised", _spelled(kwargs["dtype"]), tuple(args[0]))
+        if func is torch._nested_view_from_buffer:
+            return _Odd("nested", _spelled(args[0].dtype), ())
+        return func(*args, **kwargs)
+
+
+def _spelled(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
 # -- the tensors -----------------------------------------------------------------------------------------------
 
 
-def _tensors(path: Path, loaded: Any) -> list[tuple[str, Tensor]]:
-    """Every tensor by its dotted name; of a training checkpoint only those of the model."""
-    if isinstance(loaded, Mapping):
-        inner = [k for k in WRAPPERS if isinstance(loaded.get(k), Mapping) and any(_walk(loaded[k], "", set(), 0))]
-        if inner and not any(isinstance(v, Tensor) for v in loaded.values()):
-            loaded = loaded[inner[0]]
-        else:
-            wanted = {k for k in loaded if not any(part in str(k).lower() for part in _IGNORED)}
-            loaded = {k: v for k, v in loaded.items() if k in wanted or isinstance(v, Tensor)}
-    found: dict[str, Tensor] = {}
-    for name, tensor in _walk(loaded, "", set(), 0):
-        if name in found:
-            raise CheckpointError(path, f"two tensors are called {name!r:.80}")
-        if len(found) >= _MOST_TENSORS:
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """A tensor, or what stands beside one, by its dotted name."""
+
+    name: str
+    value: Any
+    part: Part
+
+
+def _items(path: Path, loaded: Any) -> list[_Item]:
+    """Everything that is a tensor or stands beside one; the network's without the name of the dictionary it lies in."""
+    walked: list[tuple[tuple[str, ...], Any, bool]] = []
+    for found in _walk(loaded, (), set(), False):
+        if len(walked) >= _MOST_TENSORS:
             raise CheckpointError(path, f"it has more than {_MOST_TENSORS:,} tensors")
-        found[name] = tensor
-    if not found:
+        walked.append(found)
+    if not any(isinstance(value, (Tensor, _Odd)) for _, value, _ in walked):
         raise CheckpointError(path, f"it holds no tensors but a {type(loaded).__name__}")
-    return list(found.items())
+    main = _main(walked)
+    items = []
+    for keys, value, of_optimizer in walked:
+        mine = main is not None and keys[0] == main and not of_optimizer
+        part: Part = "optimizer" if of_optimizer else "network" if mine or main is None else "beside"
+        items.append(_Item(".".join(keys[1:] if mine else keys) or "tensor", value, part))
+    names = set()
+    for item in items:
+        if item.name in names:
+            raise CheckpointError(path, f"two tensors are called {item.name!r:.80}")
+        names.add(item.name)
+    return items
 
 
-def _walk(thing: Any, prefix: str, above: set[int], depth: int) -> Iterator[tuple[str, Tensor]]:
-    """Tensors inside nested containers; each container once, so that shared ones do not multiply."""
-    if isinstance(thing, Tensor):
-        yield prefix or "tensor", thing
+def _main(walked: Sequence[tuple[tuple[str, ...], Any, bool]]) -> str | None:
+    """The dictionary of the network, if the file names one and no weight lies beside all dictionaries."""
+    dictionaries = {keys[0] for keys, value, of_optimizer in walked if len(keys) > 1 and not of_optimizer}
+    if any(len(keys) == 1 and isinstance(value, Tensor) and value.ndim > 1 for keys, value, _ in walked):
+        return None
+    found = next((key for key in WRAPPERS if key in dictionaries), None)
+    return None if found == "generator" and len(dictionaries) > 1 else found
+
+
+def _walk(
+    thing: Any, keys: tuple[str, ...], above: set[int], of_optimizer: bool
+) -> Iterator[tuple[tuple[str, ...], Any, bool]]:
+    """(keys, value, whether of an optimiser) in nested containers; each once, so that shared ones do not multiply."""
+    if isinstance(thing, (Tensor, _Odd)):
+        yield keys, thing, of_optimizer
         return
-    if not isinstance(thing, (Mapping, list, tuple)) or id(thing) in above or depth > _DEEPEST:
+    if not isinstance(thing, (Mapping, list, tuple)) or id(thing) in above or len(keys) > _DEEPEST:
         return
     above.add(id(thing))
-    items = thing.items() if isinstance(thing, Mapping) else enumerate(thing)
+    items = list(thing.items() if isinstance(thing, Mapping) else enumerate(thing))
+    of_optimizer = of_optimizer or _is_optimizer(thing)
+    tensors = isinstance(thing, Mapping) and any(isinstance(value, (Tensor, _Odd)) for _, value in items)
     for key, value in items:
-        if isinstance(key, (str, int)):
-            yield from _walk(value, f"{prefix}.{key}" if prefix else str(key), above, depth + 1)
+        if not isinstance(key, (str, int)):
+            continue
+        inner = (*keys, str(key))
+        if tensors and not of_optimizer and not isinstance(value, (Tensor, _Odd, Mapping, list, tuple)):
+            yield inner, value, False
+        named = not keys and any(part in str(key).lower() for part in _OPTIMIZERS) and not isinstance(value, Tensor)
+        yield from _walk(value, inner, above, of_optimizer or named)
 
 
-def _placed(path: Path, name: str, tensor: Tensor, records: Mapping[int, int]) -> Entry:
-    dtype = str(tensor.dtype).removeprefix("torch.")
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        kind = "quantised" if tensor.layout == torch.strided else str(tensor.layout)
-        return Entry(name, dtype, tuple(tensor.shape), path, obstacle=f"it is {kind}")
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise CheckpointError(path, f"the name {name!r:.80} is not valid Unicode") from error
-    shape, strides = tuple(map(int, tensor.shape)), tuple(map(int, tensor.stride()))
+def _is_optimizer(thing: Any) -> bool:
+    """Whether it is what the `state_dict` of an optimiser is."""
+    return isinstance(thing, Mapping) and isinstance(thing.get("state"), Mapping) and "param_groups" in thing
+
+
+def _odd(path: Path, item: _Item) -> Entry:
+    if isinstance(item.value, _Odd):
+        odd = item.value
+        return Entry(item.name, odd.dtype, odd.shape, path, obstacle=f"it is {odd.what}", part=item.part)
+    return Entry(item.name, "", (), path, obstacle=f"not a tensor but a {type(item.value).__name__}", part=item.part)
+
+
+def _placed(path: Path, item: _Item, records: Mapping[int, int]) -> Entry:
+    name, tensor, part = item.name, item.value, item.part
+    check_name(path, name)
+    if not isinstance(tensor, Tensor):
+        return _odd(path, item)
+    dtype, shape, strides = _spelled(tensor.dtype), tuple(map(int, tensor.shape)), tuple(map(int, tensor.stride()))
     if 0 in shape:
-        return Entry(name, dtype, shape, path)
+        return Entry(name, dtype, shape, path, part=part)
     start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
     if not isinstance(start, int) or start not in records:
-        raise CheckpointError(path, f"it does not say where tensor {name!r:.80} lies")
-    item = tensor.dtype.itemsize
+        return Entry(name, dtype, shape, path, obstacle="the file does not say where it lies", part=part)
+    size = tensor.dtype.itemsize
     first = int(tensor.storage_offset())
     last = first + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
-    if min(first, *strides, 0) < 0 or start + (last + 1) * item > records[start]:
+    if min(first, *strides, 0) < 0 or start + (last + 1) * size > records[start]:
         raise CheckpointError(path, f"tensor {name!r:.80} of {dtype} {shape} reaches beyond its storage")
     odd = None if in_order(shape, strides) else strides
-    if math.prod(shape) * item > records[start] - start:
-        return Entry(name, dtype, shape, path, obstacle="it is a view that shows its storage more than once")
-    return Entry(name, dtype, shape, path, start + first * item, odd)
+    if math.prod(shape) * size > records[start] - start:
+        return Entry(name, dtype, shape, path, obstacle="it is a view that shows its storage more than once", part=part)
+    return Entry(name, dtype, shape, path, start + first * size, odd, part=part)
 
 
 def _once(entries: list[Entry]) -> list[Entry]:
@@ -177,7 +279,4 @@ def _once(entries: list[Entry]) -> list[Entry]:
         lay = tuple(sorted((s, n) for n, s in zip(entry.shape, strides, strict=True) if n != 1))
         place = (entry.path, entry.offset, lay, entry.dtype) if entry.offset else (entry.name,)
         found.setdefault(place, []).append(entry)
-    return [
-        Entry(e.name, e.dtype, e.shape, e.path, e.offset, e.strides, None, tuple(o.name for o in others), e.obstacle)
-        for e, *others in found.values()
-    ]
+    return [replace(entry, aliases=tuple(other.name for other in others)) for entry, *others in found.values()]

@@ -47,7 +47,8 @@ def read_safetensors(path: Path) -> Checkpoint:
     found = [_entry(path, name, value, data, size - data) for name, value in header.items() if name != "__metadata__"]
     found.sort(key=lambda pair: (pair[0].offset, pair[1]))
     _check_cover(path, found, data, size)
-    return Checkpoint(str(path), "safetensors", tuple(entry for entry, _ in found), (path,))
+    entries = tuple(entry for entry, _ in found)
+    return Checkpoint(str(path), "safetensors", entries, (path,), header.get("__metadata__", {}))
 
 
 def strict_json(path: Path, text: bytes, what: str) -> dict[str, Any]:

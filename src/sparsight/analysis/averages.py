@@ -1,0 +1,73 @@
+"""Running averages of a network's weights, kept beside it: their names say so, and they have its shapes."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sparsight.checkpoint.entry import Entry
+
+_AVERAGE = re.compile(r"(^|_)(ema|swa|shadow|avg|averaged?|polyak)(?!_?pool)(_|\d|$)", re.I)
+_DEEPEST = 3  # components of a name that may say so: what lies deeper, or below a number, is a layer of the network
+
+
+def averages(entries: Sequence[Entry]) -> dict[str, str]:
+    """The tensors of running averages, by name, with what they are an average of."""
+    counted = {e.name.removesuffix(".n_averaged") for e in entries if e.name.endswith(".n_averaged")}
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    networks = []
+    for entry in entries:
+        prefix = _prefix(entry.name, counted)
+        (networks if prefix is None else groups[prefix]).append(entry)
+    found: dict[str, str] = {}
+    for prefix, group in groups.items():
+        of = _averaged(prefix, group, networks)
+        if of is not None:
+            found |= dict.fromkeys((e.name for e in group), of)
+    return found
+
+
+def _prefix(name: str, counted: set[str]) -> str | None:
+    """The part of a name up to the first component that says "average"."""
+    parts = name.split(".")
+    for i in range(min(len(parts) - 1, _DEEPEST)):
+        if parts[i].isdecimal():
+            return None
+        prefix = ".".join(parts[: i + 1])
+        if _AVERAGE.search(parts[i]) or prefix in counted:
+            return prefix
+    return None
+
+
+def _averaged(prefix: str, group: Sequence[Entry], networks: Sequence[Entry]) -> str | None:
+    """What the matrices of a group are averages of: those of the same names, of which the rest may be missing."""
+    matrices = [(e.name[len(prefix) + 1 :].split("."), e.shape) for e in group if len(e.shape) > 1]
+    if not matrices:
+        return None
+    shapes = {name: e.shape for e in networks for name in (e.name, *e.aliases)}
+    for dropped in range(min(3, min(len(keys) for keys, _ in matrices))):
+        wanted = [(".".join(keys[dropped:]), shape) for keys, shape in matrices]
+        first = wanted[0][0]
+        starts = [name[: len(name) - len(first)] for name in shapes if f".{name}".endswith(f".{first}")]
+        for start in starts:
+            if all(shapes.get(f"{start}{name}") == shape for name, shape in wanted):
+                return start.removesuffix(".") or "the network"
+        if all(name.isdecimal() for name, _ in wanted) and _is_within(group, networks):
+            return "the network"
+    return _squashed(matrices, networks)
+
+
+def _is_within(group: Sequence[Entry], networks: Sequence[Entry]) -> bool:
+    """Whether the shapes of a list are among those of the network, in their order."""
+    left = iter([e.shape for e in networks])
+    return all(any(shape == other for other in left) for shape in (e.shape for e in group if len(e.shape) > 1))
+
+
+def _squashed(matrices: Sequence[tuple[list[str], tuple[int, ...]]], networks: Sequence[Entry]) -> str | None:
+    """Names that have lost their dots, as those of buffers must."""
+    shapes = {}
+    for entry in networks:
+        parts = entry.name.split(".")
+        shapes |= {"".join(parts[i:]): entry.shape for i in range(min(len(parts), 2))}
+    return "the network" if all(shapes.get("".join(keys)) == shape for keys, shape in matrices) else None

@@ -1,0 +1,139 @@
+"""What a tensor is, told by those beside it: masks, parts of parametrisations, scales, norms, projections."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from sparsight.checkpoint.entry import ITEMSIZE, Entry
+
+Kind = Literal[
+    "weight", "bias", "norm", "embedding", "buffer", "vector", "mask", "scale", "part", "average", "optimizer", "other"
+]
+
+Told = dict[str, tuple[Kind, str | None]]
+"""By name: what a tensor is, and why it is not analysed."""
+
+_PARAMETRISED = re.compile(r"^(.*?)parametrizations\.([^.]+)\.(.+)$")
+_SCALE = re.compile(r"scale|zero|absmax|amax|quant|codebook", re.I)
+_MASKS = {*ITEMSIZE, "bool", "uint8", "int8", "int16", "int32", "int64"}
+
+
+def plain_name(name: str) -> str:
+    """The name that a parametrised or pruned tensor has in its layer: "0.weight" of "0.weight_orig"."""
+    found = _PARAMETRISED.match(name)
+    return f"{found[1]}{found[2]}" if found else name.removesuffix("_orig")
+
+
+def products(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, but what is multiplied by a mask beside it as the product, under the name that has in its layer.
+
+    So do `torch.nn.utils.prune`, with `x_orig` and `x_mask`, and a parametrisation that has a mask of its shape.
+    """
+    names = _by_name(entries)
+    found = []
+    for entry in entries:
+        stem = plain_name(entry.name)
+        parametrised = entry.name.endswith(".original")
+        mask = names.get(f"{entry.name.removesuffix('original')}0.mask" if parametrised else f"{stem}_mask")
+        if stem == entry.name or mask is None or mask.shape != entry.shape or mask.obstacle or mask.dtype not in _MASKS:
+            found.append(entry)
+        elif stem in names:
+            found.append(replace(entry, mask=mask))
+        else:
+            found.append(replace(entry, name=stem, aliases=(entry.name, *entry.aliases), mask=mask))
+    return found
+
+
+def partners(entries: Sequence[Entry]) -> Told:
+    """What each tensor is of which those beside it tell."""
+    names = _by_name(entries)
+    rules = (_layers(names), _scales(entries), _weight_norms(names), _parametrised(entries), _masks(names))
+    return {name: verdict for rule in rules for name, verdict in rule.items()}  # the last rule wins
+
+
+def _by_name(entries: Sequence[Entry]) -> dict[str, Entry]:
+    return {name: e for e in entries for name in (e.name, *e.aliases)}
+
+
+def _masks(names: Mapping[str, Entry]) -> Told:
+    """`x_mask` of the shape of `x` or `x_orig`, and `mask` of that of `weight`."""
+    found: Told = {}
+    for name, entry in names.items():
+        path, _, leaf = name.rpartition(".")
+        if leaf != "mask" and not leaf.endswith("_mask"):
+            continue
+        stem = f"{path}.weight".removeprefix(".") if leaf == "mask" else name.removesuffix("_mask")
+        of = names.get(f"{stem}_orig", names.get(stem))
+        if of is not None and of is not entry and of.shape == entry.shape and len(entry.shape) > 0:
+            found[entry.name] = ("mask", f"the mask of {stem}")
+    return found
+
+
+def _parametrised(entries: Sequence[Entry]) -> Told:
+    """Of `parametrizations.x.…` the largest original is the weight, all else a part of it."""
+    groups: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if _PARAMETRISED.match(entry.name):
+            groups[plain_name(entry.name)].append(entry)
+    found: Told = {}
+    for of, group in groups.items():
+        originals = [e for e in group if e.name.rpartition(".")[2].startswith("original")]
+        weight = max(originals, key=lambda e: e.count, default=None)
+        found |= {e.name: ("part", f"a part of the parametrisation of {of}") for e in group if e is not weight}
+    return found
+
+
+def _weight_norms(names: Mapping[str, Entry]) -> Told:
+    """`x_g`, the norms of `x_v`: of its shape, but for dimensions of size 1."""
+    found: Told = {}
+    for name, entry in names.items():
+        stem = name.removesuffix("_g")
+        of = names.get(f"{stem}_v") if stem != name else None
+        if of is None or (entry.shape and len(entry.shape) != len(of.shape)):
+            continue
+        if all(n in (1, m) for n, m in zip(entry.shape, of.shape, strict=False)) and entry.count < max(of.count, 2):
+            found[entry.name] = ("part", f"the norms that weight_norm keeps of {stem}")
+    return found
+
+
+def _scales(entries: Sequence[Entry]) -> Told:
+    """Floating tensors in the layer of a quantised one, called a scale or much smaller than it."""
+    layers: dict[str, Entry] = {}
+    for entry in entries:
+        if len(entry.shape) > 1 and _is_quantised(entry.dtype):
+            for layer in (entry.name.rpartition(".")[0], entry.name):
+                if layer not in layers or layers[layer].count < entry.count:
+                    layers[layer] = entry
+    found: Told = {}
+    for entry in entries:
+        path, _, leaf = entry.name.rpartition(".")
+        of = layers.get(path)
+        if of is None or of is entry or len(entry.shape) < 2:
+            continue
+        small = "weight" not in leaf and "proj" not in leaf and entry.dtype in ITEMSIZE and 8 * entry.count <= of.count
+        if small or _SCALE.search(leaf):
+            found[entry.name] = ("scale", f"a scale or zero point of the quantised {of.name}")
+    return found
+
+
+def _is_quantised(dtype: str) -> bool:
+    return dtype in ("int8", "uint8", "int16", "int32", "uint32") or dtype.startswith(("float8", "float6", "float4"))
+
+
+def _layers(names: Mapping[str, Entry]) -> Told:
+    """Where a bias stands beside each of its names: an embedding has none, and a normalisation one of its own shape."""
+    found: Told = {}
+    for entry in {e.name: e for e in names.values()}.values():
+        every = [names.get(f"{n.removesuffix('weight')}bias") for n in (entry.name, *entry.aliases)]
+        biases = [b for b in every if b is not None and b is not entry]
+        if len(entry.shape) < 2 or len(biases) < len(every):
+            continue
+        if all(b.shape == entry.shape for b in biases):
+            found[entry.name] = ("norm", "belongs to a normalisation")
+        elif all(b.shape in (entry.shape[:1], entry.shape[-1:]) for b in biases):
+            found[entry.name] = ("weight", None)
+    return found
