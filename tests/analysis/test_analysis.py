@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 
 import sparsight
 from sparsight.analysis import Analysis, Summary, analyze, stream
-from sparsight.analysis.records import QUANTILES
+from sparsight.analysis.page import page
+from sparsight.analysis.records import QUANTILES, Row
 from sparsight.analysis.tensor_kinds import kind_of
-from sparsight.analysis.text import as_csv, ordered, table
+from sparsight.analysis.text import as_csv, grid, headline, neuron_table, ordered, table, wrapped
 from sparsight.checkpoint import CheckpointError, open_checkpoint
 from sparsight.measure.pq import power_sums, prune_count, retained_bound
 from sparsight.records.record import dumps, from_json, to_json
@@ -427,17 +429,68 @@ def test_json_round_trip(some: Analysis):
 
 def test_table(some: Analysis):
     lines = table(some).splitlines()
-    above, below, rule, *body = lines
-    assert above.split("  ")[-1].endswith("enough")
-    assert below.split()[:5] == ["tensor", "shape", "dtype", "weights", "zeros"]
-    assert below.split()[-2:] == ["Hoyer", "Gini"]
-    assert set(rule) == {"-", " "}
-    assert [line.split()[0] for line in body[:4]] == ["l2.weight", "l1.weight", "l0.weight", "=cmd().weight"]
-    assert "all together" in body[4]
-    assert max(map(len, [above, below, *body[:5]])) == len(rule)
+    assert lines[0].split() == ["tensor", "shape", "dtype", "weights", "zeros"]
+    rule = next(i for i, line in enumerate(lines) if set(line) == {"-"})
+    assert lines[rule - 1].split()[-2:] == ["Hoyer", "Gini"]
+    names = [line.split()[0] for line in lines[rule + 1 :] if line and line[0] != " "]
+    assert names[:5] == ["l2.weight", "l1.weight", "l0.weight", "=cmd().weight", "all"]
     assert any("l0.bias (a bias)" in line for line in lines)
     assert "… and 3 more tensors" in table(some, most=1)
     assert ordered(some.tensors, "name")[0].name == "=cmd().weight"
+
+
+LONG = "encoder.transformer.blocks.0.attention.self.multi_head_projection_with_a_long_name.query.default.weight"
+WIDE = {
+    "usual": lambda: analyze({"a.weight": torch.randn(4, 5), "a.bias": torch.ones(4)}, eta=(0.0, 0.1)),
+    "one eta": lambda: analyze({"a.weight": torch.randn(4, 5)}),
+    "long names": lambda: analyze({LONG: torch.randn(4, 5), f"{LONG}.bias": torch.ones(3)}, eta=(0.0, 0.1)),
+    "many pairs and eta": lambda: analyze({"a.weight": torch.randn(4, 5)}, P, Q, (0, 1e-4, 0.01, 0.125, 1.5)),
+    "without a sample": lambda: analyze({"a.weight": torch.randn(4, 5)}, P, Q, ETAS, sample=False),
+    "zeros alone": lambda: analyze({"a.weight": torch.zeros(4, 5)}, P, Q, ETAS),
+    "drawn": lambda: analyze({"a.weight": torch.randn(300, 400), "b.bias": torch.ones(3)}, eta=0.1),
+    "thousands of millions": lambda: huge(
+        analyze({"model.layers.31.self_attn.q_proj.weight": torch.randn(9, 9)}, eta=0.1)
+    ),
+    "many dimensions": lambda: analyze({"a.weight": torch.randn(2, 3, 4, 5, 6, 7)}, eta=0.1),
+}
+
+
+def huge(a: Analysis) -> Analysis:
+    """The same of many more weights, few of which are left."""
+
+    def grown(s: Summary) -> Summary:
+        keeps = [replace(k, prune=123_456_789_012) for k in s.measures[0].keeps]
+        return replace(
+            s, count=678_901_234_567, zeros=678_901_234_000, measures=(replace(s.measures[0], keeps=(*keeps,)),)
+        )
+
+    assert a.whole is not None
+    return replace(a, whole=grown(a.whole), tensors=tuple(replace(t, summary=grown(t.summary)) for t in a.tensors))
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_text_fits_a_terminal(kind: str):
+    """No line is longer than 80, and every cell stands in one line whole."""
+    found = WIDE[kind]()
+    text = f"{wrapped(headline(found))}\n{table(found)}"
+    assert max(map(len, text.splitlines())) <= 80
+    for row in grid(found):
+        assert all(cell in text for cell in row[1:])
+    joined = text.replace(".\n", ".")
+    assert all(t.name in joined for t in found.tensors)
+    listed = " ".join(text.split()).replace(". ", ".")
+    assert all(x.name in listed and x.why in listed for x in found.listed)
+    assert "neuron" in neuron_table(replace(found.tensors[0], rows=(Row(0, True, (0.5,) * len(found.pairs)),)), found)
+
+
+def test_the_headline_says_how_much_is_zero():
+    x = torch.randn(10, 10)
+    for zeros, said in ((0, "100 weights, 0 % of them zero"), (25, "25.0 % of them zero"), (100, "100 % of them zero")):
+        pruned = x.clone()
+        pruned.view(-1)[:zeros] = 0.0
+        found = analyze({"a.weight": pruned})
+        assert said in headline(found)
+        assert said in page(found)
 
 
 def test_csv(some: Analysis):

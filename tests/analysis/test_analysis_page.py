@@ -125,7 +125,7 @@ def test_command(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     where = tmp_path / "page.html", tmp_path / "numbers.csv"
     assert main([file, "--html", str(where[0]), "--csv", str(where[1]), "--p", "0.5", "1", "--q", "1", "2"]) == 0
     said = capsys.readouterr()
-    assert "3 tensors, 1,800 weights" in said.out
+    assert "3 tensors, 1,800 weights, 0 % of them zero" in " ".join(said.out.split())
     assert said.out.index("l2.weight") < said.out.index("l0.weight")
     assert said.err == ""
     read(where[0].read_text())
@@ -149,7 +149,44 @@ def test_command_takes_a_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     assert main(["nets_for_analyze:build"]) == 0
-    assert "1 tensor, 20 weights" in capsys.readouterr().out
+    assert "1 tensor, 20 weights, 0 % of them zero" in " ".join(capsys.readouterr().out.split())
+
+
+def test_command_fits_a_terminal(file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(Path(file).parent)
+    for more in ([], ["--neurons"], ["--p", "0.5", "1", "--q", "1", "2", "--eta", "0", "0.01", "0.1", "--all"]):
+        assert main(["m.safetensors", *more]) == 0
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_command_without_anything_to_analyse(tmp_path: Path):
+    some = {"fc.bias": torch.ones(3), "bn.running_mean": torch.ones(3), "wte.weight": torch.ones(4, 3)}
+    for name, x in some.items():
+        save_file({name: x}, tmp_path / "m.safetensors")
+        with pytest.raises(CheckpointError, match=f"none of its tensors is a weight: {name}"):
+            main([str(tmp_path / "m.safetensors")])
+        assert main([str(tmp_path / "m.safetensors"), "--json"]) == 0
+
+
+def test_files_of_a_run_that_are_no_network(tmp_path: Path):
+    from sparsight import execute
+    from sparsight.recipes import sap
+
+    execute(sap(levels=1, epochs=1, batch_size=256, control=False), data="digits", out=tmp_path / "run", threads=1)
+    for path in sorted((tmp_path / "run").rglob("masks.safetensors")):
+        with pytest.raises(CheckpointError, match=r"masks of a run.*analyse .*model.safetensors instead"):
+            main([str(path)])
+        assert main([str(path.with_name("model.safetensors"))]) == 0
+    assert path == tmp_path / "run" / "masks.safetensors"
+    path.with_name("model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="analyse the run folder instead"):
+        analyze(path)
+
+
+@pytest.mark.parametrize("facts", ["", "[]", "{", '"masks"', '{"kind": ["masks"]}', '{"kind": "model"}'])
+def test_the_metadata_of_others_are_left_alone(facts: str, tmp_path: Path):
+    save_file(state(), tmp_path / "m.safetensors", {"facts": facts, "format": "pt"})
+    assert len(analyze(tmp_path / "m.safetensors").tensors) == 3
 
 
 def test_command_refusals(file: str, tmp_path: Path):

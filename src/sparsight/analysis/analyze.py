@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,6 +32,11 @@ from sparsight.types import Scope
 
 BUDGET = 256 << 20
 _LARGE = 1 << 20  # weights: threads would only hand the interpreter to and fro for the records of smaller tensors
+_OF_RUNS = {  # files of a run folder that hold no network, by their kind
+    "masks": "the masks of a run, which say which weights are kept and not what they are",
+    "state": "the progress of a run within a level",
+    "probe": "the training samples on which a run's stopping rules measure",
+}
 SCOPES: tuple[Scope, ...] = ("global", "layer", "neuron")
 
 
@@ -168,7 +174,22 @@ def _opened(
         raise FileNotFoundError(f"there is no {path}")
     if (path / "run.json").exists():
         return open_checkpoint(_handed_over(path), budget), None, ()
-    return open_checkpoint(path, budget), None, ()
+    checkpoint = open_checkpoint(path, budget)
+    _check_role(path, checkpoint.metadata)
+    return checkpoint, None, ()
+
+
+def _check_role(path: Path, metadata: Mapping[str, str]) -> None:
+    """CheckpointError for a file of a run that holds no network."""
+    try:
+        facts = json.loads(metadata.get("facts", "{}"))
+    except ValueError:
+        return
+    kind = facts.get("kind") if isinstance(facts, dict) else None
+    if isinstance(kind, str) and kind in _OF_RUNS:
+        instead = path.with_name("model.safetensors")
+        which = str(instead) if instead.exists() else "the run folder"
+        raise CheckpointError(path, f"it holds {_OF_RUNS[kind]}; analyse {which} instead")
 
 
 def _handed_over(run: Path) -> Path:

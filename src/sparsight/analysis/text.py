@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from sparsight.analysis.records import Analysis, Summary, Tensor
@@ -15,6 +16,8 @@ from sparsight.model.left_out import lines as told
 from sparsight.report import format as words
 from sparsight.report.escape import plain
 
+WIDTH = 80
+"""Characters in a line of text."""
 Order = Literal["compressible", "index", "size", "zeros", "gini", "name", "file"]
 """Most compressible first: by the share that the bound lets go. "file": as they lie in the checkpoint."""
 
@@ -40,13 +43,13 @@ def headline(a: Analysis) -> str:
     return f"{a.source} ({a.format}): {words.plural(len(a.tensors), 'tensor')}, {a.count:,} weights{zeros}{left}"
 
 
-def headings(a: Analysis, between: str = " ") -> list[str]:
-    """Of the columns; `between` stands where one may be broken in two lines."""
+def headings(a: Analysis) -> list[str]:
+    """Of the columns."""
     columns = ["tensor", "shape", "dtype", "weights", "zeros"]
     for p, q in a.pairs:
-        columns.append(f"PQ index{between}({p:g}, {q:g})")
+        columns.append(f"PQ index ({p:g}, {q:g})")
         for eta in a.etas:
-            at = "" if len(a.etas) == 1 and eta == 0 else f"{between}at eta {eta:g}"
+            at = "" if len(a.etas) == 1 and eta == 0 else f" at eta {eta:g}"
             columns += [f"must keep{at}", f"SAP prunes{at}"]
             columns += [f"enough{at}"] if eta > 0 and a.sampled else []
     return [*columns, "Hoyer", "Gini"]
@@ -72,16 +75,39 @@ def grid(a: Analysis, order: Order = "compressible") -> list[list[str]]:
 
 
 def table(a: Analysis, order: Order = "compressible", most: int | None = None) -> str:
-    """The table as plain text; of more than `most` tensors only the first, and how many are left out."""
+    """The table in lines of at most `WIDTH` characters, several for each tensor.
+
+    Of more than `most` tensors only the first are shown, and how many are left out. A longer word stays whole.
+    """
     rows = grid(a, order)
     body = rows[: len(a.tensors)]
     left = len(body) - most if most is not None else 0
     if left > 0:
         body = body[:most]
-    lines = _aligned([headings(a, "\n"), *body, *rows[len(a.tensors) :]])
+    lines = _stacked([[_narrow(h) for h in headings(a)], *body, *rows[len(a.tensors) :]], 5, 3)
     if left > 0:
         lines.append(f"… and {left} more tensors (--all shows them)")
-    return "\n".join([*lines, "", *left_aside(a), *meanings(a)])
+    return "\n".join([*lines, "", *map(wrapped, (*left_aside(a), *meanings(a)))])
+
+
+def wrapped(text: str) -> str:
+    """Prose in lines of at most `WIDTH` characters: no number parts from its unit, and names break as `_broken`."""
+    lines = [""]
+    for word in words.unbroken(text).split(" "):
+        for i, part in enumerate(_broken(word, WIDTH - 2)):
+            longer = lines[-1] + (" " if i == 0 and lines[-1] else "") + part
+            if len(longer) <= WIDTH:
+                lines[-1] = longer
+            else:
+                lines.append(f"  {part}")
+    return "\n".join(lines).replace("\u00a0", " ")
+
+
+def nothing(a: Analysis) -> str:
+    """Why nothing is analysed of what was given."""
+    reasons = [f"{plain(x.name)} ({x.why})" for x in a.listed]
+    more = f" and {words.plural(len(reasons) - 3, 'more tensor')}" if len(reasons) > 3 else ""
+    return f"none of its tensors is a weight: {', '.join(reasons[:3])}{more}; include analyses a tensor that it names"
 
 
 def left_aside(a: Analysis) -> list[str]:
@@ -118,28 +144,71 @@ def meanings(a: Analysis) -> list[str]:
     return lines
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns side by side, the first row their headings, of one line or more."""
-    depth = max(heading.count("\n") for heading in rows[0]) + 1
-    heads = [("\n" * (depth - 1 - heading.count("\n")) + heading).split("\n") for heading in rows[0]]
-    rows = [*zip(*heads, strict=True), *rows[1:]]
-    widths = [max(len(c) for c in column) for column in zip(*rows, strict=True)]
+def _narrow(heading: str) -> str:
+    """A heading of several lines."""
+    for before, after in ((" at eta ", "\neta "), (" (", "\n("), ("must ", "must\n"), ("SAP ", "SAP\n")):
+        heading = heading.replace(before, after)
+    return heading
+
+
+def _stacked(rows: Sequence[Sequence[str]], about: int, left: int) -> list[str]:
+    """Rows in several lines each, under headings, the first row, in as many.
+
+    The first `about` columns, which say what a row is of, stand in a line of their own, or the name in one before; the
+    others follow, as many in a line as fit. The first `left` columns are aligned to the left.
+    """
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+    parts = [[*range(about)]] if sum(widths[:about]) + 2 * (about - 1) <= WIDTH else [[0], [*range(1, about)]]
+    pairs = [i for i, heading in enumerate(rows[0]) if heading.startswith("PQ index")]
+    parts += _packed(widths, about, dict(zip(pairs, [*pairs[1:], len(widths)], strict=True)))
     lines = []
     for row in rows:
-        parts = [c.ljust(w) if i < 3 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(parts).rstrip())
-    lines.insert(depth, "  ".join("-" * w for w in widths))
+        for part in parts:
+            cells = [row[i].split("\n") for i in part]
+            if part == [0]:
+                cells = [_broken(row[0], WIDTH)]
+            depth = max(map(len, cells))
+            for line in zip(*([""] * (depth - len(cell)) + cell for cell in cells), strict=True):
+                aligned = [
+                    c.ljust(widths[i]) if i < left else c.rjust(widths[i]) for i, c in zip(part, line, strict=True)
+                ]
+                lines.append(("  " if part[0] else "") + "  ".join(aligned).rstrip())
+        if row is rows[0]:
+            lines.append("-" * min(max(map(len, lines)), WIDTH))
+    return lines
+
+
+def _packed(widths: Sequence[int], first: int, groups: Mapping[int, int]) -> list[list[int]]:
+    """Columns from `first` on, as many in a line as fit beside an indent; groups, from one to another, break last."""
+    parts: list[list[int]] = []
+    room = 0
+    for i in range(first, len(widths)):
+        apart = i in groups and sum(w + 2 for w in widths[i : groups[i]]) > room
+        room -= widths[i] + 2
+        if room < 0 or apart or not parts:
+            parts, room = [*parts, []], WIDTH - 2 - widths[i]
+        parts[-1].append(i)
+    return parts
+
+
+def _broken(name: str, width: int) -> list[str]:
+    """A name or path in lines of at most so many characters, broken behind dots and slashes only."""
+    lines = [""]
+    for word in re.findall(r"[^./]*[./]|[^./]+$", name):
+        if lines[-1] and len(lines[-1] + word) > width:
+            lines.append("")
+        lines[-1] += word
     return lines
 
 
 def neuron_table(t: Tensor, a: Analysis) -> str:
     """Every neuron of a tensor."""
-    heads = ["neuron", "zeros", *(f"PQ index ({p:g}, {q:g})" for p, q in a.pairs)]
+    heads = ["neuron", "zeros", *(f"PQ index\n({p:g}, {q:g})" for p, q in a.pairs)]
     body = [
         [f"{plain(t.name)}[{i}]", f"{r.zeros:,}", *(words.index(v) if r.defined else words.NONE for v in r.index)]
         for i, r in enumerate(t.rows)
     ]
-    return "\n".join(_aligned([heads, *body])) if body else ""
+    return "\n".join(_stacked([heads, *body], 2, 1)) if body else ""
 
 
 def path_table(path: Trajectory) -> str:
@@ -153,7 +222,7 @@ def path_table(path: Trajectory) -> str:
     ]  # fmt: skip
     widths = [max(map(len, c)) for c in zip(heads, *body, strict=True)]
     lines = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in (heads, *body)]
-    return "\n".join([*lines, "", path.meaning])
+    return "\n".join([*lines, "", wrapped(path.meaning)])
 
 
 def as_csv(a: Analysis) -> str:

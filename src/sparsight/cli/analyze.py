@@ -77,7 +77,8 @@ def main(argv: list[str]) -> int:
 
 def _network(asked: AnalyzeOptions) -> int:
     from sparsight.analysis import analyze
-    from sparsight.analysis.text import as_csv, headline, neuron_table, table
+    from sparsight.analysis.text import as_csv, headline, neuron_table, nothing, table, wrapped
+    from sparsight.checkpoint import CheckpointError
     from sparsight.records.record import to_json
 
     thing = _thing(asked.path)
@@ -100,7 +101,9 @@ def _network(asked: AnalyzeOptions) -> int:
     if asked.json:
         sys.stdout.write(json_.dumps(to_json(found), indent=2, allow_nan=False) + "\n")
         return 0
-    sys.stdout.write(f"{headline(found)}\n\n")
+    if not found.tensors and asked.csv is None and asked.html is None:
+        raise CheckpointError(found.source, nothing(found))
+    sys.stdout.write(f"{wrapped(headline(found))}\n\n")
     sys.stdout.write(table(found, asked.sort, None if asked.all else SHOWN) + "\n")
     if asked.neurons:
         for tensor in found.tensors:
@@ -179,7 +182,7 @@ def _tell_files(asked: AnalyzeOptions) -> None:
 
 
 def _path(asked: AnalyzeOptions) -> int:
-    from sparsight.analysis.text import path_table
+    from sparsight.analysis.text import path_table, wrapped
     from sparsight.analysis.trajectory import trajectory
     from sparsight.records.record import to_json
 
@@ -199,6 +202,7 @@ def _path(asked: AnalyzeOptions) -> int:
     if asked.json:
         sys.stdout.write(json_.dumps(to_json(found), indent=2, allow_nan=False) + "\n")
         return 0
-    sys.stdout.write(f"{found.source}: the path of {found.recipe}\n\n{path_table(found)}\n")
+    head = wrapped(f"{found.source}: the path of {found.recipe}")
+    sys.stdout.write(f"{head}\n\n{path_table(found)}\n")
     _tell_files(asked)
     return 0
