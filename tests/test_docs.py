@@ -122,6 +122,12 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(found), f"{named(page)} links to {target}"
 
 
+@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("studies/*/README.md"))], ids=named)
+def test_lines_are_short(page):
+    """But for rows of tables."""
+    assert [line for line in prose(page).splitlines() if len(line) > 120 and not line.startswith("|")] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=named)
 def test_files_that_are_named_exist(page):
     """Paths in code marks that begin with a folder of the repository."""

@@ -62,7 +62,7 @@ def certify(
     Errors: mean-reduced sensitivities, or those of other tensors or other weights (as of the pruned network); no
     held-out inputs, or some that are not finite; multipliers of other shapes; delta outside (0, 1); constant below 1.
     The statement is void for weights that were trained after pruning: see `pruning_of`.
-    Source: theorems Det, Rand, Hybrid of docs/methods/sipp.md, after Baykal et al., arXiv 1910.05422.
+    Source: theorems Det, Rand, Hybrid of docs/certificates.md, after Baykal et al., arXiv 1910.05422.
     """
     _check(model, masks, scores, held_out, delta, constant, bound)
     call, layers = pure(model), layers_using(model, masks)
