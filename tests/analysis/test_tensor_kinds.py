@@ -388,12 +388,9 @@ def test_of_a_training_checkpoint_the_networks_are_analysed(kind: str, zipped: b
 
 
 def test_moments_in_a_flat_file(tmp_path: Path):
-    state = {
-        "fc.weight": normal(4, 5),
-        "optimizer.state.0.exp_avg": normal(4, 5),
-        "opt.0.momentum_buffer": normal(4, 5),
-    }
-    check(state, {"fc.weight"}, tmp_path)
+    names = ("optimizer.state.0.exp_avg", "opt.0.momentum_buffer", "adam.exp_avg_sq.fc.weight", "optimizer.m.fc.weight")
+    found = check({"fc.weight": normal(4, 5), **{name: normal(4, 5) for name in names}}, {"fc.weight"}, tmp_path)
+    assert all("optimiser" in why(found)[name] for name in names)
 
 
 def test_a_layer_that_averages_is_analysed(tmp_path: Path):

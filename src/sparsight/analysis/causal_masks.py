@@ -17,32 +17,34 @@ def is_causal_mask(entry: Entry) -> bool:
     """Whether it is [n, n], or [1, …, n, n], of zeros on one side of the diagonal and ones on the other.
 
     These may be one large number instead, of either sign, or a band, as for a window; the diagonal is of either kind.
-    Of other tensors three values are read.
+    Of other tensors three values at most are read.
     """
     shape = entry.shape
     square = len(shape) > 1 and shape[-1] == shape[-2] > 1 and entry.count == shape[-1] ** 2
     if not square or entry.obstacle is not None or entry.mask is not None or raw_of(entry.dtype) is None:
         return False
-    corner, right, below = _values(entry, ((0, 0), (0, 1), (1, 0)))
-    value = max(right, below)
-    if min(right, below) != 0 or corner not in (0, value) or not (value == 1 or value >= _LEAST):
+    if not _is_told(corner := _value(entry, 0, 0)):
         return False
-    return _is_triangle(entry, value)
+    right, below = _value(entry, 0, 1), _value(entry, 1, 0)
+    value = max(right, below)
+    return min(right, below) == 0 != value and _is_told(value) and corner in (0, value) and _is_triangle(entry, value)
 
 
-def _values(entry: Entry, places: tuple[tuple[int, int], ...]) -> list[float]:
-    """Magnitudes at [0, …, i, j]."""
+def _is_told(value: float) -> bool:
+    """Whether a mask may hold it."""
+    return value in (0, 1) or value >= _LEAST
+
+
+def _value(entry: Entry, i: int, j: int) -> float:
+    """The magnitude at [0, …, i, j]."""
     if entry.tensor is not None:
-        matrix = entry.tensor[(0,) * (len(entry.shape) - 2)]
-        return [abs(float(matrix[place])) for place in places]
+        return abs(float(entry.tensor[(0,) * (len(entry.shape) - 2)][i, j]))
     assert entry.path is not None
     raw = raw_of(entry.dtype)
     assert raw is not None
     down, along = (entry.strides or row_major(entry.shape))[-2:]
-    found = [
-        read_bytes(entry.path, entry.offset + (i * down + j * along) * raw.itemsize, raw.itemsize) for i, j in places
-    ]
-    return [float(magnitudes(np.frombuffer(x, raw), entry.dtype)[0]) for x in found]
+    found = read_bytes(entry.path, entry.offset + (i * down + j * along) * raw.itemsize, raw.itemsize)
+    return float(magnitudes(np.frombuffer(found, raw), entry.dtype)[0])
 
 
 def _is_triangle(entry: Entry, value: float) -> bool:

@@ -33,9 +33,9 @@ _MULTIPLIED = re.compile(  # under the name of an embedding: patches, and layers
 )
 _WEIGHT_LEAF = re.compile(r"(^|_)(weight|kernel|proj|matrix)|^w", re.I)
 _MOMENT = re.compile(
-    r"(^|\.)((max_)?exp_avg|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta)[^.]*$|^[^.]*optimi[sz]er[^.]*\."
+    r"(^|\.)((max_)?exp_avg|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta)[^.]*(\.|$)|^[^.]*optimi[sz]er[^.]*\."
 )
-_SCALE_LEAF = re.compile(r"(^|[_.])(scales?|scale_inv|zero_points?|qzeros|absmax|quant_map)$")
+_SCALE_LEAF = re.compile(r"(^|[_.])(scales?|scale_inv|zero_points?|qzeros|absmax|amax|quant_map)(_\d)?$")
 
 _WHY = {
     "bias": "a bias",
@@ -83,7 +83,7 @@ def _multiplied(name: str, leaf: str, shape: Sequence[int]) -> Kind:
         return "embedding" if table else "weight"
     if _EMBEDDING.search(name):
         return "embedding"
-    if sum(n > 1 for n in shape) < 2:
+    if sum(n != 1 for n in shape) < 2:
         return "vector"
     return "embedding" if len(shape) > 2 and shape[0] == 1 else "weight"
 

@@ -107,7 +107,7 @@ def nothing(a: Analysis) -> str:
     """Why nothing is analysed of what was given."""
     reasons = [f"{plain(x.name)} ({x.why})" for x in a.listed]
     more = f" and {words.plural(len(reasons) - 3, 'more tensor')}" if len(reasons) > 3 else ""
-    return f"none of its tensors is a weight: {', '.join(reasons[:3])}{more}; include analyses a tensor that it names"
+    return f"none of its tensors is a weight: {', '.join(reasons[:3])}{more}; name one in include to analyse it"
 
 
 def left_aside(a: Analysis) -> list[str]:
