@@ -362,6 +362,6 @@ class TestRefusals:
         for points in (2.5, "x", True):
             asked = SiPP()
             object.__setattr__(asked, "points", points)  # past the checker of types, which users do not run
-            with pytest.raises(ValueError, match="points must be a whole number >= 1, or None: got"):
+            with pytest.raises(ValueError, match="points must be a whole number >= 1, got"):
                 asked.__post_init__()
         assert dataclasses.replace(SiPP(), reduction="mean") == SiPP("mean")

@@ -40,27 +40,7 @@ Watch = Callable[[Event], None]
 
 
 class Journal(Protocol):
-    """Where a run is written down, and taken up again."""
-
-    def levels(self) -> Sequence[LevelRecord]: ...
-
-    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]: ...
-
-    def rewind_point(self) -> StateDict | None: ...
-
-    def keep_rewind_point(self, weights: StateDict) -> None: ...
-
-    def progress(self) -> Mapping[str, Any] | None: ...
-
-    def keep_progress(self, state: Mapping[str, Any]) -> None: ...
-
-    def keep_level(self, result: LevelResult) -> LevelResult: ...
-
-    def keep_probe(self, probe: Probe) -> None: ...
-
-
-class Nowhere:
-    """The journal of a run that is not kept."""
+    """Where a run is written down, and taken up again. Without another answer: nowhere."""
 
     def levels(self) -> Sequence[LevelRecord]:
         return ()
@@ -71,14 +51,21 @@ class Nowhere:
     def rewind_point(self) -> StateDict | None:
         return None
 
-    def keep_rewind_point(self, weights: StateDict) -> None: ...
+    def keep_rewind_point(self, weights: StateDict) -> None:
+        return None
 
     def progress(self) -> Mapping[str, Any] | None:
         return None
 
-    def keep_progress(self, state: Mapping[str, Any]) -> None: ...
+    def keep_progress(self, state: Mapping[str, Any]) -> None:
+        return None
 
     def keep_level(self, result: LevelResult) -> LevelResult:
         return result
 
-    def keep_probe(self, probe: Probe) -> None: ...
+    def keep_probe(self, probe: Probe) -> None:
+        return None
+
+
+class Nowhere(Journal):
+    """The journal of a run that is not kept."""

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 
 from sparsight.measure.criticality.meanfield import root
-from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid, moments, sides
+from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid, moments, moments_at, sides
 from sparsight.numerics.checks import check_not_negative
 
 
@@ -106,8 +106,8 @@ def _roots(found: Grid, sigma_b: float) -> list[EdgeOfChaos]:
         roots.append(_at(found, 0.0, 0.0, marginal=_settles(found, 2 / (down**2 + up**2))))
 
     def h(q: float) -> float:
-        a, b, _ = moments(found, torch.tensor([q], dtype=torch.float64))
-        return sigma_b**2 + float(a / b) - q
+        phi_sq, dphi_sq, _ = moments_at(found, q)
+        return sigma_b**2 + phi_sq / dphi_sq - q
 
     clear = torch.nonzero(torch.isfinite(excess) & (excess.abs() > 1e-11 * SCAN)).reshape(-1).tolist()
     for i, j in pairwise(clear):
@@ -125,9 +125,7 @@ def _settles(found: Grid, sigma_w_sq: float) -> bool:
 
 def _at(found: Grid, sigma_b: float, q: float, *, marginal: bool | None = None) -> EdgeOfChaos:
     """The point of the edge at variance q. `marginal` decides about a slope of exactly 1."""
-    _, dphi_sq, rise = moments(found, torch.tensor([q], dtype=torch.float64))
-    sigma_w = float(dphi_sq) ** -0.5
-    slope = float(rise) * sigma_w**2
-    return EdgeOfChaos(
-        sigma_w, sigma_b, q, sigma_w**2 * float(dphi_sq), slope, slope < 1 if marginal is None else marginal
-    )
+    _, dphi_sq, rise = moments_at(found, q)
+    sigma_w = dphi_sq**-0.5
+    slope = rise * sigma_w**2
+    return EdgeOfChaos(sigma_w, sigma_b, q, sigma_w**2 * dphi_sq, slope, slope < 1 if marginal is None else marginal)

@@ -16,7 +16,7 @@ from sparsight.measure.criticality.quadrature import (
     Activation,
     Grid,
     grid,
-    moments,
+    moments_at,
     sides,
     values,
 )
@@ -31,8 +31,7 @@ def second_moments(activation: Activation | Grid, q: float, *, kinks: Sequence[f
     """
     check_not_negative(q=q)
     found = grid(activation, kinks, q=q)
-    phi_sq, dphi_sq, _ = moments(found, torch.tensor([q], dtype=torch.float64))
-    return float(phi_sq), float(dphi_sq)
+    return moments_at(found, q)[:2]
 
 
 def variance_map(
@@ -51,7 +50,7 @@ def variance_slope(activation: Activation | Grid, q: float, sigma_w: float, *, k
     """d variance_map / dq = sigma_w^2 E[phi phi' Z] / sqrt(q). Above 1 at a fixed point, the variance leaves it."""
     check_not_negative(q=q, sigma_w=sigma_w)
     found = grid(activation, kinks, q=q)
-    return sigma_w**2 * float(moments(found, torch.tensor([q], dtype=torch.float64))[2])
+    return sigma_w**2 * moments_at(found, q)[2]
 
 
 def fixed_point(
@@ -71,7 +70,7 @@ def fixed_point(
     found = grid(activation, kinks, q=start)
 
     def drift(q: float) -> float:
-        return sigma_b**2 + sigma_w**2 * float(moments(found, torch.tensor([q], dtype=torch.float64))[0]) - q
+        return sigma_b**2 + sigma_w**2 * moments_at(found, q)[0] - q
 
     first = drift(start)
     if abs(first) <= 1e-13 * start:

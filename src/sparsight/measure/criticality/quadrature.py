@@ -125,6 +125,12 @@ def moments(found: Grid, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
+def moments_at(found: Grid, q: float) -> tuple[float, float, float]:
+    """`moments` at one variance."""
+    phi_sq, dphi_sq, slope = moments(found, torch.tensor([q], dtype=torch.float64))
+    return float(phi_sq), float(dphi_sq), float(slope)
+
+
 def sides(activation: Activation) -> tuple[float, float, float]:
     """phi(0), phi'(0-) and phi'(0+)."""
     phi, dphi = values(activation, torch.tensor([-1e-30, 0.0, 1e-30], dtype=torch.float64))

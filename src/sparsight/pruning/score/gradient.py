@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,15 +54,14 @@ def differentiable(model: nn.Module) -> Pure:
     """The model as a function of its parameters, copied where they were made in inference mode."""
     call = pure(model)
     params, buffers = (
-        {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in state.items()}
-        for state in (call.params, call.buffers)
+        {name: _usual(tensor) for name, tensor in state.items()} for state in (call.params, call.buffers)
     )
     return replace(call, params=params, buffers=buffers)
 
 
-def _usual(batch: Any) -> Any:
-    """A batch whose tensors are no tensors of inference mode, which cannot be differentiated through."""
-    return on_tensors(lambda one: one.clone() if one.is_inference() else one, batch)
+def _usual(tensor: Tensor) -> Tensor:
+    """No tensor of inference mode, which cannot be differentiated through."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def leaves(call: Pure, masks: Masks) -> dict[str, Tensor]:
@@ -90,7 +89,7 @@ def shares(batches: Sequence[Batch], who: str) -> list[float]:
 
 
 def mean_loss(call: Pure, weights: dict[str, Tensor], loss: Loss, batch: Batch) -> Tensor:
-    return call.loss(weights, loss, _usual(batch))
+    return call.loss(weights, loss, on_tensors(_usual, batch))
 
 
 def mean_gradient(

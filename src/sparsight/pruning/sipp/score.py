@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from warnings import warn
 
@@ -18,7 +17,7 @@ from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.model.names import names_of
 from sparsight.model.weights import Weight, layouts, weights
-from sparsight.numerics.checks import check_known
+from sparsight.numerics.checks import check_known, check_whole
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.sipp.bounds import calibration_size, check_constant, check_delta
 from sparsight.pruning.sipp.patches import shape_of
@@ -71,9 +70,8 @@ class SiPP:
         check_known(("max", "mean"), reduction=self.reduction)
         check_delta(self.delta)
         check_constant(self.constant)
-        whole = isinstance(self.points, int) and not isinstance(self.points, bool)
-        if self.points is not None and not (whole and self.points >= 1):
-            raise ValueError(f"points must be a whole number >= 1, or None: got {self.points!r}")
+        if self.points is not None:
+            check_whole(1, points=self.points)
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scored:
@@ -81,7 +79,9 @@ class SiPP:
         if not len(batches):
             raise ValueError("SiPP needs at least one batch of inputs, got none; see Scoring.batches")
         call, layers = pure(model), layers_using(model, masks)
-        params = masked_weights(call, masks) if self.masked else {name: call.params[name] for name in masks}
+        params = {name: call.params[name] for name in masks}
+        if self.masked:
+            params = {name: weight.masked_fill(~masks[name].to(weight.device), 0) for name, weight in params.items()}
         tallies = {name: SensitivitySums(name, layers[name][0], params[name]) for name in masks}
         owner = {f"{name} {i}": name for name, users in layers.items() for i in range(len(users))}
         users = {f"{name} {i}": user for name, of in layers.items() for i, user in enumerate(of)}
@@ -91,7 +91,9 @@ class SiPP:
 
         seen = 0
         with evaluating(model), seeded(0):
-            wanted = self.points or self._wanted(call, params, users, batches[0])
+            wanted = self.points or calibration_size(
+                output_sizes(call, params, users, self.forward, batches[0]), delta=self.delta, constant=self.constant
+            )
             with tapped(users, see):
                 for part in first_points(batches, wanted):
                     call.loss(params, self.forward, copied(part))
@@ -105,19 +107,13 @@ class SiPP:
             reduction=self.reduction,
             points=seen,
             wanted=wanted,
-            silent=partial(_silent, model, batches, self.loss) if self.propagate else None,
+            silent=(
+                (lambda kept, factors: silent(model, kept, batches, multipliers=factors, loss=self.loss))
+                if self.propagate
+                else None
+            ),
             layouts=layouts(model, masks),
         )
-
-    def _wanted(self, call: Pure, params: Mapping[str, Tensor], users: Mapping[str, nn.Module], batch: Batch) -> int:
-        sizes = output_sizes(call, params, users, self.forward, batch)
-        return calibration_size(sizes, delta=self.delta, constant=self.constant)
-
-
-def _silent(
-    model: nn.Module, batches: Sequence[Batch], loss: Loss, masks: Masks, multipliers: Mapping[str, Tensor] | None
-) -> dict[str, Tensor]:
-    return silent(model, masks, batches, multipliers=multipliers, loss=loss)
 
 
 # -- layers and points -----------------------------------------------------------------------------------------
@@ -155,11 +151,6 @@ def input_of(name: str, inputs: tuple[Any, ...]) -> Tensor:
     if not inputs:
         raise TypeError(f"cannot see the input of {name!r}: its layer was called by keyword, expected layer(x)")
     return inputs[0].detach()
-
-
-def masked_weights(call: Pure, masks: Masks) -> dict[str, Tensor]:
-    """The prunable weights, the pruned ones 0."""
-    return {name: call.params[name].masked_fill(~mask.to(call.params[name].device), 0) for name, mask in masks.items()}
 
 
 def first_points(batches: Iterable[Batch], points: int, at_once: int = _AT_ONCE) -> Iterator[Batch]:

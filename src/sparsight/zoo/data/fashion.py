@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
+from sparsight.zoo.data.described import described
 from sparsight.zoo.data.download import download
 from sparsight.zoo.data.idx import read_idx
 
@@ -67,23 +68,12 @@ def fashion_mnist(
         raise _not_found(root, "" if root else "Downloading was not asked for.")
     x, y = _read(folder, "train")
     held_out, rest = stratified(y, [validation])
-    sizes = {"train": len(rest), "validation": len(held_out), "test": 10000}
+    splits = Split(x[rest], y[rest]), Split(x[held_out], y[held_out]), Split(*_read(folder, "t10k"))
     facts = {
         "source": "Fashion-MNIST, Xiao, Rasul and Vollgraf 2017, MIT licence",
-        "classes": len(CLASSES),
-        "class_names": list(CLASSES),
-        "input_shape": [1, 28, 28],
-        "normalisation": {"mean": MEAN, "std": STD},
-        "sizes": sizes,
         "validation": "stratified part of the training images, the same for every seed",
     }
-    return Data(
-        name="fashion-mnist",
-        train=Split(x[rest], y[rest]),
-        validation=Split(x[held_out], y[held_out]),
-        test=Split(*_read(folder, "t10k")),
-        facts=facts,
-    )
+    return described("fashion-mnist", splits, CLASSES, MEAN, STD, **facts)
 
 
 def cache_folder() -> Path:

@@ -16,6 +16,7 @@ from torch import Tensor
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
 from sparsight.zoo.data import fashion
+from sparsight.zoo.data.described import described
 from sparsight.zoo.data.idx import read_idx
 
 MEAN, STD = 0.1307, 0.3081
@@ -52,15 +53,10 @@ def mnist(root: Path | str | None = None, *, validation: int | None = None) -> D
     facts = {
         "source": "MNIST, LeCun, Cortes and Burges 1998",
         "published": all(published),
-        "classes": 10,
-        "class_names": [str(digit) for digit in range(10)],
-        "input_shape": list(x.shape[1:]),
-        "normalisation": {"mean": MEAN, "std": STD},
-        "sizes": {"train": len(rest), "validation": len(held_out), "test": len(test)},
         "validation": "stratified part of the training images, the same for every seed",
     }
-    train, kept = Split(x[rest], y[rest]), Split(x[held_out], y[held_out])
-    return Data(name="mnist", train=train, validation=kept, test=test, facts=facts)
+    splits = Split(x[rest], y[rest]), Split(x[held_out], y[held_out]), test
+    return described("mnist", splits, "0123456789", MEAN, STD, **facts)
 
 
 def find_mnist(root: Path | str | None = None) -> Path | None:

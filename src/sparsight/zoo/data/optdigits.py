@@ -14,9 +14,10 @@ import torch
 
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
+from sparsight.zoo.data.described import described
 
 MEAN, STD = 0.3044, 0.3757  # of the training split, scaled to [0, 1]
-SIZES = {"train": 1197, "validation": 300, "test": 300}
+VALIDATION, TEST = 300, 300  # samples; the rest is for training
 
 
 def digits() -> Data:
@@ -30,21 +31,11 @@ def digits() -> Data:
     y = torch.from_numpy(table[:, 64].copy())
     pixels = torch.from_numpy(table[:, :64].astype(np.float32))
     x = pixels.div_(16).sub_(MEAN).div_(STD).reshape(-1, 1, 8, 8)
-    test, validation, train = stratified(y, [SIZES["test"], SIZES["validation"]])
+    test, validation, train = (Split(x[part], y[part]) for part in stratified(y, [TEST, VALIDATION]))
     facts = {
         "source": "UCI Optical Recognition of Handwritten Digits, Alpaydin and Kaynak 1998, "
         "doi:10.24432/C50P49, CC BY 4.0 (its 1797 test images)",
-        "classes": 10,
-        "class_names": [str(digit) for digit in range(10)],
-        "input_shape": [1, 8, 8],
-        "normalisation": {"mean": MEAN, "std": STD},
-        "sizes": SIZES,
         "validation": "stratified, the same for every seed; so is the test split",
     }
-    return Data(
-        name="digits",
-        train=Split(x[train], y[train]),
-        validation=Split(x[validation], y[validation]),
-        test=Split(x[test], y[test]),
-        facts=facts,
-    )
+    splits = train, validation, test
+    return described("digits", splits, "0123456789", MEAN, STD, **facts)
