@@ -4,6 +4,8 @@ import copy
 import io
 import math
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -132,6 +134,37 @@ class TestDense:
         assert list(m.dense(Odd())) == ["module.weight"]
 
 
+GIVEN = """
+import torch
+from sparsight import apply_, bind, counts, dense, find_collapse, held, mask_grads_, verify
+from sparsight.model import check, density
+from sparsight.pruning.score.magnitude import Magnitude
+
+model = torch.nn.Linear(3, 2)
+optimizer = torch.optim.SGD(model.parameters(), 0.1)
+masks = "expected masks, bool tensors by parameter name, got a "
+calls = [
+    (lambda: density(model), masks + "Linear: dense(model) makes them"),
+    (lambda: counts(model), masks + "Linear"),
+    (lambda: find_collapse(model), masks + "Linear"),
+    (lambda: density(list(dense(model))), masks + "list"),
+    (lambda: held(model, model, optimizer).__enter__(), masks + "Linear"),
+    (lambda: Magnitude()(model, model), masks + "Linear"),
+    *((lambda call=call: call(model, model), masks + "Linear") for call in (check, verify, apply_, mask_grads_, bind)),
+    (lambda: verify(dense(model), model), "expected a model, an nn.Module, before its masks, got a dict"),
+    (lambda: held(dense(model), model, optimizer).__enter__(), "expected a model, an nn.Module, before its masks"),
+]
+for number, (call, words) in enumerate(calls):
+    try:
+        call()
+    except TypeError as error:
+        assert words in str(error), (number, error)
+    else:
+        raise AssertionError(f"call {number} was not refused")
+print(len(calls), "refused")
+"""
+
+
 class TestCheck:
     @pytest.mark.parametrize(
         ("masks", "error", "words"),
@@ -149,6 +182,11 @@ class TestCheck:
         ) as e:
             m.check.__wrapped__(net(), masks) if hasattr(m.check, "__wrapped__") else m.check(net(), masks)
         assert e.match(words)
+
+    def test_says_what_masks_are_where_something_else_is_given(self):
+        """In a process of its own: here annotations are checked before any function runs."""
+        done = subprocess.run([sys.executable, "-W", "ignore", "-c", GIVEN], capture_output=True, text=True, check=True)
+        assert done.stdout.split() == ["13", "refused"]
 
     def test_density_is_exact(self):
         model = net()

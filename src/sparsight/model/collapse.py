@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparsight.model.functional import evaluating, pure
 from sparsight.model.linearised import Positive, is_bias, ones
-from sparsight.model.masks import check
+from sparsight.model.masks import check, check_mapping
 from sparsight.model.weights import weights
 from sparsight.numerics.seeds import seeded
 from sparsight.types import Layout, Masks
@@ -51,6 +51,7 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
     """
     if share < 0:
         raise ValueError(f"share must be >= 0: got {share!r}")
+    check_mapping(masks)
     if model is not None:
         check(model, masks)
     known = {} if model is None else weights(model)

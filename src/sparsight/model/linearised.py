@@ -227,14 +227,15 @@ def is_bias(name: str) -> bool:
     return leaf == "bias" or leaf.endswith("_bias") or leaf.startswith("bias_")
 
 
-def ones(example: Any, dtype: torch.dtype) -> Tensor:
+def ones(example: Any, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
     """One sample of ones, of the shape of those in `example`: a tensor of samples, or a batch that begins with one.
 
-    Whole numbers (tokens) stay of their type. ValueError if there is no tensor in it.
+    Whole numbers (tokens) stay of their type. On `device`, by default that of the example. ValueError if there is no
+    tensor in it.
     """
     if isinstance(example, (tuple, list)) and example:
         example = example[0]
     if not isinstance(example, Tensor) or not example.dim():
         raise ValueError(f"cannot tell the shape of a sample from {type(example).__name__}: allowed is (x, y) or x")
     kind = dtype if example.is_floating_point() else example.dtype
-    return torch.ones((1, *example.shape[1:]), dtype=kind, device=example.device)
+    return torch.ones((1, *example.shape[1:]), dtype=kind, device=device or example.device)

@@ -148,8 +148,8 @@ def check(model: nn.Module, masks: Masks) -> None:
     unit of weight norm without any weight, which its norm of 0 would make NaN.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"expected a model, an nn.Module, and then its masks: got a {type(model).__name__} first")
-    _check_masks(masks)
+        raise TypeError(f"expected a model, an nn.Module, before its masks, got a {type(model).__name__}")
+    check_mapping(masks)
     parameters = named(model)
     if not masks:
         raise ValueError("got no masks: expected one bool tensor per prunable parameter, as `dense` makes them")
@@ -168,12 +168,11 @@ def check(model: nn.Module, masks: Masks) -> None:
                 _refuse_computed(weight, masks[name])
 
 
-def _check_masks(masks: Any) -> None:
+def check_mapping(masks: Any) -> None:
     """TypeError for what is no mapping of masks, such as a model."""
     if not isinstance(masks, Mapping):
         raise TypeError(
-            f"expected masks, bool tensors by parameter name: got a {type(masks).__name__}; of a model, "
-            "dense(model) makes them"
+            f"expected masks, bool tensors by parameter name, got a {type(masks).__name__}: dense(model) makes them"
         )
 
 
@@ -203,7 +202,7 @@ def _refuse_name(model: nn.Module, parameters: Mapping[str, nn.Parameter], name:
 
 def counts(masks: Masks) -> tuple[int, int]:
     """(kept, prunable) weights. TypeError for a model: it takes masks."""
-    _check_masks(masks)
+    check_mapping(masks)
     return sum(int(m.sum()) for m in masks.values()), sum(m.numel() for m in masks.values())
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from sparsight.measure.criticality.collapse_density import collapse_density, critical_density, theorem1_bound
 from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import all_kept
+from sparsight.numerics.exact import exact
 from sparsight.pruning.score.gradient import BatchNorm
 from sparsight.pruning.score.snip import SNIP
 from sparsight.types import Batch, Masks
@@ -64,7 +65,7 @@ def conditioning(
         raise ValueError(f"limit must be >= 1: got {limit!r}")
     masks = all_kept(model) if masks is None else masks
     scores = SNIP(loss=loss, batch_norm=batch_norm)(model, masks, batches)
-    alive = {name: scores[name][mask].double() for name, mask in masks.items() if bool(mask.any())}
+    alive = {name: exact(scores[name][mask]) for name, mask in masks.items() if bool(mask.any())}
     if not alive:
         raise ValueError("cannot tell the conditioning of a network without an alive weight")
     counts = {name: score.numel() for name, score in alive.items()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.model.functional import evaluating
+from sparsight.numerics.exact import exact, home
 from sparsight.numerics.seeds import seeded
 from sparsight.train.batches import batches
 from sparsight.train.judges import Judge, classify
@@ -73,7 +74,7 @@ def evaluate(
 
 
 def _numbers(judge: Judge, returned: Any, device: torch.device) -> Mapping[str, Tensor]:
-    """(sum, count) of each metric in float64 on `device`: no value is looked at, so nothing is waited for."""
+    """(sum, count) of each metric in float64, at home of `device`: no value is looked at, so nothing is waited for."""
     if isinstance(returned, (tuple, list)) and len(returned) == 3:
         loss, right, counted = returned
         returned = {"loss": (loss, counted), "accuracy": (right, counted)}
@@ -89,9 +90,9 @@ def _numbers(judge: Judge, returned: Any, device: torch.device) -> Mapping[str, 
 
 def _single(judge: Judge, name: str, value: Any, device: torch.device) -> Tensor:
     if isinstance(value, Tensor) and value.numel() == 1:
-        return value.detach().to(device, torch.float64).reshape(())
+        return exact(value.detach().to(device)).reshape(())
     if isinstance(value, Real):
-        return torch.full((), float(value), dtype=torch.float64, device=device)
+        return torch.full((), float(value), dtype=torch.float64, device=home(device))
     shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
     _refuse(judge, f"{name} holds a {type(value).__name__}{shape}, no single number")
 

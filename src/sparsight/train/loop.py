@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from sparsight.model.hold import Bound, apply_, bind
 from sparsight.model.stepping import clear_state_, keeps_zeros
+from sparsight.numerics.exact import home
 from sparsight.numerics.seeds import captured, derive, drawing_on, seeded
 from sparsight.train.batches import batches, channels_last, own_part, sample_count, steps_per_epoch
 from sparsight.train.evaluate import evaluate
@@ -52,7 +53,7 @@ def _stretch(training: Training, going: Pass | None) -> tuple[Observation, Pass 
     length = steps_per_epoch(training.data.train, plan.batch_size)
     here = epoch, int(training.stream.get("done", 0))
     until, upto = next_point(here, plan.evaluate_every, length, (plan.epochs, *training.stops))
-    tally = LossSum(torch.zeros((), dtype=torch.float64, device=training.runtime.device))
+    tally = LossSum(torch.zeros((), dtype=torch.float64, device=home(training.runtime.device)))
     if training.stream and going is None:
         going = _taken_up(training)
     while True:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sparsight.measure.flow import GradientAverage
+from sparsight.numerics.exact import exact
 from sparsight.train.judges import Auto, Judge
 from sparsight.train.metric import ACCURACY, Metric
 from sparsight.train.observation import Observation
@@ -97,7 +98,7 @@ class LossSum:
     def sum(self) -> Tensor:
         """The sum of the losses of all samples so far."""
         if self.waiting:
-            losses = torch.stack([loss for loss, _ in self.waiting]).double().flatten()
+            losses = exact(torch.stack([loss for loss, _ in self.waiting])).flatten()
             self.total = self.total + losses @ losses.new_tensor([samples for _, samples in self.waiting])
             self.waiting = []
         return self.total

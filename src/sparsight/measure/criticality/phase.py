@@ -26,6 +26,7 @@ from sparsight.measure.criticality.quadrature import Activation, Grid, grid
 from sparsight.measure.criticality.shortcuts import is_residual
 from sparsight.model.masks import check
 from sparsight.numerics.checks import check_not_negative
+from sparsight.numerics.exact import exact
 from sparsight.types import Masks
 
 Phase = Literal["ordered", "edge", "chaotic"]
@@ -100,13 +101,13 @@ def _layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
 def _layer(
     name: str, layer: nn.Linear | nn.modules.conv._ConvNd, found: Grid, masks: Masks, tolerance: float
 ) -> LayerPhase:
-    weight = layer.weight.detach().double()
+    weight = exact(layer.weight.detach())
     if name in masks:
         weight = weight.masked_fill(~masks[name].to(weight.device), 0)
     if not torch.isfinite(weight).all():
         raise ValueError(f"{name!r} has weights that are not finite: its phase is undefined")
     sigma_w = math.sqrt(fan_in(layer) * float((weight**2).mean()))
-    sigma_b = 0.0 if layer.bias is None else math.sqrt(float((layer.bias.detach().double() ** 2).mean()))
+    sigma_b = 0.0 if layer.bias is None else math.sqrt(float((exact(layer.bias.detach()) ** 2).mean()))
     if not math.isfinite(sigma_b):
         raise ValueError(f"the bias of {name!r} has numbers that are not finite: its phase is undefined")
     q = fixed_point(found, sigma_w, sigma_b)

@@ -60,7 +60,7 @@ def grid(activation: Activation | Grid, kinks: Sequence[float] = (), *, q: float
     if isinstance(activation, Grid):
         return activation
     if isinstance(activation, nn.Module):
-        activation = copy.deepcopy(activation).double().eval()
+        activation = copy.deepcopy(activation).cpu().double().eval()
     if not callable(activation):
         raise TypeError(f"an activation is a function or a module: got {type(activation).__name__}")
     _check_elementwise(activation)

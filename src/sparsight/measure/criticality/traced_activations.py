@@ -13,6 +13,7 @@ from torch.fx.node import map_arg
 from torch.nn import functional as F
 
 from sparsight.measure.criticality.quadrature import Activation
+from sparsight.numerics.exact import exact
 
 
 def words(text: str) -> frozenset[str]:
@@ -93,7 +94,7 @@ class _Composed:
         for node in [*parts, end]:
             steps += [(n, _constant(graph, n)) for n in node.all_input_nodes if _constant(graph, n) is not None]
             module = graph.get_submodule(str(node.target)) if node.op == "call_module" else None
-            steps.append((node, copy.deepcopy(module).double().eval() if module is not None else None))
+            steps.append((node, copy.deepcopy(module).cpu().double().eval() if module is not None else None))
         return cls(steps, at, _text(graph, end, source, at))
 
     def __call__(self, u: Tensor) -> Tensor:
@@ -203,7 +204,7 @@ def _constant(graph: fx.GraphModule, node: fx.Node) -> Tensor | None:
     value: Any = graph
     for part in str(node.target).split("."):
         value = getattr(value, part)
-    return value.detach().double().reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else None
+    return exact(value.detach()).cpu().reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else None
 
 
 def _scales(user: fx.Node, node: fx.Node) -> bool:

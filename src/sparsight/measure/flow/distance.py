@@ -13,6 +13,7 @@ from sparsight.measure.flow.gradients import GradientFlow
 from sparsight.measure.flow.information import InformationFlow
 from sparsight.measure.flow.running_average import GradientAverage
 from sparsight.numerics.checks import check_known
+from sparsight.numerics.exact import exact
 
 Norm = Literal["relative", "l2", "linf"]
 Flow = InformationFlow | GradientFlow | GradientAverage | Tensor | Sequence[float]
@@ -52,7 +53,7 @@ def _parts(flow: Flow) -> Sequence[Tensor]:
     if isinstance(flow, InformationFlow) and flow.matrices:
         return flow.matrices
     values = flow.values if isinstance(flow, (InformationFlow, GradientFlow, GradientAverage)) else flow
-    return [torch.as_tensor(values, dtype=torch.float64).cpu()]
+    return [exact(values if isinstance(values, Tensor) else torch.as_tensor(values, dtype=torch.float64)).cpu()]
 
 
 def _alike(a: Flow, b: Flow) -> None:

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from sparsight.measure.flow.moments import double
 from sparsight.model.batch import batch_size
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.numerics.checks import check_known
+from sparsight.numerics.exact import exact
 from sparsight.numerics.seeds import seeded
 from sparsight.types import Batch, Masks
 
@@ -93,7 +93,7 @@ def _mean_gradient(
     """Mean loss, its masked gradient in float64, and the samples."""
     kept = {name: mask.to(call.params[name].device) for name, mask in masks.items()}
     weights = {n: call.params[n].masked_fill(~mask, 0).requires_grad_() for n, mask in kept.items()}
-    sums = [torch.zeros_like(double(w.detach())) for w in weights.values()]
+    sums = [torch.zeros_like(exact(w.detach())) for w in weights.values()]
 
     total, samples = 0.0, 0
 

@@ -12,10 +12,11 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from sparsight.measure.flow.activations import Site, measured_layers, read
-from sparsight.measure.flow.moments import CoMoments, Moments, double, merged, moments, more
+from sparsight.measure.flow.moments import CoMoments, Moments, merged, moments, more
 from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating, pure
 from sparsight.numerics.checks import check_known
+from sparsight.numerics.exact import exact
 from sparsight.numerics.seeds import seeded
 from sparsight.types import Batch
 
@@ -173,7 +174,7 @@ class _Signed:
         total = {pair: torch.zeros((), dtype=torch.float64) for pair in self.pairs}
         scale = {name: m.scale / len(m.mean) for name, m in self.seen.items()}
         for values in self.kept:
-            zbar = {name: (double(x) - self.seen[name].mean) @ scale[name] for name, x in values.items()}
+            zbar = {name: (exact(x) - self.seen[name].mean) @ scale[name] for name, x in values.items()}
             for a, b in total:
                 total[a, b] += (zbar[a] @ zbar[b]).cpu()
         return {(a, b): value / self.seen[a].count for (a, b), value in total.items()}

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from sparsight.numerics.exact import exact
+
 _LEAST = 1e-12  # a unit whose standard deviation is at most this, or
 _RELATIVE = 1e-6  # this share of its root mean square, is dead: what moves it is rounding
 
@@ -38,14 +40,9 @@ class Moments:
         return torch.where(self.dead, 0.0, 1.0 / self.deviation)
 
 
-def double(x: Tensor) -> Tensor:
-    """In float64; on the CPU where the device has none."""
-    return (x.cpu() if x.device.type == "mps" else x).to(torch.float64)
-
-
 def moments(x: Float[Tensor, "samples units"]) -> tuple[Moments, Float64[Tensor, "samples units"]]:
     """The moments of one batch, and its deviations from the batch's mean."""
-    apart = double(x.clone() if x.dtype is torch.float64 else x)  # a copy either way
+    apart = exact(x.clone() if x.dtype is torch.float64 else x)  # a copy either way
     mean = apart.mean(0)
     apart -= mean
     return Moments(len(x), mean, apart.square().sum(0)), apart

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from sparsight.measure.flow.moments import double
+from sparsight.numerics.exact import exact
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ def gf_ema(
     if len(given) < len(names):
         found = dict(zip(given, norms, strict=True))
         norms = [found.get(name, norms[0].new_zeros(())) for name in names]
-    return averaged(names, double(torch.stack(list(norms))), previous, decay)
+    return averaged(names, exact(torch.stack(list(norms))), previous, decay)
 
 
 def averaged(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsight.measure.pq.sums import check_pair
 from sparsight.numerics.checks import check_not_negative
+from sparsight.numerics.exact import exact
 
 _SNAP = 1e-9
 
@@ -26,7 +27,7 @@ def retained_bound(
     """
     check_pair(p, q)
     check_not_negative(eta=eta)
-    d, i = (v.double() if isinstance(v, Tensor) else float(v) for v in (count, index))
+    d, i = (exact(v) if isinstance(v, Tensor) else float(v) for v in (count, index))
     if not _all(i >= 0) or not _all(i <= 1):
         raise ValueError(f"index must be in [0, 1], got {index}")
     if not _all(d >= 0):

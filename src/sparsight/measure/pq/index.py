@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparsight.measure.pq.read import sum_lines
 from sparsight.measure.pq.sums import OUTSIDE, check_pair, effective_of, fold_lines, index_of
+from sparsight.numerics.exact import exact, home
 from sparsight.numerics.kernels.jit import each
 
 
@@ -80,14 +81,14 @@ def pq_index_gradient(x: Float[Tensor, "*shape"], p: float = 0.5, q: float = 1.0
     Source: differentiating equation 1 of Diao et al.
     """
     index = pq_index(x, p, q)
-    w = x.detach().to(torch.float64)
+    w = exact(x.detach())
     largest = w.abs().max().item() if w.numel() else 0.0
     if largest == 0:
         return torch.zeros_like(x)
     unit = (w / largest).abs()
     some = torch.where(unit > 0, unit, 1.0)
     slope = some ** (q - 1) / (unit**q).sum() - some ** (p - 1) / (unit**p).sum()
-    return ((1 - index) / largest * w.sign() * slope).to(x.dtype)
+    return ((1 - index) / largest * w.sign() * slope).to(x.dtype).to(x.device)
 
 
 def _measure(
@@ -137,4 +138,4 @@ def _tensor(values: np.ndarray, x: Tensor | Mapping[str, Tensor], dim: int | tup
     assert isinstance(x, Tensor)  # `_measure` has refused the other kind
     dims = _reduced(x, dim)
     found = torch.from_numpy(np.ascontiguousarray(values)).reshape([n for d, n in enumerate(x.shape) if d not in dims])
-    return found.to(x.device if x.device.type != "mps" else "cpu")
+    return found.to(home(x.device))

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsight.measure.pq.sums import PowerSums, RowSums, fold_lines
+from sparsight.numerics.exact import at_home
 from sparsight.numerics.kernels import power_sums as kernel
 from sparsight.numerics.kernels.jit import each
 from sparsight.types import Scope
@@ -45,9 +46,7 @@ def _source(name: str, x: Tensor, mask: Tensor | None, width: int) -> _Source:
     if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape):
         got = f"{mask.dtype} {tuple(mask.shape)}"
         raise ValueError(f"the mask of '{name}' must be torch.bool {tuple(x.shape)}, got {got}")
-    if x.device.type == "mps":  # it has no float64
-        x = x.cpu()
-    x = x.detach().contiguous()
+    x = at_home(x.detach()).contiguous()
     mask = None if mask is None else mask.detach().to(x.device).contiguous()
     rows = x.shape[0] if x.ndim > 1 else 1
     length = x.numel() // rows if rows else 0

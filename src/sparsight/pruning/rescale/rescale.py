@@ -25,6 +25,7 @@ from sparsight.model.hold import apply_
 from sparsight.model.hooks import tapped
 from sparsight.model.masks import check
 from sparsight.numerics.checks import check_known, is_number
+from sparsight.numerics.exact import exact
 from sparsight.pruning.restart import carry_on, reweighted
 from sparsight.types import Allocation, Batch, Masks, StateDict
 
@@ -112,10 +113,10 @@ class Rescale:
             gain = critical_sigma_w(activation, self.sigma_b)
         found = {}
         for name, layer in chosen.items():
-            weight = layer.weight.detach().double()
+            weight = exact(layer.weight.detach())
             kept = rows(layer, weight.masked_fill(~masks[name].to(weight.device), 0))
             own = math.sqrt(fan_in(layer) * float((weight**2).mean())) if gain == "dense" else float(gain)
-            rho = _analytic(kept, own, self.by).to(layer.weight.dtype)
+            rho = _analytic(kept, own, self.by).to(layer.weight.dtype).to(layer.weight.device)
             found[name] = rho if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)) else rho.t()
         return found
 
@@ -199,12 +200,12 @@ def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, 
 
     def see(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         bias = getattr(module, "bias", None)
-        out = output.double()
+        out = exact(output)
         if isinstance(bias, Tensor):
             axis = 1 if isinstance(module, nn.modules.conv._ConvNd) else -1
             shape = [1] * out.dim()
             shape[axis] = -1
-            out = out - bias.detach().double().reshape(shape)
+            out = out - exact(bias.detach()).reshape(shape)
         total = sums.setdefault(name, [0.0, 0.0])
         total[0] += float((out**2).sum())
         total[1] += out.numel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from sparsight.model.functional import Pure, evaluating
 from sparsight.model.linearised import Positive, is_bias, ones
 from sparsight.model.masks import check
+from sparsight.model.names import named
 from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known
+from sparsight.numerics.exact import at_home, exact, home
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.score.gradient import differentiable, differentiating, finite, gradient
 from sparsight.types import Batch, Masks, Scores
@@ -36,7 +38,8 @@ class SynFlow:
     Errors: neither shape nor batches; an R or a score that float64 cannot hold (beyond some 150 wide layers); negative
     scores, as of a forward that subtracts (an input shift, a norm written by hand, x - f(x)).
     Source: Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow",
-    NeurIPS 2020, equation 3.
+    NeurIPS 2020, equation 3. On a device without float64 the pass is made on the CPU, and the scores come back in
+    float32, as shares of the largest.
     """
 
     input_shape: tuple[int, ...] | None = None
@@ -64,14 +67,12 @@ class SynFlow:
             grads = gradient(total, list(weights.values()))
         scores = finite({n: g * call.params[n] for n, g in zip(weights, grads, strict=True)}, masks, "SynFlow")
         _not_negative(scores, float(total.detach()), masks, attends=positive.attends)
-        return laid_out(model, scores)
+        return laid_out(model, _returned(scores, named(model)))
 
     def _doubled(self, call: Pure) -> Pure:
         """The model at |parameters| in float64: biases 0 unless they count, variances as asked."""
-        params = {
-            n: p.double().abs() if self.bias or not is_bias(n) else p.double() * 0 for n, p in call.params.items()
-        }
-        buffers = {n: b.double() if b.is_floating_point() else b for n, b in call.buffers.items()}
+        params = {n: exact(p).abs() if self.bias or not is_bias(n) else exact(p) * 0 for n, p in call.params.items()}
+        buffers = {n: exact(b) if b.is_floating_point() else at_home(b) for n, b in call.buffers.items()}
         if self.batch_norm == "identity":
             buffers = {n: torch.ones_like(b) if n.endswith("running_var") else b for n, b in buffers.items()}
         return dataclasses.replace(call, params=params, buffers=buffers)
@@ -81,7 +82,16 @@ class SynFlow:
             return torch.ones((1, *self.input_shape), dtype=torch.float64, device=like.device)
         if not len(batches):
             raise ValueError("SynFlow needs the shape of a sample: got neither input_shape nor batches")
-        return ones(batches[0], torch.float64).to(like.device)
+        return ones(batches[0], torch.float64, like.device)
+
+
+def _returned(scores: Scores, parameters: Mapping[str, Tensor]) -> Scores:
+    """The scores on their parameters' devices; where there is no float64, in float32 and as shares of the largest."""
+    devices = {name: parameters[name].device for name in scores}
+    if all(home(device) == device for device in set(devices.values())):
+        return scores
+    most = max((float(score.abs().max()) for score in scores.values() if score.numel()), default=0.0) or 1.0
+    return {name: (score / most).float().to(devices[name]) for name, score in scores.items()}
 
 
 def _not_negative(scores: Scores, total: float, masks: Masks, *, attends: bool) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsight.numerics.exact import at_home, exact
 from sparsight.numerics.seeds import derive
 from sparsight.numerics.select import keep_largest
 from sparsight.pruning.sipp.bounds import Bound, eps_rand
@@ -137,7 +138,7 @@ def _sums(values: Scores, masks: Masks, groups: Groups, scores: Scores) -> np.nd
     out = np.zeros_like(groups.sums)
     for name, score in values.items():
         halves = [torch.where(side, score, 0).reshape(len(side), -1) for side in sides(scores, masks, name)]
-        out[groups.rows[name]] = torch.cat([half.sum(1, dtype=torch.float64) for half in halves]).cpu().numpy()
+        out[groups.rows[name]] = torch.cat([at_home(half).sum(1, dtype=torch.float64) for half in halves]).cpu().numpy()
     return out
 
 
@@ -157,7 +158,7 @@ def _sample(
         if not len(rows):
             continue
         inside = half.reshape(len(score), -1).cpu().numpy()[rows]
-        q = probabilities(np.where(inside, score.reshape(len(score), -1).double().cpu().numpy()[rows], 0.0))
+        q = probabilities(np.where(inside, exact(score.reshape(len(score), -1)).cpu().numpy()[rows], 0.0))
         own[rows] = draws_for_distinct(q, count[rows])
         factor = reweighting(draw(q, own[rows], generator), own[rows], q)
         gamma[rows] = np.where(inside, factor, gamma[rows])

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsight.numerics.exact import at_home
 from sparsight.pruning.sipp.bounds import NOTHING, Bound, alpha, draws_for, log_term, root, slope
 from sparsight.pruning.sipp.sensitivities import facts_of
 from sparsight.types import Masks, Scores
@@ -53,7 +54,7 @@ def groups_of(scores: Scores, masks: Masks, *, delta: float, constant: float) ->
         facts = facts_of(scores, name)
         for side in sides(scores, masks, name):
             own = torch.where(side, score, 0).reshape(len(side), -1)
-            sums.append(own.sum(1, dtype=torch.float64).cpu().numpy())
+            sums.append(at_home(own).sum(1, dtype=torch.float64).cpu().numpy())
             nonzero.append((own > 0).sum(1).cpu().numpy())
         outputs = len(score)
         log = log_term(facts.patches if facts else 1, facts.kernel if facts else 1, delta)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from sparsight.numerics.exact import exact
 from sparsight.numerics.select import keep_largest
 from sparsight.types import Masks, Scores
 
@@ -33,7 +34,7 @@ def keep_ranked(keys: Sequence[Scores], masks: Masks, count: int, *, min_keep: i
 def _by_keys(keys: Sequence[Scores], masks: Masks, count: int) -> dict[str, Tensor]:
     first, *rest = keys
     kept, _ = keep_largest(first, masks, count)
-    least = [first[name][mask].min().double() for name, mask in kept.items() if bool(mask.any())]
+    least = [exact(first[name][mask].min()) for name, mask in kept.items() if bool(mask.any())]
     if not rest or not least:
         return kept
     edge = float(torch.stack([value.cpu() for value in least]).min())
