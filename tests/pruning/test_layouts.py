@@ -231,6 +231,7 @@ def test_fan_in_is_the_weights_of_an_output(kind):
 def test_layer_scope_takes_experts_one_by_one():
     model = Experts()
     with torch.no_grad():
+        model.w.uniform_(1, 2, generator=torch.Generator().manual_seed(0))
         model.w *= torch.tensor([1.0, 1e-3, 1e3])[:, None, None]
     masks, scores = dense(model), Magnitude()(model, dense(model))
     plan = Shrink(0.25, scope="layer").plan(scores, masks)
