@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from sparsight import dense
+from sparsight.measure.flow import information_flow
 from sparsight.model.masks import all_kept
 from sparsight.model.weights import weights
 from sparsight.pruning.allocate.fixed import Global, Uniform
@@ -319,6 +320,13 @@ def test_sipp_names_what_it_cannot_score_and_how_to_go_on(layer, name, kind):
         TypeError, match=rf"SiPP cannot score '{full}': .*{kind}.*leave it out with exclude=\('{full}',\)"
     ):
         SiPP()(model, all_kept(model), [batch()])
+
+
+def test_flows_see_the_layers_that_linear_ones_stand_for():
+    linear, other = pair()
+    one, two = (information_flow(model, [batch()]) for model in (linear, other))
+    assert one.pairs == two.pairs == (("0", "2"), ("2", "4"))
+    torch.testing.assert_close(one.values, two.values, rtol=1e-5, atol=1e-6)
 
 
 def test_rescaling_names_what_it_leaves_as_it_is():

@@ -16,6 +16,7 @@ from sparsight.model.batch import batch_size
 from sparsight.model.hooks import tapped
 from sparsight.model.linearised import ACTIVATIONS, every
 from sparsight.model.names import modules_of
+from sparsight.model.weights import layout_of
 from sparsight.types import Batch
 
 Site = Literal["pre", "post_norm", "post_act"]
@@ -34,7 +35,7 @@ def measured_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Modul
     taken: set[int] = set()
     for name, module in modules_of(model):
         attention = isinstance(module, nn.MultiheadAttention)
-        if id(module) in taken or not (attention or isinstance(module, (nn.Linear, _CONVOLUTION))):
+        if id(module) in taken or not (attention or layout_of(module)):
             continue
         taken.add(id(module))
         if attention:
