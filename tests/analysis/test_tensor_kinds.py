@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import collections
+import datetime
 import math
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -181,6 +186,11 @@ def test_masks_beside_weights_and_in_parametrisations(tmp_path: Path):
         assert weights(found) == {"a.weight", "b.weight", "c.weight"}
         assert found.zeros == int((~keep).sum())
         assert "mask of b.weight" in why(found)["b.mask"]
+
+
+def test_masks_without_what_they_are_of(tmp_path: Path):
+    state = {"fc.weight_mask": torch.ones(6, 5), "layers.0.attn_mask": normal(4, 9, 9), "mask": torch.ones(3, 4)}
+    check({**state, "fc.weight": normal(6, 7)}, {"fc.weight"}, tmp_path)
 
 
 def test_a_mask_of_another_shape_is_not_multiplied(tmp_path: Path):
@@ -437,6 +447,33 @@ def test_one_odd_value_is_listed_with_its_reason(kind: str, key: str, tmp_path: 
     assert found.tensors[0].summary == analyze({"fc.weight": normal(8, 8)}).tensors[0].summary
     words = {"COO": "sparse", "CSR": "sparse", "quantised": "quantised", "nested": "nested", "None": "not a tensor"}
     assert words.get(kind, "") in why(found)[key]
+
+
+VALUES = {
+    "a number of NumPy": np.float64(0.9),
+    "an array of NumPy": np.ones((3, 4)),
+    "words in an array": np.array(["a", "b"]),
+    "arguments": argparse.Namespace(lr=0.1, betas=(0.9, 0.99), out=Path("runs")),
+    "a namespace": types.SimpleNamespace(a=1),
+    "a default dictionary": collections.defaultdict(list, a=[1]),
+    "a path": Path("runs/1"),
+    "a time": datetime.datetime(2024, 1, 2, 3, tzinfo=datetime.timezone.utc),
+    "a version": torch.__version__,
+    "generators": {"numpy": np.random.get_state(), "torch": torch.get_rng_state()},  # noqa: NPY002
+    "a built-in": [slice(1, 2), range(3), frozenset({1})],
+}
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_values_of_common_types_refuse_no_file(kind: str, tmp_path: Path):
+    """They are not built: what stands for them does nothing."""
+    network = {"fc.weight": normal(8, 8), "fc._extra_state": VALUES[kind]}
+    for zipped in (True, False):
+        thing = {"state_dict": network, "other": VALUES[kind]}
+        torch.save(thing, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
+        found = analyze(tmp_path / "m.pt")
+        assert weights(found) == {"fc.weight"}
+        assert found.tensors[0].summary == analyze({"fc.weight": normal(8, 8)}).tensors[0].summary
 
 
 def test_an_extra_state_of_tensors_is_listed(tmp_path: Path):

@@ -15,7 +15,7 @@ from sparsight.model.left_out import LeftOut
 
 _BUFFER = re.compile(
     r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|freqs_cis"
-    r"|relative_position_index|(causal_|attn_|attention_)mask|(cos|sin)_cached)$|rotary_emb"
+    r"|relative_position_index|mask|(cos|sin)_cached)$|rotary_emb"
 )
 _BIAS = re.compile(r"(^|[._])bias(_|$|[._])|(^|\.)b$|_b$")
 _BIAS_LEAF = re.compile(r"(^|_)bias(_|$)")

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from sparsight.checkpoint.entry import (
     Checkpoint,
@@ -28,6 +27,7 @@ from sparsight.checkpoint.entry import (
 )
 from sparsight.checkpoint.memory import entries
 from sparsight.checkpoint.safetensors import check_name
+from sparsight.checkpoint.stand_ins import VALUES, OddTensor, OddTensors, spelled
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "generator", "params")
 """Names under which training scripts put the weights beside other things."""
@@ -113,11 +113,11 @@ def _loaded(path: Path, *, fake: bool) -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([*VALUES]):
             warnings.simplefilter("ignore")
             if not fake:
                 return torch.load(path, map_location="cpu", weights_only=True)
-            with FakeTensorMode(), _Unreadable():
+            with FakeTensorMode(), OddTensors():
                 return torch.load(path, map_location="cpu", weights_only=True)
     except (Exception, RecursionError) as error:
         raise CheckpointError(path, _reason(error)) from error
@@ -131,43 +131,6 @@ def _reason(error: BaseException) -> str:
         return f"its pickle asks for code ({what:.80}), which is not run; save the model's state_dict() instead"
     text = text.partition("Weights only load failed")[2].partition("WeightsUnpickler error:")[2].strip() or text
     return f"torch.load with weights_only=True refuses it: {text.strip()[:300] or type(error).__name__}"
-
-
-# -- tensors whose values are not looked at -----------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class _Odd:
-    """Stands for a tensor that is sparse, quantised or nested, with what rebuilding one calls."""
-
-    what: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    def set_(self, *_: Any) -> _Odd:
-        return self
-
-    detach = requires_grad_ = set_
-
-
-class _Unreadable(TorchFunctionMode):
-    """Makes an `_Odd` of each tensor that torch cannot rebuild without its values."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.sparse_coo_tensor:
-            return _Odd("sparse (torch.sparse_coo)", _spelled(args[1].dtype), tuple(args[2]))
-        if func is torch.sparse_compressed_tensor:
-            return _Odd(f"sparse ({kwargs['layout']})", _spelled(args[2].dtype), tuple(args[3]))
-        if func in (torch._empty_affine_quantized, torch._empty_per_channel_affine_quantized):
-            return _Odd("quantised", _spelled(kwargs["dtype"]), tuple(args[0]))
-        if func is torch._nested_view_from_buffer:
-            return _Odd("nested", _spelled(args[0].dtype), ())
-        return func(*args, **kwargs)
-
-
-def _spelled(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 # -- the tensors -----------------------------------------------------------------------------------------------
@@ -189,7 +152,7 @@ def _items(path: Path, loaded: Any) -> list[_Item]:
         if len(walked) >= _MOST_TENSORS:
             raise CheckpointError(path, f"it has more than {_MOST_TENSORS:,} tensors")
         walked.append(found)
-    if not any(isinstance(value, (Tensor, _Odd)) for _, value, _ in walked):
+    if not any(isinstance(value, (Tensor, OddTensor)) for _, value, _ in walked):
         raise CheckpointError(path, f"it holds no tensors but a {type(loaded).__name__}")
     main = _main(walked)
     items = []
@@ -218,7 +181,7 @@ def _walk(
     thing: Any, keys: tuple[str, ...], above: set[int], of_optimizer: bool
 ) -> Iterator[tuple[tuple[str, ...], Any, bool]]:
     """(keys, value, whether of an optimiser) in nested containers; each once, so that shared ones do not multiply."""
-    if isinstance(thing, (Tensor, _Odd)):
+    if isinstance(thing, (Tensor, OddTensor)):
         yield keys, thing, of_optimizer
         return
     if not isinstance(thing, (Mapping, list, tuple)) or id(thing) in above or len(keys) > _DEEPEST:
@@ -226,12 +189,12 @@ def _walk(
     above.add(id(thing))
     items = list(thing.items() if isinstance(thing, Mapping) else enumerate(thing))
     of_optimizer = of_optimizer or _is_optimizer(thing)
-    tensors = isinstance(thing, Mapping) and any(isinstance(value, (Tensor, _Odd)) for _, value in items)
+    tensors = isinstance(thing, Mapping) and any(isinstance(value, (Tensor, OddTensor)) for _, value in items)
     for key, value in items:
         if not isinstance(key, (str, int)):
             continue
         inner = (*keys, str(key))
-        if tensors and not of_optimizer and not isinstance(value, (Tensor, _Odd, Mapping, list, tuple)):
+        if tensors and not of_optimizer and not isinstance(value, (Tensor, OddTensor, Mapping, list, tuple)):
             yield inner, value, False
         named = not keys and any(part in str(key).lower() for part in _OPTIMIZERS) and not isinstance(value, Tensor)
         yield from _walk(value, inner, above, of_optimizer or named)
@@ -243,7 +206,7 @@ def _is_optimizer(thing: Any) -> bool:
 
 
 def _odd(path: Path, item: _Item) -> Entry:
-    if isinstance(item.value, _Odd):
+    if isinstance(item.value, OddTensor):
         odd = item.value
         return Entry(item.name, odd.dtype, odd.shape, path, obstacle=f"it is {odd.what}", part=item.part)
     return Entry(item.name, "", (), path, obstacle=f"not a tensor but a {type(item.value).__name__}", part=item.part)
@@ -254,7 +217,7 @@ def _placed(path: Path, item: _Item, records: Mapping[int, int]) -> Entry:
     check_name(path, name)
     if not isinstance(tensor, Tensor):
         return _odd(path, item)
-    dtype, shape, strides = _spelled(tensor.dtype), tuple(map(int, tensor.shape)), tuple(map(int, tensor.stride()))
+    dtype, shape, strides = spelled(tensor.dtype), tuple(map(int, tensor.shape)), tuple(map(int, tensor.stride()))
     if 0 in shape:
         return Entry(name, dtype, shape, path, part=part)
     start = getattr(tensor.untyped_storage(), "_checkpoint_offset", None)
