@@ -32,7 +32,7 @@ def maker_of(name: str) -> Callable[..., Any]:
     if name not in COMMANDS:
         return getattr(importlib.import_module(f"sparsight.recipes.{name}"), name)
     module = vars(importlib.import_module(f"sparsight.cli.{COMMANDS[name]}"))
-    return next(module[known] for known in (f"{name.capitalize()}Options", f"_{name}", "_settings") if known in module)
+    return next(module[known] for known in (f"{name.capitalize()}Options", f"_{name}") if known in module)
 
 
 def rows(maker: Callable[..., Any]) -> Iterator[str]:

@@ -26,14 +26,14 @@ _HOME = {  # room -> the public names of it that stand here too
     "measure.pq": ("pq_index",),
     "measure.flow": ("gradient_flow", "information_flow"),
     "pruning": (
-        "Global", "GraSP", "Magnitude", "Random", "SAP", "SNIP", "Shrink", "SiPP", "SiPPDet", "SiPPHybrid", "SynFlow",
-        "Uniform", "carry_on", "rewind", "stable_resnet",
+        "Global", "GraSP", "Magnitude", "Random", "SAP", "SNIP", "Shrink", "SiPP", "SiPPHybrid", "SynFlow",
+        "Uniform", "carry_on", "rewind",
     ),
     "pruning.sipp.certificate": ("certify",),
     "train": ("Hooks", "NesterovSGD", "TrainingPlan"),
-    "records": ("DamagedFile", "ForeignRun", "LockedRun", "RunFolder"),
+    "records": ("DamagedFile", "RunFolder", "load_masks", "masks_from", "save_masks"),
     "checkpoint": ("CheckpointError",),
-    "runs": ("AtDensity", "Level", "Outcome", "Recipe", "SparsestWithin", "Until", "execute", "run"),
+    "runs": ("AtDensity", "Level", "Outcome", "Recipe", "SparsestWithin", "Until", "execute", "prune", "run"),
     "analysis": ("analyze", "trajectory"),
 }  # fmt: skip
 
@@ -56,7 +56,7 @@ _MOVED = {  # names of version 0.1 that stand in their room alone; gone in versi
     ),
     "pruning": (
         "Conditioning", "FORCE", "IllConditioned", "IterativeSNIP", "MBP", "Reinitialise", "Rescale", "Shuffled",
-        "SiPPRand", "conditioning", "residual_branches",
+        "SiPPDet", "SiPPRand", "conditioning", "residual_branches", "stable_resnet",
     ),
     "pruning.sipp": (
         "Facts", "KeepBudget", "calibration_size", "calibration_sweep", "keep_budget", "keep_ratio",
@@ -69,7 +69,7 @@ _MOVED = {  # names of version 0.1 that stand in their room alone; gone in versi
         "AccuracyRecovery", "AllOf", "AnyOf", "AtLeast", "Context", "FixedEpochs", "FlowPlateau", "GradientConsistent",
         "InformationConsistent", "LossPlateau", "MaskStable", "PQIStable", "Patience", "Reference", "StoppingRule",
     ),
-    "records": ("Event", "LevelRecord", "LevelResult", "RunRecord"),
+    "records": ("Event", "ForeignRun", "LevelRecord", "LevelResult", "LockedRun", "RunRecord"),
     "runs": ("AccuracyFloor", "AtPQMinimum", "PQMinimum"),
     "runs.study": ("Trial", "run_study", "summarise"),
     "analysis": ("Analysis", "Trajectory"),

@@ -10,8 +10,8 @@ import pytest
 import torch
 from study_files import study_modules
 
-from sparsight import SiPPDet, dense, execute
-from sparsight.pruning import carry_on
+from sparsight import dense, execute
+from sparsight.pruning import SiPPDet, carry_on
 from sparsight.records.describe import describe
 
 parts = study_modules(

@@ -13,9 +13,10 @@ from loops import by_hand, in_block, loss_of, net, plus_zero, same, sgd, some
 from torch import distributed, nn
 from torch.optim.swa_utils import AveragedModel
 
-from sparsight import bind, held, verify
+from sparsight import bind, dense, held, verify
 from sparsight.model.layout import Hold
-from sparsight.model.masks import share
+from sparsight.model.masks import density, share
+from sparsight.numerics.select import keep_largest
 
 # -- memory ----------------------------------------------------------------------------------------------------
 
@@ -496,3 +497,57 @@ def test_no_gradient_is_kept_alive():
         seen = [weakref.ref(p.grad) for p in model.parameters()]
         optimizer.zero_grad()
         assert [each() for each in seen] == [None] * len(seen)
+
+
+class TestUpdate:
+    """Pruning further inside the block."""
+
+    def test_a_gradual_schedule(self):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+        ema = copy.deepcopy(model)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+        x, y = torch.randn(32, 8), torch.randint(0, 4, (32,))
+        whole = dense(model)
+        with held(model, whole, optimizer, copies=[ema]) as hold:
+            for share in (0.9, 0.5, 0.2):
+                scores = {name: p.detach().abs() for name, p in model.named_parameters() if name in whole}
+                total = sum(mask.numel() for mask in whole.values())
+                masks = keep_largest(scores, hold.masks, round(share * total))[0]
+                hold.update(masks)
+                verify(model, masks)
+                verify(ema, masks)
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    nn.functional.cross_entropy(model(x), y).backward()
+                    optimizer.step()
+                    verify(model, masks)
+                for name, mask in masks.items():
+                    moments = optimizer.state[dict(model.named_parameters())[name]]
+                    assert not bool(moments["exp_avg"][~mask].any())
+        verify(model, masks)
+        assert density(masks) == pytest.approx(0.2, abs=0.005)
+
+    def test_weights_that_come_back_begin_at_zero(self):
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        mask = torch.eye(4, dtype=torch.bool)
+        with held(model, {"weight": mask}, optimizer) as hold:
+            model(torch.randn(3, 4)).square().sum().backward()
+            optimizer.step()
+            hold.update({"weight": torch.ones(4, 4, dtype=torch.bool)})
+            assert not bool(model.weight.detach()[~mask].any())
+            model(torch.randn(3, 4)).square().sum().backward()
+            optimizer.step()
+            assert bool(model.weight.detach()[~mask].any())
+
+    def test_masks_that_do_not_fit_leave_those_before(self):
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        mask = torch.eye(4, dtype=torch.bool)
+        with held(model, {"weight": mask}, optimizer) as hold:
+            with pytest.raises(ValueError, match="shape"):
+                hold.update({"weight": torch.ones(3, 4, dtype=torch.bool)})
+            model(torch.randn(3, 4)).sum().backward()
+            optimizer.step()
+            verify(model, {"weight": mask})

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsight import stable_resnet
 from sparsight.measure.criticality import initialise_
 from sparsight.model import masks
-from sparsight.pruning import residual_branches
+from sparsight.pruning import residual_branches, stable_resnet
 from sparsight.pruning.rescale.stable_resnet import is_stable, scales
 from sparsight.zoo import networks as zoo
 

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sparsight import ForeignRun, RunFolder, execute
+from sparsight import RunFolder, execute
 from sparsight.cli import entry as cli
 from sparsight.recipes import sipp
+from sparsight.records import ForeignRun
 from sparsight.records.identity import content_id
 
 STORED = Path(__file__).parents[1] / "data"

@@ -97,7 +97,7 @@ class TestLabels:
             (scores(6, 3), labels(6, 2), r"\(6, 2\) and torch.int64 do not fit an output of shape \(6, 3\)"),
             (scores(6, 5, 3), labels(6, 4), r"dimension 1 holds the classes: expected class indices of shape \(6, 3\)"),
             (scores(6, 3), torch.full((6,), 255), "255 is out of bounds; it scores 3 classes.*0 to 2"),
-            (scores(6, 1, 2), torch.ones(6, 2).int(), r"two classes or more, got an output of shape \(6, 1, 2\)"),
+            (scores(6, 1, 2), torch.ones(6, 2).int(), "1 is out of bounds; it scores 1 classes.*binary-cross-entropy"),
             (scores(6, 3, 2), torch.full((6, 2), -1), "-1 is out of bounds; .*or -100 for what does not count"),
         ],
     )  # fmt: skip

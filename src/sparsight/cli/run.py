@@ -86,6 +86,7 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
                 asked.recipe,
                 model=settings.model,
                 data=settings.data,
+                weights=settings.weights,
                 out=asked.folder,
                 resume=settings.resume,
                 keep=settings.keep,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
+from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, near
-from sparsight.cli.options import about, keywords, parse
+from sparsight.cli.options import Switch, about, keywords, parse
 from sparsight.records.folder import RunFolder
 from sparsight.records.new_folder import next_folder
 from sparsight.records.record import RunRecord
+from sparsight.runs.adapt import adapted
 from sparsight.runs.recipe import Prunable, Recipe
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
@@ -35,21 +38,93 @@ exit codes: 0 done, 1 failed, 2 wrong use, 3 damaged, foreign or locked run, 4 d
 interrupted."""
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run is made with, beside its recipe."""
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What it is run on, and where it is kept."""
 
-    model: str
-    data: str
-    include: tuple[str, ...]
-    exclude: tuple[str, ...]
-    out: Path | None
-    resume: bool
-    keep: Literal["all", "chosen", "last"]
-    device: str
-    precision: Literal["no", "bf16", "fp16"]
-    threads: int | None
-    json: bool
+    model: Annotated[
+        str,
+        Doc(
+            "The network: mlp, lenet-300-100, lenet5, cnn, vanilla-cnn, resnet8, resnet18, resnet20, resnet32, "
+            "stable-resnet8, stable-resnet18, stable-resnet20, stable-resnet32, linear, or package.module:attribute (a "
+            "module or a function that makes one), looked for in the current folder too."
+        ),
+    ] = "mlp"
+    data: Annotated[
+        str,
+        Doc(
+            "The data: fashion-mnist, mnist, digits, or package.module:attribute (a sparsight.Data or a function that "
+            "makes one)."
+        ),
+    ] = "fashion-mnist"
+    weights: Annotated[
+        Path | None,
+        conf.arg(metavar="FILE"),
+        Doc("Load the network's weights from this file (safetensors, .pt, .bin, or a folder); implies --pretrained."),
+    ] = None
+    pretrained: Annotated[
+        Switch,
+        Doc(
+            "The network is trained already: judge it as it is instead of training level 0, and train pruned levels at "
+            "a learning rate for fine-tuning."
+        ),
+    ] = False
+    loss: Annotated[
+        str | None,
+        Doc(
+            "What is minimised: task (the model's own loss, or cross-entropy), cross-entropy, binary-cross-entropy, "
+            "mse, mae, or package.module:function, called with a model and a batch."
+        ),
+    ] = None
+    optimizer: Annotated[
+        str | None,
+        Doc(
+            "sgd, adam, adamw, or package.module:function, called with the parameters. Default: the recipe's, which "
+            "is SGD."
+        ),
+    ] = None
+    metric: Annotated[
+        str | None,
+        Doc(
+            "What levels are chosen by: auto (accuracy, or what the outputs allow), accuracy, loss, perplexity, mse, "
+            "rmse, mae, or package.module:attribute (a judge or a metric of torchmetrics)."
+        ),
+    ] = None
+    relative: Annotated[Switch, Doc("Read --within as percent of the dense network's value, not as points.")] = False
+    include: Annotated[tuple[str, ...], Doc("Also prune parameters of these names; shell-style patterns.")] = ()
+    exclude: Annotated[tuple[str, ...], Doc("Leave parameters of these names dense, without a word about them.")] = ()
+    out: Annotated[
+        Path | None,
+        conf.arg(metavar="DIR"),
+        Doc("The run folder. Default: the next free runs/RECIPE-001. An existing run is never overwritten."),
+    ] = None
+    resume: Annotated[
+        Switch,
+        Doc(
+            "Resume the run in --out. Default: the newest unfinished run of the recipe. Options that are not given "
+            "again stay as they were."
+        ),
+    ] = False
+    keep: Annotated[
+        Literal["all", "chosen", "last"],
+        Doc("Which levels' weights to keep on disk once the run is finished; masks and records always stay."),
+    ] = "all"
+    device: Annotated[
+        Literal["auto", "cpu", "cuda", "mps"],
+        Doc("Where to compute; auto takes an accelerator if there is one."),
+    ] = "auto"
+    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training, or no.")] = "no"
+    threads: Annotated[
+        int | None,
+        conf.arg(metavar="N"),
+        Doc(
+            "CPU threads, for torch and the compiled kernels alike. Default: as many as torch takes. The bits of a run "
+            "depend on it."
+        ),
+    ] = None
+    json: Annotated[Switch, Doc("Print one JSON document instead of the table; progress goes to standard error.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True)
@@ -58,7 +133,7 @@ class RunRequest:
 
     recipe: Recipe
     arguments: Mapping[str, Any]
-    settings: RunSettings
+    settings: RunOptions
     folder: Path  # where the run is, or will be
     made: bool  # the folder was made for it
     stored: RunRecord | None = None  # of the run to go on with
@@ -83,43 +158,6 @@ def _resolved(spec: str, error: type[Exception]) -> Any:
         raise error(str(cause)) from cause
 
 
-def _settings(
-    *,
-    model: str = "mlp",
-    data: str = "fashion-mnist",
-    include: tuple[str, ...] = (),
-    exclude: tuple[str, ...] = (),
-    out: Annotated[Path | None, conf.arg(metavar="DIR")] = None,
-    resume: conf.FlagCreatePairsOff[bool] = False,
-    keep: Literal["all", "chosen", "last"] = "all",
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto",
-    precision: Literal["no", "bf16", "fp16"] = "no",
-    threads: Annotated[int | None, conf.arg(metavar="N")] = None,
-    json: conf.FlagCreatePairsOff[bool] = False,
-) -> RunSettings:
-    """What it is run on, and where it is kept.
-
-    Args:
-        model: The network: mlp, lenet-300-100, lenet5, cnn, vanilla-cnn, resnet8, resnet18, resnet20, resnet32,
-            stable-resnet8, stable-resnet18, stable-resnet20, stable-resnet32, linear, or package.module:attribute (a
-            module or a function that makes one), looked for in the current folder too.
-        data: The data: fashion-mnist, mnist, digits, or package.module:attribute (a sparsight.Data or a function that
-            makes one).
-        include: Also prune parameters of these names; shell-style patterns.
-        exclude: Leave parameters of these names dense, without a word about them.
-        out: The run folder. Default: the next free runs/RECIPE-001. An existing run is never overwritten.
-        resume: Resume the run in --out. Default: the newest unfinished run of the recipe. Options that are not given
-            again stay as they were.
-        keep: Which levels' weights to keep on disk once the run is finished; masks and records always stay.
-        device: Where to compute; auto takes an accelerator if there is one.
-        precision: Mixed precision for training, or no.
-        threads: CPU threads, for torch and the compiled kernels alike. Default: as many as torch takes. The bits of a
-            run depend on it.
-        json: Print one JSON document instead of the table; progress goes to standard error.
-    """
-    return RunSettings(model, data, include, exclude, out, resume, keep, device, precision, threads, json)
-
-
 def understand(name: str, given: Sequence[str]) -> RunRequest:
     """What `sparsight run NAME GIVEN...` asks for. A folder is made for a new run where none is named.
 
@@ -131,7 +169,7 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
     if settings.resume:
         folder, stored = _taken_up(name, function, settings.out)
         arguments, settings = _as_it_was(name, function, given, settings, stored)
-    recipe = _build(name, function, arguments)
+    recipe = _adapted(_build(name, function, arguments), settings)
     if settings.include or settings.exclude:
         own = recipe.prunable
         both = Prunable((*own.include, *settings.include), (*own.exclude, *settings.exclude))
@@ -141,10 +179,10 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
     return RunRequest(recipe, arguments, settings, folder or next_folder(Path("runs"), recipe.name), made, stored)
 
 
-def _parse(name: str, function: Callable[..., Recipe], given: Sequence[str]) -> tuple[dict[str, Any], RunSettings]:
+def _parse(name: str, function: Callable[..., Recipe], given: Sequence[str]) -> tuple[dict[str, Any], RunOptions]:
     prog = f"sparsight run {name}"
     description = f"{about(function).partition(chr(10))[0]}\n\n{NOTES.format(name=name)}"
-    found = parse({"recipe": keywords(function), "run": _settings}, given, prog, description)
+    found = parse({"recipe": keywords(function), "run": RunOptions}, given, prog, description)
     return found["recipe"], found["run"]
 
 
@@ -158,10 +196,37 @@ def _build(name: str, function: Callable[..., Recipe], arguments: Mapping[str, A
     return recipe
 
 
-def _look_for(settings: RunSettings) -> None:
+def _adapted(recipe: Recipe, settings: RunOptions) -> Recipe:
+    """The recipe with the loss, the optimiser and the metric that are named."""
+
+    def named(spec: str | None) -> Any:
+        return _resolved(spec, NotFound) if spec is not None and ":" in spec else spec
+
+    try:
+        return adapted(
+            recipe,
+            loss=named(settings.loss),
+            optimizer=named(settings.optimizer),
+            metric=_judge(named(settings.metric)),
+            pretrained=settings.pretrained or settings.weights is not None,
+            relative=settings.relative,
+        )
+    except (ValueError, TypeError) as error:
+        raise Misuse(str(error)) from error
+
+
+def _judge(found: Any) -> Any:
+    """What is named as a metric; a function or class without arguments makes it."""
+    makes = inspect.isclass(found) or (inspect.isfunction(found) and not inspect.signature(found).parameters)
+    return found() if makes else found
+
+
+def _look_for(settings: RunOptions) -> None:
     """NotFound, with close matches, if the data or the model that is named is not there."""
     look_for("data", settings.data, readers.KNOWN)
     look_for("model", settings.model, zoo.KNOWN)
+    if settings.weights is not None and not settings.weights.exists():
+        raise NotFound(f"there is no file {settings.weights} to load weights from")
     if settings.threads is not None and settings.threads < 1:
         raise Misuse(f"--threads must be at least 1: got {settings.threads}")
 
@@ -204,8 +269,8 @@ def _command(record: RunRecord) -> list[str]:
 
 
 def _as_it_was(
-    name: str, function: Callable[..., Recipe], given: Sequence[str], settings: RunSettings, stored: RunRecord
-) -> tuple[dict[str, Any], RunSettings]:
+    name: str, function: Callable[..., Recipe], given: Sequence[str], settings: RunOptions, stored: RunRecord
+) -> tuple[dict[str, Any], RunOptions]:
     """The first command line with the present one's words after it, so that these win where both speak.
 
     A word that changes what the run is makes it another run, which `execute` refuses.

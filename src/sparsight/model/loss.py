@@ -83,6 +83,9 @@ def named_loss(loss: LossName | Loss) -> Loss:
     return loss
 
 
+_SINGLE = "for one score and labels of 0 and 1 there is the loss binary-cross-entropy, for a regression mse and mae"
+
+
 # -- scores and labels -----------------------------------------------------------------------------------------
 
 
@@ -123,11 +126,10 @@ def fitting(output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         y = y.squeeze(-1)
     elif whole and tuple(y.shape) == shape[:-1] != indices:
         scores = scores.movedim(-1, 1)
-    if len(shape) < 2 or scores.shape[1] < 2:
+    if len(shape) < 2 or (scores.shape[1] < 2 and not whole):
         raise ValueError(
             f"cross-entropy needs a score for each of two classes or more, got an output of shape {shape} and "
-            f"{y.dtype} labels; for one score and labels of 0 and 1 there is the loss binary-cross-entropy, for a "
-            f"regression mse and mae; otherwise {ASK}"
+            f"{y.dtype} labels; {_SINGLE}; otherwise {ASK}"
         )
     if tuple(y.shape) != ((scores.shape[0], *scores.shape[2:]) if whole else shape):
         raise ValueError(
@@ -149,4 +151,5 @@ def entropy(
         raise ValueError(
             f"a label is no class of the network: {str(error).rstrip('.')}; it scores {classes} classes, so labels "
             f"must be 0 to {classes - 1}, or {ignore_index} for what does not count"
+            + (f"; {_SINGLE}" if classes == 1 else "")
         ) from error

@@ -19,6 +19,26 @@ _EAGER: Any = torch.compiler.disable  # what torch.compile leaves as it is, wher
 OnGradients = Callable[[nn.Module], None]
 
 
+class Holding:
+    """Masks that are being held: what the block of `held` is given."""
+
+    def __init__(self, keeper: _Keeper) -> None:
+        self._keeper = keeper
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks that are held now."""
+        return {hold.name: hold.whole for hold in self._keeper.bound.holds}
+
+    def update(self, masks: Masks) -> None:
+        """Hold these masks from now on; call it between two steps.
+
+        What they prune becomes +0.0 at once, in copies and in what optimisers remember too. A weight that they bring
+        back begins at +0.0. Errors: those of `held`; then the masks before are held as they were.
+        """
+        self._keeper.update(masks)
+
+
 @contextmanager
 def held(
     model: nn.Module,
@@ -27,7 +47,7 @@ def held(
     *,
     copies: Sequence[nn.Module] = (),
     on_gradients: OnGradients | None = None,
-) -> Iterator[None]:
+) -> Iterator[Holding]:
     """Hold the masks in a training loop that is not ours; hooks do the work and are gone at the end.
 
     Gradients are masked as they are accumulated, so a clip in the loop sees masked ones, and again before a step
@@ -40,6 +60,8 @@ def held(
     that is replaced is held under its name, from the next step on, if one of the optimisers steps it. At entry and at
     the end a check, apart from the code that clears, finds pruned weights at +0.0 and kept ones out of its reach.
 
+    The block is given a `Holding`: `update(masks)` prunes further inside it, as gradual pruning does.
+
     `on_gradients(model)` is called before each step, and after each closure, with the dense gradients in `.grad`; they
     are then masked only after it, so that a clip before the step sees dense ones.
 
@@ -50,7 +72,7 @@ def held(
     with keeper.hooks:
         try:
             keeper.begin()
-            yield
+            yield Holding(keeper)
         except BaseException:
             with suppress(Exception):  # the loop's own error says more
                 keeper.clear()
@@ -73,6 +95,7 @@ class _Keeper:
         self.model, self.optimizers, self.on_gradients = model, optimizers, on_gradients
         self.steppers = list({id(x): x for optimizer in optimizers for x in family(optimizer)}.values())
         self.bound, self.copies = bind(model, masks), [bind(copy, masks) for copy in copies]
+        self.copied = copies
         self.hooks = ExitStack()
         self.accumulations = ExitStack()  # those on gradients, which go with a parameter that is replaced
         # If each weight's step depends on that weight alone, a gradient that was written behind torch's back (through
@@ -94,6 +117,21 @@ class _Keeper:
         for stepper in self.steppers:
             for undo in on_step(stepper, _EAGER(self.before), _EAGER(self.after)):
                 self.hooks.callback(undo)
+
+    def update(self, masks: Masks) -> None:
+        """Exchange the masks."""
+        before = self.bound, self.copies, self.active
+        try:
+            self.bound, self.copies = bind(self.model, masks), [bind(copy, masks) for copy in self.copied]
+            self.select()
+        except BaseException:
+            self.bound, self.copies, self.active = before
+            raise
+        self.masked.clear()
+        self.clear()
+        self.forget()
+        self.watch()
+        self.check()
 
     def select(self) -> None:
         """Find the weights that a step may move. ValueError if one is trained by no optimiser that was given."""

@@ -17,7 +17,6 @@ from sparsight.train.plan import TrainingPlan
 from sparsight.types import Allocator, Restart, Scorer
 
 Epochs = Annotated[int, Doc("Epochs of training.")]
-LearningRate = Annotated[float, Doc("Learning rate at the start; it falls to 0 along a cosine.")]
 Control = Annotated[bool, Doc("Also train the dense network for as many epochs.")]
 
 

@@ -79,7 +79,13 @@ MiddleEpochs = Annotated[
     ),
 ]
 BatchSize = Annotated[int, Doc("Samples in a training step.")]
-LearningRate = Annotated[float, Doc("Learning rate at the start of each level; it falls to 0 along a cosine.")]
+LearningRate = Annotated[
+    float | None,
+    Doc(
+        "Learning rate at the start of each level; it falls to 0 along a cosine. Default: 0.1 (adam, adamw: 0.001); "
+        "for a network that is trained already 0.03 (adam, adamw: 0.0001)."
+    ),
+]
 Momentum = Annotated[float, Doc("Nesterov momentum.")]
 WeightDecay = Annotated[float, Doc("L2 penalty on all parameters.")]
 Clip = Annotated[float, Doc("Largest norm of the masked gradient.")]

@@ -9,7 +9,7 @@ from typing_extensions import Doc
 from sparsight.pruning.allocate.fixed import Global
 from sparsight.pruning.score.grasp import GraSP
 from sparsight.recipes import _options as o
-from sparsight.recipes._at_init import AtInit, Control, Epochs, LearningRate
+from sparsight.recipes._at_init import AtInit, Control, Epochs
 from sparsight.recipes._training import sgd
 from sparsight.runs.recipe import Recipe
 
@@ -25,7 +25,7 @@ def grasp(
     reinitialise: o.Reinitialise = False,
     epochs: Epochs = 10,
     batch_size: o.BatchSize = 250,
-    lr: LearningRate = 0.1,
+    lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,
     clip: o.Clip = 1.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sparsight.pruning.allocate.fixed import Global
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes import _options as o
-from sparsight.recipes._at_init import AtInit, Control, Epochs, LearningRate
+from sparsight.recipes._at_init import AtInit, Control, Epochs
 from sparsight.recipes._training import sgd
 from sparsight.runs.recipe import Recipe
 
@@ -18,7 +18,7 @@ def magnitude_at_init(
     reinitialise: o.Reinitialise = False,
     epochs: Epochs = 10,
     batch_size: o.BatchSize = 250,
-    lr: LearningRate = 0.1,
+    lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,
     clip: o.Clip = 1.0,

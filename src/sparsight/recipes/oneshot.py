@@ -19,7 +19,7 @@ def oneshot(
     levels: o.Levels = None,
     epochs: o.Epochs = 3,
     batch_size: o.BatchSize = 250,
-    lr: o.LearningRate = 0.1,
+    lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,
     clip: o.Clip = 1.0,

@@ -81,7 +81,7 @@ def sipp(
     min_keep: Annotated[int, Doc("Keep at least this many weights in every tensor (det; samples have no floor).")] = 1,
     epochs: o.Epochs = 3,
     batch_size: o.BatchSize = 250,
-    lr: o.LearningRate = 0.1,
+    lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,
     clip: o.Clip = 1.0,

@@ -9,7 +9,7 @@ from typing_extensions import Doc
 from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP
 from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes import _options as o
-from sparsight.recipes._at_init import AtInit, Control, Epochs, LearningRate
+from sparsight.recipes._at_init import AtInit, Control, Epochs
 from sparsight.recipes._training import sgd
 from sparsight.runs.recipe import Recipe
 
@@ -26,7 +26,7 @@ def snip(
     reinitialise: o.Reinitialise = False,
     epochs: Epochs = 10,
     batch_size: o.BatchSize = 250,
-    lr: LearningRate = 0.1,
+    lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,
     clip: o.Clip = 1.0,

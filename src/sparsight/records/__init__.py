@@ -6,9 +6,10 @@ from sparsight.records.folder import RunFolder
 from sparsight.records.identity import ForeignRun
 from sparsight.records.journal import Event, LevelResult
 from sparsight.records.lock import LockedRun
+from sparsight.records.masks import AccidentalZeros, load_masks, masks_from, save_masks
 from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
 
 __all__ = [
-    "Choice", "DamagedFile", "Evaluation", "Event", "ForeignRun", "LevelRecord", "LevelResult", "LevelTimes",
-    "LockedRun", "RunFolder", "RunRecord", "fingerprint",
+    "AccidentalZeros", "Choice", "DamagedFile", "Evaluation", "Event", "ForeignRun", "LevelRecord", "LevelResult",
+    "LevelTimes", "LockedRun", "RunFolder", "RunRecord", "fingerprint", "load_masks", "masks_from", "save_masks",
 ]  # fmt: skip

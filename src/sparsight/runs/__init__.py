@@ -1,14 +1,16 @@
 """A run: what a recipe is, level by level, from its first word to its report; and studies of many runs."""
 
+from sparsight.runs.adapt import adapted
 from sparsight.runs.choose import AtDensity, SparsestWithin
 from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum
 from sparsight.runs.execute import Outcome, execute
 from sparsight.runs.level import Level
+from sparsight.runs.one_call import Pruned, prune
 from sparsight.runs.recipe import Prunable, Recipe, Scoring
 from sparsight.runs.run import run
 from sparsight.runs.search import Done, Search, Until
 
 __all__ = [
-    "AccuracyFloor", "AtDensity", "AtPQMinimum", "Done", "Level", "Outcome", "PQMinimum", "Prunable", "Recipe",
-    "Scoring", "Search", "SparsestWithin", "Until", "execute", "run",
+    "AccuracyFloor", "AtDensity", "AtPQMinimum", "Done", "Level", "Outcome", "PQMinimum", "Prunable", "Pruned",
+    "Recipe", "Scoring", "Search", "SparsestWithin", "Until", "adapted", "execute", "prune", "run",
 ]  # fmt: skip

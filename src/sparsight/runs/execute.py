@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from sparsight.model.masks import left_out
+from sparsight.model.pretrained import load_weights
 from sparsight.records.describe import describe
 from sparsight.records.files import write_atomically
 from sparsight.records.fingerprint import fingerprint
@@ -51,6 +53,7 @@ def execute(
     *,
     model: str | nn.Module = "mlp",
     data: str | Data = "fashion-mnist",
+    weights: Path | str | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     keep: Keep = "all",
@@ -64,11 +67,12 @@ def execute(
     """Run a recipe into a run folder: prune level by level, choose, evaluate once on the test split, report.
 
     `model` is a zoo name, "package.module:attribute" (a module, or a callable that builds one), or a module;
-    `data` likewise a name, "package.module:attribute" or `Data`. `out` is the run folder, by default the next
-    free `runs/RECIPE-001`; an existing one is never overwritten. With `resume` the run in `out` goes on from
-    where it was (by default the newest unfinished one of the recipe under `runs/`), and ends with the same bits
-    as if it had never stopped; one that is finished is returned as it is. `keep` says whose weights stay on disk
-    in the end. `threads` is torch's number of threads, which the compiled kernels use too.
+    `data` likewise a name, "package.module:attribute" or `Data`. `weights` is a file whose state dict is loaded into a
+    copy of the model first (`load_weights`); see `adapted` for networks that are trained already. `out` is the run
+    folder, by default the next free `runs/RECIPE-001`; an existing one is never overwritten. With `resume` the run in
+    `out` goes on from where it was (by default the newest unfinished one of the recipe under `runs/`), and ends with
+    the same bits as if it had never stopped; one that is finished is returned as it is. `keep` says whose weights stay
+    on disk in the end. `threads` is torch's number of threads, which the compiled kernels use too.
 
     Ctrl-C (and a kill) leave a run that can be resumed. Errors: `DamagedFile`, `ForeignRun`, `LockedRun`, and
     whatever `run` refuses.
@@ -79,6 +83,9 @@ def execute(
         torch.set_num_threads(threads)
     source = readers.load(data) if isinstance(data, str) else data
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
+    if weights is not None:
+        network = network if isinstance(model, str) else copy.deepcopy(network)
+        load_weights(network, weights)
     record = RunRecord(
         recipe=recipe.name, arguments=dict(arguments or {}), description=describe(recipe), seed=recipe.seed,
         data=fingerprint(source), model=about_model(network, recipe, model if isinstance(model, str) else None),

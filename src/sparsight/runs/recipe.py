@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
+from sparsight.model.loss import Loss, task_loss
 from sparsight.numerics.checks import check_whole
 from sparsight.records.record import Choice, LevelRecord
 from sparsight.runs.choose import SparsestWithin
@@ -74,7 +75,7 @@ class Recipe:
         if self.rewind_epoch > self.plan.epochs:
             epochs = self.plan.epochs
             raise ValueError(f"rewind_epoch must be at most the {epochs} epochs of level 0, got {self.rewind_epoch}")
-        if "warmup" in self.needs and not self.rewind_epoch:
+        if "warmup" in self.needs and not self.rewind_epoch and self.plan.epochs:
             raise ValueError("a rule that compares with the network after its warm-up needs rewind_epoch >= 1, got 0")
 
     @cached_property
@@ -84,7 +85,9 @@ class Recipe:
 
     @cached_property
     def scoring(self) -> Scoring:
-        return self.score if isinstance(self.score, Scoring) else Scoring(self.score)
+        """The scorer; one that has no loss of its own takes that of level 0."""
+        scoring = self.score if isinstance(self.score, Scoring) else Scoring(self.score)
+        return replace(scoring, scorer=_with_loss(scoring.scorer, self.plan.loss))
 
     @cached_property
     def needs(self) -> frozenset[str]:
@@ -98,6 +101,16 @@ class Recipe:
         if isinstance(first, Done):
             raise ValueError(f"a recipe needs a level 0, got none: {first.why}")
         return first.train
+
+
+def _with_loss(scorer: Any, loss: Loss) -> Any:
+    """The scorer, and one inside it, with `loss` where theirs is the default."""
+    if not is_dataclass(scorer) or isinstance(scorer, type) or loss is task_loss:
+        return scorer
+    own = {f.name: getattr(scorer, f.name) for f in fields(scorer)}
+    new = {name: loss for name, value in own.items() if name == "loss" and value is task_loss}
+    new |= {name: _with_loss(value, loss) for name, value in own.items() if hasattr(value, "loss")}
+    return replace(scorer, **new) if new else scorer
 
 
 def _check_levels(levels: object) -> None:

@@ -1,14 +1,17 @@
 """Training one level: the loop, its plan, batches, judging, and the rules that end it (`stop`)."""
 
 from sparsight.train.batches import batches, move, to_device
-from sparsight.train.evaluate import classify
 from sparsight.train.hooks import Hooks, Moment
+from sparsight.train.judges import Accuracy, Auto, Error, Judged, Perplexity, classify
+from sparsight.train.metric import Metric
 from sparsight.train.observation import Observation
-from sparsight.train.optimizers import NesterovSGD
+from sparsight.train.optimizers import Adam, NesterovSGD
 from sparsight.train.plan import TrainingPlan
 from sparsight.train.schedules import WarmUp, constant, cosine
+from sparsight.train.torch_metric import TorchMetric
 
 __all__ = [
-    "Hooks", "Moment", "NesterovSGD", "Observation", "TrainingPlan", "WarmUp", "batches", "classify", "constant",
-    "cosine", "move", "to_device",
+    "Accuracy", "Adam", "Auto", "Error", "Hooks", "Judged", "Metric", "Moment", "NesterovSGD", "Observation",
+    "Perplexity", "TorchMetric", "TrainingPlan", "WarmUp", "batches", "classify", "constant", "cosine", "move",
+    "to_device",
 ]  # fmt: skip

@@ -222,9 +222,9 @@ def named_judge(metric: Any, loss: Callable[[nn.Module, Batch], Tensor]) -> Judg
 
     ValueError for an unknown name, TypeError for anything else.
     """
-    if metric == "loss":
-        return Loss(loss)
     if isinstance(metric, str):
+        if metric == "loss":
+            return Loss(loss)
         if metric not in _NAMED:
             names = ", ".join(get_args(MetricName))
             raise ValueError(f"unknown metric {metric!r}, expected one of {names}, or a judge")

@@ -1,0 +1,100 @@
+"""Weights from a file into a model: whatever the file calls them, nothing left out without a word."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from sparsight.checkpoint.entry import Checkpoint
+from sparsight.checkpoint.load import load_tensors
+from sparsight.checkpoint.open import open_checkpoint
+
+
+class WeightsNote(UserWarning):
+    """How the names of a file were read, and which of its tensors were not used."""
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
+    """Load the state dict in a file into `model`, in place; what was read, as a sentence.
+
+    `path` is whatever `analyze` reads: safetensors, a `.pt` or `.bin` of PyTorch (also a training checkpoint that holds
+    the state dict under a key of its own), shards, or a folder of one. No code in it is run. What stands before all
+    names of the model in the file ("module.", "_orig_mod.", "model.", "state_dict.") is stripped, and so is what the
+    model has and the file has not. A `WeightsNote` names that, and the tensors of the file that were not used.
+
+    Raises: `CheckpointError` for a file that cannot be read; ValueError for a tensor of the model that is not in the
+    file, or has another shape there, and nothing is loaded then.
+    """
+    checkpoint = open_checkpoint(Path(path))
+    wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    names = {name for entry in checkpoint.entries for name in (entry.name, *entry.aliases)}
+    there, said = _match(wanted, names)
+    tied = _tied(model)
+    missing = [name for name in wanted if name not in there and not any(other in there for other in tied.get(name, ()))]
+    if missing:
+        raise ValueError(
+            f"{path} does not fit the {type(model).__name__}: it has no {_some(missing)}"
+            f" ({len(wanted) - len(missing)} of {len(wanted)} tensors are there); the file holds {_some(sorted(names))}"
+        )
+    found = _values(checkpoint, set(there.values()))
+    state = {name: found[there[name]] for name in there}
+    odd = [name for name, value in state.items() if value.shape != wanted[name].shape]
+    if odd:
+        shapes = f"{tuple(state[odd[0]].shape)} in the file and {tuple(wanted[odd[0]].shape)} in the model"
+        more = f", and {len(odd) - 1} more tensors differ" if len(odd) > 1 else ""
+        raise ValueError(f"{path} does not fit the {type(model).__name__}: {odd[0]!r} is {shapes}{more}")
+    model.load_state_dict(state, strict=False)
+    unused = sorted(names - set(there.values()))
+    notes = [*said, *([f"not used: {_some(unused)}"] if unused else [])]
+    if notes:
+        warnings.warn(f"{path}: {'; '.join(notes)}", WeightsNote, stacklevel=2)
+    return f"{len(state)} tensors from {path}"
+
+
+def _values(checkpoint: Checkpoint, names: set[str]) -> Mapping[str, Tensor]:
+    entries = tuple(e for e in checkpoint.entries if names & {e.name, *e.aliases})
+    return load_tensors(Checkpoint(checkpoint.source, checkpoint.format, entries, checkpoint.files))
+
+
+def _match(wanted: Mapping[str, Tensor], names: set[str]) -> tuple[dict[str, str], list[str]]:
+    """The name in the file of each tensor of the model, and how they differ.
+
+    Tried are all that could stand before the model's names in the file, or before the file's in the model; what fits
+    most tensors is taken, the shorter among equals.
+    """
+    added = Counter(f[: -len(w)] for w in wanted for f in names if f.endswith(w) and _whole(f[: -len(w)]))
+    taken = Counter(w[: -len(f)] for w in wanted for f in names if w.endswith(f) and w != f and _whole(w[: -len(f)]))
+    ways = [(added[prefix], -len(prefix), prefix, "") for prefix in added]
+    ways += [(taken[prefix], -len(prefix), "", prefix) for prefix in taken]
+    if not ways:
+        return {}, []
+    _, _, in_file, in_model = max(ways)
+    there = {}
+    for name in wanted:
+        other = in_file + name.removeprefix(in_model) if name.startswith(in_model) else ""
+        if other in names:
+            there[name] = other
+    said = [f"{in_file!r} before every name was stripped"] if in_file else []
+    return there, said + ([f"names go without {in_model!r}"] if in_model else [])
+
+
+def _whole(prefix: str) -> bool:
+    return not prefix or prefix.endswith(".")
+
+
+def _tied(model: nn.Module) -> dict[str, list[str]]:
+    """The other names of each tensor of the state dict that has several: files hold it once."""
+    by: dict[int, list[str]] = {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        by.setdefault(id(value), []).append(name)
+    return {name: [other for other in group if other != name] for group in by.values() for name in group}
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(repr(name) for name in names[:most]) + more

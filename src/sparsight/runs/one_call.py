@@ -1,0 +1,140 @@
+"""One call: a model in, a sparse one out."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsight.model.loss import Loss, LossName
+from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.restart import carry_on
+from sparsight.pruning.score.magnitude import Magnitude
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import Choice, LevelRecord
+from sparsight.runs.adapt import adapted
+from sparsight.runs.choose import AtDensity
+from sparsight.runs.execute import execute
+from sparsight.runs.level import Level
+from sparsight.runs.recipe import Prunable, Recipe
+from sparsight.runs.run import run
+from sparsight.runs.search import Until
+from sparsight.train.optimizers import MakeOptimizer, NesterovSGD, OptimizerName
+from sparsight.train.parallel import Precision
+from sparsight.train.plan import TrainingPlan
+from sparsight.types import Batch, Data, Split
+
+LEVELS = 4
+"""Steps in which `prune` goes down to its density."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A pruned network, and what it is worth."""
+
+    model: nn.Module  # a copy of the one given, sparse and trained
+    masks: dict[str, Tensor]  # True = kept, by parameter name
+    record: LevelRecord  # of this network: counts, layers, validation metrics
+    levels: tuple[LevelRecord, ...]  # all, the dense network first
+    choice: Choice  # why this one
+    path: Path | None = None  # the run folder, if there is one
+
+    def __str__(self) -> str:
+        from sparsight.report.format import percent, worth
+
+        dense, metric = self.levels[0], self.record.metric
+        kept = f"{self.record.kept:,} of {self.record.total:,} weights ({percent(self.record.density)})"
+        against = f" against {worth(metric, dense.value)} dense" if dense.kept == dense.total else ""
+        return f"{kept} at validation {metric.name} {worth(metric, self.record.value)}{against}"
+
+
+def prune(
+    model: nn.Module,
+    data: Data | tuple[Split | Iterable[Batch], Split | Iterable[Batch]],
+    density: float = 0.1,
+    *,
+    epochs: int = 3,
+    recipe: Recipe | None = None,
+    pretrained: bool = True,
+    loss: LossName | Loss = "task",
+    optimizer: OptimizerName | MakeOptimizer = "sgd",
+    lr: float | None = None,
+    metric: Any = "auto",
+    batch_size: int = 64,
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    seed: int = 0,
+    out: Path | str | None = None,
+    device: str = "auto",
+    precision: Precision = "no",
+) -> Pruned:
+    """Prune a trained model to exactly `density` of its prunable weights, and train it back.
+
+    Gradual magnitude pruning: four levels of the same rate, over all weights together, each trained for `epochs` from
+    where the one before ended. `data` is `Data`, or its training and validation part: `Split`s or loaders of batches.
+    The model given stays as it is. With `pretrained=False` it is trained for `epochs` first. `loss`, `optimizer` and
+    `metric` are those of `adapted`; without `lr` SGD fine-tunes at 0.03, Adam and AdamW at 0.0001. A `recipe` of your
+    own takes the place of density, epochs and learning rate. `out` is the folder of a run that can be shown, resumed
+    and compared; without it everything stays in memory. See `execute` for all that a run offers.
+
+    Raises: ValueError for a density outside (0, 1], and what `run` raises.
+    """
+    if not 0 < density <= 1:
+        raise ValueError(f"density must be in (0, 1], got {density!r}")
+    if not isinstance(data, Data):
+        train, validation = data
+        data = Data(name="data", train=train, validation=validation)
+    names = (include,) if isinstance(include, str) else tuple(include)
+    spared = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    made = recipe or _gradual(density, epochs, batch_size, lr, Prunable(names, spared), seed)
+    if recipe is None:
+        made = adapted(made, loss=loss, optimizer=optimizer, metric=metric, pretrained=pretrained)
+    if out is None:
+        return _in_memory(made, model, data, device, precision)
+    outcome = execute(made, model=model, data=data, out=out, device=device, precision=precision)
+    with RunFolder.open(outcome.path) as folder:
+        choice = folder.record.chosen
+        assert choice is not None  # a finished run has chosen
+        chosen = next(level for level in outcome.levels if level.id == choice.id)
+        weights, masks = folder.restore(chosen)
+    levels = tuple(level for level in outcome.levels if level.role == "level")
+    return Pruned(_with(model, weights), dict(masks), chosen, levels, choice, outcome.path)
+
+
+def _gradual(density: float, epochs: int, batch_size: int, lr: float | None, prunable: Prunable, seed: int) -> Recipe:
+    rate = 1 - density ** (1 / LEVELS)
+    plan = TrainingPlan(epochs=epochs, batch_size=batch_size, optimizer=NesterovSGD(lr=lr))
+    middle = Level((Shrink(rate, target_density=density),), carry_on, plan)
+    last = Level((Shrink(rate, target_density=density, exact=True),), carry_on, plan)
+    return Recipe(
+        name="prune",
+        score=Magnitude(),
+        levels=Until(middle, density, LEVELS, last=last),
+        prunable=prunable,
+        choose=AtDensity(density),
+        seed=seed,
+    )
+
+
+def _in_memory(recipe: Recipe, model: nn.Module, data: Data, device: str, precision: Precision) -> Pruned:
+    records, kept = [], []
+    for result in run(recipe, model, data, device=device, precision=precision):
+        records.append(result.record)
+        kept = [result] if isinstance(recipe.choose, AtDensity) and result.record.role == "level" else [*kept, result]
+    choice = recipe.choose(records)
+    chosen = next(result for result in kept if result.record.id == choice.id)
+    levels = tuple(record for record in records if record.role == "level")
+    return Pruned(_with(model, chosen.weights), dict(chosen.masks), chosen.record, levels, choice)
+
+
+def _with(model: nn.Module, weights: Any) -> nn.Module:
+    made = copy.deepcopy(model)
+    made.load_state_dict(weights)
+    return made
+
+
+__all__ = ["Pruned", "prune"]
