@@ -232,7 +232,7 @@ def test_a_table_has_the_options_of_the_help(name, options):
 
 def test_a_shared_table_has_what_is_the_same(options):
     table = options["table"](" ".join(RECIPES))
-    assert "| `--lr` | 0.1 | Learning rate" in table
+    assert "| `--lr` | – | Learning rate" in table
     assert "`--rate`" not in table  # not of sap
     assert "`--carry-on`" not in table  # not of oneshot
 

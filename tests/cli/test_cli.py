@@ -157,7 +157,8 @@ def test_reader_that_leaves_early_is_no_error():
 def test_help_of_a_recipe(recipe, capsys):
     assert main(["run", recipe, "--help"]) == 0
     out = capsys.readouterr().out
-    for word in ("--control, --no-control", "--epochs INT", "--lr FLOAT", "(default: 0)"):
+    rate = "--lr FLOAT" if recipe == "incop" else "--lr {None}|FLOAT"
+    for word in ("--control, --no-control", "--epochs INT", rate, "(default: 0)"):
         assert word in out, word
     for word in ("recipe options", "run options", "--resume", "--threads N", f"sparsight run {recipe} --resume"):
         assert word in out, word

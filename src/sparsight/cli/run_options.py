@@ -90,7 +90,7 @@ class RunOptions:
             "rmse, mae, or package.module:attribute (a judge or a metric of torchmetrics)."
         ),
     ] = None
-    relative: Annotated[Switch, Doc("Read --within as percent of the dense network's value, not as points.")] = False
+    relative: Annotated[Switch, Doc("Read `within` as percent of the dense network's value, not as points.")] = False
     include: Annotated[tuple[str, ...], Doc("Also prune parameters of these names; shell-style patterns.")] = ()
     exclude: Annotated[tuple[str, ...], Doc("Leave parameters of these names dense, without a word about them.")] = ()
     out: Annotated[
