@@ -371,6 +371,7 @@ TRAINING = {
     "counted": ({"model": G, "slow": AVERAGED}, {"weight"}),
     "params": ({"params": G, "params_ema": AVERAGE}, {"weight"}),
     "without dots": ({"state_dict": {**under("model.in.", G), **under("model_ema.in", AVERAGE)}}, {"model.in.weight"}),
+    "data beside": ({"model": G, "replay": {"seen": torch.ones(90, 16)}, "critic": D}, {"weight", "critic.weight"}),
     "only an average": ({"ema": AVERAGE, "epoch": 3}, {"ema.weight"}),
     "an average of another shape": ({"model": G, "ema": D}, {"weight", "ema.weight"}),
 }  # fmt: skip

@@ -144,6 +144,8 @@ def _by_itself(entry: Entry) -> tuple[Kind, str | None]:
         return "mask", _WHY["mask"]
     kinds: list[Kind] = [kind_of(plain_name(n), entry.shape, entry.dtype) for n in (entry.name, *entry.aliases)]
     kind: Kind = "embedding" if "embedding" in kinds else kinds[0]
+    if kind == "weight" and entry.part == "beside" and not _WEIGHT_LEAF.search(entry.name.rpartition(".")[2]):
+        return "other", "beside the network, and not called a weight"
     return kind, _WHY.get(kind)
 
 

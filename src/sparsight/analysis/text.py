@@ -140,7 +140,7 @@ def meanings(a: Analysis) -> list[str]:
         lines.append(f"Gini within {error:.4f}, {sure}: {of}; --exact makes it exact")
     lines.append("must keep: at least this share, by the PQI bound; necessary, not sufficient")
     if a.zeros:
-        lines.append("all but the column zeros is of the weights that are not 0")
+        lines.append("PQ index, must keep, SAP prunes, enough, Hoyer and Gini are of the weights that are not 0")
     return lines
 
 
