@@ -92,7 +92,7 @@ ASK = "give the recipe a loss(model, batch) and a judge(model, batch) of your ow
 
 def batch_size(batch: Batch) -> int:
     """Samples of a batch: the length of its first tensor. ValueError if there is none, or it is empty."""
-    first = next(_tensors(batch), None)
+    first = next(tensors_of(batch), None)
     if first is None or first.dim() == 0 or not len(first):
         got = type(batch).__name__ if first is None else f"a first tensor of shape {tuple(first.shape)}"
         raise ValueError(f"cannot tell the samples of a batch: got {got}, expected (x, y) with at least one sample")
@@ -119,12 +119,13 @@ def copied(batch: Any) -> Any:
     return on_tensors(Tensor.clone, batch)
 
 
-def _tensors(batch: Any) -> Iterator[Tensor]:
+def tensors_of(batch: Any) -> Iterator[Tensor]:
+    """The tensors of a batch, in order."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, Mapping):
         for value in batch.values():
-            yield from _tensors(value)
+            yield from tensors_of(value)
     elif isinstance(batch, (tuple, list)):
         for value in batch:
-            yield from _tensors(value)
+            yield from tensors_of(value)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from sparsight.model.batch import on_tensors
+from sparsight.model.batch import on_tensors, tensors_of
 from sparsight.numerics.checks import check_whole
 from sparsight.train.parallel import Runtime
 from sparsight.types import Batch, Split
@@ -85,9 +85,7 @@ def own_part(batch: Batch, split: Any, runtime: Runtime) -> tuple[Batch, float]:
 
 
 def channels_last(batch: Batch) -> Batch:
-    if isinstance(batch, Tensor):
-        return batch.contiguous(memory_format=torch.channels_last) if batch.dim() == 4 else batch
-    return type(batch)(channels_last(item) for item in batch) if type(batch) in (tuple, list) else batch
+    return on_tensors(lambda x: x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, batch)
 
 
 def steps_per_epoch(split: Any, batch_size: int) -> int | None:
@@ -102,7 +100,5 @@ def steps_per_epoch(split: Any, batch_size: int) -> int | None:
 
 def sample_count(batch: Batch) -> int:
     """Samples of a batch, to weight its loss by: the length of the first tensor inside; 1 if there is none."""
-    if isinstance(batch, Tensor):
-        return len(batch) if batch.dim() else 1
-    inside = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
-    return next((sample_count(item) for item in inside if isinstance(item, (Tensor, dict, list, tuple))), 1)
+    first = next(tensors_of(batch), None)
+    return 1 if first is None or not first.dim() else len(first)

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from sparsight.measure.criticality.activations import traced
 from sparsight.measure.criticality.layers import weighted_layers
-from sparsight.measure.criticality.traced_activations import words
+from sparsight.measure.criticality.traced_activations import verb, words
 
 _ADDS = (operator.add, operator.iadd, torch.add, Tensor.add, Tensor.add_)
 _PASSING = words(
@@ -111,13 +111,9 @@ def _ends(
 
 def _passes(node: fx.Node, signal: fx.Node) -> bool:
     """Whether a factor on the signal is the same factor on what the function makes of it."""
-    over = _name(node) in ("div", "truediv") and node.args[0] is not signal
-    return _name(node) in _PASSING and sum(one is signal for one in node.args) == 1 and not over
-
-
-def _name(node: fx.Node) -> str:
-    return str(getattr(node.target, "__name__", node.target)).strip("_")
+    over = verb(node) in ("div", "truediv") and node.args[0] is not signal
+    return verb(node) in _PASSING and sum(one is signal for one in node.args) == 1 and not over
 
 
 def _called(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_module" else _name(node)
+    return verb(node) or str(node.target)

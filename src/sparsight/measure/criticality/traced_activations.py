@@ -76,7 +76,7 @@ def expressions(graph: fx.GraphModule) -> tuple[list[Found], int]:
         if alone is None and (node not in after or not _bends(graph, node, source, at)):
             continue
         name, activation = alone or (_text(graph, node, source, at), _Composed.of(graph, node, source, at))
-        gate = any(_name(user) in ("mul", "imul", "multiply") and not _scales(user, node) for user in node.users)
+        gate = any(verb(user) in ("mul", "imul", "multiply") and not _scales(user, node) for user in node.users)
         found.append(Found(name, activation, node in before, gate))
     return found, len(layers)
 
@@ -118,7 +118,7 @@ def _sources(graph: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, fx.No
     """Of each node that works elementwise on one tensor, the node of that tensor."""
     found: dict[fx.Node, fx.Node] = {}
     for node in nodes:
-        if _known(graph, node) is None and _name(node) not in _LINEAR | _BENT:
+        if _known(graph, node) is None and verb(node) not in _LINEAR | _BENT:
             continue
         inputs = {found.get(n, n) for n in node.all_input_nodes if _constant(graph, n) is None}
         if len(inputs) == 1:
@@ -152,7 +152,8 @@ def _spelled(function: Callable[..., Tensor]) -> str:
     return getattr(function, "__name__", repr(function)).strip("_")
 
 
-def _name(node: fx.Node) -> str:
+def verb(node: fx.Node) -> str:
+    """The function or method that a node calls, without underscores around it; "" for another node."""
     if node.op == "call_method":
         return str(node.target).strip("_")
     return _spelled(node.target) if node.op == "call_function" and callable(node.target) else ""
@@ -161,10 +162,10 @@ def _name(node: fx.Node) -> str:
 def _bends(graph: fx.GraphModule, end: fx.Node, source: dict[fx.Node, fx.Node], at: fx.Node) -> bool:
     """Whether an expression is more than a x + b."""
     for node in (end, *_reach([end], lambda n: _inside(n, source, at))):
-        plain = _name(node) in _LINEAR
+        plain = verb(node) in _LINEAR
         inputs = [n for n in node.all_input_nodes if _constant(graph, n) is None]
-        divides = _name(node) in ("div", "divide", "true_divide", "truediv") and node.args[0] not in inputs
-        product = _name(node) not in ("add", "iadd", "sub", "isub", "subtract", "rsub") and _times(node, inputs) > 1
+        divides = verb(node) in ("div", "divide", "true_divide", "truediv") and node.args[0] not in inputs
+        product = verb(node) not in ("add", "iadd", "sub", "isub", "subtract", "rsub") and _times(node, inputs) > 1
         if not plain or divides or product:
             return True
     return False
@@ -194,7 +195,7 @@ def _reach(starts: list[fx.Node], onward: Callable[[fx.Node], list[fx.Node]]) ->
 def _is_layer(graph: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return isinstance(graph.get_submodule(str(node.target)), _LAYERS)
-    return node.op in ("call_function", "call_method") and _name(node) in _PRODUCTS | {"matmul", "mm", "addmm"}
+    return node.op in ("call_function", "call_method") and verb(node) in _PRODUCTS | {"matmul", "mm", "addmm"}
 
 
 def _constant(graph: fx.GraphModule, node: fx.Node) -> Tensor | None:
@@ -221,7 +222,7 @@ def _text(graph: fx.GraphModule, node: Any, source: dict[fx.Node, fx.Node], at: 
     constant = _constant(graph, node)
     if constant is not None:
         return f"{float(constant):g}"
-    name = type(graph.get_submodule(str(node.target))).__name__ if node.op == "call_module" else _name(node)
+    name = type(graph.get_submodule(str(node.target))).__name__ if node.op == "call_module" else verb(node)
     given = [_text(graph, one, source, at) for one in node.args]
     given += [f"{key}={_text(graph, one, source, at)}" for key, one in node.kwargs.items()]
     return f"{name}({', '.join(given)})"

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 from sparsight.measure.criticality.activations import activation_of, traced
 from sparsight.measure.criticality.layers import fan_in, left_out, rows, weighted_layers
 from sparsight.measure.criticality.phase import NORMS, critical_sigma_w
 from sparsight.measure.criticality.quadrature import Activation
 from sparsight.measure.criticality.shortcuts import is_residual
-from sparsight.measure.criticality.traced_activations import words
+from sparsight.measure.criticality.traced_activations import verb, words
 from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating
 from sparsight.model.hold import apply_
@@ -31,7 +31,7 @@ from sparsight.types import Allocation, Batch, Masks, StateDict
 
 By = Literal["neuron", "layer", "offset", "data"]
 _NORMALISING = words(
-    "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm normalize rsqrt rsqrt_ norm "
+    "batch_norm layer_norm group_norm instance_norm rms_norm local_response_norm normalize rsqrt norm "
     "vector_norm std var var_mean std_mean"
 )
 
@@ -127,17 +127,12 @@ def unsuited(model: nn.Module) -> str | None:
     if norm is not None:
         return f"{norm!r} normalises, and so undoes any scale of the weights before it"
     graph = traced(model)
-    call = None if graph is None else next((n for n in map(_name, graph.graph.nodes) if n in _NORMALISING), None)
+    call = None if graph is None else next((n for n in map(verb, graph.graph.nodes) if n in _NORMALISING), None)
     if call is not None:
         return f"{call} in the forward normalises, and so undoes any scale of the weights before it"
     if is_residual(model):
         return "the network is residual, and at the edge of chaos with any weights"
     return None
-
-
-def _name(node: fx.Node) -> str:
-    """The function or method that a node of a forward calls."""
-    return "" if node.op not in ("call_function", "call_method") else getattr(node.target, "__name__", str(node.target))
 
 
 def _blind_spots(model: nn.Module, masks: Masks) -> None:
