@@ -408,7 +408,7 @@ def test_own_model_data_and_recipe_from_the_current_folder(here, capsys):
     assert main(["run", "mine_cli:number"]) == 2
     assert "of type int" in capsys.readouterr().err
     assert main(["run", "mine_cli:build"]) == 2
-    assert "allowed is a sparsight Recipe" in capsys.readouterr().err
+    assert "expected a sparsight Recipe" in capsys.readouterr().err
     assert main([*argv[:2], "--data", "mine_cli:data", "--model", "mine_cli:number"]) == 2
     assert "of type int: expected a Module" in capsys.readouterr().err
     assert main([*argv[:2], "--data", "mine_cli:nothing"]) == 4

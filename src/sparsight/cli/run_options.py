@@ -147,7 +147,7 @@ def _find(name: str) -> Callable[..., Recipe]:
     found: Any = _resolved(name, Misuse)
     if callable(found):
         return cast(Callable[..., Recipe], found)  # what it returns is seen when it is called
-    raise Misuse(f"{name!r} is of type {type(found).__name__}: allowed is a function that returns a Recipe")
+    raise Misuse(f"{name!r} is of type {type(found).__name__}: expected a function that returns a Recipe")
 
 
 def _resolved(spec: str, error: type[Exception]) -> Any:
@@ -192,7 +192,7 @@ def _build(name: str, function: Callable[..., Recipe], arguments: Mapping[str, A
     except (ValueError, TypeError) as error:
         raise Misuse(str(error)) from error
     if not isinstance(recipe, Recipe):
-        raise Misuse(f"{name!r} returned a {type(recipe).__name__}: allowed is a sparsight Recipe")
+        raise Misuse(f"{name!r} returned a {type(recipe).__name__}: expected a sparsight Recipe")
     return recipe
 
 

@@ -66,7 +66,7 @@ class Pure:
     def _given(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         unknown = next((name for name in params if name not in self.params), None)
         if unknown is not None:
-            raise ValueError(f"the model has no parameter {unknown!r}: allowed are {', '.join(self.params)}")
+            raise ValueError(f"the model has no parameter {unknown!r}, expected one of {', '.join(self.params)}")
         return {self.names[name]: value for name, value in {**self.params, **params}.items()}
 
 

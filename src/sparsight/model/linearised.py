@@ -236,6 +236,6 @@ def ones(example: Any, dtype: torch.dtype, device: torch.device | None = None) -
     if isinstance(example, (tuple, list)) and example:
         example = example[0]
     if not isinstance(example, Tensor) or not example.dim():
-        raise ValueError(f"cannot tell the shape of a sample from {type(example).__name__}: allowed is (x, y) or x")
+        raise ValueError(f"cannot tell the shape of a sample: expected (x, y) or x, got {type(example).__name__}")
     kind = dtype if example.is_floating_point() else example.dtype
     return torch.ones((1, *example.shape[1:]), dtype=kind, device=device or example.device)

@@ -187,7 +187,7 @@ def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, le
         going.over = True
     bound.apply_()
     if not going.done:
-        raise ValueError(f"the training split of {training.data.name!r} yielded no batch: allowed is at least one")
+        raise ValueError(f"the training split of {training.data.name!r} yielded no batch, expected at least one")
 
 
 def _loss(training: Training, forward: nn.Module, batch: Batch, weight: float, moment: Moment | None) -> Tensor:
