@@ -406,7 +406,7 @@ def test_refusals(arguments: dict, message: str):
 def test_other_things_are_refused(tmp_path: Path):
     with pytest.raises(TypeError, match="a int"):
         analyze(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="allowed are tensors by name"):
+    with pytest.raises(TypeError, match="expected tensors by name"):
         analyze({"a": [1.0]})  # type: ignore[dict-item]
     with pytest.raises(FileNotFoundError, match="there is no"):
         analyze(tmp_path / "nothing")

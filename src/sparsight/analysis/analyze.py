@@ -117,17 +117,16 @@ def _asked(
     p: float | Sequence[float], q: float | Sequence[float], eta: float | Sequence[float], gamma: float, beta: float,
     exact: bool, sample: bool, budget: int, scopes: Sequence[Scope],
 ) -> SummaryRequest:  # fmt: skip
-    for name, value, allowed in (("gamma", gamma, gamma >= 0), ("beta", beta, 0 <= beta <= 1)):
-        if not (math.isfinite(value) and allowed):
-            raise ValueError(
-                f"got {name}={value}, allowed is {'a finite number >= 0' if name == 'gamma' else '[0, 1]'}"
-            )
+    if not (math.isfinite(gamma) and gamma >= 0):
+        raise ValueError(f"expected a finite gamma of at least 0, got gamma={gamma}")
+    if not 0 <= beta <= 1:
+        raise ValueError(f"expected beta between 0 and 1, got beta={beta}")
     wrong = [s for s in scopes if s not in SCOPES]
     if wrong:
-        raise ValueError(f"got the scope {wrong[0]!r}, allowed are {', '.join(SCOPES)}")
+        raise ValueError(f"got the scope {wrong[0]!r}, expected some of {', '.join(SCOPES)}")
     etas = tuple(dict.fromkeys(float(e) for e in _many(eta)))
     if not etas or not all(math.isfinite(e) and e >= 0 for e in etas):
-        raise ValueError(f"got eta={eta}, allowed are finite numbers >= 0")
+        raise ValueError(f"expected finite numbers of at least 0 for eta, got eta={eta}")
     return SummaryRequest(pairs_of(p, q), etas, float(gamma), float(beta), exact, sample, budget)
 
 
@@ -135,7 +134,7 @@ def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tu
     """(p, q) pairs: one p for many q or the other way round, or as many of both."""
     ps, qs = _many(p), _many(q)
     if len(ps) != len(qs) and 1 not in (len(ps), len(qs)):
-        raise ValueError(f"got {len(ps)} values of p and {len(qs)} of q, allowed are as many of both, or one of one")
+        raise ValueError(f"got {len(ps)} values of p and {len(qs)} of q, expected as many of both, or one of one")
     if not ps or not qs:
         raise ValueError("got no (p, q), at least one pair is needed")
     pairs = (

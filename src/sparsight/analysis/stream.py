@@ -58,7 +58,7 @@ def stream(
     ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
     """
     if budget < LEAST_BUDGET:
-        raise ValueError(f"got a budget of {budget:,} bytes, allowed are at least {LEAST_BUDGET:,} (32 MiB)")
+        raise ValueError(f"got a budget of {budget:,} bytes, expected at least {LEAST_BUDGET:,} (32 MiB)")
     work, done = _Work(exponents, block_of(budget)), 0
     whole = sum(e.count * ITEMSIZE[e.dtype] for e in entries)
     found = [

@@ -14,7 +14,7 @@ from sparsight.checkpoint.entry import ITEMSIZE, Entry
 from sparsight.model.left_out import LeftOut
 
 _BUFFER = re.compile(
-    r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|freqs_cis"
+    r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|freqs_cis|noise_const"
     r"|relative_position_index|mask|(cos|sin)_cached)$|rotary_emb"
 )
 _BIAS = re.compile(r"(^|[._])bias(_|$|[._])|(^|\.)b$|_b$")
@@ -25,7 +25,7 @@ _NORM = re.compile(
 _NORM_LEAF = re.compile(r"weight|gamma|beta|scale|g")
 _EMBEDDING = re.compile(
     r"embed|(^|[._])(wte|wpe|tok_?emb|pos_?emb|emb)([._]|$)|relative_attention_bias"
-    r"|pos(ition(al)?)?_?enc|(^|[._])(pe|rel_pos)(_|$)",
+    r"|pos(ition(al)?)?_?enc|(^|[._])(pe|rel_pos)(_|$)|^(model\.)?shared\.weight$",
     re.I,
 )
 _MULTIPLIED = re.compile(  # under the name of an embedding: patches, and layers that project what was looked up

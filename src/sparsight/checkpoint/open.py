@@ -57,7 +57,7 @@ def _folder(path: Path, budget: int) -> Checkpoint:
 def _sharded(index: Path, budget: int) -> Checkpoint:
     size = size_of(index)
     if size > _LONGEST_INDEX:
-        raise CheckpointError(index, f"an index of {size:,} bytes: allowed are {_LONGEST_INDEX:,}")
+        raise CheckpointError(index, f"an index of {size:,} bytes, expected at most {_LONGEST_INDEX:,}")
     content = strict_json(index, read_bytes(index, 0, size), "the index")
     where = content.get("weight_map")
     if not isinstance(where, dict) or not where:
@@ -66,7 +66,7 @@ def _sharded(index: Path, budget: int) -> Checkpoint:
     for name, shard in where.items():
         check_name(index, name)
         if not isinstance(shard, str) or not shard or Path(shard).name != shard or "\\" in shard or "\0" in shard:
-            raise CheckpointError(index, f"tensor {name!r:.80} is in {shard!r:.80}: allowed is a file beside the index")
+            raise CheckpointError(index, f"tensor {name!r:.80} is in {shard!r:.80}, expected a file beside the index")
         shards.setdefault(shard, []).append(name)
     read: Callable[[Path], Checkpoint] = lambda path: _file(path, budget)  # noqa: E731
     entries: dict[str, Entry] = {}

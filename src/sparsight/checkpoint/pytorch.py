@@ -88,7 +88,9 @@ def _records(path: Path, size: int) -> dict[int, int]:
             raise CheckpointError(path, f"the record {info.filename!r:.80} lies outside the file")
         leaf = info.filename.rpartition("/")[2]
         if leaf == "data.pkl" and info.file_size > _LARGEST_PICKLE:
-            raise CheckpointError(path, f"its pickle has {info.file_size:,} bytes, allowed are {_LARGEST_PICKLE:,}")
+            raise CheckpointError(
+                path, f"its pickle has {info.file_size:,} bytes, expected at most {_LARGEST_PICKLE:,}"
+            )
         if leaf == "byteorder" and read_bytes(path, start, min(info.file_size, 8)) == b"big":
             raise CheckpointError(path, "it was written on a big-endian machine")
         spans[start] = start + info.file_size

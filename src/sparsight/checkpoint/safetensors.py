@@ -40,7 +40,7 @@ def read_safetensors(path: Path) -> Checkpoint:
         raise CheckpointError(path, f"a safetensors file starts with 8 bytes of length, it has {size}")
     length = int.from_bytes(read_bytes(path, 0, 8), "little")
     if length > min(size - 8, LONGEST_HEADER):
-        most = f"it has {size:,} bytes" if size - 8 < LONGEST_HEADER else f"allowed are {LONGEST_HEADER:,}"
+        most = f"it has {size:,} bytes" if size - 8 < LONGEST_HEADER else f"expected at most {LONGEST_HEADER:,}"
         raise CheckpointError(path, f"its header claims {length:,} bytes, but {most}")
     header = _parse(path, read_bytes(path, 8, length))
     data = 8 + length
@@ -74,7 +74,7 @@ def strict_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"{what} is not JSON: {str(error)[:_SHOWN]}") from error
     if not isinstance(value, dict):
-        raise CheckpointError(path, f"{what} is a JSON {type(value).__name__}, allowed is an object")
+        raise CheckpointError(path, f"{what} is a JSON {type(value).__name__}, expected an object")
     return value
 
 
@@ -107,14 +107,14 @@ def _entry(path: Path, name: str, value: Any, data: int, room: int) -> tuple[Ent
     check_name(path, name)
     about = f"tensor {_show(name)}"
     if not isinstance(value, Mapping) or set(value) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(path, f"{about} has {_show(value)}, allowed are dtype, shape and data_offsets")
+        raise CheckpointError(path, f"{about} has {_show(value)}, expected dtype, shape and data_offsets")
     dtype, shape, span = value["dtype"], value["shape"], value["data_offsets"]
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise CheckpointError(path, f"{about} has the dtype {_show(dtype)}, allowed are {', '.join(_DTYPES)}")
+        raise CheckpointError(path, f"{about} has the dtype {_show(dtype)}, expected one of {', '.join(_DTYPES)}")
     if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS or not all(map(_is_size, shape)):
-        raise CheckpointError(path, f"{about} has the shape {_show(shape)}, allowed are up to 64 sizes")
+        raise CheckpointError(path, f"{about} has the shape {_show(shape)}, expected up to {_MOST_DIMENSIONS} sizes")
     if not isinstance(span, list) or len(span) != 2 or not all(map(_is_size, span)) or span[0] > span[1]:
-        raise CheckpointError(path, f"{about} has data_offsets {_show(span)}, allowed are [start, end]")
+        raise CheckpointError(path, f"{about} has data_offsets {_show(span)}, expected [start, end]")
     start, end = span
     if end > room:
         raise CheckpointError(path, f"{about} ends at byte {_show(end)} of {room:,}: the file is cut short, or lies")
