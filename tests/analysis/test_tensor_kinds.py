@@ -458,7 +458,7 @@ VALUES = {
     "a namespace": types.SimpleNamespace(a=1),
     "a default dictionary": collections.defaultdict(list, a=[1]),
     "a path": Path("runs/1"),
-    "a time": datetime.datetime(2024, 1, 2, 3, tzinfo=datetime.timezone.utc),
+    "a time": datetime.datetime(2024, 1, 2, 3, tzinfo=datetime.UTC),
     "a version": torch.__version__,
     "generators": {"numpy": np.random.get_state(), "torch": torch.get_rng_state()},  # noqa: NPY002
     "a built-in": [slice(1, 2), range(3), frozenset({1})],

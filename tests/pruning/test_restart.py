@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from sparsight.model.masks import dense, verify
-from sparsight.pruning.restart import Reinitialise, carry_on, rewind
+from sparsight.pruning.reinitialise import Reinitialise
+from sparsight.pruning.restart import carry_on, rewind
 from sparsight.types import Allocation
 
 

@@ -11,7 +11,8 @@ from sparsight.model.masks import dense
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.allocate.fixed import Global
 from sparsight.pruning.allocate.shuffled import Shuffled
-from sparsight.pruning.restart import Reinitialise, rewind
+from sparsight.pruning.reinitialise import Reinitialise
+from sparsight.pruning.restart import rewind
 from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes import grasp, magnitude_at_init, random_at_init, snip, synflow
 from sparsight.runs.execute import execute

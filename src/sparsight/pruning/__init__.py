@@ -6,9 +6,10 @@ from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.conditioning import Conditioning, IllConditioned, conditioning
+from sparsight.pruning.reinitialise import Reinitialise
 from sparsight.pruning.rescale import Rescale
 from sparsight.pruning.rescale.stable_resnet import residual_branches, stable_resnet
-from sparsight.pruning.restart import Reinitialise, carry_on, rewind
+from sparsight.pruning.restart import carry_on, rewind
 from sparsight.pruning.score.grasp import GraSP
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.score.mbp import MBP

@@ -9,7 +9,8 @@ from typing_extensions import Doc
 
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.allocate.shuffled import Shuffled
-from sparsight.pruning.restart import Reinitialise, rewind
+from sparsight.pruning.reinitialise import Reinitialise
+from sparsight.pruning.restart import rewind
 from sparsight.runs.choose import AtDensity
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe, Scoring

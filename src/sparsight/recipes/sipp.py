@@ -10,7 +10,8 @@ from torch import nn
 from typing_extensions import Doc
 
 from sparsight.numerics.seeds import derive
-from sparsight.pruning.restart import Reinitialise, carry_on, rewind
+from sparsight.pruning.reinitialise import Reinitialise
+from sparsight.pruning.restart import carry_on, rewind
 from sparsight.pruning.schedules import Geometric, rounds
 from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.pruning.sipp.bounds import Bound, most_points

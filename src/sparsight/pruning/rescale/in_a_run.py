@@ -11,8 +11,9 @@ from torch import nn
 from sparsight.measure.criticality.phase import CriticalStart
 from sparsight.model.masks import all_kept
 from sparsight.model.weights import layouts
+from sparsight.pruning.reinitialise import Reinitialise
 from sparsight.pruning.rescale.rescale import Rescale
-from sparsight.pruning.restart import Reinitialise, carry_on
+from sparsight.pruning.restart import carry_on
 from sparsight.types import Allocation, Allocator, Batch, Masks, Scored, Scorer, Scores, StateDict
 
 
