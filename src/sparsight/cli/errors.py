@@ -1,7 +1,4 @@
-"""What the command line does: one module a command, each with `main(argv) -> exit code`.
-
-Nothing heavy is imported here: `sparsight.cli.entry` needs these errors to answer at once.
-"""
+"""What is wrong with a command line. Nothing heavy is imported: `sparsight.cli.entry` needs it to answer at once."""
 
 from __future__ import annotations
 
