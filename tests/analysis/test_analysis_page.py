@@ -98,6 +98,7 @@ def test_path():
     lines = path_table(found).splitlines()
     assert lines[2].endswith("minimum")
     assert lines[4].endswith("peak")
+    assert max(map(len, lines)) <= 80
     assert "still falling" in walked(0.3, 0.2).meaning
     assert "not risen clearly" in walked(0.3, 0.2, 0.205).meaning
     assert "compresses" in walked(0.3, 0.2, 0.3).meaning
