@@ -594,7 +594,7 @@ class TestRecipe:
         assert {level.train.stop for level in sipp().levels} == {FixedEpochs()}
         untrained = sipp(levels=3, untrained=True, stop="loss-plateau")
         assert [level.train.stop for level in untrained.levels] == [FixedEpochs(), LossPlateau(), FixedEpochs()]
-        assert {(level.train.epochs, level.train.batch_size) for level in recipe.levels} == {(3, 250)}
+        assert {(level.train.epochs, level.train.batch_size) for level in recipe.levels} == {(3, None)}
 
     def test_a_single_level_has_the_target(self):
         recipe = sipp(levels=1, target_density=0.9)

@@ -14,12 +14,12 @@ from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.reinitialise import Reinitialise
 from sparsight.pruning.restart import rewind
 from sparsight.pruning.score.snip import SNIP
-from sparsight.recipes import grasp, magnitude_at_init, random_at_init, snip, synflow
+from sparsight.recipes import grasp, lottery, magnitude_at_init, random_at_init, sap, snip, synflow
 from sparsight.runs.execute import execute
 from sparsight.runs.run import run
 from sparsight.train.batches import batches
 from sparsight.zoo.data import digits
-from sparsight.zoo.networks import build
+from sparsight.zoo.networks import build, mlp
 
 SMALL = {"density": 0.1, "epochs": 10, "batch_size": 64, "seed": 1}
 RECIPES = {
@@ -117,3 +117,12 @@ def test_every_recipe_trains(name):
     for wrong in (0, -1, True):
         with pytest.raises(ValueError, match=f"epochs must be a whole number >= 1, got {wrong}"):
             getattr(recipes, name)(epochs=wrong)
+
+
+@pytest.mark.parametrize("recipe", [snip, synflow, sap, lottery])
+def test_defaults_work_on_a_small_data_set(recipe):
+    """With the batches of 250 that large data sets take, these stay at 37 to 87 % of right answers."""
+    *levels, _ = run(recipe(control=True), mlp((1, 8, 8), 10, seed=0), digits(), device="cpu")
+    assert all(level.record.value > 0.95 for level in levels)
+    assert levels[-1].record.density <= 0.11
+    assert levels[0].record.operation["batch_size"] == 32

@@ -14,6 +14,7 @@ from sparsight.model.names import named
 from sparsight.numerics.seeds import derive
 from sparsight.numerics.select import keep_largest
 from sparsight.pruning.score.random import Random
+from sparsight.train.batches import step_size
 from sparsight.train.hooks import Hooks, Moment
 from sparsight.train.loop import train
 from sparsight.train.optimizers import NesterovSGD
@@ -21,7 +22,7 @@ from sparsight.train.parallel import runtime
 from sparsight.train.plan import TrainingPlan
 from sparsight.train.stop import FixedEpochs
 from sparsight.train.training import Training
-from sparsight.types import Data
+from sparsight.types import Data, Split
 from sparsight.zoo.data import digits
 
 
@@ -280,3 +281,34 @@ def test_the_loop_holds_what_an_elementwise_step_would_not(kind):
     list(train(run))
     assert len(looked) == math.ceil(len(digits().train) / 100)
     assert min(looked) > 0  # no kept weight was cleared
+
+
+@pytest.mark.parametrize(
+    ("samples", "asked", "size"),
+    [(1197, None, 32), (9750, None, 32), (9751, None, 250), (55_000, None, 250), (1197, 250, 250), (55_000, 7, 7)],
+)
+def test_a_small_split_is_trained_on_in_small_steps(samples, asked, size):
+    """250 samples, unless they make fewer than 40 steps an epoch; a number that is given stays."""
+    split = Split(torch.zeros(samples, 1), torch.zeros(samples, dtype=torch.int64))
+    assert step_size(split, asked) == size
+    assert asked is not None or (size == 250) == (math.ceil(samples / 250) >= 40)
+
+
+def test_a_plan_without_a_batch_size_trains_as_one_with_the_number_that_it_comes_to():
+    runs = [training(model(), TrainingPlan(epochs=1, batch_size=size)) for size in (None, 32, 250)]
+    steps = [list(train(run))[-1].step for run in runs]
+    assert steps == [38, 38, 5]
+    assert same(runs[0].model, runs[1].model)
+    assert not same(runs[0].model, runs[2].model)
+
+
+def test_a_loader_keeps_its_own_batches():
+    loader = DataLoader(TensorDataset(digits().train.x, digits().train.y), batch_size=100)
+    assert step_size(loader, None) == 250
+    run = training(model(), TrainingPlan(epochs=1), dataclasses.replace(digits(), train=loader))
+    assert list(train(run))[-1].step == 12
+
+
+def test_observations_say_how_many_answers_were_judged():
+    seen = list(train(training(model(), plan(epochs=2))))
+    assert [o.samples for o in seen] == [300, 300]

@@ -78,7 +78,13 @@ MiddleEpochs = Annotated[
         "many as --epochs; with --carry-on, a third (see --stop)."
     ),
 ]
-BatchSize = Annotated[int, Doc("Samples in a training step.")]
+BatchSize = Annotated[
+    int | None,
+    Doc(
+        "Samples in a training step. Default: 250, or 32 for a training split of which 250 make fewer than 40 steps an "
+        "epoch; what is measured or scored is then taken in batches of 250."
+    ),
+]
 LearningRate = Annotated[
     float | None,
     Doc(

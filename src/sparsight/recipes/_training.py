@@ -38,7 +38,7 @@ SHORT = 3
 
 
 def sgd(
-    epochs: int, batch_size: int, lr: float | None, momentum: float, weight_decay: float, clip: float | None
+    epochs: int, batch_size: int | None, lr: float | None, momentum: float, weight_decay: float, clip: float | None
 ) -> TrainingPlan:
     """Nesterov SGD with a cosine schedule, clipped: the training of the PQ-index paper. ValueError without an epoch."""
     check_whole(1, epochs=epochs)

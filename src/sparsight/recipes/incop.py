@@ -100,7 +100,7 @@ def incop(
     levels: Annotated[int, Doc("Prune at most this many levels.")] = 14,
     warmup: Annotated[int, Doc("Epochs of the dense network, level 0; the others restart from its end.")] = 20,
     epochs: Annotated[int, Doc("Most epochs of a pruned level, and those of the last.")] = 40,
-    batch_size: o.BatchSize = 64,
+    batch_size: Annotated[int, Doc("Samples in a training step.")] = 64,
     lr: Annotated[float, Doc("Learning rate, constant.")] = 0.01,
     momentum: o.Momentum = 0.0,
     weight_decay: o.WeightDecay = 5e-4,

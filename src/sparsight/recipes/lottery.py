@@ -18,7 +18,7 @@ def lottery(
     target_density: o.TargetDensity = None,
     levels: o.Levels = None,
     epochs: o.Epochs = 3,
-    batch_size: o.BatchSize = 250,
+    batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,

@@ -34,7 +34,7 @@ def sbp_sr(
     shuffle: o.Shuffle = False,
     reinitialise: o.Reinitialise = False,
     epochs: Epochs = 10,
-    batch_size: o.BatchSize = 250,
+    batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,

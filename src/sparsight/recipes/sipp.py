@@ -21,6 +21,7 @@ from sparsight.recipes import _options as o
 from sparsight.recipes._training import TARGET, choice, sgd
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe, Scoring
+from sparsight.train.batches import USUAL
 from sparsight.train.stop import StopName, named_rule
 from sparsight.types import Allocation, Allocator, Restart, StateDict
 
@@ -81,7 +82,7 @@ def sipp(
     ] = False,
     min_keep: Annotated[int, Doc("Keep at least this many weights in every tensor (det; samples have no floor).")] = 1,
     epochs: o.Epochs = 3,
-    batch_size: o.BatchSize = 250,
+    batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,
@@ -135,7 +136,9 @@ def sipp(
     return Recipe(
         name="sipp",
         score=Scoring(
-            scorer, ("init" if untrained else "dense") if oneshot else "current", max(1, -(-wanted // batch_size))
+            scorer,
+            ("init" if untrained else "dense") if oneshot else "current",
+            max(1, -(-wanted // (batch_size or USUAL))),
         ),
         levels=(*pruned,) if untrained else (Level(train=plan), *pruned),
         choose=choice(target_density, within),

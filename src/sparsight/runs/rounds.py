@@ -13,7 +13,7 @@ from sparsight.model.weights import laid_out
 from sparsight.numerics.seeds import derive, seeded
 from sparsight.pruning.restart import composed, reweighted
 from sparsight.runs.state import RunState
-from sparsight.train.batches import batches
+from sparsight.train.batches import USUAL, batches
 from sparsight.types import Allocation, Allocator, Batch, Split
 
 
@@ -53,7 +53,7 @@ def scored_batches(state: RunState) -> Sequence[Batch]:
     if isinstance(split, Split):
         split = dataclasses.replace(split, augment=None)
     with seeded(seed):
-        drawn = batches(split, recipe.plan.batch_size, generator=generator, device=state.runtime.device)
+        drawn = batches(split, recipe.plan.batch_size or USUAL, generator=generator, device=state.runtime.device)
         return tuple(islice(drawn, recipe.scoring.batches))
 
 

@@ -23,12 +23,12 @@ from sparsight.runs.rounds import prune
 from sparsight.runs.search import Done
 from sparsight.runs.state import RunState, snapshot
 from sparsight.runs.training import begin, keep, run_through
-from sparsight.train.batches import to_device
+from sparsight.train.batches import USUAL, step_size, to_device
 from sparsight.train.evaluate import evaluate
 from sparsight.train.observation import Observation
 from sparsight.train.parallel import Precision, runtime
 from sparsight.train.stop import Context, FixedEpochs
-from sparsight.types import Allocation, Data, Masks, StateDict
+from sparsight.types import Allocation, Data, Masks, Split, StateDict
 
 
 def run(
@@ -87,7 +87,8 @@ def _levels(state: RunState) -> Iterator[LevelResult]:
     recipe = state.recipe
     _take_up(state)
     if "probe" in recipe.needs:
-        state.probe = probe(state.data.train, recipe.probes, seed=recipe.seed, batch_size=recipe.plan.batch_size)
+        size = recipe.plan.batch_size or USUAL
+        state.probe = probe(state.data.train, recipe.probes, seed=recipe.seed, batch_size=size)
         state.journal.keep_probe(state.probe)
         if not state.history:
             _try_rules(state)
@@ -134,18 +135,20 @@ def _level(state: RunState, level: Level) -> LevelResult:
     state.masks = run_through(state, training)
     if not state.history:
         state.dense = snapshot(state.model) if recipe.scoring.of == "dense" else None
-    result = keep(state, training, allocation, _operation(recipe, level), state.parent)
+    result = keep(state, training, allocation, _operation(state, level), state.parent)
     state.history.append(result.record)
     _compare_with(state, state.history, lambda: (result.weights, result.masks))
     return result
 
 
-def _operation(recipe: Recipe, level: Level) -> dict[str, object]:
+def _operation(state: RunState, level: Level) -> dict[str, object]:
     """What made a level, as JSON values."""
-    plan, scoring = level.train, recipe.scoring
+    plan, scoring = level.train, state.recipe.scoring
     made = {"rounds": describe(level.prune), "score": describe(scoring.scorer), "score_from": scoring.of}
     if level.prune:
         made["restart"] = describe(level.restart)
+    if isinstance(state.data.train, Split):
+        made["batch_size"] = step_size(state.data.train, plan.batch_size)
     return made | {"epochs": plan.epochs, "evaluate_every": plan.evaluate_every, "stop": describe(plan.stop)}
 
 

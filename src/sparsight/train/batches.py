@@ -14,6 +14,22 @@ from sparsight.numerics.checks import check_whole
 from sparsight.train.parallel import Runtime
 from sparsight.types import Batch, Split
 
+USUAL, SMALL = 250, 32
+"""Samples in a training step where no number is given: of a large split in memory, and of a small one."""
+
+LEAST_STEPS = 40
+"""Steps in an epoch below which a split in memory is small."""
+
+
+def step_size(split: Split | Iterable[Batch], batch_size: int | None) -> int:
+    """Samples in a training step: `batch_size`, or for None 250, and 32 where that makes fewer than 40 steps an epoch.
+
+    An iterable of batches keeps its own size, whatever is given.
+    """
+    if batch_size is not None:
+        return batch_size
+    return SMALL if isinstance(split, Split) and len(split) <= USUAL * (LEAST_STEPS - 1) else USUAL
+
 
 def to_device(split: Split | Iterable[Batch], device: torch.device | str) -> Split | Iterable[Batch]:
     """The split with its tensors on `device`, once for all epochs. Anything but a `Split` stays as it is."""

@@ -15,7 +15,7 @@ from sparsight.model.hold import Bound, apply_, bind
 from sparsight.model.stepping import clear_state_, keeps_zeros
 from sparsight.numerics.exact import home
 from sparsight.numerics.seeds import captured, derive, drawing_on, seeded
-from sparsight.train.batches import batches, channels_last, own_part, sample_count, steps_per_epoch
+from sparsight.train.batches import batches, channels_last, own_part, sample_count, step_size, steps_per_epoch
 from sparsight.train.evaluate import evaluate
 from sparsight.train.evaluation_points import next_point
 from sparsight.train.gradients import mask_and_clip_
@@ -50,7 +50,7 @@ def train(training: Training) -> Iterator[Observation]:
 def _stretch(training: Training, going: Pass | None) -> tuple[Observation, Pass | None]:
     """Train to the next evaluation point; what was seen, and the epoch in progress if it is inside one."""
     plan, epoch = training.plan, training.epoch
-    length = steps_per_epoch(training.data.train, plan.batch_size)
+    length = steps_per_epoch(training.data.train, step_size(training.data.train, plan.batch_size))
     here = epoch, int(training.stream.get("done", 0))
     until, upto = next_point(here, plan.evaluate_every, length, (plan.epochs, *training.stops))
     tally = LossSum(torch.zeros((), dtype=torch.float64, device=home(training.runtime.device)))
@@ -78,7 +78,8 @@ def _source(training: Training, seed: int) -> Iterator[Batch]:
     """An epoch's batches, in the order of its seed."""
     split, generator = training.data.train, Generator().manual_seed(seed)
     device = None if isinstance(split, Split) else training.runtime.device  # in memory: it has been moved as a whole
-    return batches(split, training.plan.batch_size, generator=generator, device=device)
+    size = step_size(split, training.plan.batch_size)
+    return batches(split, size, generator=generator, device=device)
 
 
 def _taken_up(training: Training) -> Pass:
@@ -112,8 +113,9 @@ def _judge(training: Training, seen: Observation, since: float) -> Observation:
     since = training.spent("validate", since)
     training.metric = worth.metric
     seen = dataclasses.replace(
-        seen, validation_loss=worth.loss, validation_accuracy=worth.accuracy, metrics=worth.others
-    )
+        seen, validation_loss=worth.loss, validation_accuracy=worth.accuracy, metrics=worth.others,
+        samples=worth.samples,
+    )  # fmt: skip
     if training.average is not None:
         names, norms = training.average.names, training.average.values.tolist()
         averages = {f"value:gradient flow (ema), {name}": norm for name, norm in zip(names, norms, strict=True)}

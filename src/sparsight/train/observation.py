@@ -21,6 +21,7 @@ class Observation:
     values: Mapping[str, float] = field(default_factory=dict)  # what the stopping rule measured
     reason: str | None = None  # why training ended here; None if it went on
     metrics: Mapping[str, float] = field(default_factory=dict)  # on the validation split, beside loss and accuracy
+    samples: int | None = None  # answers that the metric was counted over; None in records that do not say
 
     def value(self, metric: Metric) -> float | None:
         """The value of a metric on the validation split; None where it was not measured."""

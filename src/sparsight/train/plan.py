@@ -35,7 +35,7 @@ class TrainingPlan:
     """
 
     epochs: int = 3
-    batch_size: int = 250
+    batch_size: int | None = None  # None: see `step_size`
     optimizer: Callable[[Iterable[nn.Parameter]], Optimizer] = field(default_factory=NesterovSGD)
     schedule: Callable[[float], float] = cosine  # progress of the level -> multiplier of the learning rate
     loss: Callable[[nn.Module, Batch], Tensor] = task_loss
@@ -46,7 +46,8 @@ class TrainingPlan:
 
     def __post_init__(self) -> None:
         check_whole(0, epochs=self.epochs)
-        check_whole(1, batch_size=self.batch_size)
+        if self.batch_size is not None:
+            check_whole(1, batch_size=self.batch_size)
         if not LEAST_EVERY <= self.evaluate_every < math.inf:
             raise ValueError(f"evaluate_every must be a finite number >= {LEAST_EVERY}, got {self.evaluate_every!r}")
         check_rule(self.stop, "stop")
