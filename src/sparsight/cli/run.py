@@ -109,17 +109,22 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
 
 @contextmanager
 def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
-    """What a run leaves out is told as lines of its own, not as a warning of Python."""
+    """What a run leaves out, and what was done to data and weights, is told as lines of its own."""
     from sparsight.model.left_out import LeftOutWarning
+    from sparsight.model.pretrained import WeightsNote
+    from sparsight.zoo.data import DataNote
+
+    notes = LeftOutWarning, WeightsNote, DataNote
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
-        if issubclass(category, LeftOutWarning):
+        if issubclass(category, notes):
             say(f"Take note: {message}")
         else:
             usual(message, category, *where)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("always", LeftOutWarning)
+        for kind in notes:
+            warnings.simplefilter("always", kind)
         usual, warnings.showwarning = warnings.showwarning, show
         yield
 

@@ -53,8 +53,8 @@ class RunOptions:
     data: Annotated[
         str,
         Doc(
-            "The data: fashion-mnist, mnist, digits, or package.module:attribute (a sparsight.Data or a function that "
-            "makes one)."
+            "The data: fashion-mnist, mnist, digits; a path to a .npz of arrays, a folder of images by class, or one "
+            "of CIFAR's binary files; or package.module:attribute (a sparsight.Data or a function that makes one)."
         ),
     ] = "fashion-mnist"
     weights: Annotated[
@@ -223,7 +223,10 @@ def _judge(found: Any) -> Any:
 
 def _look_for(settings: RunOptions) -> None:
     """NotFound, with close matches, if the data or the model that is named is not there."""
-    look_for("data", settings.data, readers.KNOWN)
+    if not readers.is_path(settings.data):
+        look_for("data", settings.data, readers.KNOWN)
+    elif not Path(settings.data).exists():
+        raise NotFound(f"there is no file or folder {settings.data} to read data from")
     look_for("model", settings.model, zoo.KNOWN)
     if settings.weights is not None and not settings.weights.exists():
         raise NotFound(f"there is no file {settings.weights} to load weights from")

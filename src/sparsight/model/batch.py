@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sparsight.types import Batch
 
-_LABELS = ("labels", "label", "targets", "target", "y")  # keys under which a dictionary batch may hold its labels
+LABELS = ("labels", "label", "targets", "target", "y")
+"""Keys under which a dictionary batch may hold its labels."""
 
 
 def predict(model: nn.Module, batch: Batch) -> Any:
@@ -27,7 +28,7 @@ def predict(model: nn.Module, batch: Batch) -> Any:
 def labels_of(batch: Batch) -> Any:
     """The labels of `(x, y)`, or of a dictionary that calls them labels, label, targets, target or y; else None."""
     if isinstance(batch, Mapping):
-        return next((batch[key] for key in _LABELS if key in batch), None)
+        return next((batch[key] for key in LABELS if key in batch), None)
     return batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from sparsight.model.batch import LABELS
+
 ACTIVATIONS = (
     "relu relu6 leaky_relu elu selu celu gelu silu mish tanh hardtanh sigmoid hardsigmoid hardswish softplus softsign "
     "logsigmoid tanhshrink softshrink hardshrink threshold rrelu prelu erf sin atan arctan"
@@ -227,15 +229,19 @@ def is_bias(name: str) -> bool:
     return leaf == "bias" or leaf.endswith("_bias") or leaf.startswith("bias_")
 
 
-def ones(example: Any, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+def ones(example: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
     """One sample of ones, of the shape of those in `example`: a tensor of samples, or a batch that begins with one.
 
-    Whole numbers (tokens) stay of their type. On `device`, by default that of the example. ValueError if there is no
-    tensor in it.
+    Of a dictionary, a dictionary of such samples, without the labels. Whole numbers (tokens) stay of their type. On
+    `device`, by default that of the example. ValueError if there is no tensor in it.
     """
     if isinstance(example, (tuple, list)) and example:
         example = example[0]
+    if isinstance(example, Mapping):
+        inputs = {k: v for k, v in example.items() if isinstance(v, Tensor) and v.dim() and k not in LABELS}
+        return {key: ones(value, dtype, device) for key, value in inputs.items()}
     if not isinstance(example, Tensor) or not example.dim():
-        raise ValueError(f"cannot tell the shape of a sample: expected (x, y) or x, got {type(example).__name__}")
+        kind = type(example).__name__
+        raise ValueError(f"cannot tell the shape of a sample: expected (x, y), x or a dictionary, got {kind}")
     kind = dtype if example.is_floating_point() else example.dtype
     return torch.ones((1, *example.shape[1:]), dtype=kind, device=device or example.device)

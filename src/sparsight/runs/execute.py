@@ -67,12 +67,13 @@ def execute(
     """Run a recipe into a run folder: prune level by level, choose, evaluate once on the test split, report.
 
     `model` is a zoo name, "package.module:attribute" (a module, or a callable that builds one), or a module;
-    `data` likewise a name, "package.module:attribute" or `Data`. `weights` is a file whose state dict is loaded into a
-    copy of the model first (`load_weights`); see `adapted` for networks that are trained already. `out` is the run
-    folder, by default the next free `runs/RECIPE-001`; an existing one is never overwritten. With `resume` the run in
-    `out` goes on from where it was (by default the newest unfinished one of the recipe under `runs/`), and ends with
-    the same bits as if it had never stopped; one that is finished is returned as it is. `keep` says whose weights stay
-    on disk in the end. `threads` is torch's number of threads, which the compiled kernels use too.
+    `data` likewise a name, "package.module:attribute", a path (`zoo.data.from_path`) or `Data`. `weights` is a file
+    whose state dict is loaded into a copy of the model first (`load_weights`); see `adapted` for networks that are
+    trained already. `out` is the run folder, by default the next free `runs/RECIPE-001`; an existing one is never
+    overwritten. With `resume` the run in `out` goes on from where it was (by default the newest unfinished one of the
+    recipe under `runs/`), and ends with the same bits as if it had never stopped; one that is finished is returned as
+    it is. `keep` says whose weights stay on disk in the end. `threads` is torch's number of threads, which the compiled
+    kernels use too.
 
     Ctrl-C (and a kill) leave a run that can be resumed. Errors: `DamagedFile`, `ForeignRun`, `LockedRun`, and
     whatever `run` refuses.
@@ -81,7 +82,7 @@ def execute(
         if threads < 1:
             raise ValueError(f"threads must be at least 1: got {threads}")
         torch.set_num_threads(threads)
-    source = readers.load(data) if isinstance(data, str) else data
+    source = readers.prepared(readers.load(data))
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
     if weights is not None:
         network = network if isinstance(model, str) else copy.deepcopy(network)

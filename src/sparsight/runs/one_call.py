@@ -27,6 +27,7 @@ from sparsight.train.optimizers import MakeOptimizer, NesterovSGD, OptimizerName
 from sparsight.train.parallel import Precision
 from sparsight.train.plan import TrainingPlan
 from sparsight.types import Batch, Data, Split
+from sparsight.zoo.data import prepared
 
 LEVELS = 4
 """Steps in which `prune` goes down to its density."""
@@ -88,6 +89,7 @@ def prune(
     if not isinstance(data, Data):
         train, validation = data
         data = Data(name="data", train=train, validation=validation)
+    data = prepared(data)
     names = (include,) if isinstance(include, str) else tuple(include)
     spared = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     made = recipe or _gradual(density, epochs, batch_size, lr, Prunable(names, spared), seed)

@@ -101,8 +101,9 @@ class _Cooled(nn.Module):
     def forward(self, *args: Any, **keywords: Any) -> Tensor:
         out = self._orig_mod(*args, **keywords)
         scores = scores_of(out)
-        if scores is None or own_loss(out) is not None:
+        if scores is None or (own_loss(out) is not None and scores.dim() != 2):
             raise TypeError(
-                f"a temperature needs a model that returns class scores and no loss, got {type(out).__name__}"
+                f"a temperature needs a model that returns class scores of samples, got {type(out).__name__}: take "
+                "temperature=1"
             )
         return scores / self.temperature

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from sparsight.model.batch import predict, scores_of
 from sparsight.model.functional import Pure, evaluating
 from sparsight.model.linearised import Positive, is_bias, ones
 from sparsight.model.masks import check
@@ -57,13 +58,15 @@ class SynFlow:
         with evaluating(model), seeded(0), differentiating():
             call = self._doubled(differentiable(model))
             x = self._sample(batches, next(iter(call.params.values())))
-            weights = {n: call.params[n].masked_fill(~m.to(x.device), 0).requires_grad_() for n, m in masks.items()}
+            whole = {n: call.params[n] for n in masks}
+            weights = {n: p.masked_fill(~masks[n].to(p.device), 0).requires_grad_() for n, p in whole.items()}
             positive = Positive()
             with positive:
-                out = call(weights, x)
-            if not isinstance(out, Tensor):
-                raise TypeError(f"SynFlow needs a model that returns a tensor: got {type(out).__name__}")
-            total = out.sum()
+                out = call.loss(weights, predict, x)  # type: ignore[arg-type]
+            scores = scores_of(out)
+            if scores is None:
+                raise TypeError(f"SynFlow needs a model that returns a tensor or `logits`, got {type(out).__name__}")
+            total = scores.sum()
             grads = gradient(total, list(weights.values()))
         scores = finite({n: g * call.params[n] for n, g in zip(weights, grads, strict=True)}, masks, "SynFlow")
         _not_negative(scores, float(total.detach()), masks, attends=positive.attends)
@@ -77,7 +80,7 @@ class SynFlow:
             buffers = {n: torch.ones_like(b) if n.endswith("running_var") else b for n, b in buffers.items()}
         return dataclasses.replace(call, params=params, buffers=buffers)
 
-    def _sample(self, batches: Sequence[Batch], like: Tensor) -> Tensor:
+    def _sample(self, batches: Sequence[Batch], like: Tensor) -> Any:
         if self.input_shape is not None:
             return torch.ones((1, *self.input_shape), dtype=torch.float64, device=like.device)
         if not len(batches):

@@ -3,11 +3,12 @@
 from sparsight.zoo.data.augment import Chain, Crop, Flip
 from sparsight.zoo.data.download import DownloadError
 from sparsight.zoo.data.fashion import DataNotFound, fashion_mnist, find_fashion_mnist
-from sparsight.zoo.data.load import KNOWN, load
+from sparsight.zoo.data.files import DataNote, from_path, prepared
+from sparsight.zoo.data.load import KNOWN, is_path, load
 from sparsight.zoo.data.mnist_idx import find_mnist, mnist
 from sparsight.zoo.data.optdigits import digits
 
 __all__ = [
-    "KNOWN", "Chain", "Crop", "DataNotFound", "DownloadError", "Flip", "digits", "fashion_mnist", "find_fashion_mnist",
-    "find_mnist", "load", "mnist",
+    "KNOWN", "Chain", "Crop", "DataNotFound", "DataNote", "DownloadError", "Flip", "digits", "fashion_mnist",
+    "find_fashion_mnist", "find_mnist", "from_path", "is_path", "load", "mnist", "prepared",
 ]  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from sparsight.types import Data
 from sparsight.zoo.data.fashion import fashion_mnist
+from sparsight.zoo.data.files import from_path
 from sparsight.zoo.data.mnist_idx import mnist
 from sparsight.zoo.data.optdigits import digits
 from sparsight.zoo.resolve import made, resolve
@@ -13,15 +16,25 @@ from sparsight.zoo.resolve import made, resolve
 KNOWN: Mapping[str, Callable[[], Data]] = {"fashion-mnist": fashion_mnist, "mnist": mnist, "digits": digits}
 
 
+def is_path(spec: str) -> bool:
+    """Whether a file or folder is meant, and no name."""
+    if spec.replace("_", "-").lower() in KNOWN:
+        return False
+    return Path(spec).exists() or ((os.sep in spec or "/" in spec) and ":" not in spec[2:])
+
+
 def load(spec: str | Data) -> Data:
-    """The data that `spec` names: "fashion-mnist", "mnist", "digits", or "package.module:attribute" of your own.
+    """The data that `spec` names: "fashion-mnist", "mnist", "digits", "package.module:attribute", or a path.
 
     The attribute is a `Data`, or a function that returns one when called without arguments; its module is
     looked for in the current folder first. A `Data` is returned as it is. Nothing is drawn from its splits.
+    A path is what `from_path` reads.
     ValueError for an unknown name, module or attribute; TypeError if what is found is not data.
     """
     if isinstance(spec, Data):
         return spec
+    if is_path(spec):
+        return from_path(spec)
     if ":" not in spec:
         name = spec.replace("_", "-").lower()
         if name not in KNOWN:

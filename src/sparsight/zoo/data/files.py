@@ -1,0 +1,298 @@
+"""Data of one's own from files: .npz arrays, a folder of images by class, CIFAR's binary files, a saved dataset."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsight.numerics.stratified import stratified
+from sparsight.types import Data, Split
+
+HELD_OUT = 10
+"""One sample in so many is for validation, where the files have no split for it."""
+
+_PARTS = {
+    "train": ("train", "training"), "validation": ("val", "valid", "validation", "dev"), "test": ("test", "testing"),
+}  # fmt: skip
+_INPUTS, _LABELS = ("x", "images", "image", "data", "img", "pixel_values"), ("y", "labels", "label", "target")
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+
+
+class DataNote(UserWarning):
+    """What was done to data on the way in: scaled, laid out anew, resized, split."""
+
+
+def from_path(path: Path | str) -> Data:
+    """The data at `path`, told by what is there.
+
+    - a `.npz` of arrays: `x_train, y_train`, also `x_test` and `x_val`, with `images`, `data` for x and `labels`,
+      `target` for y, in either order (`train_images`); or x and y alone;
+    - a folder of one folder for each class, with images in them; or of `train`, `val`, `test` folders of that kind;
+    - a folder of CIFAR's binary version: `data_batch_1.bin` … `test_batch.bin`, or CIFAR-100's `train.bin`, `test.bin`;
+    - a folder that `datasets` saved (`save_to_disk`), with a column of images and one of labels.
+
+    Without a split for validation one sample in ten of the training split is taken, stratified by class, the same for
+    every seed. See `prepared` for what is done to uint8 images; a `DataNote` says so.
+
+    Raises: FileNotFoundError for no such path; ValueError for anything else there, saying what was found;
+    ModuleNotFoundError if Pillow or datasets is needed and not installed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file or folder {path} to read data from")
+    if path.is_file():
+        if path.suffix != ".npz":
+            raise ValueError(f"cannot read data from {path}: expected a .npz of arrays, or a folder")
+        return _data(path.stem, _npz(path), None)
+    if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
+        return _data(path.name, *_saved(path))
+    if cifar := _cifar(path):
+        return _data(path.name, cifar, None)
+    return _data(path.resolve().name, *_folders(path))
+
+
+def prepared(data: Data) -> Data:
+    """The data with images of bytes as floats: uint8 in [0, 1], less the training split's mean, over its deviation.
+
+    By channel; images with their channels last ([N, H, W, 1 or 3]) are laid out as [N, C, H, W]. Floats and loaders
+    stay as they are. A `DataNote` says what was done.
+    """
+    parts = {name: getattr(data, name) for name in _PARTS}
+    bytes_ = {name for name, part in parts.items() if isinstance(part, Split) and part.x.dtype == torch.uint8}
+    if not bytes_ or "train" not in bytes_:
+        return data
+    first = parts["train"].x
+    last = first.dim() == 4 and first.shape[-1] in (1, 3) and first.shape[1] not in (1, 3)
+    said = "channels were moved to the front; " if last else ""
+    moved = {name: _channels_first(parts[name].x, last) for name in bytes_}
+    mean, std = _moments(moved["train"])
+    made = {n: Split((x - mean) / std, parts[n].y, parts[n].augment) for n, x in moved.items()}
+    normal = {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
+    facts = {**data.facts, "normalisation": normal, "input_shape": list(made["train"].x.shape[1:])}
+    warnings.warn(
+        f"{data.name}: {said}uint8 images were scaled to [0, 1] and normalised by the training split's mean "
+        f"{_listed(normal['mean'])} and standard deviation {_listed(normal['std'])}",
+        DataNote,
+        stacklevel=2,
+    )
+    return Data(name=data.name, facts=facts, **{**parts, **made})
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{x:.4g}" for x in numbers)
+
+
+def _channels_first(x: Tensor, last: bool) -> Tensor:
+    x = x.permute(0, 3, 1, 2) if last else x.unsqueeze(1) if x.dim() == 3 else x
+    return x.contiguous().float().div_(255)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation by channel, of the shape that they are taken off with; a deviation of 0 counts 1."""
+    axes = [d for d in range(x.dim()) if d != 1] if x.dim() > 2 else list(range(x.dim()))
+    double = x.double()
+    mean, std = double.mean(axes, keepdim=True), double.std(axes, correction=0, keepdim=True)
+    return mean.float(), torch.where(std > 0, std, 1.0).float()
+
+
+def _data(name: str, splits: Mapping[str, tuple[Tensor, Tensor]], class_names: Sequence[str] | None) -> Data:
+    """Data of the splits that there are, a validation split taken off the training one if it is missing."""
+    parts = {part: Split(*pair) for part, pair in splits.items()}
+    facts: dict[str, Any] = {}
+    if "train" not in parts:
+        raise ValueError(f"{name} has no training split: found {', '.join(parts) or 'none'}")
+    if "validation" not in parts:
+        train = parts["train"]
+        count = len(train) // HELD_OUT
+        if count < 1:
+            raise ValueError(f"{name} has {len(train)} training samples, too few to take a validation split of them")
+        whole = train.y.dim() == 1 and not train.y.is_floating_point()
+        held, rest = stratified(train.y if whole else torch.zeros(len(train), dtype=torch.int64), [count])
+        parts["train"], parts["validation"] = Split(train.x[rest], train.y[rest]), Split(train.x[held], train.y[held])
+        facts["validation"] = "one in ten of the training samples, stratified, the same for every seed"
+    if class_names is not None:
+        facts |= {"classes": len(class_names), "class_names": list(class_names)}
+    facts["sizes"] = {part: len(split) for part, split in parts.items()}
+    return prepared(Data(name=name, facts=facts, **parts))
+
+
+# -- arrays ----------------------------------------------------------------------------------------------------
+
+
+def _npz(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"cannot read {path}: {error}; expected an .npz of numbers") from error
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, array in arrays.items():
+        place = _place(key)
+        if place is not None:
+            found.setdefault(place[0], {})[place[1]] = _tensor(path, key, array)
+    splits = {part: (pair["x"], pair["y"]) for part, pair in found.items() if len(pair) == 2}
+    if not splits:
+        raise ValueError(
+            f"{path} holds {', '.join(arrays) or 'nothing'}: expected x_train and y_train (and x_val, x_test, …), "
+            "train_images and train_labels, or x and y"
+        )
+    return splits
+
+
+def _tensor(path: Path, key: str, array: np.ndarray) -> Tensor:
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: {key!r} is of {array.dtype}, expected numbers")
+    tensor = torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
+    return tensor.float() if tensor.dtype in (torch.float64, torch.float16) else tensor
+
+
+def _place(key: str) -> tuple[str, str] | None:
+    """The split, and x or y, of an array's name."""
+    words = key.lower().replace("-", "_").split("_")
+    part = next((p for p, names in _PARTS.items() if any(word in names for word in words)), None)
+    what = "x" if any(w in _INPUTS for w in words) else "y" if any(w in _LABELS for w in words) else None
+    if what is None or (part is None and len(words) > 1 and "_".join(words) not in (*_INPUTS, *_LABELS)):
+        return None
+    return part or "train", what
+
+
+# -- folders ---------------------------------------------------------------------------------------------------
+
+
+def _cifar(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """CIFAR-10 or -100 in the binary version; empty if it is not that."""
+    ten = sorted(folder.glob("data_batch_*.bin"))
+    if ten and (folder / "test_batch.bin").exists():
+        return {"train": _records(ten, 1), "test": _records([folder / "test_batch.bin"], 1)}
+    if (folder / "train.bin").exists() and (folder / "test.bin").exists():
+        return {part: _records([folder / f"{part}.bin"], 2) for part in ("train", "test")}
+    return {}
+
+
+def _records(paths: Sequence[Path], labels: int) -> tuple[Tensor, Tensor]:
+    """Images [N, 3, 32, 32] and the last of the labels in front of each."""
+    size, parts = labels + 3072, []
+    for path in paths:
+        content = np.fromfile(path, np.uint8)
+        if not len(content) or len(content) % size:
+            raise ValueError(f"{path} has {len(content):,} bytes, expected records of {size} (CIFAR's binary version)")
+        parts.append(content.reshape(-1, size))
+    table = torch.from_numpy(np.concatenate(parts))
+    return table[:, labels:].reshape(-1, 3, 32, 32), table[:, labels - 1].long()
+
+
+def _folders(root: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
+    """Images by class."""
+    inside = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")}
+    parts = {part: inside[name] for part, names in _PARTS.items() for name in names if name in inside}
+    parts = parts if "train" in parts else {"train": root}
+    classes = sorted(path.name for path in parts["train"].iterdir() if path.is_dir() and not path.name.startswith("."))
+    listed = {part: _listing(folder, classes) for part, folder in parts.items()}
+    if len(classes) < 2 or not listed["train"]:
+        raise ValueError(
+            f"cannot read data from {root}: expected a folder of images for each class, or train, val and test folders "
+            f"of those; found {', '.join(sorted(p.name for p in root.iterdir())[:6]) or 'nothing'}"
+        )
+    size, mode = _form(path for path, _ in listed["train"])
+    return {part: _read(files, size, mode) for part, files in listed.items() if files}, classes
+
+
+def _listing(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
+    there = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    if there - set(classes):
+        raise ValueError(
+            f"{folder} has classes that the training folder lacks: {', '.join(sorted(there - set(classes)))}"
+        )
+    return [
+        (path, number)
+        for number, name in enumerate(classes)
+        if name in there
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in _IMAGES
+    ]
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("reading images needs Pillow: pip install pillow") from error
+    return Image
+
+
+def _form(paths: Iterable[Path]) -> tuple[tuple[int, int], str]:
+    """The most common size (width, height), and "L" if all are grey, else "RGB"."""
+    image, sizes, grey = _pillow(), Counter[tuple[int, int]](), True
+    for path in paths:
+        with image.open(path) as picture:
+            sizes[picture.size] += 1
+            grey = grey and picture.mode in ("L", "1", "I;16")
+    size = sizes.most_common(1)[0][0]
+    if len(sizes) > 1:
+        others = sum(sizes.values()) - sizes[size]
+        warnings.warn(f"{others:,} images of other sizes were resized to {size[0]}×{size[1]}", DataNote, stacklevel=2)
+    return size, "L" if grey else "RGB"
+
+
+def _read(files: Sequence[tuple[Path, int]], size: tuple[int, int], mode: str) -> tuple[Tensor, Tensor]:
+    return _stacked([_opened(path) for path, _ in files], size, mode), torch.tensor([label for _, label in files])
+
+
+def _opened(path: Path) -> Any:
+    try:
+        with _pillow().open(path) as picture:
+            picture.load()
+            return picture.copy()
+    except OSError as error:
+        raise ValueError(f"cannot read the image {path}: {error}") from error
+
+
+def _stacked(pictures: Sequence[Any], size: tuple[int, int], mode: str) -> Tensor:
+    """Images as uint8 [N, 1 or 3, H, W]."""
+    arrays = [np.asarray(p.convert(mode) if p.size == size else p.convert(mode).resize(size)) for p in pictures]
+    x = torch.from_numpy(np.stack(arrays))
+    return x.unsqueeze(1) if mode == "L" else x.permute(0, 3, 1, 2).contiguous()
+
+
+# -- datasets --------------------------------------------------------------------------------------------------
+
+
+def _saved(path: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str] | None]:
+    """What `datasets` saved: a column of images, or of numbers of one shape, and one of labels."""
+    try:
+        import datasets  # type: ignore[import-not-found]
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{path} was saved by datasets: pip install sparsight[datasets]") from error
+    found = datasets.load_from_disk(str(path))
+    tables = dict(found) if isinstance(found, Mapping) else {"train": found}
+    splits, names = {}, None
+    for name, table in tables.items():
+        part = next((p for p, words in _PARTS.items() if name in words), None)
+        x = next((c for c in table.column_names if c in _INPUTS), None)
+        y = next((c for c in table.column_names if c in (*_LABELS, "fine_label")), None)
+        if part is None:
+            continue
+        if x is None or y is None:
+            raise ValueError(
+                f"{path} has the columns {', '.join(table.column_names)}, expected one of images "
+                f"({', '.join(_INPUTS)}) and one of labels ({', '.join(_LABELS)}); for text give "
+                "package.module:function that makes a Data"
+            )
+        names = getattr(table.features[y], "names", names)
+        values = table[x]
+        first = values[0]
+        if hasattr(first, "convert"):
+            grey = all(picture.mode in ("L", "1") for picture in values)
+            inputs = _stacked(list(values), first.size, "L" if grey else "RGB")
+        else:
+            inputs = _tensor(path, x, np.asarray(values))
+        splits[part] = inputs, torch.as_tensor(np.asarray(table[y]))
+    return splits, names
