@@ -258,7 +258,7 @@ def test_a_run_says_what_it_does(here, capsys):
     assert re.search(r"^dense control: density 100 %.* 6 epochs", out, re.M)
     assert "test accuracy" in out
     assert "for the dense network trained for the whole run's 6 epochs" in out
-    assert out.endswith("Report: runs/lottery-001/report.html\n")
+    assert "Report: runs/lottery-001/report.html\n" in out
     assert (here / "runs/lottery-001/report.html").exists()
     record, levels = stored(here / "runs/lottery-001")
     assert shlex.split(record.command) == ["sparsight", *argv]
@@ -281,6 +281,7 @@ def test_json_is_one_document(here, capsys):
     assert document["status"] == "finished"
     assert [row["level"] for row in document["rows"] if row["role"] == "level"] == [0, 1, 2]
     assert document["report"] == "x/report.html"
+    assert any("on 300 samples, differences" in finding for finding in document["findings"])
     assert sum(row["chosen"] for row in document["rows"]) == 1
     assert main(["show", "x", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == document
@@ -290,7 +291,7 @@ def test_show_and_report(finished, capsys):
     assert main(["show", str(finished)]) == 0
     shown = capsys.readouterr().out
     assert "validation accuracy" in shown
-    assert shown.endswith(f"Report: {finished / 'report.html'}\n")
+    assert f"Report: {finished / 'report.html'}\n" in shown
     page = (finished / "report.html").read_bytes()
     (finished / "report.html").unlink()
     assert main(["report", str(finished)]) == 0

@@ -343,7 +343,7 @@ class TestRuns:
         assert json.loads(capsys.readouterr().out)["left_out"][0]["include"] == "attention.in_proj_weight"
 
         assert main([*words, "--out=two", "--include", "*.in_proj_weight", "--exclude", "head.*"]) == 0
-        assert "Take note" not in capsys.readouterr().out
+        assert "prunable and stays" not in capsys.readouterr().out
         assert main(["show", "two", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"][0]["total"] == 256
         assert main([*words, "--out=three", "--include", "nothing"]) == 2

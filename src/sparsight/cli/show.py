@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,9 +59,13 @@ def opened(path: Path) -> RunFolder:
 def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None, report: Path) -> None:
     """The table, the summary, why the run ended and where its report is, on standard output; in colour on a terminal.
 
-    The last line says by how much the run missed what was asked for, if it did.
+    The last lines are what a reader must know before trusting the numbers, and by how much the run missed what was
+    asked for, if it did.
     """
     from sparsight.report import rich_table, summary, table
+    from sparsight.report.escape import plain
+    from sparsight.report.findings import findings
+    from sparsight.report.run_view import story
 
     if sys.stdout.isatty():
         from rich.console import Console
@@ -70,30 +74,14 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
     else:
         sys.stdout.write("\n" + table(run, levels, evaluation) + "\n")
     sys.stdout.write("\n" + summary(run, levels, evaluation) + "\n")
-    for line in _collapse(levels):
-        sys.stdout.write(line + "\n")
     if run.why_ended:
         sys.stdout.write(f"Why the run ended: {run.why_ended.rstrip('.')}.\n")
     if report.exists():
         sys.stdout.write(f"Report: {report}\n")
+    for finding in findings(story(run, levels, (), evaluation)):
+        sys.stdout.write(plain(f"Take note: {finding}.") + "\n")
     if run.chosen is not None and run.chosen.missed:
         sys.stdout.write(f"Not what was asked for: {run.chosen.missed}.\n")
-
-
-def _collapse(levels: Sequence[LevelRecord]) -> Iterator[str]:
-    """At which level tensors lost their last weight, and the network its last path."""
-    before, parted = frozenset[str](), False
-    for level in levels:
-        said = []
-        if new := [name for name in level.collapsed if name not in before]:
-            more = f" and {len(new) - 4:,} more" if len(new) > 4 else ""
-            said.append(f"no weight is left in {', '.join(new[:4])}{more}")
-        cut = level.collapse is not None and bool(level.collapse.disconnected) and level.kept < level.total
-        if cut and not parted:
-            said.append("no path is left from the input to the output")
-        before, parted = frozenset(level.collapsed), cut
-        if said:
-            yield f"Level {level.level}: {'; '.join(said)}."
 
 
 def document(
@@ -102,6 +90,8 @@ def document(
     """JSON values: the run as a whole, a row for each level, and the summary in words."""
     from sparsight.records.record import to_json
     from sparsight.report import summary, table
+    from sparsight.report.findings import findings
+    from sparsight.report.run_view import story
 
     rows = json_.loads(table(run, levels, evaluation, format="json"))
     report = path / "report.html"
@@ -117,4 +107,5 @@ def document(
         "chosen": to_json(run.chosen),
         "why_ended": run.why_ended,
         "summary": summary(run, levels, evaluation),
+        "findings": findings(story(run, levels, (), evaluation)),
     }

@@ -170,6 +170,7 @@ class RunRecord:
     why_ended: str | None = None  # why no further level was pruned
     command: str | None = None  # command line that made the run
     left_out: tuple[LeftOut, ...] | None = None  # not prunable, though matrix-shaped; None: not on record
+    most_frequent: float | None = None  # share of the most frequent label of the validation split; None: not known
     schema: int = SCHEMA
 
 

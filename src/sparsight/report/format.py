@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord
-from sparsight.report.run_view import Story, is_finite, name, story
+from sparsight.report.noise import difference
+from sparsight.report.run_view import Story, is_finite, judged, name, story
 from sparsight.train.metric import Metric
 
 NONE = "–"
@@ -111,7 +112,7 @@ def told(s: Story) -> str:
         return " ".join(filter(None, ("No level has been trained yet.", _status(s))))
     subject = s.chosen or s.levels[-1]
     intro = "" if s.chosen else f"No level has been chosen; {name(subject)} is the last. "
-    return intro + " ".join(filter(None, (_kept(s, subject), _tested(s, subject), _status(s))))
+    return intro + " ".join(filter(None, (_kept(s, subject), _doubt(s, subject), _tested(s, subject), _status(s))))
 
 
 def _kept(s: Story, subject: LevelRecord) -> str:
@@ -131,6 +132,15 @@ def _kept(s: Story, subject: LevelRecord) -> str:
         return f"{what} at {worth(metric, mine)} validation {metric.name}, {beside_dense}."
     digits = _digits(mine, dense)
     return f"{what} at {accuracy(mine, digits)} validation {metric.name}, {beside(mine, dense, digits)}."
+
+
+def _doubt(s: Story, subject: LevelRecord) -> str:
+    """Between which bounds the difference to dense lies, as far as the validation split tells."""
+    mine, dense = judged(subject), judged(s.dense) if s.dense else None
+    if subject is s.dense or mine is None or dense is None:
+        return ""
+    low, high = (100 * x for x in difference(mine[0], dense[0], min(mine[1], dense[1])))
+    return f"On {mine[1]:,} validation samples the difference lies between {low:+.1f} and {high:+.1f} points (95 %)."
 
 
 def beside(mine: float, dense: float, digits: int) -> str:

@@ -92,6 +92,13 @@ def seconds(times: LevelTimes) -> float:
     return sum(getattr(times, part) for part in PARTS)
 
 
+def judged(record: LevelRecord) -> tuple[float, int] | None:
+    """A share on the validation split and the answers it was counted over; None where either is not known."""
+    samples = record.observations[-1].samples if record.observations else None
+    value = record.value
+    return (value, samples) if record.metric.share and samples and value is not None and 0 <= value <= 1 else None
+
+
 def is_finite(value: float | None) -> bool:
     """True for a number that can be drawn."""
     return value is not None and math.isfinite(value)

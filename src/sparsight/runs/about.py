@@ -7,6 +7,7 @@ import platform
 from importlib import metadata
 from typing import Any
 
+import torch
 from torch import nn
 
 import sparsight
@@ -15,6 +16,7 @@ from sparsight.model.names import named
 from sparsight.records.tensors import tensors_digest
 from sparsight.runs.recipe import Recipe
 from sparsight.train.parallel import Precision, runtime
+from sparsight.types import Data, Split
 
 
 def about_model(model: nn.Module, recipe: Recipe, spec: str | None) -> dict[str, Any]:
@@ -28,6 +30,18 @@ def about_model(model: nn.Module, recipe: Recipe, spec: str | None) -> dict[str,
         "tensors": {name: list(weight.shape) for name, weight in weights.items()},
         "fingerprint": tensors_digest(model.state_dict()),
     }
+
+
+def most_frequent(data: Data) -> float | None:
+    """The share of the most frequent label in the validation split, which guessing gives; None if it has no classes.
+
+    Labels below 0 are not counted.
+    """
+    labels = data.validation.y if isinstance(data.validation, Split) else None
+    if labels is None or labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+        return None
+    counted = torch.unique(labels[labels >= 0], return_counts=True)[1]
+    return int(counted.max()) / int(counted.sum()) if len(counted) else None
 
 
 def about_environment(device: str, precision: Precision) -> dict[str, Any]:

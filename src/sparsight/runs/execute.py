@@ -23,7 +23,7 @@ from sparsight.records.journal import Watch
 from sparsight.records.new_folder import next_folder
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
 from sparsight.report import page
-from sparsight.runs.about import about_environment, about_model
+from sparsight.runs.about import about_environment, about_model, most_frequent
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import judge_on_test, run
 from sparsight.runs.search import Done
@@ -92,6 +92,7 @@ def execute(
         data=fingerprint(source), model=about_model(network, recipe, model if isinstance(model, str) else None),
         environment=about_environment(device, precision), keep=keep, status="running", started=_now(), command=command,
         left_out=left_out(network, include=recipe.prunable.include, exclude=recipe.prunable.exclude),
+        most_frequent=most_frequent(source),
     )  # fmt: skip
     with _folder(record, out, resume) as folder:
         if folder.record.status == "finished":
