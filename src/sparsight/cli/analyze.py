@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, NotFound, resolved
+from sparsight.cli.errors import Misuse, NotFound, check_outputs, resolved
 from sparsight.cli.options import Switch, options
 
 SHOWN = 40
@@ -61,21 +62,26 @@ class AnalyzeOptions:
         Doc("Threads; by default as many as torch takes. The result does not depend on it."),
     ] = None
     json: Annotated[Switch, Doc("Print one JSON document instead of the table.")] = False
-    csv: Annotated[Path | None, conf.arg(metavar="FILE"), Doc("Write a line for each tensor to this file.")] = None
-    html: Annotated[Path | None, conf.arg(metavar="FILE"), Doc("Write a page with charts to this file.")] = None
+    csv: Annotated[
+        Path | None, conf.arg(metavar="FILE"), Doc("Write a line for each tensor to this file; - is standard output.")
+    ] = None
+    html: Annotated[
+        Path | None, conf.arg(metavar="FILE"), Doc("Write a page with charts to this file; - is standard output.")
+    ] = None
 
 
 def main(argv: list[str]) -> int:
     asked = options(AnalyzeOptions, argv, "sparsight analyze")
-    if (Path(asked.path) / "run.json").exists():
-        return _path(asked)
-    return _network(asked)
+    quiet = check_outputs(asked.json, csv=asked.csv, html=asked.html)
+    if os.path.exists(Path(asked.path) / "run.json"):
+        return _path(asked, quiet)
+    return _network(asked, quiet)
 
 
 # -- a network -------------------------------------------------------------------------------------------------
 
 
-def _network(asked: AnalyzeOptions) -> int:
+def _network(asked: AnalyzeOptions, quiet: bool) -> int:
     from sparsight.analysis import analyze
     from sparsight.analysis.text import as_csv, headline, neuron_table, nothing, table, wrapped
     from sparsight.checkpoint import CheckpointError
@@ -103,6 +109,8 @@ def _network(asked: AnalyzeOptions) -> int:
         return 0
     if not found.tensors and asked.csv is None and asked.html is None:
         raise CheckpointError(found.source, nothing(found))
+    if quiet:
+        return 0
     sys.stdout.write(f"{wrapped(headline(found))}\n\n")
     sys.stdout.write(table(found, asked.sort, None if asked.all else SHOWN) + "\n")
     if asked.neurons:
@@ -124,7 +132,7 @@ def _again(error: ValueError) -> NoReturn:
 
 def _thing(spec: str) -> Any:
     """A path, or the module that package.module:attribute names or makes."""
-    if Path(spec).exists():
+    if os.path.exists(spec):
         return Path(spec)
     if ":" not in spec or "/" in spec.partition(":")[0]:
         raise NotFound(f"there is no {spec}")
@@ -167,9 +175,9 @@ def _progress(stream: Any) -> Iterator[Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    from sparsight.records.files import write_atomically
+    from sparsight.records.outputs import write_output
 
-    write_atomically(path, [text.encode("utf-8")])
+    write_output(path, [text.encode("utf-8")])
 
 
 def _tell_files(asked: AnalyzeOptions) -> None:
@@ -181,7 +189,7 @@ def _tell_files(asked: AnalyzeOptions) -> None:
 # -- a run -----------------------------------------------------------------------------------------------------
 
 
-def _path(asked: AnalyzeOptions) -> int:
+def _path(asked: AnalyzeOptions, quiet: bool) -> int:
     from sparsight.analysis.text import path_table, wrapped
     from sparsight.analysis.trajectory import trajectory
     from sparsight.records.record import to_json
@@ -201,6 +209,8 @@ def _path(asked: AnalyzeOptions) -> int:
         _write(asked.html, path_page(found))
     if asked.json:
         sys.stdout.write(json_.dumps(to_json(found), indent=2, allow_nan=False) + "\n")
+        return 0
+    if quiet:
         return 0
     head = wrapped(f"{found.source}: the path of {found.recipe}")
     sys.stdout.write(f"{head}\n\n{path_table(found)}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -30,3 +31,23 @@ def resolved(spec: str) -> Any:
         return resolve(spec)
     except ValueError as error:
         raise NotFound(str(error)) from error
+
+
+def check_outputs(json: bool, **paths: Path | None) -> bool:
+    """Whether standard output is left to one of the outputs that options name, and nothing else is to be said there.
+
+    Misuse, before any work is done, for an output that cannot be written, and for two of them in one place.
+    """
+    from sparsight.records.outputs import check_output, is_standard
+
+    given = {f"--{name}": path for name, path in paths.items() if path is not None}
+    there = [name for name, path in given.items() if is_standard(path)]
+    if len(there) + json > 1 and there:
+        both = ", ".join([*there, *(["--json"] if json else [])])
+        raise Misuse(f"standard output can take one of {both}: name a file for the others")
+    for name, path in given.items():
+        try:
+            check_output(path)
+        except OSError as error:
+            raise Misuse(f"{name} is {path}: {error.strerror}") from error
+    return bool(there)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, near, resolved
+from sparsight.cli.errors import Misuse, check_outputs, near, resolved
 from sparsight.cli.options import Switch, options
 
 if TYPE_CHECKING:
@@ -39,25 +39,27 @@ class PhaseOptions:
     critical: Annotated[Switch, Doc("Draw the network's weights at the edge of chaos first.")] = False
     seed: Annotated[int, Doc("Seed of the network's weights.")] = 0
     json: Annotated[Switch, Doc("Print one JSON document instead of the tables.")] = False
-    out: Annotated[Path | None, conf.arg(metavar="FILE"), Doc("Draw it to this file, .svg or .html.")] = None
+    out: Annotated[
+        Path | None, conf.arg(metavar="FILE"), Doc("Draw it to this file, .svg or .html; - is standard output.")
+    ] = None
 
 
 def main(argv: list[str]) -> int:
     asked = options(PhaseOptions, argv, "sparsight phase")
-    if asked.out is not None and asked.out.suffix not in (".svg", ".html"):
+    from sparsight.records.outputs import is_device
+
+    if asked.out is not None and asked.out.suffix not in (".svg", ".html") and not is_device(asked.out):
         raise Misuse(f"--out must end in .svg or .html, got {asked.out}")
     if not asked.sigma_b >= 0:
         raise Misuse(f"--sigma-b must be >= 0: got {asked.sigma_b:g}")
     if asked.critical and asked.model is None:
         raise Misuse("--critical draws a network's weights: got no --model")
-    if asked.out is not None and not asked.out.absolute().parent.is_dir():
-        raise Misuse(f"--out is {asked.out}: there is no folder {asked.out.absolute().parent}")
-    return _answer(asked)
+    return _answer(asked, quiet=check_outputs(asked.json, out=asked.out))
 
 
-def _answer(asked: PhaseOptions) -> int:
+def _answer(asked: PhaseOptions, *, quiet: bool) -> int:
     from sparsight.measure.criticality import CriticalStart, activation_of, phase_of
-    from sparsight.records.files import write_atomically
+    from sparsight.records.outputs import write_output
     from sparsight.records.record import to_json
     from sparsight.report.phase_diagram import described, page, phase_diagram, picture
 
@@ -78,10 +80,12 @@ def _answer(asked: PhaseOptions) -> int:
     where = None if network is None else phase_of(network, activation)
     found = phase_diagram(name, activation, asked.sigma_b, network=where)
     if asked.out is not None:
-        text = picture(found) if asked.out.suffix == ".svg" else page(found)
-        write_atomically(asked.out, [text.encode()])
+        text = page(found) if asked.out.suffix == ".html" else picture(found)
+        write_output(asked.out, [text.encode()])
     if asked.json:
         sys.stdout.write(json_.dumps(to_json(found), indent=2) + "\n")
+        return 0
+    if quiet:
         return 0
     sys.stdout.write(described(found))
     if asked.out is not None:

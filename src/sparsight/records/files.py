@@ -11,7 +11,8 @@ import errno
 import hashlib
 import json
 import os
-import threading
+import secrets
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +21,9 @@ SCHEMA = 1
 """Version of the envelopes below (not of the records inside). A reader refuses one that it does not know."""
 
 _SUFFIX = ".part"  # of files that are being written
+
+LONGEST = 1 << 30
+"""Bytes of JSON beyond which a record is refused: no run writes that many."""
 
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES)  # of file systems that cannot do it
@@ -43,42 +47,56 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
         yield
     except DamagedFile:
         raise
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise DamagedFile(path, str(error), remedy) from error
+    except (MemoryError, RecursionError) as error:
+        raise DamagedFile(path, "it asks for more memory than there is", remedy) from error
 
 
 # -- writing ---------------------------------------------------------------------------------------------------
 
 
-def write_atomically(path: Path, chunks: Iterable[Any]) -> None:
+def write_atomically(
+    path: Path, chunks: Iterable[Any], *, mode: int | None = None, then: str = "resume the run"
+) -> None:
     """Write the buffers `chunks` as the file `path`: afterwards it holds all of them, or what it held before.
 
-    OSError (full disk, no permission) names the file and says that nothing stored before is lost.
+    They are written to a new file beside it, never through a link, which takes its name (and the permissions `mode`)
+    when it is whole. A link of that name is replaced itself; what is no file is refused. OSError (full disk, no
+    permission) names the file, says whether what was stored is intact, and what to do, `then`.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}{_SUFFIX}")
+    part = path.with_name(f".{secrets.token_hex(8)}{_SUFFIX}")
     try:
         try:
-            with open(part, "wb") as file:
+            with open(part, "xb") as file:
+                if mode is not None:
+                    os.chmod(part, mode)
                 for chunk in chunks:
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
+            if path.exists() and not path.is_symlink() and not path.is_file():
+                raise OSError(errno.EEXIST, "it is no regular file")
             os.replace(part, path)
         except BaseException:  # Ctrl-C too
             try_remove(part)
             raise
         sync_folder(path.parent)
     except OSError as error:
-        refuse_write(path, error)
+        refuse_write(path, error, then)
 
 
-def refuse_write(path: Path, error: OSError) -> NoReturn:
-    """The same error, saying what could not be written and that the run goes on from what is there."""
-    remedy = "make room (or give permission) and resume the run"
+def refuse_write(path: Path, error: OSError, then: str = "resume the run") -> NoReturn:
+    """The same error, saying what could not be written, whether what was stored is intact, and what to do."""
+    what = f"cannot write {path}: {error.strerror or error}"
+    if error.errno == errno.ENOENT and not path.parent.exists():
+        raise OSError(error.errno, f"{what}: its folder is gone, with all that was in it: start anew") from error
+    remedy = f"make room (or give permission) and {then}"
     if error.errno in _IN_THE_WAY:
         remedy = "move away what is in its place, or take another folder"
-    what = f"cannot write {path}: {error.strerror or error}; what was stored before is intact: {remedy}"
-    raise OSError(error.errno, what) from error
+    elif error.errno == errno.ENAMETOOLONG:
+        remedy = "take a shorter name"
+    raise OSError(error.errno, f"{what}; what was stored before is intact: {remedy}") from error
 
 
 def sync_folder(folder: Path) -> None:
@@ -192,9 +210,19 @@ def read_lines(path: Path, remedy: str) -> tuple[list[str], dict[str, Any]]:
     return lines, fields
 
 
+def there(path: Path) -> bool:
+    """Whether there is something at `path`; False too for a name that cannot be one."""
+    return os.path.exists(path)
+
+
 def check_there(path: Path, remedy: str) -> None:
-    """DamagedFile where there is no file; an OSError that names it where it may not be read."""
+    """DamagedFile where there is no regular file; an OSError that names it where it may not be read.
+
+    A FIFO, which would wait for a writer, and a device, which may have no end, are refused without a read.
+    """
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
+            raise DamagedFile(path, "it is no regular file", remedy)
         path.open("rb").close()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise DamagedFile(path, "there is no such file", remedy) from error
@@ -203,11 +231,15 @@ def check_there(path: Path, remedy: str) -> None:
 def _text(path: Path, remedy: str) -> str:
     check_there(path, remedy)
     try:
-        text = path.read_bytes().decode()
+        with path.open("rb") as file:
+            found = file.read(LONGEST + 1)
+        text = found.decode()
     except UnicodeDecodeError as error:
         raise DamagedFile(path, "not JSON: not even text", remedy) from error
     except OSError as error:
         raise DamagedFile(path, f"it cannot be read ({error.strerror or error})", remedy) from error
+    if len(found) > LONGEST:
+        raise DamagedFile(path, f"it has more than {LONGEST:,} bytes, which no record has", remedy)
     if not text.endswith("\n"):
         raise DamagedFile(path, "truncated: its last line has no end", remedy)
     return text

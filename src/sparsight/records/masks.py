@@ -13,6 +13,7 @@ from sparsight.checkpoint.load import load_tensors
 from sparsight.checkpoint.open import open_checkpoint
 from sparsight.model.masks import prunable
 from sparsight.records.files import DamagedFile, reading
+from sparsight.records.outputs import write_output
 from sparsight.records.packing import pack_masks, unpack_masks
 from sparsight.records.tensors import read_tensors, write_tensors
 from sparsight.types import Masks
@@ -33,7 +34,7 @@ def save_masks(masks: Masks, path: str | os.PathLike[str]) -> None:
     that is not bool.
     """
     packed, shapes = pack_masks(masks)
-    write_tensors(Path(path), packed, {"kind": "masks", "shapes": shapes})
+    write_tensors(Path(path), packed, {"kind": "masks", "shapes": shapes}, write_output)
 
 
 def load_masks(path: str | os.PathLike[str]) -> dict[str, Tensor]:

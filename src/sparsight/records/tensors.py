@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError
+from sparsight.checkpoint.safetensors import read_safetensors
 from sparsight.records.files import (
     SCHEMA,
     DamagedFile,
@@ -54,11 +55,6 @@ def _bytes(tensor: Tensor) -> Any:
     return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
-def _own(tensor: Tensor) -> Tensor:
-    """A copy of the very bytes: `clone` would turn a bool that is neither 0 nor 1 into 1, and hide the damage."""
-    return tensor.reshape(-1).view(torch.uint8).clone().view(tensor.dtype).reshape(tensor.shape)
-
-
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of named tensors, as hexadecimal: equal exactly for equal names, types, shapes and bits.
 
@@ -74,8 +70,13 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> str:
-    """Write a safetensors file atomically; returns `tensors_digest(tensors)`.
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    facts: Mapping[str, Any],
+    write: Callable[[Path, Iterator[Any]], None] = write_atomically,
+) -> str:
+    """Write a safetensors file, atomically unless by another `write`; returns `tensors_digest(tensors)`.
 
     `facts` are JSON values, kept with their own checksum in the header's metadata. Tensors that share memory
     are written once per name, so the file loads into a plain model with tied weights. The order of the
@@ -104,30 +105,52 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str,
         for name in order:
             yield _bytes(_plain(name, tensors[name]))
 
-    write_atomically(path, chunks())
+    write(path, chunks())
     return digest
 
 
 def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """The tensors (in memory of their own), facts and digest that `write_tensors` wrote; else DamagedFile."""
+    found, facts, digest = _header(path, remedy)
+    tensors: dict[str, Tensor] = {}
+    try:
+        with open(path, "rb") as file:
+            for entry in found.entries:
+                tensor = tensors[entry.name] = torch.empty(entry.shape, dtype=getattr(torch, entry.dtype))
+                file.seek(entry.offset)
+                if file.readinto(_bytes(tensor)) < tensor.nbytes:
+                    raise DamagedFile(path, "not a whole safetensors file (it was cut short as it was read)", remedy)
+    except (OSError, RuntimeError, MemoryError, AttributeError) as error:
+        raise DamagedFile(path, f"its tensors cannot be read ({error})", remedy) from error
+    with reading(path, remedy):
+        real = tensors_digest(tensors)
+    if digest != real:
+        raise DamagedFile(path, f"checksum: its tensors have {real}, not {digest:.80}", remedy)
+    return {name: tensors[name] for name in facts.pop("order")}, facts, digest
+
+
+def read_facts(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    """As `read_tensors`, but of the header alone, which must fit the size of the file: no tensor is read."""
+    _, facts, digest = _header(path, remedy)
+    return {}, {name: fact for name, fact in facts.items() if name != "order"}, digest
+
+
+def _header(path: Path, remedy: str) -> tuple[Checkpoint, dict[str, Any], str]:
+    """Where the tensors lie, the facts with their order, and the digest that the file says they have."""
     check_there(path, remedy)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: _own(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        raise DamagedFile(path, f"not a whole safetensors file ({error})", remedy) from error
+        found = read_safetensors(path)
+    except CheckpointError as error:
+        raise DamagedFile(path, f"not a whole safetensors file ({error.what})", remedy) from error
+    metadata = found.metadata
     if metadata.get("sparsight_schema") != str(SCHEMA):
         got = metadata.get("sparsight_schema")
         raise DamagedFile(path, f"unknown schema {got!r:.80}, expected '{SCHEMA}'", remedy)
     if set(metadata) != {"format", "sparsight_schema", "sha256", "facts"} or metadata["format"] != "pt":
         raise DamagedFile(path, f"unknown metadata: got {sorted(metadata)!s:.80}", remedy)
     with reading(path, remedy):
-        digest = tensors_digest(tensors)
         facts = unseal(parse_json(metadata["facts"]))
-    if digest != metadata["sha256"]:
-        raise DamagedFile(path, f"checksum: its tensors have {digest}, not {metadata['sha256']:.80}", remedy)
-    order = facts.pop("order", None)
-    if not isinstance(order, list) or not all(isinstance(n, str) for n in order) or sorted(order) != sorted(tensors):
-        raise DamagedFile(path, f"its order of tensors, {order!r:.80}, is not of those that it holds", remedy)
-    return {name: tensors[name] for name in order}, facts, digest
+        order, names = facts.get("order"), sorted(entry.name for entry in found.entries)
+        if not isinstance(order, list) or not all(isinstance(n, str) for n in order) or sorted(order) != names:
+            raise ValueError(f"its order of tensors, {order!r:.80}, is not of those that it holds")
+    return found, facts, metadata["sha256"]

@@ -15,12 +15,12 @@ from torch import nn
 from sparsight.model.masks import left_out
 from sparsight.model.pretrained import load_weights
 from sparsight.records.describe import describe
-from sparsight.records.files import write_atomically
 from sparsight.records.fingerprint import fingerprint
 from sparsight.records.folder import RunFolder
 from sparsight.records.identity import check_same
 from sparsight.records.journal import Watch
 from sparsight.records.new_folder import next_folder
+from sparsight.records.outputs import write_output
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
 from sparsight.report import page
 from sparsight.runs.about import about_environment, about_model, most_frequent
@@ -177,7 +177,7 @@ def write_report(folder: RunFolder) -> Path:
     """Write the run's page, from its records alone."""
     path = folder.path / "report.html"
     text = page(folder.record, folder.levels(), folder.times(), folder.evaluation())
-    write_atomically(path, [text.encode()])
+    write_output(path, [text.encode()])
     return path
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsight.records.files import write_atomically
 from sparsight.records.folder import RunFolder
+from sparsight.records.outputs import write_output
 from sparsight.records.record import LevelRecord
 from sparsight.runs.study.intervals import mean
 from sparsight.runs.study.trials import Trial, canonical
@@ -99,19 +99,19 @@ def summarise(rows: Iterable[Row], by: Sequence[str], value: str, confidence: fl
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as CSV, atomically: None is empty, numbers in full."""
+    """Write rows as CSV to a file, a device or "-" (`write_output`): None is empty, numbers in full."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomically(path, [text.getvalue().encode()])
+    write_output(path, [text.getvalue().encode()])
 
 
 def write_markdown(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as a Markdown table, atomically: numbers to five significant digits."""
+    """Write rows as a Markdown table, likewise: numbers to five significant digits."""
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    write_atomically(path, [text.encode()])
+    write_output(path, [text.encode()])
 
 
 def _cell(value: Any) -> str:
