@@ -126,3 +126,8 @@ def test_defaults_work_on_a_small_data_set(recipe):
     assert all(level.record.value > 0.95 for level in levels)
     assert levels[-1].record.density <= 0.11
     assert levels[0].record.operation["batch_size"] == 32
+
+
+@pytest.mark.parametrize("name", recipes.__all__)
+def test_a_recipe_is_called_as_on_the_command_line(name):
+    assert getattr(recipes, name)().name == name.replace("_", "-")

@@ -106,3 +106,14 @@ class TestVersions:
         with pytest.raises(ForeignRun, match=words):
             check_same(of_version(made, status="finished"), of_version("0.2.0"))
         check_same(of_version("0.2.0", status="finished"), of_version("0.2.1"))
+
+
+@pytest.mark.parametrize("name", ["sbp_sr", "magnitude_at_init", "my_own"])
+def test_a_folder_goes_on_however_its_recipe_is_spelled(name):
+    def spelled(as_: str) -> RunRecord:
+        return dataclasses.replace(RUN, recipe=as_, description={**RUN.description, "name": as_})
+
+    check_same(spelled(name), spelled(name.replace("_", "-")))
+    check_same(spelled(name.replace("_", "-")), spelled(name))
+    with pytest.raises(ForeignRun, match="recipe is"):
+        check_same(spelled(name), spelled("other-" + name))

@@ -1,7 +1,9 @@
 """The table of a run, its summary, and how numbers are written."""
 
+import io
 import json
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,6 +13,9 @@ from samples import sample
 from sparsight import report
 from sparsight.records.record import Choice
 from sparsight.report import format as words
+from sparsight.report.table import stacked
+from sparsight.train.metric import Metric
+from sparsight.train.observation import Observation
 
 
 @pytest.mark.parametrize(
@@ -20,6 +25,9 @@ from sparsight.report import format as words
         (0.0, "0 %"),
         (0.374, "37.4 %"),
         (0.0911, "9.1 %"),
+        (0.0625, "6.3 %"),
+        (0.40625, "40.6 %"),
+        (0.1225, "12.3 %"),
         (0.00025, "0.025 %"),
         (0.0025, "0.25 %"),
         (0.9999, "99.99 %"),
@@ -113,8 +121,8 @@ def test_json_spells_numbers_that_json_lacks() -> None:
 def test_text_table_is_aligned_and_marks_the_chosen_level() -> None:
     s = sample()
     lines = report.table(s.run, s.levels, s.evaluation).splitlines()
-    headings = ["level", "density", "PQ index (1, 2)", "epochs", "validation accuracy", "test accuracy"]
-    assert [x.strip() for x in lines[0].split("  ") if x.strip()] == headings
+    assert lines[1].split() == ["level", "density", "(1,", "2)", "epochs", "accuracy", "accuracy"]
+    assert lines[0].split() == ["PQ", "index", "validation", "test"]
     assert len({len(line) for line in lines[:-1]}) == 1
     assert [line for line in lines[:-1] if "*" in line] == [line for line in lines if line.strip().startswith("* 10")]
     assert lines[-2].split()[0] == "control"
@@ -164,3 +172,51 @@ def test_unknown_format_is_refused() -> None:
     s = sample(1)
     with pytest.raises(ValueError, match="unknown format 'csv', expected one of 'text', 'markdown', 'json'"):
         report.table(s.run, s.levels, None, format="csv")  # type: ignore[arg-type]
+
+
+NAMES = ("accuracy", "perplexity", "mean_average_precision", "a metric of many words", "R2", "intersection_over_union")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("large", [False, True])
+def test_tables_fit_80_columns_and_cut_no_word_or_number(name: str, large: bool) -> None:
+    """Plain and for a terminal of 80 columns; with the largest numbers that there are too."""
+    s = sample(12)
+    metric = Metric(name, share=name == "accuracy")
+    values = [0.123456 * 10.0**k for k in range(-8, 5)] if large else [0.5] * 13
+    levels = [
+        replace(x, metric=metric, kept=max(1, x.kept // 10**k), epochs=1234.5, observations=(
+            Observation(1.0, 1, validation_accuracy=v, metrics={name: v}),
+        ))
+        for k, (x, v) in enumerate(zip(s.levels, values, strict=True))
+    ]  # fmt: skip
+    assert s.evaluation is not None
+    entries = tuple(replace(e, metrics={name: 0.98765}) for e in s.evaluation.entries)
+    parts = s.run, levels, replace(s.evaluation, entries=entries)
+    plain = report.table(*parts).splitlines()[:-1]
+    assert max(map(len, plain)) <= 80
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(report.rich_table(*parts))
+    drawn = console.file.getvalue()
+    assert "\u2026" not in drawn
+    assert max(map(len, drawn.splitlines())) <= 80
+    rows = json.loads(report.table(*parts, format="json"))["rows"]
+    for text in ("\n".join(plain), drawn):
+        for word in re.findall(r"[^ _]+", name):
+            assert text.count(word) >= 2
+        assert all(words.worth(metric, x.value) in text and words.percent(x.density) in text for x in levels)
+    assert len(rows) == len(levels)
+
+
+@pytest.mark.parametrize(
+    ("headings", "lines"),
+    [
+        (["level", "validation accuracy"], [["", "level"], ["validation", "accuracy"]]),
+        (["PQ index (0.5, 1)", "epochs"], [["PQ index", "(0.5, 1)"], ["", "epochs"]]),
+        (["level", "epochs"], [["level"], ["epochs"]]),
+        (["mean_average_precision"], [["mean_", "average_", "precision"]]),
+        (["unbreakableword"], [["unbreakableword"]]),
+    ],
+)
+def test_headings_are_stacked_between_words(headings: list[str], lines: list[list[str]]) -> None:
+    assert stacked(headings) == lines

@@ -258,7 +258,7 @@ class TestSearches:
         assert search == Listed(levels)
         assert search.rules == (FixedEpochs(), FixedEpochs())
         assert [search.upcoming(range(n)) for n in range(3)] == [(Shrink(0.5),)] * 3
-        assert search.next(range(2)) == Done("all 2 levels are done")
+        assert search.next(range(2)) == Done("the pruned level is done")
         assert recipe(PRETRAINED).search.upcoming(()) == ()
 
 

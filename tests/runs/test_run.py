@@ -279,7 +279,7 @@ class TestUntil:
         assert search.next([]) == Level(train=PLAN)
         history = [record_of(0, 100, 0.9)]
         assert search.next(history) == level
-        assert search.next([*history, record_of(1, 20, 0.9)]) == Done("density 0.2 has reached the target of 0.2")
+        assert search.next([*history, record_of(1, 20, 0.9)]) == Done("density 20 % has reached the target of 20 %")
         stuck = [*history, record_of(1, 50, 0.9), record_of(2, 50, 0.9), record_of(3, 50, 0.9)]
         assert "all 3 pruned levels" in search.next(stuck).why
         assert "removed nothing" in Until(level, density=0.2).next(stuck).why

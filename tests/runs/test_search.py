@@ -60,8 +60,8 @@ class TestPQMinimum:
         assert stops_at(rule, levels) == 5
         why = rule.stop(levels[:6])
         assert "PQ index (1, 2)" in why
-        assert "0.2000 at level 2 (density 0.25)" in why
-        assert "0.2200 at level 5 (density 0.031)" in why
+        assert "0.2000 at level 2 (density 25 %)" in why
+        assert "0.2200 at level 5 (density 3.1 %)" in why
 
     def test_ends_at_once_after_a_leap(self):
         assert stops_at(PQMinimum(), history((0.3, 0.2, 0.229, 0.19, 0.2201))) == 4, "0.029 above is not beyond doubt"
@@ -95,7 +95,7 @@ class TestAccuracyFloor:
         assert stops_at(AccuracyFloor(0.5), levels) == 3, "exactly 0.5 points below is allowed"
         assert stops_at(AccuracyFloor(0.6), levels) is None
         assert AccuracyFloor(0.5).stop(levels) == (
-            "validation accuracy at level 3 (density 0.125) is more than 0.5 points below dense: "
+            "validation accuracy at level 3 (density 12.5 %) is more than 0.5 points below dense: "
             "89.49 % against 90.00 % (-0.51 points)"
         )
 
@@ -118,7 +118,7 @@ class TestAtPQMinimum:
         choice = AtPQMinimum()(levels)
         assert (choice.level, choice.id) == (2, "level2")
         assert choice.why == (
-            "the PQ index (1, 2) is lowest here, 0.2000 at density 0.25, and has risen since: 0.2200 at level 5; "
+            "the PQ index (1, 2) is lowest here, 0.2000 at density 25 %, and has risen since: 0.2200 at level 5; "
             "validation accuracy 89.30 % against 90.00 % dense (-0.70 points)"
         )
 
@@ -127,7 +127,7 @@ class TestAtPQMinimum:
         choice = AtPQMinimum()(levels)
         assert choice.level == 2
         assert choice.why.endswith(
-            "; within 0.01 of it from level 1 on (density 0.5), whose validation accuracy is 91.00 %"
+            "; within 0.01 of it from level 1 on (density 50 %), whose validation accuracy is 91.00 %"
         )
         assert "within 0.005" not in AtPQMinimum(tolerance=0.005)(levels).why
 
@@ -164,10 +164,10 @@ class TestUntilStop:
     def test_other_ends_say_that_the_rule_saw_nothing(self):
         levels = history(FALL_RISE[:4])
         assert Until(self.level, levels=3, stop=PQMinimum()).next(levels) == Done(
-            "all 3 pruned levels are done (density 0.125), with no confirmed minimum of the PQ index (1, 2)"
+            "all 3 pruned levels are done (density 12.5 %), with no confirmed minimum of the PQ index (1, 2)"
         )
         assert Until(self.level, density=0.2, stop=AccuracyFloor(2)).next(levels) == Done(
-            "density 0.125 has reached the target of 0.2, with no level more than 2 points below dense on "
+            "density 12.5 % has reached the target of 20 %, with no level more than 2 points below dense on "
             "validation data"
         )
         assert Until(self.level, stop=PQMinimum()).next(levels) == self.level

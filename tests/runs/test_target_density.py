@@ -101,7 +101,7 @@ def test_it_is_the_network_in_the_file(make, tmp_path):
     chosen = outcome.record.chosen
     assert (chosen.level, chosen.missed) == (outcome.levels[-1].level, None)
     assert chosen.why.startswith("pruned to exactly 10 %, which is 7 of 65 weights; validation accuracy ")
-    assert outcome.record.why_ended == "density 0.1077 has reached the target of 0.1, rounded to 7 of 65 weights"
+    assert outcome.record.why_ended == "density 10.77 % has reached the target of 10 %, rounded to 7 of 65 weights"
 
 
 @pytest.mark.parametrize("make", [lottery, sap])
@@ -134,7 +134,7 @@ def test_a_floor_that_binds_is_said():
         "min_keep holds weights back in every tensor or row; try a lower min_keep or a higher target"
     )
     end = recipe.search.next(results)
-    assert end == Done("two levels in a row removed nothing, and the last could go no further (density 0.1231)")
+    assert end == Done("two levels in a row removed nothing, and the last could go no further (density 12.31 %)")
     none = kept(lottery(rate=0.9, scope="neuron", min_keep=0, target_density=0.01, **SHORT))
     assert none == [65, 8, 8, 8, 1], "floor(0.9 x 1) of a row is 0, so the last level alone gets there"
 
@@ -232,7 +232,7 @@ class TestUntil:
         search = Until(self.own, density=0.1, last=self.ends)
         levels = [record(0, 65), record(1, 8), record(2, 7)]
         assert search.next(levels[:2]) == self.own
-        assert search.next(levels) == Done("density 0.1077 has reached the target of 0.1, rounded to 7 of 65 weights")
+        assert search.next(levels) == Done("density 10.77 % has reached the target of 10 %, rounded to 7 of 65 weights")
         assert [may_be_last(search, levels[:1], count) for count in (8, 7, 6)] == [False, True, True]
         assert search.after_pruning(levels[:1], self.own, 7, 65) == self.ends
         assert search.after_pruning(levels[:1], self.own, 8, 65) == self.own
@@ -241,7 +241,7 @@ class TestUntil:
         search = Until(self.own, density=0.1, levels=2, last=self.last)
         levels = [record(0, 65), record(1, 33), record(2, 30)]
         assert [search.next(levels[:n]).prune for n in (0, 1, 2)] == [(), self.own.prune, self.last.prune]
-        assert search.next(levels) == Done("all 2 pruned levels are done (density 0.4615)")
+        assert search.next(levels) == Done("all 2 pruned levels are done (density 46.15 %)")
         assert [search.upcoming(levels[:n]) for n in (0, 1)] == [self.own.prune, self.last.prune]
         assert [may_be_last(search, levels[:n], 33) for n in (1, 2)] == [False, True]
         assert search.after_pruning(levels[:2], search.next(levels[:2]), 33, 65) == self.last
@@ -274,7 +274,7 @@ class TestChoice:
             "the target density of 30 % is missed: 46.15 % of the weights are kept, 10 more than the 20 asked for; "
             "the search ended at 46.15 %; try more levels"
         )
-        assert AtDensity(0.2)(levels).missed == "6 weights fewer are kept than the 13 that 20 % asks for"
+        assert AtDensity(0.2)(levels).missed == "6 weights fewer are kept than the 13 of 20 %"
         with pytest.raises(ValueError, match="there is none"):
             AtDensity(0.2)([])
         for bad in (-0.1, 1.1, float("nan")):
@@ -382,7 +382,7 @@ def test_the_command_hands_over_the_density(tmp_path, capsys, monkeypatch):
     out = lines(["run", "lottery", *COMMAND, "--rate", "0.9", "--target-density", "0.1"], capsys)
     assert out[0] == "Pruning to exactly 10 % of the prunable weights."
     assert any(line.startswith("* chosen: pruned to exactly 10 %, which is 4,352 of 43,520 weights;") for line in out)
-    assert out[-1] == "Report: x/report.html"
+    assert "Report: x/report.html" in out
 
 
 def test_a_choice_of_ones_own_is_named(tmp_path, capsys, monkeypatch):

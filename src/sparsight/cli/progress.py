@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import math
+import os
+import sys
+from collections.abc import Sequence
+from time import monotonic
 from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from sparsight.records.journal import Event
 from sparsight.records.record import LevelRecord
 from sparsight.report import format as words
+from sparsight.runs.recipe import Recipe
+from sparsight.runs.search import Listed, Search, Until
 from sparsight.train.metric import ACCURACY, LOSS, PERPLEXITY
 
 
 class Watcher:
-    """A `watch` for `execute`, and a context manager that owns the bar. `began` tells that training has begun."""
+    """A `watch` for `execute`, and a context manager that owns the bar. `began` tells that training has begun.
 
-    def __init__(self, stream: TextIO) -> None:
+    With a recipe it tells how long the run has taken, and about how long it still takes. `done` are the levels
+    of a run that is resumed. A reader that goes away, as `head` does, ends what is written and not the run.
+    """
+
+    def __init__(self, stream: TextIO, recipe: Recipe | None = None, done: Sequence[LevelRecord] = ()) -> None:
         self.began = False
-        self._stream = stream
+        self.unread = False  # whoever read what is written has gone
+        self._stream, self._recipe = stream, recipe
+        self._levels = [record for record in done if record.role == "level"]
+        self._since, self._epochs, self._now = monotonic(), 0.0, 0.0  # epochs of this session: done, of this level
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if stream.isatty():
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(10), MofNCompleteColumn())
             console = Console(file=stream)
             self._bar = Progress(
-                *columns, TimeElapsedColumn(), console=console, transient=True, refresh_per_second=4,
-                redirect_stdout=False, redirect_stderr=False,
+                *columns, TextColumn("{task.fields[time]}", markup=False), console=console, transient=True,
+                refresh_per_second=4, redirect_stdout=False, redirect_stderr=False,
             )  # fmt: skip
 
     def __enter__(self) -> Watcher:
@@ -43,9 +57,11 @@ class Watcher:
             self._bar.stop()
 
     def __call__(self, event: Event) -> None:
-        self.began = True
+        if not self.began:
+            self.began, self._since = True, monotonic()
+        self._count(event)
         if event.kind == "done" and event.record is not None:
-            self.say(line(event.record))
+            self.say(line(event.record) + ("" if self._bar else self._time(event)))
         if self._bar is not None:
             self._move(event, self._bar)
 
@@ -53,25 +69,94 @@ class Watcher:
         """Write lines, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(Text(text), highlight=False)
-        else:
-            self._stream.write(text + "\n")
-            self._stream.flush()
+        elif not self.unread:
+            try:
+                self._stream.write(text + "\n")
+                self._stream.flush()
+            except BrokenPipeError:
+                self.unread = True
+                discard_output()
+                sys.stderr.write("sparsight: nobody reads the output any more; the run goes on\n")
 
     def _move(self, event: Event, bar: Progress) -> None:
         if event.kind == "done" and self._task is not None:
             bar.remove_task(self._task)
             self._task = None
             return
-        said = f"{_name(event.role, event.level)}  density {words.percent(event.kept / event.total)}"
+        said = f"{_name(event.role, event.level)}, {words.percent(event.kept / event.total)}"
         done = 0.0
         if event.observation is not None:
             seen = event.observation
             metric = next((m for m in (PERPLEXITY, ACCURACY) if seen.value(m) is not None), LOSS)
-            said += f"  validation {metric.name} {words.worth(metric, seen.value(metric))}"
+            said += f", {metric.name} {words.worth(metric, seen.value(metric))}"
             done = event.observation.epoch
         if self._task is None:
-            self._task = bar.add_task(said, total=event.budget)
-        bar.update(self._task, description=said, completed=done)
+            self._task = bar.add_task(said, total=event.budget, time="")
+        bar.update(self._task, description=said, completed=done, time=self._time(event).removeprefix(", "))
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def _count(self, event: Event) -> None:
+        """Keep count of the epochs of this session, at which the run's speed is measured."""
+        at = event.observation.epoch if event.observation is not None else 0.0
+        if event.kind == "begin":
+            self._now = at
+        self._epochs, self._now = self._epochs + max(0.0, at - self._now), at
+        if event.kind == "done" and event.record is not None and event.role == "level":
+            self._levels.append(event.record)
+
+    def _time(self, event: Event) -> str:
+        """ ", 12 s, about 48 s left", as far as it can be told."""
+        spent = monotonic() - self._since
+        left = None if self._recipe is None else epochs_left(self._recipe, self._levels, event)
+        if left is None or not self._epochs:
+            return f", {rough(spent)}"
+        return f", {rough(spent)}, about {rough(spent / self._epochs * left)} left" if left else f", {rough(spent)}"
+
+
+def discard_output() -> None:
+    """Let standard output lead nowhere: Python would complain of its reader at exit."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def rough(seconds: float) -> str:
+    """Whole seconds, as "12 s" or "1 min 05 s"."""
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else words.duration(whole)
+
+
+def epochs_left(recipe: Recipe, done: Sequence[LevelRecord], event: Event) -> float | None:
+    """Epochs that a run still takes at most, after an event; None if its search does not say how many levels come.
+
+    Levels to come take the mean of those pruned so far, or the present one's budget; the control, if the recipe has
+    one, as many as all levels together.
+    """
+    at = event.observation.epoch if event.observation is not None else 0.0
+    here = 0.0 if event.kind == "done" else event.budget - at
+    if event.role == "control":
+        return here
+    most = levels_left(recipe.search, done)
+    if most is None:
+        return None
+    most -= event.kind != "done"  # the present one is on its way
+    pruned = [record.epochs for record in done if record.kept < record.total]
+    later = max(0, most) * (sum(pruned) / len(pruned) if pruned else float(event.budget))
+    so_far = sum(record.epochs for record in done) + (0.0 if event.kind == "done" else event.budget)
+    return here + later + (so_far + later if recipe.control else 0.0)
+
+
+def levels_left(search: Search, done: Sequence[LevelRecord]) -> int | None:
+    """Levels after those done, at most: by their number, and by the density at the last one's rate; None: not known."""
+    if isinstance(search, Listed):
+        return len(search.levels) - len(done)
+    if not isinstance(search, Until):
+        return None
+    by = [] if search.levels is None else [1 + search.levels - len(done)]
+    before, last = done[-2:] if len(done) > 1 else (None, None)
+    if search.density and before is not None and last is not None and 0 < last.kept < before.kept:
+        goal = math.log(max(search.density * last.total, 1) / last.kept)
+        by.append(max(0, math.ceil(goal / math.log(last.kept / before.kept) - 1e-9)))
+    return max(0, min(by)) if by else None
 
 
 def line(record: LevelRecord) -> str:

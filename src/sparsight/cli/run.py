@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from sparsight.cli.errors import Misuse, near
 from sparsight.cli.recipes import names, table
 
 if TYPE_CHECKING:
     from sparsight.cli.run_options import RunRequest
+    from sparsight.records.record import LevelRecord
     from sparsight.runs.execute import Outcome
 
 HELP = """\
@@ -43,6 +44,7 @@ def main(argv: list[str]) -> int:
         hint = near(name, known) or f"; there are {', '.join(known)}, or package.module:function of your own"
         raise Misuse(f"unknown recipe {name!r}{hint}")
 
+    from sparsight.cli.progress import discard_output
     from sparsight.cli.run_options import understand
 
     asked = understand(name, given)
@@ -54,7 +56,12 @@ def main(argv: list[str]) -> int:
     finally:
         if asked.made and not any(asked.folder.iterdir()):
             asked.folder.rmdir()  # nothing was begun
-    _tell(outcome, asked)
+    try:
+        _tell(outcome, asked)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the run is done, whoever read it
+        discard_output()
+        sys.stderr.write(f"sparsight: the run is finished; sparsight show {shlex.quote(str(asked.folder))} tells it\n")
     return 0
 
 
@@ -74,13 +81,18 @@ def _interrupted(name: str, folder: Path) -> str:
 def _execute(asked: RunRequest, command: str) -> Outcome:
     from sparsight.cli.progress import Watcher
     from sparsight.records.files import DamagedFile
+    from sparsight.records.folder import RunFolder
     from sparsight.records.identity import ForeignRun
     from sparsight.runs.execute import execute
 
     settings = asked.settings
     stream = sys.stderr if settings.json else sys.stdout
-    _announce(asked, stream)
-    with Watcher(stream) as watcher, _left_out_to(watcher.say):
+    done: tuple[LevelRecord, ...] = ()
+    if asked.stored is not None:
+        with RunFolder.open(asked.folder) as folder:
+            done = folder.levels()
+    with Watcher(stream, asked.recipe, done) as watcher, _left_out_to(watcher.say):
+        _announce(asked, watcher.say)
         try:
             return execute(
                 asked.recipe,
@@ -129,23 +141,22 @@ def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _announce(asked: RunRequest, stream: TextIO) -> None:
+def _announce(asked: RunRequest, say: Callable[[str], None]) -> None:
     """Which question the run answers, then what is run where."""
     from sparsight.runs.choose import Question
 
     choose = asked.recipe.choose
     if isinstance(choose, Question):
-        stream.write(f"{choose.question}\n")
+        say(choose.question)
     else:
-        stream.write("Handing over the level that the recipe's own rule chooses.\n")
+        say("Handing over the level that the recipe's own rule chooses.")
     if asked.stored is not None and asked.stored.status == "finished":
-        stream.write(f"{asked.folder} is finished already; nothing was trained\n")
+        say(f"{asked.folder} is finished already; nothing was trained")
     else:
         verb = "resuming" if asked.stored is not None else "running"
         settings = asked.settings
         what = f"{asked.recipe.name} on {settings.data}, {settings.model}, seed {asked.recipe.seed}"
-        stream.write(f"{verb} {what} in {asked.folder}\n")
-    stream.flush()
+        say(f"{verb} {what} in {asked.folder}")
 
 
 def _tell(outcome: Outcome, asked: RunRequest) -> None:

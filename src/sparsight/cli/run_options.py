@@ -258,7 +258,7 @@ def _taken_up(name: str, function: Callable[..., Recipe], out: Path | None) -> t
     done = 0
     for path in found:
         with RunFolder.open(path.parent) as folder:
-            if folder.record.recipe == function.__name__ or _command(folder.record)[:1] == [name]:
+            if folder.record.recipe.replace("-", "_") == function.__name__ or _command(folder.record)[:1] == [name]:
                 if folder.record.status != "finished":
                     return path.parent, folder.record
                 done += 1

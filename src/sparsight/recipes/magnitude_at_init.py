@@ -34,4 +34,4 @@ def magnitude_at_init(
         density=density, shuffle=shuffle, reinitialise=reinitialise,
         plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
     )  # fmt: skip
-    return how.recipe("magnitude_at_init", Magnitude(), (Global(density, min_keep=min_keep),))
+    return how.recipe("magnitude-at-init", Magnitude(), (Global(density, min_keep=min_keep),))

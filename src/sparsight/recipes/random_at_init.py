@@ -35,4 +35,4 @@ def random_at_init(
         density=density, shuffle=shuffle, reinitialise=reinitialise,
         plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
     )  # fmt: skip
-    return how.recipe("random_at_init", Random(seed=derive(seed, "prune")), (Global(density, min_keep=min_keep),))
+    return how.recipe("random-at-init", Random(seed=derive(seed, "prune")), (Global(density, min_keep=min_keep),))

@@ -54,4 +54,4 @@ def sbp_sr(
         plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
     )  # fmt: skip
     score, prune = SNIP(batch_norm=batch_norm), Global(density, min_keep=min_keep)
-    return critical("sbp_sr", how, score, prune, activation, sigma_b, rescale)
+    return critical("sbp-sr", how, score, prune, activation, sigma_b, rescale)

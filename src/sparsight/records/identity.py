@@ -47,13 +47,21 @@ def check_same(stored: RunRecord, wanted: RunRecord) -> None:
             f"this run was begun with sparsight {begun} and can only be finished by it, not by {here}: install "
             f"sparsight=={begun} to resume, or start a new folder"
         )
-    difference = _difference(_identity(stored), _identity(wanted), "")
+    difference = _difference(_spelled_alike(_identity(stored)), _spelled_alike(_identity(wanted)), "")
     if difference is not None:
         where, old, new = difference
         raise ForeignRun(
             f"the folder holds another run: {where} is {old!r:.120} there and {new!r:.120} here; "
             "resume with the values of that run, or start a new folder"
         )
+
+
+def _spelled_alike(identity: dict[str, Any]) -> dict[str, Any]:
+    """The same with dashes in the recipe's name: a folder goes on however its recipe is spelled."""
+    named = {"name": str(name).replace("_", "-")} if (name := identity["description"].get("name")) else {}
+    return {
+        **identity, "recipe": identity["recipe"].replace("_", "-"), "description": {**identity["description"], **named},
+    }  # fmt: skip
 
 
 def _difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any] | None:

@@ -18,7 +18,8 @@ NONE = "–"
 def percent(share: float | None) -> str:
     """A share in percent: one decimal, and below 1 % two significant digits.
 
-    Only 0 reads "0 %" and only 1 reads "100 %": what lies between never rounds to either.
+    A half is rounded up: 6.25 % reads "6.3 %". Only 0 reads "0 %" and only 1 reads "100 %": what lies between never
+    rounds to either.
     """
     if share is None:
         return NONE
@@ -30,7 +31,7 @@ def percent(share: float | None) -> str:
     if value > 99.9:
         missing = 100.0 - value
         return f"{value:.{_decimals(missing, 1)}f} %" if missing > 1e-6 else "> 99.99999 %"
-    return f"{value:.1f} %" if value >= 1.0 else f"{value:.{_decimals(value, 2)}f} %"
+    return f"{value + 1e-9:.1f} %" if value >= 1.0 else f"{value:.{_decimals(value, 2)}f} %"
 
 
 def _decimals(value: float, significant: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +32,8 @@ def table(
     """One row per level, then the dense control: density, PQ index, epochs, accuracies.
 
     The PQ index is that of all alive weights at the first recorded (p, q). "*" marks the chosen level. JSON
-    holds the numbers as recorded (NaN as "nan"); text and Markdown round them. No colour codes.
+    holds the numbers as recorded (NaN as "nan"); text and Markdown round them, and headings of text are stacked, so
+    that it fits 80 columns. No colour codes.
     ValueError for another format.
     """
     s = story(run, levels, (), evaluation)
@@ -39,15 +41,16 @@ def table(
         return json.dumps(to_json(_values(s)), indent=2, allow_nan=False)
     if format not in ("text", "markdown"):
         raise ValueError(f"unknown format {format!r}, expected one of 'text', 'markdown', 'json'")
-    cells = [_headings(s), *_rows(s)]
     note = f"{CHOSEN} chosen: {_line(run.chosen.why)}" if run.chosen and s.chosen else ""
     if format == "markdown":
-        lines = [_markdown(row) for row in cells]
-        lines.insert(1, "|" + " ---: |" * len(cells[0]))
+        heads = _headings(s)
+        lines = [_markdown(heads), "|" + " ---: |" * len(heads), *map(_markdown, _rows(s))]
         return "\n".join([*lines, *(["", note.replace(CHOSEN, "\\*", 1)] if note else [])])
+    heads = stacked(_headings(s))
+    cells = [*zip(*heads, strict=True), *_rows(s)]
     widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(_right(c, w) for c, w in zip(row, widths, strict=True)) for row in cells]
-    lines.insert(1, "  ".join("-" * w for w in widths))
+    lines.insert(len(heads[0]), "  ".join("-" * w for w in widths))
     return "\n".join([*lines, *([note] if note else [])])
 
 
@@ -60,8 +63,8 @@ def rich_table(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evalua
     s = story(run, levels, (), evaluation)
     caption = Text(f"{CHOSEN} chosen: {_line(run.chosen.why)}") if run.chosen and s.chosen else None
     drawn = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-    for heading in _headings(s):
-        drawn.add_column(Text(heading), justify="right", no_wrap=True)
+    for lines in stacked(_headings(s)):
+        drawn.add_column(Text("\n".join(lines)), justify="right", no_wrap=True)
     for record, row in zip(s.records, _rows(s), strict=True):
         style = "bold" if record is s.chosen else "dim" if record is s.control else ""
         if record is s.control and s.levels:
@@ -75,6 +78,13 @@ def _headings(s: Story) -> list[str]:
     at = f" ({pair[0]:g}, {pair[1]:g})" if pair else ""
     headings = ["level", "density", f"PQ index{at}", "epochs", f"validation {s.metric.name}"]
     return [*headings, f"test {s.metric.name}"] if s.tests else headings
+
+
+def stacked(headings: Sequence[str], width: int = 10) -> list[list[str]]:
+    """Each heading in lines of about `width`, none of its words cut, and all of as many lines."""
+    parts = [textwrap.wrap(text.replace("_", "_ "), width, break_long_words=False) or [""] for text in headings]
+    most = max(map(len, parts))
+    return [[""] * (most - len(lines)) + [line.replace("_ ", "_") for line in lines] for lines in parts]
 
 
 def _rows(s: Story) -> list[list[str]]:

@@ -40,7 +40,7 @@ class AtDensity:
 
     @property
     def question(self) -> str:
-        return f"Pruning to exactly {_percent(self.density)} of the prunable weights."
+        return f"Pruning to exactly {in_percent(self.density)} of the prunable weights."
 
     def __call__(self, records: Sequence[LevelRecord]) -> Choice:
         levels = [r for r in records if r.role == "level"]
@@ -48,13 +48,13 @@ class AtDensity:
             raise ValueError("cannot choose a level: there is none")
         last = levels[-1]
         goal = share(self.density, last.total)
-        asked = f"{_percent(self.density)}, which is {goal:,} of {last.total:,} weights"
+        asked = f"{in_percent(self.density)}, which is {goal:,} of {last.total:,} weights"
         if last.kept == goal:
             return Choice(last.level, last.id, f"pruned to exactly {asked}{cost(last, records)}{_leap(levels)}")
         missed = (
             f"{_over(last, self.density)}; {_stays_above(last)}"
             if last.kept > goal
-            else f"{goal - last.kept:,} weights fewer are kept than the {goal:,} that {_percent(self.density)} asks for"
+            else f"{goal - last.kept:,} weights fewer are kept than the {goal:,} of {in_percent(self.density)}"
         )
         why = f"the last level, which keeps {last.kept:,} weights; asked for was {asked}{cost(last, records)}"
         return Choice(last.level, last.id, why, missed)
@@ -82,7 +82,7 @@ class SparsestWithin:
 
     @property
     def question(self) -> str:
-        down = "" if self.density is None else f", down to exactly {_percent(self.density)} of the prunable weights"
+        down = "" if self.density is None else f", down to exactly {in_percent(self.density)} of the prunable weights"
         margin = f"{self.points:g} %" if self.relative else _points(self.points)
         return f"Looking for the sparsest network within {margin} of the dense one{down}."
 
@@ -150,7 +150,8 @@ def _beside(level: LevelRecord, dense: LevelRecord, said: str = "") -> str:
     return f"{metric.text(mine)} against {metric.text(other)}{said} ({metric.difference(mine, other)})"
 
 
-def _percent(share: float) -> str:
+def in_percent(share: float) -> str:
+    """A density as it is asked for: up to four significant digits."""
     return f"{100 * share:.4g} %"
 
 
@@ -163,14 +164,14 @@ def _leap(levels: Sequence[LevelRecord]) -> str:
     left = [after.kept / before.kept for before, after in pairwise(levels) if before.kept]
     if len(left) < 2 or left[-1] >= min(0.5, *left[:-1]):
         return ""
-    return f"; the last step removed {_percent(1 - left[-1])} of what was left: more levels make smaller steps"
+    return f"; the last step removed {in_percent(1 - left[-1])} of what was left: more levels make smaller steps"
 
 
 def _over(level: LevelRecord, density: float) -> str:
     """By how much a level misses the density that was asked for."""
     goal = share(density, level.total)
     return (
-        f"the target density of {_percent(density)} is missed: {_percent(level.density)} of the weights are kept, "
+        f"the target density of {in_percent(density)} is missed: {in_percent(level.density)} of the weights are kept, "
         f"{level.kept - goal:,} more than the {goal:,} asked for"
     )
 
@@ -179,7 +180,7 @@ def _stays_above(level: LevelRecord) -> str:
     """What keeps the sparsest level above a density, and what to try."""
     if any(group.floor_bound for group in level.groups):
         return "min_keep holds weights back in every tensor or row; try a lower min_keep or a higher target"
-    return f"the search ended at {_percent(level.density)}; try more levels"
+    return f"the search ended at {in_percent(level.density)}; try more levels"
 
 
 __all__ = ["AtDensity", "Question", "SparsestWithin", "cost", "dense_of"]

@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from sparsight.measure.pq.turning_points import TurningPoints, turning_points
 from sparsight.numerics.checks import check_positive
 from sparsight.records.record import Choice, LevelRecord
-from sparsight.runs.choose import SparsestWithin, cost, dense_of
+from sparsight.runs.choose import SparsestWithin, cost, dense_of, in_percent
 
 
 @runtime_checkable
@@ -44,8 +44,8 @@ class PQMinimum:
         low, seen = history[turns.minimum], history[turns.confirmed_at]
         return (
             f"the PQ index ({self.p:g}, {self.q:g}) has passed its minimum: {indices[turns.minimum]:.4f} at level "
-            f"{low.level} (density {low.density:.4g}), {indices[turns.confirmed_at]:.4f} at level {seen.level} "
-            f"(density {seen.density:.4g})"
+            f"{low.level} (density {in_percent(low.density)}), {indices[turns.confirmed_at]:.4f} at level {seen.level} "
+            f"(density {in_percent(seen.density)})"
         )
 
     def __str__(self) -> str:
@@ -77,8 +77,8 @@ class AccuracyFloor:
             return None
         share = metric.share and not self.relative
         return (
-            f"validation {metric.name} at level {last.level} (density {last.density:.4g}) is more than {self.points:g} "
-            f"{'points' if share else '%'} {'below' if metric.better == 'higher' else 'above'} dense: "
+            f"validation {metric.name} at level {last.level} (density {in_percent(last.density)}) is more than "
+            f"{self.points:g} {'points' if share else '%'} {'below' if metric.better == 'higher' else 'above'} dense: "
             f"{metric.text(last.value)} against {metric.text(dense.value)} "
             f"({metric.difference(last.value or 0.0, dense.value)})"
         )
@@ -120,8 +120,8 @@ class AtPQMinimum:
             return replace(choice, why=f"{named} has no confirmed minimum, so {choice.why}")
         low, at = levels[turns.minimum], turns.confirmed_at
         why = (
-            f"{named} is lowest here, {indices[turns.minimum]:.4f} at density {low.density:.4g}, and has risen since: "
-            f"{indices[at]:.4f} at level {levels[at].level}"
+            f"{named} is lowest here, {indices[turns.minimum]:.4f} at density {in_percent(low.density)}, and has risen "
+            f"since: {indices[at]:.4f} at level {levels[at].level}"
         )
         return Choice(low.level, low.id, why + cost(low, records) + self._first(levels, indices, low))
 
@@ -132,7 +132,7 @@ class AtPQMinimum:
         if first is low or first.value is None:
             return ""
         return (
-            f"; within {self.tolerance:g} of it from level {first.level} on (density {first.density:.4g}), "
+            f"; within {self.tolerance:g} of it from level {first.level} on (density {in_percent(first.density)}), "
             f"whose validation {first.metric.name} is {first.metric.text(first.value)}"
         )
 

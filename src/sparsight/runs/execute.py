@@ -131,10 +131,11 @@ def _folder(record: RunRecord, out: Path | str | None, resume: bool) -> RunFolde
 
 def _unfinished(root: Path, wanted: RunRecord) -> Path:
     """The newest unfinished run of the recipe under `root`."""
-    found = sorted(path.parent for path in root.glob(f"{wanted.recipe}-*/run.json"))
+    names = {wanted.recipe, wanted.recipe.replace("-", "_")}
+    found = sorted(path.parent for name in names for path in root.glob(f"{name}-*/run.json"))
     for path in reversed(found):
         with RunFolder.open(path) as folder:
-            if folder.record.recipe == wanted.recipe and folder.record.status != "finished":
+            if folder.record.recipe in names and folder.record.status != "finished":
                 return path
     raise FileNotFoundError(
         f"there is no unfinished run of {wanted.recipe!r} under {root}/ (finished: {len(found)}): name it with --out"

@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 from sparsight.pruning.allocate.counts import share
 from sparsight.records.record import LevelRecord
+from sparsight.runs.choose import in_percent
 from sparsight.runs.ending import SearchStop
 from sparsight.runs.level import Level
 from sparsight.train.stop import StoppingRule
@@ -60,7 +61,8 @@ class Listed(Search):
     def next(self, history: History) -> Level | Done:
         if len(history) < len(self.levels):
             return self.levels[len(history)]
-        return Done(f"all {len(self.levels)} levels are done")
+        pruned = sum(bool(level.prune) for level in self.levels)
+        return Done(_all_done(pruned))
 
     def upcoming(self, history: History) -> tuple[Allocator, ...]:
         """Those of the next level that has any; if there is none, those of the last that has."""
@@ -150,16 +152,23 @@ class Until(Search):
 
     def _ended(self, history: History) -> str | None:
         end = history[-1]
+        at = f"density {in_percent(end.density)}"
         if self.density is not None and self._reached(end.kept, end.total):
             rounded = f", rounded to {end.kept:,} of {end.total:,} weights" if end.density > self.density else ""
-            return f"density {end.density:.4g} has reached the target of {self.density:g}{rounded}"
+            return f"{at} has reached the target of {in_percent(self.density)}{rounded}"
         if self.levels is not None and len(history) > self.levels:
-            return f"all {self.levels} pruned levels are done (density {end.density:.4g})"
+            return f"{_all_done(self.levels)} ({at})"
         if not self._goes_there and _stuck(history):
-            return f"two levels in a row removed nothing (density {end.density:.4g})"
+            return f"two levels in a row removed nothing ({at})"
         if self._goes_there and _stuck(history[:-1]):
-            return f"two levels in a row removed nothing, and the last could go no further (density {end.density:.4g})"
+            return f"two levels in a row removed nothing, and the last could go no further ({at})"
         return None
+
+
+def _all_done(levels: int) -> str:
+    if not levels:
+        return "no level was to be pruned"
+    return "the pruned level is done" if levels == 1 else f"all {levels} pruned levels are done"
 
 
 def _stuck(history: History) -> bool:
