@@ -119,7 +119,7 @@ def test_wrong_studies(tmp_path):
         ("[", "is not JSON"),
         ("{}", "a list of at least one trial"),
         ("[]", "a list of at least one trial"),
-        ("[3]", "entry 1: got 3"),
+        ("[3]", "entry 1: expected an object that names a recipe, got 3"),
         ('[{"label": "x"}]', "names a recipe"),
         (
             '[{"recipe": "sap"}, {"recipe": "sap", "argument": {}}]',

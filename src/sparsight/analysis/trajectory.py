@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsight.measure.pq.turning_points import Phase, turning_points
-from sparsight.records.folder import RunFolder
 from sparsight.records.record import Evaluation, LevelRecord
+from sparsight.records.verify import whole
 from sparsight.report import format as words
 
 
@@ -45,7 +45,7 @@ def trajectory(run: str | Path, p: float | None = None, q: float | None = None) 
     (p, q) is one of the pairs that the run recorded, by default the first. ValueError: it recorded no such pair,
     or no level yet. FileNotFoundError: no run. DamagedFile.
     """
-    with RunFolder.open(Path(run)) as folder:
+    with whole(Path(run)) as folder:
         levels = sorted((x for x in folder.levels() if x.role == "level"), key=lambda x: x.level)
         return path_of(str(run), folder.record.recipe, levels, folder.evaluation(), p, q)
 

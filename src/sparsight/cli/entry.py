@@ -26,6 +26,7 @@ commands:
   report RUN       write the report of a run again, from its records
   analyze PATH     how compressible a network is, without its code; or the path of a run
   certify PATH     which error bound a pruned network satisfies, beside the error measured
+  verify RUN       read every file of a run or a study, and say which is damaged
   phase            at which scale of initial weights signals get through, and where a network stands
   recipes          the recipes there are
   study FILE       many runs: several recipes, arguments and seeds, with intervals over the seeds
@@ -55,7 +56,7 @@ exit codes:
 SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder that has the data.
 """
 
-COMMANDS = ("run", "show", "report", "analyze", "certify", "phase", "recipes", "study")
+COMMANDS = ("run", "show", "report", "analyze", "certify", "verify", "phase", "recipes", "study")
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.cli.errors.Misuse": 2,

@@ -47,11 +47,11 @@ def main(argv: list[str]) -> int:
 
 
 def opened(path: Path) -> RunFolder:
-    """The run in `path`, for reading. Misuse if there is none."""
-    from sparsight.records.folder import RunFolder
+    """The run in `path`, for reading. Misuse if there is none; DamagedFile if a file of it is missing or cut short."""
+    from sparsight.records.verify import whole
 
     try:
-        return RunFolder.open(path)
+        return whole(path)
     except FileNotFoundError as error:
         raise Misuse(str(error)) from error
 

@@ -8,8 +8,10 @@ from sparsight.records.journal import Event, LevelResult
 from sparsight.records.lock import LockedRun
 from sparsight.records.masks import AccidentalZeros, load_masks, masks_from, save_masks
 from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
+from sparsight.records.verify import verify_run
 
 __all__ = [
     "AccidentalZeros", "Choice", "DamagedFile", "Evaluation", "Event", "ForeignRun", "LevelRecord", "LevelResult",
     "LevelTimes", "LockedRun", "RunFolder", "RunRecord", "fingerprint", "load_masks", "masks_from", "save_masks",
+    "verify_run",
 ]  # fmt: skip

@@ -188,7 +188,7 @@ def write_json(path: Path, fields: Mapping[str, Any]) -> None:
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """The fields that `write_json` wrote; DamagedFile if not exactly those."""
     with reading(path, remedy):
-        return unseal(parse_json(_text(path, remedy)))
+        return unseal(parse_json(read_text(path, remedy)))
 
 
 def write_lines(path: Path, lines: Sequence[str], fields: Mapping[str, Any]) -> None:
@@ -200,7 +200,7 @@ def write_lines(path: Path, lines: Sequence[str], fields: Mapping[str, Any]) -> 
 
 def read_lines(path: Path, remedy: str) -> tuple[list[str], dict[str, Any]]:
     """The lines and fields that `write_lines` wrote; DamagedFile if not exactly those."""
-    *lines, last = _text(path, remedy).removesuffix("\n").split("\n")
+    *lines, last = read_text(path, remedy).removesuffix("\n").split("\n")
     with reading(path, remedy):
         fields = unseal(parse_json(last))
         if fields.pop("lines", None) != len(lines):
@@ -228,7 +228,8 @@ def check_there(path: Path, remedy: str) -> None:
         raise DamagedFile(path, "there is no such file", remedy) from error
 
 
-def _text(path: Path, remedy: str) -> str:
+def read_text(path: Path, remedy: str) -> str:
+    """The text of a record, to its last line's end; DamagedFile for anything else."""
     check_there(path, remedy)
     try:
         with path.open("rb") as file:

@@ -20,7 +20,6 @@ import shutil
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import FileLock
@@ -74,7 +73,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> RunFolder:
         """The run in `path`. FileNotFoundError if there is none; DamagedFile; LockedRun if `write` and locked."""
-        if not (path / "run.json").exists():
+        if not files.there(path / "run.json"):
             raise FileNotFoundError(f"there is no run in {path}: it has no run.json")
         folder = cls(path, take(path) if write else None)
         try:
@@ -93,9 +92,7 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *about: object) -> None:
         self.close()
 
     # -- the run -----------------------------------------------------------------------------------------------
@@ -146,9 +143,8 @@ class RunFolder:
         found = content_id(weights, masks)
         if record.id != found:
             raise ValueError(f"{record.role} {record.level} has the id {record.id!r}, but its content has {found!r}")
-        at = level_folder(record)
-        files.make_folder(self._files.place(at))
-        written = self._files.write_network(f"{at}/", record, weights, masks)
+        files.make_folder(self._files.place(level_folder(record)))
+        written = self._files.write_network(f"{level_folder(record)}/", record, weights, masks)
         if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is a damaged one
             written["rewind.safetensors"] = self._files.rewind()[1]
         record = normal(LevelRecord, dataclasses.replace(record, files=written))
@@ -160,19 +156,17 @@ class RunFolder:
     def weights(self, record: LevelRecord) -> dict[str, Tensor]:
         """The weights of a level. FileNotFoundError if `keep` said not to keep them; DamagedFile."""
         relative = f"{level_folder(record)}/model.safetensors"
-        if not (self.path / relative).exists() and not self._stays(record):
+        if not (self.path / relative).exists() and not self.must_have(record):
             if self.keeps(record):  # as the network handed over
                 return self._files.network("", record)[0]
-            raise FileNotFoundError(
-                f"the weights of {record.role} {record.level} were not kept in {self.path}: the run has "
-                f"keep={self.record.keep!r}; run it with keep='all' to have them"
-            )
+            lost = f"the weights of {record.role} {record.level} were not kept in {self.path}"
+            raise FileNotFoundError(f"{lost}: the run has keep={self.record.keep!r}; run it with keep='all'")
         return self._files.part(relative, "model", record)[0]
 
     def keeps(self, record: LevelRecord) -> bool:
         """Whether the weights of a level are, or should be, in the folder."""
         chosen = self.record.chosen
-        return self._stays(record) or (chosen is not None and chosen.id == record.id)
+        return self.must_have(record) or (chosen is not None and chosen.id == record.id)
 
     def masks(self, record: LevelRecord) -> dict[str, Tensor]:
         """The masks of a level; they are always kept. DamagedFile."""
@@ -218,12 +212,17 @@ class RunFolder:
 
     def rewind_point(self) -> dict[str, Tensor] | None:
         """The weights that a level may return to; None if none were stored. DamagedFile."""
-        relative, done = "rewind.safetensors", self.levels()
-        digest = done[0].files.get(relative) if done else None
+        return self._files.rewind(self.rewind_digest())[0] if self.has_rewind_point() else None
+
+    def rewind_digest(self) -> str | None:
+        """The digest of these weights, once a level is done that was trained with them."""
+        done = self.levels()
+        return done[0].files.get("rewind.safetensors") if done else None
+
+    def has_rewind_point(self) -> bool:
+        """Whether these weights are, or should be, in the folder."""
         discarded = self.record.status == "finished" and self.record.keep != "all"
-        if not (self.path / relative).exists() and (digest is None or discarded):
-            return None
-        return self._files.rewind(digest)[0]
+        return (self.path / "rewind.safetensors").exists() or not (discarded or self.rewind_digest() is None)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
@@ -252,8 +251,7 @@ class RunFolder:
 
     def evaluation(self) -> Evaluation | None:
         """What the test split said; None if it has not been asked. DamagedFile."""
-        there = (self.path / "evaluation.json").exists()
-        return self._files.value("evaluation", Evaluation) if there else None
+        return self._files.value("evaluation", Evaluation) if (self.path / "evaluation.json").exists() else None
 
     def discard(self) -> None:
         """Remove the weights that `keep` does not ask for; masks and records stay.
@@ -269,19 +267,21 @@ class RunFolder:
         if self.record.keep == "chosen" or self.record.chosen is not None:
             self.chosen()
         for record in self.levels():
-            if not self._stays(record):
+            if not self.must_have(record):
                 files.try_remove(self._files.place(f"{level_folder(record)}/model.safetensors"))
         files.try_remove(self._files.place("rewind.safetensors"))
 
     # -- inside ------------------------------------------------------------------------------------------------
 
-    def _stays(self, record: LevelRecord) -> bool:
+    def must_have(self, record: LevelRecord) -> bool:
         """Whether the folder of the level must hold its weights."""
         if self.record.status != "finished" or self.record.keep == "all":
             return True
+        if self.record.keep != "last":
+            return False
         levels = [other for other in self.levels() if other.role == "level"]
         # Not `levels[-1] == record`: a record that holds a NaN is not equal to itself when read again.
-        return self.record.keep == "last" and bool(levels) and levels[-1].level == record.level
+        return bool(levels) and levels[-1].level == record.level
 
     def _write_record(self, record: RunRecord) -> None:
         self._files.write_value("run", record)

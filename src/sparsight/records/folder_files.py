@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,9 @@ from sparsight.types import Masks, StateDict
 
 T = TypeVar("T")
 
+Reader = Callable[[Path, str], tuple[dict[str, Tensor], dict[str, Any], str]]
+"""`read_tensors`, or `read_facts` to look at headers alone."""
+
 REMEDIES = {
     "run.json": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
     "levels.jsonl": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
@@ -34,8 +37,8 @@ REMEDIES = {
 class RunFiles:
     """Reads and writes them. What is read must belong to the run `run`, which is known once run.json is."""
 
-    def __init__(self, path: Path, *, writable: bool) -> None:
-        self.path, self.writable = path, writable
+    def __init__(self, path: Path, *, writable: bool, read: Reader = tensors.read_tensors) -> None:
+        self.path, self.writable, self._read = path, writable, read
         self.run: str | None = None
 
     def place(self, relative: str) -> Path:
@@ -62,6 +65,7 @@ class RunFiles:
             return from_json(of, fields.get("record"), path.name)
 
     def write_value(self, kind: str, record: Any) -> None:
+        self._forget_report()
         files.write_json(self.place(f"{kind}.json"), {**self.about(kind), "record": to_json(record)})
 
     def lines(self, kind: str, of: type[T]) -> tuple[T, ...]:
@@ -74,7 +78,12 @@ class RunFiles:
             return tuple(from_json(of, files.parse_json(line), path.name) for line in lines)
 
     def write_lines(self, kind: str, records: Sequence[Any]) -> None:
+        self._forget_report()
         files.write_lines(self.place(f"{kind}.jsonl"), [dumps(record) for record in records], self.about(kind))
+
+    def _forget_report(self) -> None:
+        """Remove the page that was made of the records before they change: it would speak of others."""
+        files.remove(self.place("report.html"))
 
     def write_network(self, prefix: str, record: LevelRecord, weights: StateDict, masks: Masks) -> dict[str, str]:
         """Write weights and masks below `prefix`; the digest of each file by its relative path."""
@@ -115,13 +124,14 @@ class RunFiles:
 
     def _tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         path = self.path / relative
-        found, facts, digest = tensors.read_tensors(path, remedy)
+        found, facts, digest = self._read(path, remedy)
         self._check(path, facts, kind, remedy)
         return found, facts, digest
 
     # -- what is stored once, beside the levels ------------------------------------------------------------------
 
-    def _only(self, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+    def only(self, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+        """The state, the probe or the rewind point of the run, its facts and its digest."""
         return self._tensors(f"{kind}.safetensors", kind, REMEDIES[f"{kind}.safetensors"])
 
     def _write_only(self, kind: str, found: Mapping[str, Tensor], **facts: Any) -> None:
@@ -132,7 +142,7 @@ class RunFiles:
         path = self.path / "state.safetensors"
         if not path.exists():
             return None
-        found, facts, _ = self._only("state")
+        found, facts, _ = self.only("state")
         if facts.get("levels") != levels:  # killed between the end of a level and the removal of its state
             return None
         with reading(path, REMEDIES[path.name]):
@@ -148,7 +158,7 @@ class RunFiles:
         if not path.exists():
             self._write_only("probe", indices)
             return
-        stored, _, _ = self._only("probe")
+        stored, _, _ = self.only("probe")
         if stored.keys() != indices.keys() or not torch.equal(stored["indices"], probe.indices):
             raise DamagedFile(path, "it names other samples than the run draws", REMEDIES[path.name])
 
@@ -157,7 +167,7 @@ class RunFiles:
 
     def rewind(self, digest: str | None = None) -> tuple[dict[str, Tensor], str]:
         """What rewind.safetensors holds, and its digest, which must be `digest` if that is given."""
-        weights, _, found = self._only("rewind")
+        weights, _, found = self.only("rewind")
         if digest not in (None, found):
             path = self.path / "rewind.safetensors"
             what = f"its tensors have another checksum than levels.jsonl says ({digest})"

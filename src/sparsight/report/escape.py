@@ -9,12 +9,24 @@ BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u
 """Marks that change the direction of the text after them, beyond the name that holds them."""
 
 
-def plain(text: str) -> str:
-    r"""The same with control characters, direction marks and lone surrogates spelled out, as in "\u202e".
+def printable(text: str) -> str:
+    r"""The same in one line: control characters, line breaks, direction marks and lone surrogates spelled out.
 
-    Line breaks and tabs stay. What comes out can be encoded, and neither moves a cursor nor turns a line.
+    As in "\u001b", "\u000a" and "\u202e". What comes out can be encoded, and moves no cursor, turns no line, ends none.
     """
+    return "".join(_spelled(c) if c in "\n\t" or _steers(c) else c for c in text)
+
+
+def plain(text: str) -> str:
+    """`printable` prose: line breaks and tabs stay."""
     return "".join(_spelled(c) if _steers(c) else c for c in text)
+
+
+def cell(value: object) -> object:
+    """A value for a cell of CSV: text is `printable`, and none that a spreadsheet would take for a formula."""
+    if not isinstance(value, str):
+        return value
+    return f"'{printable(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else printable(value)
 
 
 def escape(text: str) -> str:
@@ -23,7 +35,7 @@ def escape(text: str) -> str:
 
 
 def _steers(c: str) -> bool:
-    return c in BIDI or (c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cs"))
+    return c in BIDI or (c not in "\n\t" and unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp"))
 
 
 def _spelled(c: str) -> str:

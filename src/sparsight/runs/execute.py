@@ -22,6 +22,7 @@ from sparsight.records.journal import Watch
 from sparsight.records.new_folder import next_folder
 from sparsight.records.outputs import write_output
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
+from sparsight.records.verify import check_whole
 from sparsight.report import page
 from sparsight.runs.about import about_environment, about_model, most_frequent
 from sparsight.runs.recipe import Recipe
@@ -121,6 +122,7 @@ def _folder(record: RunRecord, out: Path | str | None, resume: bool) -> RunFolde
     folder = RunFolder.open(path, write=True)
     try:
         check_same(folder.record, record)
+        check_whole(folder)
         if folder.record.status != "finished":
             folder.update(status="running", resumed=folder.record.resumed + 1, keep=record.keep)
     except BaseException:

@@ -2,7 +2,7 @@
 
 from sparsight.runs.study.intervals import Mean, mean, paired, student_t
 from sparsight.runs.study.rows import Row, rows, summarise, write_csv, write_markdown
-from sparsight.runs.study.trials import Ended, Trial, run_study
+from sparsight.runs.study.trials import Ended, Trial, read_study, run_study, verify_study
 
 __all__ = [
     "Ended",
@@ -11,10 +11,12 @@ __all__ = [
     "Trial",
     "mean",
     "paired",
+    "read_study",
     "rows",
     "run_study",
     "student_t",
     "summarise",
+    "verify_study",
     "write_csv",
     "write_markdown",
 ]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsight.records.folder import RunFolder
+from sparsight.records.files import there
 from sparsight.records.outputs import write_output
 from sparsight.records.record import LevelRecord
+from sparsight.records.verify import whole
 from sparsight.runs.study.intervals import mean
-from sparsight.runs.study.trials import Trial, canonical
+from sparsight.runs.study.trials import Trial, canonical, read_study
 
 Row = dict[str, Any]
 
@@ -24,13 +24,13 @@ def rows(out: Path) -> list[Row]:
     Columns: those of the trial (arguments as JSON), status, level, role, density, kept, total, one PQ index for
     each recorded pair ("pq(1, 2)"), epochs, cumulative_epochs (of the levels so far; the control's are its own),
     steps, validation_accuracy, test_accuracy, chosen, reason. All rows have all columns; None where nothing is
-    known. FileNotFoundError if `out` holds no study; DamagedFile for a damaged run.
+    known. FileNotFoundError if `out` holds no study; DamagedFile for study.json or a file of a run.
     """
     found: list[Row] = []
-    for key, fields in json.loads((out / "study.json").read_bytes())["trials"].items():
+    for key, trial in read_study(out)[0].items():
         folder = out / "trials" / key
-        if (folder / "run.json").exists():
-            found += _trial_rows(Trial(**fields), folder)
+        if there(folder / "run.json"):
+            found += _trial_rows(trial, folder)
     pairs = dict.fromkeys(name for row in found for name in row if name.startswith("pq("))
     last = ("epochs", "cumulative_epochs", "steps", "validation_accuracy", "test_accuracy", "chosen", "reason")
     return [
@@ -41,7 +41,7 @@ def rows(out: Path) -> list[Row]:
 
 
 def _trial_rows(trial: Trial, folder: Path) -> list[Row]:
-    with RunFolder.open(folder) as run:
+    with whole(folder) as run:
         record, levels, evaluation = run.record, run.levels(), run.evaluation()
     tested = {entry.id: entry.test_accuracy for entry in evaluation.entries} if evaluation else {}
     about = {

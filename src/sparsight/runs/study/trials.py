@@ -20,9 +20,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsight.records.files import make_folder, write_atomically
+from sparsight.records.files import (
+    DamagedFile,
+    make_folder,
+    parse_json,
+    read_text,
+    reading,
+    seal,
+    there,
+    unseal,
+    write_atomically,
+)
 from sparsight.records.folder import RunFolder
-from sparsight.records.record import Keep
+from sparsight.records.record import Keep, from_json
+from sparsight.records.verify import verify_run
 
 
 @dataclass(frozen=True)
@@ -129,21 +140,51 @@ def _remember(trials: Sequence[Trial], out: Path, shared: Mapping[str, str]) -> 
     twice = next((trial for trial in trials if keys.count(trial.key) > 1), None)
     if twice is not None:
         raise ValueError(f"a trial is there twice: {canonical(dataclasses.asdict(twice))}")
-    known: dict[str, Any] = {"trials": {}, "shared": dict(shared)}
-    path = out / "study.json"
-    if path.exists():
-        known = json.loads(path.read_bytes())
-        if known["shared"] != shared:
-            raise ValueError(f"{out} holds a study with {known['shared']}: got {dict(shared)}; take another folder")
-    known["trials"] |= {trial.key: dataclasses.asdict(trial) for trial in trials}
+    known: Mapping[str, Trial] = {}
+    if there(out / "study.json"):
+        known, before = read_study(out)
+        if before != shared:
+            raise ValueError(f"{out} holds a study with {dict(before)}: got {dict(shared)}; take another folder")
     for folder in (out / "trials", out / "logs"):
         make_folder(folder)
-    write_atomically(path, [json.dumps(known, indent=1).encode() + b"\n"])
+    listed = {
+        key: dataclasses.asdict(trial) for key, trial in {**known, **dict(zip(keys, trials, strict=True))}.items()
+    }
+    sealed = seal({"trials": listed, "shared": dict(shared)})
+    write_atomically(out / "study.json", [json.dumps(sealed, indent=1).encode() + b"\n"])
+
+
+def read_study(out: Path) -> tuple[dict[str, Trial], Mapping[str, str]]:
+    """The trials that study.json lists, by key, and what all of them share. FileNotFoundError; DamagedFile."""
+    path, remedy = out / "study.json", "delete it and give the command of the study again, which lists its trials anew"
+    if not there(path):
+        raise FileNotFoundError(f"there is no study in {out}: it has no study.json")
+    with reading(path, remedy):
+        found = parse_json(read_text(path, remedy))
+        found = unseal(found) if "sha256" in found else found  # version 0.1 wrote no checksum
+        trials = {key: from_json(Trial, fields, f"trials.{key}") for key, fields in found["trials"].items()}
+        other = next((key for key, trial in trials.items() if trial.key != key), None)
+        if other is not None:
+            raise ValueError(f"the trial {other!r:.80} is another one, {trials[other].key!r}")
+        return trials, from_json(dict[str, str], found.get("shared", {}), "shared")
+
+
+def verify_study(out: Path | str) -> tuple[DamagedFile, ...]:
+    """The damaged files of the study in `out`: study.json, and those of each run, as `verify_run` tells them.
+
+    Tables and logs are not looked at. FileNotFoundError if there is no study.
+    """
+    try:
+        trials, _ = read_study(Path(out))
+    except DamagedFile as error:
+        return (error,)
+    runs = [Path(out) / "trials" / key for key in trials]
+    return tuple(damage for run in runs if there(run / "run.json") for damage in verify_run(run))
 
 
 def _stored(folder: Path) -> dict[str, Any]:
     """Status and threads of the run in `folder`; {} if none has begun, no status if its record cannot be read."""
-    if not (folder / "run.json").exists():
+    if not there(folder / "run.json"):
         return {}
     try:
         with RunFolder.open(folder) as run:

@@ -1,0 +1,43 @@
+"""`sparsight verify RUN`: whether the files of a run, or of all runs of a study, are those that were written."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from typing_extensions import Doc
+from tyro import conf
+
+from sparsight.cli.errors import Misuse
+from sparsight.cli.options import options
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Read every file of a run, finished or not, and compare it with its checksum and with the run's records.
+
+    One line for each damaged file says what is wrong with it and what to do; the exit code is then 3.
+    """
+
+    path: Annotated[conf.Positional[Path], Doc("A run folder, or the folder of a study.")]
+
+
+def main(argv: list[str]) -> int:
+    asked = options(VerifyOptions, argv, "sparsight verify")
+
+    from sparsight.records.files import there
+    from sparsight.records.verify import verify_run
+    from sparsight.report.escape import printable
+    from sparsight.runs.study import verify_study
+
+    try:
+        found = verify_study(asked.path) if there(asked.path / "study.json") else verify_run(asked.path)
+    except FileNotFoundError as error:
+        raise Misuse(f"{error}, and no study.json") from error
+    for damage in found:
+        sys.stdout.write(f"{printable(str(damage))}\n")
+    if not found:
+        sys.stdout.write(f"{printable(str(asked.path))}: every file is as it was written\n")
+    return 3 if found else 0
