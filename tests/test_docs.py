@@ -163,7 +163,7 @@ def commands(page: Path) -> list[str]:
 
 RECIPES = ("sap", "lottery", "oneshot")  # those that go down level by level: one table for their options
 EVERY = tuple(names())
-COMMANDS = ("show", "report", "analyze", "certify", "phase", "recipes", "study")  # beside run: a help for each recipe
+COMMANDS = ("show", "report", "analyze", "certify", "verify", "phase", "recipes", "study")  # beside run
 WRITTEN = [
     (page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line
 ]
