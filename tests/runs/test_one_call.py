@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -37,7 +38,15 @@ def test_in_memory(trained):
     assert pruned.levels[0].steps == 0
     assert pruned.record.value is not None
     assert pruned.record.value > 0.85
-    assert str(pruned).startswith("160 of 640 weights (25.0 %) at validation accuracy ")
+    words = (
+        r"160 of 640 weights \(25.0 %\) at validation accuracy (\d+\.\d\d) % \(95 % interval (\d+\.\d\d) % to (\S+) %"
+    )
+    told = re.match(words + r", of 300 answers\), against \d+\.\d\d % dense$", str(pruned))
+    assert told is not None
+    share, n, z = pruned.record.value, 300, 1.959964
+    ends = [100 * (share + z * z / (2 * n) + side * z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5)
+            / (1 + z * z / n) for side in (-1, 1)]  # fmt: skip
+    assert [float(told[2]), float(told[3])] == pytest.approx(ends, abs=0.006)
     assert pruned.path is None
 
 

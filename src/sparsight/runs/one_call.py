@@ -49,8 +49,21 @@ class Pruned:
 
         dense, metric = self.levels[0], self.record.metric
         kept = f"{self.record.kept:,} of {self.record.total:,} weights ({percent(self.record.density)})"
-        against = f" against {worth(metric, dense.value)} dense" if dense.kept == dense.total else ""
-        return f"{kept} at validation {metric.name} {worth(metric, self.record.value)}{against}"
+        against = f", against {worth(metric, dense.value)} dense" if dense.kept == dense.total else ""
+        return f"{kept} at validation {metric.name} {worth(metric, self.record.value)}{self._interval}{against}"
+
+    @property
+    def _interval(self) -> str:
+        """How far the share of right answers may be off, from their number."""
+        from sparsight.report.format import worth
+        from sparsight.report.noise import wilson
+
+        value, metric = self.record.value, self.record.metric
+        samples = self.record.observations[-1].samples if self.record.observations else None
+        if not metric.share or value is None or not samples:
+            return ""
+        low, high = wilson(value, samples)
+        return f" (95 % interval {worth(metric, low)} to {worth(metric, high)}, of {samples:,} answers)"
 
 
 def prune(
