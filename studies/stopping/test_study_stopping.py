@@ -293,13 +293,13 @@ def test_rows_and_page_from_finished_runs(parts, tmp_path, capsys):
     assert parts.results.main([str(tmp_path), "--into", str(tmp_path / "results"), "--no-pictures"]) == 0
     assert "2 of 2 trials have finished" in capsys.readouterr().out
     runs = {(r["rule"], r["setting"]): r for r in parts.gather.read(tmp_path / "results" / "runs.csv")}
-    half = runs["fixed", "0.5"]  # the third of five steps is the first to reach half an epoch
-    assert (half["epochs"], half["first_epochs"], half["last_epochs"], half["middle_levels"]) == (3.2, 1.0, 1.0, 2)
+    half = runs["fixed", "0.5"]  # 19 of 38 steps are half an epoch
+    assert (half["epochs"], half["first_epochs"], half["last_epochs"], half["middle_levels"]) == (3.0, 1.0, 1.0, 2)
     flow = runs["information-consistent", "paper"]
     assert flow["forward"] > 0
     assert half["forward"] == 0
     levels = parts.gather.read(tmp_path / "results" / "levels.csv")
-    assert [r["epochs"] for r in levels if r["run"] == half["run"]] == [1.0, 0.6, 0.6, 1.0]
+    assert [r["epochs"] for r in levels if r["run"] == half["run"]] == [1.0, 0.5, 0.5, 1.0]
     assert "information flow" in next(r["reason"] for r in levels if r["run"] == flow["run"] and r["level"] == 1)
     page = (tmp_path / "results" / "summary.md").read_text()
     assert "information-consistent" in page

@@ -38,9 +38,7 @@ def test_in_memory(trained):
     assert pruned.levels[0].steps == 0
     assert pruned.record.value is not None
     assert pruned.record.value > 0.85
-    words = (
-        r"160 of 640 weights \(25.0 %\) at validation accuracy (\d+\.\d\d) % \(95 % interval (\d+\.\d\d) % to (\S+) %"
-    )
+    words = r"160 of 640 weights \(25.0 %\) at validation accuracy (\S+) % \(95 % interval (\S+) % to (\S+) %"
     told = re.match(words + r", of 300 answers\), against \d+\.\d\d % dense$", str(pruned))
     assert told is not None
     share, n, z = pruned.record.value, 300, 1.959964

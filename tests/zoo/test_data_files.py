@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -169,6 +172,50 @@ class TestCifar:
         (tmp_path / "test_batch.bin").write_bytes((tmp_path / "test_batch.bin").read_bytes()[:-1])
         with pytest.raises(ValueError, match=r"test_batch\.bin has 15,364 bytes, expected records of 3073"):
             from_path(tmp_path)
+
+
+class Table:
+    """What `datasets` gives back: columns by name, and their kinds."""
+
+    def __init__(self, columns: dict, names: list[str] | None = None) -> None:
+        self.columns, self.column_names = columns, list(columns)
+        self.features = {name: type("Kind", (), {"names": names})() for name in columns}
+
+    def __getitem__(self, name: str) -> list:
+        return self.columns[name]
+
+
+class TestSaved:
+    @pytest.fixture
+    def saved(self, tmp_path, monkeypatch):
+        def write(found):
+            (tmp_path / "state.json").write_text("{}")
+            module = types.ModuleType("datasets")
+            module.load_from_disk = lambda path: found  # type: ignore[attr-defined]
+            monkeypatch.setitem(sys.modules, "datasets", module)
+            return tmp_path
+
+        return write
+
+    def test_images(self, saved):
+        arrays = pictures(30, (6, 6))
+        tables = {name: Table({"image": [image.fromarray(a, "L") for a in part], "label": [0, 1, 2] * (len(part) // 3)},
+                              ["a", "b", "c"]) for name, part in (("train", arrays), ("test", arrays[:6]))}  # fmt: skip
+        with pytest.warns(DataNote):
+            data = from_path(saved(tables))
+        assert isinstance(data.train, Split)
+        assert isinstance(data.test, Split)
+        assert (data.train.x.shape, len(data.test)) == ((27, 1, 6, 6), 6)
+        assert data.facts["class_names"] == ["a", "b", "c"]
+
+    def test_numbers(self, saved):
+        data = from_path(saved(Table({"x": [[1.0, 2.0]] * 20, "label": [0, 1] * 10})))
+        assert isinstance(data.train, Split)
+        assert data.train.x.shape == (18, 2)
+
+    def test_text_needs_a_function(self, saved):
+        with pytest.raises(ValueError, match=r"has the columns text, label, expected.*for text give package\.module"):
+            from_path(saved(Table({"text": ["a", "b"], "label": [0, 1]})))
 
 
 def test_images_of_bytes_that_were_given_as_data(tmp_path):
