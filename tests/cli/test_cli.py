@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import io
 import json
@@ -244,6 +245,26 @@ def test_a_folder_that_is_taken(finished, capsys):
     assert {p: t for p, t in after.items() if p.name != "run.lock" and p.is_file()} == {
         p: t for p, t in before.items() if p.name != "run.lock" and p.is_file()
     }
+
+
+def test_show_writes_rows(finished, here, capsys):
+    """To a file, beside the table; to standard output, alone. The same numbers as in the JSON document."""
+    assert main(["show", str(finished), "--csv", "rows.csv"]) == 0
+    assert "validation" in capsys.readouterr().out
+    assert main(["show", str(finished), "--csv", "-"]) == 0
+    text = capsys.readouterr().out
+    assert text == Path("rows.csv").read_text()
+    assert main(["show", str(finished), "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)["rows"]
+    rows = list(csv.DictReader(text.splitlines()))
+    assert [row.keys() for row in rows] == [row.keys() for row in expected]
+    for row, wanted in zip(rows, expected, strict=True):
+        assert dict(row) == {k: "" if v is None else str(v) for k, v in wanted.items()}
+        assert 0 < float(row["validation_accuracy"]) <= 1
+    assert main(["show", str(finished), "--csv", "nowhere/rows.csv"]) == 2
+    assert "--csv is nowhere/rows.csv" in capsys.readouterr().err
+    assert main(["show", str(finished), "--csv", "-", "--json"]) == 2
+    assert "name a file" in capsys.readouterr().err
 
 
 # -- a run -----------------------------------------------------------------------------------------------------

@@ -170,8 +170,8 @@ def test_rich_table_shows_the_same_cells() -> None:
 
 def test_unknown_format_is_refused() -> None:
     s = sample(1)
-    with pytest.raises(ValueError, match="unknown format 'csv', expected one of 'text', 'markdown', 'json'"):
-        report.table(s.run, s.levels, None, format="csv")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown format 'html', expected one of 'text', 'markdown', 'json', 'csv'"):
+        report.table(s.run, s.levels, None, format="html")  # type: ignore[arg-type]
 
 
 NAMES = ("accuracy", "perplexity", "mean_average_precision", "a metric of many words", "R2", "intersection_over_union")

@@ -219,6 +219,11 @@ def test_a_study_from_its_file_to_its_tables(tmp_path, capsys, monkeypatch):
         assert (folder.record.status, folder.record.resumed) == ("finished", 1)
 
     found = rows(out)
+    accuracies = [r["validation_accuracy"] for r in found if r["chosen"]]
+    half = scipy.stats.t.ppf(0.975, 1) * scipy.stats.sem(accuracies)
+    (told,) = [line for line in said.splitlines() if line.endswith("  L")]
+    assert told.split()[0] == "2", "seeds"
+    assert f"{100 * statistics.mean(accuracies):.2f} ± {100 * half:.2f} %" in told
     assert [(r["seed"], r["level"]) for r in found] == [(s, n) for s in (0, 1) for n in (0, 1)]
     row = found[3]
     with RunFolder.open(out / "trials" / second.key) as folder:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse
+from sparsight.cli.errors import Misuse, check_outputs
 from sparsight.cli.options import Switch, options
 
 if TYPE_CHECKING:
@@ -26,16 +26,26 @@ class ShowOptions:
 
     run: Annotated[conf.Positional[Path], Doc("The run folder.")]
     json: Annotated[Switch, Doc("Print one JSON document instead.")] = False
+    csv: Annotated[
+        Path | None, conf.arg(metavar="FILE"), Doc("Write a row for each level to this file; - is standard output.")
+    ] = None
 
 
 def main(argv: list[str]) -> int:
     asked = options(ShowOptions, argv, "sparsight show")
+    quiet = check_outputs(asked.json, csv=asked.csv)
 
     from sparsight.model.left_out import counted, lines
+    from sparsight.records.outputs import write_output
+    from sparsight.report import table
     from sparsight.report.escape import plain
 
     with opened(asked.run) as folder:
         parts = folder.record, folder.levels(), folder.evaluation()
+    if asked.csv is not None:
+        write_output(asked.csv, [table(*parts, format="csv").encode("utf-8")])
+    if quiet:
+        return 0
     if asked.json:
         sys.stdout.write(json_.dumps(document(asked.run, *parts), indent=2) + "\n")
         return 0

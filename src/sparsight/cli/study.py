@@ -38,8 +38,6 @@ example: sparsight study trials.json --out studies/first --workers 2
 
 exit codes: 0 done, 1 a trial failed, 2 wrong use, 130 interrupted."""
 
-MEASURED = ("density", "validation_accuracy", "test_accuracy", "cumulative_epochs")
-
 
 @dataclass(frozen=True)
 class StudyOptions:
@@ -126,9 +124,11 @@ def _write(out: Path) -> None:
 
     found = rows(out)
     summary = summaries(found)
-    for name, table in (("rows", found), ("summary", summary)):
-        write_csv(table, out / f"{name}.csv")
-        write_markdown(table, out / f"{name}.md")
+    for name, lines in (("rows", found), ("summary", summary)):
+        write_csv(lines, out / f"{name}.csv")
+        write_markdown(lines, out / f"{name}.md")
+    if told := table(summary):
+        sys.stdout.write(f"\nNetworks handed over, mean and 95 % interval over seeds:\n\n{told}\n")
     sys.stdout.write(f"{len(found)} rows in {out / 'rows.csv'} and rows.md, intervals in summary.csv and summary.md\n")
 
 
@@ -140,4 +140,39 @@ def summaries(found: list[Row]) -> list[Row]:
     ladder = [{**row, "which": "control" if row["role"] == "control" else f"level {row['level']}"} for row in done]
     chosen = [{**row, "which": "chosen"} for row in done if row["chosen"]]
     by = ("label", "recipe", "arguments", "model", "data", "which")
-    return [line for part in (chosen, ladder) for value in MEASURED for line in summarise(part, by, value)]
+    measured = ("density", *_judged(done), "cumulative_epochs")
+    return [line for part in (chosen, ladder) for value in measured for line in summarise(part, by, value)]
+
+
+def _judged(found: list[Row]) -> list[str]:
+    """The columns of metrics, on the validation and on the test split."""
+    return [name for name in (found[0] if found else ()) if name.startswith(("validation_", "test_"))]
+
+
+def table(summary: list[Row]) -> str:
+    """The networks that were handed over, setting by setting; "" if there is none."""
+    from sparsight.report.table import stacked
+
+    chosen = [row for row in summary if row["which"] == "chosen"]
+    values = list(dict.fromkeys(row["value"] for row in chosen if row["value"] != "cumulative_epochs"))
+    settings: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in chosen:
+        made = row["recipe"] if row["arguments"] == "{}" else f"{row['recipe']} {row['arguments']}"
+        at = (row["label"] or made, row["arguments"], row["model"], row["data"])
+        settings.setdefault(at, {})[row["value"]] = row
+    heads = stacked(["seeds", *(value.replace("_", " ", 1) for value in values)], 14)
+    cells = [[str(of["density"]["n"]), *(_interval(of.get(value)) for value in values)] for of in settings.values()]
+    widths = [max(map(len, column)) for column in zip(*zip(*heads, strict=True), *cells, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in (*zip(*heads, strict=True), *cells)]
+    named = [*[""] * len(heads[0]), *(at[0] for at in settings)]
+    return "\n".join(f"{line}  {name}".rstrip() for line, name in zip(lines, named, strict=True)) if cells else ""
+
+
+def _interval(row: Row | None) -> str:
+    """ "97.67 ± 0.41 %"; of a metric that is no share, four significant digits."""
+    if row is None:
+        return "–"
+    share = row["value"] in ("density", "validation_accuracy", "test_accuracy")
+    mean, half = row["mean"], row["half_width"]
+    numbers = [x for x in (mean, half) if x is not None]
+    return " ± ".join(f"{100 * x:.2f}" if share else f"{x:.4g}" for x in numbers) + (" %" if share else "")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
@@ -27,20 +29,22 @@ def table(
     levels: Sequence[LevelRecord],
     evaluation: Evaluation | None = None,
     *,
-    format: Literal["text", "markdown", "json"] = "text",
+    format: Literal["text", "markdown", "json", "csv"] = "text",
 ) -> str:
     """One row per level, then the dense control: density, PQ index, epochs, accuracies.
 
-    The PQ index is that of all alive weights at the first recorded (p, q). "*" marks the chosen level. JSON
-    holds the numbers as recorded (NaN as "nan"); text and Markdown round them, and headings of text are stacked, so
-    that it fits 80 columns. No colour codes.
+    The PQ index is that of all alive weights at the first recorded (p, q). "*" marks the chosen level. JSON and CSV
+    hold the numbers as recorded (NaN as "nan"); text and Markdown round them, and headings of text are stacked, so that
+    it fits 80 columns. No colour codes.
     ValueError for another format.
     """
     s = story(run, levels, (), evaluation)
     if format == "json":
         return json.dumps(to_json(_values(s)), indent=2, allow_nan=False)
+    if format == "csv":
+        return _csv(_values(s)["rows"])
     if format not in ("text", "markdown"):
-        raise ValueError(f"unknown format {format!r}, expected one of 'text', 'markdown', 'json'")
+        raise ValueError(f"unknown format {format!r}, expected one of 'text', 'markdown', 'json', 'csv'")
     note = f"{CHOSEN} chosen: {_line(run.chosen.why)}" if run.chosen and s.chosen else ""
     if format == "markdown":
         heads = _headings(s)
@@ -128,6 +132,14 @@ def _others(s: Story, x: LevelRecord) -> dict[str, Any]:
     if s.metric == ACCURACY:
         return {}
     return {f"validation_{s.metric.name}": x.value, f"test_{s.metric.name}": s.test_value(x)}
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
 
 
 def _markdown(row: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from sparsight.records.record import LevelRecord
 from sparsight.records.verify import whole
 from sparsight.runs.study.intervals import mean
 from sparsight.runs.study.trials import Trial, canonical, read_study
+from sparsight.train.metric import ACCURACY
 
 Row = dict[str, Any]
 
@@ -23,8 +24,9 @@ def rows(out: Path) -> list[Row]:
 
     Columns: those of the trial (arguments as JSON), status, level, role, density, kept, total, one PQ index for
     each recorded pair ("pq(1, 2)"), epochs, cumulative_epochs (of the levels so far; the control's are its own),
-    steps, validation_accuracy, test_accuracy, chosen, reason. All rows have all columns; None where nothing is
-    known. FileNotFoundError if `out` holds no study; DamagedFile for study.json or a file of a run.
+    steps, validation_accuracy, test_accuracy, both of the metric that levels are chosen by if it is another, chosen,
+    reason. All rows have all columns; None where nothing is known. FileNotFoundError if `out` holds no study;
+    DamagedFile for study.json or a file of a run.
     """
     found: list[Row] = []
     for key, trial in read_study(out)[0].items():
@@ -32,10 +34,11 @@ def rows(out: Path) -> list[Row]:
         if there(folder / "run.json"):
             found += _trial_rows(trial, folder)
     pairs = dict.fromkeys(name for row in found for name in row if name.startswith("pq("))
-    last = ("epochs", "cumulative_epochs", "steps", "validation_accuracy", "test_accuracy", "chosen", "reason")
+    judged = dict.fromkeys(name for row in found for name in row if name.startswith(("validation_", "test_")))
+    last = ("epochs", "cumulative_epochs", "steps", *judged, "chosen", "reason")
     return [
         {**{n: v for n, v in row.items() if n not in pairs and n not in last}, **{n: row.get(n) for n in pairs},
-         **{n: row[n] for n in last}}
+         **{n: row.get(n) for n in last}}
         for row in found
     ]  # fmt: skip
 
@@ -43,7 +46,7 @@ def rows(out: Path) -> list[Row]:
 def _trial_rows(trial: Trial, folder: Path) -> list[Row]:
     with whole(folder) as run:
         record, levels, evaluation = run.record, run.levels(), run.evaluation()
-    tested = {entry.id: entry.test_accuracy for entry in evaluation.entries} if evaluation else {}
+    tested = {entry.id: entry for entry in evaluation.entries} if evaluation else {}
     about = {
         "label": trial.label,
         "recipe": trial.recipe,
@@ -59,7 +62,11 @@ def _trial_rows(trial: Trial, folder: Path) -> list[Row]:
         chosen = record.chosen is not None and record.chosen.id == level.id
         total = so_far if level.role == "level" else level.epochs
         found.append({**about, **_level_row(level), "cumulative_epochs": total, "chosen": chosen})
-        found[-1]["test_accuracy"] = tested.get(level.id)
+        for metric in dict.fromkeys((ACCURACY, level.metric)):
+            found[-1][f"validation_{metric.name}"] = (
+                level.observations[-1].value(metric) if level.observations else None
+            )
+            found[-1][f"test_{metric.name}"] = tested[level.id].value(metric) if level.id in tested else None
     return found
 
 
@@ -73,7 +80,6 @@ def _level_row(level: LevelRecord) -> Row:
         **{f"pq({p:g}, {q:g})": x for (p, q), x in zip(level.pq_pairs, level.pq, strict=True)},
         "epochs": level.epochs,
         "steps": level.steps,
-        "validation_accuracy": level.validation_accuracy,
         "reason": level.reason,
     }
 
