@@ -6,6 +6,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparsight import DamagedFile, apply_, counts, dense, execute, load_masks, masks_from, save_masks
+from sparsight.model import counts_by_tensor
 from sparsight.recipes import lottery
 from sparsight.records import AccidentalZeros
 
@@ -62,6 +63,13 @@ def test_from_the_zeros_of_a_model_tensors_or_a_file(tmp_path):
     save_file(model.state_dict(), tmp_path / "a.safetensors")
     for source in (model, model.state_dict(), tmp_path / "a.safetensors", str(tmp_path / "a.safetensors")):
         assert equal(masks_from(source), masks)
+
+
+def test_counts_of_each_tensor():
+    model, masks = pruned_network()
+    found = counts_by_tensor(masks_from(model))
+    assert found == {name: (int(p.count_nonzero()), p.numel()) for name, p in model.named_parameters() if p.dim() > 1}
+    assert tuple(map(sum, zip(*found.values(), strict=True))) == counts(masks)
 
 
 def test_minus_zero_is_pruned_and_nan_is_kept():

@@ -200,6 +200,12 @@ def _refuse_name(model: nn.Module, parameters: Mapping[str, nn.Parameter], name:
     raise ValueError(f"the model has no parameter {name!r}: its parameters are {_some(parameters)}")
 
 
+def counts_by_tensor(masks: Masks) -> dict[str, tuple[int, int]]:
+    """(kept, total) of each tensor, by name. TypeError for what are no masks."""
+    counts(masks)
+    return {name: (int(mask.sum()), mask.numel()) for name, mask in masks.items()}
+
+
 def counts(masks: Masks) -> tuple[int, int]:
     """(kept, prunable) weights. TypeError for a model: it takes masks."""
     check_mapping(masks)

@@ -59,9 +59,9 @@ def masks_from(
     """Masks of the weights that are not zero: of a pruned model, of tensors by name, or of a file of them.
 
     Of a model these are its prunable weights, with `include` and `exclude` as in `dense`; else all floating-point
-    tensors of two dimensions and more. +0.0 and -0.0 are pruned, NaN is kept. `counts(masks)` says how many are kept,
-    in all or, given one tensor's mask alone, of that one. An `AccidentalZeros` warning names tensors in which fewer
-    than one weight in a thousand is zero: holding them would freeze weights that chance had left at zero.
+    tensors of two dimensions and more. +0.0 and -0.0 are pruned, NaN is kept. `counts(masks)` says how many are kept
+    in all, `sparsight.model.counts_by_tensor(masks)` in each tensor. An `AccidentalZeros` warning names tensors in
+    which fewer than one weight in a thousand is zero: holding them would freeze weights that chance left at zero.
 
     Raises: `CheckpointError` for a file that cannot be read; ValueError as `dense`, or without such a tensor.
     """
