@@ -9,12 +9,14 @@ from torch.nn import functional
 
 from sparsight.model.batch import labels_of, predict
 from sparsight.model.loss import binary_cross_entropy, cross_entropy, mae, mse, named_loss, task_loss
+from sparsight.recipes import lottery
+from sparsight.runs import adapted, run
 from sparsight.train.evaluate import evaluate
 from sparsight.train.judges import Accuracy, Auto, Error, Judged, Loss, Perplexity, named_judge
 from sparsight.train.metric import ACCURACY, LOSS, PERPLEXITY, Metric
 from sparsight.train.parallel import runtime
 from sparsight.train.torch_metric import TorchMetric
-from sparsight.types import Split
+from sparsight.types import Data, Split
 
 CPU = runtime("cpu")
 
@@ -295,6 +297,20 @@ class TestTorchMetrics:
         f1 = [2 * h / ((x.argmax(1) == c).sum() + (y == c).sum()) for c, h in enumerate(hits)]
         assert found.values["MulticlassF1Score"] == pytest.approx(float(sum(f1) / 3), rel=1e-6)
         assert found.metric == Metric("MulticlassF1Score", "higher", share=True)
+
+
+def test_a_judge_that_cannot_do_it_is_found_out_before_training():
+    trained = []
+
+    def loss(model, batch):
+        trained.append(batch)
+        return cross_entropy(model, batch)
+
+    data = Data(name="mine", train=Split(normal(40, 4), whole(40)), validation=Split(normal(20, 4), whole(20)))
+    recipe = adapted(lottery(levels=1, epochs=1, batch_size=10), loss=loss, metric="perplexity")
+    with pytest.raises(ValueError, match=r"perplexity needs scores \[N, T, V\] and token labels"):
+        next(run(recipe, nn.Linear(4, 3), data))
+    assert not trained
 
 
 class TestMetric:

@@ -24,7 +24,7 @@ from sparsight.runs.search import Done
 from sparsight.runs.state import RunState, snapshot
 from sparsight.runs.training import begin, keep, run_through
 from sparsight.train.batches import USUAL, step_size, to_device
-from sparsight.train.evaluate import evaluate
+from sparsight.train.evaluate import evaluate, try_judge
 from sparsight.train.observation import Observation
 from sparsight.train.parallel import Precision, runtime
 from sparsight.train.stop import Context, FixedEpochs
@@ -86,6 +86,8 @@ def _copy_of(model: nn.Module) -> nn.Module:
 def _levels(state: RunState) -> Iterator[LevelResult]:
     recipe = state.recipe
     _take_up(state)
+    if not state.history:
+        try_judge(state.model, state.data.validation, recipe.judge, state.runtime)
     if "probe" in recipe.needs:
         size = recipe.plan.batch_size or USUAL
         state.probe = probe(state.data.train, recipe.probes, seed=recipe.seed, batch_size=size)

@@ -73,6 +73,20 @@ def evaluate(
     return _worth(judge, found)
 
 
+def try_judge(model: nn.Module, split: Split | Iterable[Batch], judge: Judge, runtime: Runtime) -> None:
+    """Judge the first batch of a split, so that a judge that cannot do it is found out before a network is trained.
+
+    ValueError as `evaluate`, but for what is only known of a whole split.
+    """
+    with evaluating(model), seeded(0), torch.no_grad(), runtime.autocast():
+        for batch in batches(split, 32, device=runtime.device):
+            if hasattr(judge, "begin"):
+                judge.begin().add(model, batch)  # type: ignore[attr-defined]
+            else:
+                _chosen(judge, _numbers(judge, judge(model, batch), runtime.device))
+            return
+
+
 def _numbers(judge: Judge, returned: Any, device: torch.device) -> Mapping[str, Tensor]:
     """(sum, count) of each metric in float64, at home of `device`: no value is looked at, so nothing is waited for."""
     if isinstance(returned, (tuple, list)) and len(returned) == 3:
@@ -131,7 +145,7 @@ def _summed(judge: Judge, name: str, pairs: Sequence[Sequence[float]]) -> tuple[
     return sums, counted
 
 
-def _chosen(judge: Judge, values: Mapping[str, float]) -> Metric:
+def _chosen(judge: Judge, values: Mapping[str, Any]) -> Metric:
     """The metric that networks are chosen by: the first of the judge's own that it measured."""
     own = getattr(judge, "metrics", (ACCURACY, LOSS) if set(values) <= {"accuracy", "loss"} else ())
     for metric in own:
@@ -157,4 +171,4 @@ def _name(judge: Any) -> str:
     return getattr(judge, "__name__", type(judge).__name__)
 
 
-__all__ = ["Judge", "Worth", "classify", "evaluate"]
+__all__ = ["Judge", "Worth", "classify", "evaluate", "try_judge"]
