@@ -14,7 +14,7 @@ from sparsight.analysis.trajectory import Trajectory
 from sparsight.model.left_out import counted
 from sparsight.model.left_out import lines as told
 from sparsight.report import format as words
-from sparsight.report.escape import plain
+from sparsight.report.escape import cell, printable
 
 WIDTH = 80
 """Characters in a line of text."""
@@ -56,7 +56,7 @@ def headings(a: Analysis) -> list[str]:
 
 
 def cells(a: Analysis, name: str, shape: str, dtype: str, s: Summary) -> list[str]:
-    row = [plain(name), shape, dtype, f"{s.count:,}", words.percent(s.zeros / s.count) if s.count else words.NONE]
+    row = [printable(name), shape, dtype, f"{s.count:,}", words.percent(s.zeros / s.count) if s.count else words.NONE]
     for m in s.measures:
         row.append(words.index(m.index) if s.defined else words.NONE)
         for k in m.keeps:
@@ -105,7 +105,7 @@ def wrapped(text: str) -> str:
 
 def nothing(a: Analysis) -> str:
     """Why nothing is analysed of what was given."""
-    reasons = [f"{plain(x.name)} ({x.why})" for x in a.listed]
+    reasons = [printable(f"{x.name} ({x.why})") for x in a.listed]
     more = f" and {words.plural(len(reasons) - 3, 'more tensor')}" if len(reasons) > 3 else ""
     return f"none of its tensors is a weight: {', '.join(reasons[:3])}{more}; name one in include to analyse it"
 
@@ -116,20 +116,20 @@ def left_aside(a: Analysis) -> list[str]:
     by_why: dict[str, list[str]] = {}
     left = {x.name for x in a.left_out}
     if left:
-        lines.append(f"not analysed unless --include names it: {plain(', '.join(told(a.left_out)))}")
+        lines.append(f"not analysed unless --include names it: {printable(', '.join(told(a.left_out)))}")
     for x in a.listed:
         if x.name not in left:
-            by_why.setdefault(x.why, []).append(plain(x.name))
+            by_why.setdefault(x.why, []).append(printable(x.name))
     for why, names in by_why.items():
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        lines.append(f"not analysed: {shown} ({why})")
+        lines.append(f"not analysed: {shown} ({printable(why)})")
     return lines
 
 
 def meanings(a: Analysis) -> list[str]:
     """What the numbers are of, and how exact they are."""
     lines = []
-    many = [plain(t.name) for t in a.tensors if t.shape[0] > MOST_ROWS]
+    many = [printable(t.name) for t in a.tensors if t.shape[0] > MOST_ROWS]
     if many:
         lines.append(f"neurons not looked at one by one: {', '.join(many)} (more than {MOST_ROWS:,} rows)")
     error = max((t.summary.gini_error or 0.0 for t in a.tensors), default=0.0)
@@ -168,7 +168,7 @@ def _stacked(rows: Sequence[Sequence[str]], about: int, left: int) -> list[str]:
             if part == [0]:
                 cells = [_broken(row[0], WIDTH)]
             depth = max(map(len, cells))
-            for line in zip(*([""] * (depth - len(cell)) + cell for cell in cells), strict=True):
+            for line in zip(*([""] * (depth - len(parted)) + parted for parted in cells), strict=True):
                 aligned = [
                     c.ljust(widths[i]) if i < left else c.rjust(widths[i]) for i, c in zip(part, line, strict=True)
                 ]
@@ -205,7 +205,7 @@ def neuron_table(t: Tensor, a: Analysis) -> str:
     """Every neuron of a tensor."""
     heads = ["neuron", "zeros", *(f"PQ index\n({p:g}, {q:g})" for p, q in a.pairs)]
     body = [
-        [f"{plain(t.name)}[{i}]", f"{r.zeros:,}", *(words.index(v) if r.defined else words.NONE for v in r.index)]
+        [f"{printable(t.name)}[{i}]", f"{r.zeros:,}", *(words.index(v) if r.defined else words.NONE for v in r.index)]
         for i, r in enumerate(t.rows)
     ]
     return "\n".join(_stacked([heads, *body], 2, 1)) if body else ""
@@ -237,18 +237,13 @@ def as_csv(a: Analysis) -> str:
             heads += [f"{n}_{p:g}_{q:g}_eta_{eta:g}" for n in names]
     write([*heads, "hoyer", "gini", "gini_error", "why_not"])
     for t in a.tensors:
-        write([*_safe(t.name, t.kind, t.dtype, "x".join(map(str, t.shape))), *_numbers(t.summary), ""])
+        write([*map(cell, (t.name, t.kind, t.dtype, "x".join(map(str, t.shape)))), *_numbers(t.summary), ""])
     for x in a.listed:
-        head = _safe(x.name, x.kind, x.dtype, "x".join(map(str, x.shape)))
-        write([*head, *[""] * (len(heads) - 4 + 3), *_safe(x.why)])
+        head = map(cell, (x.name, x.kind, x.dtype, "x".join(map(str, x.shape))))
+        write([*head, *[""] * (len(heads) - 4 + 3), cell(x.why)])
     if a.whole is not None:
         write(["*", "", "", "", *_numbers(a.whole), ""])
     return out.getvalue()
-
-
-def _safe(*texts: str) -> list[str]:
-    """Names as a spreadsheet may show them: none is taken for a formula."""
-    return [f"'{t}" if t[:1] in "=+-@\t\r" and t else plain(t) for t in texts]
 
 
 def _numbers(s: Summary) -> list[object]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, NotFound, check_outputs, resolved
+from sparsight.cli.errors import Misuse, NotFound, check_outputs, printable, resolved
 from sparsight.cli.options import Switch, options
 
 SHOWN = 40
@@ -86,6 +86,7 @@ def _network(asked: AnalyzeOptions, quiet: bool) -> int:
     from sparsight.analysis.text import as_csv, headline, neuron_table, nothing, table, wrapped
     from sparsight.checkpoint import CheckpointError
     from sparsight.records.record import to_json
+    from sparsight.report.escape import plain
 
     thing = _thing(asked.path)
     _set_threads(asked.threads)
@@ -111,11 +112,11 @@ def _network(asked: AnalyzeOptions, quiet: bool) -> int:
         raise CheckpointError(found.source, nothing(found))
     if quiet:
         return 0
-    sys.stdout.write(f"{wrapped(headline(found))}\n\n")
-    sys.stdout.write(table(found, asked.sort, None if asked.all else SHOWN) + "\n")
+    sys.stdout.write(f"{wrapped(printable(headline(found)))}\n\n")
+    sys.stdout.write(plain(table(found, asked.sort, None if asked.all else SHOWN)) + "\n")
     if asked.neurons:
         for tensor in found.tensors:
-            sys.stdout.write(f"\n{neuron_table(tensor, found)}\n")
+            sys.stdout.write(plain(f"\n{neuron_table(tensor, found)}\n"))
     _tell_files(asked)
     return 0
 
@@ -183,7 +184,7 @@ def _write(path: Path, text: str) -> None:
 def _tell_files(asked: AnalyzeOptions) -> None:
     for path in (asked.csv, asked.html):
         if path is not None:
-            sys.stdout.write(f"written: {path}\n")
+            sys.stdout.write(printable(f"written: {path}") + "\n")
 
 
 # -- a run -----------------------------------------------------------------------------------------------------
@@ -193,6 +194,7 @@ def _path(asked: AnalyzeOptions, quiet: bool) -> int:
     from sparsight.analysis.text import path_table, wrapped
     from sparsight.analysis.trajectory import trajectory
     from sparsight.records.record import to_json
+    from sparsight.report.escape import plain
 
     if asked.csv is not None:
         raise Misuse("--csv is for checkpoints: the path of a run has its numbers in --json")
@@ -212,7 +214,7 @@ def _path(asked: AnalyzeOptions, quiet: bool) -> int:
         return 0
     if quiet:
         return 0
-    head = wrapped(f"{found.source}: the path of {found.recipe}")
-    sys.stdout.write(f"{head}\n\n{path_table(found)}\n")
+    head = wrapped(printable(f"{found.source}: the path of {found.recipe}"))
+    sys.stdout.write(plain(f"{head}\n\n{path_table(found)}\n"))
     _tell_files(asked)
     return 0

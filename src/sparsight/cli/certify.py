@@ -158,6 +158,7 @@ def _held_out(pruned: Pruned, wanted: int) -> list[Batch]:
 
 def _tell(asked: CertifyOptions, pruned: Pruned, certificate: Certificate) -> None:
     from sparsight.records.record import to_json
+    from sparsight.report.escape import printable
 
     if asked.json:
         about_it = {
@@ -170,7 +171,7 @@ def _tell(asked: CertifyOptions, pruned: Pruned, certificate: Certificate) -> No
     lines = [f"{pruned.source}, a pruning of {pruned.unpruned}, on {pruned.data.name}", *pruned.notes, ""]
     lines += [*_table(certificate.layers), "", *_network(certificate), ""]
     lines += [*certificate.says, *(layer.says for layer in certificate.layers), certificate.network.says]
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join(map(printable, lines)) + "\n")
 
 
 def _table(layers: Sequence[LayerCertificate]) -> list[str]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
-import threading
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from typing import Any
 
 from sparsight import __version__
-from sparsight.cli.errors import Misuse, NotFound, near
+from sparsight.cli.errors import Misuse, NotFound, near, printable, say
+from sparsight.cli.signals import end_with_the_study, interruptible
 
 HELP = """\
 usage: sparsight COMMAND ...
@@ -73,11 +73,12 @@ _CODES = {  # by name, so that nothing is imported for an error that cannot have
 def main(argv: Sequence[str] | None = None) -> int:
     """Answer a command line (by default that of the process); the exit code. Nothing is raised."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    end_with_the_study()
     try:
-        with _terminated():
+        with interruptible(), _harmless_warnings():
             return _dispatch(argv)
     except KeyboardInterrupt:
-        _say("interrupted")
+        say("interrupted")
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes at exit
@@ -87,25 +88,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("SPARSIGHT_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
-        _say(_words(error))
+        say(_words(error))
         return exit_code(error)
 
 
 @contextmanager
-def _terminated() -> Iterator[None]:
-    """A polite kill (SIGTERM), as schedulers send it, is Ctrl-C: a run can be resumed, a study ends its trials."""
+def _harmless_warnings() -> Iterator[None]:
+    """A block in which the text of a warning, which may hold names from files, is made harmless as errors are."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    def harmless(message: Warning | str, *where: Any) -> str:
+        return usual(printable(str(message)), *where)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    usual, warnings.formatwarning = warnings.formatwarning, harmless
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        warnings.formatwarning = usual
 
 
 def exit_code(error: BaseException) -> int:
@@ -134,13 +132,11 @@ def _dispatch(argv: list[str]) -> int:
 
 def _words(error: Exception) -> str:
     """What to tell of an error: its own words where it was made to be read, else its type too."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for it"
     if isinstance(error, (ValueError, OSError, RuntimeError, TypeError, NotFound)) and str(error):
         return str(error)
     return f"unexpected {type(error).__name__}: {error} (SPARSIGHT_DEBUG=1 shows where)"
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"sparsight: {text}\n")
 
 
 if __name__ == "__main__":

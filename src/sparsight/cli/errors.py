@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,25 @@ class Misuse(ValueError):
 
 class NotFound(LookupError):
     """Data or a network that the command line names is not there."""
+
+
+def say(text: str, before: str = "") -> None:
+    """Tell something on standard error, under the name of the program; a terminal that is gone is told nothing.
+
+    Lines after the first are indented: text from a file cannot pass for a message of its own.
+    """
+    with contextlib.suppress(OSError):
+        sys.stderr.write(before + "\n  ".join(map(printable, f"sparsight: {text}".split("\n"))) + "\n")
+        sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """As `sparsight.report.escape.printable`, which is loaded only if there is something to spell out."""
+    if text.isprintable():
+        return text
+    from sparsight.report import escape
+
+    return escape.printable(text)
 
 
 def near(word: str, known: Iterable[str]) -> str:

@@ -61,6 +61,7 @@ def _answer(asked: PhaseOptions, *, quiet: bool) -> int:
     from sparsight.measure.criticality import CriticalStart, activation_of, phase_of
     from sparsight.records.outputs import write_output
     from sparsight.records.record import to_json
+    from sparsight.report.escape import plain, printable
     from sparsight.report.phase_diagram import described, page, phase_diagram, picture
 
     network = None if asked.model is None else _model(asked.model, asked.seed)
@@ -87,9 +88,9 @@ def _answer(asked: PhaseOptions, *, quiet: bool) -> int:
         return 0
     if quiet:
         return 0
-    sys.stdout.write(described(found))
+    sys.stdout.write(plain(described(found)))
     if asked.out is not None:
-        sys.stdout.write(f"\nwritten: {asked.out}\n")
+        sys.stdout.write(f"\nwritten: {printable(str(asked.out))}\n")
     return 0
 
 

@@ -17,6 +17,7 @@ from rich.text import Text
 from sparsight.records.journal import Event
 from sparsight.records.record import LevelRecord
 from sparsight.report import format as words
+from sparsight.report.escape import plain, printable
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.search import Listed, Search, Until
 from sparsight.train.metric import ACCURACY, LOSS, PERPLEXITY
@@ -67,6 +68,7 @@ class Watcher:
 
     def say(self, text: str) -> None:
         """Write lines, above the bar if there is one."""
+        text = plain(text)
         if self._bar is not None:
             self._bar.console.print(Text(text), highlight=False)
         elif not self.unread:
@@ -90,6 +92,7 @@ class Watcher:
             metric = next((m for m in (PERPLEXITY, ACCURACY) if seen.value(m) is not None), LOSS)
             said += f", {metric.name} {words.worth(metric, seen.value(metric))}"
             done = event.observation.epoch
+        said = printable(said)
         if self._task is None:
             self._task = bar.add_task(said, total=event.budget, time="")
         bar.update(self._task, description=said, completed=done, time=self._time(event).removeprefix(", "))
@@ -167,7 +170,7 @@ def line(record: LevelRecord) -> str:
         parts.append(f"PQ index ({p:g}, {q:g}) {words.index(record.pq[0])}")
     parts.append(words.plural(record.epochs, "epoch"))
     parts.append(f"validation {record.metric.name} {words.worth(record.metric, record.value)}")
-    return f"{_name(record.role, record.level)}: {', '.join(parts)}"
+    return printable(f"{_name(record.role, record.level)}: {', '.join(parts)}")
 
 
 def _name(role: str, level: int) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated
 from typing_extensions import Doc
 from tyro import conf
 
+from sparsight.cli.errors import printable
 from sparsight.cli.options import options
 
 
@@ -30,7 +31,7 @@ def main(argv: list[str]) -> int:
 
     with opened(asked.run) as folder:
         path = write_report(folder)
-    sys.stdout.write(f"{path}\n")
+    sys.stdout.write(f"{printable(str(path))}\n")
     if asked.open:
         webbrowser.open(path.resolve().as_uri())
     return 0

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsight.cli.errors import Misuse, near
+from sparsight.cli.errors import Misuse, near, printable, say
 from sparsight.cli.recipes import names, table
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     try:
         outcome = _execute(asked, shlex.join(["sparsight", "run", *argv]))
     except KeyboardInterrupt:
-        sys.stderr.write(f"\nsparsight: {_interrupted(name, asked.folder)}\n")
+        say(_interrupted(name, asked.folder), before="\n")
         return 130
     finally:
         if asked.made and not any(asked.folder.iterdir()):
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # the run is done, whoever read it
         discard_output()
-        sys.stderr.write(f"sparsight: the run is finished; sparsight show {shlex.quote(str(asked.folder))} tells it\n")
+        say(f"the run is finished; sparsight show {shlex.quote(str(asked.folder))} tells it")
     return 0
 
 
@@ -130,7 +130,7 @@ def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if issubclass(category, notes):
-            say(f"Take note: {message}")
+            say(printable(f"Take note: {message}"))
         else:
             usual(message, category, *where)
 

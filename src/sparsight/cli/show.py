@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     from sparsight.model.left_out import counted, lines
     from sparsight.records.outputs import write_output
     from sparsight.report import table
-    from sparsight.report.escape import plain
+    from sparsight.report.escape import printable
 
     with opened(asked.run) as folder:
         parts = folder.record, folder.levels(), folder.evaluation()
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
         return 0
     left = parts[0].left_out
     if left:
-        sys.stdout.write(plain(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.") + "\n")
+        sys.stdout.write(printable(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.") + "\n")
     tell(*parts, asked.run / "report.html")
     return 0
 
@@ -73,7 +73,7 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
     asked for, if it did.
     """
     from sparsight.report import rich_table, summary, table
-    from sparsight.report.escape import plain
+    from sparsight.report.escape import plain, printable
     from sparsight.report.findings import findings
     from sparsight.report.run_view import story
 
@@ -82,16 +82,16 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
 
         Console().print(rich_table(run, levels, evaluation))
     else:
-        sys.stdout.write("\n" + table(run, levels, evaluation) + "\n")
-    sys.stdout.write("\n" + summary(run, levels, evaluation) + "\n")
+        sys.stdout.write("\n" + plain(table(run, levels, evaluation)) + "\n")
+    sys.stdout.write("\n" + printable(summary(run, levels, evaluation)) + "\n")
     if run.why_ended:
-        sys.stdout.write(f"Why the run ended: {run.why_ended.rstrip('.')}.\n")
+        sys.stdout.write(printable(f"Why the run ended: {run.why_ended.rstrip('.')}.") + "\n")
     if report.exists():
-        sys.stdout.write(f"Report: {report}\n")
+        sys.stdout.write(printable(f"Report: {report}") + "\n")
     for finding in findings(story(run, levels, (), evaluation)):
-        sys.stdout.write(plain(f"Take note: {finding}.") + "\n")
+        sys.stdout.write(printable(f"Take note: {finding}.") + "\n")
     if run.chosen is not None and run.chosen.missed:
-        sys.stdout.write(f"Not what was asked for: {run.chosen.missed}.\n")
+        sys.stdout.write(printable(f"Not what was asked for: {run.chosen.missed}.") + "\n")
 
 
 def document(

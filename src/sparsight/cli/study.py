@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, near
+from sparsight.cli.errors import Misuse, near, printable, say
 from sparsight.cli.options import options
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
         nonlocal count, failed
         count, failed = count + 1, failed + (ended.status == "failed")
         why = f"; see {ended.log}: {ended.why}" if ended.status == "failed" else ""
-        sys.stdout.write(f"[{count}/{len(trials)}] {ended.trial.key}: {ended.status}{why}\n")
+        sys.stdout.write(printable(f"[{count}/{len(trials)}] {ended.trial.key}: {ended.status}{why}") + "\n")
         sys.stdout.flush()
 
     try:
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
             on_done=tell,
         )  # fmt: skip
     except KeyboardInterrupt:
-        sys.stderr.write("\nsparsight: interrupted; the same command goes on with the study\n")
+        say("interrupted; the same command goes on with the study", before="\n")
         return 130
     _write(asked.out)
     return 1 if failed else 0
@@ -129,7 +129,8 @@ def _write(out: Path) -> None:
         write_markdown(lines, out / f"{name}.md")
     if told := table(summary):
         sys.stdout.write(f"\nNetworks handed over, mean and 95 % interval over seeds:\n\n{told}\n")
-    sys.stdout.write(f"{len(found)} rows in {out / 'rows.csv'} and rows.md, intervals in summary.csv and summary.md\n")
+    where = f"{out / 'rows.csv'} and rows.md, intervals in summary.csv and summary.md"
+    sys.stdout.write(printable(f"{len(found)} rows in {where}") + "\n")
 
 
 def summaries(found: list[Row]) -> list[Row]:
@@ -160,11 +161,11 @@ def table(summary: list[Row]) -> str:
         made = row["recipe"] if row["arguments"] == "{}" else f"{row['recipe']} {row['arguments']}"
         at = (row["label"] or made, row["arguments"], row["model"], row["data"])
         settings.setdefault(at, {})[row["value"]] = row
-    heads = stacked(["seeds", *(value.replace("_", " ", 1) for value in values)], 14)
+    heads = stacked(["seeds", *(printable(value).replace("_", " ", 1) for value in values)], 14)
     cells = [[str(of["density"]["n"]), *(_interval(of.get(value)) for value in values)] for of in settings.values()]
     widths = [max(map(len, column)) for column in zip(*zip(*heads, strict=True), *cells, strict=True)]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in (*zip(*heads, strict=True), *cells)]
-    named = [*[""] * len(heads[0]), *(at[0] for at in settings)]
+    named = [*[""] * len(heads[0]), *(printable(at[0]) for at in settings)]
     return "\n".join(f"{line}  {name}".rstrip() for line, name in zip(lines, named, strict=True)) if cells else ""
 
 

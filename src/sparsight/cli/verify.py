@@ -10,7 +10,7 @@ from typing import Annotated
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse
+from sparsight.cli.errors import Misuse, printable
 from sparsight.cli.options import options
 
 
@@ -29,7 +29,6 @@ def main(argv: list[str]) -> int:
 
     from sparsight.records.files import there
     from sparsight.records.verify import verify_run
-    from sparsight.report.escape import printable
     from sparsight.runs.study import verify_study
 
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
 from sparsight.report import format as words
-from sparsight.report.escape import plain
+from sparsight.report.escape import cell, printable
 from sparsight.report.run_view import Story, pq_of, primary, story
 from sparsight.train.metric import ACCURACY
 
@@ -42,7 +42,7 @@ def table(
     if format == "json":
         return json.dumps(to_json(_values(s)), indent=2, allow_nan=False)
     if format == "csv":
-        return _csv(_values(s)["rows"])
+        return as_csv(_values(s)["rows"])
     if format not in ("text", "markdown"):
         raise ValueError(f"unknown format {format!r}, expected one of 'text', 'markdown', 'json', 'csv'")
     note = f"{CHOSEN} chosen: {_line(run.chosen.why)}" if run.chosen and s.chosen else ""
@@ -56,6 +56,17 @@ def table(
     lines = ["  ".join(_right(c, w) for c, w in zip(row, widths, strict=True)) for row in cells]
     lines.insert(len(heads[0]), "  ".join("-" * w for w in widths))
     return "\n".join([*lines, *([note] if note else [])])
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows that have the keys of the first as CSV: None is empty, numbers in full, text harmless (`cell`)."""
+    out = io.StringIO()
+    write = csv.writer(out, lineterminator="\n").writerow
+    names = list(rows[0]) if rows else []
+    write(map(cell, names))
+    for row in rows:
+        write(cell(row[name]) for name in names)
+    return out.getvalue()
 
 
 def rich_table(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None = None) -> Table:
@@ -73,15 +84,15 @@ def rich_table(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evalua
         style = "bold" if record is s.chosen else "dim" if record is s.control else ""
         if record is s.control and s.levels:
             drawn.add_section()
-        drawn.add_row(*(Text(cell) for cell in row), style=style)
+        drawn.add_row(*map(Text, row), style=style)
     return drawn
 
 
 def _headings(s: Story) -> list[str]:
     pair = primary(s.records)
-    at = f" ({pair[0]:g}, {pair[1]:g})" if pair else ""
-    headings = ["level", "density", f"PQ index{at}", "epochs", f"validation {s.metric.name}"]
-    return [*headings, f"test {s.metric.name}"] if s.tests else headings
+    at, metric = f" ({pair[0]:g}, {pair[1]:g})" if pair else "", printable(s.metric.name)
+    headings = ["level", "density", f"PQ index{at}", "epochs", f"validation {metric}"]
+    return [*headings, f"test {metric}"] if s.tests else headings
 
 
 def stacked(headings: Sequence[str], width: int = 10) -> list[list[str]]:
@@ -134,21 +145,13 @@ def _others(s: Story, x: LevelRecord) -> dict[str, Any]:
     return {f"validation_{s.metric.name}": x.value, f"test_{s.metric.name}": s.test_value(x)}
 
 
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
-
-
 def _markdown(row: Sequence[str]) -> str:
-    escaped = (cell.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*") for cell in row)
+    escaped = (text.replace("\\", "\\\\").replace("|", "\\|").replace("*", "\\*") for text in row)
     return "| " + " | ".join(escaped) + " |"
 
 
 def _line(text: str) -> str:
-    return plain(" ".join(text.split()))
+    return printable(" ".join(text.split()))
 
 
 def _width(text: str) -> int:

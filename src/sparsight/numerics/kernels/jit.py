@@ -6,10 +6,12 @@ Kernels release the interpreter lock and run on plain Python threads, as many as
 
 from __future__ import annotations
 
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import numba
@@ -32,7 +34,42 @@ def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable
                 raise
             return compiler(*args, **options)(function)
 
-    return compiled
+    def guarded(function: Callable[..., Any]) -> Any:
+        made = uninterrupted(compiled)(function)
+        if hasattr(made, "compile"):  # that of each combination of types, when it is first called
+            made.compile = uninterrupted(made.compile)
+        return made
+
+    return guarded
+
+
+def uninterrupted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function after which Ctrl-C and the like come if they come within it.
+
+    While it compiles and loads, LLVM calls Python: an exception there is lost, and with it the wish to stop.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():  # signals come in the main thread alone
+            return function(*args, **kwargs)
+        came: list[tuple[int, Any]] = []
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
+        before = {number: handler for number, handler in handlers.items() if callable(handler)}
+        try:
+            for number in before:
+                signal.signal(number, lambda *signalled: came.append(signalled))
+            return function(*args, **kwargs)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            for number, frame in came[:1]:
+                before[number](number, frame)
+
+    return call
+
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ from sparsight.records.files import there
 from sparsight.records.outputs import write_output
 from sparsight.records.record import LevelRecord
 from sparsight.records.verify import whole
+from sparsight.report.escape import printable
+from sparsight.report.table import as_csv
 from sparsight.runs.study.intervals import mean
 from sparsight.runs.study.trials import Trial, canonical, read_study
 from sparsight.train.metric import ACCURACY
@@ -106,20 +106,16 @@ def summarise(rows: Iterable[Row], by: Sequence[str], value: str, confidence: fl
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
     """Write rows as CSV to a file, a device or "-" (`write_output`): None is empty, numbers in full."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_output(path, [text.getvalue().encode()])
+    write_output(path, [as_csv(rows).encode()])
 
 
 def write_markdown(rows: Sequence[Row], path: Path) -> None:
     """Write rows as a Markdown table, likewise: numbers to five significant digits."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
+    lines = [map(_cell, rows[0]), ["---"] * len(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     write_output(path, [text.encode()])
 
 
 def _cell(value: Any) -> str:
     text = "" if value is None else f"{value:.5g}" if isinstance(value, float) else str(value)
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return printable(text).replace("\\", "\\\\").replace("|", "\\|")

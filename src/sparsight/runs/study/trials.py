@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -28,12 +29,16 @@ from sparsight.records.files import (
     reading,
     seal,
     there,
+    try_remove,
     unseal,
     write_atomically,
 )
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import Keep, from_json
 from sparsight.records.verify import verify_run
+
+TABLES = ("rows.csv", "rows.md", "summary.csv", "summary.md")
+"""What is made of the runs, beside them."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ def run_study(
         raise ValueError(f"workers must be at least 1: got {workers}")
     shared = {"device": device, "precision": precision, "keep": keep}
     _remember(trials, out, shared)
+    for name in TABLES:  # they are of the runs as they were
+        try_remove(out / name)
     cores = _cores()
     waiting, running, ended = list(trials), [], []
 
@@ -101,6 +108,7 @@ def run_study(
         if on_done is not None:
             on_done(ended[-1])
 
+    alive, held = os.pipe()  # whose other end closes with this process, however it ends
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -112,13 +120,17 @@ def run_study(
                 if stored.get("status") == "finished":
                     end(trial, "skipped")
                 else:
-                    running.append(_start(trial, out, shared, threads, resume=bool(stored)))
+                    running.append(_start(trial, out, shared, threads, alive, resume=bool(stored)))
             for job in [job for job in running if job.process.poll() is not None]:
                 running.remove(job)
                 end(job.trial, "finished" if job.process.returncode == 0 else "failed")
             time.sleep(0.05 if running else 0)
     finally:
-        _stop(running)
+        try:
+            _stop(running)
+        finally:
+            os.close(held)
+            os.close(alive)
     return tuple(ended)
 
 
@@ -193,17 +205,19 @@ def _stored(folder: Path) -> dict[str, Any]:
         return {"status": None}  # the trial's own process says in its log what is wrong
 
 
-def _start(trial: Trial, out: Path, shared: Mapping[str, str], threads: int, *, resume: bool) -> _Job:
-    """A process of its own for the trial; in a session of its own, so that Ctrl-C reaches it through us alone."""
+def _start(trial: Trial, out: Path, shared: Mapping[str, str], threads: int, alive: int, *, resume: bool) -> _Job:
+    """A process of its own for the trial; in a session of its own, so that Ctrl-C reaches it through us alone.
+
+    It ends when the pipe `alive` does.
+    """
     words = [sys.executable, "-m", "sparsight", *command(trial), "--out", str(out / "trials" / trial.key)]
     words += [f"--{name}={value}" for name, value in shared.items()]
     words += [f"--threads={threads}", *(["--resume"] if resume else [])]
     count = str(threads)
     environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"}
+    environment["SPARSIGHT_TRIAL"] = "1"
     with open(out / "logs" / f"{trial.key}.log", "ab") as log:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+        process = subprocess.Popen(words, stdin=alive, stdout=log, stderr=log, env=environment, start_new_session=True)
     return _Job(trial, process, threads)
 
 
@@ -239,6 +253,8 @@ def _stop(jobs: Sequence[_Job]) -> None:
         try:
             job.process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
+            if hasattr(os, "killpg"):
+                os.killpg(job.process.pid, signal.SIGKILL)  # and what it has started
             job.process.kill()
             job.process.wait()
 

@@ -1,0 +1,83 @@
+"""What ends a command from outside: Ctrl-C, a scheduler, a closed terminal, or the end of the study that it is of."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+TRIAL = "SPARSIGHT_TRIAL"
+"""Set for a trial of a study: its standard input is a pipe that ends when the study does."""
+
+GRACE = 30.0
+"""Seconds that a trial has to end by itself."""
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """A block in which SIGTERM (a scheduler) and SIGHUP (a closed terminal) are Ctrl-C: KeyboardInterrupt.
+
+    One that comes while Python cannot raise, in a callback from C or a finaliser, is raised a moment later, without a
+    word. What is ignored, as SIGHUP is under nohup, stays so. Nothing is changed outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    def raise_later(ignored: Any) -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            hook(ignored)
+            return
+        again = threading.Timer(0.05, _thread.interrupt_main, [signal.SIGTERM])
+        again.daemon = True
+        again.start()
+
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    hook = sys.unraisablehook
+    try:
+        for number in before:
+            signal.signal(number, interrupt)
+        sys.unraisablehook = raise_later
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def end_with_the_study() -> None:
+    """Of a trial: end, politely and then not, when the study that started it has ended, however that did."""
+    if os.environ.pop(TRIAL, None) is None:
+        return
+    pipe = os.dup(0)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)  # what the trial runs finds an empty standard input
+    os.close(nothing)
+
+    def wait() -> None:
+        while os.read(pipe, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE)
+        stop_group(os.getpid())
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def stop_group(leader: int) -> None:
+    """Kill a process, and all that it has started where it leads a group of its own."""
+    if hasattr(os, "killpg") and os.getpgid(leader) == leader:
+        os.killpg(leader, signal.SIGKILL)
+    else:
+        os.kill(leader, getattr(signal, "SIGKILL", signal.SIGTERM))
