@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import sparsight
 from sparsight import counts, verify
+from sparsight.recipes import oneshot
 from sparsight.zoo import data as readers
 from sparsight.zoo.networks import linear
 
@@ -68,6 +69,15 @@ def test_loaders_of_batches(trained):
 def test_an_untrained_network_is_trained_first():
     pruned = sparsight.prune(linear((1, 8, 8), 10, seed=0), readers.load("digits"), 0.5, epochs=1, pretrained=False)
     assert pruned.levels[0].epochs == 1
+
+
+def test_another_recipe(trained):
+    data = readers.load("digits")
+    recipe = oneshot(target_density=0.3, levels=1, epochs=1, control=False)
+    fresh = sparsight.prune(trained, data, recipe=recipe)
+    assert (fresh.levels[0].epochs, fresh.record.kept) == (1, 192)
+    pruned = sparsight.prune(trained, data, recipe=recipe, pretrained=True, metric="loss")
+    assert (pruned.levels[0].epochs, pruned.record.kept, pruned.record.metric.name) == (0, 192, "loss")
 
 
 @pytest.mark.parametrize("density", [0, -0.1, 1.5, float("nan")])

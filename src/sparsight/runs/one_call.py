@@ -73,11 +73,11 @@ def prune(
     *,
     epochs: int = 3,
     recipe: Recipe | None = None,
-    pretrained: bool = True,
-    loss: LossName | Loss = "task",
-    optimizer: OptimizerName | MakeOptimizer = "sgd",
+    pretrained: bool | None = None,
+    loss: LossName | Loss | None = None,
+    optimizer: OptimizerName | MakeOptimizer | None = None,
     lr: float | None = None,
-    metric: Any = "auto",
+    metric: Any = None,
     batch_size: int = 64,
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
@@ -92,7 +92,8 @@ def prune(
     where the one before ended. `data` is `Data`, or its training and validation part: `Split`s or loaders of batches.
     The model given stays as it is. With `pretrained=False` it is trained for `epochs` first. `loss`, `optimizer` and
     `metric` are those of `adapted`; without `lr` SGD fine-tunes at 0.03, Adam and AdamW at 0.0001. A `recipe` of your
-    own takes the place of density, epochs and learning rate. `out` is the folder of a run that can be shown, resumed
+    own decides on density, epochs, batch size, learning rate, weights and seed, and trains level 0 unless `pretrained`
+    says that it is trained; what else is given changes it. `out` is the folder of a run that can be shown, resumed
     and compared; without it everything stays in memory. See `execute` for all that a run offers.
 
     Raises: ValueError for a density outside (0, 1], and what `run` raises.
@@ -106,8 +107,8 @@ def prune(
     names = (include,) if isinstance(include, str) else tuple(include)
     spared = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     made = recipe or _gradual(density, epochs, batch_size, lr, Prunable(names, spared), seed)
-    if recipe is None:
-        made = adapted(made, loss=loss, optimizer=optimizer, metric=metric, pretrained=pretrained)
+    trained = recipe is None if pretrained is None else pretrained
+    made = adapted(made, loss=loss, optimizer=optimizer, metric=metric, pretrained=trained)
     if out is None:
         return _in_memory(made, model, data, device, precision)
     outcome = execute(made, model=model, data=data, out=out, device=device, precision=precision)
