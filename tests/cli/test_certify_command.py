@@ -18,6 +18,7 @@ from sparsight.numerics.seeds import derive
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.sipp.allocate import SiPPDet
 from sparsight.recipes import lottery, oneshot, sbp, sipp, snip
+from sparsight.report.format import percent
 from sparsight.train.batches import batches
 from sparsight.types import Allocation
 from sparsight.zoo.data import digits
@@ -45,6 +46,12 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     carry_on(model, {}, Allocation(masks))
     save_file(model.state_dict(), tmp_path / "pruned.safetensors")
     return tmp_path / "pruned.safetensors", whole
+
+
+def stored_density(run: Path, level: int, name: str) -> float:
+    """The share of a layer's weights that a level of a run keeps."""
+    with RunFolder.open(run) as folder:
+        return next(x.density for x in folder.levels()[level].layers if x.name == name)
 
 
 NAMES = ["--model", "mlp", "--data", "digits"]
@@ -107,9 +114,37 @@ class TestRun:
         assert "a pruning of level 0, on digits" in text
         assert "fc1.weight" in text
         assert "vacuous" in text
-        assert "network: bound" in text
-        assert "of 50 inputs" in text or "bound none" in text
-        assert "they fail with probability at most" in text
+        assert "50 held-out inputs" in text
+        assert "All bounds hold together but with probability at most" in text
+        assert "probability at least 1 " not in text
+        *_, above = (line for line in text.splitlines() if line.endswith("  layer"))
+        (row,) = (line for line in text.splitlines() if line.endswith("  fc2.weight"))
+        assert max(len(above), len(row)) <= 80
+        assert row.split()[:2] == percent(stored_density(run, 1, "fc2.weight")).split()
+
+    def test_densities_are_of_the_whole_network_at_every_level(self, run, capsys):
+        """Level 2 prunes level 1, whose zeros count as pruned: the densities are those of `sparsight show`."""
+        for level, density in ((1, "90 %"), (2, "50 %")):
+            text = told(capsys, run, "--level", level, "--as-pruned")
+            assert f"{density} of the network's prunable weights are kept." in text
+            for name in ("fc1.weight", "fc2.weight"):
+                rows = [line for line in text.splitlines() if line.endswith(f"  {name}")]
+                assert rows
+                assert rows[0].split("%")[0].split() == percent(stored_density(run, level, name)).split("%")[0].split()
+
+    def test_what_certifies_nothing_is_short(self, pair, tmp_path, capsys):
+        """One weight of ten is kept of every neuron: no bound is below 1."""
+        _, whole = pair
+        tensors = load_tensors(open_checkpoint(whole))
+        every = {k: torch.arange(v.shape[-1]) % 10 == 0 for k, v in tensors.items() if v.dim() > 1}
+        pruned = {k: torch.where(every[k], v, 0) if k in every else v for k, v in tensors.items()}
+        save_file(pruned, tmp_path / "tenth.safetensors")
+        text = told(capsys, tmp_path / "tenth.safetensors", "--dense", whole, *NAMES)
+        assert len(text.splitlines()) <= 6
+        assert "Nothing is certified: for every pruned neuron and for the outputs the bound is 1 or more" in text
+        assert "Measured on 300 held-out inputs: the largest relative error of an output is" in text
+        found = json.loads(told(capsys, tmp_path / "tenth.safetensors", "--dense", whole, *NAMES, "--json"))
+        assert all(n["bound"] >= 1 for layer in found["certificate"]["layers"] for n in layer["neurons"])
 
     @pytest.mark.parametrize(
         ("recipe", "level", "unpruned"),

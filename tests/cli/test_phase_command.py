@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -31,7 +32,8 @@ def test_a_network_is_placed(capsys, tmp_path):
     out = tmp_path / "phase.html"
     assert main(["phase", "--model", "lenet-300-100", "--out", str(out)]) == 0
     told = capsys.readouterr().out
-    assert "relu has no edge of chaos at sigma_b = 0.2" in told
+    assert told.startswith("Signals and gradients get through a deep network if its weights begin at the\n")
+    assert "relu, sigma_b = 0: edge of chaos at sigma_w = 1.414213562\n" in told
     assert re.search(r"fc2\.weight +300 +0\.5\d+ +0\.0000 +0 +0\.16\d+ +ordered", told)
     assert "ordered: chi 0.16" in told
     assert "fc2.weight" in out.read_text()
@@ -103,3 +105,35 @@ def test_the_diagram_is_chi(name):
 def test_a_diagram_needs_steps():
     with pytest.raises(ValueError, match="at least 2 steps, got 1"):
         phase_diagram("tanh", torch.tanh, steps=1)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky-relu", "tanh", "gelu", "silu"])
+def test_by_default_the_edge_is_where_the_activation_has_one(name, capsys):
+    assert main(["phase", "--activation", name]) == 0
+    line = capsys.readouterr().out.split("\n\n")[1].splitlines()[0]
+    sigma_b = 0.0 if name in ("relu", "leaky-relu") else 0.2
+    edge = edge_of_chaos(NAMED[name], sigma_b)
+    assert line == f"{name}, sigma_b = {sigma_b:g}: edge of chaos at sigma_w = {edge.sigma_w:.10g}"
+
+
+def test_a_sigma_b_without_an_edge_says_where_there_is_one(capsys):
+    assert main(["phase", "--activation", "relu", "--sigma-b", "0.2"]) == 0
+    said = capsys.readouterr().out
+    assert "relu has no edge of chaos at sigma_b = 0.2\n  at sigma_b = 0 it has one: sigma_w = 1.414213562\n" in said
+
+
+@pytest.mark.parametrize(
+    "words", [["--activation", "gelu"], ["--model", "lenet-300-100"], ["--model", "resnet8", "--sigma-b", "3"]]
+)
+def test_what_is_said_fits_80_columns_and_axes_have_round_steps(words, capsys, tmp_path):
+    page = tmp_path / "phase.html"
+    assert main(["phase", *words, "--out", str(page)]) == 0
+    out = capsys.readouterr().out
+    assert [line for line in out.splitlines() if len(line) > 80 and not line.startswith(("it has", "written"))] == []
+    assert "white-space:pre-wrap" in page.read_text(), "no line is cut"
+    assert main(["phase", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    for axis in (found["sigma_w"], found["sigma_b"]):
+        steps = {round(b - a, 9) for a, b in pairwise(axis)}
+        assert len(steps) == 1
+        assert (step := steps.pop()) == round(0.02 * round(step / 0.02), 9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -157,6 +157,7 @@ def _held_out(pruned: Pruned, wanted: int) -> list[Batch]:
 
 
 def _tell(asked: CertifyOptions, pruned: Pruned, certificate: Certificate) -> None:
+    from sparsight.pruning.sipp.certificate.words import nothing_certified
     from sparsight.records.record import to_json
     from sparsight.report.escape import printable
 
@@ -169,31 +170,45 @@ def _tell(asked: CertifyOptions, pruned: Pruned, certificate: Certificate) -> No
         sys.stdout.write(json_.dumps(document, indent=2, allow_nan=False) + "\n")
         return
     lines = [f"{pruned.source}, a pruning of {pruned.unpruned}, on {pruned.data.name}", *pruned.notes, ""]
-    lines += [*_table(certificate.layers), "", *_network(certificate), ""]
-    lines += [*certificate.says, *(layer.says for layer in certificate.layers), certificate.network.says]
+    if nothing_certified(certificate):
+        lines += _nothing(certificate)
+    else:
+        sizes = {name: mask.numel() for name, mask in pruned.masks.items()}
+        lines += [*_table(certificate.layers, sizes), "", *certificate.says, certificate.network.says]
+    lines.append(
+        f"delta = {certificate.delta:.3g} over {certificate.points} points, C = {certificate.constant:g}, "
+        f"{certificate.bound}"
+    )
     sys.stdout.write("\n".join(map(printable, lines)) + "\n")
 
 
-def _table(layers: Sequence[LayerCertificate]) -> list[str]:
-    """A line for each layer: the bounds of its neurons, and the errors measured."""
-    head = ["layer", "kept", "of", "neurons", "vacuous", "bound: least", "median", "largest"]
-    head += ["measured: mean", "largest", "outside"]
-    rows = [head]
+def _nothing(certificate: Certificate) -> list[str]:
+    found = certificate.network
+    largest = max(layer.measured for layer in certificate.layers)
+    return [
+        certificate.says[0],
+        "Nothing is certified: for every pruned neuron and for the outputs the bound is 1 or more, or there is none, "
+        "and removing every weight would give an error of exactly 1. --json has every neuron.",
+        f"Measured on {found.inputs:,} held-out inputs: the largest relative error of an output is "
+        f"{found.measured:.3g} (mean {found.mean:.3g}), of a neuron's sum {largest:.3g}.",
+    ]
+
+
+def _table(layers: Sequence[LayerCertificate], sizes: Mapping[str, int]) -> list[str]:
+    """A line for each layer: the share of its weights that is kept, the bounds of its neurons, the errors measured."""
+    from sparsight.report.format import percent
+    from sparsight.report.table import stacked
+
+    heads = ["density", "vacuous neurons", "median bound", "largest bound", "mean error", "largest error"]
+    heads += ["errors outside"]
+    rows = []
     for layer in layers:
         bounds = [neuron.bound for neuron in layer.neurons]
-        numbers = (min(bounds), statistics.median(bounds), layer.bound, layer.mean, layer.measured)
-        counted = (layer.kept, layer.total, len(bounds), layer.vacuous)
-        rows.append([layer.name, *(f"{n:,}" for n in counted), *(f"{x:.3g}" for x in numbers), f"{layer.violations:,}"])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    spread = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
-    return ["  ".join(cells) for cells in spread]
-
-
-def _network(certificate: Certificate) -> list[str]:
-    found = certificate.network
-    bound = "none" if found.bound is None else f"{found.bound:.3g}, below 1 for {found.within} of {found.inputs} inputs"
-    return [
-        f"network: bound {bound}; measured mean {found.mean:.3g}, largest {found.measured:.3g}",
-        f"delta = {certificate.delta:.3g} over {certificate.points} points, C = {certificate.constant:g}, "
-        f"{certificate.bound}",
-    ]
+        numbers = (statistics.median(bounds), layer.bound, layer.mean, layer.measured)
+        counted = percent(layer.kept / sizes.get(layer.name, layer.total)), f"{layer.vacuous:,} of {len(bounds):,}"
+        rows.append([*counted, *(f"{x:.3g}" for x in numbers), f"{layer.violations:,}"])
+    above = list(zip(*stacked(heads, 8), strict=True))
+    widths = [max(map(len, column)) for column in zip(*above, *rows, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in (*above, *rows)]
+    named = [*[""] * (len(above) - 1), "layer", *(layer.name for layer in layers)]
+    return [f"{line}  {name}".rstrip() for line, name in zip(lines, named, strict=True)]

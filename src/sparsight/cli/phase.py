@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+USUAL = 0.2
+"""sigma_b where none is given and the activation has an edge of chaos there."""
+
+
 @dataclass(frozen=True)
 class PhaseOptions:
     """Show the phase diagram of an activation: at which scale of the weights signals die, explode, or get through.
@@ -31,7 +35,14 @@ class PhaseOptions:
             "Its name (tanh, relu, gelu, ...) or package.module:function; auto is the network's, and tanh without one."
         ),
     ] = "auto"
-    sigma_b: Annotated[float, Doc("Standard deviation of the biases at which the edge of chaos is wanted.")] = 0.2
+    sigma_b: Annotated[
+        float | None,
+        conf.arg(metavar="FLOAT"),
+        Doc(
+            "Standard deviation of the biases at which the edge of chaos is wanted. Default: 0.2, or 0 for an "
+            "activation that has no edge there, as relu."
+        ),
+    ] = None
     model: Annotated[
         str | None,
         Doc("A network of the zoo, for images of 28 by 28 and 10 classes, or package.module:attribute."),
@@ -50,7 +61,7 @@ def main(argv: list[str]) -> int:
 
     if asked.out is not None and asked.out.suffix not in (".svg", ".html") and not is_device(asked.out):
         raise Misuse(f"--out must end in .svg or .html, got {asked.out}")
-    if not asked.sigma_b >= 0:
+    if asked.sigma_b is not None and not asked.sigma_b >= 0:
         raise Misuse(f"--sigma-b must be >= 0: got {asked.sigma_b:g}")
     if asked.critical and asked.model is None:
         raise Misuse("--critical draws a network's weights: got no --model")
@@ -76,10 +87,11 @@ def _answer(asked: PhaseOptions, *, quiet: bool) -> int:
         except ValueError as error:
             raise Misuse(f"{error}: --activation") from error
         name = getattr(activation, "__name__", None) or type(activation).__name__
+    sigma_b = _usual(activation) if asked.sigma_b is None else asked.sigma_b
     if network is not None and asked.critical:
-        CriticalStart(activation, asked.sigma_b, asked.seed)(network)
+        CriticalStart(activation, sigma_b, asked.seed)(network)
     where = None if network is None else phase_of(network, activation)
-    found = phase_diagram(name, activation, asked.sigma_b, network=where)
+    found = phase_diagram(name, activation, sigma_b, network=where)
     if asked.out is not None:
         text = page(found) if asked.out.suffix == ".html" else picture(found)
         write_output(asked.out, [text.encode()])
@@ -92,6 +104,16 @@ def _answer(asked: PhaseOptions, *, quiet: bool) -> int:
     if asked.out is not None:
         sys.stdout.write(f"\nwritten: {printable(str(asked.out))}\n")
     return 0
+
+
+def _usual(activation: Any) -> float:
+    """0.2, or 0 for an activation without an edge of chaos there."""
+    from sparsight.measure.criticality import NoEdgeOfChaos, edge_of_chaos
+
+    try:
+        return edge_of_chaos(activation, USUAL).sigma_b
+    except NoEdgeOfChaos:
+        return 0.0
 
 
 def _activation(name: str) -> Any:

@@ -53,15 +53,20 @@ def phase_diagram(
     listed = tuple((b, _edge(found, b)) for b in SHOWN)
     asked = _edge(found, sigma_b)
     layers = network.layers if network is not None else ()
-    top_b = max([1.0 if sigma_b > 0.5 else 0.5, 1.2 * sigma_b, *(1.1 * layer.sigma_b for layer in layers)])
+    top_b = _even([0.48, 1.2 * sigma_b, *(1.1 * layer.sigma_b for layer in layers)], steps - 1)
     known = [asked, *(edge for b, edge in listed if b <= top_b)]
-    top_w = max([1.6, *(1.4 * e.sigma_w for e in known if e), *(1.1 * layer.sigma_w for layer in layers)])
+    top_w = _even([1.6, *(1.4 * e.sigma_w for e in known if e), *(1.1 * layer.sigma_w for layer in layers)], steps)
     rows = tuple(top_b * i / (steps - 1) for i in range(steps))
     columns = tuple(top_w * (j + 1) / steps for j in range(steps))
     edge = tuple(e for b in rows if (e := _edge(found, b)) is not None)
     chi = _chi(found, torch.tensor(rows).double(), torch.tensor(columns).double())
     table = tuple(map(tuple, chi.tolist()))
     return PhaseDiagram(name, rows, columns, table, edge, asked, sigma_b, listed, network)
+
+
+def _even(needed: Sequence[float], steps: int) -> float:
+    """The end of an axis that reaches what is needed in so many steps of whole hundredths, an even number of them."""
+    return 0.02 * math.ceil(max(needed) / steps / 0.02 - 1e-9) * steps
 
 
 def _edge(found: Grid, sigma_b: float) -> EdgeOfChaos | None:
@@ -91,9 +96,15 @@ def _chi(found: Grid, sigma_b: Tensor, sigma_w: Tensor) -> Tensor:
 # -- words -----------------------------------------------------------------------------------------------------
 
 
+_PURPOSE = """\
+Signals and gradients get through a deep network if its weights begin at the
+edge of chaos: drawn with standard deviation sigma_w / sqrt(fan-in), biases with
+sigma_b. Below it they die out (chi < 1), above it they explode (chi > 1)."""
+
+
 def described(d: PhaseDiagram) -> str:
     """The diagram as text: the edge, a coarse map of chi, and the network's layers."""
-    parts = ["\n".join(_about(d)), _listed(d), _map(d)]
+    parts = [_PURPOSE, "\n".join(_about(d)), _listed(d), _map(d)]
     if d.network is not None:
         parts.append("\n".join(_network(d.network)))
     return "\n\n".join(parts) + "\n"
@@ -102,12 +113,14 @@ def described(d: PhaseDiagram) -> str:
 def _about(d: PhaseDiagram) -> Iterator[str]:
     edge = d.asked
     if edge is None:
-        yield f"{d.activation} has no edge of chaos at sigma_b = {d.asked_sigma_b:g}."
+        yield f"{d.activation} has no edge of chaos at sigma_b = {d.asked_sigma_b:g}"
+        yield from (f"  at sigma_b = {b:g} it has one: sigma_w = {e.sigma_w:.10g}" for b, e in d.listed[:1] if e)
         return
     yield f"{d.activation}, sigma_b = {edge.sigma_b:g}: edge of chaos at sigma_w = {edge.sigma_w:.10g}"
     yield f"  variance q = {edge.q:.6g}, chi = {edge.chi:.6g}, slope of the variance map {edge.slope:.4g}"
     if not edge.stable:
-        yield "  unstable: layers that start at another variance drift away from q; take a larger sigma_b"
+        yield "  unstable: layers that start at another variance drift away from q;"
+        yield "  take a larger sigma_b"
     if len(edge.solutions) > 1:
         yield "  all of it: " + ", ".join(f"sigma_w {one.sigma_w:.6g} (q {one.q:.4g})" for one in edge.solutions)
 
@@ -224,7 +237,8 @@ def page(d: PhaseDiagram) -> str:
     """The picture and the text as one HTML file that asks nothing of anywhere."""
     title = escape(f"Phase diagram of {d.activation}")
     style = (
-        "body{margin:32px auto;max-width:800px;font:16px system-ui,sans-serif}pre{overflow-x:auto}svg{max-width:100%}"
+        "body{margin:32px auto;max-width:800px;font:16px system-ui,sans-serif}"
+        "pre{font-size:14px;white-space:pre-wrap}svg{max-width:100%}"
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -72,7 +72,7 @@ class Certificate:
     constant: float
     bound: Bound
     density: float  # kept / prunable weights
-    keep_ratio: float  # nonzero parameters kept, of all, biases included
+    keep_ratio: float  # parameters kept, of those that were not 0 before this pruning, biases included
     layers: tuple[LayerCertificate, ...]
     network: NetworkCertificate
     says: tuple[str, ...]

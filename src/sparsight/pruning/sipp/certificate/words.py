@@ -16,6 +16,12 @@ def said(certificate: Certificate) -> Certificate:
     return dataclasses.replace(certificate, layers=layers, network=network, says=_whole(certificate, layers))
 
 
+def nothing_certified(certificate: Certificate) -> bool:
+    """Whether no bound below 1 speaks of anything that was pruned: neither of a neuron, nor of the outputs."""
+    pruned = [neuron for layer in certificate.layers for neuron in layer.neurons if neuron.kept < neuron.total]
+    return bool(pruned) and all(neuron.bound >= 1 for neuron in pruned) and not certificate.network.within
+
+
 def _layer(layer: LayerCertificate) -> str:
     measured = f"the largest error measured on held-out inputs is {layer.measured:.3g}"
     rows = len(layer.neurons)
@@ -48,10 +54,11 @@ def _network(network: NetworkCertificate) -> str:
 def _whole(certificate: Certificate, layers: tuple[LayerCertificate, ...]) -> tuple[str, ...]:
     vacuous, neurons = sum(layer.vacuous for layer in layers), sum(len(layer.neurons) for layer in layers)
     lines = [
-        f"{certificate.density:.4g} of the prunable weights are kept, {certificate.keep_ratio:.4g} of all parameters.",
-        f"The bounds hold together with probability at least {1 - certificate.delta:.6g} "
-        f"(they fail with probability at most {certificate.delta:.3g}), for the weights as they were pruned, not after "
-        "any further training.",
+        f"{100 * certificate.density:.4g} % of the network's prunable weights are kept.",
+        f"All bounds hold together but with probability at most {certificate.delta:.3g}, for the weights as they were "
+        "pruned, not after any further training."
+        if certificate.delta < 1
+        else "Nothing is promised: by the points taken, the bounds may fail with any probability.",
     ]
     if certificate.points < certificate.points_needed:
         lines.append(
