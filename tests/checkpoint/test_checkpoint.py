@@ -229,9 +229,9 @@ def test_torch_views_that_repeat_are_listed(tmp_path: Path):
 
 def test_old_format(tmp_path: Path):
     path = saved(tmp_path, WEIGHTS, _use_new_zipfile_serialization=False)
-    assert analyze(path).tensors == analyze(WEIGHTS).tensors
-    with pytest.raises(CheckpointError, match="old format.*budget"):
-        open_checkpoint(path, budget=100)
+    found = analyze(path)
+    assert found.format == "torch, old format"
+    assert found.tensors == analyze(WEIGHTS).tensors
 
 
 def zipped(path: Path, **records: bytes) -> Path:
@@ -264,11 +264,14 @@ class Evil:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_code_is_refused_and_not_run(tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch):
+def test_code_is_listed_and_not_run(tmp_path: Path, zipped: bool, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     path = saved(tmp_path, {"w": torch.ones(2, 2), "x": Evil()}, _use_new_zipfile_serialization=zipped)
+    found = analyze(path)
+    assert [t.name for t in found.tensors] == ["w"]
+    assert [(x.name, x.why) for x in found.listed] == [("x", "not a tensor but a posix.system, which is not rebuilt")]
     with pytest.raises(CheckpointError, match=r"asks for code \(posix.system\)"):
-        open_checkpoint(path)
+        open_checkpoint(saved(tmp_path, Evil(), _use_new_zipfile_serialization=zipped))
     assert not (tmp_path / "pwned").exists()
 
 
@@ -323,7 +326,7 @@ def test_short_reads_and_errors_without_posix(tmp_path: Path, monkeypatch: pytes
     path = everywhere(tmp_path)[0]
     before = analyze(path)
     monkeypatch.delattr(os, "preadv")
-    monkeypatch.setattr("sparsight.analysis.reader._MOST", 1000)
+    monkeypatch.setattr("sparsight.checkpoint.reading._MOST", 1000)
     assert analyze(path) == before
     entries = open_checkpoint(path).entries
     path.write_bytes(path.read_bytes()[:-1])

@@ -16,7 +16,6 @@ from torch import nn
 from sparsight.analysis.draws import magnitudes_of, shares
 from sparsight.analysis.memory import from_memory
 from sparsight.analysis.partners import products
-from sparsight.analysis.reader import obstacle_of
 from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
 from sparsight.analysis.stream import Watch, stream
 from sparsight.analysis.summary import Sample, SummaryRequest, neurons, summarise
@@ -78,10 +77,9 @@ def analyze(
     CheckpointError: a file that cannot be read or is not what it says. FileNotFoundError: no such path.
     """
     asked = _asked(p, q, eta, gamma, beta, exact, sample, budget, scopes)
-    checkpoint, known, left = _opened(model_or_path, include, exclude, budget)
+    checkpoint, known, left = _opened(model_or_path, include, exclude)
     entries = products(checkpoint.entries)
     verdicts = judge(entries, _patterns(include), _patterns(exclude), known, left)
-    verdicts = {e.name: _fits(e, verdicts[e.name], budget) for e in entries}
     chosen = [e for e in entries if verdicts[e.name].why is None]
     keep_rows = "neuron" in scopes or rows
     few = shares(chosen) if "global" in scopes else {e.name: 0 for e in chosen}
@@ -160,7 +158,6 @@ def _opened(
     thing: str | Path | nn.Module | Mapping[str, TorchTensor],
     include: str | Sequence[str],
     exclude: str | Sequence[str],
-    budget: int,
 ) -> tuple[Checkpoint, frozenset[str] | None, tuple[LeftOut, ...]]:
     """The checkpoint, and of a module the names of its prunable weights and what else is matrix-shaped."""
     if isinstance(thing, nn.Module):
@@ -172,8 +169,8 @@ def _opened(
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}")
     if (path / "run.json").exists():
-        return open_checkpoint(_handed_over(path), budget), None, ()
-    checkpoint = open_checkpoint(path, budget)
+        return open_checkpoint(_handed_over(path)), None, ()
+    checkpoint = open_checkpoint(path)
     _check_role(path, checkpoint.metadata)
     return checkpoint, None, ()
 
@@ -195,10 +192,6 @@ def _handed_over(run: Path) -> Path:
     if not (run / "model.safetensors").exists():
         raise CheckpointError(run, "it is a run that has not handed over a network yet")
     return run / "model.safetensors"
-
-
-def _fits(entry: Entry, verdict: Verdict, budget: int) -> Verdict:
-    return verdict if verdict.why is not None else replace(verdict, why=obstacle_of(entry, budget))
 
 
 # -- what is said ----------------------------------------------------------------------------------------------

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsight.checkpoint.entry import ITEMSIZE, CheckpointError, Entry
+from sparsight.checkpoint.entry import Entry
+from sparsight.checkpoint.reading import opened, read_elements
 
 RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
 """As what the kernels take each dtype."""
 _OTHERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # of masks
-_MOST = 1 << 24  # bytes asked for at once where reading copies them
-_seeking = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A tensor ready to be read: its flat array if it is in memory or lies out of order, else the file it is in."""
+    """A tensor ready to be read: its flat array if it is in memory, else the file it is in."""
 
     entry: Entry
     values: np.ndarray | int
@@ -45,7 +42,7 @@ class Source:
         raw = _raw(self.entry)
         size = (last - first) * raw.itemsize
         x = (np.empty(size, np.uint8) if memory is None else memory[:size]).view(raw)
-        _read_into(self.entry, self.values, self.entry.offset + first * raw.itemsize, x)
+        read_elements(self.entry, self.values, first, last, x)
         return x
 
 
@@ -56,13 +53,8 @@ def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
         return Source(entry, flat(entry.tensor), mask)
     assert entry.path is not None
     if entry.path not in files:
-        try:
-            files[entry.path] = os.open(entry.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except OSError as error:
-            raise CheckpointError(entry.path, error.strerror or str(error)) from error
-        stack.callback(os.close, files[entry.path])
-    file = files[entry.path]
-    return Source(entry, file if entry.strides is None else _in_order(entry, file), mask)
+        files[entry.path] = opened(entry.path, stack)
+    return Source(entry, files[entry.path], mask)
 
 
 def raw_of(dtype: str) -> np.dtype | None:
@@ -74,25 +66,6 @@ def _raw(entry: Entry) -> np.dtype:
     raw = raw_of(entry.dtype)
     assert raw is not None
     return raw
-
-
-def obstacle_of(entry: Entry, budget: int) -> str | None:
-    """Why the budget does not allow an entry: one that lies out of order is read whole."""
-    whole = [e for e in (entry, entry.mask) if e is not None and e.strides is not None]
-    size = sum(e.count * ITEMSIZE.get(e.dtype, 8) for e in whole)
-    if 2 * size <= budget // 2:
-        return None
-    return f"it is stored transposed, and putting {size:,} bytes in order takes more than the budget"
-
-
-def _in_order(entry: Entry, file: int) -> np.ndarray:
-    assert entry.strides is not None
-    raw = _raw(entry)
-    span = 1 + sum((n - 1) * s for n, s in zip(entry.shape, entry.strides, strict=True))
-    memory = np.empty(span, raw)
-    _read_into(entry, file, entry.offset, memory)
-    steps = [s * raw.itemsize for s in entry.strides]
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(memory, entry.shape, steps)).reshape(-1)
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:
@@ -111,27 +84,3 @@ def magnitudes(x: np.ndarray, dtype: str) -> np.ndarray:
     elif dtype == "float16":
         x = x.view(np.float16).astype(np.float32)
     return np.abs(x)
-
-
-def _read_into(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
-    view = out.view(np.uint8).data
-    at = 0
-    while at < len(view):
-        try:
-            n = _read_some(file, offset + at, view[at:])
-        except OSError as error:
-            raise CheckpointError(entry.path, f"reading {entry.name!r}: {error.strerror}") from error
-        if n == 0:
-            raise CheckpointError(entry.path, f"it ends inside {entry.name!r}; was it changed while it was read?")
-        at += n
-
-
-def _read_some(file: int, offset: int, view: memoryview) -> int:
-    """Read into `view` what there is at an offset, from several threads at once; how many bytes that was."""
-    if hasattr(os, "preadv"):
-        return os.preadv(file, [view], offset)
-    with _seeking:  # Windows has no reading at an offset: one thread moves and reads at a time
-        os.lseek(file, offset, os.SEEK_SET)
-        found = os.read(file, min(len(view), _MOST))
-    view[: len(found)] = found
-    return len(found)

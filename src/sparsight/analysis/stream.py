@@ -115,7 +115,7 @@ def _rounds(found: Sequence[Seen]) -> Iterator[list[ReadPiece]]:
                     yield pieces
                     pieces, lines = [], 0
             left -= seen.entry.count
-            if seen.entry.strides is not None or len(files) > 64:
+            if len(files) > 64:
                 yield pieces
                 pieces, lines = [], 0
                 files.clear()

@@ -5,17 +5,21 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from torch import Tensor
 
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of the dtypes that can be analysed."""
-
+LONGEST_HEADER = 25_000_000
+"""Bytes of what says where tensors lie: a header, an index, a pickle, the directory of an archive."""
+MOST_ENTRIES = 250_000
+_LONGEST_NAME = 1000  # characters
+_SHOWN = 80
 
 Part = Literal["network", "beside", "optimizer"]
 """Of a training checkpoint: the network that it is of, another dictionary beside it, or the state of an optimiser."""
@@ -32,7 +36,7 @@ class CheckpointError(ValueError):
         return f"cannot analyse {self.path}: {self.what}"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Entry:
     """One tensor: in a file from byte `offset` on, or in memory."""
 
@@ -44,13 +48,21 @@ class Entry:
     strides: tuple[int, ...] | None = None  # in elements, where they are not those of row-major order
     tensor: Tensor | None = None
     aliases: tuple[str, ...] = ()  # further names of the same tensor
+    turned: tuple[Entry, ...] = ()  # those of its aliases that show it transposed
     obstacle: str | None = None  # why its values cannot be read
     part: Part = "network"
     mask: Entry | None = None  # a tensor of its shape that its values are multiplied by as they are read
 
-    @cached_property
+    @property
     def count(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def reach(self) -> int:
+        """From its first element to its last, both counted, how many lie in the file."""
+        if self.strides is None or not self.count:
+            return self.count
+        return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
 
 
 @dataclass(frozen=True)
@@ -75,14 +87,42 @@ def size_of(path: Path) -> int:
     return found.st_size
 
 
-def read_bytes(path: Path, offset: int, size: int) -> bytes:
-    """Exactly these bytes. CheckpointError if the file has fewer or cannot be read."""
+def check_header(path: Path, what: str, size: int) -> None:
+    if size > LONGEST_HEADER:
+        raise CheckpointError(path, f"{what} has {size:,} bytes, expected at most {LONGEST_HEADER:,}")
+
+
+def check_entries(path: Path, count: int) -> None:
+    if count > MOST_ENTRIES:
+        raise CheckpointError(path, f"it has more than {MOST_ENTRIES:,} entries")
+
+
+def check_name(path: Path, name: str) -> None:
+    """CheckpointError for a name that no network has."""
+    if len(name) > _LONGEST_NAME:
+        what = f"the name {name[:_SHOWN]!r}… has {len(name):,} characters, expected at most {_LONGEST_NAME:,}"
+        raise CheckpointError(path, what)
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise CheckpointError(path, f"the name {name[:_SHOWN]!r} is not valid Unicode") from error
+
+
+@contextmanager
+def open_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to read. CheckpointError if that fails, or what is done with it."""
     try:
         with open(path, "rb") as file:
-            file.seek(offset)
-            found = file.read(size)
+            yield file
     except OSError as error:
         raise CheckpointError(path, error.strerror or str(error)) from error
+
+
+def read_bytes(path: Path, offset: int, size: int) -> bytes:
+    """Exactly these bytes. CheckpointError if the file has fewer or cannot be read."""
+    with open_file(path) as file:
+        file.seek(offset)
+        found = file.read(size)
     if len(found) < size:
         raise CheckpointError(path, f"it ends after {offset + len(found)} bytes, {offset + size} are needed")
     return found

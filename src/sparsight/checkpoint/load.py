@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
+import numpy as np
 import torch
 from torch import Tensor
 
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, read_bytes
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
+from sparsight.checkpoint.reading import opened, read_elements
+
+_RAW = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}  # by the bytes of an element
 
 
 def load_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -19,6 +25,7 @@ def load_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
             continue
         tensor = _tensor(checkpoint, entry)
         found |= dict.fromkeys((entry.name, *entry.aliases), tensor)
+        found |= {other.name: _tensor(checkpoint, other) for other in entry.turned if other.name in entry.aliases}
     return found
 
 
@@ -30,10 +37,9 @@ def _tensor(checkpoint: Checkpoint, entry: Entry) -> Tensor:
     dtype = getattr(torch, entry.dtype, None)
     if not isinstance(dtype, torch.dtype) or entry.path is None:
         raise CheckpointError(entry.path or checkpoint.source, f"{entry.name!r:.80} has the dtype {entry.dtype!r:.40}")
-    if not entry.count:
-        return torch.empty(entry.shape, dtype=dtype)
-    strides = entry.strides
-    reach = entry.count if strides is None else 1 + sum((n - 1) * s for n, s in zip(entry.shape, strides, strict=True))
-    content = bytearray(read_bytes(entry.path, entry.offset, reach * dtype.itemsize))
-    flat = torch.frombuffer(content, dtype=dtype)
-    return flat.reshape(entry.shape) if strides is None else flat.as_strided(entry.shape, strides).contiguous()
+    tensor = torch.empty(entry.shape, dtype=dtype)
+    if entry.count:
+        with ExitStack() as stack:
+            out = tensor.view(-1).view(torch.uint8).numpy().view(_RAW[dtype.itemsize])
+            read_elements(entry, opened(entry.path, stack), 0, entry.count, out)
+    return tensor

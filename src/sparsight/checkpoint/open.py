@@ -2,62 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, read_bytes, size_of
+from sparsight.checkpoint.entry import (
+    Checkpoint,
+    CheckpointError,
+    Entry,
+    check_entries,
+    check_header,
+    check_name,
+    read_bytes,
+    size_of,
+)
 from sparsight.checkpoint.pytorch import read_torch
-from sparsight.checkpoint.safetensors import check_name, read_safetensors, strict_json
+from sparsight.checkpoint.safetensors import read_safetensors, strict_json
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
-_LONGEST_INDEX = 100_000_000
 
 
-def open_checkpoint(path: Path, budget: int = 256 << 20) -> Checkpoint:
+def open_checkpoint(path: Path) -> Checkpoint:
     """The tensors that a checkpoint holds, and where. Nothing but headers is read, and no code is run.
 
     `path` is a .safetensors, a .pt, .pth, .bin or .ckpt of PyTorch, the index of a sharded one, or a folder with
-    one of them. `budget` bounds what files of PyTorch's old format may load. CheckpointError says what is wrong.
+    one of them. Headers are bounded: `entry.LONGEST_HEADER`, `entry.MOST_ENTRIES`, `opcodes.MOST_OPCODES` and
+    `MOST_OBJECTS`. CheckpointError says what is wrong.
     """
     if path.is_dir():
-        return _folder(path, budget)
+        return _folder(path)
     if path.name.endswith(".index.json"):
-        return _sharded(path, budget)
-    return _file(path, budget)
+        return _sharded(path)
+    return _file(path)
 
 
-def _file(path: Path, budget: int) -> Checkpoint:
+def _file(path: Path) -> Checkpoint:
     size = size_of(path)
     start = read_bytes(path, 0, min(size, 10))
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return read_safetensors(path)
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
-        return read_torch(path, budget)
+        return read_torch(path)
     raise CheckpointError(path, "it is neither a safetensors file nor one of PyTorch")
 
 
-def _folder(path: Path, budget: int) -> Checkpoint:
+def _folder(path: Path) -> Checkpoint:
     for name in INDEXES:
         if (path / name).exists():
-            return _sharded(path / name, budget)
+            return _sharded(path / name)
     for name in SINGLES:
         if (path / name).exists():
-            return _file(path / name, budget)
+            return _file(path / name)
     found = sorted(p.name for p in path.iterdir() if p.suffix in (".safetensors", ".pt", ".pth", ".bin"))
     if len(found) == 1:
-        return _file(path / found[0], budget)
+        return _file(path / found[0])
     which = f"it has {', '.join(found[:4])}: name one" if found else "it has none"
     raise CheckpointError(
         path, f"a folder must have one of {', '.join((*INDEXES, *SINGLES))}, or one checkpoint; {which}"
     )
 
 
-def _sharded(index: Path, budget: int) -> Checkpoint:
+def _sharded(index: Path) -> Checkpoint:
     size = size_of(index)
-    if size > _LONGEST_INDEX:
-        raise CheckpointError(index, f"an index of {size:,} bytes, expected at most {_LONGEST_INDEX:,}")
+    check_header(index, "the index", size)
     content = strict_json(index, read_bytes(index, 0, size), "the index")
     where = content.get("weight_map")
     if not isinstance(where, dict) or not where:
@@ -68,17 +75,18 @@ def _sharded(index: Path, budget: int) -> Checkpoint:
         if not isinstance(shard, str) or not shard or Path(shard).name != shard or "\\" in shard or "\0" in shard:
             raise CheckpointError(index, f"tensor {name!r:.80} is in {shard!r:.80}, expected a file beside the index")
         shards.setdefault(shard, []).append(name)
-    read: Callable[[Path], Checkpoint] = lambda path: _file(path, budget)  # noqa: E731
     entries: dict[str, Entry] = {}
+    held: set[str] = set()
     for shard in sorted(shards):
         part = index.parent / shard
         if not part.exists():
             raise CheckpointError(index, f"the shard {shard!r} is missing; it should hold {shards[shard][0]!r}")
-        for entry in read(part).entries:
+        for entry in _file(part).entries:
             names = [n for n in (entry.name, *entry.aliases) if where.get(n, shard) == shard]
             if names and names[0] not in entries:
                 entries[names[0]] = replace(entry, name=names[0], aliases=tuple(names[1:]))
-        held = {n for e in entries.values() for n in (e.name, *e.aliases)}
+                held.update(names)
+        check_entries(index, len(entries))
         missing = next((name for name in shards[shard] if name not in held), None)
         if missing is not None:
             raise CheckpointError(index, f"tensor {missing!r} should be in {shard!r}, which does not have it")

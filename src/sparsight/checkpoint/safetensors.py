@@ -6,15 +6,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, read_bytes, size_of
+from sparsight.checkpoint.entry import (
+    Checkpoint,
+    CheckpointError,
+    Entry,
+    check_entries,
+    check_header,
+    check_name,
+    read_bytes,
+    size_of,
+)
 
-LONGEST_HEADER = 100_000_000
-"""As in the format's own reader."""
+_MOST_VALUES = 2_500_000
+"""What a text of JSON may hold; an object counts as four, since it takes more memory."""
 _MOST_DIMENSIONS = 64
+_FIELDS = {"dtype", "shape", "data_offsets"}
 _SHOWN = 80
 
 _DTYPES = {  # name -> (as torch spells it, bits)
@@ -28,10 +38,18 @@ _DTYPES = {  # name -> (as torch spells it, bits)
 }  # fmt: skip
 
 
+class _Fields(NamedTuple):
+    """What a header says of a tensor, not yet checked: takes less memory than a dictionary."""
+
+    dtype: Any
+    shape: Any
+    data_offsets: Any
+
+
 def read_safetensors(path: Path) -> Checkpoint:
     """The tensors of a file, in the order of their bytes.
 
-    CheckpointError: a header longer than the file or 100 MB, that is not UTF-8, not JSON, or says something twice;
+    CheckpointError: a header longer than the file or over the limits, not UTF-8, not JSON, or saying something twice;
     an unknown dtype; a shape that does not fit its bytes; bytes outside the file, shared by two tensors, or
     belonging to none.
     """
@@ -39,32 +57,33 @@ def read_safetensors(path: Path) -> Checkpoint:
     if size < 8:
         raise CheckpointError(path, f"a safetensors file starts with 8 bytes of length, it has {size}")
     length = int.from_bytes(read_bytes(path, 0, 8), "little")
-    if length > min(size - 8, LONGEST_HEADER):
-        most = f"it has {size:,} bytes" if size - 8 < LONGEST_HEADER else f"expected at most {LONGEST_HEADER:,}"
-        raise CheckpointError(path, f"its header claims {length:,} bytes, but {most}")
+    if length > size - 8:
+        raise CheckpointError(path, f"its header claims {length:,} bytes, but it has {size:,} bytes")
+    check_header(path, "its header", length)
     header = _parse(path, read_bytes(path, 8, length))
     data = 8 + length
     found = [_entry(path, name, value, data, size - data) for name, value in header.items() if name != "__metadata__"]
     found.sort(key=lambda pair: (pair[0].offset, pair[1]))
     _check_cover(path, found, data, size)
     entries = tuple(entry for entry, _ in found)
-    return Checkpoint(str(path), "safetensors", entries, (path,), header.get("__metadata__", {}))
+    return Checkpoint(str(path), "safetensors", entries, (path,), header["__metadata__"])
 
 
 def strict_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
     """A JSON object in UTF-8 without repeated names. CheckpointError."""
 
-    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    def pairs(items: list[tuple[str, Any]]) -> _Fields | dict[str, Any]:
         found = dict(items)
         if len(found) < len(items):
-            names = [name for name, _ in items]
-            twice = next(name for i, name in enumerate(names) if name in names[:i][-100_000:] or names.count(name) > 1)
+            twice, _ = Counter(name for name, _ in items).most_common(1)[0]
             raise CheckpointError(path, f"{what} names {_show(twice)} twice")
-        return found
+        return _Fields(**found) if found.keys() == _FIELDS else found
 
     def constant(text: str) -> NoReturn:
         raise ValueError(f"{text} is no JSON number")
 
+    if sum(map(text.count, (b",", b"["))) + 4 * text.count(b"{") > _MOST_VALUES:
+        raise CheckpointError(path, f"{what} has more than {_MOST_VALUES:,} values")
     try:
         value = json.loads(text.decode("utf-8"), object_pairs_hook=pairs, parse_constant=constant)
     except UnicodeDecodeError as error:
@@ -73,16 +92,14 @@ def strict_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
         raise
     except (ValueError, RecursionError) as error:
         raise CheckpointError(path, f"{what} is not JSON: {str(error)[:_SHOWN]}") from error
+    value = _plain(value)
     if not isinstance(value, dict):
         raise CheckpointError(path, f"{what} is a JSON {type(value).__name__}, expected an object")
     return value
 
 
-def check_name(path: Path, name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise CheckpointError(path, f"the name {name[:_SHOWN]!r} is not valid Unicode") from error
+def _plain(value: Any) -> Any:
+    return value._asdict() if isinstance(value, _Fields) else value
 
 
 def _show(value: Any) -> str:
@@ -92,9 +109,10 @@ def _show(value: Any) -> str:
 
 def _parse(path: Path, text: bytes) -> dict[str, Any]:
     header = strict_json(path, text, "its header")
-    metadata = header.get("__metadata__", {})
+    header["__metadata__"] = metadata = _plain(header.get("__metadata__", {}))
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise CheckpointError(path, "its __metadata__ is not an object of strings")
+    check_entries(path, len(header))
     return header
 
 
@@ -106,9 +124,9 @@ def _entry(path: Path, name: str, value: Any, data: int, room: int) -> tuple[Ent
     """The entry, and where its bytes end."""
     check_name(path, name)
     about = f"tensor {_show(name)}"
-    if not isinstance(value, Mapping) or set(value) != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(value, _Fields):
         raise CheckpointError(path, f"{about} has {_show(value)}, expected dtype, shape and data_offsets")
-    dtype, shape, span = value["dtype"], value["shape"], value["data_offsets"]
+    dtype, shape, span = value
     if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise CheckpointError(path, f"{about} has the dtype {_show(dtype)}, expected one of {', '.join(_DTYPES)}")
     if not isinstance(shape, list) or len(shape) > _MOST_DIMENSIONS or not all(map(_is_size, shape)):

@@ -1,0 +1,129 @@
+"""What a file of torch.save holds, by dotted names: tensors, what stands beside them, and what was not rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsight.checkpoint.entry import LONGEST_HEADER, CheckpointError, Part, check_entries, check_name
+from sparsight.checkpoint.rebuild import Inert, OddTensor, Stored
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "generator", "params")
+"""Names under which training scripts put the weights beside other things."""
+_OPTIMIZERS = ("optim", "sched", "scaler")
+_DEEPEST = 64
+_FEW = 8  # values that are looked at again each time their container comes up
+_TENSORS, _CONTAINERS = (Stored, OddTensor), (dict, list, tuple)
+_INSIDE = (*_TENSORS, *_CONTAINERS)
+_WALKED = (*_INSIDE, Inert)
+
+_Walked = tuple[tuple[str, ...], Any, bool]  # keys, value, whether of an optimiser
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Item:
+    """A tensor, or what is none, by its dotted name."""
+
+    name: str
+    value: Any
+    part: Part
+
+
+def named(path: Path, loaded: Any) -> list[Item]:
+    """Everything that is a tensor, stands beside one, or was not rebuilt.
+
+    What is of the network goes without the name of the dictionary it lies in. CheckpointError: no tensors, two of one
+    name, or more names than the limits.
+    """
+    walk = _Walk(path)
+    walk.into(loaded, ())
+    walked = walk.found
+    if not any(isinstance(value, _TENSORS) for _, value, _ in walked):
+        raise CheckpointError(path, _without_tensors(loaded, [value for _, value, _ in walked]))
+    main = _main(walked)
+    items, names, letters = [], set(), 0
+    for keys, value, of_optimizer in walked:
+        mine = main is not None and keys[:1] == (main,) and not of_optimizer
+        part: Part = "optimizer" if of_optimizer else "network" if mine or main is None else "beside"
+        name = ".".join(keys[1:] if mine else keys) or "tensor"
+        check_name(path, name)
+        letters += len(name)
+        if name in names or letters > LONGEST_HEADER:
+            long = f"its names have more than {LONGEST_HEADER:,} characters in all"
+            raise CheckpointError(path, f"two tensors are called {name!r:.80}" if name in names else long)
+        names.add(name)
+        items.append(Item(name, value, part))
+    return items
+
+
+def _without_tensors(loaded: Any, values: Sequence[Any]) -> str:
+    code = next((value for value in values if isinstance(value, Inert)), None)
+    if code is None:
+        return f"it holds no tensors but a {type(loaded).__name__}"
+    return f"its pickle asks for code ({code.name:.80}), which is not run; save the model's state_dict() instead"
+
+
+def _main(walked: Sequence[_Walked]) -> str | None:
+    """The dictionary of the network, if the file names one and no weight lies beside all dictionaries."""
+    dictionaries = {keys[0] for keys, value, of_optimizer in walked if len(keys) > 1 and not of_optimizer}
+    if any(len(keys) == 1 and isinstance(value, Stored) and len(value.shape) > 1 for keys, value, _ in walked):
+        return None
+    found = next((key for key in WRAPPERS if key in dictionaries), None)
+    return None if found == "generator" and len(dictionaries) > 1 else found
+
+
+class _Walk:
+    """What is in nested containers; in each once, so that shared ones do not multiply."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: set[int] = set()
+        self.found: list[_Walked] = []
+
+    def into(self, thing: Any, keys: tuple[str, ...], of_optimizer: bool = False) -> None:
+        if not isinstance(thing, _CONTAINERS):
+            self.found.append((keys, thing, of_optimizer))
+            check_entries(self._path, len(self.found))
+            return
+        if id(thing) in self._seen:
+            return
+        holds = any(isinstance(value, _WALKED) for value in (thing.values() if type(thing) is dict else thing))
+        if holds or len(thing) > _FEW:
+            self._seen.add(id(thing))
+        if not holds:
+            return
+        if len(keys) > _DEEPEST:
+            raise CheckpointError(self._path, f"its containers are nested more than {_DEEPEST} deep")
+        of_optimizer = of_optimizer or _is_optimizer(thing)
+        beside = type(thing) is dict and not of_optimizer and any(isinstance(v, _TENSORS) for v in thing.values())
+        for key, value in _named(thing):
+            if beside or isinstance(value, _WALKED):
+                named = not keys and any(part in key.lower() for part in _OPTIMIZERS) and not isinstance(value, Stored)
+                self.into(value, (*keys, key), of_optimizer or named)
+        rest = _nameless(thing)
+        if rest is not None:
+            self.into(rest, keys, of_optimizer)
+
+
+def _named(container: Any) -> Iterator[tuple[str, Any]]:
+    """What has a name in a container. Objects in a list have none: they are many."""
+    if type(container) is dict:
+        yield from ((key if type(key) is str else key[0], v) for key, v in container.items() if type(key) is not object)
+    else:
+        yield from ((str(i), value) for i, value in enumerate(container) if isinstance(value, _INSIDE))
+
+
+def _nameless(container: Any) -> Inert | None:
+    """What stands for all else in a container, if that may matter."""
+    if type(container) is dict:
+        odd = any(type(key) is object and isinstance(value, _WALKED) for key, value in container.items())
+        return Inert("dictionary whose keys are neither text nor whole numbers") if odd else None
+    found = next((value for value in container if isinstance(value, Inert)), None)
+    return None if found is None else Inert(f"{type(container).__name__} of {found.name}")
+
+
+def _is_optimizer(thing: Any) -> bool:
+    """Whether it is what the `state_dict` of an optimiser is."""
+    return isinstance(thing, dict) and isinstance(thing.get("state"), dict) and "param_groups" in thing

@@ -1,0 +1,260 @@
+"""What names in a pickle of torch.save stand for: where tensors lie, and nothing that does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+_DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+_STORAGES = {
+    "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
+    "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
+    "Bool": torch.bool, "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64,
+    "QInt32": torch.qint32, "QInt8": torch.qint8, "QUInt8": torch.quint8, "QUInt4x2": torch.quint4x2,
+    "QUInt2x4": torch.quint2x4, "Untyped": torch.uint8,
+}  # fmt: skip
+_MODULES = ("torch", "torch.cuda", "torch.storage")  # of types of storages
+_LARGEST = 1 << 62  # numbers of sizes, strides and bytes
+_MOST_DIMENSIONS, _MOST_ARGUMENTS = 64, 16
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Inert:
+    """Stands for a class or function that a pickle names, and for whatever is made by it."""
+
+    name: str
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Storage:
+    """Bytes of a file: of the record called `key`, `nbytes` from `start` on."""
+
+    key: str
+    dtype: torch.dtype
+    nbytes: int
+    start: int = 0
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stored:
+    """A tensor: which elements of a storage it shows. All of them are there."""
+
+    storage: Storage
+    dtype: torch.dtype
+    first: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OddTensor:
+    """A tensor that is not a view of a storage."""
+
+    what: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+def spelled(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def key_of(key: Any) -> Any:
+    """Equal for text that is equal, and for whole numbers that are, which are put in a tuple; nothing else equals.
+
+    Numbers of one's choice and nested tuples can be made costly to hash; text cannot.
+    """
+    if type(key) is str:
+        return key
+    return (str(int(key)),) if type(key) in (int, bool) or (type(key) is float and key.is_integer()) else object()
+
+
+# -- storages --------------------------------------------------------------------------------------------------
+
+
+class Storages:
+    """The storages that a pickle names; each name stands for one. `views`: of the old format, which has them."""
+
+    def __init__(self, *, views: bool) -> None:
+        self.found: dict[str, Storage] = {}
+        self._views: dict[str, Storage] | None = {} if views else None
+
+    def of(self, name: Any) -> Storage | Inert:
+        """What ("storage", type, key, location, numel), with a view as sixth in the old format, stands for."""
+        if self._views is not None and type(name) is tuple and name[:1] == ("module",) and type(name[1]) is Inert:
+            return name[1]
+        if type(name) is not tuple or len(name) != (5 if self._views is None else 6) or name[0] != "storage":
+            raise ValueError("it names something that is not a storage")
+        dtype, key = _dtype_of_storage(name[1]), storage_key(name[2])
+        storage = self._only(self.found, Storage(key, dtype, _sizes((name[4],))[0] * dtype.itemsize))
+        if self._views is None or name[5] is None:
+            return storage
+        view_key, start, length = name[5]
+        start, length = (n * dtype.itemsize for n in _sizes((start, length)))
+        if start + length > storage.nbytes:
+            raise ValueError("a view reaches beyond its storage")
+        view = self._only(self._views, Storage(key, dtype, length, start), storage_key(view_key))
+        if self._views.keys() & {key} or storage_key(view_key) in self.found:
+            raise ValueError("it gives one name to a storage and to a view")
+        return view
+
+    def _only(self, found: dict[str, Storage], new: Storage, key: str | None = None) -> Storage:
+        old = found.setdefault(new.key if key is None else key, new)
+        if (old.key, old.dtype, old.nbytes, old.start) != (new.key, new.dtype, new.nbytes, new.start):
+            raise ValueError(f"it names the storage {new.key:.40} twice, and differently")
+        return old
+
+
+def storage_key(key: Any) -> str:
+    if type(key) not in (str, int):
+        raise ValueError("the name of a storage is neither text nor a number")
+    return key if type(key) is str else f"number {key}"
+
+
+def _dtype_of_storage(kind: Any) -> torch.dtype:
+    module, _, leaf = kind.name.rpartition(".") if type(kind) is Inert else ("", "", "")
+    dtype = _STORAGES.get(leaf.removesuffix("Storage"))
+    if module not in _MODULES or dtype is None or not leaf.endswith("Storage"):
+        raise ValueError("it has a storage of an unknown type")
+    return dtype
+
+
+# -- tensors ---------------------------------------------------------------------------------------------------
+
+
+def called(function: Any, arguments: Any) -> Any:
+    """What a function makes of its arguments: by `_CALLS`, or an `Inert` of its name."""
+    if type(function) is not Inert or type(arguments) is not tuple:
+        raise ValueError(f"it calls a {type(function).__name__}")
+    if function.name not in _CALLS:
+        return function
+    if len(arguments) > _MOST_ARGUMENTS:
+        raise ValueError(f"it calls {function.name} with {len(arguments):,} arguments")
+    return _CALLS[function.name](*arguments)
+
+
+def made(kind: Any, arguments: Any) -> Any:
+    """What a new object of a class is: an `Inert` of its name, but for dictionaries."""
+    if type(kind) is not Inert or type(arguments) is not tuple:
+        raise ValueError(f"it makes a new {type(kind).__name__}")
+    return {} if kind.name in _MAPPINGS else kind
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if type(values) not in (tuple, list) or len(values) > _MOST_DIMENSIONS:
+        raise ValueError(f"a shape is not a tuple of up to {_MOST_DIMENSIONS} sizes")
+    if not all(type(n) is int and 0 <= n < _LARGEST for n in values):
+        raise ValueError("a size, a stride or an offset is not a number of at least 0")
+    return tuple(values)
+
+
+def _stored(storage: Any, first: Any, shape: Any, strides: Any, dtype: torch.dtype | None = None) -> Stored | OddTensor:
+    if type(storage) is not Storage:
+        raise ValueError("a tensor has no storage")
+    dtype = storage.dtype if dtype is None else dtype
+    shape, strides, (first,) = _sizes(shape), _sizes(strides), _sizes((first,))
+    if len(shape) != len(strides):
+        raise ValueError("a tensor has strides that do not fit its shape")
+    last = first + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if 0 not in shape and (last + 1) * dtype.itemsize > storage.nbytes:
+        raise ValueError(f"a tensor of {spelled(dtype)} {shape!s:.60} reaches beyond its storage")
+    if spelled(dtype).startswith("q"):
+        return OddTensor("quantised", spelled(dtype), shape)
+    return Stored(storage, dtype, first, shape, strides)
+
+
+def _tensor(
+    storage: Any, first: Any, shape: Any, strides: Any, requires_grad: Any = False, hooks: Any = None,
+    metadata: Any = None,
+) -> Any:  # fmt: skip
+    return _finished(_stored(storage, first, shape, strides), requires_grad, metadata)
+
+
+def _tensor_v3(
+    storage: Any, first: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any, dtype: Any, metadata: Any = None
+) -> Any:
+    return _finished(_stored(storage, first, shape, strides, _dtype(dtype)), requires_grad, metadata)
+
+
+def _finished(tensor: Stored | OddTensor, requires_grad: Any, metadata: Any = None) -> Stored | OddTensor:
+    dtype = _spelled(tensor)
+    if type(requires_grad) is not bool or (requires_grad and not dtype.startswith(("float", "bfloat", "complex"))):
+        raise ValueError(f"a tensor of {dtype} is said to need a gradient, or not said to need none")
+    return OddTensor("stored as its conjugate or negative", dtype, tensor.shape) if metadata else tensor
+
+
+def _dtype(dtype: Any) -> torch.dtype:
+    if type(dtype) is not Inert or dtype.name not in _DTYPES:
+        raise ValueError("a tensor has an unknown dtype")
+    return _DTYPES[dtype.name]
+
+
+def _spelled(tensor: Any) -> str:
+    if type(tensor) not in (Stored, OddTensor):
+        raise ValueError("part of a tensor is not a tensor")
+    return tensor.dtype if type(tensor) is OddTensor else spelled(tensor.dtype)
+
+
+def _parameter(tensor: Any, requires_grad: Any, *_: Any) -> Any:
+    return tensor if type(tensor) is Inert else _finished(tensor, requires_grad)
+
+
+def _sparse(layout: Any, data: Any) -> OddTensor:
+    """COO: indices, values, shape and maybe whether it is coalesced; else two kinds of indices, values, shape."""
+    name = layout.name if type(layout) is Inert else ""
+    at = 1 if name == "torch.sparse_coo" else 2
+    return OddTensor(f"sparse ({name:.40})", _spelled(data[at]), _sizes(data[at + 1]))
+
+
+def _quantised(storage: Any, first: Any, shape: Any, strides: Any, *_: Any) -> OddTensor:
+    tensor = _stored(storage, first, shape, strides)
+    return OddTensor("quantised", _spelled(tensor), tensor.shape)
+
+
+def _of_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
+    return called(function, arguments)
+
+
+def _moved(tensor: Any, dtype: Any, device: Any, requires_grad: Any) -> Any:
+    same = type(tensor) is Stored and tensor.dtype == _dtype(dtype)
+    return tensor if same else OddTensor("of another device", spelled(_dtype(dtype)), ())
+
+
+def _mapping(items: Any = (), *_: Any) -> dict[Any, Any]:
+    """A dictionary, whose pairs may be given at once."""
+    if type(items) is dict:
+        return items
+    return {key_of(key): value for key, value in items} if type(items) in (list, tuple) else {}
+
+
+def _layout(name: Any) -> Inert:
+    return Inert(name if type(name) is str and name.startswith("torch.sparse_") else "torch.layout")
+
+
+_MAPPINGS = ("collections.OrderedDict", "collections.Counter", "collections.defaultdict")
+_CALLS: dict[str, Callable[..., Any]] = {
+    **dict.fromkeys(_MAPPINGS, _mapping),
+    "_codecs.encode": lambda text, *_: Inert("bytes"),
+    "torch.Size": lambda sizes: _sizes(sizes),
+    "torch.serialization._get_layout": _layout,
+    "torch._tensor._rebuild_from_type_v2": _of_type,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_v3,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    "torch._utils._rebuild_sparse_tensor": _sparse,
+    "torch._utils._rebuild_qtensor": _quantised,
+    "torch._utils._rebuild_nested_tensor": lambda values, *_: OddTensor("nested", _spelled(values), ()),
+    "torch._utils._rebuild_meta_tensor_no_storage": lambda dtype, shape, *_: OddTensor(
+        "on the meta device and has no values", spelled(_dtype(dtype)), _sizes(shape)
+    ),
+    "torch._utils._rebuild_wrapper_subclass": lambda kind, dtype, shape, *_: OddTensor(
+        f"of the class {kind.name:.80}", spelled(_dtype(dtype)), _sizes(shape)
+    ),
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _moved,
+    "torch._utils._rebuild_device_tensor_from_numpy": _moved,
+}
