@@ -79,3 +79,63 @@ def _put_back(set_all: Callable[[], None]) -> Iterator[None]:
         finally:
             random.setstate(python)
             numpy.random.set_state(legacy)  # noqa: NPY002
+
+
+# -- loaders that draw for themselves --------------------------------------------------------------------------
+
+_DRAWING = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, random.Random)
+
+
+def reseed(loader: Any, seed: int) -> None:
+    """Seed the generators that a loader and its samplers have of their own, and tell samplers that the epoch changed.
+
+    So the order depends on the place in a run, not on how often the loader has been gone through before, nor on the
+    seed that it was made with. For anything but a loader nothing is done.
+    """
+    for number, generator in enumerate(own_generators(loader)):
+        generator.manual_seed(derive(seed, "loader", number))
+    for sampler in _samplers(loader):
+        if callable(getattr(sampler, "set_epoch", None)):
+            sampler.set_epoch(seed % 2**31)
+
+
+@contextmanager
+def reseeded(loader: Any, seed: int) -> Iterator[None]:
+    """`reseed` for a block; the loader's generators are put back afterwards."""
+    generators = own_generators(loader)
+    states = [generator.get_state() for generator in generators]
+    reseed(loader, seed)
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
+
+
+def own_generators(loader: Any) -> list[torch.Generator]:
+    """The torch generators of a loader and its samplers, each once."""
+    found = [getattr(part, "generator", None) for part in (loader, *_samplers(loader))]
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
+
+
+def _samplers(loader: Any) -> list[Any]:
+    batch = getattr(loader, "batch_sampler", None)
+    found = [getattr(loader, "sampler", None), batch, getattr(batch, "sampler", None)]
+    return list({id(sampler): sampler for sampler in found if sampler is not None}.values())
+
+
+def hidden_state(loader: Any) -> list[str]:
+    """Where a loader keeps random state that is not seeded anew for each epoch: so a resumed run may draw otherwise."""
+    known = {id(generator) for generator in own_generators(loader)}
+    parts = {"": loader, "dataset": getattr(loader, "dataset", None), "sampler": getattr(loader, "sampler", None)}
+    parts["dataset.dataset"] = getattr(parts["dataset"], "dataset", None)
+    found = []
+    for place, part in parts.items():
+        for name, value in getattr(part, "__dict__", {}).items():
+            if isinstance(value, _DRAWING) and id(value) not in known:
+                found.append(f"{place}.{name}" if place else name)
+    if getattr(loader, "persistent_workers", False):
+        found.append("persistent_workers")
+    if isinstance(loader, Iterator):
+        found.append("an iterator, which is gone through once")
+    return found

@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 
 from sparsight.model.weights import laid_out
-from sparsight.numerics.seeds import derive, seeded
+from sparsight.numerics.seeds import derive, reseeded, seeded
 from sparsight.pruning.restart import composed, reweighted
 from sparsight.runs.state import RunState
 from sparsight.train.batches import USUAL, batches
@@ -52,7 +52,7 @@ def scored_batches(state: RunState) -> Sequence[Batch]:
     split = state.data.train
     if isinstance(split, Split):
         split = dataclasses.replace(split, augment=None)
-    with seeded(seed):
+    with seeded(seed), reseeded(split, seed):
         drawn = batches(split, recipe.plan.batch_size or USUAL, generator=generator, device=state.runtime.device)
         return tuple(islice(drawn, recipe.scoring.batches))
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparsight.model.functional import evaluating
 from sparsight.numerics.exact import exact, home
-from sparsight.numerics.seeds import seeded
+from sparsight.numerics.seeds import reseeded, seeded
 from sparsight.train.batches import batches
 from sparsight.train.judges import Judge, classify
 from sparsight.train.metric import ACCURACY, LOSS, Metric
@@ -59,7 +59,7 @@ def evaluate(
     """
     found: list[Mapping[str, Tensor]] = []
     meter, samples = (judge.begin(), 0) if hasattr(judge, "begin") else (None, 0)  # type: ignore[attr-defined]
-    with evaluating(model), seeded(0), torch.no_grad(), runtime.autocast():
+    with evaluating(model), seeded(0), reseeded(split, 0), torch.no_grad(), runtime.autocast():
         for batch in batches(split, batch_size, device=runtime.device):
             if meter is not None:
                 samples += meter.add(model, batch)
@@ -78,7 +78,7 @@ def try_judge(model: nn.Module, split: Split | Iterable[Batch], judge: Judge, ru
 
     ValueError as `evaluate`, but for what is only known of a whole split.
     """
-    with evaluating(model), seeded(0), torch.no_grad(), runtime.autocast():
+    with evaluating(model), seeded(0), reseeded(split, 0), torch.no_grad(), runtime.autocast():
         for batch in batches(split, 32, device=runtime.device):
             if hasattr(judge, "begin"):
                 judge.begin().add(model, batch)  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from sparsight.model.hold import Bound, apply_, bind
 from sparsight.model.stepping import clear_state_, keeps_zeros
 from sparsight.numerics.exact import home
-from sparsight.numerics.seeds import captured, derive, drawing_on, seeded
+from sparsight.numerics.seeds import captured, derive, drawing_on, reseed, seeded
 from sparsight.train.batches import batches, channels_last, own_part, sample_count, step_size, steps_per_epoch
 from sparsight.train.evaluate import evaluate
 from sparsight.train.evaluation_points import next_point
@@ -77,6 +77,7 @@ def _stretch(training: Training, going: Pass | None) -> tuple[Observation, Pass 
 def _source(training: Training, seed: int) -> Iterator[Batch]:
     """An epoch's batches, in the order of its seed."""
     split, generator = training.data.train, Generator().manual_seed(seed)
+    reseed(split, seed)
     device = None if isinstance(split, Split) else training.runtime.device  # in memory: it has been moved as a whole
     size = step_size(split, training.plan.batch_size)
     return batches(split, size, generator=generator, device=device)

@@ -14,7 +14,7 @@ from torch import Tensor
 from sparsight.model.batch import batch_size as samples_of
 from sparsight.model.batch import on_tensors
 from sparsight.numerics.checks import check_whole
-from sparsight.numerics.seeds import derive, seeded
+from sparsight.numerics.seeds import derive, reseeded, seeded
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Batch, Split
 
@@ -87,7 +87,8 @@ def _streamed(batches: Iterable[Batch], given: int | None, seed: int, size: int)
     """The samples with the smallest keys, in one pass, never holding more than their number and one batch."""
     count = MOST if given is None else given
     keys, places, kept, start = np.empty(0, np.uint64), np.empty(0, np.int64), None, 0
-    with seeded(derive(seed, "probe loader")):
+    place = derive(seed, "probe loader")
+    with seeded(place), reseeded(batches, place):
         for batch in batches:
             n = samples_of(batch)
             keys = np.concatenate((keys, _keys(seed, start, n)))
