@@ -124,7 +124,7 @@ def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
     """What a run leaves out, and what was done to data and weights, is told as lines of its own."""
     from sparsight.model.left_out import LeftOutWarning
     from sparsight.model.pretrained import WeightsNote
-    from sparsight.runs.run import ResumeNote
+    from sparsight.runs.resumable import ResumeNote
     from sparsight.zoo.data import DataNote
 
     notes = LeftOutWarning, WeightsNote, DataNote, ResumeNote

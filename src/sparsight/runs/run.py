@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 
@@ -14,13 +13,13 @@ from torch import nn
 from sparsight.measure.flow import probe
 from sparsight.model.left_out import warn
 from sparsight.model.masks import all_kept, counts, left_out
-from sparsight.numerics.seeds import hidden_state
 from sparsight.records.describe import describe
 from sparsight.records.journal import Journal, LevelResult, Nowhere, Watch
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.references import parts_of, references
+from sparsight.runs.resumable import say_what_cannot_be_kept
 from sparsight.runs.rounds import prune
 from sparsight.runs.search import Done
 from sparsight.runs.state import RunState, snapshot
@@ -59,7 +58,7 @@ def run(
     patterns = {"include": recipe.prunable.include, "exclude": recipe.prunable.exclude}
     masks = all_kept(model, **patterns)
     warn(left_out(model, **patterns), stacklevel=2)
-    _say_what_cannot_be_kept(data)
+    say_what_cannot_be_kept(data)
     where = runtime(device, precision)
     module = _copy_of(model).to(where.device)
     if recipe.channels_last:
@@ -73,24 +72,6 @@ def run(
         {name: mask.to(where.device) for name, mask in masks.items()},
     )  # fmt: skip
     return _levels(state)
-
-
-class ResumeNote(UserWarning):
-    """What may keep a resumed run from ending with the bits of one that was not interrupted."""
-
-
-def _say_what_cannot_be_kept(data: Data) -> None:
-    """A `ResumeNote` names random state of the loaders that is neither seeded for each epoch nor kept."""
-    for name in ("train", "validation"):
-        hidden = hidden_state(getattr(data, name))
-        if hidden:
-            warnings.warn(
-                f"the {name} split draws from {', '.join(hidden)}, which a run cannot keep: interrupted and resumed it "
-                "may end with other bits. Draw from the global generators of torch, numpy or Python, or "
-                "from generators of the loader and its samplers, which are seeded for each epoch",
-                ResumeNote,
-                stacklevel=3,
-            )
 
 
 def _copy_of(model: nn.Module) -> nn.Module:
