@@ -38,7 +38,7 @@ def interruptible() -> Iterator[None]:
         if not isinstance(ignored.exc_value, KeyboardInterrupt):
             hook(ignored)
             return
-        again = threading.Timer(0.05, _thread.interrupt_main, [signal.SIGTERM])
+        again = threading.Timer(0.05, _interrupt_main)
         again.daemon = True
         again.start()
 
@@ -54,6 +54,13 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _interrupt_main() -> None:
+    if hasattr(signal, "pthread_kill"):  # wakes the main thread if it waits
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    else:
+        _thread.interrupt_main(signal.SIGTERM)
 
 
 def end_with_the_study() -> None:

@@ -7,7 +7,7 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -105,12 +105,18 @@ def execute(
                 pass
             _finish(folder, recipe, network, source, device, precision)
         except (KeyboardInterrupt, GeneratorExit, SystemExit):
-            folder.update(status="interrupted")
+            _stopped(folder, "interrupted")
             raise
         except Exception:
-            folder.update(status="failed")
+            _stopped(folder, "failed")
             raise
         return _outcome(folder)
+
+
+def _stopped(folder: RunFolder, status: Literal["interrupted", "failed"]) -> None:
+    """Write down that a run has stopped; one that is finished, but for its report, stays so."""
+    if folder.record.status != "finished":
+        folder.update(status=status)
 
 
 def _folder(record: RunRecord, out: Path | str | None, resume: bool) -> RunFolder:
