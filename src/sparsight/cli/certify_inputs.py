@@ -67,6 +67,8 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
         spec = model or run.model.get("spec")
         if spec is None:
             raise Misuse(f"the network of {path} was made in Python: name it with --model package.module:attribute")
+        if model is None and ":" in spec:
+            raise Misuse(f"the network of {path} is code, which no run folder chooses: name it with --model {spec}")
         source, network = _network(spec, data, run.seed)
         _check_origin(record, path, as_pruned)
         unpruned, weights = _scored(folder, record, network)

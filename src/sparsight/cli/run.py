@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsight.cli.errors import Misuse, near, printable, say
@@ -51,7 +50,7 @@ def main(argv: list[str]) -> int:
     try:
         outcome = _execute(asked, shlex.join(["sparsight", "run", *argv]))
     except KeyboardInterrupt:
-        say(_interrupted(name, asked.folder), before="\n")
+        say(_interrupted(name, asked), before="\n")
         return 130
     finally:
         if asked.made and not any(asked.folder.iterdir()):
@@ -69,10 +68,12 @@ def _indented(text: str) -> str:
     return "".join(f"  {line}\n" for line in text.splitlines())
 
 
-def _interrupted(name: str, folder: Path) -> str:
-    if not (folder / "run.json").exists():
+def _interrupted(name: str, asked: RunRequest) -> str:
+    from sparsight.cli.resuming import resume_line
+
+    if not (asked.folder / "run.json").exists():
         return "interrupted before the run began; nothing was written"
-    return f"interrupted; resume with: {shlex.join(['sparsight', 'run', name, '--resume', '--out', str(folder)])}"
+    return f"interrupted; resume with: {resume_line(name, asked.folder, asked.arguments, asked.settings)}"
 
 
 # -- running and telling ---------------------------------------------------------------------------------------

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -15,7 +15,7 @@ from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, near
 from sparsight.cli.options import Switch, about, keywords, parse
-from sparsight.records.folder import RunFolder
+from sparsight.cli.resuming import as_it_was, taken_up
 from sparsight.records.new_folder import next_folder
 from sparsight.records.record import RunRecord
 from sparsight.runs.adapt import adapted
@@ -102,7 +102,7 @@ class RunOptions:
         Switch,
         Doc(
             "Resume the run in --out. Default: the newest unfinished run of the recipe. Options that are not given "
-            "again stay as they were."
+            "again stay as they were; package.module:attribute names must be given again."
         ),
     ] = False
     keep: Annotated[
@@ -167,8 +167,8 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
     arguments, settings = _parse(name, function, given)
     folder, stored = settings.out, None
     if settings.resume:
-        folder, stored = _taken_up(name, function, settings.out)
-        arguments, settings = _as_it_was(name, function, given, settings, stored)
+        folder, stored = taken_up(name, function.__name__, settings.out)
+        arguments, settings = as_it_was(name, partial(_parse, name, function), given, folder, stored)
     recipe = _adapted(_build(name, function, arguments), settings)
     if settings.include or settings.exclude:
         own = recipe.prunable
@@ -241,46 +241,3 @@ def look_for(what: str, spec: str, known: Collection[str]) -> None:
     elif spec.lower().replace("_", "-") not in known:
         hint = near(spec, known) or f"; there are {', '.join(known)}, or package.module:attribute of your own"
         raise NotFound(f"unknown {what} {spec!r}{hint}")
-
-
-# -- resuming --------------------------------------------------------------------------------------------------
-
-
-def _taken_up(name: str, function: Callable[..., Recipe], out: Path | None) -> tuple[Path, RunRecord]:
-    """The run to go on with: the one in `out`, or the newest unfinished one of the recipe under runs/."""
-    if out is not None:
-        try:
-            with RunFolder.open(out) as folder:
-                return out, folder.record
-        except FileNotFoundError as error:
-            raise Misuse(f"cannot resume: {error}") from error
-    found = sorted(Path("runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    done = 0
-    for path in found:
-        with RunFolder.open(path.parent) as folder:
-            if folder.record.recipe.replace("-", "_") == function.__name__ or _command(folder.record)[:1] == [name]:
-                if folder.record.status != "finished":
-                    return path.parent, folder.record
-                done += 1
-    raise Misuse(f"there is no unfinished run of {name!r} under runs/ ({done} finished); name it with --out")
-
-
-def _command(record: RunRecord) -> list[str]:
-    """The words after `sparsight run` of the command line that made the run; none if Python made it."""
-    words = shlex.split(record.command or "")
-    return words[2:] if words[:2] == ["sparsight", "run"] else []
-
-
-def _as_it_was(
-    name: str, function: Callable[..., Recipe], given: Sequence[str], settings: RunOptions, stored: RunRecord
-) -> tuple[dict[str, Any], RunOptions]:
-    """The first command line with the present one's words after it, so that these win where both speak.
-
-    A word that changes what the run is makes it another run, which `execute` refuses.
-    """
-    first = _command(stored)
-    same = first[:1] == [name]
-    arguments, then = _parse(name, function, [*first[1:], *given]) if same else _parse(name, function, given)
-    threads = then.threads or stored.environment.get("threads")
-    now = replace(then, out=settings.out, resume=True, json=settings.json, threads=threads)
-    return arguments, now
