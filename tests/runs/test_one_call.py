@@ -84,3 +84,9 @@ def test_another_recipe(trained):
 def test_densities_that_are_none(trained, density):
     with pytest.raises(ValueError, match=r"density must be in \(0, 1\]"):
         sparsight.prune(trained, readers.load("digits"), density)
+
+
+def test_a_run_is_opened_by_a_string_too(trained, tmp_path):
+    pruned = sparsight.prune(trained, readers.load("digits"), 0.5, epochs=1, out=str(tmp_path / "run"))
+    with sparsight.RunFolder.open(str(tmp_path / "run")) as folder:
+        assert folder.levels()[-1].id == pruned.record.id

@@ -53,8 +53,9 @@ class RunFolder:
             os.register_at_fork(after_in_child=lambda: _close(this()))
 
     @classmethod
-    def create(cls, path: Path, record: RunRecord) -> RunFolder:
+    def create(cls, path: Path | str, record: RunRecord) -> RunFolder:
         """A new run in `path`, which is made, or empty. FileExistsError otherwise; LockedRun."""
+        path = Path(path)
         files.make_folder(path)
         refuse_contents(path)
         folder = cls(path, take(path))
@@ -71,8 +72,9 @@ class RunFolder:
         return folder
 
     @classmethod
-    def open(cls, path: Path, *, write: bool = False) -> RunFolder:
+    def open(cls, path: Path | str, *, write: bool = False) -> RunFolder:
         """The run in `path`. FileNotFoundError if there is none; DamagedFile; LockedRun if `write` and locked."""
+        path = Path(path)
         if not files.there(path / "run.json"):
             raise FileNotFoundError(f"there is no run in {path}: it has no run.json")
         folder = cls(path, take(path) if write else None)

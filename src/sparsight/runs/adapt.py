@@ -75,8 +75,7 @@ def _optimizer(mine: MakeOptimizer, asked: OptimizerName | MakeOptimizer | None,
         if asked is None:
             return mine
         mine = NesterovSGD()
-    name: OptimizerName = asked or "sgd"  # type: ignore[assignment]
-    return named_optimizer(name, mine.lr, mine.momentum, mine.weight_decay, pretrained)
+    return named_optimizer(asked or "sgd", mine.lr, mine.momentum, mine.weight_decay, pretrained)
 
 
 def _levels(recipe: Recipe, changed: Callable[[TrainingPlan], TrainingPlan], pretrained: bool) -> Listed | Until:

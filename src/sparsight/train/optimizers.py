@@ -65,7 +65,7 @@ FINE_TUNING = {"sgd": 0.03, "adam": 1e-4, "adamw": 1e-4}
 
 
 def named_optimizer(
-    name: OptimizerName, lr: float | None, momentum: float, weight_decay: float, fine_tuning: bool = False
+    name: str, lr: float | None, momentum: float, weight_decay: float, fine_tuning: bool = False
 ) -> NesterovSGD | Adam:
     """The optimiser of that name; without a learning rate, with the one it has for such a training.
 
