@@ -143,6 +143,17 @@ class Allocator(Protocol):
         return self.plan(scores, masks).masks
 
 
+def check_allocator(allocator: object, where: str) -> None:
+    """TypeError, naming what it lacks, for something in `where` that is no allocator."""
+    lacks = [name for name in ("monotone", "plan", "__call__") if not hasattr(allocator, name)]
+    if isinstance(allocator, type) or lacks:
+        why = "it is a class" if isinstance(allocator, type) else f"it lacks {', '.join(lacks)}"
+        raise TypeError(
+            f"{where} holds {allocator!r:.60}, which is not an allocator: {why}; one of your own inherits from "
+            "sparsight.types.Allocator"
+        )
+
+
 @runtime_checkable
 class Restart(Protocol):
     """The weights that the next level starts from. Returns the module to train (usually `model`, changed)."""

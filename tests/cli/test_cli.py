@@ -19,8 +19,10 @@ import pytest
 
 from sparsight import __version__
 from sparsight.cli.entry import COMMANDS, main
+from sparsight.cli.options import as_typed
 from sparsight.cli.progress import Watcher
 from sparsight.cli.recipes import names
+from sparsight.recipes import incop
 from sparsight.records.folder import RunFolder
 from sparsight.records.journal import Event
 
@@ -190,7 +192,7 @@ def test_help_of_a_recipe(recipe, capsys):
         (["run", "lottery", "--scope", "layr"], 2, "--scope"),
         (["run", "lottery", "surplus"], 2, "surplus"),
         (["run", "sap", "--p", "2", "--q", "1"], 2, "p"),
-        (["run", "lottery", "--target-density", "1.2"], 2, "target_density must be a number in [0, 1]: got 1.2"),
+        (["run", "lottery", "--target-density", "1.2"], 2, "--target-density must be a number in [0, 1]: got 1.2"),
         (["run", "lottery", "--threads", "0", "--data", "digits"], 2, "--threads must be at least 1: got 0"),
         (["run", "lottery", "--data", "digits", "--device", "mars"], 2, "--device"),
         (["run", "lottery", "--data", "digts"], 4, "unknown data 'digts'; did you mean 'digits'?"),
@@ -437,6 +439,129 @@ def test_own_model_data_and_recipe_from_the_current_folder(here, capsys):
     assert main([*argv[:2], "--data", "mine_cli:nothing"]) == 4
     assert "no 'nothing' in mine_cli" in capsys.readouterr().err
     assert len(list((here / "runs").iterdir())) == 1
+
+
+FAILING = """
+import dataclasses
+import torch
+from torch import nn
+from sparsight.recipes import lottery, snip
+from sparsight.runs import Level, Scoring, Search
+from sparsight.train.plan import TrainingPlan
+from sparsight.zoo.data import digits
+
+def scorer(model: nn.Module, masks: dict, batches: tuple = ()) -> dict:
+    raise ValueError("cannot score this")
+
+def broken(model, masks, batches):
+    raise ValueError("cannot score this")
+
+def recipe(*, density: float = 0.1):
+    return dataclasses.replace(snip(density=density, control=False), score=Scoring(broken))
+
+def untyped(a, b=3):
+    return None
+
+def dictionary(*, rate: float = 0.3) -> dict:
+    return {}
+
+def data():
+    d = digits()
+    d.train.x.fill_(float("nan"))
+    return d
+
+class Things:
+    pass
+"""
+
+
+@pytest.mark.parametrize("out", [None, "x", "empty"])
+def test_a_run_that_fails_before_it_trains_leaves_nothing(here, capsys, out):
+    """No folder, no number that is gone; a folder that was there stays, and so does what else is in it."""
+    (here / "failing_cli.py").write_text(FAILING)
+    (here / "empty").mkdir()
+    where = [] if out is None else ["--out", out]
+    assert main(["run", "failing_cli:recipe", "--data", "digits", *where]) == 2
+    assert "cannot score this" in capsys.readouterr().err
+    assert list((here / "empty").iterdir()) == []
+    assert not (here / "x").exists()
+    assert not any((here / "runs").iterdir()) if out is None else not (here / "runs").exists()
+    assert main(["run", "snip", "--data", "digits", "--epochs", "1", "--no-control", *where]) == 0
+    assert stored(here / (out or "runs/snip-001"))[0].status == "finished"
+
+
+def test_a_resumed_run_that_fails_keeps_its_folder(here, capsys, monkeypatch):
+    argv = ["run", "lottery", *SHORT, "--out", "x"]
+    with monkeypatch.context() as patch:
+        InterruptAt(patch, 1, 1)
+        assert main(argv) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.import_module("sparsight.runs.run"), "_take_up", lambda state: 1 / 0)
+        assert main(["run", "lottery", "--resume", "--out", "x"]) == 1
+    assert stored(here / "x")[0].status == "failed"
+    assert main(["run", "lottery", "--resume", "--out", "x"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("scorer", "returns a dict"),
+        ("broken", "takes 'model', which no option can give"),
+        ("untyped", "takes 'a', which no option can give"),
+        ("dictionary", "returns a dict"),
+        ("Things", "is a class"),
+    ],
+)
+def test_what_is_no_recipe_is_refused_in_our_words(here, capsys, name, why):
+    (here / "failing_cli.py").write_text(FAILING)
+    assert main(["run", f"failing_cli:{name}", "--data", "digits"]) == 2
+    expected = "expected a function that returns a Recipe, its parameters the options"
+    assert capsys.readouterr().err == f"sparsight: 'failing_cli:{name}' {why}: {expected}\n"
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("sap --p 2 --q 1", "expected 0 < p < q, both finite, got --p=2.0, --q=1.0"),
+        ("sap --target-density 4", "--target-density must be a number in [0, 1]: got 4.0"),
+        ("lottery --rewind-epoch 9", "--rewind-epoch must be at most the 3 epochs of level 0, got 9"),
+        (
+            "lottery --until accuracy --stop loss-plateau",
+            "--stop='loss-plateau' needs --until='density', got",
+        ),
+        ("snip --density 3", "--density must be in (0, 1], got 3.0"),
+        ("incop --rate 0.9", "--rate=0.9 needs --prune='lottery', got --prune='sap', which does not use it"),
+        ("incop --prune lottery --q 3", "--q=3 needs --prune='sap', got --prune='lottery', which does not use it"),
+        ("incop --prune lottery --p 1", "--p=1 needs --prune='sap', got --prune='lottery', which does not use it"),
+    ],
+)
+def test_errors_name_options_as_they_are_typed(here, capsys, words, said):
+    assert main(["run", *words.split(), "--data", "digits"]) == 2
+    assert f"sparsight: {said}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("message", "typed"),
+    [
+        ("levels must be at least 0; try more levels", "--levels must be at least 0; try more levels"),
+        ("no p is in reach, p=1 or q=2", "no p is in reach, --p=1 or --q=2"),
+        ("give target_density, or none", "give --target-density, or none"),
+        ("stop.p=2, stop-p=3, p==4", "stop.p=2, stop-p=3, p==4"),
+        ("targets are p", "targets are p"),
+    ],
+)
+def test_names_in_a_message_as_they_are_typed(message, typed):
+    assert as_typed(message, ["p", "q", "levels", "target_density", "stop"]) == typed
+    assert as_typed(message, []) == message
+
+
+def test_incop_takes_what_its_pruning_uses():
+    own = incop(prune="lottery", rate=0.5).levels.level.prune[0]
+    assert (type(own).__name__, own.rate) == ("Shrink", 0.5)
+    assert incop(prune="lottery").levels.level.prune[0].rate == 0.2
+    assert (incop(p=0.5, q=1.0).levels.level.prune[0].p, incop().levels.level.prune[0].q) == (0.5, 2.0)
+    assert incop().pq[0] == (1.0, 2.0)
 
 
 class Terminal(io.StringIO):

@@ -117,3 +117,15 @@ def test_a_folder_goes_on_however_its_recipe_is_spelled(name):
     check_same(spelled(name.replace("_", "-")), spelled(name))
     with pytest.raises(ForeignRun, match="recipe is"):
         check_same(spelled(name), spelled("other-" + name))
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "here"), [("epochs", 40, 5), ("target_density", None, 0.1), ("until", "density", "accuracy")]
+)
+def test_another_description_is_told_by_the_argument_that_made_it(name, there, here):
+    stored = dataclasses.replace(RUN, arguments={**RUN.arguments, name: there})
+    other = dataclasses.replace(
+        RUN, arguments={**RUN.arguments, name: here}, description={**RUN.description, "batch_size": 1}
+    )
+    with pytest.raises(ForeignRun, match=f": {name} is {there!r} there and {here!r} here"):
+        check_same(stored, other)

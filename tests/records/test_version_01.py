@@ -52,7 +52,7 @@ def test_show(here, capsys):
     shown = json.loads(said(capsys, "show", "run-0.1", "--json"))
     assert shown["status"] == "finished"
     assert [(row["density"], row["chosen"]) for row in shown["rows"]] == [(1.0, False), (0.8, True), (0.1, False)]
-    row = "* 1   80.0 %             0.1082       1              82.00 %        79.67 %"
+    row = "* 1   80.0 %    0.1082       1     82.00 %   79.67 %"
     assert row in said(capsys, "show", "run-0.1")
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from sparsight.cli.entry import main
 from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.shuffled import Shuffled
+from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes.lottery import lottery
 from sparsight.recipes.oneshot import oneshot
 from sparsight.recipes.sap import sap
@@ -22,10 +24,13 @@ from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum, SearchS
 from sparsight.runs.execute import execute
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
-from sparsight.runs.search import Done, Until
+from sparsight.runs.run import run
+from sparsight.runs.search import Done, Search, Until
 from sparsight.train.observation import Observation
+from sparsight.train.plan import TrainingPlan
+from sparsight.types import check_allocator
 from sparsight.zoo.data import digits
-from sparsight.zoo.networks import mlp
+from sparsight.zoo.networks import linear, mlp
 
 FALL_RISE = (0.30, 0.22, 0.20, 0.205, 0.215, 0.22, 0.26)
 """Lowest at level 2; levels 4 and 5 lie more than 0.01 above it, level 3 does not."""
@@ -291,3 +296,28 @@ def test_a_resumed_run_decides_the_same(tmp_path):
     assert (again.record.why_ended, again.record.chosen) == (whole.record.why_ended, whole.record.chosen)
     assert "has passed its minimum" in whole.record.why_ended
     assert again.levels == whole.levels
+
+
+class TestWhatASearchReturns:
+    @pytest.mark.parametrize("wrong", [None, (Level(),), Shrink(0.5), "done"])
+    @pytest.mark.parametrize("at", [0, 1])
+    def test_is_a_level_or_the_end(self, wrong, at):
+        """Refused when the recipe is made, or at the level; not by an attribute that is missing."""
+
+        class Odd(Search):
+            def next(self, history):
+                return wrong if len(history) == at else Level(train=TrainingPlan(epochs=0))
+
+        def all_levels():
+            recipe = Recipe(name="odd", score=Magnitude(), levels=Odd())
+            return list(run(recipe, linear((1, 8, 8), 10, seed=0), digits(), device="cpu"))
+
+        with pytest.raises(TypeError, match=r"^Odd\.next must return a Level or Done\(why\), got "):
+            all_levels()
+
+    def test_wrappers_refuse_what_is_no_allocator(self):
+        for wrong, lacks in ((lambda scores, masks: masks, "it lacks monotone, plan"), (Shrink, "it is a class")):
+            with pytest.raises(TypeError, match=f"Shuffled holds .* which is not an allocator: {lacks}"):
+                check_allocator(wrong, "Shuffled")
+            with pytest.raises(TypeError):
+                Shuffled(wrong)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
@@ -63,6 +65,40 @@ def keywords(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
         return arguments
 
     return given
+
+
+def as_typed(message: str, names: Iterable[str]) -> str:
+    """A message about parameters with their names as they are typed: --p=2.0, --target-density must be at least 0.
+
+    Words that are names too are left alone: replaced are names with an underscore, those before =, and those that begin
+    the message.
+    """
+    any_of = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
+    if not any_of:
+        return message
+    place = rf"(?<![\w.\-])({any_of})(?![\w(.\-]|==)"
+
+    def typed(found: re.Match[str]) -> str:
+        plain = "_" not in found[0] and found.start() and not message.startswith("=", found.end())
+        return found[0] if plain else f"--{found[0].replace('_', '-')}"
+
+    return re.sub(place, typed, message)
+
+
+def why_no_maker(found: Any, kind: type) -> str | None:
+    """Why a thing cannot make a `kind` from options, as far as its signature tells; None if it may."""
+    if inspect.isclass(found) or not callable(found):
+        return "is a class" if inspect.isclass(found) else f"is of type {type(found).__name__}"
+    hints = typing.get_type_hints(inspect.unwrap(found))
+    made = hints.get("return", kind)
+    if inspect.isclass(made) and not issubclass(made, kind):
+        return f"returns a {made.__name__}"
+    for name, parameter in inspect.signature(found).parameters.items():
+        takes, given = hints.get(name, Any), parameter.default
+        required = given is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        if required and (takes is Any or (inspect.isclass(takes) and not issubclass(takes, (str, int, float, Path)))):
+            return f"takes {name!r}, which no option can give"
+    return None
 
 
 def _check(makers: Iterable[Callable[..., Any]], argv: Sequence[str], prog: str) -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
 from sparsight.records.journal import Event
@@ -39,7 +39,7 @@ class Watcher:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         if stream.isatty():
-            columns = (TextColumn("{task.description}", markup=False), BarColumn(10), MofNCompleteColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(8))
             console = Console(file=stream)
             self._bar = Progress(
                 *columns, TextColumn("{task.fields[time]}", markup=False), console=console, transient=True,
@@ -95,7 +95,8 @@ class Watcher:
         said = printable(said)
         if self._task is None:
             self._task = bar.add_task(said, total=event.budget, time="")
-        bar.update(self._task, description=said, completed=done, time=self._time(event).removeprefix(", "))
+        time = self._time(event).removeprefix(", ").replace("about ", "")
+        bar.update(self._task, description=said, completed=done, time=time)
 
     # -- time --------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, near
-from sparsight.cli.options import Switch, about, keywords, parse
+from sparsight.cli.options import Switch, about, as_typed, keywords, parse, why_no_maker
 from sparsight.cli.resuming import as_it_was, taken_up
 from sparsight.records.new_folder import next_folder
 from sparsight.records.record import RunRecord
@@ -145,9 +145,9 @@ def _find(name: str) -> Callable[..., Recipe]:
         stem = name.replace("-", "_")
         return getattr(importlib.import_module(f"sparsight.recipes.{stem}"), stem)
     found: Any = _resolved(name, Misuse)
-    if callable(found):
-        return cast(Callable[..., Recipe], found)  # what it returns is seen when it is called
-    raise Misuse(f"{name!r} is of type {type(found).__name__}: expected a function that returns a Recipe")
+    if (why := why_no_maker(found, Recipe)) is not None:
+        raise Misuse(f"{name!r} {why}: expected a function that returns a Recipe, its parameters the options")
+    return cast(Callable[..., Recipe], found)  # what it returns is seen when it is called
 
 
 def _resolved(spec: str, error: type[Exception]) -> Any:
@@ -190,7 +190,7 @@ def _build(name: str, function: Callable[..., Recipe], arguments: Mapping[str, A
     try:
         recipe = function(**arguments)
     except (ValueError, TypeError) as error:
-        raise Misuse(str(error)) from error
+        raise Misuse(as_typed(str(error), arguments)) from error
     if not isinstance(recipe, Recipe):
         raise Misuse(f"{name!r} returned a {type(recipe).__name__}: expected a sparsight Recipe")
     return recipe

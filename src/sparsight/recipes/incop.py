@@ -85,9 +85,12 @@ def incop(
     probes: Annotated[
         int | None, Doc("Training samples to measure the flows on, the same all run. Default: 1024, or all there are.")
     ] = None,
-    p: Annotated[float, Doc("Exponent p of the PQ index, with --prune sap; 0 < p <= 1.")] = 1.0,
-    q: Annotated[float, Doc("Exponent q of the PQ index, with --prune sap; q >= 1, q > p.")] = 2.0,
-    rate: Annotated[float, Doc("Share of the remaining weights that each level removes, with --prune lottery.")] = 0.2,
+    p: Annotated[float | None, Doc("Exponent p of the PQ index, with --prune sap; 0 < p <= 1. Default: 1.")] = None,
+    q: Annotated[float | None, Doc("Exponent q of the PQ index, with --prune sap; q >= 1, q > p. Default: 2.")] = None,
+    rate: Annotated[
+        float | None,
+        Doc("Share of the remaining weights that each level removes, with --prune lottery. Default: 0.2."),
+    ] = None,
     scope: o.Scope = "global",
     min_keep: o.MinKeep = 1,
     target_density: Annotated[
@@ -129,7 +132,10 @@ def incop(
     whole = replace(
         sgd(epochs, batch_size, lr, momentum, weight_decay, None), schedule=constant, evaluate_every=evaluate_every
     )
-    cut = _cut(prune, SAP(p, q, scope=scope, min_keep=min_keep), Shrink(rate, scope, min_keep), target_density)
+    _check_used(prune, p=p, q=q, rate=rate)
+    p, q = 1.0 if p is None else p, 2.0 if q is None else q
+    shrink = Shrink(0.2 if rate is None else rate, scope, min_keep)
+    cut = _cut(prune, SAP(p, q, scope=scope, min_keep=min_keep), shrink, target_density)
     return Recipe(
         name="incop",
         score=Magnitude(),
@@ -154,6 +160,14 @@ def _cut(prune: str, sap: SAP, shrink: Shrink, target_density: float | None) -> 
     if prune not in ("sap", "lottery"):
         raise ValueError(f"unknown prune {prune!r}, expected 'lottery' or 'sap'")
     return replace(sap if prune == "sap" else shrink, target_density=target_density or None)
+
+
+def _check_used(prune: str, **given: float | None) -> None:
+    """ValueError for an argument that the way of pruning does not use."""
+    for name, value in given.items():
+        needs = "lottery" if name == "rate" else "sap"
+        if value is not None and prune in ("sap", "lottery") and prune != needs:
+            raise ValueError(f"{name}={value:g} needs prune={needs!r}, got prune={prune!r}, which does not use it")
 
 
 def _flow(variant: str, preset: Preset, given: Mapping[str, Any]) -> StoppingRule:

@@ -48,6 +48,10 @@ def check_same(stored: RunRecord, wanted: RunRecord) -> None:
             f"sparsight=={begun} to resume, or start a new folder"
         )
     difference = _difference(_spelled_alike(_identity(stored)), _spelled_alike(_identity(wanted)), "")
+    if difference is not None and difference[0].startswith("description"):  # what made it so, if that is known
+        given = {name: value for name, value in to_json(wanted.arguments).items() if name in stored.arguments}
+        own = _difference({name: to_json(stored.arguments)[name] for name in given}, given, "")
+        difference = own or difference
     if difference is not None:
         where, old, new = difference
         raise ForeignRun(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from sparsight.records import files
@@ -28,6 +29,15 @@ def next_folder(root: Path, name: str) -> Path:
             number += 1
         except OSError as error:
             files.refuse_write(folder, error)
+
+
+def forget(path: Path, *, keep_folder: bool) -> None:
+    """Remove what a run that trained nothing wrote, and the folder if nothing else is in it, unless it is to stay."""
+    for name in ("report.html", "run.json", "probe.safetensors", "levels.jsonl", "run.lock"):
+        files.try_remove(path / name)
+    with contextlib.suppress(OSError):  # it holds something else
+        if not keep_folder:
+            path.rmdir()
 
 
 def refuse_contents(path: Path) -> None:

@@ -18,8 +18,8 @@ from sparsight.records.describe import describe
 from sparsight.records.fingerprint import fingerprint
 from sparsight.records.folder import RunFolder
 from sparsight.records.identity import check_same
-from sparsight.records.journal import Watch
-from sparsight.records.new_folder import next_folder
+from sparsight.records.journal import Event, Watch
+from sparsight.records.new_folder import forget, next_folder
 from sparsight.records.outputs import write_output
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
 from sparsight.records.verify import check_whole
@@ -76,8 +76,8 @@ def execute(
     it is. `keep` says whose weights stay on disk in the end. `threads` is torch's number of threads, which the compiled
     kernels use too.
 
-    Ctrl-C (and a kill) leave a run that can be resumed. Errors: `DamagedFile`, `ForeignRun`, `LockedRun`, and
-    whatever `run` refuses.
+    Ctrl-C (and a kill) leave a run that can be resumed; a new run that fails before it trains leaves no folder. Errors:
+    `DamagedFile`, `ForeignRun`, `LockedRun`, and whatever `run` refuses.
     """
     if threads is not None:
         if threads < 1:
@@ -95,20 +95,25 @@ def execute(
         left_out=left_out(network, include=recipe.prunable.include, exclude=recipe.prunable.exclude),
         most_frequent=most_frequent(source),
     )  # fmt: skip
+    existed, begun = out is not None and Path(out).exists(), _Begun(watch)
     with _folder(record, out, resume) as folder:
         if folder.record.status == "finished":
             _evaluate(folder, recipe, network, source, device, precision)
             _tidy(folder)
             return _outcome(folder)
         try:
-            for _ in run(recipe, network, source, device=device, precision=precision, journal=folder, watch=watch):
+            for _ in run(recipe, network, source, device=device, precision=precision, journal=folder, watch=begun):
                 pass
             _finish(folder, recipe, network, source, device, precision)
         except (KeyboardInterrupt, GeneratorExit, SystemExit):
             _stopped(folder, "interrupted")
             raise
         except Exception:
-            _stopped(folder, "failed")
+            if resume or begun.training:
+                _stopped(folder, "failed")
+            else:
+                folder.close()
+                forget(folder.path, keep_folder=existed)
             raise
         return _outcome(folder)
 
@@ -117,6 +122,19 @@ def _stopped(folder: RunFolder, status: Literal["interrupted", "failed"]) -> Non
     """Write down that a run has stopped; one that is finished, but for its report, stays so."""
     if folder.record.status != "finished":
         folder.update(status=status)
+
+
+@dataclass
+class _Begun:
+    """Passes on what a run tells, and remembers whether it has begun to train."""
+
+    watch: Watch | None
+    training: bool = False
+
+    def __call__(self, event: Event) -> None:
+        self.training = True
+        if self.watch is not None:
+            self.watch(event)
 
 
 def _folder(record: RunRecord, out: Path | str | None, resume: bool) -> RunFolder:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from sparsight.pruning.restart import rewind
 from sparsight.train.plan import TrainingPlan
-from sparsight.types import Allocator, Restart
+from sparsight.types import Allocator, Restart, check_allocator
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,7 @@ class Level:
         if not isinstance(self.prune, tuple):
             raise TypeError(f"prune must be a tuple of allocators, such as (Shrink(0.2),), got {self.prune!r:.60}")
         for allocator in self.prune:
-            lacks = [name for name in ("monotone", "plan", "__call__") if not hasattr(allocator, name)]
-            if isinstance(allocator, type) or lacks:
-                why = "it is a class" if isinstance(allocator, type) else f"it lacks {', '.join(lacks)}"
-                raise TypeError(
-                    f"prune holds {allocator!r:.60}, which is not an allocator: {why}; one of your own inherits "
-                    "from sparsight.types.Allocator"
-                )
+            check_allocator(allocator, "prune")
 
 
 __all__ = ["Level"]

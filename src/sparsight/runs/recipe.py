@@ -12,7 +12,7 @@ from sparsight.numerics.checks import check_whole
 from sparsight.records.record import Choice, LevelRecord
 from sparsight.runs.choose import SparsestWithin
 from sparsight.runs.level import Level
-from sparsight.runs.search import Done, Listed, Search
+from sparsight.runs.search import Done, Listed, Search, check_next
 from sparsight.train.judges import Auto, Judge
 from sparsight.train.plan import TrainingPlan
 from sparsight.types import Scorer
@@ -100,6 +100,7 @@ class Recipe:
         first = self.search.next(())
         if isinstance(first, Done):
             raise ValueError(f"a recipe needs a level 0, got none: {first.why}")
+        check_next(self.search, first)
         return first.train
 
 

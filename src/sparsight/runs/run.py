@@ -21,7 +21,7 @@ from sparsight.runs.recipe import Recipe
 from sparsight.runs.references import parts_of, references
 from sparsight.runs.resumable import say_what_cannot_be_kept
 from sparsight.runs.rounds import prune
-from sparsight.runs.search import Done
+from sparsight.runs.search import Done, check_next
 from sparsight.runs.state import RunState, snapshot
 from sparsight.runs.training import begin, keep, run_through
 from sparsight.train.batches import USUAL, step_size, to_device
@@ -97,6 +97,7 @@ def _levels(state: RunState) -> Iterator[LevelResult]:
         if not state.history:
             _try_rules(state)
     while not isinstance(level := recipe.search.next(state.history), Done):
+        check_next(recipe.search, level)
         yield _level(state, level)
     if recipe.control and not any(r.role == "control" for r in state.journal.levels()):
         yield _control(state)

@@ -48,6 +48,12 @@ class Search(Protocol):
         return ()
 
 
+def check_next(search: Search, found: object) -> None:
+    """TypeError if what `next` returned is neither a level nor the end."""
+    if not isinstance(found, (Level, Done)):
+        raise TypeError(f"{type(search).__name__}.next must return a Level or Done(why), got {found!r:.60}")
+
+
 @dataclass(frozen=True)
 class Listed(Search):
     """These levels, one after the other."""

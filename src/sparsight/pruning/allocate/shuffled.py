@@ -10,7 +10,7 @@ from torch import Generator
 
 from sparsight.numerics.checks import check_whole
 from sparsight.numerics.seeds import derive
-from sparsight.types import Allocation, Allocator, Masks, Scores
+from sparsight.types import Allocation, Allocator, Masks, Scores, check_allocator
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Shuffled(Allocator):
         return False
 
     def __post_init__(self) -> None:
+        check_allocator(self.allocator, "Shuffled")
         check_whole(0, seed=self.seed)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
