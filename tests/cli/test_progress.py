@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,7 +12,8 @@ from dataclasses import replace
 import pytest
 from samples import sample
 
-from sparsight.cli.progress import epochs_left, levels_left, rough
+from sparsight.cli.entry import main
+from sparsight.cli.progress import Watcher, epochs_left, levels_left, rough
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes import lottery, snip
@@ -106,3 +109,45 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path):
     with RunFolder.open(tmp_path / "x") as folder:
         assert folder.record.status == "finished"
         assert len(folder.levels()) == 5
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_of_80_columns_words_and_numbers_stay_whole(tmp_path, monkeypatch):
+    """The bar, the table and the sentences below it."""
+    for name, value in {"TERM": "xterm", "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["run", "lottery", "--data=digits", "--levels=10", "--epochs=1", "--rate=0.7", "--device=cpu"]) == 0
+    drawn = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", part) for part in re.split(r"[\r\n]+", terminal.getvalue())]
+    table = drawn[next(i for i, line in enumerate(drawn) if "PQ index  " in line) :]
+    assert max(map(len, table)) <= 80
+    assert not any("\u2026" in line for line in drawn)
+    monkeypatch.setattr(sys, "stdout", plain := io.StringIO())
+    assert main(["show", "runs/lottery-001"]) == 0
+    *_, told = plain.getvalue().partition("* chosen")
+    assert told.split() == " ".join(table).partition("* chosen")[2].split()
+
+
+@pytest.mark.parametrize("hours", [0.001, 0.3, 7.5])
+@pytest.mark.parametrize("role", ["level", "control"])
+def test_the_bar_fits_80_columns(role, hours, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "80")
+    terminal = Terminal()
+    clock = iter([0.0, 0.0, *[3600.0 * hours] * 9])
+    monkeypatch.setattr("sparsight.cli.progress.monotonic", lambda: next(clock))
+    recipe = Recipe(name="x", score=Magnitude(), levels=Until(LEVEL, levels=40), control=True)
+    with Watcher(terminal, recipe, done(1000, 500)) as watcher:
+        watcher(Event("begin", role, 12, 300, 412, 1000))
+        watcher(Event("epoch", role, 12, 300, 412, 1000, Observation(1.0, 9, validation_accuracy=0.98331)))
+        watcher._bar.refresh()
+    last = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue()).replace("\r", "\n").rstrip("\n").split("\n")[-1]
+    assert "41.2 %, accuracy 98.33 %" in last
+    assert last.rstrip().endswith("left")
+    assert len(last.rstrip()) <= 80

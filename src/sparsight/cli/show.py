@@ -77,21 +77,25 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
     from sparsight.report.findings import findings
     from sparsight.report.run_view import story
 
+    lines = ["", summary(run, levels, evaluation)]
+    if run.why_ended:
+        lines.append(f"Why the run ended: {run.why_ended.rstrip('.')}.")
+    if report.exists():
+        lines.append(f"Report: {report}")
+    lines += [f"Take note: {finding}." for finding in findings(story(run, levels, (), evaluation))]
+    if run.chosen is not None and run.chosen.missed:
+        lines.append(f"Not what was asked for: {run.chosen.missed}.")
     if sys.stdout.isatty():
         from rich.console import Console
+        from rich.text import Text
 
-        Console().print(rich_table(run, levels, evaluation))
+        console = Console()
+        console.print(rich_table(run, levels, evaluation))
+        for line in lines:  # broken between words
+            console.print(Text(printable(line)), highlight=False, soft_wrap=line.startswith("Report: "))
     else:
         sys.stdout.write("\n" + plain(table(run, levels, evaluation)) + "\n")
-    sys.stdout.write("\n" + printable(summary(run, levels, evaluation)) + "\n")
-    if run.why_ended:
-        sys.stdout.write(printable(f"Why the run ended: {run.why_ended.rstrip('.')}.") + "\n")
-    if report.exists():
-        sys.stdout.write(printable(f"Report: {report}") + "\n")
-    for finding in findings(story(run, levels, (), evaluation)):
-        sys.stdout.write(printable(f"Take note: {finding}.") + "\n")
-    if run.chosen is not None and run.chosen.missed:
-        sys.stdout.write(printable(f"Not what was asked for: {run.chosen.missed}.") + "\n")
+        sys.stdout.write("".join(printable(line) + "\n" for line in lines))
 
 
 def document(
