@@ -193,7 +193,7 @@ def test_help_of_a_recipe(recipe, capsys):
         (["run", "lottery", "surplus"], 2, "surplus"),
         (["run", "sap", "--p", "2", "--q", "1"], 2, "p"),
         (["run", "lottery", "--target-density", "1.2"], 2, "--target-density must be a number in [0, 1]: got 1.2"),
-        (["run", "lottery", "--threads", "0", "--data", "digits"], 2, "--threads must be at least 1: got 0"),
+        (["run", "lottery", "--threads", "0", "--data", "digits"], 2, "--threads must be a whole number >= 1, got 0"),
         (["run", "lottery", "--data", "digits", "--device", "mars"], 2, "--device"),
         (["run", "lottery", "--data", "digts"], 4, "unknown data 'digts'; did you mean 'digits'?"),
         (["run", "lottery", "--data", "digits", "--model", "mpl"], 4, "unknown model 'mpl'; did you mean 'mlp'"),

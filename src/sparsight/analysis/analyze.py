@@ -27,6 +27,7 @@ from sparsight.measure.pq.sums import check_pair, fold_lines
 from sparsight.model.left_out import LeftOut
 from sparsight.model.masks import left_out, prunable
 from sparsight.numerics.kernels.jit import each
+from sparsight.records.files import there
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
@@ -166,9 +167,9 @@ def _opened(
     if not isinstance(thing, (str, Path)):
         return from_memory(thing), None, ()
     path = Path(thing)
-    if not path.exists():
+    if not there(path):
         raise FileNotFoundError(f"there is no {path}")
-    if (path / "run.json").exists():
+    if there(path / "run.json"):
         return open_checkpoint(_handed_over(path)), None, ()
     checkpoint = open_checkpoint(path)
     _check_role(path, checkpoint.metadata)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, NotFound, check_outputs, printable, resolved
+from sparsight.cli.errors import Misuse, NotFound, check_outputs, checked, printable, resolved
 from sparsight.cli.options import Switch, options
 
 SHOWN = 40
@@ -153,10 +153,11 @@ def _thing(spec: str) -> Any:
 def _set_threads(threads: int | None) -> None:
     if threads is None:
         return
-    if threads < 1:
-        raise Misuse(f"--threads must be at least 1: got {threads}")
     import torch
 
+    from sparsight.numerics.checks import check_threads
+
+    checked(check_threads, threads)
     torch.set_num_threads(threads)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_
+import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,7 @@ def main(argv: list[str]) -> int:
     _check(asked)
     from sparsight.cli.certify_inputs import of_checkpoint, of_run
 
-    if (asked.path / "run.json").exists():
+    if os.path.exists(asked.path / "run.json"):
         if asked.dense is not None:
             raise Misuse(f"{asked.path} is a run, which knows its unpruned weights: --dense is for checkpoints")
         pruned = of_run(asked.path, asked.level, asked.model, asked.data, asked.as_pruned)

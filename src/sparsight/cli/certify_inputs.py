@@ -15,6 +15,7 @@ from sparsight.cli.errors import Misuse, NotFound
 from sparsight.cli.run_options import look_for
 from sparsight.model.masks import all_kept
 from sparsight.pruning.sipp.certificate import pruning_of
+from sparsight.records.files import there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
 from sparsight.records.tensors import tensors_digest
@@ -166,7 +167,7 @@ def _known_data(folder: RunFolder) -> str:
 
 
 def _there(path: Path) -> None:
-    if not path.exists():
+    if not there(path):
         raise NotFound(f"there is no {path}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,14 @@ def near(word: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     found = [repr(by_lower[name]) for name in difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.65)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def checked(check: Callable[[Any], None], value: Any) -> None:
+    """Misuse for the value of an option that `check` refuses, in its words."""
+    try:
+        check(value)
+    except ValueError as error:
+        raise Misuse(f"--{error}") from error
 
 
 def resolved(spec: str) -> Any:

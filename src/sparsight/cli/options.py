@@ -29,7 +29,9 @@ def options(kind: type[T], argv: Sequence[str], prog: str, description: str = ""
     explained; Misuse, with close matches, for an unknown option.
     """
     _check([kind], argv, prog)
-    return tyro.cli(kind, prog=prog, description=description or inspect.getdoc(kind), args=list(argv))
+    found = tyro.cli(kind, prog=prog, description=description or inspect.getdoc(kind), args=list(argv))
+    _check_numbers(vars(found))
+    return found
 
 
 def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
@@ -49,7 +51,10 @@ def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: s
     build.__signature__ = inspect.Signature(parameters)
     build.__annotations__ = kinds
     config = (conf.OmitArgPrefixes,)
-    return tyro.cli(build, prog=prog, description=description, args=list(argv), config=config)
+    found = tyro.cli(build, prog=prog, description=description, args=list(argv), config=config)
+    for group in found.values():
+        _check_numbers(group if isinstance(group, Mapping) else vars(group))
+    return found
 
 
 def about(function: Callable[..., Any]) -> str:
@@ -108,6 +113,14 @@ def _check(makers: Iterable[Callable[..., Any]], argv: Sequence[str], prog: str)
         flag = word.partition("=")[0].replace("_", "-")
         if flag.startswith("--") and len(flag) > 2 and flag not in flags:
             raise Misuse(f"unknown option {flag!r}{near(flag, flags) or f'; {prog} --help lists them'}")
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    """Misuse for an option that is not a number where one is meant: no option takes NaN."""
+    for name, value in values.items():
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float) and number != number:
+                raise Misuse(f"--{name.replace('_', '-')} must be a number, got nan")
 
 
 def _flags(maker: Callable[..., Any]) -> set[str]:

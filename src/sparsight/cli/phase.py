@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, check_outputs, near, resolved
+from sparsight.cli.errors import Misuse, check_outputs, checked, near, resolved
 from sparsight.cli.options import Switch, options
 
 if TYPE_CHECKING:
@@ -57,12 +57,14 @@ class PhaseOptions:
 
 def main(argv: list[str]) -> int:
     asked = options(PhaseOptions, argv, "sparsight phase")
+    from sparsight.numerics.checks import check_seed
     from sparsight.records.outputs import is_device
 
     if asked.out is not None and asked.out.suffix not in (".svg", ".html") and not is_device(asked.out):
         raise Misuse(f"--out must end in .svg or .html, got {asked.out}")
     if asked.sigma_b is not None and not asked.sigma_b >= 0:
         raise Misuse(f"--sigma-b must be >= 0: got {asked.sigma_b:g}")
+    checked(check_seed, asked.seed)
     if asked.critical and asked.model is None:
         raise Misuse("--critical draws a network's weights: got no --model")
     return _answer(asked, quiet=check_outputs(asked.json, out=asked.out))

@@ -80,6 +80,7 @@ def _interrupted(name: str, asked: RunRequest) -> str:
 
 
 def _execute(asked: RunRequest, command: str) -> Outcome:
+    from sparsight.checkpoint import CheckpointError
     from sparsight.cli.progress import Watcher
     from sparsight.records.files import DamagedFile
     from sparsight.records.folder import RunFolder
@@ -110,7 +111,7 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
                 command=command,
                 watch=watcher,
             )
-        except (DamagedFile, ForeignRun):
+        except (CheckpointError, DamagedFile, ForeignRun):
             raise
         except FileExistsError as error:
             raise Misuse(f"{asked.folder} is taken: go on with --resume, or give another --out ({error})") from error

@@ -13,9 +13,11 @@ from typing import Annotated, Any, Literal, cast
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, NotFound, near
+from sparsight.cli.errors import Misuse, NotFound, checked, near
 from sparsight.cli.options import Switch, about, as_typed, keywords, parse, why_no_maker
 from sparsight.cli.resuming import as_it_was, taken_up
+from sparsight.numerics.checks import check_threads
+from sparsight.records.files import there
 from sparsight.records.new_folder import next_folder
 from sparsight.records.record import RunRecord
 from sparsight.runs.adapt import adapted
@@ -225,13 +227,13 @@ def _look_for(settings: RunOptions) -> None:
     """NotFound, with close matches, if the data or the model that is named is not there."""
     if not readers.is_path(settings.data):
         look_for("data", settings.data, readers.KNOWN)
-    elif not Path(settings.data).exists():
+    elif not there(Path(settings.data)):
         raise NotFound(f"there is no file or folder {settings.data} to read data from")
     look_for("model", settings.model, zoo.KNOWN)
-    if settings.weights is not None and not settings.weights.exists():
+    if settings.weights is not None and not there(settings.weights):
         raise NotFound(f"there is no file {settings.weights} to load weights from")
-    if settings.threads is not None and settings.threads < 1:
-        raise Misuse(f"--threads must be at least 1: got {settings.threads}")
+    if settings.threads is not None:
+        checked(check_threads, settings.threads)
 
 
 def look_for(what: str, spec: str, known: Collection[str]) -> None:

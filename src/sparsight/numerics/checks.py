@@ -40,6 +40,23 @@ def check_whole(least: int, **values: Any) -> None:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
 
 
+MOST_THREADS = 1024
+
+
+def check_threads(threads: Any) -> None:
+    """ValueError for a number of threads that no machine has: torch would try to make them, and end the process."""
+    check_whole(1, threads=threads)
+    if threads > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS:,}, got {threads}")
+
+
+def check_seed(seed: Any) -> None:
+    """ValueError for a seed that is no whole number in [0, 2^63), which every generator takes."""
+    check_whole(0, seed=seed)
+    if seed >= 2**63:
+        raise ValueError("seed must be less than 2^63")
+
+
 def check_known(known: Any, **values: Any) -> None:
     """ValueError, naming it, for a value that is not among those known, a sequence or the type Literal[...] of them."""
     words: Sequence[Any] = get_args(known) or known

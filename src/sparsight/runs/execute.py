@@ -14,6 +14,7 @@ from torch import nn
 
 from sparsight.model.masks import left_out
 from sparsight.model.pretrained import load_weights
+from sparsight.numerics.checks import check_threads
 from sparsight.records.describe import describe
 from sparsight.records.fingerprint import fingerprint
 from sparsight.records.folder import RunFolder
@@ -80,8 +81,7 @@ def execute(
     `DamagedFile`, `ForeignRun`, `LockedRun`, and whatever `run` refuses.
     """
     if threads is not None:
-        if threads < 1:
-            raise ValueError(f"threads must be at least 1: got {threads}")
+        check_threads(threads)
         torch.set_num_threads(threads)
     source = readers.prepared(readers.load(data))
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from sparsight.model.loss import Loss, task_loss
-from sparsight.numerics.checks import check_whole
+from sparsight.numerics.checks import check_seed, check_whole
 from sparsight.records.record import Choice, LevelRecord
 from sparsight.runs.choose import SparsestWithin
 from sparsight.runs.level import Level
@@ -68,7 +68,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.probes is not None:
             check_whole(1, probes=self.probes)
-        check_whole(0, rewind_epoch=self.rewind_epoch, seed=self.seed)
+        check_whole(0, rewind_epoch=self.rewind_epoch)
+        check_seed(self.seed)
         _check_levels(self.levels)
         if not self.pq:
             raise ValueError("pq needs at least one (p, q) pair")

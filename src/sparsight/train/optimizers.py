@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.optim import SGD, Optimizer
 
+from sparsight.numerics.checks import check_not_negative
+
 OptimizerName = Literal["sgd", "adam", "adamw"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -27,6 +29,11 @@ class NesterovSGD:
     lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
+
+    def __post_init__(self) -> None:
+        check_not_negative(momentum=self.momentum, weight_decay=self.weight_decay)
+        if self.lr is not None:
+            check_not_negative(lr=self.lr)
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         listed = list(parameters)
@@ -47,6 +54,9 @@ class Adam:
     lr: float = 1e-3
     weight_decay: float = 0.0
     decoupled: bool = False
+
+    def __post_init__(self) -> None:
+        check_not_negative(lr=self.lr, weight_decay=self.weight_decay)
 
     def __call__(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         listed, kind = list(parameters), torch.optim.AdamW if self.decoupled else torch.optim.Adam

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from sparsight.numerics.checks import check_seed
 from sparsight.records.files import (
     DamagedFile,
     make_folder,
@@ -55,6 +56,7 @@ class Trial:
     def __post_init__(self) -> None:
         if "seed" in self.arguments:
             raise ValueError("the seed is a field of the trial, not one of its arguments")
+        check_seed(self.seed)
 
     @property
     def key(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from sparsight.types import Data
 from sparsight.zoo.data.fashion import fashion_mnist
@@ -20,7 +19,7 @@ def is_path(spec: str) -> bool:
     """Whether a file or folder is meant, and no name."""
     if spec.replace("_", "-").lower() in KNOWN:
         return False
-    return Path(spec).exists() or ((os.sep in spec or "/" in spec) and ":" not in spec[2:])
+    return os.path.exists(spec) or ((os.sep in spec or "/" in spec) and ":" not in spec[2:])
 
 
 def load(spec: str | Data) -> Data:
