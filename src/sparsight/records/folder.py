@@ -114,9 +114,7 @@ class RunFolder:
 
     def levels(self) -> tuple[LevelRecord, ...]:
         """The levels that are done, in the order of their completion; the control among them."""
-        if self._done is not None:
-            return self._done
-        done = self._files.lines("levels", LevelRecord)
+        done = self._files.lines("levels", LevelRecord) if self._done is None else self._done
         if self._lock is not None:  # nobody else writes
             self._done = done
         return done
