@@ -354,9 +354,10 @@ class TestRuns:
         words = ["run", "lottery", f"--model={__name__}:Attentive", f"--data={__name__}:data", "--out=r"]
         words += ["--levels=1", "--epochs=1", "--no-control", "--device=cpu", "--include", "*.in_proj_weight"]
         assert main(words) == 0
-        assert main(["run", "lottery", "--resume", "--out=r"]) == 0
+        again = ["run", "lottery", "--resume", *words[2:5]]
+        assert main(again) == 0
         assert "is finished already" in capsys.readouterr().out
-        assert main(["run", "lottery", "--resume", "--out=r", "--exclude", "head.*"]) == 3
+        assert main([*again, "--exclude", "head.*"]) == 3
         assert "another run" in capsys.readouterr().err
 
     def test_a_network_that_torch_cannot_copy_is_refused_in_words(self):

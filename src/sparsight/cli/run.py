@@ -133,7 +133,8 @@ def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if issubclass(category, notes):
-            say(printable(f"Take note: {message}"))
+            for line in f"Take note: {message}".split("\n"):
+                say(printable(line))
         else:
             usual(message, category, *where)
 

@@ -95,7 +95,8 @@ def lines(left: Sequence[LeftOut], most: int = 10) -> list[str]:
         size = shapes.pop() if len(shapes) == 1 else "several shapes"
         tensors = f"{len(members):,} of " if len(members) > 1 else ""
         note = next((f"; {x.note}" for x in members if x.note), "")
-        said.append(f"{pattern} ({tensors}{size}, {_percent(sum(x.share for x in members))}{note})")
+        line = f"{pattern} ({tensors}{size}, {_percent(sum(x.share for x in members))}{note})"
+        said.append(line if line.isprintable() else repr(line)[1:-1])
     rest = [x for _, members in ordered[most:] for x in members]
     return [*said, f"{len(rest):,} more ({_percent(sum(x.share for x in rest))})"] if rest else said
 

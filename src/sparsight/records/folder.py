@@ -55,8 +55,7 @@ class RunFolder:
     @classmethod
     def create(cls, path: Path | str, record: RunRecord) -> RunFolder:
         """A new run in `path`, which is made, or empty. FileExistsError otherwise; LockedRun."""
-        path = Path(path)
-        files.make_folder(path)
+        files.make_folder(path := Path(path))
         refuse_contents(path)
         folder = cls(path, take(path))
         try:
@@ -74,8 +73,7 @@ class RunFolder:
     @classmethod
     def open(cls, path: Path | str, *, write: bool = False) -> RunFolder:
         """The run in `path`. FileNotFoundError if there is none; DamagedFile; LockedRun if `write` and locked."""
-        path = Path(path)
-        if not files.there(path / "run.json"):
+        if not files.there((path := Path(path)) / "run.json"):
             raise FileNotFoundError(f"there is no run in {path}: it has no run.json")
         folder = cls(path, take(path) if write else None)
         try:
@@ -239,11 +237,11 @@ class RunFolder:
         choice = self.record.chosen
         if choice is None:
             raise ValueError(f"no level of {self.path} has been chosen yet")
-        record = next((r for r in self.levels() if r.id == choice.id), None)
-        if record is None:
-            what = f"no level has the id {choice.id!r} that run.json chose"
-            raise DamagedFile(self.path / "levels.jsonl", what, REMEDIES["levels.jsonl"])
-        return self._files.network("", record)
+        for record in self.levels():
+            if record.id == choice.id:
+                return self._files.network("", record)
+        what = f"no level has the id {choice.id!r} that run.json chose"
+        raise DamagedFile(self.path / "levels.jsonl", what, REMEDIES["levels.jsonl"])
 
     def save_evaluation(self, evaluation: Evaluation) -> None:
         """Store what the test split said."""
@@ -256,8 +254,8 @@ class RunFolder:
     def discard(self) -> None:
         """Remove the weights that `keep` does not ask for; masks and records stay.
 
-        ValueError unless the run is finished, and with keep="chosen" a network was chosen: until then all are
-        needed. The network at the top of the folder is read first: nothing goes while it is damaged.
+        ValueError unless the run is finished, and with keep="chosen" a network was chosen. That is read first: nothing
+        goes while it is damaged.
         """
         if self.record.status != "finished":
             raise ValueError(f"cannot discard weights of {self.path}: the run is {self.record.status}")

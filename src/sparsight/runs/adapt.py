@@ -54,6 +54,8 @@ def adapted(
     choose = recipe.choose
     if relative:
         choose, levels = _relative(choose), _relative(levels)
+        if (choose, levels) == (recipe.choose, recipe.levels):
+            raise ValueError(f"{recipe.name} looks for no network within a margin here, so `relative` has no effect")
     return replace(recipe, levels=levels, judge=judge, choose=choose, rewind_epoch=rewind)
 
 
