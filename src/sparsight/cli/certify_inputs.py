@@ -15,7 +15,7 @@ from sparsight.cli.errors import Misuse, NotFound
 from sparsight.cli.run_options import look_for
 from sparsight.model.masks import all_kept
 from sparsight.pruning.sipp.certificate import pruning_of
-from sparsight.records.files import there
+from sparsight.records.files import DamagedFile, there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
 from sparsight.records.tensors import tensors_digest
@@ -127,7 +127,10 @@ def _scored(folder: RunFolder, record: LevelRecord, network: nn.Module) -> tuple
     come_from = record.operation.get("score_from")
     if come_from != "init" and record.parent is not None:
         wanted = levels[0].id if come_from == "dense" else record.parent
-        parent = next(level for level in levels if level.id == wanted)
+        parent = next((level for level in levels if level.id == wanted), None)
+        if parent is None:
+            what = f"the level {wanted!r:.80}, whose weights level {record.level} pruned, is not in it"
+            raise DamagedFile(folder.path / "levels.jsonl", what)
         return f"level {parent.level}", _weights(folder, parent)
     initial = network.state_dict()
     if tensors_digest(initial) != folder.record.model["fingerprint"]:
