@@ -267,7 +267,7 @@ class TestCheckpoint:
             (["--as-pruned"], "--level and --as-pruned are for runs"),
             (["--delta", "0"], "--delta must be a number with 0 < delta < 1: got 0"),
             (["--delta", "1"], "--delta must be a number with 0 < delta < 1: got 1"),
-            (["--constant", "nan"], "--constant must be a finite number >= 1: got nan"),
+            (["--constant", "nan"], "--constant must be a number, got nan"),
             (["--constant", "0.9"], "--constant must be a finite number >= 1: got 0.9"),
             (["--points", "0"], "--points must be at least 1: got 0"),
             (["--held-out", "0"], "--held-out must be at least 1: got 0"),
