@@ -15,6 +15,7 @@ from sparsight.analysis.trajectory import trajectory
 from sparsight.cli.entry import main
 from sparsight.records import DamagedFile, verify_run
 from sparsight.records.verify import check_whole, whole
+from sparsight.report import page as report_page
 from sparsight.runs.execute import write_report
 from sparsight.runs.study import Trial, read_study, rows, run_study, trials, verify_study
 
@@ -206,6 +207,23 @@ def test_a_page_goes_when_the_records_change(runs, tmp_path, change):
         assert (run / "report.html").exists()
         CHANGES[change](folder)
     assert not (run / "report.html").exists()
+
+
+@pytest.mark.parametrize("change", ["status", "a level"])
+def test_a_page_that_is_made_while_the_run_goes_on_is_made_again(runs, tmp_path, monkeypatch, capsys, change):
+    run, made = Path(shutil.copytree(runs["running"], tmp_path / "run")), []
+
+    def page(*records):
+        made.append(text := report_page(*records))
+        if len(made) == 1:
+            with RunFolder.open(run, write=True) as folder:
+                CHANGES[change](folder)
+        return text
+
+    monkeypatch.setitem(write_report.__globals__, "page", page)
+    assert main(["report", str(run)]) == 0
+    assert len(made) == 2
+    assert (run / "report.html").read_text() == made[1] != made[0]
 
 
 def test_a_report_of_an_unfinished_run_is_not_that_of_the_finished_one(tmp_path, monkeypatch):

@@ -30,7 +30,11 @@ def main(argv: list[str]) -> int:
     from sparsight.runs.execute import write_report
 
     with opened(asked.run) as folder:
+        before = folder.record.status, len(folder.levels())
         path = write_report(folder)
+    with opened(asked.run) as now:
+        if (now.record.status, len(now.levels())) != before:  # it has gone on meanwhile
+            write_report(now)
     sys.stdout.write(f"{printable(str(path))}\n")
     if asked.open:
         webbrowser.open(path.resolve().as_uri())

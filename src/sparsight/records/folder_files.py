@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -65,8 +66,8 @@ class RunFiles:
             return from_json(of, fields.get("record"), path.name)
 
     def write_value(self, kind: str, record: Any) -> None:
-        self._forget_report()
-        files.write_json(self.place(f"{kind}.json"), {**self.about(kind), "record": to_json(record)})
+        with self._other_records():
+            files.write_json(self.place(f"{kind}.json"), {**self.about(kind), "record": to_json(record)})
 
     def lines(self, kind: str, of: type[T]) -> tuple[T, ...]:
         """The records of levels.jsonl or times.jsonl."""
@@ -78,11 +79,14 @@ class RunFiles:
             return tuple(from_json(of, files.parse_json(line), path.name) for line in lines)
 
     def write_lines(self, kind: str, records: Sequence[Any]) -> None:
-        self._forget_report()
-        files.write_lines(self.place(f"{kind}.jsonl"), [dumps(record) for record in records], self.about(kind))
+        with self._other_records():
+            files.write_lines(self.place(f"{kind}.jsonl"), [dumps(record) for record in records], self.about(kind))
 
-    def _forget_report(self) -> None:
-        """Remove the page that was made of the records before they change: it would speak of others."""
+    @contextmanager
+    def _other_records(self) -> Iterator[None]:
+        """A block that changes records: the page made of them goes before it, or after it if it was made meanwhile."""
+        files.remove(self.place("report.html"))
+        yield
         files.remove(self.place("report.html"))
 
     def write_network(self, prefix: str, record: LevelRecord, weights: StateDict, masks: Masks) -> dict[str, str]:
