@@ -87,7 +87,6 @@ CLAIMS = {
     "bytes": b"cbuiltins\nbytes\n(" + number(3_000_000_000) + b"tR",
     "an uninitialised tensor": b"ctorch\nTensor\n(" + number(30_000) + number(30_000) + b"tR",
     "a new tensor": b"ctorch\nFloatTensor\n(" + number(900_000_000) + b"t\x81",
-    "a storage": b"ctorch\nFloatStorage\n(" + number(900_000_000) + b"tR",
     "a range made a list": b"cbuiltins\nlist\n(cbuiltins\nrange\n(" + number(1 << 60) + b"tRtR",
     "an array": b"cnumpy\nzeros\n(" + number(900_000_000) + b"tR",
 }
@@ -138,6 +137,7 @@ BEYOND = {
     "65 dimensions": tensor((1,) * 65, (1,) * 65, count=4),
     "more than the record": tensor((2, 3), (3, 1), count=6),
     "a size of 2^63": tensor((1 << 63, 0), (0, 1), count=4),
+    "a storage of its own": b"ctorch\nFloatStorage\n(" + number(900_000_000) + b"tR",
     "no storage": b"ctorch._utils\n_rebuild_tensor_v2\n(NK\x00))\x89NtR",
     "an unknown storage": tensor((2, 2), (2, 1), count=4, kind="Evil"),
 }
@@ -374,6 +374,68 @@ def test_objects_are_listed_and_not_rebuilt(kind: str, old: bool, tmp_path: Path
     assert [x.name for x in found.listed] == ["args", "many"]
     assert "not a tensor but a list of" in found.listed[1].why
     assert torch.equal(load_tensors(open_checkpoint(tmp_path / "m.pt"))["fc.weight"], weight)
+
+
+DAMAGED = {
+    "a list as a key": held(b"]K\x01"),
+    "a dictionary as a key": held(b"}K\x01"),
+    "a key that nests": held(b")\x85\x85K\x01"),
+    "a state of a list": START + b"]}b.",
+    "a state of a tensor": held(text("w") + tensor((2, 2), (2, 1), count=4) + b")b"),
+    "items of a number": START + b"K\x01K\x01K\x01s.",
+    "appended to a function": START + b"ctorch._utils\n_rebuild_tensor\nK\x01a.",
+    "a new function": START + b"ctorch._utils\n_rebuild_tensor\n)\x81.",
+    "a call of a number": START + b"K\x01)R.",
+    "a call with a list": START + b"ccollections\nOrderedDict\n]R.",
+    "a dictionary of a number": START + b"ccollections\nOrderedDict\nK\x01\x85R.",
+    "an odd number of items": START + b"}(K\x01u.",
+    "nothing kept there": START + b"Nq\x05h\x03.",
+    "an empty stack": START + b"0.",
+    "no mark": START + b"t.",
+    "no name": START + b"cos\n\n.",
+    "an unknown protocol": b"\x80\x63N.",
+    "an unknown opcode": START + b"\x93.",
+    "no end": START + b"N",
+    "text cut": START + b"X\xff\xff\xff\xff.",
+    "text not in UTF-8": START + b"X\x01\x00\x00\x00\xff.",
+    "something stored that is no storage": START + b"(X\x01\x00\x00\x00atQ.",
+    "a gradient of integers": held(text("w") + tensor((2, 2), (2, 1), count=2, kind="Long").replace(b"\x89", b"\x88")),
+    "facts of a tensor that are none": held(text("w") + tensor((2, 2), (2, 1), count=4)[:-2] + b"K\x01tR"),
+    "a storage twice": held(
+        text("a") + tensor((2, 2), (2, 1), count=4) + text("b") + tensor((1,), (1,), count=2, kind="Half")
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_pickle_is_refused_where_it_is(damage: str, tmp_path: Path):
+    with pytest.raises(CheckpointError, match=r"its pickle is damaged at byte|has the opcode"):
+        open_checkpoint(zipped(tmp_path / "m.pt", DAMAGED[damage], _0=FOUR))
+
+
+@pytest.mark.parametrize("fact", ["version", "byteorder", ".data/serialization_id", ".storage_alignment"])
+@pytest.mark.parametrize("value", [b"\xff", b"99", b"x" * 2000])
+def test_an_archive_that_is_not_of_pytorch_is_refused(fact: str, value: bytes, tmp_path: Path):
+    path = tmp_path / "m.pt"
+    pickle = held(text("w.weight") + tensor((2, 2), (2, 1), count=4))
+    with zipfile.ZipFile(path, "w") as z:
+        for name, content in {"data.pkl": pickle, "version": b"3", "data/0": FOUR, fact: value}.items():
+            z.writestr(f"m/{name}", content)
+    if value == b"99" and fact in (".data/serialization_id", ".storage_alignment"):
+        assert [e.name for e in open_checkpoint(path).entries] == ["w.weight"]
+        return
+    with pytest.raises(CheckpointError, match=r"damaged|version|byte order|aligned"):
+        open_checkpoint(path)
+
+
+def test_a_record_that_is_a_folder_is_refused(tmp_path: Path):
+    """PyTorch reads nothing of it, and gives what happens to lie in memory."""
+    content = archive()
+    at = content.index(b"PK\1\2", content.index(b"PK\1\2") + 4)
+    content[at + 38] = 0x10
+    (tmp_path / "m.pt").write_bytes(content)
+    with pytest.raises(CheckpointError, match="an entry of its directory is not one"):
+        open_checkpoint(tmp_path / "m.pt")
 
 
 # -- equal to what PyTorch reads ---------------------------------------------------------------------------------

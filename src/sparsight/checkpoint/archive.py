@@ -16,7 +16,7 @@ _END64 = struct.Struct("<4sQHHIIQQQQ")  # signature, its size, versions, disks, 
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _LOCAL = struct.Struct("<4s5H3I2H")
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # written where the zip64 number stands elsewhere
-_ENCRYPTED = 0x2041
+_ENCRYPTED, _FOLDER = 0x2041, 0x10  # flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _directory(path: Path, size: int) -> tuple[int, int, int, int]:
     room = _END.size + _LOCATOR.size + _END64.size
     tail = read_bytes(path, max(size - room, 0), min(size, room)).rjust(room, b"\0")
     end = _END.unpack_from(tail, room - _END.size)
-    if end[0] != b"PK\5\6" or end[1:3] != (0, 0) or end[7]:
+    if end[0] != b"PK\5\6" or end[1:3] != (0, 0) or end[3] != end[4] or end[7]:
         raise CheckpointError(path, "its archive is damaged: it does not end with its directory")
     found, stop = (end[4], end[5], end[6]), size - _END.size
     locator, end64 = _LOCATOR.unpack_from(tail, _END64.size), _END64.unpack_from(tail)
@@ -89,7 +89,8 @@ def _directory(path: Path, size: int) -> tuple[int, int, int, int]:
         stop = size - room
         found64 = (end64[7], end64[8], end64[9])
         same = all(a in (b, full) for a, b, full in zip(found, found64, (_FULL16, _FULL32, _FULL32), strict=True))
-        if end64[0] != b"PK\6\6" or locator[2] != stop or end64[4:6] != (0, 0) or not same:
+        alone = locator[1::2] == (0, 1) and end64[4:6] == (0, 0) and end64[6] == end64[7]
+        if end64[0] != b"PK\6\6" or locator[2] != stop or not alone or not same:
             raise CheckpointError(path, "its archive is damaged: it has two directories")
         found = found64
     return *found, stop
@@ -101,7 +102,7 @@ def _head(content: bytes, at: int) -> tuple[_Head, int]:
     signature, _, _, flags, method, _, _, _, compressed, size, names, extras, comments = fields[:13]
     offset, start = fields[16], at + _CENTRAL.size
     after = start + names + extras + comments
-    if signature != b"PK\1\2" or after > len(content):
+    if signature != b"PK\1\2" or after > len(content) or fields[13] or fields[15] & _FOLDER:
         raise ValueError("an entry of its directory is not one")
     raw = content[start : start + names]
     extra = content[start + names : start + names + extras]

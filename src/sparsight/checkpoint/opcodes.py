@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsight.checkpoint.entry import LONGEST_HEADER, CheckpointError
-from sparsight.checkpoint.rebuild import Inert, Storages, called, key_of, made
+from sparsight.checkpoint.rebuild import Inert, Storages, called, key_of, made, takes_all
 
 MOST_OPCODES = 5_000_000
 MOST_OBJECTS = 1_000_000
@@ -42,7 +42,7 @@ class Pickles:
         except CheckpointError:
             raise
         except (LookupError, ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
-            if self.at >= LONGEST_HEADER:
+            if self.at >= len(self._content) == LONGEST_HEADER:
                 what = f"its pickle is longer than {LONGEST_HEADER:,} bytes"
                 raise CheckpointError(self._path, what) from error
             what = f"its pickle is damaged at byte {min(self.at, len(self._content)):,}"
@@ -85,6 +85,8 @@ class Pickles:
         end = self._content.index(b"\n", self.at)
         found = self._take(end - self.at).decode()
         self.at += 1
+        if not found:
+            raise ValueError("it names something without a name")
         return found
 
     def _counted(self, objects: int) -> None:
@@ -97,6 +99,10 @@ class Pickles:
         if self._objects > MOST_OBJECTS:
             self._counted(0)
         self._stack.append(value)
+
+    def _protocol(self) -> None:
+        if self._byte() > _NEWEST:
+            raise ValueError("it is of an unknown protocol")
 
     # -- stack and memo ----------------------------------------------------------------------------------------
 
@@ -136,7 +142,7 @@ class Pickles:
         target = self._stack[-1]
         if type(target) is list:
             target.extend(items)
-        elif type(target) is not Inert:
+        elif not takes_all(target):
             raise ValueError(f"it appends to a {type(target).__name__}")
 
     def _set(self, items: list[Any]) -> None:
@@ -144,7 +150,7 @@ class Pickles:
         if type(target) is dict and len(items) % 2 == 0:
             self._counted(len(items))
             target.update((key_of(items[i]), items[i + 1]) for i in range(0, len(items), 2))
-        elif type(target) is not Inert:
+        elif not takes_all(target):
             raise ValueError(f"it sets items of a {type(target).__name__}")
 
     # -- names and what they make ------------------------------------------------------------------------------
@@ -164,18 +170,18 @@ class Pickles:
 
     def _build(self) -> None:
         self._stack.pop()
-        if type(self._stack[-1]) not in (Inert, dict):
+        if type(self._stack[-1]) is not dict and not takes_all(self._stack[-1]):
             raise ValueError(f"it sets the state of a {type(self._stack[-1]).__name__}")
 
     def _storage(self) -> None:
         self._push(self._storages.of(self._stack.pop()))
 
 
-_STOP = ord(".")
+_STOP, _NEWEST = ord("."), 5
 _NOTHING, _SET = object(), Inert("builtins.set")
 _Step = Callable[[Pickles], Any]
 _STEPS: dict[int, _Step] = {
-    0x80: lambda m: m._take(1),  # PROTO
+    0x80: lambda m: m._protocol(),
     ord("N"): lambda m: m._stack.append(None),
     0x88: lambda m: m._stack.append(True),
     0x89: lambda m: m._stack.append(False),

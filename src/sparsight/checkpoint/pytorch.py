@@ -30,6 +30,7 @@ from sparsight.checkpoint.rebuild import Inert, OddTensor, Storages, Stored, spe
 
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what a file of the old format begins with
 _VERSIONS = range(1, 11)  # of the archives that PyTorch reads
+_LONGEST_FACT = 1000  # bytes
 _MOST_SHOWN, _ALWAYS_SHOWN = 4, 512 << 20
 """How often all tensors, tied ones counted once, may span the bytes of their file; or how many bytes in any case."""
 
@@ -61,7 +62,7 @@ def _archive(path: Path, size: int) -> tuple[list[Item], dict[str, int]]:
     if pickled is None:
         raise CheckpointError(path, f"its archive has no {folder!r:.80}/data.pkl")
     check_header(path, "its pickle", pickled.size)
-    _check_version(path, folder, records)
+    _check_facts(path, folder, records)
     storages = Storages(views=False)
     loaded = Pickles(path, read_bytes(path, pickled.start, pickled.size), storages).load()
     starts = {}
@@ -74,17 +75,25 @@ def _archive(path: Path, size: int) -> tuple[list[Item], dict[str, int]]:
     return named(path, loaded), starts
 
 
-def _check_version(path: Path, folder: str, records: Mapping[str, Record]) -> None:
-    def text(name: str) -> bytes | None:
+def _check_facts(path: Path, folder: str, records: Mapping[str, Record]) -> None:
+    """CheckpointError unless what the archive says of itself is what PyTorch reads."""
+    texts = {}
+    for name in ("byteorder", "version", ".data/version", ".data/serialization_id", ".storage_alignment"):
         record = records.get(f"{folder}/{name}")
-        return None if record is None else read_bytes(path, record.start, min(record.size, 20))
-
-    order, version = text("byteorder"), (text(".data/version") or text("version") or b"").strip()
-    if order not in (None, b"little"):
-        raise CheckpointError(path, f"it was written on a machine with the byte order {order!r:.40}, expected 'little'")
-    if not version.isdigit() or int(version) not in _VERSIONS:
+        if record is not None:
+            texts[name] = read_bytes(path, record.start, min(record.size, _LONGEST_FACT)).decode("utf-8", "replace")
+    odd = next((name for name, value in texts.items() if "\ufffd" in value or len(value) >= _LONGEST_FACT), None)
+    if odd is not None:
+        raise CheckpointError(path, f"its record {odd} is damaged: {texts[odd]!r:.40}")
+    if texts.get("byteorder", "little") != "little":
+        what = f"it was written on a machine with the byte order {texts['byteorder']!r:.40}, expected 'little'"
+        raise CheckpointError(path, what)
+    version, alignment = (texts.get(".data/version") or texts.get("version", "")).strip(), ".storage_alignment"
+    if not version.isdecimal() or int(version) not in _VERSIONS:
         most = _VERSIONS.stop - 1
         raise CheckpointError(path, f"its archive has the version {version!r:.40}, expected a number up to {most}")
+    if not texts.get(alignment, "0").isdecimal():
+        raise CheckpointError(path, f"its records are aligned to {texts[alignment]!r:.40}, expected a number")
 
 
 def _stream(path: Path, size: int) -> tuple[list[Item], dict[str, int]]:

@@ -9,14 +9,18 @@ from typing import Any
 import torch
 
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
-_STORAGES = {
+_ELEMENTS = {
     "Double": torch.float64, "Float": torch.float32, "Half": torch.float16, "BFloat16": torch.bfloat16,
     "Long": torch.int64, "Int": torch.int32, "Short": torch.int16, "Char": torch.int8, "Byte": torch.uint8,
     "Bool": torch.bool, "ComplexDouble": torch.complex128, "ComplexFloat": torch.complex64,
     "QInt32": torch.qint32, "QInt8": torch.qint8, "QUInt8": torch.quint8, "QUInt4x2": torch.quint4x2,
     "QUInt2x4": torch.quint2x4, "Untyped": torch.uint8,
 }  # fmt: skip
-_MODULES = ("torch", "torch.cuda", "torch.storage")  # of types of storages
+_STORAGES = {
+    f"{module}.{name}Storage": dtype
+    for module in ("torch", "torch.cuda", "torch.storage")
+    for name, dtype in _ELEMENTS.items()
+}
 _LARGEST = 1 << 62  # numbers of sizes, strides and bytes
 _MOST_DIMENSIONS, _MOST_ARGUMENTS = 64, 16
 
@@ -69,7 +73,12 @@ def key_of(key: Any) -> Any:
     """
     if type(key) is str:
         return key
-    return (str(int(key)),) if type(key) in (int, bool) or (type(key) is float and key.is_integer()) else object()
+    inside: tuple[Any, ...] = key if isinstance(key, tuple) else ()
+    if type(key) in (dict, list) or len(inside) > _MOST_ARGUMENTS or {*map(type, inside)} & {dict, list, tuple}:
+        raise ValueError(f"a key of a dictionary is a {type(key).__name__} that cannot be one")
+    if isinstance(key, int) or (isinstance(key, float) and key.is_integer()):
+        return (str(int(key)),)
+    return object()
 
 
 # -- storages --------------------------------------------------------------------------------------------------
@@ -88,7 +97,9 @@ class Storages:
             return name[1]
         if type(name) is not tuple or len(name) != (5 if self._views is None else 6) or name[0] != "storage":
             raise ValueError("it names something that is not a storage")
-        dtype, key = _dtype_of_storage(name[1]), storage_key(name[2])
+        if type(name[1]) is not Inert or name[1].name not in _STORAGES:
+            raise ValueError("it has a storage of an unknown type")
+        dtype, key = _STORAGES[name[1].name], storage_key(name[2])
         storage = self._only(self.found, Storage(key, dtype, _sizes((name[4],))[0] * dtype.itemsize))
         if self._views is None or name[5] is None:
             return storage
@@ -114,14 +125,6 @@ def storage_key(key: Any) -> str:
     return key if type(key) is str else f"number {key}"
 
 
-def _dtype_of_storage(kind: Any) -> torch.dtype:
-    module, _, leaf = kind.name.rpartition(".") if type(kind) is Inert else ("", "", "")
-    dtype = _STORAGES.get(leaf.removesuffix("Storage"))
-    if module not in _MODULES or dtype is None or not leaf.endswith("Storage"):
-        raise ValueError("it has a storage of an unknown type")
-    return dtype
-
-
 # -- tensors ---------------------------------------------------------------------------------------------------
 
 
@@ -129,6 +132,8 @@ def called(function: Any, arguments: Any) -> Any:
     """What a function makes of its arguments: by `_CALLS`, or an `Inert` of its name."""
     if type(function) is not Inert or type(arguments) is not tuple:
         raise ValueError(f"it calls a {type(function).__name__}")
+    if function.name in _STORAGES:
+        raise ValueError(f"it makes a {function.name} that is not in the file")
     if function.name not in _CALLS:
         return function
     if len(arguments) > _MOST_ARGUMENTS:
@@ -136,10 +141,17 @@ def called(function: Any, arguments: Any) -> Any:
     return _CALLS[function.name](*arguments)
 
 
+def takes_all(value: Any) -> bool:
+    """Whether it stands for an object of an unknown class, which may take items and a state."""
+    return type(value) is Inert and value.name not in _CALLS
+
+
 def made(kind: Any, arguments: Any) -> Any:
     """What a new object of a class is: an `Inert` of its name, but for dictionaries."""
     if type(kind) is not Inert or type(arguments) is not tuple:
         raise ValueError(f"it makes a new {type(kind).__name__}")
+    if kind.name in _CALLS and kind.name not in _MAPPINGS:
+        raise ValueError(f"it makes a new {kind.name}, which is a function")
     return {} if kind.name in _MAPPINGS else kind
 
 
@@ -166,10 +178,13 @@ def _stored(storage: Any, first: Any, shape: Any, strides: Any, dtype: torch.dty
     return Stored(storage, dtype, first, shape, strides)
 
 
-def _tensor(
-    storage: Any, first: Any, shape: Any, strides: Any, requires_grad: Any = False, hooks: Any = None,
-    metadata: Any = None,
-) -> Any:  # fmt: skip
+def _tensor(storage: Any, first: Any, shape: Any, strides: Any) -> Any:
+    return _stored(storage, first, shape, strides)
+
+
+def _tensor_v2(
+    storage: Any, first: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any, metadata: Any = None
+) -> Any:
     return _finished(_stored(storage, first, shape, strides), requires_grad, metadata)
 
 
@@ -183,6 +198,8 @@ def _finished(tensor: Stored | OddTensor, requires_grad: Any, metadata: Any = No
     dtype = _spelled(tensor)
     if type(requires_grad) is not bool or (requires_grad and not dtype.startswith(("float", "bfloat", "complex"))):
         raise ValueError(f"a tensor of {dtype} is said to need a gradient, or not said to need none")
+    if metadata is not None and type(metadata) is not dict:
+        raise ValueError("what is said of a tensor is not a dictionary")
     return OddTensor("stored as its conjugate or negative", dtype, tensor.shape) if metadata else tensor
 
 
@@ -198,7 +215,7 @@ def _spelled(tensor: Any) -> str:
     return tensor.dtype if type(tensor) is OddTensor else spelled(tensor.dtype)
 
 
-def _parameter(tensor: Any, requires_grad: Any, *_: Any) -> Any:
+def _parameter(tensor: Any, requires_grad: Any, hooks: Any, state: Any = None) -> Any:
     return tensor if type(tensor) is Inert else _finished(tensor, requires_grad)
 
 
@@ -223,11 +240,11 @@ def _moved(tensor: Any, dtype: Any, device: Any, requires_grad: Any) -> Any:
     return tensor if same else OddTensor("of another device", spelled(_dtype(dtype)), ())
 
 
-def _mapping(items: Any = (), *_: Any) -> dict[Any, Any]:
+def _mapping(items: Any = ()) -> dict[Any, Any]:
     """A dictionary, whose pairs may be given at once."""
-    if type(items) is dict:
-        return items
-    return {key_of(key): value for key, value in items} if type(items) in (list, tuple) else {}
+    if type(items) not in (dict, list, tuple):
+        raise ValueError(f"it makes a dictionary of a {type(items).__name__}")
+    return items if type(items) is dict else {key_of(key): value for key, value in items}
 
 
 def _layout(name: Any) -> Inert:
@@ -237,12 +254,13 @@ def _layout(name: Any) -> Inert:
 _MAPPINGS = ("collections.OrderedDict", "collections.Counter", "collections.defaultdict")
 _CALLS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(_MAPPINGS, _mapping),
+    "collections.defaultdict": lambda kind=None, *items: _mapping(*items),
     "_codecs.encode": lambda text, *_: Inert("bytes"),
     "torch.Size": lambda sizes: _sizes(sizes),
     "torch.serialization._get_layout": _layout,
     "torch._tensor._rebuild_from_type_v2": _of_type,
     "torch._utils._rebuild_tensor": _tensor,
-    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": _parameter,
     "torch._utils._rebuild_parameter_with_state": _parameter,
