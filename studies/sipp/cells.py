@@ -25,7 +25,6 @@ from sparsight import (
     Masks,
     Random,
     SiPP,
-    SiPPDet,
     SiPPHybrid,
     Split,
     bind,
@@ -34,11 +33,14 @@ from sparsight import (
     cross_entropy,
     dense,
     rewind,
-)  # fmt: skip
+)
 from sparsight.model.hooks import tapped
 from sparsight.numerics.seeds import derive
 from sparsight.numerics.stratified import stratified
-from sparsight.pruning import SiPPRand  # fmt: skip
+from sparsight.pruning import (
+    SiPPDet,  # fmt: skip
+    SiPPRand,  # fmt: skip
+)
 from sparsight.pruning.sipp import keep_ratio  # fmt: skip
 from sparsight.pruning.sipp.patches import patches_of
 from sparsight.train import NesterovSGD, classify  # fmt: skip
