@@ -123,9 +123,13 @@ class TestDictionaries:
                 return Output(logits=scores, loss=functional.cross_entropy(scores.flatten(0, 1), labels.flatten()))
 
         model, ids, tags = Tagger(), whole(4, 5, classes=7), whole(4, 5, classes=7, seed=3)
+        scores = model.table(ids).detach().flatten(0, 1)
+        right = functional.cross_entropy(scores, tags.flatten()).item()
+        found = evaluate(model, batches(ids, tags, "input_ids"), Perplexity(), CPU)
+        assert found.values["perplexity"] == pytest.approx(math.exp(right), rel=1e-6)
         found = evaluate(model, batches(ids, tags, "input_ids"), Auto(), CPU)
-        right = functional.cross_entropy(model.table(ids).flatten(0, 1), tags.flatten())
-        assert found.values["perplexity"] == pytest.approx(math.exp(right.item()), rel=1e-6)
+        assert found.metric == ACCURACY
+        assert found.accuracy == float((scores.argmax(1) == tags.flatten()).double().mean())
 
     def test_a_model_that_returns_nothing_but_its_loss_is_judged_by_it(self):
         model, x, y = Detector(), normal(6, 4), normal(6, 4, seed=2)

@@ -159,15 +159,18 @@ class Perplexity:
                 f"perplexity needs scores [N, T, V] and token labels [N, T], got {got} and "
                 f"{tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__}; {ASK}"
             )
-        total, count, right = tokens(scores, y, own_loss(output))
+        total, count, right, _ = tokens(scores, y, own_loss(output))
         return {"loss": (total, count), "perplexity": (total, count), "accuracy": (right, count)}
 
 
-def tokens(scores: Tensor, y: Tensor, loss: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """(summed cross-entropy, tokens that count, right ones); see `Perplexity`."""
+def tokens(scores: Tensor, y: Tensor, loss: Tensor | None) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """(summed cross-entropy, tokens that count, right ones, whether each is the next one's); see `Perplexity`."""
     if loss is None:
-        return _tokens(scores, y, 0)
-    return min((_tokens(scores, y, shift) for shift in (0, 1)), key=lambda found: _distance(loss, *found[:2]))
+        return *_tokens(scores, y, 0), False
+    next_ones, same = _tokens(scores, y, 1), _tokens(scores, y, 0)
+    if _distance(loss, *same[:2]) < _distance(loss, *next_ones[:2]):
+        return *same, False
+    return *next_ones, True
 
 
 def _tokens(scores: Tensor, y: Tensor, shift: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -184,8 +187,9 @@ def _distance(loss: Tensor, total: Tensor, count: Tensor) -> float:
 class Auto:
     """The default judge: what a network's outputs and labels allow.
 
-    Class scores and labels: accuracy. Scores for each token, from a model with a loss of its own: perplexity. A model
-    that returns nothing but its loss: that loss. ValueError, saying which two functions to give, for anything else.
+    Class scores and labels, tokens' too: accuracy. A causal language model, whose loss is that of the next token:
+    perplexity. A model that returns nothing but its loss: that loss. ValueError, saying which two functions to give,
+    for anything else.
     """
 
     metrics: tuple[Metric, ...] = field(default=(PERPLEXITY, ACCURACY, LOSS), init=False, repr=False)
@@ -197,8 +201,9 @@ class Auto:
         output = predict(model, batch)
         scores, y, loss = scores_of(output), labels_of(batch), own_loss(output)
         if scores is not None and isinstance(y, Tensor) and loss is not None and scores.dim() == 3 == y.dim() + 1:
-            total, count, right = tokens(scores, y, loss)
-            return {"loss": (total, count), "perplexity": (total, count), "accuracy": (right, count)}
+            total, count, right, next_ones = tokens(scores, y, loss)
+            found = {"loss": (total, count), "accuracy": (right, count)}
+            return {**found, "perplexity": (total, count)} if next_ones else found
         if loss is not None and (scores is None or not _classes(scores, y)):
             n = batch_size(batch)
             return {"loss": (loss * n, n)}
