@@ -398,6 +398,12 @@ def test_of_a_training_checkpoint_the_networks_are_analysed(kind: str, zipped: b
     assert all("running average" in x for x in averages)
 
 
+def test_a_hundred_averages_are_none(tmp_path: Path):
+    """So many are layers; and each would be compared with all others."""
+    layers = {f"ema{i}.weight": normal(4, 5) for i in range(101)}
+    check({"fc.weight": normal(4, 5), **layers}, {"fc.weight", *layers}, tmp_path)
+
+
 def test_moments_in_a_flat_file(tmp_path: Path):
     names = ("optimizer.state.0.exp_avg", "opt.0.momentum_buffer", "adam.exp_avg_sq.fc.weight", "optimizer.m.fc.weight")
     found = check({"fc.weight": normal(4, 5), **{name: normal(4, 5) for name in names}}, {"fc.weight"}, tmp_path)

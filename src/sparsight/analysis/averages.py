@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from sparsight.checkpoint.entry import Entry
 
 _AVERAGE = re.compile(r"(^|_)(ema|swa|shadow|avg|averaged?|polyak)(?!_?pool)(_|\d|$)", re.I)
+_MOST_GROUPS = 100  # averages that a file may hold: each is compared with all its networks
 _DEEPEST = 3  # components of a name that may say so: what lies deeper, or below a number, is a layer of the network
 
 
@@ -21,8 +23,11 @@ def averages(entries: Sequence[Entry]) -> dict[str, str]:
         prefix = _prefix(entry.name, counted)
         (networks if prefix is None else groups[prefix]).append(entry)
     found: dict[str, str] = {}
+    if not 0 < len(groups) <= _MOST_GROUPS:
+        return found
+    others = _others(networks)
     for prefix, group in groups.items():
-        of = _averaged(prefix, group, networks)
+        of = _averaged(prefix, group, others)
         if of is not None:
             found |= dict.fromkeys((e.name for e in group), of)
     return found
@@ -40,34 +45,43 @@ def _prefix(name: str, counted: set[str]) -> str | None:
     return None
 
 
-def _averaged(prefix: str, group: Sequence[Entry], networks: Sequence[Entry]) -> str | None:
+class _Others(NamedTuple):
+    """What groups are compared with: shapes by name, by name without dots, and in their order."""
+
+    shapes: dict[str, tuple[int, ...]]
+    dotted: list[str]  # the names, each after a dot
+    squashed: dict[str, tuple[int, ...]]  # as buffers must be called, with the first component and without
+    order: list[tuple[int, ...]]
+
+
+def _others(networks: Sequence[Entry]) -> _Others:
+    shapes = {name: e.shape for e in networks for name in (e.name, *e.aliases)}
+    squashed = {}
+    for entry in networks:
+        parts = entry.name.split(".")
+        squashed |= {"".join(parts[i:]): entry.shape for i in range(min(len(parts), 2))}
+    return _Others(shapes, [f".{name}" for name in shapes], squashed, [e.shape for e in networks])
+
+
+def _averaged(prefix: str, group: Sequence[Entry], others: _Others) -> str | None:
     """What the matrices of a group are averages of: those of the same names, of which the rest may be missing."""
     matrices = [(e.name[len(prefix) + 1 :].split("."), e.shape) for e in group if len(e.shape) > 1]
     if not matrices:
         return None
-    shapes = {name: e.shape for e in networks for name in (e.name, *e.aliases)}
     for dropped in range(min(3, min(len(keys) for keys, _ in matrices))):
         wanted = [(".".join(keys[dropped:]), shape) for keys, shape in matrices]
-        first = wanted[0][0]
-        starts = [name[: len(name) - len(first)] for name in shapes if f".{name}".endswith(f".{first}")]
+        first = f".{wanted[0][0]}"
+        starts = [name[1 : len(name) - len(first) + 1] for name in others.dotted if name.endswith(first)]
         for start in starts:
-            if all(shapes.get(f"{start}{name}") == shape for name, shape in wanted):
+            if all(others.shapes.get(f"{start}{name}") == shape for name, shape in wanted):
                 return start.removesuffix(".") or "the network"
-        if all(name.isdecimal() for name, _ in wanted) and _is_within(group, networks):
+        if all(name.isdecimal() for name, _ in wanted) and _is_within(group, others.order):
             return "the network"
-    return _squashed(matrices, networks)
+    named = all(others.squashed.get("".join(keys)) == shape for keys, shape in matrices)
+    return "the network" if named else None
 
 
-def _is_within(group: Sequence[Entry], networks: Sequence[Entry]) -> bool:
+def _is_within(group: Sequence[Entry], order: Sequence[tuple[int, ...]]) -> bool:
     """Whether the shapes of a list are among those of the network, in their order."""
-    left = iter([e.shape for e in networks])
+    left = iter(order)
     return all(any(shape == other for other in left) for shape in (e.shape for e in group if len(e.shape) > 1))
-
-
-def _squashed(matrices: Sequence[tuple[list[str], tuple[int, ...]]], networks: Sequence[Entry]) -> str | None:
-    """Names that have lost their dots, as those of buffers must."""
-    shapes = {}
-    for entry in networks:
-        parts = entry.name.split(".")
-        shapes |= {"".join(parts[i:]): entry.shape for i in range(min(len(parts), 2))}
-    return "the network" if all(shapes.get("".join(keys)) == shape for keys, shape in matrices) else None

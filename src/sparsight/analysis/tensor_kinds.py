@@ -33,7 +33,7 @@ _MULTIPLIED = re.compile(  # under the name of an embedding: patches, and layers
 )
 _WEIGHT_LEAF = re.compile(r"(^|_)(weight|kernel|proj|matrix)|^w", re.I)
 _MOMENT = re.compile(
-    r"(^|\.)((max_)?exp_avg|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta)[^.]*(\.|$)|^[^.]*optimi[sz]er[^.]*\."
+    r"(^|\.)((max_)?exp_avg|exp_inf|momentum_buffer|square_avg|grad_avg|acc_delta)|^(?=[^.]*\.)[^.]*optimi[sz]er"
 )
 _SCALE_LEAF = re.compile(r"(^|[_.])(scales?|scale_inv|zero_points?|qzeros|absmax|amax|quant_map)(_\d)?$")
 
