@@ -11,6 +11,7 @@ from sparsight.recipes import incop, lottery, oneshot, sap, sbp, sipp, snip
 from sparsight.runs import AccuracyFloor, Recipe, Search, adapted, run
 from sparsight.runs.level import Level
 from sparsight.train import Adam, Error, NesterovSGD
+from sparsight.train.judges import Loss
 
 
 def plans(recipe: Recipe) -> list:
@@ -84,6 +85,10 @@ def test_names_that_there_are_not():
         adapted(sap(), optimizer="lion")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown loss 'hinge'"):
         adapted(sap(), loss="hinge")  # type: ignore[arg-type]
+
+
+def test_the_metric_loss_is_the_recipes_own():
+    assert adapted(adapted(lottery(), loss="mse"), metric="loss").judge == Loss(mse)
 
 
 def test_levels_that_something_else_decides_on():

@@ -65,8 +65,7 @@ class TestTransformers:
     def test_scorers_take_its_batches(self, tmp_path, recipe):
         words = split("--model tasks:classifier --data tasks:sentences --epochs 1 --optimizer adamw")
         level = run(tmp_path, recipe, *words, *(["--levels", "1"] if recipe == "sipp" else [])).levels()[-1]
-        assert level.kept == round(level.density * level.total)
-        assert level.density < 0.2
+        assert level.kept == (1_750 if recipe == "sipp" else 875)  # 10 and 5 % of 17,504
 
     def test_a_causal_language_model_from_the_command_line(self, tmp_path, capsys):
         words = split("--model tasks:language_model --data tasks:counting --optimizer adamw --lr 0.01 --epochs 6")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from sparsight.model.loss import Loss, LossName, named_loss, task_loss
+from sparsight.model.loss import Loss, LossName, named_loss
 from sparsight.runs.choose import SparsestWithin
 from sparsight.runs.ending import AccuracyFloor, AtPQMinimum
 from sparsight.runs.level import Level
@@ -49,7 +49,7 @@ def adapted(
     levels = recipe.levels
     if made is not None or optimizer is not None or pretrained:
         levels = _levels(recipe, changed, pretrained)
-    judge = recipe.judge if metric is None else named_judge(metric, made or task_loss)
+    judge = recipe.judge if metric is None else named_judge(metric, made or recipe.plan.loss)
     rewind = 0 if pretrained else recipe.rewind_epoch
     choose = recipe.choose
     if relative:
