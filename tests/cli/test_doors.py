@@ -76,13 +76,30 @@ def test_what_is_no_run_and_no_checkpoint(here, capsys, command, path):
         ["--threads", "100000000"], ["--threads", "0"], ["--seed", "9" * 30], ["--seed", "-1"], ["--lr", "nan"],
         ["--lr", "inf"], ["--lr", "-0.1"], ["--momentum", "nan"], ["--weight-decay", "nan"], ["--weight-decay", "inf"],
         ["--clip", "nan"], ["--rate", "nan"], ["--within", "nan"], ["--target-density", "nan"],
-        ["--evaluate-every", "nan"],
+        ["--evaluate-every", "nan"], ["--epochs", "9" * 30], ["--levels", "9" * 30], ["--batch-size", "9" * 30],
+        ["--min-keep", "9" * 30], ["--rewind-epoch", "9" * 30],
     ],
     ids=" ".join,
 )  # fmt: skip
 def test_numbers_that_no_run_can_have(here, capsys, words):
     assert main(["run", "lottery", *ON, "--out", "out", *words]) == 2
     assert words[0].strip("-").replace("-", "_") in capsys.readouterr().err.replace("-", "_")
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ("synflow", ["--rounds", "9" * 30]), ("snip", ["--rounds", "100001"]), ("sipp", ["--levels", "9" * 30]),
+        ("incop", ["--warmup", "9" * 30]), ("incop", ["--probes", "9" * 30]), ("grasp", ["--score-batches", "9" * 30]),
+        ("sbp", ["--sigma-b", "1e300", "--activation", "tanh"]),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_recipe_can_have(here, capsys, recipe, words):
+    assert main(["run", recipe, *ON, "--out", "out", *words]) == 2
+    said = capsys.readouterr().err
+    assert words[0].strip("-").replace("-", "_").removeprefix("score_") in said.replace("-", "_")
+    assert "unexpected" not in said
     assert not Path("out").exists()
 
 
@@ -128,6 +145,44 @@ def test_a_damaged_file_of_tensors_has_the_same_exit_code_at_every_door(here, ca
     with pytest.raises(CheckpointError) as caught:
         masks_from("cut.pt")
     assert exit_code(caught.value) == 3
+
+
+def test_what_could_not_be_done_with_a_file_is_said(here, capsys):
+    """Who gives weights to a run has not asked for an analysis."""
+    torch.save({"w": torch.ones(2, 2)}, "cut.pt")
+    os.truncate("cut.pt", 300)
+    torch.save({"b": torch.ones(2)}, "bias.pt")
+    for words, doing, path in (
+        (COMMANDS["weights"]("cut.pt"), "load weights from", "cut.pt"),
+        (COMMANDS["certify"]("cut.pt"), "read", "cut.pt"),
+        (["analyze", "cut.pt"], "read", "cut.pt"),
+        (["analyze", "bias.pt"], "analyse", "bias.pt"),
+    ):
+        assert main(words) == 3
+        assert capsys.readouterr().err.startswith(f"sparsight: cannot {doing} {path}: "), words
+
+
+@pytest.mark.parametrize("place", ["fifo", "fifo.npz", "cifar/train.bin", "images/b/1.png"])
+def test_data_that_would_wait_for_ever_are_refused(here, capsys, place):
+    for folder in ("cifar", "images/a", "images/b"):
+        Path(folder).mkdir(parents=True)
+    Path("cifar/test.bin").write_bytes(bytes(3074))
+    Path(place).unlink(missing_ok=True)
+    os.mkfifo(place)
+    path = place.split("/")[0]
+    assert main(["run", "lottery", "--data", f"./{path}", "--out", "out"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"sparsight: cannot read {'data from ' if path == place else ''}{place}: ")
+    assert not Path("out").exists()
+
+
+def test_data_in_a_folder_that_may_not_be_read(here, capsys, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert main(["run", "lottery", "--data", "./empty", "--out", "out"]) == 2
+    assert capsys.readouterr().err == "sparsight: cannot read data from empty: Permission denied (empty)\n"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError("too deep")])

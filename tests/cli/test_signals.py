@@ -21,6 +21,7 @@ import pytest
 
 from sparsight import RunFolder, execute
 from sparsight.cli import signals
+from sparsight.cli.entry import main
 from sparsight.cli.study import read
 from sparsight.numerics.kernels.jit import jit, uninterrupted
 from sparsight.recipes import lottery
@@ -247,6 +248,71 @@ def test_ctrl_c_while_kernels_are_compiled_for_the_first_time(here):
     assert done.stderr == "\nsparsight: interrupted; resume with: sparsight run lottery --resume --out r\n"
     with RunFolder.open(Path("r")) as folder:
         assert folder.record.status == "interrupted"
+
+
+# -- again ----------------------------------------------------------------------------------------------------------
+
+
+class Pressing:
+    """Standard error of someone who presses Ctrl-C again whenever something is written."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.text = number, ""
+
+    def write(self, text: str) -> None:
+        signal.raise_signal(self.number)
+        self.text += text
+
+    def flush(self) -> None:
+        signal.raise_signal(self.number)
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["INT", "TERM", "HUP"])
+@pytest.mark.parametrize(
+    ("words", "where", "said"),
+    [
+        (["run", "lottery", "--data", "digits", "--out", "r"], "sparsight.cli.run._execute", "interrupted before"),
+        (["study", "f.json", "--out", "s"], "sparsight.runs.study.run_study", "interrupted; the same command"),
+        (["recipes"], "sparsight.cli.recipes.main", "interrupted"),
+    ],
+    ids=["run", "study", "recipes"],
+)
+def test_a_second_ctrl_c_while_the_first_is_told(here, monkeypatch, number, words, where, said):
+    monkeypatch.setattr(where, interrupted)
+    monkeypatch.setattr(sys, "stderr", pressing := Pressing(number))
+    handlers = [signal.getsignal(n) for n in signals.ENDING]
+    assert main(words) == 130
+    assert pressing.text.count("sparsight:") == 1
+    assert f"sparsight: {said}" in pressing.text
+    assert handlers == [signal.getsignal(n) for n in signals.ENDING]
+
+
+LEAVING = """
+import atexit, os, signal, sys
+import sparsight.cli.entry as entry
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.argv = ["sparsight", "recipes"]
+raise SystemExit(entry.main())
+"""
+
+
+def test_ctrl_c_as_python_tidies_up_ends_with_the_exit_code_and_no_word():
+    done = subprocess.run([sys.executable, "-c", LEAVING], env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "lottery" in done.stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_a_stream_that_a_shell_has_closed(closed):
+    line = f"{sys.executable} -m sparsight recipes {closed}"
+    done = subprocess.run(line, shell=True, env=environment(), capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.stdout == "") == (">&- " in f"{closed} ".replace("2>&-", ""))
 
 
 # -- where Python cannot raise ---------------------------------------------------------------------------------------

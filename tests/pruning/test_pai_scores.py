@@ -273,7 +273,7 @@ def test_levels_follow_the_schedule():
     linear = IterativeSNIP(0.1, 5, schedule=Linear, min_keep=3)
     assert [a.density for a in linear] == pytest.approx(golden["linear(e)=1-(1-rho)e/n"]["rho=0.1,n=5"])
     assert all(a.min_keep == 3 and not a.recover for a in linear)
-    with pytest.raises(ValueError, match="at least one round"):
+    with pytest.raises(ValueError, match="rounds must be a whole number >= 1"):
         FORCE(0.1, 0)
 
 

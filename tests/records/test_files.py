@@ -329,3 +329,20 @@ class TestAtomic:
             (tmp_path / name).write_text("x")
         files.remove_parts(tmp_path)
         assert sorted(p.name for p in tmp_path.rglob("*")) == [".hidden", "levels", "mine.part", "run.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+def test_what_is_appended_to_is_a_file_and_no_link(tmp_path):
+    log, other = tmp_path / "log", tmp_path / "other"
+    for text in (b"one\n", b"two\n"):
+        with files.appending(log) as file:
+            file.write(text)
+    assert log.read_bytes() == b"one\ntwo\n"
+    for make in (lambda: log.symlink_to(other), lambda: os.mkfifo(log), log.mkdir):
+        log.unlink()
+        make()
+        with pytest.raises(OSError, match=rf"cannot write {log}: it is no regular file"):
+            files.appending(log)
+        assert not other.exists()
+        if log.is_dir():
+            break

@@ -539,6 +539,24 @@ class TestLock:
         assert len(RunFolder.open(path).levels()) == 3
         assert contents(path) == before
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs FIFOs")
+    @pytest.mark.parametrize("kind", ["a link", "a link to nothing", "a FIFO", "a folder"])
+    def test_what_is_no_file_is_no_lock(self, path, kind, tmp_path):
+        other, place = tmp_path / "other", path / "run.lock"
+        place.unlink(missing_ok=True)
+        if kind == "a FIFO":
+            os.mkfifo(place)
+        elif kind == "a folder":
+            place.mkdir()
+        else:
+            place.symlink_to(other)
+        if kind == "a link":
+            other.write_text("precious")
+        with pytest.raises(OSError, match=rf"cannot write {place}: it is no regular file.*take another folder"):
+            RunFolder.open(path, write=True)
+        assert other.read_text() == "precious" if kind == "a link" else not other.exists()
+        assert len(RunFolder.open(path).levels()) == 3
+
     def test_new_runs_are_locked_too(self, tmp_path):
         with RunFolder.create(tmp_path / "r", run()), pytest.raises((LockedRun, FileExistsError)):
             RunFolder.create(tmp_path / "r", run())

@@ -284,3 +284,16 @@ def test_a_study_that_is_stopped_stops_its_trials(tmp_path, capsys):
     assert "the same command goes on" in capsys.readouterr().err
     with RunFolder.open(folder, write=True) as run:  # no process holds its lock
         assert run.record.status == "interrupted"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_log_is_not_written_through_a_link(tmp_path, there):
+    trial, other = Trial("lottery"), tmp_path / "other"
+    run_study([], tmp_path / "s")
+    (tmp_path / "s" / "logs" / f"{trial.key}.log").symlink_to(other)
+    if there:
+        other.write_text("precious")
+    with pytest.raises(OSError, match=rf"cannot write .*{trial.key}\.log: it is no regular file"):
+        run_study([trial], tmp_path / "s")
+    assert other.read_text() == "precious" if there else not other.exists()
+    assert not list((tmp_path / "s" / "trials").iterdir())

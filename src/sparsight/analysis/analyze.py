@@ -186,12 +186,12 @@ def _check_role(path: Path, metadata: Mapping[str, str]) -> None:
     if isinstance(kind, str) and kind in _OF_RUNS:
         instead = path.with_name("model.safetensors")
         which = str(instead) if instead.exists() else "the run folder"
-        raise CheckpointError(path, f"it holds {_OF_RUNS[kind]}; analyse {which} instead")
+        raise CheckpointError(path, f"it holds {_OF_RUNS[kind]}; analyse {which} instead", "analyse")
 
 
 def _handed_over(run: Path) -> Path:
     if not (run / "model.safetensors").exists():
-        raise CheckpointError(run, "it is a run that has not handed over a network yet")
+        raise CheckpointError(run, "it is a run that has not handed over a network yet", "analyse")
     return run / "model.safetensors"
 
 

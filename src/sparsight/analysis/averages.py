@@ -39,9 +39,8 @@ def _prefix(name: str, counted: set[str]) -> str | None:
     for i in range(min(len(parts) - 1, _DEEPEST)):
         if parts[i].isdecimal():
             return None
-        prefix = ".".join(parts[: i + 1])
-        if _AVERAGE.search(parts[i]) or prefix in counted:
-            return prefix
+        if _AVERAGE.search(parts[i]) or (counted and ".".join(parts[: i + 1]) in counted):
+            return ".".join(parts[: i + 1])
     return None
 
 

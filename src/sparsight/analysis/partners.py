@@ -24,7 +24,7 @@ _MASKS = {*ITEMSIZE, "bool", "uint8", "int8", "int16", "int32", "int64"}
 
 def plain_name(name: str) -> str:
     """The name that a parametrised or pruned tensor has in its layer: "0.weight" of "0.weight_orig"."""
-    found = _PARAMETRISED.match(name)
+    found = _PARAMETRISED.match(name) if "parametrizations." in name else None
     return f"{found[1]}{found[2]}" if found else name.removesuffix("_orig")
 
 

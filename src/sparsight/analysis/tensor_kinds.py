@@ -106,18 +106,17 @@ def judge(
     told = _by_others(entries)
     found, used, ways = {}, set(), {x.name: _way(x) for x in left}
     for entry in entries:
-        names = (entry.name, *entry.aliases)
         kind, why = told.get(entry.name) or _by_itself(entry)
         if prunable is not None:
-            chosen = any(n in prunable for n in names)
+            chosen = any(n in prunable for n in (entry.name, *entry.aliases))
             kind = "weight" if chosen else kind
             why = (
                 None if chosen else (why or "not a weight of a linear or convolution layer") + ways.get(entry.name, "")
             )
-        wanted = [p for p in include if any(fnmatch.fnmatchcase(n, p) for n in names)]
-        unwanted = [p for p in exclude if any(fnmatch.fnmatchcase(n, p) for n in names)]
-        used.update(wanted, unwanted)
-        why = "excluded" if unwanted else None if wanted else why
+        if include or exclude:
+            wanted, unwanted = _matching(include, entry), _matching(exclude, entry)
+            used.update(wanted, unwanted)
+            why = "excluded" if unwanted else None if wanted else why
         found[entry.name] = Verdict(kind, entry.obstacle or why or _unreadable(entry))
     idle = [p for p in (*include, *exclude) if p not in used]
     if idle:
@@ -126,6 +125,11 @@ def judge(
             f"pattern {idle[0]!r} matches no tensor: the names are {some}{' …' if len(entries) > 6 else ''}"
         )
     return found
+
+
+def _matching(patterns: Sequence[str], entry: Entry) -> list[str]:
+    """The patterns that match a name of the tensor."""
+    return [p for p in patterns if any(fnmatch.fnmatchcase(n, p) for n in (entry.name, *entry.aliases))]
 
 
 def _by_others(entries: Sequence[Entry]) -> dict[str, tuple[Kind, str | None]]:

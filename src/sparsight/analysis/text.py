@@ -105,9 +105,9 @@ def wrapped(text: str) -> str:
 
 def nothing(a: Analysis) -> str:
     """Why nothing is analysed of what was given."""
-    reasons = [printable(f"{x.name} ({x.why})") for x in a.listed]
-    more = f" and {words.plural(len(reasons) - 3, 'more tensor')}" if len(reasons) > 3 else ""
-    return f"none of its tensors is a weight: {', '.join(reasons[:3])}{more}; name one in include to analyse it"
+    reasons = ", ".join(printable(f"{x.name} ({x.why})") for x in a.listed[:3])
+    more = f" and {words.plural(len(a.listed) - 3, 'more tensor')}" if len(a.listed) > 3 else ""
+    return f"none of its tensors is a weight: {reasons}{more}; name one in include to analyse it"
 
 
 def left_aside(a: Analysis) -> list[str]:

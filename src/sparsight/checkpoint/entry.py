@@ -26,14 +26,17 @@ Part = Literal["network", "beside", "optimizer"]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or is not what it says: which file, what is wrong with it."""
+    """A checkpoint that cannot be read, or is not what it says: which file, what is wrong with it.
 
-    def __init__(self, path: object, what: str) -> None:
-        super().__init__(path, what)
-        self.path, self.what = path, what
+    `doing` is what cannot be done with the file.
+    """
+
+    def __init__(self, path: object, what: str, doing: str = "read") -> None:
+        super().__init__(path, what, doing)
+        self.path, self.what, self.doing = path, what, doing
 
     def __str__(self) -> str:
-        return f"cannot analyse {self.path}: {self.what}"
+        return f"cannot {self.doing} {self.path}: {self.what}"
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -109,7 +109,7 @@ def _network(asked: AnalyzeOptions, quiet: bool) -> int:
         sys.stdout.write(json_.dumps(to_json(found), indent=2, allow_nan=False) + "\n")
         return 0
     if not found.tensors and asked.csv is None and asked.html is None:
-        raise CheckpointError(found.source, nothing(found))
+        raise CheckpointError(found.source, nothing(found), "analyse")
     if quiet:
         return 0
     sys.stdout.write(f"{wrapped(printable(headline(found)))}\n\n")

@@ -13,7 +13,7 @@ from typing import Any
 
 from sparsight import __version__
 from sparsight.cli.errors import Misuse, NotFound, near, printable, say
-from sparsight.cli.signals import end_with_the_study, interruptible
+from sparsight.cli.signals import end_with_the_study, interruptible, leave, unheard
 
 HELP = """\
 usage: sparsight COMMAND ...
@@ -71,14 +71,27 @@ _CODES = {  # by name, so that nothing is imported for an error that cannot have
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Answer a command line (by default that of the process); the exit code. Nothing is raised."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    """Answer a command line (by default that of the process, which then ends); the exit code. Nothing is raised."""
     end_with_the_study()
+    for stream in {"stdout", "stderr"} - {name for name, value in vars(sys).items() if value is not None}:
+        setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115 - a shell closed it, as with >&-
+    try:
+        code = _answer(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # again, before the first one was told
+        code = 130
+    if argv is None:
+        leave(code)
+    return code
+
+
+def _answer(argv: list[str]) -> int:
+    """The exit code of a command line; what went wrong is said."""
     try:
         with interruptible(), _harmless_warnings():
             return _dispatch(argv)
     except KeyboardInterrupt:
-        say("interrupted")
+        with unheard():
+            say("interrupted")
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes at exit

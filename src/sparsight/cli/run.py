@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsight.cli.errors import Misuse, near, printable, say
 from sparsight.cli.recipes import names, table
+from sparsight.cli.signals import unheard
 
 if TYPE_CHECKING:
     from sparsight.cli.run_options import RunRequest
@@ -50,7 +51,8 @@ def main(argv: list[str]) -> int:
     try:
         outcome = _execute(asked, shlex.join(["sparsight", "run", *argv]))
     except KeyboardInterrupt:
-        say(_interrupted(name, asked), before="\n")
+        with unheard():
+            say(_interrupted(name, asked), before="\n")
         return 130
     finally:
         if asked.made and not any(asked.folder.iterdir()):

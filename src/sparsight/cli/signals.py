@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import contextlib
 import os
 import signal
 import sys
@@ -18,6 +19,10 @@ TRIAL = "SPARSIGHT_TRIAL"
 
 GRACE = 30.0
 """Seconds that a trial has to end by itself."""
+
+
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+"""The signals that end a command."""
 
 
 @contextmanager
@@ -42,8 +47,7 @@ def interruptible() -> Iterator[None]:
         again.daemon = True
         again.start()
 
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) != signal.SIG_IGN}
+    before = {n: signal.getsignal(n) for n in ENDING[1:] if signal.getsignal(n) != signal.SIG_IGN}
     hook = sys.unraisablehook
     try:
         for number in before:
@@ -54,6 +58,31 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """A block for last words: whoever presses Ctrl-C again has been heard already."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {n: signal.getsignal(n) for n in ENDING}
+    try:
+        for number in before:
+            signal.signal(number, signal.SIG_IGN)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def leave(code: int) -> None:
+    """All is said: what comes while Python tidies up ends the process at once, with its exit code and no traceback."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    for number in ENDING if threading.current_thread() is threading.main_thread() else []:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(code))
 
 
 def _interrupt_main() -> None:

@@ -13,6 +13,7 @@ from tyro import conf
 
 from sparsight.cli.errors import Misuse, near, printable, say
 from sparsight.cli.options import options
+from sparsight.cli.signals import unheard
 
 if TYPE_CHECKING:
     from sparsight.runs.study import Ended, Row, Trial
@@ -78,7 +79,8 @@ def main(argv: list[str]) -> int:
             on_done=tell,
         )  # fmt: skip
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on with the study", before="\n")
+        with unheard():
+            say("interrupted; the same command goes on with the study", before="\n")
         return 130
     _write(asked.out)
     return 1 if failed else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sparsight.checkpoint.entry import Checkpoint
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError
 from sparsight.checkpoint.load import load_tensors
 from sparsight.checkpoint.open import open_checkpoint
 
@@ -30,7 +30,14 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
     Raises: `CheckpointError` for a file that cannot be read; ValueError for a tensor of the model that is not in the
     file, or has another shape there, and nothing is loaded then.
     """
-    checkpoint = open_checkpoint(Path(path))
+    try:
+        return _loaded(model, Path(path))
+    except CheckpointError as error:
+        raise CheckpointError(error.path, error.what, "load weights from") from error
+
+
+def _loaded(model: nn.Module, path: Path) -> str:
+    checkpoint = open_checkpoint(path)
     wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     names = {name for entry in checkpoint.entries for name in (entry.name, *entry.aliases)}
     there, said = _match(wanted, names)
@@ -52,7 +59,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
     unused = sorted(names - set(there.values()))
     notes = [*said, *([f"not used: {_some(unused)}"] if unused else [])]
     if notes:
-        warnings.warn(f"{path}: {'; '.join(notes)}", WeightsNote, stacklevel=2)
+        warnings.warn(f"{path}: {'; '.join(notes)}", WeightsNote, stacklevel=3)
     return f"{len(state)} tensors from {path}"
 
 

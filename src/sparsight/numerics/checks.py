@@ -33,11 +33,20 @@ def check_fraction(**values: Any) -> None:
             raise ValueError(f"{name} must be a number in [0, 1]: got {value!r}")
 
 
-def check_whole(least: int, **values: Any) -> None:
-    """ValueError, naming it, for what is no whole number of at least `least`."""
+MOST_WHOLE = 10**12
+"""More than any run counts: epochs, levels, samples, weights."""
+
+MOST_LISTED = 100_000
+"""More than any run lists one by one: rounds of a level, levels of a schedule."""
+
+
+def check_whole(least: int, most: int = MOST_WHOLE, **values: Any) -> None:
+    """ValueError, naming it, for what is no whole number from `least` to `most`."""
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        if value > most:
+            raise ValueError(f"{name} must be at most {most:,}, got {value!r}")
 
 
 MOST_THREADS = 1024
@@ -45,16 +54,12 @@ MOST_THREADS = 1024
 
 def check_threads(threads: Any) -> None:
     """ValueError for a number of threads that no machine has: torch would try to make them, and end the process."""
-    check_whole(1, threads=threads)
-    if threads > MOST_THREADS:
-        raise ValueError(f"threads must be at most {MOST_THREADS:,}, got {threads}")
+    check_whole(1, MOST_THREADS, threads=threads)
 
 
 def check_seed(seed: Any) -> None:
     """ValueError for a seed that is no whole number in [0, 2^63), which every generator takes."""
-    check_whole(0, seed=seed)
-    if seed >= 2**63:
-        raise ValueError("seed must be less than 2^63")
+    check_whole(0, 2**63 - 1, seed=seed)
 
 
 def check_known(known: Any, **values: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sparsight.numerics.checks import check_fraction
+from sparsight.numerics.checks import MOST_LISTED, check_fraction, check_whole
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,6 @@ class Cubic:
 
 
 def rounds(schedule: Callable[[float], float], n: int) -> list[float]:
-    """The density after each of n rounds: schedule(1/n), ..., schedule(1)."""
-    if n < 1:
-        raise ValueError(f"a schedule needs at least one round, got {n}")
+    """The density after each of n rounds: schedule(1/n), ..., schedule(1). ValueError unless 1 <= n <= 100,000."""
+    check_whole(1, MOST_LISTED, rounds=n)
     return [schedule(i / n) for i in range(1, n + 1)]

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from torch import nn
 from typing_extensions import Doc
 
+from sparsight.numerics.checks import MOST_LISTED, check_whole
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.reinitialise import Reinitialise
 from sparsight.pruning.restart import carry_on, rewind
@@ -156,8 +157,7 @@ def _check(**given: tuple[str, tuple[str, ...]]) -> None:
 
 def _densities(first: float, target: float, levels: int) -> list[float]:
     """From the first to the target at a constant rate; a single level has the target."""
-    if levels < 1:
-        raise ValueError(f"levels must be a whole number >= 1, got {levels!r}")
+    check_whole(1, MOST_LISTED, levels=levels)
     if levels == 1:
         first = target
     if not 0 < target <= first <= 1:

@@ -15,7 +15,7 @@ import secrets
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 SCHEMA = 1
 """Version of the envelopes below (not of the records inside). A reader refuses one that it does not know."""
@@ -25,7 +25,7 @@ _SUFFIX = ".part"  # of files that are being written
 LONGEST = 1 << 30
 """Bytes of JSON beyond which a record is refused: no run writes that many."""
 
-_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
+_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 _NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES)  # of file systems that cannot do it
 
 
@@ -84,6 +84,17 @@ def write_atomically(
         sync_folder(path.parent)
     except OSError as error:
         refuse_write(path, error, then)
+
+
+def appending(path: Path) -> BinaryIO:
+    """A file to append to, made if missing, never reached through a link. OSError, naming it, for what is no file."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise OSError(errno.EEXIST, "it is no regular file")
+        return os.fdopen(os.open(path, flags, 0o666), "ab")
+    except OSError as error:
+        refuse_write(path, error, "try again")
 
 
 def refuse_write(path: Path, error: OSError, then: str = "resume the run") -> NoReturn:

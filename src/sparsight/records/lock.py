@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,11 +15,14 @@ class LockedRun(RuntimeError):
 
 
 def take(folder: Path) -> FileLock:
-    """Lock the folder for this process. LockedRun if another has it; OSError that names run.lock if it cannot be made.
+    """Lock the folder for this process. LockedRun if another has it; OSError, naming run.lock, if it cannot be made.
 
-    The system's own lock or none: a file that marks a folder as taken would outlive a killed process.
+    The system's own lock or none: a file that marks a folder as taken would outlive a killed process. A link, a FIFO or
+    a folder in its place is refused.
     """
     path = folder / "run.lock"
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        files.refuse_write(path, OSError(errno.EEXIST, "it is no regular file"))
     lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
         lock.acquire(blocking=False)

@@ -14,12 +14,14 @@ def printable(text: str) -> str:
 
     As in "\u001b", "\u000a" and "\u202e". What comes out can be encoded, and moves no cursor, turns no line, ends none.
     """
+    if text.isprintable():
+        return text
     return "".join(_spelled(c) if c in "\n\t" or _steers(c) else c for c in text)
 
 
 def plain(text: str) -> str:
     """`printable` prose: line breaks and tabs stay."""
-    return "".join(_spelled(c) if _steers(c) else c for c in text)
+    return text if text.isprintable() else "".join(_spelled(c) if _steers(c) else c for c in text)
 
 
 def cell(value: object) -> object:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+from sparsight.numerics.checks import check_whole
 from sparsight.pruning.allocate.counts import share
 from sparsight.records.record import LevelRecord
 from sparsight.runs.choose import in_percent
@@ -109,8 +110,8 @@ class Until(Search):
             raise ValueError("a search needs a density, a number of levels or a stop, got none of them")
         if self.density is not None and not 0 <= self.density <= 1:
             raise ValueError(f"density must be in [0, 1], got {self.density!r}")
-        if self.levels is not None and self.levels < 0:
-            raise ValueError(f"levels must be a whole number >= 0, got {self.levels!r}")
+        if self.levels is not None:
+            check_whole(0, levels=self.levels)
 
     @property
     def rules(self) -> tuple[StoppingRule, ...]:

@@ -97,7 +97,7 @@ def called(activation: Activation) -> str:
 
 def _roots(found: Grid, sigma_b: float) -> list[EdgeOfChaos]:
     phi_sq, dphi_sq, _ = found.scan
-    excess = sigma_b**2 + phi_sq / dphi_sq - SCAN
+    excess = sigma_b * sigma_b + phi_sq / dphi_sq - SCAN
     if sigma_b == 0 and bool((excess.abs() <= 1e-12 * SCAN).all()):
         return [_at(found, 0.0, 1.0, marginal=True)]
     roots = []
@@ -107,7 +107,7 @@ def _roots(found: Grid, sigma_b: float) -> list[EdgeOfChaos]:
 
     def h(q: float) -> float:
         phi_sq, dphi_sq, _ = moments_at(found, q)
-        return sigma_b**2 + phi_sq / dphi_sq - q
+        return sigma_b * sigma_b + phi_sq / dphi_sq - q
 
     clear = torch.nonzero(torch.isfinite(excess) & (excess.abs() > 1e-11 * SCAN)).reshape(-1).tolist()
     for i, j in pairwise(clear):

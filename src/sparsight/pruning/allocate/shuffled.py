@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from sparsight.numerics.checks import check_whole
+from sparsight.numerics.checks import check_seed
 from sparsight.numerics.seeds import derive
 from sparsight.types import Allocation, Allocator, Masks, Scores, check_allocator
 
@@ -34,7 +34,7 @@ class Shuffled(Allocator):
 
     def __post_init__(self) -> None:
         check_allocator(self.allocator, "Shuffled")
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         allocation = self.allocator.plan(scores, masks)

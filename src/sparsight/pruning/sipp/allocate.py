@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparsight.numerics.checks import check_fraction, check_known, check_whole
+from sparsight.numerics.checks import check_fraction, check_known, check_seed, check_whole
 from sparsight.numerics.select import keep_largest
 from sparsight.pruning.allocate.counts import alive, share
 from sparsight.pruning.allocate.in_groups import rows_of
@@ -95,7 +95,7 @@ class _Sampler(Allocator):
         check_delta(self.delta)
         check_constant(self.constant)
         check_bound(self.bound)
-        check_whole(0, seed=self.seed)
+        check_seed(self.seed)
         check_known(("largest", "ceil"), rounding=self.rounding)
         if self.refill and not self.exact:
             raise ValueError("refill gives every group its exact count: with exact=False leave it out, got both")

@@ -24,6 +24,7 @@ from typing import Any, Literal
 from sparsight.numerics.checks import check_seed
 from sparsight.records.files import (
     DamagedFile,
+    appending,
     make_folder,
     parse_json,
     read_text,
@@ -218,7 +219,7 @@ def _start(trial: Trial, out: Path, shared: Mapping[str, str], threads: int, ali
     count = str(threads)
     environment = {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "PYTHONUNBUFFERED": "1"}
     environment["SPARSIGHT_TRIAL"] = "1"
-    with open(out / "logs" / f"{trial.key}.log", "ab") as log:
+    with appending(out / "logs" / f"{trial.key}.log") as log:
         process = subprocess.Popen(words, stdin=alive, stdout=log, stderr=log, env=environment, start_new_session=True)
     return _Job(trial, process, threads)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
+from sparsight.zoo.data.prepared import DataNote, prepared
 
 HELD_OUT = 10
 """One sample in so many is for validation, where the files have no split for it."""
@@ -24,10 +25,6 @@ _PARTS = {
 }  # fmt: skip
 _INPUTS, _LABELS = ("x", "images", "image", "data", "img", "pixel_values"), ("y", "labels", "label", "target")
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-
-
-class DataNote(UserWarning):
-    """What was done to data on the way in: scaled, laid out anew, resized, split."""
 
 
 def from_path(path: Path | str) -> Data:
@@ -48,8 +45,16 @@ def from_path(path: Path | str) -> Data:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no file or folder {path} to read data from")
-    if path.is_file():
-        if path.suffix != ".npz":
+    try:
+        return _found(path)
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise ValueError(f"cannot read data from {path}: {error.strerror or error}{where}") from error
+
+
+def _found(path: Path) -> Data:
+    if not path.is_dir():
+        if path.suffix != ".npz" or not path.is_file():
             raise ValueError(f"cannot read data from {path}: expected a .npz of arrays, or a folder")
         return _data(path.stem, _npz(path), None)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
@@ -57,50 +62,6 @@ def from_path(path: Path | str) -> Data:
     if cifar := _cifar(path):
         return _data(path.name, cifar, None)
     return _data(path.resolve().name, *_folders(path))
-
-
-def prepared(data: Data) -> Data:
-    """The data with images of bytes as floats: uint8 in [0, 1], less the training split's mean, over its deviation.
-
-    By channel; images with their channels last ([N, H, W, 1 or 3]) are laid out as [N, C, H, W]. Floats and loaders
-    stay as they are. A `DataNote` says what was done.
-    """
-    parts = {name: getattr(data, name) for name in _PARTS}
-    bytes_ = {name for name, part in parts.items() if isinstance(part, Split) and part.x.dtype == torch.uint8}
-    if not bytes_ or "train" not in bytes_:
-        return data
-    first = parts["train"].x
-    last = first.dim() == 4 and first.shape[-1] in (1, 3) and first.shape[1] not in (1, 3)
-    said = "channels were moved to the front; " if last else ""
-    moved = {name: _channels_first(parts[name].x, last) for name in bytes_}
-    mean, std = _moments(moved["train"])
-    made = {n: Split((x - mean) / std, parts[n].y, parts[n].augment) for n, x in moved.items()}
-    normal = {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
-    facts = {**data.facts, "normalisation": normal, "input_shape": list(made["train"].x.shape[1:])}
-    warnings.warn(
-        f"{data.name}: {said}uint8 images were scaled to [0, 1] and normalised by the training split's mean "
-        f"{_listed(normal['mean'])} and standard deviation {_listed(normal['std'])}",
-        DataNote,
-        stacklevel=2,
-    )
-    return Data(name=data.name, facts=facts, **{**parts, **made})
-
-
-def _listed(numbers: Sequence[float]) -> str:
-    return ", ".join(f"{x:.4g}" for x in numbers)
-
-
-def _channels_first(x: Tensor, last: bool) -> Tensor:
-    x = x.permute(0, 3, 1, 2) if last else x.unsqueeze(1) if x.dim() == 3 else x
-    return x.contiguous().float().div_(255)
-
-
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation by channel, of the shape that they are taken off with; a deviation of 0 counts 1."""
-    axes = [d for d in range(x.dim()) if d != 1] if x.dim() > 2 else list(range(x.dim()))
-    double = x.double()
-    mean, std = double.mean(axes, keepdim=True), double.std(axes, correction=0, keepdim=True)
-    return mean.float(), torch.where(std > 0, std, 1.0).float()
 
 
 def _data(name: str, splits: Mapping[str, tuple[Tensor, Tensor]], class_names: Sequence[str] | None) -> Data:
@@ -167,6 +128,13 @@ def _place(key: str) -> tuple[str, str] | None:
 # -- folders ---------------------------------------------------------------------------------------------------
 
 
+def _regular(path: Path) -> Path:
+    """The path of a file. ValueError for a FIFO, which would wait for a writer, a device and a folder."""
+    if not path.is_file():
+        raise ValueError(f"cannot read {path}: it is no regular file")
+    return path
+
+
 def _cifar(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """CIFAR-10 or -100 in the binary version; empty if it is not that."""
     ten = sorted(folder.glob("data_batch_*.bin"))
@@ -181,7 +149,7 @@ def _records(paths: Sequence[Path], labels: int) -> tuple[Tensor, Tensor]:
     """Images [N, 3, 32, 32] and the last of the labels in front of each."""
     size, parts = labels + 3072, []
     for path in paths:
-        content = np.fromfile(path, np.uint8)
+        content = np.fromfile(_regular(path), np.uint8)
         if not len(content) or len(content) % size:
             raise ValueError(f"{path} has {len(content):,} bytes, expected records of {size} (CIFAR's binary version)")
         parts.append(content.reshape(-1, size))
@@ -212,7 +180,7 @@ def _listing(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
             f"{folder} has classes that the training folder lacks: {', '.join(sorted(there - set(classes)))}"
         )
     return [
-        (path, number)
+        (_regular(path), number)
         for number, name in enumerate(classes)
         if name in there
         for path in sorted((folder / name).rglob("*"))

@@ -1,0 +1,59 @@
+"""Images of bytes as the floats that networks are trained on."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from sparsight.types import Data, Split
+
+
+class DataNote(UserWarning):
+    """What was done to data on the way in: scaled, laid out anew, resized, split."""
+
+
+def prepared(data: Data) -> Data:
+    """The data with images of bytes as floats: uint8 in [0, 1], less the training split's mean, over its deviation.
+
+    By channel; images with their channels last ([N, H, W, 1 or 3]) are laid out as [N, C, H, W]. Floats and loaders
+    stay as they are. A `DataNote` says what was done.
+    """
+    parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
+    bytes_ = {name for name, part in parts.items() if isinstance(part, Split) and part.x.dtype == torch.uint8}
+    if not bytes_ or "train" not in bytes_:
+        return data
+    first = parts["train"].x
+    last = first.dim() == 4 and first.shape[-1] in (1, 3) and first.shape[1] not in (1, 3)
+    said = "channels were moved to the front; " if last else ""
+    moved = {name: _channels_first(parts[name].x, last) for name in bytes_}
+    mean, std = _moments(moved["train"])
+    made = {n: Split((x - mean) / std, parts[n].y, parts[n].augment) for n, x in moved.items()}
+    normal = {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
+    facts = {**data.facts, "normalisation": normal, "input_shape": list(made["train"].x.shape[1:])}
+    warnings.warn(
+        f"{data.name}: {said}uint8 images were scaled to [0, 1] and normalised by the training split's mean "
+        f"{_listed(normal['mean'])} and standard deviation {_listed(normal['std'])}",
+        DataNote,
+        stacklevel=2,
+    )
+    return Data(name=data.name, facts=facts, **{**parts, **made})
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{x:.4g}" for x in numbers)
+
+
+def _channels_first(x: Tensor, last: bool) -> Tensor:
+    x = x.permute(0, 3, 1, 2) if last else x.unsqueeze(1) if x.dim() == 3 else x
+    return x.contiguous().float().div_(255)
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation by channel, of the shape that they are taken off with; a deviation of 0 counts 1."""
+    axes = [d for d in range(x.dim()) if d != 1] if x.dim() > 2 else list(range(x.dim()))
+    double = x.double()
+    mean, std = double.mean(axes, keepdim=True), double.std(axes, correction=0, keepdim=True)
+    return mean.float(), torch.where(std > 0, std, 1.0).float()
