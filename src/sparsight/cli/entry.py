@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from sparsight import __version__
-from sparsight.cli.errors import Misuse, NotFound, near, printable, say
-from sparsight.cli.signals import end_with_the_study, interruptible, leave, unheard
+from sparsight.cli.errors import Misuse, NotFound, near, printable
+from sparsight.cli.processes import join, last_word, part
+from sparsight.cli.signals import end_with_the_study, interruptible, leave
 
 HELP = """\
 usage: sparsight COMMAND ...
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = 130
     if argv is None:
         leave(code)
+        part(code)
     return code
 
 
@@ -90,9 +92,7 @@ def _answer(argv: list[str]) -> int:
         with interruptible(), _harmless_warnings():
             return _dispatch(argv)
     except KeyboardInterrupt:
-        with unheard():
-            say("interrupted")
-        return 130
+        return last_word("interrupted", 130)
     except BrokenPipeError:  # the reader, such as `head`, has enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes at exit
         return 1
@@ -101,8 +101,7 @@ def _answer(argv: list[str]) -> int:
     except Exception as error:
         if os.environ.get("SPARSIGHT_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
-        say(_words(error))
-        return exit_code(error)
+        return last_word(_words(error), exit_code(error))
 
 
 @contextmanager
@@ -140,6 +139,7 @@ def _dispatch(argv: list[str]) -> int:
         what = "option" if command.startswith("-") else "command"
         hint = near(command, (*COMMANDS, "--help", "--version")) or f"; there are {', '.join(COMMANDS)}"
         raise Misuse(f"unknown {what} {command!r}{hint}")
+    join(command)
     return importlib.import_module(f"sparsight.cli.{command}").main(rest)
 
 

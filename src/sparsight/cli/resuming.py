@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsight.cli.errors import Misuse
+from sparsight.cli.processes import launched
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import RunRecord
@@ -62,7 +63,7 @@ def as_it_was(
 
 def resume_line(name: str, folder: Path, arguments: Mapping[str, Any], settings: RunOptions) -> str:
     """The command that resumes a run."""
-    return shlex.join(["sparsight", "run", name, "--resume", "--out", str(folder), *code(arguments, settings)])
+    return launched(["run", name, "--resume", "--out", str(folder), *code(arguments, settings)])
 
 
 def code(arguments: Mapping[str, Any], settings: RunOptions) -> list[str]:

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from sparsight.cli.errors import Misuse, near, printable, say
+from sparsight.cli.processes import last_word, main_process
 from sparsight.cli.recipes import names, table
-from sparsight.cli.signals import unheard
 
 if TYPE_CHECKING:
     from sparsight.cli.run_options import RunRequest
@@ -46,14 +46,15 @@ def main(argv: list[str]) -> int:
 
     from sparsight.cli.progress import discard_output
     from sparsight.cli.run_options import understand
+    from sparsight.train.parallel import LostProcess
 
     asked = understand(name, given)
     try:
         outcome = _execute(asked, shlex.join(["sparsight", "run", *argv]))
     except KeyboardInterrupt:
-        with unheard():
-            say(_interrupted(name, asked), before="\n")
-        return 130
+        return last_word(_interrupted("interrupted", name, asked), 130, before="\n")
+    except LostProcess as error:
+        return last_word(_interrupted(str(error), name, asked), 1)
     finally:
         if asked.made and not any(asked.folder.iterdir()):
             asked.folder.rmdir()  # nothing was begun
@@ -70,12 +71,12 @@ def _indented(text: str) -> str:
     return "".join(f"  {line}\n" for line in text.splitlines())
 
 
-def _interrupted(name: str, asked: RunRequest) -> str:
+def _interrupted(how: str, name: str, asked: RunRequest) -> str:
     from sparsight.cli.resuming import resume_line
 
     if not (asked.folder / "run.json").exists():
-        return "interrupted before the run began; nothing was written"
-    return f"interrupted; resume with: {resume_line(name, asked.folder, asked.arguments, asked.settings)}"
+        return f"{how} before the run began; nothing was written"
+    return f"{how}; resume with: {resume_line(name, asked.folder, asked.arguments, asked.settings)}"
 
 
 # -- running and telling ---------------------------------------------------------------------------------------
@@ -90,7 +91,7 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
     from sparsight.runs.execute import execute
 
     settings = asked.settings
-    stream = sys.stderr if settings.json else sys.stdout
+    stream = sys.stderr if settings.json and main_process() else sys.stdout
     done: tuple[LevelRecord, ...] = ()
     if asked.stored is not None:
         with RunFolder.open(asked.folder) as folder:

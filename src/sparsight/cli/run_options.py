@@ -15,6 +15,7 @@ from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, checked, near
 from sparsight.cli.options import Switch, about, as_typed, keywords, parse, why_no_maker
+from sparsight.cli.processes import main_process, several, the_folder_of_all
 from sparsight.cli.resuming import as_it_was, taken_up
 from sparsight.numerics.checks import check_threads
 from sparsight.records.files import there
@@ -167,9 +168,11 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
     """
     function = _find(name)
     arguments, settings = _parse(name, function, given)
-    folder, stored = settings.out, None
+    folder, stored, made = settings.out, None, False
+    if folder is None and not main_process():
+        folder = Path(the_folder_of_all(None))
     if settings.resume:
-        folder, stored = taken_up(name, function.__name__, settings.out)
+        folder, stored = taken_up(name, function.__name__, folder)
         arguments, settings = as_it_was(name, partial(_parse, name, function), given, folder, stored)
     recipe = _adapted(_build(name, function, arguments), settings)
     if settings.include or settings.exclude:
@@ -177,8 +180,11 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
         both = Prunable((*own.include, *settings.include), (*own.exclude, *settings.exclude))
         recipe = replace(recipe, prunable=both)
     _look_for(settings)
-    made = folder is None
-    return RunRequest(recipe, arguments, settings, folder or next_folder(Path("runs"), recipe.name), made, stored)
+    if folder is None:
+        folder, made = next_folder(Path("runs"), recipe.name), True
+    if several() and main_process() and settings.out is None:
+        the_folder_of_all(str(folder))
+    return RunRequest(recipe, arguments, settings, folder, made, stored)
 
 
 def _parse(name: str, function: Callable[..., Recipe], given: Sequence[str]) -> tuple[dict[str, Any], RunOptions]:

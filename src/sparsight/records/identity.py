@@ -47,7 +47,7 @@ def check_same(stored: RunRecord, wanted: RunRecord) -> None:
             f"this run was begun with sparsight {begun} and can only be finished by it, not by {here}: install "
             f"sparsight=={begun} to resume, or start a new folder"
         )
-    difference = _difference(_spelled_alike(_identity(stored)), _spelled_alike(_identity(wanted)), "")
+    difference = first_difference(stored, wanted)
     if difference is not None and difference[0].startswith("description"):  # what made it so, if that is known
         given = {name: value for name, value in to_json(wanted.arguments).items() if name in stored.arguments}
         own = _difference({name: to_json(stored.arguments)[name] for name in given}, given, "")
@@ -58,6 +58,11 @@ def check_same(stored: RunRecord, wanted: RunRecord) -> None:
             f"the folder holds another run: {where} is {old!r:.120} there and {new!r:.120} here; "
             "resume with the values of that run, or start a new folder"
         )
+
+
+def first_difference(one: RunRecord, other: RunRecord) -> tuple[str, Any, Any] | None:
+    """Where two runs first differ in what decides their bits, and both values; None if they are the same."""
+    return _difference(_spelled_alike(_identity(one)), _spelled_alike(_identity(other)), "")
 
 
 def _spelled_alike(identity: dict[str, Any]) -> dict[str, Any]:

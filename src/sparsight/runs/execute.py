@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import datetime
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -29,7 +30,8 @@ from sparsight.runs.about import about_environment, about_model, most_frequent
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import judge_on_test, run
 from sparsight.runs.search import Done
-from sparsight.train.parallel import Precision
+from sparsight.runs.several import check_alike
+from sparsight.train.parallel import LostProcess, Precision, runtime
 from sparsight.types import Data
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
@@ -77,13 +79,16 @@ def execute(
     it is. `keep` says whose weights stay on disk in the end. `threads` is torch's number of threads, which the compiled
     kernels use too.
 
+    Under torchrun every process calls it: all train, the main one writes and judges, and all get its outcome.
+
     Ctrl-C (and a kill) leave a run that can be resumed; a new run that fails before it trains leaves no folder. Errors:
     `DamagedFile`, `ForeignRun`, `LockedRun`, and whatever `run` refuses.
     """
     if threads is not None:
         check_threads(threads)
         torch.set_num_threads(threads)
-    source = readers.prepared(readers.load(data))
+    where = runtime(device, precision)
+    source = where.first(lambda: readers.prepared(readers.load(data)))
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
     if weights is not None:
         network = network if isinstance(model, str) else copy.deepcopy(network)
@@ -95,32 +100,35 @@ def execute(
         left_out=left_out(network, include=recipe.prunable.include, exclude=recipe.prunable.exclude),
         most_frequent=most_frequent(source),
     )  # fmt: skip
+    check_alike(record, where)
     existed, begun = out is not None and Path(out).exists(), _Begun(watch)
-    with _folder(record, out, resume) as folder:
-        if folder.record.status == "finished":
-            _evaluate(folder, recipe, network, source, device, precision)
-            _tidy(folder)
-            return _outcome(folder)
+    folder = where.alone(lambda: _folder(record, out, resume))
+    own = cast(RunFolder, folder)  # in the main process, which alone asks for it
+    with folder or nullcontext():
+        if where.told(lambda: own.record.status == "finished"):
+            where.alone(lambda: _evaluate(own, recipe, network, source, device, precision))
+            where.alone(lambda: _tidy(own))
+            return where.told(lambda: _outcome(own))
         try:
             for _ in run(recipe, network, source, device=device, precision=precision, journal=folder, watch=begun):
                 pass
-            _finish(folder, recipe, network, source, device, precision)
-        except (KeyboardInterrupt, GeneratorExit, SystemExit):
+            where.alone(lambda: _finish(own, recipe, network, source, device, precision))
+        except (KeyboardInterrupt, GeneratorExit, SystemExit, LostProcess):
             _stopped(folder, "interrupted")
             raise
         except Exception:
             if resume or begun.training:
                 _stopped(folder, "failed")
-            else:
+            elif folder is not None:
                 folder.close()
                 forget(folder.path, keep_folder=existed)
             raise
-        return _outcome(folder)
+        return where.told(lambda: _outcome(own))
 
 
-def _stopped(folder: RunFolder, status: Literal["interrupted", "failed"]) -> None:
+def _stopped(folder: RunFolder | None, status: Literal["interrupted", "failed"]) -> None:
     """Write down that a run has stopped; one that is finished, but for its report, stays so."""
-    if folder.record.status != "finished":
+    if folder is not None and folder.record.status != "finished":
         folder.update(status=status)
 
 

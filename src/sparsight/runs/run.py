@@ -22,6 +22,7 @@ from sparsight.runs.references import parts_of, references
 from sparsight.runs.resumable import say_what_cannot_be_kept
 from sparsight.runs.rounds import prune
 from sparsight.runs.search import Done, check_next
+from sparsight.runs.several import shared, told
 from sparsight.runs.state import RunState, snapshot
 from sparsight.runs.training import begin, keep, run_through
 from sparsight.train.batches import USUAL, step_size, to_device
@@ -48,6 +49,8 @@ def run(
     from the recipe's seed and the level's number, so that the same call gives the same bits on the same machine
     with the same number of threads, also when it was interrupted and goes on from a journal.
 
+    Under torchrun every process calls it, and gets the same results; the journal of the main one is written.
+
     To keep a run on disk, to resume it, to have it choose a level and evaluate it on the test split, use
     `sparsight.execute`.
 
@@ -66,7 +69,7 @@ def run(
     data = dataclasses.replace(
         data, train=to_device(data.train, where.device), validation=to_device(data.validation, where.device)
     )
-    journal, initial = journal or Nowhere(), snapshot(module)
+    journal, initial = shared(journal or Nowhere(), where), snapshot(module)
     state = RunState(
         recipe, module, data, where, journal, watch or (lambda event: None), initial, journal.rewind_point() or initial,
         {name: mask.to(where.device) for name, mask in masks.items()},
@@ -130,7 +133,7 @@ def _take_up(state: RunState) -> None:
 def _level(state: RunState, level: Level) -> LevelResult:
     """One prune-restart-train cycle."""
     recipe, since = state.recipe, perf_counter()
-    allocation = prune(state, level.prune)
+    allocation = told(state, lambda: prune(state, level.prune))
     level = recipe.search.after_pruning(state.history, level, *counts(allocation.masks))
     if level.prune:
         state.model = level.restart(state.model, state.rewind_point, allocation)

@@ -19,7 +19,7 @@ from sparsight.records.record import LevelRecord, LevelTimes, from_json, to_json
 from sparsight.runs.layers import layers_and_indices
 from sparsight.runs.rounds import scored_batches
 from sparsight.runs.state import RunState, snapshot
-from sparsight.train.batches import batches, move
+from sparsight.train.batches import batches, check_parts, move
 from sparsight.train.loop import train
 from sparsight.train.observation import Observation
 from sparsight.train.plan import TrainingPlan
@@ -31,6 +31,7 @@ from sparsight.types import Allocation, Data, Masks, Split
 def begin(state: RunState, masks: Masks, role: Literal["level", "control"], plan: TrainingPlan) -> Training:
     """The training of the level after those in `state.history`."""
     recipe, number = state.recipe, len(state.history)
+    check_parts(state.data.train, plan.batch_size, state.runtime)
     training = Training(
         state.model, masks, plan.optimizer(state.model.parameters()), plan, state.data, state.runtime, number, role,
         seed=recipe.seed, judge=recipe.judge, channels_last=recipe.channels_last,

@@ -100,6 +100,26 @@ def own_part(batch: Batch, split: Any, runtime: Runtime) -> tuple[Batch, float]:
     return (x[mine], y[mine]), share * runtime.world / len(x)
 
 
+def check_parts(split: Split | Iterable[Batch], batch_size: int | None, runtime: Runtime) -> None:
+    """ValueError unless every process has a part of the batches: at least one sample of each, or as many batches."""
+    if runtime.world == 1:
+        return
+    if not isinstance(split, Split):
+        lengths = runtime.gathered(steps_per_epoch(split, USUAL))
+        if len({*lengths}) > 1:
+            raise ValueError(
+                f"the training loaders of the {runtime.world} processes have {', '.join(map(str, lengths))} batches, "
+                "expected the same number in each: they take a step together"
+            )
+        return
+    size = min(step_size(split, batch_size), len(split))
+    if size < runtime.world:
+        raise ValueError(
+            f"a batch of {size} cannot be shared among {runtime.world} processes, expected at least one sample for "
+            "each: give a greater batch size, or start fewer processes"
+        )
+
+
 def channels_last(batch: Batch) -> Batch:
     return on_tensors(lambda x: x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x, batch)
 

@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from sparsight.model.hold import Bound, apply_, bind
 from sparsight.model.stepping import clear_state_, keeps_zeros
@@ -34,6 +34,7 @@ def train(training: Training) -> Iterator[Observation]:
     and the global generators stand. Evaluating inside an epoch does not change what is trained.
     """
     going: Pass | None = None
+    training.runtime.spread_(training.model)
     if not training.plan.epochs and not training.observations:
         training.observations.append(_judge(training, Observation(0.0, 0), perf_counter()))
         yield training.observations[-1]
@@ -41,6 +42,7 @@ def train(training: Training) -> Iterator[Observation]:
         since = perf_counter()
         training.model.train()
         seen, going = _stretch(training, going)
+        training.runtime.spread_(training.model)  # each has seen its own part only: running averages differ
         training.stream = {} if going is None else {"done": going.done, "states": going.states}
         since = training.spent("train", since)
         training.observations.append(_judge(training, seen, since))
@@ -108,7 +110,12 @@ def _mean(training: Training, tally: LossSum) -> float | None:
 
 
 def _judge(training: Training, seen: Observation, since: float) -> Observation:
-    """Validate, let the rule measure and decide."""
+    """Validate, let the rule measure and decide: in the main process, for all."""
+    found, training.metric = training.runtime.told(lambda: (_judged(training, seen, since), training.metric))
+    return found
+
+
+def _judged(training: Training, seen: Observation, since: float) -> Observation:
     plan = training.plan
     worth = evaluate(training.model, training.data.validation, training.judge, training.runtime)
     since = training.spent("validate", since)
@@ -152,7 +159,7 @@ def _context(training: Training, seen: Observation) -> Context:
 def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, length: int | None) -> None:
     """Train on the batches of an epoch, to its end or until `upto` of its steps are done."""
     plan, runtime, model, optimizer = training.plan, training.runtime, training.model, training.optimizer
-    forward, stepper = runtime.parallel(model), runtime.steps(optimizer)
+    stepper = runtime.steps(optimizer)
     bases = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
     bound, hooks, hooked = bind(model, training.masks), plan.hooks, plan.hooks != Hooks()
     bound.apply_()
@@ -168,8 +175,9 @@ def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, le
         moment = _moment(training, going, tally, progress) if hooked else None
         optimizer.zero_grad(set_to_none=True)
         with runtime.autocast():
-            loss = _loss(training, forward, batch, weight, moment)
+            loss = _loss(training, batch, weight, moment)
         runtime.backward(loss)
+        runtime.average_(bound.parameters)
         runtime.unscale(stepper)
         if hooks.on_gradients is not None and moment:
             hooks.on_gradients(moment)
@@ -193,9 +201,9 @@ def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, le
         raise ValueError(f"the training split of {training.data.name!r} yielded no batch, expected at least one")
 
 
-def _loss(training: Training, forward: nn.Module, batch: Batch, weight: float, moment: Moment | None) -> Tensor:
+def _loss(training: Training, batch: Batch, weight: float, moment: Moment | None) -> Tensor:
     plan = training.plan
-    loss = plan.loss(forward, channels_last(batch) if training.channels_last else batch)
+    loss = plan.loss(training.model, channels_last(batch) if training.channels_last else batch)
     if weight != 1.0:
         loss = loss * weight
     if plan.hooks.penalty is not None and moment:

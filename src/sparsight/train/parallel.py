@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import copy
+import datetime
 import functools
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from sparsight.numerics.checks import check_known
 
 Precision = Literal["no", "bf16", "fp16"]
+T = TypeVar("T")
+
+PATIENCE = datetime.timedelta(days=7)
+"""How long a process waits for one that is alive: the main one may judge, store and download. Dead ones are noticed."""
+
+
+class LostProcess(RuntimeError):
+    """Another process of the run has ended, so this one cannot go on."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +51,6 @@ class Runtime:
         """True in the one process that writes files and talks."""
         return self.accelerator.is_main_process
 
-    def parallel(self, model: nn.Module) -> nn.Module:
-        """The module to call in training: `model`, or `model` wrapped so that gradients are averaged."""
-        return self.accelerator.prepare_model(model) if self.world > 1 else model
-
     def steps(self, optimizer: Optimizer) -> Optimizer:
         """The optimiser to step with: it skips a step whose scaled gradients overflowed."""
         return self.accelerator.prepare_optimizer(optimizer) if self.accelerator.scaler is not None else optimizer
@@ -60,13 +68,97 @@ class Runtime:
         if self.accelerator.scaler is not None:
             self.accelerator.unscale_gradients(optimizer)
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over all processes."""
-        return self.accelerator.reduce(values, reduction="sum") if self.world > 1 else values
+    # -- several processes -------------------------------------------------------------------------------------
 
-    def wait(self) -> None:
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
         if self.world > 1:
-            self.accelerator.wait_for_everyone()
+            with _together():
+                distributed.all_reduce(values)
+        return values
+
+    def average_(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Make each gradient its mean over all processes, the same bits in each; one that none has stays None.
+
+        A process without a gradient counts as one of zeros. ValueError for sparse gradients.
+        """
+        if self.world == 1:
+            return
+        by_type: dict[torch.dtype, list[nn.Parameter]] = {}
+        for parameter in parameters:
+            if parameter.requires_grad:
+                by_type.setdefault(parameter.dtype, []).append(parameter)
+        for those in by_type.values():
+            self._average_(those)
+
+    def _average_(self, parameters: list[nn.Parameter]) -> None:
+        grads = [parameter.grad for parameter in parameters]
+        if any(grad is not None and grad.layout is not torch.strided for grad in grads):
+            raise ValueError(
+                f"{self.world} processes cannot average sparse gradients, expected dense ones: make the layer with "
+                "sparse=False, or start one process"
+            )
+        parts = [p.new_zeros(p.numel()) if g is None else g.reshape(-1) for p, g in zip(parameters, grads, strict=True)]
+        there = parts[0].new_tensor([grad is not None for grad in grads])
+        flat = self.total(torch.cat([*parts, there]).div_(self.world))
+        *means, found = flat.split([*map(len, parts), len(there)])
+        for grad, mean in zip(grads, means, strict=True):
+            if grad is not None:
+                grad.copy_(mean.view_as(grad))
+        if any(grad is None for grad in grads):
+            for parameter, grad, mean, share in zip(parameters, grads, means, found.tolist(), strict=True):
+                if grad is None and share:
+                    parameter.grad = mean.view_as(parameter).clone()
+
+    def spread_(self, model: nn.Module) -> None:
+        """Give every process the parameters and buffers of the main one."""
+        if self.world > 1:
+            with _together(), torch.no_grad():
+                for value in model.state_dict(keep_vars=True).values():
+                    if isinstance(value, Tensor):
+                        same = value.detach().contiguous()
+                        distributed.broadcast(same, 0)
+                        value.detach().copy_(same)
+
+    def alone(self, make: Callable[[], T]) -> T | None:
+        """What `make` gives in the main process, None in the others, which wait. If it fails there, it fails in all."""
+        return self._made(make, share=False)
+
+    def told(self, make: Callable[[], T]) -> T:
+        """What `make` gives in the main process, told to all; the others do not call it. If it fails, it fails in all.
+
+        Tensors must be those of the CPU.
+        """
+        return self._made(make, share=True)  # type: ignore[return-value]
+
+    def _made(self, make: Callable[[], T], share: bool) -> T | None:
+        if self.world == 1:
+            return make()
+        made, error = None, None
+        if self.main:
+            try:
+                made = make()
+            except Exception as caught:
+                error = caught
+        box: list[Any] = [(made if share else None, _portable(error))]
+        with _together():
+            distributed.broadcast_object_list(box, 0)
+        if error is not None or box[0][1] is not None:
+            raise error or box[0][1]
+        return made if self.main else box[0][0]
+
+    def first(self, make: Callable[[], T]) -> T:
+        """What `make` gives in each process; it is called in the main one first, which may fetch what others find."""
+        made = self.alone(make)
+        return make() if self.world > 1 and not self.main else made  # type: ignore[return-value]
+
+    def gathered(self, value: T) -> list[T]:
+        """The values of all processes, in their order."""
+        found: list[Any] = [value] * self.world
+        if self.world > 1:
+            with _together():
+                distributed.all_gather_object(found, value)
+        return found
 
     def facts(self) -> dict[str, Any]:
         """JSON values for the run's record."""
@@ -81,24 +173,67 @@ class Runtime:
 def runtime(device: str = "auto", precision: Precision = "no") -> Runtime:
     """A runtime on `device` ("auto", "cpu", "cuda", "mps"), under torchrun over all its processes.
 
-    "auto" takes an accelerator where there is one. ValueError if the device asked for is not there.
+    "auto" takes an accelerator where there is one. ValueError if the device asked for is not there, or not for each
+    process.
     """
     check_known(Precision, precision=precision)
     there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(device, False):
         able = ", ".join(repr(name) for name, is_there in there.items() if is_there)
         raise ValueError(f"device {device!r} cannot be used here, expected one of {able}")
-    return Runtime(_accelerator()(device == "cpu", precision))
+    return Runtime(_accelerator()(device == "cpu" or _several_on_cpu(device), precision))
+
+
+def _several_on_cpu(device: str) -> bool:
+    """Whether several processes have only the CPU to compute on. ValueError if they would have to share a GPU."""
+    several, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if "LOCAL_RANK" not in os.environ or several == 1 or device == "cpu":
+        return False
+    gpus = torch.cuda.device_count()
+    if device == "mps" or 0 < gpus < here:
+        found = "Metal is for one process" if device == "mps" else f"this machine has {gpus} GPU{'s' * (gpus > 1)}"
+        raise ValueError(
+            f"{here} processes need a GPU each, and {found}: start as many as there are GPUs, or give device 'cpu'"
+        )
+    return not gpus
 
 
 @functools.cache
 def _accelerator() -> Any:
     """A maker of accelerators. accelerate keeps its first settings for the whole process unless told to forget."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
     def make(cpu: bool, precision: str) -> Any:
         AcceleratorState._reset_state()
-        return Accelerator(cpu=cpu, mixed_precision=precision)
+        patient = InitProcessGroupKwargs(timeout=PATIENCE)
+        return Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[patient])
 
     return make
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """A block in which processes talk. LostProcess if one is gone."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise LostProcess("another process of the run has ended, so this one cannot go on") from error
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """The error as it can be told to another process, where it is made anew from its class and arguments."""
+    with suppress(Exception):
+        if "<locals>" not in type(error).__qualname__:
+            return copy.copy(error)
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def leave() -> None:
+    """End the group of processes, together with the others, if there is one."""
+    if distributed.is_available() and distributed.is_initialized():
+        with _together():
+            distributed.barrier()  # nobody hangs up while another still listens
+        distributed.destroy_process_group()

@@ -1,0 +1,103 @@
+"""A command in several processes, as torchrun starts it: they speak with one voice and end with one exit code."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from sparsight.cli.errors import Misuse, say
+from sparsight.cli.signals import unheard
+
+
+def several() -> bool:
+    """Whether this process is one of several that torchrun, or a launcher like it, has started for one command."""
+    return "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+
+
+def main_process() -> bool:
+    """Whether this process is the one that writes files and talks."""
+    return not several() or os.environ.get("RANK") == "0"
+
+
+def join(command: str) -> None:
+    """Begin a command: all but the main process are silent. Misuse for a command that only one process can do."""
+    if not several():
+        return
+    if not main_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+        warnings.simplefilter("ignore")
+    if command in ("show", "report", "analyze", "certify", "verify", "phase", "study"):
+        raise Misuse(f"sparsight {command} is done by one process: start it without torchrun")
+
+
+def last_word(text: str, code: int, before: str = "") -> int:
+    """Say why the command ends, unless another process has said it; the exit code of the one that has."""
+    with unheard():
+        first = own = f"{os.environ.get('RANK', 0)} {code}"
+        if several():
+            first = own if main_process() else f"0 {code}"
+            with suppress(Exception):  # the launcher has gone, or keeps no store: the main process speaks
+                first = _store().compare_set(_key("ended"), "", own).decode()
+        if first == own:
+            say(text, before)
+    return int(first.split()[1])
+
+
+def the_folder_of_all(folder: str | None) -> str:
+    """The folder that the main process, which alone gives one, has found. The others wait for it."""
+    store = _store()
+    if folder is not None:
+        store.set(_key("folder"), folder)
+        return folder
+    while not store.check([_key("folder")]):
+        time.sleep(0.05)  # rather than in the store, where no signal is heard
+    return store.get(_key("folder")).decode()
+
+
+def launched(words: Sequence[str]) -> str:
+    """The command line `sparsight WORDS...`, for as many processes as there are."""
+    if not several():
+        return shlex.join(["sparsight", *words])
+    here, all_of_them = os.environ.get("LOCAL_WORLD_SIZE", "1"), os.environ["WORLD_SIZE"]
+    how = ["--nproc-per-node", here] if here == all_of_them else ["..."]
+    return shlex.join(["torchrun", *how, "-m", "sparsight", *words])
+
+
+def part(code: int) -> None:
+    """End this process's part. After an error at once: what tears connections down would wait, or abort."""
+    if not several():
+        return
+    if code:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    if "torch" in sys.modules:
+        from sparsight.train.parallel import LostProcess, leave
+
+        with suppress(LostProcess):  # all is done and written
+            leave()
+
+
+def _key(name: str) -> str:
+    return f"sparsight/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{name}"
+
+
+@functools.cache
+def _store() -> Any:
+    """What the launcher keeps for its processes. Misuse if it keeps nothing."""
+    import datetime
+
+    from torch.distributed import TCPStore
+
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        raise Misuse("these processes cannot agree on a run folder: name it with --out, or start them with torchrun")
+    where, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return TCPStore(where, port, is_master=False, timeout=datetime.timedelta(seconds=30))
