@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from sparsight.model.names import named
+from sparsight.numerics.checks import check_gathered
 from sparsight.types import Batch
 
 
@@ -74,10 +75,11 @@ def pure(model: nn.Module) -> Pure:
     """The model as a function of its parameters. Nothing that is called through it changes the model.
 
     Compiled and DDP-wrapped models work by their plain names. Parameters are whole tensors: a model sharded over
-    processes (FSDP2) has to be gathered first.
+    processes (FSDP2) has to be gathered first. TypeError otherwise.
     """
     inside = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = named(model)
+    check_gathered(parameters)
     return Pure(
         model,
         {name: parameter.detach() for name, parameter in parameters.items()},

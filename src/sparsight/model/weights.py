@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 from torch.nn.utils.parametrize import ParametrizationList
 
 from sparsight.model.names import modules_of, named, names_of
+from sparsight.numerics.checks import check_gathered
 from sparsight.types import Layout, Scored, Scores
 
 Kind = Literal["linear", "convolution", "transposed convolution", "attention", "experts"]
@@ -76,7 +77,8 @@ def layouts(model: nn.Module, names: Container[str]) -> dict[str, Layout]:
 
 
 def laid_out(model: nn.Module, scores: Scores) -> Scores:
-    """The scores, with the layouts of their tensors where there are any to tell."""
+    """The scores, with the layouts of their tensors where there are any to tell. TypeError for sharded ones."""
+    check_gathered(scores)
     found = layouts(model, scores)
     if not found:
         return scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 
@@ -68,3 +68,13 @@ def check_known(known: Any, **values: Any) -> None:
     for name, value in values.items():
         if value not in words:
             raise ValueError(f"unknown {name} {value!r}, expected one of {', '.join(map(repr, words))}")
+
+
+def check_gathered(tensors: Mapping[str, Any]) -> None:
+    """TypeError, naming it, for a tensor that is shared out over processes (a DTensor, as FSDP2 makes them)."""
+    for name, tensor in tensors.items():
+        if hasattr(tensor, "device_mesh"):
+            raise TypeError(
+                f"{name!r} is shared out over processes (a {type(tensor).__name__}), expected a whole tensor: score "
+                "and run the model before fully_shard, or gather it with full_tensor()"
+            )

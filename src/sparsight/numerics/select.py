@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from sparsight.numerics.checks import check_known
+from sparsight.numerics.checks import check_gathered, check_known
 from sparsight.numerics.kernels.jit import each
 from sparsight.numerics.kernels.pieces import CompiledPiece, Piece, TensorPiece, cut
 from sparsight.numerics.kernels.radix import over, prune
@@ -167,6 +167,7 @@ def _rows(kind: type[Piece], name: str, score: Tensor, mask: Tensor, out: Tensor
 
 def _check(scores: Scores, masks: Masks) -> None:
     _check_keys("masks", masks, scores)
+    check_gathered(scores)
     for name, score in scores.items():
         mask = masks[name]
         if score.dtype not in _DTYPES:

@@ -12,7 +12,8 @@ from torch import nn
 
 from sparsight.measure.flow import probe
 from sparsight.model.left_out import warn
-from sparsight.model.masks import all_kept, counts, left_out
+from sparsight.model.masks import all_kept, counts, left_out, prunable
+from sparsight.numerics.checks import check_gathered
 from sparsight.records.describe import describe
 from sparsight.records.journal import Journal, LevelResult, Nowhere, Watch
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord
@@ -60,6 +61,7 @@ def run(
     """
     patterns = {"include": recipe.prunable.include, "exclude": recipe.prunable.exclude}
     masks = all_kept(model, **patterns)
+    check_gathered(prunable(model, **patterns))
     warn(left_out(model, **patterns), stacklevel=2)
     say_what_cannot_be_kept(data)
     where = runtime(device, precision)

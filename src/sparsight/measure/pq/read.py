@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsight.measure.pq.sums import PowerSums, RowSums, fold_lines
+from sparsight.numerics.checks import check_gathered
 from sparsight.numerics.exact import at_home
 from sparsight.numerics.kernels import power_sums as kernel
 from sparsight.numerics.kernels.jit import each
@@ -41,6 +42,7 @@ class _Source:
 
 
 def _source(name: str, x: Tensor, mask: Tensor | None, width: int) -> _Source:
+    check_gathered({name: x})
     if x.dtype not in _DTYPES:
         raise ValueError(f"'{name}' must be of one of {', '.join(map(str, _DTYPES))}, got {x.dtype}")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape):
