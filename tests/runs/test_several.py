@@ -11,8 +11,6 @@ from runs.several_worker import RUNS
 from two_processes import answers, data, halved, linear, torchrun
 
 from sparsight import RunFolder, execute
-from sparsight.cli import processes
-from sparsight.cli.errors import Misuse
 from sparsight.recipes import sap
 from sparsight.records import verify_run
 
@@ -111,12 +109,3 @@ def test_a_killed_process_ends_the_run_in_one_line_and_it_resumes_to_the_same_bi
         assert [record.id for record in folder.levels()] == [record.id for record in alone.levels]
         assert folder.record.resumed == 1
     assert verify_run(tmp_path / "run") == ()
-
-
-@pytest.mark.parametrize("command", ["analyze", "study", "verify"])
-def test_other_commands_are_done_by_one_process(command, monkeypatch):
-    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(Misuse, match=f"sparsight {command} is done by one process: start it without torchrun"):
-        processes.join(command)
-    processes.join("run")

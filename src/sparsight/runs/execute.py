@@ -86,8 +86,9 @@ def execute(
     """
     if threads is not None:
         check_threads(threads)
-        torch.set_num_threads(threads)
     where = runtime(device, precision)
+    if threads is not None:  # after accelerate, which sets them too where a launcher did not
+        torch.set_num_threads(threads)
     source = where.first(lambda: readers.prepared(readers.load(data)))
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
     if weights is not None:
