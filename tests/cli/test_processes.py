@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import signal
 import sys
-import warnings
+from pathlib import Path
 
 import pytest
 
 from sparsight.cli import processes
 from sparsight.cli.errors import Misuse
+from sparsight.cli.run_options import understand
 
 
 @pytest.fixture
@@ -32,12 +33,14 @@ def test_one_process_is_as_it_was(capsys):
     assert processes.last_word("it failed", 3) == 3
     assert capsys.readouterr().err == "sparsight: it failed\n"
     assert processes.launched(["run", "sap", "--out", "a b"]) == "sparsight run sap --out 'a b'"
-    assert processes.leave(3) == 3
+    assert processes.told_folder() is None
+    processes.part(3)
 
 
 @pytest.mark.parametrize(("number", "spoken"), [(0, "sparsight: it failed\n"), (1, ""), (3, "")])
-def test_without_a_store_the_main_process_speaks(rank, number, spoken, capsys):
+def test_without_a_store_the_main_process_speaks(rank, number, spoken, monkeypatch, capsys):
     rank(number)
+    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
     assert processes.last_word("it failed", 3) == 3
     assert capsys.readouterr().err == spoken
 
@@ -54,6 +57,7 @@ def test_the_first_speaks_and_all_end_with_its_code(rank, first, code, spoken, m
     rank(1)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
     monkeypatch.setattr(processes, "_store", Store)
+    monkeypatch.setattr(sys, "__stderr__", sys.stderr)
     assert processes.last_word("it failed", 3) == code
     assert capsys.readouterr().err == spoken
 
@@ -61,11 +65,36 @@ def test_the_first_speaks_and_all_end_with_its_code(rank, first, code, spoken, m
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_all_but_the_main_process_are_silent(rank, number, monkeypatch):
     rank(number)
-    monkeypatch.setattr(sys, "stdout", io.StringIO())
-    with warnings.catch_warnings():
-        processes.join("run")
-    assert isinstance(sys.stdout, io.StringIO) == (number == 0)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, io.StringIO())
+    processes.join("run")
+    assert [isinstance(stream, io.StringIO) for stream in (sys.stdout, sys.stderr)] == [number == 0] * 2
     sys.stdout.close()
+
+
+def test_the_others_wait_until_the_command_is_understood_or_has_ended(rank, monkeypatch):
+    held: dict[str, bytes] = {}
+
+    class Store:
+        def set(self, key: str, value: str) -> None:
+            held[key] = value.encode()
+
+        def check(self, keys: list[str]) -> bool:
+            return keys[0] in held
+
+        def get(self, key: str) -> bytes:
+            return held[key]
+
+    monkeypatch.setattr(processes, "_store", Store)
+    rank(1)
+    held["sparsight/0/ended"] = b"0 2"
+    with pytest.raises(SystemExit, match="2"):
+        processes.told_folder()
+    rank(0)
+    assert processes.told_folder() is None
+    processes.tell_folder(Path("runs/sap-002"))
+    rank(3)
+    assert processes.told_folder() == Path("runs/sap-002")
 
 
 @pytest.mark.parametrize("command", ["analyze", "study", "verify"])
@@ -83,7 +112,7 @@ def test_the_line_to_type_names_the_launcher(rank, monkeypatch):
 
 
 def test_a_folder_must_be_named_without_a_store(rank):
-    rank(0)
+    rank(1)
     processes._store.cache_clear()
     with pytest.raises(Misuse, match="cannot agree on a run folder: name it with --out, or start them with torchrun"):
-        processes.the_folder_of_all("runs/sap-001")
+        understand("sap", ["--data", "digits"])

@@ -97,7 +97,7 @@ def _answer(argv: list[str]) -> int:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes at exit
         return 1
     except SystemExit as error:  # from the parser of options: help, or a bad value that it has explained
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
+        return last_word(None, error.code if isinstance(error.code, int) else int(error.code is not None))
     except Exception as error:
         if os.environ.get("SPARSIGHT_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()

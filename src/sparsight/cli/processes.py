@@ -7,9 +7,9 @@ import os
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sparsight.cli.errors import Misuse, say
@@ -28,37 +28,47 @@ def main_process() -> bool:
 
 def join(command: str) -> None:
     """Begin a command: all but the main process are silent. Misuse for a command that only one process can do."""
-    if not several():
-        return
     if not main_process():
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
-        warnings.simplefilter("ignore")
-    if command in ("show", "report", "analyze", "certify", "verify", "phase", "study"):
+        sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
+    if several() and command in ("show", "report", "analyze", "certify", "verify", "phase", "study"):
         raise Misuse(f"sparsight {command} is done by one process: start it without torchrun")
 
 
-def last_word(text: str, code: int, before: str = "") -> int:
-    """Say why the command ends, unless another process has said it; the exit code of the one that has."""
+def last_word(text: str | None, code: int, before: str = "") -> int:
+    """Say why the command ends, unless another process has said it; the exit code of the one that has.
+
+    With None it has been said.
+    """
     with unheard():
         first = own = f"{os.environ.get('RANK', 0)} {code}"
         if several():
             first = own if main_process() else f"0 {code}"
             with suppress(Exception):  # the launcher has gone, or keeps no store: the main process speaks
                 first = _store().compare_set(_key("ended"), "", own).decode()
-        if first == own:
+        if first == own and text is not None:
+            sys.stderr = sys.stderr if main_process() else sys.__stderr__
             say(text, before)
     return int(first.split()[1])
 
 
-def the_folder_of_all(folder: str | None) -> str:
-    """The folder that the main process, which alone gives one, has found. The others wait for it."""
-    store = _store()
-    if folder is not None:
-        store.set(_key("folder"), folder)
-        return folder
+def tell_folder(folder: Path) -> None:
+    """Tell the other processes that the command was understood, and where the run is."""
+    if several() and (store := _store()) is not None:
+        store.set(_key("folder"), str(folder))
+
+
+def told_folder() -> Path | None:
+    """Wait until the main process has understood the command; where it has the run. None if it cannot be asked.
+
+    SystemExit if the command has ended instead.
+    """
+    if main_process() or (store := _store()) is None:
+        return None
     while not store.check([_key("folder")]):
+        if store.check([_key("ended")]):
+            raise SystemExit(int(store.get(_key("ended")).split()[1]))
         time.sleep(0.05)  # rather than in the store, where no signal is heard
-    return store.get(_key("folder")).decode()
+    return Path(store.get(_key("folder")).decode())
 
 
 def launched(words: Sequence[str]) -> str:
@@ -92,12 +102,12 @@ def _key(name: str) -> str:
 
 @functools.cache
 def _store() -> Any:
-    """What the launcher keeps for its processes. Misuse if it keeps nothing."""
+    """What the launcher keeps for its processes; None if it keeps nothing."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
     import datetime
 
     from torch.distributed import TCPStore
 
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        raise Misuse("these processes cannot agree on a run folder: name it with --out, or start them with torchrun")
     where, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     return TCPStore(where, port, is_master=False, timeout=datetime.timedelta(seconds=30))

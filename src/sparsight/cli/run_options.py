@@ -15,7 +15,7 @@ from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, checked, near
 from sparsight.cli.options import Switch, about, as_typed, keywords, parse, why_no_maker
-from sparsight.cli.processes import main_process, several, the_folder_of_all
+from sparsight.cli.processes import main_process, tell_folder, told_folder
 from sparsight.cli.resuming import as_it_was, taken_up
 from sparsight.numerics.checks import check_threads
 from sparsight.records.files import there
@@ -167,10 +167,11 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
     Misuse, NotFound, DamagedFile; SystemExit after help, or after a bad value was explained.
     """
     function = _find(name)
+    told = told_folder()
     arguments, settings = _parse(name, function, given)
-    folder, stored, made = settings.out, None, False
+    folder, stored, made = settings.out or told, None, False
     if folder is None and not main_process():
-        folder = Path(the_folder_of_all(None))
+        raise Misuse("these processes cannot agree on a run folder: name it with --out, or start them with torchrun")
     if settings.resume:
         folder, stored = taken_up(name, function.__name__, folder)
         arguments, settings = as_it_was(name, partial(_parse, name, function), given, folder, stored)
@@ -182,8 +183,8 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
     _look_for(settings)
     if folder is None:
         folder, made = next_folder(Path("runs"), recipe.name), True
-    if several() and main_process() and settings.out is None:
-        the_folder_of_all(str(folder))
+    if main_process():
+        tell_folder(folder)
     return RunRequest(recipe, arguments, settings, folder, made, stored)
 
 
