@@ -6,9 +6,9 @@ Each trial starts the same run under torchrun with two processes in a fresh fold
 random, at a moment drawn uniformly between the appearance of run.json and the end of an undisturbed run of two
 processes (a fifth earlier where the run was finished by then). The other process must end by itself, with one line from
 Sparsight that says how to resume. Then the same command with --resume; in every fourth trial one of its processes is
-killed too, unless the run is finished first, and it is given once more. Compared are the records (levels.jsonl), the evaluation and
-the tensors of all weights and masks with those of the undisturbed run; run.json, times.jsonl and the report, which hold
-the clock, are left out.
+killed too, unless the run is finished first, and it is given once more. Compared are the records (levels.jsonl), the
+evaluation and the tensors of all weights and masks with those of the undisturbed run; run.json, times.jsonl and the
+report, which hold the clock, are left out.
 
 The figures are saved after every trial; the same command goes on from there. Linux only: it reads /proc.
 """
