@@ -1,0 +1,1 @@
+"""Networks that leave the building: run fast on CPUs."""

@@ -1,0 +1,1 @@
+"""The runtime: networks of sparse weights on CPUs, skipping zeros."""

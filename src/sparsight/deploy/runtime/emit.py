@@ -1,0 +1,353 @@
+"""From the steps of a plan to the table that the compiled walk goes through."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparsight.deploy.runtime import stream as streams
+from sparsight.deploy.runtime.graph import Conv, Mean, Pool, Sum, Upsample
+from sparsight.deploy.runtime.layout import IMAGES, Layout
+from sparsight.deploy.runtime.plan import Buffer, Plan, Step
+from sparsight.numerics.kernels import matvec
+from sparsight.numerics.kernels import planes as k
+from sparsight.numerics.kernels import sparse_conv as conv
+from sparsight.numerics.kernels.tile import tile
+from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+
+ARENA = 1  # slot of the arena; the inputs and outputs follow, and 0 is nothing
+
+
+@dataclass
+class Table:
+    """Operations as (kernel's address, chunks, address of its words), and the arrays that keep what they point to."""
+
+    rows: list[tuple[int, int, int]] = field(default_factory=list)
+    keep: list[Any] = field(default_factory=list)
+    scratch: int = 4096  # bytes a thread
+
+    def address(self, array: np.ndarray) -> int:
+        array = np.ascontiguousarray(array)
+        self.keep.append(array)
+        return array.ctypes.data
+
+    def add(self, kernel: Any, chunks: int, words: dict[int, int]) -> None:
+        values = np.zeros(40, np.int64)
+        for number, value in words.items():
+            values[number] = value
+        self.keep.append(kernel)
+        self.rows.append((kernel.address, chunks, self.address(values)))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a buffer lies: slot, offset of its first channel, bytes from group to group and from channel to channel."""
+
+    slot: int
+    at: int
+    group: int
+    row: int
+
+
+def _bits(value: float) -> int:
+    return int(np.float32(value).view(np.int32))
+
+
+@dataclass
+class Emitter:
+    """Writes the operations of a plan whose buffers lie at `addresses`, by their identity, in the arena."""
+
+    plan: Plan
+    addresses: dict[int, int]
+    table: Table = field(default_factory=Table)
+
+    def place(self, b: Buffer) -> Place:
+        whole = b.whole
+        if whole.rows is not None:
+            pixels = 4 * math.prod(b.size)
+            return Place(ARENA + 1 + whole.rows, 0, 0, pixels)
+        row = 4 if whole.layout is None else whole.layout.plane
+        return Place(ARENA, self.addresses[id(whole)] + b.first * row, whole.channels * row, row)
+
+    def parts(self, channels: int, work: np.ndarray | None = None) -> tuple[int, int]:
+        """How many chunks a group is cut into, and the address of where."""
+        threads = torch.get_num_threads()
+        groups = self.plan.groups
+        parts = 1 if threads == 1 else max(1, min(channels, -(-2 * threads // groups)))
+        cuts = streams.bounds(np.ones(channels) if work is None else work, parts)
+        return parts, self.table.address(cuts)
+
+    def output(self, b: Buffer, activation: str = "", work: np.ndarray | None = None) -> tuple[int, dict[int, int]]:
+        """Chunks, and the words that every operation begins with."""
+        place = self.place(b)
+        parts, cuts = self.parts(b.channels, work)
+        words = {
+            k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: place.row,
+            k.PARTS: parts, k.BOUNDS: cuts,
+        }  # fmt: skip
+        if b.whole.rows is None and b.whole.layout is not None:
+            layout = b.planes
+            words[k.OUT_AT] += layout.at(0, 0)
+            words |= {k.OUT_PITCH: layout.pitch, k.ROWS: layout.block[0], k.COLS: layout.block[1]}
+            if activation not in k.CLAMPS:
+                words[k.ACTIVATE] = k.activation(activation).address
+            if layout.halo:
+                words |= {k.HALO: layout.halo, k.FILL: self.halo(layout).address}
+        return parts * self.plan.groups, words
+
+    def halo(self, layout: Layout) -> Any:
+        return k.halo(0 if layout.grid == IMAGES else layout.grid[1])
+
+    def source(self, b: Buffer, row: int = 0, col: int = 0) -> dict[int, int]:
+        place = self.place(b)
+        words = {k.X: place.slot, k.X_AT: place.at, k.X_GROUP: place.group, k.X_ROW: place.row}
+        if b.whole.rows is None and b.whole.layout is not None:
+            layout = b.planes
+            words[k.X_AT] += layout.at(row, col)
+            words |= {k.X_PITCH: layout.pitch, k.X_ROWS: layout.block[0], k.X_COLS: layout.block[1]}
+        return words
+
+    def emit(self, step: Step) -> None:
+        match step.operation:
+            case None:
+                self.move(step.x, step.out)
+            case Conv() as operation if step.x.whole.layout is None:
+                self.matvec(operation, step)
+            case Conv() as operation:
+                self.conv(operation, step)
+            case Pool() as operation:
+                self.pool(operation, step)
+            case Mean():
+                self.mean(step)
+            case Sum(_, _, activation):
+                self.sum(activation, step)
+            case Upsample(_, scale):
+                self.move(step.x, step.out, scale)
+
+    # -- convolution ---------------------------------------------------------------------------------------------
+
+    def conv(self, operation: Conv, step: Step) -> None:
+        x, out, weight = step.x.planes, step.out.planes, operation.weight
+        cut = streams.tiles(out.block)
+        block = streams.channels_at_once(weight, cut[0][2:], operation.stride, operation.dilation)
+        made = streams.stream(weight, operation.groups, x, operation.dilation, block)
+        chunks, words = self.output(step.out, operation.activation, made.runs)
+        low, high = k.CLAMPS.get(operation.activation, k.CLAMPS[""])
+        inside = out.bare.inside()
+        masked = int(out.grid != IMAGES and not inside.all())
+        bits = (inside * (1 << np.arange(inside.shape[2]))).sum(2).astype(np.uint16)
+        source = self.source(step.x, -operation.padding[0], -operation.padding[1])
+        for own, given in ((conv.X, k.X), (conv.X_AT, k.X_AT), (conv.X_GROUP, k.X_GROUP), (conv.X_PITCH, k.X_PITCH)):
+            words[own] = source[given]
+        words |= {
+            conv.STREAM: self.table.address(made.pairs), conv.STARTS: self.table.address(made.starts),
+            conv.CHANNELS: weight.shape[0], conv.BLOCKS: made.blocks,
+            conv.BIAS: self.table.address(operation.bias.astype(np.float32)),
+            conv.LOW: _bits(low), conv.HIGH: _bits(high),
+            conv.KEEP: self.table.address(bits), conv.KEEP_PITCH: 2 * bits.shape[1],
+        }  # fmt: skip
+        if step.add is not None:
+            add = self.source(step.add)
+            words |= {
+                conv.ADD: add[k.X], conv.ADD_AT: add[k.X_AT], conv.ADD_GROUP: add[k.X_GROUP],
+                conv.ADD_ROW: add[k.X_ROW], conv.ADD_PITCH: add[k.X_PITCH],
+            }  # fmt: skip
+        words |= self.tiles(cut, operation, step, masked, bits.shape[1])
+        if weight.size:
+            size = max(r * c for _, _, r, c in cut)
+            self.table.scratch = max(self.table.scratch, conv.SUMS + weight.shape[0] * size * BYTES)
+        self.table.add(conv.conv, chunks, words)
+
+    def tiles(
+        self, cut: list[tuple[int, int, int, int]], operation: Conv, step: Step, masked: int, width: int
+    ) -> dict[int, int]:
+        x, out = step.x.planes, step.out.planes
+        add = step.add.planes if step.add is not None else out
+        down, right = operation.stride
+        rows = []
+        for i, j, r, c in cut:
+            pitch = x.pitch if r > 2 else 0
+            kernel = tile((r, c, down, right, streams.sets(r * c), pitch, masked))
+            self.table.keep.append(kernel)
+            rows.append([
+                kernel.address, i * down * x.pitch + j * right * BYTES, i * out.pitch + j * BYTES,
+                i * add.pitch + j * BYTES, 2 * (i * width + j),
+            ])  # fmt: skip
+        return {conv.TILES: self.table.address(np.array(rows, np.int64)), conv.TILE_COUNT: len(rows)}
+
+    def matvec(self, operation: Conv, step: Step) -> None:
+        matrix = _ungrouped(operation.weight[:, :, 0, 0], operation.groups)
+        groups = -(-len(matrix) // LANES)
+        pad = np.zeros((groups * LANES - len(matrix), matrix.shape[1]), np.float32)
+        matrix = np.concatenate([matrix, pad])
+        work = np.count_nonzero(matrix, axis=1).reshape(groups, LANES).sum(1)
+        parts, cuts = self.parts(groups, work)
+        out, low_high = self.place(step.out), k.CLAMPS.get(operation.activation, k.CLAMPS[""])
+        bias = np.concatenate([operation.bias, np.zeros(len(pad))]).astype(np.float32)
+        words = {
+            k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: BYTES, k.PARTS: parts, k.BOUNDS: cuts,
+            matvec.BIAS: self.table.address(bias), matvec.LOW: _bits(low_high[0]), matvec.HIGH: _bits(low_high[1]),
+        }  # fmt: skip
+        if operation.activation not in k.CLAMPS:
+            words[k.ACTIVATE] = k.activation(operation.activation).address
+        words |= self.source(step.x)
+        if step.add is not None:
+            add = self.place(step.add)
+            words |= {matvec.ADD: add.slot, matvec.ADD_AT: add.at}
+        kernel = matvec.by_slots(half=False)
+        if kernel is None:
+            kernel = matvec.by_rows
+            flat = Layout((1, 1), IMAGES, (1, 1))
+            made = streams.stream(matrix[:, :, None, None], 1, flat, (1, 1), matrix.shape[1])
+            made.pairs[:, 0] //= LANES  # one number a channel
+            words |= {matvec.PAIRS: self.table.address(made.pairs), matvec.STARTS: self.table.address(made.starts)}
+        else:
+            own = (matvec.BASES, matvec.PLACES, matvec.VALUES, matvec.STARTS)
+            made = matvec.slots(matrix)
+            words |= {name: self.table.address(array) for name, array in zip(own, made, strict=True)}
+        self.table.add(kernel, parts, words)
+
+    # -- the rest ------------------------------------------------------------------------------------------------
+
+    def pool(self, operation: Pool, step: Step) -> None:
+        x, out = step.x.planes, step.out.planes
+        chunks, words = self.output(step.out)
+        words |= self.source(step.x, -operation.padding[0], -operation.padding[1])
+        words |= dict(
+            zip(
+                (k.KERNEL_ROWS, k.KERNEL_COLS, k.STRIDE_ROWS, k.STRIDE_COLS, k.DILATION),
+                (*operation.kernel, *operation.stride, operation.dilation),
+                strict=True,
+            )
+        )
+        if operation.kind == "max":
+            border = _lanes(np.where(x.inside(), 0.0, -np.inf))
+            start = x.at(-operation.padding[0], -operation.padding[1])
+            words[k.BORDER] = self.table.address(border) + start
+            self.table.add(k.max_pool, chunks, words)
+        else:
+            words[k.BORDER] = self.table.address(_shares(operation, x, out))
+            self.table.add(k.average_pool, chunks, words)
+
+    def mean(self, step: Step) -> None:
+        chunks, words = self.output(step.out)
+        words |= self.source(step.x)
+        share = np.full(LANES, 1 / math.prod(step.x.size), np.float32)
+        words[k.BORDER] = self.table.address(share)
+        self.table.add(k.mean, chunks, words)
+
+    def sum(self, activation: str, step: Step) -> None:
+        chunks, words = self.output(step.out, activation)
+        words |= self.source(step.x)
+        low, high = k.CLAMPS.get(activation, k.CLAMPS[""])
+        words |= {k.SCALE_LOW: _bits(low), k.SCALE_HIGH: _bits(high)}
+        if step.add is not None:
+            add = self.source(step.add)
+            words |= {
+                k.ADD: add[k.X], k.ADD_AT: add[k.X_AT], k.ADD_GROUP: add[k.X_GROUP],
+                k.ADD_ROW: add[k.X_ROW], k.ADD_PITCH: add[k.X_PITCH],
+            }  # fmt: skip
+        self.table.add(k.total, chunks, words)
+
+    def move(self, x: Buffer, out: Buffer, scale: tuple[int, int] = (1, 1)) -> None:
+        """From layout to layout, each pixel `scale` times."""
+        if self.plan.images > 1 and (x.whole.rows is not None or out.whole.rows is not None):
+            self.rows(x, out)
+            return
+        index = _index(x, out, scale)
+        channels = min(x.channels, out.channels)
+        place = self.place(out)
+        parts, cuts = self.parts(channels)
+        row = place.row if x.channels == out.channels else place.row * (out.channels // x.channels)
+        words = {
+            k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: row,
+            k.PARTS: parts, k.BOUNDS: cuts, k.INDEX: self.table.address(index), k.COUNT: len(index),
+        }  # fmt: skip
+        source = self.place(x)
+        words |= {k.X: source.slot, k.X_AT: source.at, k.X_GROUP: source.group, k.X_ROW: source.row}
+        self.table.add(k.gather, parts * self.plan.groups, words)
+
+    def rows(self, x: Buffer, out: Buffer) -> None:
+        """Between torch's rows of images and lanes of images."""
+        inward = x.whole.rows is not None
+        flat = int(out.size == (1, 1))
+        chunks, words = self.output(out)
+        words |= self.source(x)
+        words |= {
+            k.IMAGE: 4 * x.channels * math.prod(x.size), k.IMAGES: self.plan.images,
+            k.WIDE: self.plan.wide, k.FLAT: flat,
+        }  # fmt: skip
+        if not inward:
+            words[k.OUT_GROUP] = 0
+        elif not flat:
+            words[k.COLS] = out.size[1]
+        self.table.add(k.to_lanes if inward else k.from_lanes, chunks, words)
+
+
+def _ungrouped(matrix: np.ndarray, groups: int) -> np.ndarray:
+    """The matrix (out, in) of a grouped one (out, in / groups)."""
+    rows, inner = matrix.shape
+    whole = np.zeros((groups, rows // groups, groups, inner), np.float32)
+    for g, part in enumerate(matrix.reshape(groups, -1, inner)):
+        whole[g, :, g] = part
+    return whole.reshape(rows, -1)
+
+
+def _lanes(values: np.ndarray) -> np.ndarray:
+    """Float32 vectors of 16 lanes; one lane stands for all where lanes are images."""
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], LANES)).astype(np.float32))
+
+
+def _shares(operation: Pool, x: Layout, out: Layout) -> np.ndarray:
+    """1 / how many pixels count in each window's mean; 0 for lanes beyond the image."""
+    rows, cols = out.bare.pixels()
+    counts = []
+    for at, size, kernel, stride, padding in zip(
+        (rows, cols), x.size, operation.kernel, operation.stride, operation.padding, strict=True
+    ):
+        first = at * stride - padding
+        most = size + padding if operation.padded else size
+        least = -padding if operation.padded else 0
+        counts.append(np.clip(first + kernel, least, most) - np.clip(first, least, most))
+    count = counts[0] * counts[1]
+    return _lanes(np.where(out.bare.inside() & (count > 0), 1 / np.maximum(count, 1), 0.0))
+
+
+def _elements(b: Buffer) -> np.ndarray:
+    """Where in a channel each pixel's value is, in floats: (height, width), for images as lanes of the first."""
+    h, w = b.size
+    if b.whole.rows is not None or b.whole.layout is None:
+        return np.arange(h * w).reshape(h, w)
+    layout = b.planes.bare
+    rows, cols = layout.pixels()
+    i, j = np.meshgrid(np.arange(layout.block[0]), np.arange(layout.block[1]), indexing="ij")
+    vector = np.array([[b.planes.at(int(r), int(c)) // 4 for r, c in zip(*line, strict=True)] for line in zip(i, j)])
+    found = np.empty((h, w), np.int64)
+    inside = layout.inside()
+    lanes = np.broadcast_to(np.arange(inside.shape[2]), inside.shape)
+    found[rows[inside], cols[inside]] = (vector[:, :, None] + lanes)[inside]
+    return found
+
+
+def _index(x: Buffer, out: Buffer, scale: tuple[int, int]) -> np.ndarray:
+    """For each float of an output plane the input plane's, -1 for none (int32)."""
+    elements = _elements(x)
+    elements = elements.repeat(scale[0], 0).repeat(scale[1], 1)
+    if out.whole.layout is None or out.whole.rows is not None or out.size != tuple(elements.shape):
+        flat = elements.reshape(-1)
+        if x.whole.layout is not None and x.planes.grid == IMAGES:
+            flat = (flat[:, None] + np.arange(LANES)).reshape(-1)
+        return flat.astype(np.int32)
+    layout = out.planes
+    rows, cols = layout.pixels()
+    inside = layout.inside()
+    index = np.full(inside.shape, -1, np.int64)
+    index[inside] = elements[rows[inside], cols[inside]]
+    if layout.grid == IMAGES:
+        lanes = np.arange(LANES)
+        index = np.where(index >= 0, index + lanes, -1)
+    return np.ascontiguousarray(index.reshape(-1)).astype(np.int32)

@@ -1,0 +1,153 @@
+"""A network as the runtime sees it: a list of operations on images of (channels, height, width)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Shape = tuple[int, int, int]
+Pair = tuple[int, int]
+Name = Literal["", "relu", "relu6", "silu", "gelu", "gelu_tanh"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """What an operation gives: its number in the graph and its shape without the batch."""
+
+    number: int
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Input:
+    shape: Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Conv:
+    """Weights (out, in / groups, height, width), zeros skipped; then bias, `add`, activation. A linear layer is 1 x 1."""
+
+    x: Value
+    weight: np.ndarray
+    bias: np.ndarray
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+    activation: Name = ""
+    add: Value | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The largest value, or the mean, of each window. Padding counts in a mean if `padded`."""
+
+    x: Value
+    kind: Literal["max", "mean"]
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    dilation: int = 1
+    padded: bool = True
+
+
+@dataclass(frozen=True)
+class Mean:
+    """Of each channel's whole plane."""
+
+    x: Value
+
+
+@dataclass(frozen=True)
+class Sum:
+    """x, and `add` if there is any, then the activation."""
+
+    x: Value
+    add: Value | None
+    activation: Name = ""
+
+
+@dataclass(frozen=True)
+class Concat:
+    """Channels after channels."""
+
+    parts: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Upsample:
+    """Each pixel so many times, down and to the right."""
+
+    x: Value
+    scale: Pair
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """Channels times pixels, as channels of one pixel."""
+
+    x: Value
+
+
+Operation = Input | Conv | Pool | Mean | Sum | Concat | Upsample | Flatten
+
+
+def _window(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+@dataclass
+class Graph:
+    """Operations in order, each after those it takes values from, and which values are the outputs."""
+
+    operations: list[Operation] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+
+    def add(self, operation: Operation) -> Value:
+        """Append an operation; its value. ValueError if shapes do not fit."""
+        shape = _shape(operation)
+        if min(shape) < 1:
+            raise ValueError(f"{type(operation).__name__} leaves nothing of its input: {shape}")
+        value = Value(len(self.values), shape)
+        self.operations.append(operation)
+        self.values.append(value)
+        return value
+
+    def input(self, shape: Shape) -> Value:
+        return self.add(Input(shape))
+
+
+def _shape(operation: Operation) -> Shape:
+    match operation:
+        case Input(shape):
+            return shape
+        case Conv(x, weight, bias, stride, padding, dilation, groups, _, add):
+            channels, inner, *kernel = weight.shape
+            if inner * groups != x.shape[0] or bias.shape != (channels,) or channels % groups:
+                raise ValueError(f"weight {weight.shape} with {groups} groups does not fit {x.shape[0]} channels")
+            sizes = zip(x.shape[1:], kernel, stride, padding, dilation, strict=True)
+            h, w = (_window(*size) for size in sizes)
+            if add is not None and add.shape != (channels, h, w):
+                raise ValueError(f"cannot add {add.shape} to {(channels, h, w)}")
+            return channels, h, w
+        case Pool(x, _, kernel, stride, padding, dilation):
+            sizes = zip(x.shape[1:], kernel, stride, padding, strict=True)
+            h, w = (_window(*size, dilation) for size in sizes)
+            return x.shape[0], h, w
+        case Mean(x):
+            return x.shape[0], 1, 1
+        case Sum(x, add, _):
+            if add is not None and add.shape != x.shape:
+                raise ValueError(f"cannot add {add.shape} to {x.shape}")
+            return x.shape
+        case Concat(parts):
+            if len({part.shape[1:] for part in parts}) != 1:
+                raise ValueError("images of different sizes cannot be joined")
+            return sum(part.shape[0] for part in parts), *parts[0].shape[1:]
+        case Upsample(x, scale):
+            return x.shape[0], x.shape[1] * scale[0], x.shape[2] * scale[1]
+        case Flatten(x):
+            return int(np.prod(x.shape)), 1, 1

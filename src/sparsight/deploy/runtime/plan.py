@@ -1,0 +1,204 @@
+"""From a graph to steps on buffers: which layout each activation has, and where it must be laid out anew."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Graph, Input, Mean, Pool, Sum, Upsample, Value
+from sparsight.deploy.runtime.layout import IMAGES, Layout, Pair, covering, for_window
+from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+
+_FLAT = (1, 1)  # the image of what is only features
+
+
+@dataclass(eq=False)
+class Buffer:
+    """Memory of an activation: planes of a layout, rows as torch has them (`rows`), or one number a channel (neither)."""
+
+    channels: int
+    size: Pair
+    layout: Layout | None = None
+    rows: int | None = None  # the number of the input or output that it is
+    home: Buffer | None = None  # what it is a part of, from channel `offset` on
+    offset: int = 0
+
+    @property
+    def whole(self) -> Buffer:
+        return self.home.whole if self.home is not None else self
+
+    @property
+    def first(self) -> int:
+        """The channel of `whole` that it begins with."""
+        return self.offset + (self.home.first if self.home is not None else 0)
+
+    @property
+    def planes(self) -> Layout:
+        layout = self.whole.layout
+        assert layout is not None
+        return layout
+
+    def widen(self, halo: int) -> bool:
+        """Have at least this halo; whether its layout can."""
+        layout = self.planes
+        if halo <= layout.halo:
+            return True
+        if layout.grid != IMAGES and halo > min(layout.block):
+            return False
+        self.whole.layout = replace(layout, halo=halo)
+        return True
+
+
+@dataclass(eq=False)
+class Step:
+    """One kernel: what it does (an operation of the graph, or None: lay out anew), from which buffers to which."""
+
+    operation: Conv | Pool | Mean | Sum | Upsample | None
+    x: Buffer
+    out: Buffer
+    add: Buffer | None = None
+
+
+@dataclass
+class Plan:
+    """Steps in order. `wide` vectors of 16 images stand side by side in a plane of one pixel."""
+
+    images: int
+    wide: int = 1
+    steps: list[Step] = field(default_factory=list)
+    made: dict[int, list[Buffer]] = field(default_factory=dict)  # of each value, in every layout that it has
+    inputs: list[Buffer] = field(default_factory=list)
+    outputs: list[Buffer] = field(default_factory=list)
+
+    @property
+    def groups(self) -> int:
+        return 1 if self.images == 1 else -(-self.images // (LANES * self.wide))
+
+    def layout(self, size: Pair, stride: Pair = (1, 1), x: Layout | None = None) -> Layout | None:
+        """Layout of an image made from x; None: one number a channel."""
+        if self.images > 1:
+            return Layout(size, IMAGES, (1, self.wide) if self.wide > 1 else size)
+        return None if size == _FLAT else for_window(size, stride, x)
+
+    def buffer(self, value: Value, layout: Layout | None) -> Buffer:
+        made = Buffer(value.shape[0], value.shape[1:], layout)
+        self.made.setdefault(value.number, []).append(made)
+        return made
+
+    def any_of(self, value: Value) -> Layout | None:
+        """A layout that a value has already."""
+        found = [b.planes for b in self.made[value.number] if b.rows is None and b.whole.layout is not None]
+        return found[0] if found else None
+
+    def take(self, value: Value, layout: Layout | None, halo: int = 0) -> Buffer:
+        """A value in a layout, with at least some halo: as it is, or laid out anew."""
+        if self.images > 1 and layout is not None:
+            layout = self.layout(value.shape[1:])
+        for b in self.made[value.number]:
+            if b.rows is not None:
+                continue
+            if layout is None and b.whole.layout is None:
+                return b
+            if layout is not None and b.whole.layout is not None:
+                same = (b.planes.grid, b.planes.block) == (layout.grid, layout.block)
+                if same and b.widen(halo):
+                    return b
+        wide = None if layout is None else Layout(value.shape[1:], layout.grid, layout.block, halo)
+        out = self.buffer(value, wide)
+        self.steps.append(Step(None, self.made[value.number][0], out))
+        return out
+
+
+def planned(graph: Graph, images: int) -> Plan:
+    """The steps for so many images."""
+    flat = all(value.shape[1:] == _FLAT for value in graph.values)
+    plan = Plan(images, min(4, -(-images // LANES)) if flat and images > 1 else 1)
+    for number, (operation, value) in enumerate(zip(graph.operations, graph.values, strict=True)):
+        match operation:
+            case Input():
+                made = Buffer(value.shape[0], value.shape[1:], rows=len(plan.inputs))
+                plan.inputs.append(made)
+                plan.made[number] = [made]
+            case Conv() | Pool():
+                _windowed(plan, operation, value)
+            case Mean(x):
+                source = plan.take(x, _or(plan.any_of(x), plan.layout(x.shape[1:])))
+                plan.steps.append(Step(operation, source, plan.buffer(value, plan.layout(_FLAT))))
+            case Sum(x, add, _):
+                layout = _or(plan.any_of(x), plan.layout(x.shape[1:]))
+                source, other = plan.take(x, layout), None if add is None else plan.take(add, layout)
+                plan.steps.append(Step(operation, source, plan.buffer(value, _bare(layout)), other))
+            case Concat(parts):
+                _joined(plan, parts, value)
+            case Upsample(x, _):
+                source = plan.take(x, _or(plan.any_of(x), plan.layout(x.shape[1:])))
+                plan.steps.append(Step(operation, source, plan.buffer(value, plan.layout(value.shape[1:]))))
+            case Flatten(x):
+                _flattened(plan, x, value)
+    for i, value in enumerate(graph.outputs):
+        out = Buffer(value.shape[0], value.shape[1:], rows=len(plan.inputs) + i)
+        plan.steps.append(Step(None, _latest(plan, value), out))
+        plan.outputs.append(out)
+    return plan
+
+
+def _or(layout: Layout | None, other: Layout | None) -> Layout | None:
+    return layout if layout is not None else other
+
+
+def _bare(layout: Layout | None) -> Layout | None:
+    return None if layout is None else layout.bare
+
+
+def _latest(plan: Plan, value: Value) -> Buffer:
+    """A value as the network left it, rather than as torch gave it."""
+    return next((b for b in plan.made[value.number] if b.rows is None), plan.made[value.number][0])
+
+
+def _windowed(plan: Plan, operation: Conv | Pool, value: Value) -> None:
+    x = operation.x
+    if plan.images == 1 and x.shape[1:] == _FLAT and isinstance(operation, Conv):
+        source, layout = plan.take(x, None), None
+        if value.shape[1:] != _FLAT or operation.weight.shape[2:] != _FLAT:
+            raise ValueError("a convolution of a single pixel must be 1 x 1 without padding")
+    else:
+        layout = plan.layout(value.shape[1:], operation.stride, plan.any_of(x))
+        if layout is None:  # a window over the whole image leaves one pixel
+            layout = covering(_FLAT, (16, 1))
+        kernel = operation.weight.shape[2:] if isinstance(operation, Conv) else operation.kernel
+        dilation = operation.dilation if isinstance(operation, Conv) else (operation.dilation,) * 2
+        halo = 0
+        for k, s, p, d in zip(kernel, operation.stride, operation.padding, dilation, strict=True):
+            halo = max(halo, p, d * (k - 1) - p - s + 1)
+        rows, cols = (n * s for n, s in zip(layout.block, operation.stride, strict=True))
+        source = plan.take(x, Layout(x.shape[1:], layout.grid, (rows, cols)), halo)
+    add = operation.add if isinstance(operation, Conv) else None
+    other = None if add is None else plan.take(add, layout)
+    plan.steps.append(Step(operation, source, plan.buffer(value, layout), other))
+
+
+def _joined(plan: Plan, parts: tuple[Value, ...], value: Value) -> None:
+    """Parts that lie well become channels of the whole where they are; others are copied."""
+    layout = _or(plan.any_of(parts[0]), plan.layout(value.shape[1:]))
+    out = plan.buffer(value, _bare(layout))
+    offset = 0
+    for part in parts:
+        source = plan.take(part, layout)
+        if layout is not None and source.home is None and out.widen(source.planes.halo):
+            source.home, source.offset = out, offset
+        else:
+            room = Buffer(part.shape[0], part.shape[1:], home=out, offset=offset)
+            plan.steps.append(Step(None, source, room))
+        offset += part.shape[0]
+
+
+def _flattened(plan: Plan, x: Value, value: Value) -> None:
+    if x.shape[1:] == _FLAT:
+        plan.made[value.number] = plan.made[x.number]
+        return
+    made = _latest(plan, x)
+    out = Buffer(value.shape[0], _FLAT, None if plan.images == 1 else plan.layout(_FLAT))
+    plan.made[value.number] = [out]
+    plan.steps.append(Step(None, made, out))
+
+
+assert BYTES == 4 * LANES

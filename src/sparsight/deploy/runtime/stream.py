@@ -1,0 +1,110 @@
+"""A weight's non-zeros in the order in which kernels read them, and how its work is cut into tiles and chunks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from llvmlite import binding
+
+from sparsight.deploy.runtime.layout import Layout
+from sparsight.numerics.kernels.tile_llvm import BYTES
+
+_LAST = 2**31 - 1
+_ENOUGH = 6  # non-zeros of a row in a block, lest its sums are moved to and fro for nothing
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Vectors of 16 lanes that stay in registers, and bytes of a core's first cache."""
+
+    vectors: int
+    cache: int
+
+
+@cache
+def machine() -> Machine:
+    features = binding.get_host_cpu_features()
+    try:
+        size = Path("/sys/devices/system/cpu/cpu0/cache/index0/size").read_text().strip()
+        first = int(size.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        first = 32 * 1024
+    return Machine(14 if features.get("avx512f") else 6, first)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Offsets and weights (n, 2) int32, where each row's runs begin in each block of input channels, and how many blocks."""
+
+    pairs: np.ndarray
+    starts: np.ndarray
+    blocks: int
+
+    @property
+    def runs(self) -> np.ndarray:
+        """Non-zeros of each row."""
+        rows = (len(self.starts) - 1) // self.blocks
+        return np.diff(self.starts).reshape(self.blocks, rows).sum(0)
+
+
+def stream(weight: np.ndarray, groups: int, x: Layout, dilation: tuple[int, int], block: int) -> Stream:
+    """Of a weight (out, in / groups, height, width), float32. ValueError if the input's planes take over 2 GiB."""
+    rows, inner, *_ = weight.shape
+    channels = inner * groups
+    if channels * x.plane > _LAST:
+        raise ValueError(f"{channels} channels of {x.size} pixels take over 2 GiB")
+    row, channel, ky, kx = np.nonzero(weight)
+    values = weight[row, channel, ky, kx].astype(np.float32, copy=False)
+    channel = channel + inner * (row // (rows // groups))
+    blocks = max(1, -(-channels // block))
+    run = (channel // block) * rows + row
+    order = np.argsort(run, kind="stable")
+    pairs = np.empty((len(order), 2), np.int32)
+    offset = channel * x.plane + ky * (dilation[0] * x.pitch) + kx * (dilation[1] * BYTES)
+    pairs[:, 0] = offset[order]
+    pairs[:, 1] = values[order].view(np.int32)
+    starts = np.zeros(blocks * rows + 1, np.int32)
+    np.cumsum(np.bincount(run, minlength=blocks * rows), out=starts[1:])
+    return Stream(pairs, starts, blocks)
+
+
+def evenly(n: int, most: int) -> list[int]:
+    """n in as few parts of at most `most` as there can be, as equal as they can be."""
+    parts = -(-n // most)
+    return [n // parts + (i < n % parts) for i in range(parts)]
+
+
+def tiles(block: tuple[int, int]) -> list[tuple[int, int, int, int]]:
+    """First row, first column, rows and columns of the tiles of an output block."""
+    most = machine().vectors
+    cols = evenly(block[1], min(7, most))
+    rows = evenly(block[0], max(1, most // cols[0]))
+    first = np.cumsum([0, *rows])
+    left = np.cumsum([0, *cols])
+    return [(int(first[i]), int(left[j]), r, c) for i, r in enumerate(rows) for j, c in enumerate(cols)]
+
+
+def sets(vectors: int) -> int:
+    """Non-zeros to go on with at once, lest a tile of few vectors waits for its own sums."""
+    return 8 if vectors == 1 else 4 if vectors <= 3 else 2 if vectors < 7 else 1
+
+
+def channels_at_once(
+    weight: np.ndarray, tile: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> int:
+    """Input channels whose part under a tile fits the first cache."""
+    kernel = weight.shape[2:]
+    lines = [(t - 1) * s + d * (k - 1) + 1 for t, s, d, k in zip(tile, stride, dilation, kernel, strict=True)]
+    fitting = int(1.1 * machine().cache) // (BYTES * lines[0] * lines[1])
+    density = np.count_nonzero(weight) / max(1, weight.size)
+    return max(1, fitting, int(_ENOUGH / max(density * kernel[0] * kernel[1], 1e-3)))
+
+
+def bounds(work: np.ndarray, parts: int) -> np.ndarray:
+    """Where to cut channels into parts of about the same work (int32)."""
+    total = np.concatenate([[0], np.cumsum(work.astype(np.float64) + 1)])
+    cuts = np.searchsorted(total, total[-1] * np.arange(1, parts) / parts)
+    return np.concatenate([[0], cuts, [len(work)]]).astype(np.int32)

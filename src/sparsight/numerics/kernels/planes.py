@@ -1,0 +1,280 @@
+"""Operations on planes of vectors: finishing (activation, halo), pooling, sums, means, and going from layout to layout.
+
+The first words of each operation say how its output lies and what is done to finished planes; see `sparse_conv`.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from numba import cfunc, types
+
+from sparsight.numerics.kernels import vectors_llvm as vectors
+from sparsight.numerics.kernels.calls import call, put_real, real, small, word
+from sparsight.numerics.kernels.jit import cached, jit
+from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+
+OPERATION = types.void(types.int64, types.int64, types.int64, types.int64)
+"""What a table of operations calls: its words, the call's slots, the thread's scratch, the number of the chunk."""
+
+FINISH = types.void(*[types.int64] * 7)
+"""Finishes planes: address of the first one's first pixel, how many, bytes to the next, pitch, rows, columns, halo."""
+
+# A place is a slot (an address of the call) and an offset in bytes; GROUP is the bytes from a group of images to the next.
+# OUT is the first pixel of the first channel. CHANNELS are shared out in PARTS, whose limits are at BOUNDS (int32).
+OUT, OUT_AT, OUT_GROUP, OUT_ROW, OUT_PITCH, ROWS, COLS, HALO, ACTIVATE, FILL, PARTS, BOUNDS = range(12)
+OWN = 12  # the first word that each kind of operation has for itself
+
+
+@jit
+def chunk_of(op, slots, chunk):
+    """Group, first channel, channel after the last, and address of the first one's first pixel."""
+    parts = word(op, PARTS)
+    group, part = chunk // parts, chunk % parts
+    begin, end = small(word(op, BOUNDS), part), small(word(op, BOUNDS), part + 1)
+    out = word(slots, word(op, OUT)) + word(op, OUT_AT) + group * word(op, OUT_GROUP) + begin * word(op, OUT_ROW)
+    return group, begin, end, out
+
+
+@jit
+def finish(op, out, count):
+    """Apply the activation to finished planes and fill their halo."""
+    row, pitch, rows, cols, halo = (
+        word(op, OUT_ROW), word(op, OUT_PITCH), word(op, ROWS), word(op, COLS), word(op, HALO)
+    )  # fmt: skip
+    if word(op, ACTIVATE):
+        call(word(op, ACTIVATE), (out, count, row, pitch, rows, cols, halo))
+    if halo:
+        call(word(op, FILL), (out, count, row, pitch, rows, cols, halo))
+
+
+@cache
+def halo(columns: int) -> Any:
+    """Fills the halo of planes on a grid of so many columns; 0: lanes are images, and it is zero."""
+
+    def fill(out, count, row, pitch, rows, cols, halo):
+        for n in range(count):
+            plane = out + n * row
+            for i in range(rows):
+                line = plane + i * pitch
+                for k in range(halo):
+                    vectors.neighbour(line - BYTES * (k + 1), line + BYTES * (cols - 1 - k), columns, 0, -1)
+                    vectors.neighbour(line + BYTES * (cols + k), line + BYTES * k, columns, 0, 1)
+            for k in range(halo):
+                for j in range(-halo, cols + halo):
+                    at = plane + BYTES * j
+                    vectors.neighbour(at - (k + 1) * pitch, at + (rows - 1 - k) * pitch, columns, -1, 0)
+                    vectors.neighbour(at + (rows + k) * pitch, at + k * pitch, columns, 1, 0)
+
+    return cached(cfunc, FINISH)(fill)
+
+
+def _silu(out, count, row, pitch, rows, cols, halo):
+    for n in range(count):
+        for i in range(rows):
+            for j in range(cols):
+                vectors.silu(out + n * row + i * pitch + BYTES * j)
+
+
+def _gelu(out, count, row, pitch, rows, cols, halo):
+    for n in range(count):
+        for i in range(rows):
+            for j in range(cols):
+                vectors.gelu(out + n * row + i * pitch + BYTES * j)
+
+
+def _gelu_tanh(out, count, row, pitch, rows, cols, halo):
+    for n in range(count):
+        for i in range(rows):
+            for j in range(cols):
+                vectors.gelu_tanh(out + n * row + i * pitch + BYTES * j)
+
+
+_SMOOTH = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh}
+CLAMPS = {"": (-float("inf"), float("inf")), "relu": (0.0, float("inf")), "relu6": (0.0, 6.0)}
+"""Activations that are clamps: a finished value's limits."""
+ACTIVATIONS = (*CLAMPS, *_SMOOTH)
+
+
+@cache
+def activation(name: str) -> Any:
+    """The kernel of an activation that is no clamp."""
+    return cached(cfunc, FINISH)(_SMOOTH[name])
+
+
+# -- pooling -----------------------------------------------------------------------------------------------------
+
+X, X_AT, X_GROUP, X_ROW, X_PITCH, X_ROWS, X_COLS = range(OWN, OWN + 7)
+KERNEL_ROWS, KERNEL_COLS, STRIDE_ROWS, STRIDE_COLS, BORDER, DILATION = range(OWN + 7, OWN + 13)
+
+
+@jit
+def input_of(op, slots, group, begin):
+    """Address of x: the first tap of the first pixel of the first channel."""
+    return word(slots, word(op, X)) + word(op, X_AT) + group * word(op, X_GROUP) + begin * word(op, X_ROW)
+
+
+def _max_pool(op, slots, scratch, chunk):
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    x, pitch, border = input_of(op, slots, group, begin), word(op, X_PITCH), word(op, BORDER)
+    down, right = word(op, STRIDE_ROWS) * pitch, word(op, STRIDE_COLS) * BYTES
+    dilation = word(op, DILATION)
+    for n in range(end - begin):
+        for i in range(word(op, ROWS)):
+            for j in range(word(op, COLS)):
+                to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH) + j * BYTES
+                vectors.fill(to, float("-inf"))
+                for a in range(word(op, KERNEL_ROWS)):
+                    for b in range(word(op, KERNEL_COLS)):
+                        at = i * down + j * right + dilation * (a * pitch + b * BYTES)
+                        vectors.largest(to, x + n * word(op, X_ROW) + at, border + at)
+    finish(op, out, end - begin)
+
+
+def _average_pool(op, slots, scratch, chunk):
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    x, pitch, share = input_of(op, slots, group, begin), word(op, X_PITCH), word(op, BORDER)
+    down, right = word(op, STRIDE_ROWS) * pitch, word(op, STRIDE_COLS) * BYTES
+    for n in range(end - begin):
+        for i in range(word(op, ROWS)):
+            for j in range(word(op, COLS)):
+                to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH) + j * BYTES
+                vectors.fill(to, 0.0)
+                for a in range(word(op, KERNEL_ROWS)):
+                    for b in range(word(op, KERNEL_COLS)):
+                        vectors.added(to, x + n * word(op, X_ROW) + i * down + j * right + a * pitch + b * BYTES)
+                vectors.scaled(to, share + BYTES * (i * word(op, COLS) + j))
+    finish(op, out, end - begin)
+
+
+def _mean(op, slots, scratch, chunk):
+    """Over a plane: a vector where lanes are images, else one number for each channel."""
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    x, share = input_of(op, slots, group, begin), word(op, BORDER)
+    for n in range(end - begin):
+        vectors.fill(scratch, 0.0)
+        for i in range(word(op, X_ROWS)):
+            for j in range(word(op, X_COLS)):
+                vectors.added(scratch, x + n * word(op, X_ROW) + i * word(op, X_PITCH) + j * BYTES)
+        vectors.scaled(scratch, share)
+        if word(op, OUT_ROW) == BYTES:
+            vectors.fill(out + n * BYTES, 0.0)
+            vectors.added(out + n * BYTES, scratch)
+        else:
+            total = 0.0
+            for lane in range(LANES):
+                total += real(scratch, lane)
+            put_real(out + n * word(op, OUT_ROW), 0, total)
+
+
+# -- sums and layouts --------------------------------------------------------------------------------------------
+
+SCALE_LOW, SCALE_HIGH, ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH = range(OWN + 7, OWN + 14)
+
+
+def _sum(op, slots, scratch, chunk):
+    """x, and add if there is any; then clamped and finished: also what copies planes and applies activations alone."""
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    x = input_of(op, slots, group, begin)
+    add = word(slots, word(op, ADD)) + word(op, ADD_AT) + group * word(op, ADD_GROUP) + begin * word(op, ADD_ROW)
+    low, high = real(op + 8 * SCALE_LOW, 0), real(op + 8 * SCALE_HIGH, 0)
+    for n in range(end - begin):
+        for i in range(word(op, ROWS)):
+            for j in range(word(op, COLS)):
+                to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH) + j * BYTES
+                vectors.fill(to, 0.0)
+                vectors.added(to, x + n * word(op, X_ROW) + i * word(op, X_PITCH) + j * BYTES)
+                if word(op, ADD):
+                    vectors.added(to, add + n * word(op, ADD_ROW) + i * word(op, ADD_PITCH) + j * BYTES)
+                vectors.clamped(to, low, high)
+    finish(op, out, end - begin)
+
+
+INDEX, COUNT = OWN + 7, OWN + 8
+
+
+def _gather(op, slots, scratch, chunk):
+    """Any layout to any other: element i of an output plane is element index[i] of the input's, or 0 if that is -1."""
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    x, index = input_of(op, slots, group, begin), word(op, INDEX)
+    for n in range(end - begin):
+        plane, to = x + n * word(op, X_ROW), out + n * word(op, OUT_ROW)
+        for i in range(word(op, COUNT)):
+            k = small(index, i)
+            put_real(to, i, real(plane, k) if k >= 0 else 0.0)
+
+
+max_pool: Any = cached(cfunc, OPERATION)(_max_pool)
+average_pool: Any = cached(cfunc, OPERATION)(_average_pool)
+mean: Any = cached(cfunc, OPERATION)(_mean)
+total: Any = cached(cfunc, OPERATION)(_sum)
+gather: Any = cached(cfunc, OPERATION)(_gather)
+
+
+# -- from and to rows, as torch has them, where lanes are images --------------------------------------------------
+
+IMAGE, IMAGES, WIDE, FLAT, RUN = range(
+    OWN + 7, OWN + 12
+)  # bytes an image, how many, vectors side by side, 1: flat, its row
+
+
+@jit
+def _run(out, step, x, image, images, length):
+    """Lanes from the rows of 16 images, or of fewer: missing lanes are 0."""
+    full = length - length % LANES if images >= LANES else 0
+    for j in range(0, full, LANES):
+        vectors.transposed(out + j * step, step, x + 4 * j, image)
+    for j in range(full, length):
+        for lane in range(LANES):
+            put_real(out + j * step, lane, real(x + lane * image, j) if lane < images else 0.0)
+
+
+@jit
+def _run_back(out, image, x, step, images, length):
+    full = length - length % LANES if images >= LANES else 0
+    for j in range(0, full, LANES):
+        vectors.transposed(out + 4 * j, image, x + j * step, step)
+    for j in range(full, length):
+        for lane in range(min(images, LANES)):
+            put_real(out + lane * image, j, real(x + j * step, lane))
+
+
+def _to_lanes(op, slots, scratch, chunk):
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    rows, cols, image, wide = word(op, ROWS), word(op, COLS), word(op, IMAGE), word(op, WIDE)
+    x = word(slots, word(op, X)) + word(op, X_AT) + begin * word(op, X_ROW)
+    for u in range(wide):
+        first = (group * wide + u) * LANES
+        images = word(op, IMAGES) - first
+        at = x + first * image
+        if word(op, FLAT):
+            _run(out + BYTES * u, word(op, OUT_ROW), at, image, images, end - begin)
+        else:
+            for n in range(end - begin):
+                for i in range(rows):
+                    to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH)
+                    _run(to, BYTES, at + n * word(op, X_ROW) + 4 * i * cols, image, images, cols)
+    finish(op, out, end - begin)
+
+
+def _from_lanes(op, slots, scratch, chunk):
+    group, begin, end, _ = chunk_of(op, slots, chunk)
+    rows, cols, image, wide = word(op, X_ROWS), word(op, X_COLS), word(op, IMAGE), word(op, WIDE)
+    x = input_of(op, slots, group, begin)
+    out = word(slots, word(op, OUT)) + word(op, OUT_AT) + begin * word(op, OUT_ROW)
+    for u in range(wide):
+        first = (group * wide + u) * LANES
+        images = word(op, IMAGES) - first
+        to = out + first * image
+        if word(op, FLAT):
+            _run_back(to, image, x + BYTES * u, word(op, X_ROW), images, end - begin)
+        else:
+            for n in range(end - begin):
+                for i in range(rows):
+                    at = x + n * word(op, X_ROW) + i * word(op, X_PITCH)
+                    _run_back(to + n * word(op, OUT_ROW) + 4 * i * cols, image, at, BYTES, images, cols)
+
+
+to_lanes: Any = cached(cfunc, OPERATION)(_to_lanes)
+from_lanes: Any = cached(cfunc, OPERATION)(_from_lanes)

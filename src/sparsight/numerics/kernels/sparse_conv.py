@@ -1,0 +1,62 @@
+"""A chunk of a sparse convolution or linear layer: some output channels of one group of images, tile by tile.
+
+Channels are planes of vectors of 16 lanes (`deploy.runtime.layout`). The order is tile, block of input channels, output
+channel: a block's planes stay in the first cache while every row of the chunk reads them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import cfunc
+
+from sparsight.numerics.kernels import planes, tile
+from sparsight.numerics.kernels.calls import call, put, word
+from sparsight.numerics.kernels.jit import cached
+from sparsight.numerics.kernels.planes import OPERATION, OWN, chunk_of, finish
+from sparsight.numerics.kernels.tile_llvm import WORDS
+
+SUMS = 256  # bytes of scratch before the partial sums: the words of a tile's job
+assert 8 * len(WORDS) <= SUMS
+
+# Words beside those of every operation. KEEP: the lanes that lie in the image, 16 bits a vector. ADD 0: nothing is added.
+(
+    X, X_AT, X_GROUP, X_PITCH, STREAM, STARTS, CHANNELS, BLOCKS, BIAS, LOW, HIGH,
+    ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH, KEEP, KEEP_PITCH, TILES, TILE_COUNT,
+) = range(OWN, OWN + 20)  # fmt: skip
+
+TILE = 5  # words of a tile: its kernel's address, then offsets in x, out, add and keep
+
+
+def _conv(op, slots, scratch, chunk):
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    channels, blocks, tiles = word(op, CHANNELS), word(op, BLOCKS), word(op, TILES)
+    x = word(slots, word(op, X)) + word(op, X_AT) + group * word(op, X_GROUP)
+    add = word(slots, word(op, ADD)) + word(op, ADD_AT) + group * word(op, ADD_GROUP) + begin * word(op, ADD_ROW)
+    put(scratch, tile.PITCH, word(op, X_PITCH))
+    put(scratch, tile.STREAM, word(op, STREAM))
+    put(scratch, tile.COUNT, end - begin)
+    put(scratch, tile.SCRATCH, scratch + SUMS)
+    put(scratch, tile.BIAS, word(op, BIAS) + 4 * begin)
+    put(scratch, tile.OUT_ROW, word(op, planes.OUT_ROW))
+    put(scratch, tile.OUT_PITCH, word(op, planes.OUT_PITCH))
+    put(scratch, tile.ADD_ROW, word(op, ADD_ROW))
+    put(scratch, tile.ADD_PITCH, word(op, ADD_PITCH))
+    put(scratch, tile.LOW, word(op, LOW))
+    put(scratch, tile.HIGH, word(op, HIGH))
+    put(scratch, tile.KEEP_PITCH, word(op, KEEP_PITCH))
+    for t in range(word(op, TILE_COUNT)):
+        at = TILE * t
+        put(scratch, tile.X, x + word(tiles, at + 1))
+        put(scratch, tile.OUT, out + word(tiles, at + 2))
+        put(scratch, tile.ADD, add + word(tiles, at + 3) if word(op, ADD) else 0)
+        put(scratch, tile.KEEP, word(op, KEEP) + word(tiles, at + 4))
+        for block in range(blocks):
+            put(scratch, tile.STARTS, word(op, STARTS) + 4 * (block * channels + begin))
+            put(scratch, tile.FIRST, block == 0)
+            put(scratch, tile.LAST, block == blocks - 1)
+            call(word(tiles, at), (scratch,))
+    finish(op, out, end - begin)
+
+
+conv: Any = cached(cfunc, OPERATION)(_conv)

@@ -1,0 +1,241 @@
+"""Operations on single vectors of 16 floats at an address: code for LLVM. `planes` and `panels` loop over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+
+_I1, _I32, _I64, _F32 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()
+_V, _VI, _VB = (ir.VectorType(kind, LANES) for kind in (_F32, _I32, _I1))
+_ZERO = ir.Constant(_V, [0.0] * LANES)
+
+
+def _splat(value: float) -> Any:
+    return ir.Constant(_V, [value] * LANES)
+
+
+def _pointer(b: Any, address: Any, offset: int = 0) -> Any:
+    return b.inttoptr(b.add(address, ir.Constant(_I64, offset)) if offset else address, _V.as_pointer())
+
+
+def _load(b: Any, address: Any, offset: int = 0, align: int = 64) -> Any:
+    return b.load(_pointer(b, address, offset), align=align)
+
+
+def _store(b: Any, value: Any, address: Any, offset: int = 0, align: int = 64) -> None:
+    b.store(value, _pointer(b, address, offset), align=align)
+
+
+def _call(b: Any, name: str, *args: Any) -> Any:
+    kind = ir.FunctionType(_V, [_V] * len(args))
+    return b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.{name}.v{LANES}f32"), args)
+
+
+# -- lanes of neighbours -----------------------------------------------------------------------------------------
+
+
+def _from_lane(lane: int, columns: int, step: tuple[int, int]) -> int:
+    """The lane that holds the block `step` away in a grid of so many columns, or LANES if that is no block."""
+    row, col = lane // columns + step[0], lane % columns + step[1]
+    return row * columns + col if 0 <= row < LANES // columns and 0 <= col < columns else LANES
+
+
+def _neighbour_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    columns, down, right = (a.literal_value for a in signature.args[2:])
+    if not columns:
+        _store(b, _ZERO, args[0])
+        return context.get_dummy_value()
+    lanes = [_from_lane(lane, columns, (down, right)) for lane in range(LANES)]
+    _store(b, b.shuffle_vector(_load(b, args[1]), _ZERO, ir.Constant(_VI, lanes)), args[0])
+    return context.get_dummy_value()
+
+
+@intrinsic
+def neighbour(typing_context: Any, out: Any, x: Any, columns: Any, down: Any, right: Any) -> Any:
+    """In each lane what x has in the lane of the block `down` and `right` of its own, or 0 beyond the grid.
+
+    `columns` of the grid, 0 if lanes are images: then always 0.
+    """
+    if not all(isinstance(a, types.IntegerLiteral) for a in (columns, down, right)):
+        return None
+    return types.void(types.int64, types.int64, columns, down, right), _neighbour_codegen
+
+
+# -- activations -------------------------------------------------------------------------------------------------
+
+
+def _polynomial(b: Any, x: Any, coefficients: tuple[float, ...]) -> Any:
+    total = _splat(coefficients[0])
+    for c in coefficients[1:]:
+        total = _call(b, "fmuladd", total, x, _splat(c))
+    return total
+
+
+def _exp(b: Any, x: Any) -> Any:
+    """e^x to 2 units in the last place: 2^k times a polynomial on [-ln 2 / 2, ln 2 / 2]; NaN stays."""
+    low, high = _splat(-87.0), _splat(88.0)
+    x = b.select(b.fcmp_ordered("<", x, low), low, x)
+    x = b.select(b.fcmp_ordered(">", x, high), high, x)
+    k = _call(b, "rint", b.fmul(x, _splat(1.4426950408889634)))
+    r = _call(b, "fmuladd", k, _splat(-0.693145751953125), x)
+    r = _call(b, "fmuladd", k, _splat(-1.42860682030941723e-06), r)
+    p = _polynomial(b, r, (1 / 5040, 1 / 720, 1 / 120, 1 / 24, 1 / 6, 0.5, 1.0, 1.0))
+    number = b.fcmp_ordered("ord", k, k)  # a NaN has no integer
+    power = b.fptosi(b.select(number, k, _ZERO), _VI)
+    power = b.shl(b.add(power, ir.Constant(_VI, [127] * LANES)), ir.Constant(_VI, [23] * LANES))
+    return b.fmul(p, b.bitcast(power, _V))
+
+
+def _sigmoid(b: Any, x: Any) -> Any:
+    return b.fdiv(_splat(1.0), b.fadd(_splat(1.0), _exp(b, b.fneg(x))))
+
+
+def _erf(b: Any, x: Any) -> Any:
+    """Abramowitz and Stegun 7.1.26, 1.5e-7 at the worst."""
+    size = _call(b, "fabs", x)
+    t = b.fdiv(_splat(1.0), _call(b, "fmuladd", size, _splat(0.3275911), _splat(1.0)))
+    p = _polynomial(b, t, (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592, 0.0))
+    value = b.fsub(_splat(1.0), b.fmul(p, _exp(b, b.fneg(b.fmul(size, size)))))
+    return _call(b, "copysign", value, x)
+
+
+def _silu(b: Any, x: Any) -> Any:
+    return b.fmul(x, _sigmoid(b, x))
+
+
+def _gelu(b: Any, x: Any) -> Any:
+    half = b.fmul(x, _splat(0.5))
+    return _call(b, "fmuladd", half, _erf(b, b.fmul(x, _splat(0.5**0.5))), half)
+
+
+def _gelu_tanh(b: Any, x: Any) -> Any:
+    inner = b.fmul(x, _call(b, "fmuladd", b.fmul(x, x), _splat(0.044715), _splat(1.0)))
+    return b.fmul(x, _sigmoid(b, b.fmul(inner, _splat(2 * 0.7978845608028654))))
+
+
+def _elementwise(function: Callable[[Any, Any], Any]) -> Any:
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        _store(b, function(b, _load(b, args[0])), args[0])
+        return context.get_dummy_value()
+
+    def typed(typing_context: Any, x: Any) -> Any:
+        return types.void(types.int64), codegen
+
+    return intrinsic(typed)
+
+
+silu: Any = _elementwise(_silu)
+gelu: Any = _elementwise(_gelu)
+gelu_tanh: Any = _elementwise(_gelu_tanh)
+
+
+# -- pooling, sums -----------------------------------------------------------------------------------------------
+
+
+def _largest_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    out, x, border = args
+    value = b.fadd(_load(b, x), _load(b, border))
+    top = _load(b, out)
+    keep = b.or_(b.fcmp_ordered(">=", top, value), b.fcmp_unordered("uno", top, top))
+    _store(b, b.select(keep, top, value), out)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def largest(typing_context: Any, out: Any, x: Any, border: Any) -> Any:
+    """out = max(out, x + border), lane by lane; a NaN wins. A border of -inf leaves a lane out."""
+    return types.void(types.int64, types.int64, types.int64), _largest_codegen
+
+
+def _added_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    _store(b, b.fadd(_load(b, args[0]), _load(b, args[1])), args[0])
+    return context.get_dummy_value()
+
+
+@intrinsic
+def added(typing_context: Any, out: Any, x: Any) -> Any:
+    """out += x."""
+    return types.void(types.int64, types.int64), _added_codegen
+
+
+def _scaled_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    _store(b, b.fmul(_load(b, args[0]), _load(b, args[1])), args[0])
+    return context.get_dummy_value()
+
+
+@intrinsic
+def scaled(typing_context: Any, out: Any, x: Any) -> Any:
+    """out *= x."""
+    return types.void(types.int64, types.int64), _scaled_codegen
+
+
+def _fill_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    one = b.insert_element(_ZERO, args[1], ir.Constant(_I32, 0))
+    _store(b, b.shuffle_vector(one, one, ir.Constant(_VI, [0] * LANES)), args[0])
+    return context.get_dummy_value()
+
+
+@intrinsic
+def fill(typing_context: Any, out: Any, value: Any) -> Any:
+    """out = value in every lane."""
+    return types.void(types.int64, types.float32), _fill_codegen
+
+
+def _clamped_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    value = _load(b, args[0])
+    for bound, sign in zip(args[1:], ("<", ">"), strict=True):
+        one = b.insert_element(_ZERO, bound, ir.Constant(_I32, 0))
+        limit = b.shuffle_vector(one, one, ir.Constant(_VI, [0] * LANES))
+        value = b.select(b.fcmp_ordered(sign, value, limit), limit, value)
+    _store(b, value, args[0])
+    return context.get_dummy_value()
+
+
+@intrinsic
+def clamped(typing_context: Any, x: Any, low: Any, high: Any) -> Any:
+    """x between low and high in every lane; NaN stays."""
+    return types.void(types.int64, types.float32, types.float32), _clamped_codegen
+
+
+# -- transposing -------------------------------------------------------------------------------------------------
+
+
+def _transpose(b: Any, rows: list[Any]) -> list[Any]:
+    """Of 16 vectors of 16, in four rounds of pairs."""
+    step = 1
+    while step < LANES:
+        low = [k if not k & step else LANES + k - step for k in range(LANES)]
+        high = [k + step if not k & step else LANES + k for k in range(LANES)]
+        new = list(rows)
+        for i in range(LANES):
+            if not i & step:
+                for to, lanes in ((i, low), (i + step, high)):
+                    new[to] = b.shuffle_vector(rows[i], rows[i + step], ir.Constant(_VI, lanes))
+        rows, step = new, 2 * step
+    return rows
+
+
+def _transposed_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    out, out_row, x, x_row = args
+    rows = []
+    for i in range(LANES):
+        rows.append(_load(b, b.add(x, b.mul(x_row, ir.Constant(_I64, i))), align=4))
+    for i, row in enumerate(_transpose(b, rows)):
+        _store(b, row, b.add(out, b.mul(out_row, ir.Constant(_I64, i))), align=4)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def transposed(typing_context: Any, out: Any, out_row: Any, x: Any, x_row: Any) -> Any:
+    """16 x 16 floats from x, transposed to out; bytes from row to row."""
+    return types.void(*[types.int64] * 4), _transposed_codegen
+
+
+assert BYTES == 64
