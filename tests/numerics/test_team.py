@@ -23,8 +23,8 @@ def _count(address):
 @pytest.fixture(params=["OpenMP", "pool"])
 def way(request, monkeypatch):
     if request.param == "pool":
-        monkeypatch.setattr(team, "_parallel", lambda: None)
-    elif team._parallel() is None:
+        monkeypatch.setattr(team, "parallel", lambda: None)
+    elif team.parallel() is None:
         pytest.skip("this torch was built without OpenMP, or with one that has another interface")
     return request.param
 
@@ -65,9 +65,9 @@ def test_where_no_library_of_the_kind_is_found_a_pool_serves(monkeypatch):
     def refuse(name):
         raise OSError("no such library")
 
-    team._parallel.cache_clear()
+    team.parallel.cache_clear()
     monkeypatch.setattr(team.ctypes, "CDLL", refuse)
     try:
-        assert team._parallel() is None
+        assert team.parallel() is None
     finally:
-        team._parallel.cache_clear()
+        team.parallel.cache_clear()

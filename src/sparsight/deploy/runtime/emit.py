@@ -10,14 +10,16 @@ import numpy as np
 import torch
 
 from sparsight.deploy.runtime import stream as streams
-from sparsight.deploy.runtime.graph import Conv, Mean, Pool, Sum, Upsample
+from sparsight.deploy.runtime.graph import Conv, Mean, Pool, Resample, Sum
 from sparsight.deploy.runtime.layout import IMAGES, Layout
 from sparsight.deploy.runtime.plan import Buffer, Plan, Step
+from sparsight.deploy.runtime.tables import ALL, Pixels, index_of, inside, lanes, shares, ungrouped
 from sparsight.numerics.kernels import matvec
 from sparsight.numerics.kernels import planes as k
 from sparsight.numerics.kernels import sparse_conv as conv
 from sparsight.numerics.kernels.tile import tile
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.walk import aligned
 
 ARENA = 1  # slot of the arena; the inputs and outputs follow, and 0 is nothing
 
@@ -31,9 +33,11 @@ class Table:
     scratch: int = 4096  # bytes a thread
 
     def address(self, array: np.ndarray) -> int:
-        array = np.ascontiguousarray(array)
-        self.keep.append(array)
-        return array.ctypes.data
+        """Of a copy that begins where a line of the cache does."""
+        copy = aligned(array.nbytes)
+        copy[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self.keep.append(copy)
+        return copy.ctypes.data
 
     def add(self, kernel: Any, chunks: int, words: dict[int, int]) -> None:
         values = np.zeros(40, np.int64)
@@ -125,8 +129,8 @@ class Emitter:
                 self.mean(step)
             case Sum(_, _, activation):
                 self.sum(activation, step)
-            case Upsample(_, scale):
-                self.move(step.x, step.out, scale)
+            case Resample(_, rows, cols):
+                self.move(step.x, step.out, (rows, cols))
 
     # -- convolution ---------------------------------------------------------------------------------------------
 
@@ -137,9 +141,8 @@ class Emitter:
         made = streams.stream(weight, operation.groups, x, operation.dilation, block)
         chunks, words = self.output(step.out, operation.activation, made.runs)
         low, high = k.CLAMPS.get(operation.activation, k.CLAMPS[""])
-        inside = out.bare.inside()
-        masked = int(out.grid != IMAGES and not inside.all())
-        bits = (inside * (1 << np.arange(inside.shape[2]))).sum(2).astype(np.uint16)
+        bits = inside(out)
+        masked = int(not (bits == ALL).all())
         source = self.source(step.x, -operation.padding[0], -operation.padding[1])
         for own, given in ((conv.X, k.X), (conv.X_AT, k.X_AT), (conv.X_GROUP, k.X_GROUP), (conv.X_PITCH, k.X_PITCH)):
             words[own] = source[given]
@@ -180,7 +183,7 @@ class Emitter:
         return {conv.TILES: self.table.address(np.array(rows, np.int64)), conv.TILE_COUNT: len(rows)}
 
     def matvec(self, operation: Conv, step: Step) -> None:
-        matrix = _ungrouped(operation.weight[:, :, 0, 0], operation.groups)
+        matrix = ungrouped(operation.weight[:, :, 0, 0], operation.groups)
         groups = -(-len(matrix) // LANES)
         pad = np.zeros((groups * LANES - len(matrix), matrix.shape[1]), np.float32)
         matrix = np.concatenate([matrix, pad])
@@ -225,12 +228,12 @@ class Emitter:
             )
         )
         if operation.kind == "max":
-            border = _lanes(np.where(x.inside(), 0.0, -np.inf))
+            border = lanes(np.where(x.inside(), 0.0, -np.inf))
             start = x.at(-operation.padding[0], -operation.padding[1])
-            words[k.BORDER] = self.table.address(border) + start
+            words |= {k.BORDER: self.table.address(border) + start, k.KEEP: self.table.address(inside(out))}
             self.table.add(k.max_pool, chunks, words)
         else:
-            words[k.BORDER] = self.table.address(_shares(operation, x, out))
+            words[k.BORDER] = self.table.address(shares(operation, x, out))
             self.table.add(k.average_pool, chunks, words)
 
     def mean(self, step: Step) -> None:
@@ -253,12 +256,12 @@ class Emitter:
             }  # fmt: skip
         self.table.add(k.total, chunks, words)
 
-    def move(self, x: Buffer, out: Buffer, scale: tuple[int, int] = (1, 1)) -> None:
-        """From layout to layout, each pixel `scale` times."""
+    def move(self, x: Buffer, out: Buffer, pixels: Pixels | None = None) -> None:
+        """From layout to layout, each pixel from itself or from another (lines and columns)."""
         if self.plan.images > 1 and (x.whole.rows is not None or out.whole.rows is not None):
             self.rows(x, out)
             return
-        index = _index(x, out, scale)
+        index = index_of(x, out, pixels)
         channels = min(x.channels, out.channels)
         place = self.place(out)
         parts, cuts = self.parts(channels)
@@ -286,68 +289,3 @@ class Emitter:
         elif not flat:
             words[k.COLS] = out.size[1]
         self.table.add(k.to_lanes if inward else k.from_lanes, chunks, words)
-
-
-def _ungrouped(matrix: np.ndarray, groups: int) -> np.ndarray:
-    """The matrix (out, in) of a grouped one (out, in / groups)."""
-    rows, inner = matrix.shape
-    whole = np.zeros((groups, rows // groups, groups, inner), np.float32)
-    for g, part in enumerate(matrix.reshape(groups, -1, inner)):
-        whole[g, :, g] = part
-    return whole.reshape(rows, -1)
-
-
-def _lanes(values: np.ndarray) -> np.ndarray:
-    """Float32 vectors of 16 lanes; one lane stands for all where lanes are images."""
-    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], LANES)).astype(np.float32))
-
-
-def _shares(operation: Pool, x: Layout, out: Layout) -> np.ndarray:
-    """1 / how many pixels count in each window's mean; 0 for lanes beyond the image."""
-    rows, cols = out.bare.pixels()
-    counts = []
-    for at, size, kernel, stride, padding in zip(
-        (rows, cols), x.size, operation.kernel, operation.stride, operation.padding, strict=True
-    ):
-        first = at * stride - padding
-        most = size + padding if operation.padded else size
-        least = -padding if operation.padded else 0
-        counts.append(np.clip(first + kernel, least, most) - np.clip(first, least, most))
-    count = counts[0] * counts[1]
-    return _lanes(np.where(out.bare.inside() & (count > 0), 1 / np.maximum(count, 1), 0.0))
-
-
-def _elements(b: Buffer) -> np.ndarray:
-    """Where in a channel each pixel's value is, in floats: (height, width), for images as lanes of the first."""
-    h, w = b.size
-    if b.whole.rows is not None or b.whole.layout is None:
-        return np.arange(h * w).reshape(h, w)
-    layout = b.planes.bare
-    rows, cols = layout.pixels()
-    i, j = np.meshgrid(np.arange(layout.block[0]), np.arange(layout.block[1]), indexing="ij")
-    vector = np.array([[b.planes.at(int(r), int(c)) // 4 for r, c in zip(*line, strict=True)] for line in zip(i, j)])
-    found = np.empty((h, w), np.int64)
-    inside = layout.inside()
-    lanes = np.broadcast_to(np.arange(inside.shape[2]), inside.shape)
-    found[rows[inside], cols[inside]] = (vector[:, :, None] + lanes)[inside]
-    return found
-
-
-def _index(x: Buffer, out: Buffer, scale: tuple[int, int]) -> np.ndarray:
-    """For each float of an output plane the input plane's, -1 for none (int32)."""
-    elements = _elements(x)
-    elements = elements.repeat(scale[0], 0).repeat(scale[1], 1)
-    if out.whole.layout is None or out.whole.rows is not None or out.size != tuple(elements.shape):
-        flat = elements.reshape(-1)
-        if x.whole.layout is not None and x.planes.grid == IMAGES:
-            flat = (flat[:, None] + np.arange(LANES)).reshape(-1)
-        return flat.astype(np.int32)
-    layout = out.planes
-    rows, cols = layout.pixels()
-    inside = layout.inside()
-    index = np.full(inside.shape, -1, np.int64)
-    index[inside] = elements[rows[inside], cols[inside]]
-    if layout.grid == IMAGES:
-        lanes = np.arange(LANES)
-        index = np.where(index >= 0, index + lanes, -1)
-    return np.ascontiguousarray(index.reshape(-1)).astype(np.int32)

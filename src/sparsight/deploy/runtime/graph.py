@@ -27,7 +27,7 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """Weights (out, in / groups, height, width), zeros skipped; then bias, `add`, activation. A linear layer is 1 x 1."""
+    """Weights (out, in / groups, height, width), zeros skipped; bias, `add`, activation. Linear layers are 1 x 1."""
 
     x: Value
     weight: np.ndarray
@@ -77,11 +77,12 @@ class Concat:
 
 
 @dataclass(frozen=True)
-class Upsample:
-    """Each pixel so many times, down and to the right."""
+class Resample:
+    """Pixel (i, j) is that of line rows[i] and column cols[j]; 0 for -1. Upsampling, padding, parts of an image."""
 
     x: Value
-    scale: Pair
+    rows: tuple[int, ...]
+    cols: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Flatten:
     x: Value
 
 
-Operation = Input | Conv | Pool | Mean | Sum | Concat | Upsample | Flatten
+Operation = Input | Conv | Pool | Mean | Sum | Concat | Resample | Flatten
 
 
 def _window(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -115,6 +116,11 @@ class Graph:
         self.operations.append(operation)
         self.values.append(value)
         return value
+
+    @staticmethod
+    def shape(operation: Operation) -> Shape:
+        """Of what an operation gives. ValueError if its operands do not fit."""
+        return _shape(operation)
 
     def input(self, shape: Shape) -> Value:
         return self.add(Input(shape))
@@ -147,7 +153,9 @@ def _shape(operation: Operation) -> Shape:
             if len({part.shape[1:] for part in parts}) != 1:
                 raise ValueError("images of different sizes cannot be joined")
             return sum(part.shape[0] for part in parts), *parts[0].shape[1:]
-        case Upsample(x, scale):
-            return x.shape[0], x.shape[1] * scale[0], x.shape[2] * scale[1]
+        case Resample(x, rows, cols):
+            if max(rows) >= x.shape[1] or max(cols) >= x.shape[2]:
+                raise ValueError(f"an image of {x.shape[1:]} has no pixel ({max(rows)}, {max(cols)})")
+            return x.shape[0], len(rows), len(cols)
         case Flatten(x):
             return int(np.prod(x.shape)), 1, 1

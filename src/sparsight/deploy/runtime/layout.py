@@ -1,8 +1,8 @@
 """How an activation lies in memory: planes of vectors of 16 lanes.
 
-With images as lanes, a vector holds one pixel of 16 images. With one image, its plane is cut into a grid of blocks, and
-a vector holds one pixel of each block: every tap of a convolution is then a whole, aligned vector. Around a block lies a
-halo of its neighbours' pixels, zero beyond the image.
+With images as lanes, a vector holds one pixel of 16 images. With one image, its plane is cut into a grid of blocks,
+and a vector holds one pixel of each block: every tap of a convolution is then a whole, aligned vector. Around a block
+lies a halo of its neighbours' pixels, zero beyond the image.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Graph, Input, Mean, Pool, Sum, Upsample, Value
+from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Graph, Input, Mean, Pool, Resample, Sum, Value
 from sparsight.deploy.runtime.layout import IMAGES, Layout, Pair, covering, for_window
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
@@ -13,7 +13,7 @@ _FLAT = (1, 1)  # the image of what is only features
 
 @dataclass(eq=False)
 class Buffer:
-    """Memory of an activation: planes of a layout, rows as torch has them (`rows`), or one number a channel (neither)."""
+    """Memory of an activation: planes of a layout, rows as torch has them (`rows`), or one number a channel."""
 
     channels: int
     size: Pair
@@ -52,7 +52,7 @@ class Buffer:
 class Step:
     """One kernel: what it does (an operation of the graph, or None: lay out anew), from which buffers to which."""
 
-    operation: Conv | Pool | Mean | Sum | Upsample | None
+    operation: Conv | Pool | Mean | Sum | Resample | None
     x: Buffer
     out: Buffer
     add: Buffer | None = None
@@ -129,7 +129,7 @@ def planned(graph: Graph, images: int) -> Plan:
                 plan.steps.append(Step(operation, source, plan.buffer(value, _bare(layout)), other))
             case Concat(parts):
                 _joined(plan, parts, value)
-            case Upsample(x, _):
+            case Resample(x, _, _):
                 source = plan.take(x, _or(plan.any_of(x), plan.layout(x.shape[1:])))
                 plan.steps.append(Step(operation, source, plan.buffer(value, plan.layout(value.shape[1:]))))
             case Flatten(x):
@@ -155,16 +155,13 @@ def _latest(plan: Plan, value: Value) -> Buffer:
 
 
 def _windowed(plan: Plan, operation: Conv | Pool, value: Value) -> None:
-    x = operation.x
-    if plan.images == 1 and x.shape[1:] == _FLAT and isinstance(operation, Conv):
+    x, kernel = operation.x, operation.weight.shape[2:] if isinstance(operation, Conv) else operation.kernel
+    if plan.images == 1 and isinstance(operation, Conv) and x.shape[1:] == value.shape[1:] == kernel == _FLAT:
         source, layout = plan.take(x, None), None
-        if value.shape[1:] != _FLAT or operation.weight.shape[2:] != _FLAT:
-            raise ValueError("a convolution of a single pixel must be 1 x 1 without padding")
     else:
         layout = plan.layout(value.shape[1:], operation.stride, plan.any_of(x))
         if layout is None:  # a window over the whole image leaves one pixel
             layout = covering(_FLAT, (16, 1))
-        kernel = operation.weight.shape[2:] if isinstance(operation, Conv) else operation.kernel
         dilation = operation.dilation if isinstance(operation, Conv) else (operation.dilation,) * 2
         halo = 0
         for k, s, p, d in zip(kernel, operation.stride, operation.padding, dilation, strict=True):

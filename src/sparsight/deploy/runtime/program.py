@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,14 +14,7 @@ from sparsight.deploy.runtime.graph import Graph
 from sparsight.deploy.runtime.plan import Buffer, Plan, planned
 from sparsight.numerics.kernels.sell_llvm import WINDOW
 from sparsight.numerics.kernels.tile_llvm import BYTES
-from sparsight.numerics.kernels.walk import COUNTERS, walk
-
-
-def aligned(size: int) -> np.ndarray:
-    """Bytes that begin where a line of the cache does."""
-    memory = np.zeros(size + BYTES, np.uint8)
-    start = -memory.ctypes.data % BYTES
-    return memory[start : start + size]
+from sparsight.numerics.kernels.walk import Job
 
 
 def _bytes(plan: Plan, b: Buffer) -> int:
@@ -33,7 +24,7 @@ def _bytes(plan: Plan, b: Buffer) -> int:
 
 
 def arranged(plan: Plan) -> tuple[dict[int, int], int]:
-    """Where in the arena each buffer lies, by identity, and the arena's size: what is not needed at once may overlap."""
+    """Where in the arena each buffer lies, by identity, and the arena's size. Those not needed at once may overlap."""
     lives: dict[int, tuple[Buffer, int, int]] = {}
     for i, step in enumerate(plan.steps):
         for b in (step.out, step.x, step.add):
@@ -55,15 +46,6 @@ def arranged(plan: Plan) -> tuple[dict[int, int], int]:
 
 
 @dataclass
-class _Call:
-    """Memory of one call at a time."""
-
-    arena: np.ndarray
-    scratch: np.ndarray
-    counters: np.ndarray
-
-
-@dataclass
 class Program:
     """A network for so many images. Calls from several threads each have memory of their own."""
 
@@ -71,42 +53,36 @@ class Program:
     table: Table
     arena: int
     rows: np.ndarray
-    _free: list[_Call] = field(default_factory=list)
-    _lock: Any = field(default_factory=threading.Lock)
+    _free: list[Job] = field(default_factory=list)
 
     def memory(self) -> int:
         """Bytes of activations and scratch of a call."""
         return self.arena + self.table.scratch * torch.get_num_threads()
 
-    def _memory_of_a_call(self) -> _Call:
-        with self._lock:
-            call = self._free.pop() if self._free else None
-        threads = torch.get_num_threads()
-        if call is None or len(call.scratch) < threads * self.table.scratch:
-            counters = np.zeros(len(self.rows) * COUNTERS, np.int64)
-            call = _Call(aligned(self.arena), aligned(threads * self.table.scratch), counters)
-        return call
-
-    def _walk(self, rows: np.ndarray, call: _Call, tensors: list[Tensor]) -> None:
-        addresses = [call.arena.ctypes.data, *(t.data_ptr() for t in tensors)]
-        slots = np.array([0] * ARENA + addresses, np.int64)
-        walk(rows, slots, call.counters, call.scratch.ctypes.data, self.table.scratch)
+    def _job(self, rows: np.ndarray) -> Job:
+        return Job(rows, ARENA + 1 + len(self.plan.inputs) + len(self.plan.outputs), self.table.scratch, self.arena)
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Outputs (images, channels, height, width), from inputs of that shape: float32, contiguous."""
         outputs = [torch.empty(self.plan.images, b.channels, *b.size) for b in self.plan.outputs]
-        call = self._memory_of_a_call()
-        self._walk(self.rows, call, [*inputs, *outputs])
-        with self._lock:
-            self._free.append(call)
+        try:
+            job = self._free.pop()  # one step for the interpreter: no other thread takes the same
+        except IndexError:
+            job = None
+        if job is None or job.threads != torch.get_num_threads():
+            job = self._job(self.rows)
+        job.slots[ARENA:] = [job.arena_address, *(t.data_ptr() for t in (*inputs, *outputs))]
+        job.run()
+        self._free.append(job)
         return outputs
 
     def inner(self, *inputs: Tensor) -> Callable[[], None]:
         """The operations alone, on what these inputs gave, without what lays activations out anew: for timing."""
-        outputs = self(*inputs)
-        call, chosen = self._free[-1], [step.operation is not None for step in self.plan.steps]
-        rows = np.ascontiguousarray(self.rows[np.array(chosen)])
-        return lambda: self._walk(rows, call, [*inputs, *outputs])
+        self(*inputs)
+        job = self._job(self.rows[np.array([step.operation is not None for step in self.plan.steps])])
+        job.arena[:] = self._free[-1].arena
+        job.slots[ARENA] = job.arena_address
+        return job.run
 
 
 def compiled(graph: Graph, images: int) -> Program:

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from llvmlite import binding
 
 from sparsight.deploy.runtime.layout import Layout
+from sparsight.numerics.kernels.jit import has
 from sparsight.numerics.kernels.tile_llvm import BYTES
 
 _LAST = 2**31 - 1
@@ -26,18 +26,17 @@ class Machine:
 
 @cache
 def machine() -> Machine:
-    features = binding.get_host_cpu_features()
     try:
         size = Path("/sys/devices/system/cpu/cpu0/cache/index0/size").read_text().strip()
         first = int(size.removesuffix("K")) * 1024
     except (OSError, ValueError):
         first = 32 * 1024
-    return Machine(14 if features.get("avx512f") else 6, first)
+    return Machine(14 if has("avx512f") else 6, first)
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Offsets and weights (n, 2) int32, where each row's runs begin in each block of input channels, and how many blocks."""
+    """Offsets and weights (n, 2) int32, where each row's run begins in each block of input channels, and blocks."""
 
     pairs: np.ndarray
     starts: np.ndarray

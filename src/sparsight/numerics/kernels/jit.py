@@ -17,6 +17,7 @@ from typing import Any
 import numba
 import torch
 from numba.core.errors import NumbaError
+from numba.core.registry import cpu_target
 
 
 def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -70,6 +71,13 @@ def uninterrupted(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+def has(feature: str) -> bool:
+    """Whether kernels are compiled for a processor with an extension, "avx512f" for one."""
+    target: Any = cpu_target.target_context
+    features = target.codegen().magic_tuple()[2]
+    return f"+{feature}" in features.split(",")
 
 
 def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:

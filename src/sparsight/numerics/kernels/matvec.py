@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from llvmlite import binding
 from numba import cfunc
 
 from sparsight.numerics.kernels import planes
 from sparsight.numerics.kernels import vectors_llvm as vectors
 from sparsight.numerics.kernels.calls import call, put_real, real, small, word
-from sparsight.numerics.kernels.jit import cached, jit, summing
+from sparsight.numerics.kernels.jit import cached, has, jit, summing
 from sparsight.numerics.kernels.planes import OPERATION, OWN, X_AT, X, chunk_of
 from sparsight.numerics.kernels.sell_llvm import WINDOW, sixteen_rows
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
 
 BASES, PLACES, VALUES, STARTS, BIAS, LOW, HIGH, ADD, ADD_AT, PAIRS = range(OWN + 7, OWN + 17)
 # PARTS cut groups of 16 rows; OUT_ROW is 64 bytes.
@@ -44,7 +46,7 @@ def _slots(begins, columns, bases, places, values, weights):
 
 
 def slots(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Bases (n), places (n, 16), values (n, 16) and the first slot of each group of rows, of a matrix (rows, columns)."""
+    """Bases (n), places (n, 16), values (n, 16), first slot of each group of rows, of a matrix (rows, columns)."""
     row, column = np.nonzero(matrix)
     weights = matrix[row, column].astype(np.float32, copy=False)
     begins = np.searchsorted(row, np.arange(len(matrix) + 1))
@@ -121,6 +123,6 @@ by_rows: Any = cached(cfunc, OPERATION)(_by_rows)
 
 def by_slots(half: bool) -> Any | None:
     """The kernel for slots, with values in bfloat16 or not; None where the machine has no AVX-512."""
-    if not binding.get_host_cpu_features().get("avx512f"):
+    if not has("avx512f"):
         return None
     return cached(cfunc, OPERATION)(_by_slots_half if half else _by_slots)

@@ -15,13 +15,16 @@ from sparsight.numerics.kernels.calls import call, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, jit
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
+
 OPERATION = types.void(types.int64, types.int64, types.int64, types.int64)
 """What a table of operations calls: its words, the call's slots, the thread's scratch, the number of the chunk."""
 
 FINISH = types.void(*[types.int64] * 7)
 """Finishes planes: address of the first one's first pixel, how many, bytes to the next, pitch, rows, columns, halo."""
 
-# A place is a slot (an address of the call) and an offset in bytes; GROUP is the bytes from a group of images to the next.
+# A place is a slot (an address of the call) and an offset in bytes; GROUP is bytes from a group of images to the next.
 # OUT is the first pixel of the first channel. CHANNELS are shared out in PARTS, whose limits are at BOUNDS (int32).
 OUT, OUT_AT, OUT_GROUP, OUT_ROW, OUT_PITCH, ROWS, COLS, HALO, ACTIVATE, FILL, PARTS, BOUNDS = range(12)
 OWN = 12  # the first word that each kind of operation has for itself
@@ -106,7 +109,7 @@ def activation(name: str) -> Any:
 # -- pooling -----------------------------------------------------------------------------------------------------
 
 X, X_AT, X_GROUP, X_ROW, X_PITCH, X_ROWS, X_COLS = range(OWN, OWN + 7)
-KERNEL_ROWS, KERNEL_COLS, STRIDE_ROWS, STRIDE_COLS, BORDER, DILATION = range(OWN + 7, OWN + 13)
+KERNEL_ROWS, KERNEL_COLS, STRIDE_ROWS, STRIDE_COLS, BORDER, DILATION, KEEP = range(OWN + 7, OWN + 14)
 
 
 @jit
@@ -129,6 +132,7 @@ def _max_pool(op, slots, scratch, chunk):
                     for b in range(word(op, KERNEL_COLS)):
                         at = i * down + j * right + dilation * (a * pitch + b * BYTES)
                         vectors.largest(to, x + n * word(op, X_ROW) + at, border + at)
+                vectors.kept(to, word(op, KEEP) + 2 * (i * word(op, COLS) + j))
     finish(op, out, end - begin)
 
 

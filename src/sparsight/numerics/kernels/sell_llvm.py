@@ -73,7 +73,10 @@ def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
 def sixteen_rows(
     typing_context: Any, x: Any, bases: Any, places: Any, values: Any, begin: Any, end: Any, out: Any, half: Any
 ) -> Any:
-    """Write the products of 16 rows, slots `begin` to `end`. `half` 1: values are bfloat16. x is read WINDOW beyond a base."""
+    """Write the products of 16 rows, slots `begin` to `end`. `half` 1: values are bfloat16.
+
+    x is read WINDOW numbers from each base on.
+    """
     if not isinstance(half, types.IntegerLiteral):
         return None
     return types.void(*[types.int64] * 7, half), _codegen

@@ -16,10 +16,13 @@ from sparsight.numerics.kernels.jit import cached
 from sparsight.numerics.kernels.planes import OPERATION, OWN, chunk_of, finish
 from sparsight.numerics.kernels.tile_llvm import WORDS
 
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
+
 SUMS = 256  # bytes of scratch before the partial sums: the words of a tile's job
 assert 8 * len(WORDS) <= SUMS
 
-# Words beside those of every operation. KEEP: the lanes that lie in the image, 16 bits a vector. ADD 0: nothing is added.
+# Words beside those of every operation. KEEP: lanes that lie in the image, 16 bits a vector. ADD 0: nothing is added.
 (
     X, X_AT, X_GROUP, X_PITCH, STREAM, STARTS, CHANNELS, BLOCKS, BIAS, LOW, HIGH,
     ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH, KEEP, KEEP_PITCH, TILES, TILE_COUNT,

@@ -39,7 +39,7 @@ take: Any = intrinsic(_fetch_and_add)  # the number of the next row: each is han
 
 
 @cache
-def _parallel() -> Any:
+def parallel() -> Any:
     """OpenMP's call of a function on all its threads, or None. It is looked up among what torch has loaded."""
     try:
         call = ctypes.CDLL(None).GOMP_parallel
@@ -62,7 +62,7 @@ def shared(work: Callable[[int], None], rows: np.ndarray, *words: int) -> np.nda
     """
     job = np.array([0, len(rows), rows.ctypes.data, *words], np.int64)
     run, address, threads = _compiled(work), job.ctypes.data, torch.get_num_threads()
-    call = _parallel()
+    call = parallel()
     if threads == 1 or call is None:
         each(lambda _: run.ctypes(address), threads)
     else:

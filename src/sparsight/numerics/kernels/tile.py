@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import cache
 from typing import Any
 
 from numba import cfunc, types
+from numba.core.errors import NumbaError
 
+from sparsight.numerics.kernels.calls import put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached
-from sparsight.numerics.kernels.tile_llvm import WORDS, tile_rows
+from sparsight.numerics.kernels.tile_llvm import BYTES, LANES, WORDS, tile_rows
+
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
 
 KERNEL = types.void(types.int64)
 Shape = tuple[int, int, int, int, int, int, int]
@@ -27,5 +33,41 @@ def tile(shape: Shape) -> Any:
 
     def kernel(job):
         tile_rows(job, rows, cols, down, right, sets, pitch, masked)
+
+    try:
+        return cached(cfunc, KERNEL)(kernel)
+    except (NumbaError, RuntimeError, NotImplementedError) as error:
+        warnings.warn(f"a kernel does not compile here, its slower twin serves: {error}", RuntimeWarning, 2)
+        return tile_plainly(shape)
+
+
+@cache
+def tile_plainly(shape: Shape) -> Any:
+    """The same, lane by lane."""
+    rows, cols, down, right, _, _, masked = shape
+
+    def kernel(job):
+        low, high = real(job + 8 * LOW, 0), real(job + 8 * HIGH, 0)
+        for o in range(word(job, COUNT)):
+            begin, end = small(word(job, STARTS), o), small(word(job, STARTS), o + 1)
+            for r in range(rows):
+                for c in range(cols):
+                    x = word(job, X) + down * r * word(job, PITCH) + BYTES * right * c
+                    partial = word(job, SCRATCH) + BYTES * (rows * cols * o + cols * r + c)
+                    out = word(job, OUT) + o * word(job, OUT_ROW) + r * word(job, OUT_PITCH) + BYTES * c
+                    add = word(job, ADD) + o * word(job, ADD_ROW) + r * word(job, ADD_PITCH) + BYTES * c
+                    keep = word(word(job, KEEP) + r * word(job, KEEP_PITCH) + 2 * c, 0) if masked else -1
+                    for lane in range(LANES):
+                        total = real(word(job, BIAS), o) if word(job, FIRST) else real(partial, lane)
+                        for i in range(begin, end):
+                            at = small(word(job, STREAM), 2 * i)
+                            total += real(word(job, STREAM), 2 * i + 1) * real(x + at, lane)
+                        if not word(job, LAST):
+                            put_real(partial, lane, total)
+                            continue
+                        if word(job, ADD):
+                            total += real(add, lane)
+                        total = low if total < low else high if total > high else total
+                        put_real(out, lane, total if (keep >> lane) & 1 else 0.0)
 
     return cached(cfunc, KERNEL)(kernel)

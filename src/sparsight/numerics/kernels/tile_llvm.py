@@ -38,7 +38,7 @@ WORDS = (
     "out", "out_row", "out_pitch",  # address of the tile in the first row's plane; bytes from row to row, line to line
     "add", "add_row", "add_pitch",  # the same of what is added to the finished tile; address 0: nothing
     "low", "high",  # finished values are clamped to these: float32 in the low bits
-    "keep", "keep_pitch",  # address of the tile's lanes that lie in the image, 16 bits a vector; bytes from line to line
+    "keep", "keep_pitch",  # address of the lanes that lie in the image, 16 bits a vector; bytes from line to line
 )  # fmt: skip
 
 
@@ -204,7 +204,7 @@ def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
 def tile_rows(
     typing_context: Any, job: Any, rows: Any, cols: Any, down: Any, right: Any, sets: Any, pitch: Any, masked: Any
 ) -> Any:
-    """Compute a tile of rows x cols vectors for the rows of a job (the address of its `WORDS`), with strides `down` and `right`.
+    """Compute a tile of rows x cols vectors, `down` and `right` apart in x, for a job (the address of its `WORDS`).
 
     `sets`, a power of two, is how many non-zeros go on at once, each with accumulators of its own; `pitch` is that of
     x in bytes, or 0 if only the job knows it; `masked` is 1 if some lanes lie outside the image.

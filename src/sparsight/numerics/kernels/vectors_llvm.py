@@ -154,6 +154,18 @@ def largest(typing_context: Any, out: Any, x: Any, border: Any) -> Any:
     return types.void(types.int64, types.int64, types.int64), _largest_codegen
 
 
+def _kept_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    bits = b.load(b.inttoptr(args[1], ir.IntType(LANES).as_pointer()), align=2)
+    _store(b, b.select(b.bitcast(bits, _VB), _load(b, args[0]), _ZERO), args[0])
+    return context.get_dummy_value()
+
+
+@intrinsic
+def kept(typing_context: Any, out: Any, bits: Any) -> Any:
+    """0 in the lanes of out whose bit is 0."""
+    return types.void(types.int64, types.int64), _kept_codegen
+
+
 def _added_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     _store(b, b.fadd(_load(b, args[0]), _load(b, args[1])), args[0])
     return context.get_dummy_value()
@@ -224,9 +236,7 @@ def _transpose(b: Any, rows: list[Any]) -> list[Any]:
 
 def _transposed_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     out, out_row, x, x_row = args
-    rows = []
-    for i in range(LANES):
-        rows.append(_load(b, b.add(x, b.mul(x_row, ir.Constant(_I64, i))), align=4))
+    rows = [_load(b, b.add(x, b.mul(x_row, ir.Constant(_I64, i))), align=4) for i in range(LANES)]
     for i, row in enumerate(_transpose(b, rows)):
         _store(b, row, b.add(out, b.mul(out_row, ir.Constant(_I64, i))), align=4)
     return context.get_dummy_value()

@@ -6,6 +6,7 @@ other in a short spin, then let others have the processor. Any number of threads
 
 from __future__ import annotations
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,17 @@ from numba import cfunc, types
 
 from sparsight.numerics.kernels.calls import call, give_way, peek, word
 from sparsight.numerics.kernels.jit import cached, each
-from sparsight.numerics.kernels.team import _parallel, take
+from sparsight.numerics.kernels.team import parallel, take
+from sparsight.numerics.kernels.tile_llvm import BYTES
 
-OPERATION_WORDS = 3  # kernel's address, number of chunks, address of its words
-COUNTERS = 16  # words between an operation's counters and the next's: they change on different processors
-_SPIN = 2000
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
 
 _TURN, _TABLE, _COUNT, _SLOTS, _COUNTERS, _SCRATCH, _SCRATCH_BYTES = range(7)
+_JOB = 8  # words
+_APART = 16  # words between counters, which change on different processors
+_HUGE = 1 << 21  # bytes of a large page: planes far apart would need more small ones than a processor keeps at hand
+_SPIN = 2000
 
 
 def _walk(job):
@@ -29,7 +34,7 @@ def _walk(job):
     scratch = word(job, _SCRATCH) + me * word(job, _SCRATCH_BYTES)
     for i in range(word(job, _COUNT)):
         kernel, chunks, words = word(table, 3 * i), word(table, 3 * i + 1), word(table, 3 * i + 2)
-        counter = counters + 8 * COUNTERS * i
+        counter = counters + 8 * _APART * i
         while True:
             chunk = take(counter)
             if chunk >= chunks:
@@ -46,13 +51,50 @@ def _walk(job):
 _compiled: Any = cached(cfunc, types.void(types.int64))(_walk)
 
 
-def walk(table: np.ndarray, slots: np.ndarray, counters: np.ndarray, scratch: int, scratch_bytes: int) -> None:
-    """Do every operation of a table (int64, `OPERATION_WORDS` each). Counters are zeroed here; scratch is per thread."""
-    counters[:] = 0
-    threads = torch.get_num_threads()
-    job = np.array([0, table.ctypes.data, len(table), slots.ctypes.data, counters.ctypes.data, scratch, scratch_bytes])
-    address, parallel = job.ctypes.data, _parallel()
-    if threads == 1 or parallel is None:
-        each(lambda _: _compiled.ctypes(address), threads)
-    else:
-        parallel(_compiled.address, address, threads, 0)
+def aligned(size: int) -> np.ndarray:
+    """Zeroed bytes that begin where a line of the cache does, on large pages if there are many."""
+    if size < 2 * _HUGE:
+        memory = np.zeros(size + BYTES, np.uint8)
+        start = -memory.ctypes.data % BYTES
+        return memory[start : start + size]
+    pages = mmap.mmap(-1, size + _HUGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        pages.madvise(mmap.MADV_HUGEPAGE)
+    memory = np.frombuffer(pages, np.uint8)
+    start = -memory.ctypes.data % _HUGE
+    return memory[start : start + size]
+
+
+class Job:
+    """What one walk at a time needs: slots (addresses of memory that operations use), counters, an arena, scratch.
+
+    `table` is int64, (operations, 3): kernel's address, number of chunks, address of the operation's words. `scratch`
+    is bytes for each thread, `arena` bytes for all.
+    """
+
+    def __init__(self, table: np.ndarray, slots: int, scratch: int, arena: int):
+        self.threads = torch.get_num_threads()
+        self._table = np.ascontiguousarray(table)
+        self._scratch = aligned(scratch * self.threads)
+        self.arena = aligned(arena)
+        self.arena_address = self.arena.ctypes.data
+        self._state = np.zeros(_JOB + slots + _APART * (len(table) + 1), np.int64)
+        self._address = self._state.ctypes.data
+        self.slots = self._state[_JOB : _JOB + slots]
+        self._counters = self._state[_JOB + slots :]
+        self._state[_TABLE : _SCRATCH_BYTES + 1] = [
+            self._table.ctypes.data, len(table), self.slots.ctypes.data, self._counters.ctypes.data,
+            self._scratch.ctypes.data, scratch,
+        ]  # fmt: skip
+
+    def run(self) -> None:
+        """Do every operation of the table."""
+        self._counters.fill(0)
+        self._state[_TURN] = 0
+        together = parallel()
+        if self.threads == 1:
+            _compiled.ctypes(self._address)
+        elif together is None:
+            each(lambda _: _compiled.ctypes(self._address), self.threads)
+        else:
+            together(_compiled.address, self._address, self.threads, 0)

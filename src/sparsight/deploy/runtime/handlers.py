@@ -1,0 +1,248 @@
+"""What each of torch's operations becomes in the runtime's graph."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import fx
+
+from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Mean, Pool, Resample, Sum, Value
+from sparsight.deploy.runtime.tracer import NotTraced, Tracer, Waiting, pair
+
+
+def _arguments(node: fx.Node, *defaults: Any) -> list[Any]:
+    """Positional arguments, with the schema's names looked up among the keywords."""
+    target: Any = node.target
+    names = [argument.name for argument in target._schema.arguments]
+    values = [*node.args, *defaults[len(node.args) :]]
+    return [node.kwargs.get(name, value) for name, value in zip(names, values, strict=False)]
+
+
+def _conv(t: Tracer, node: fx.Node) -> Waiting:
+    x, w, b, stride, padding, dilation, groups = _arguments(node, None, None, None, 1, 0, 1, 1)
+    weight, bias = t.constant(w), t.constant(b)
+    assert weight is not None
+    if weight.ndim != 4:
+        raise NotTraced(f"the runtime has convolutions of images only, not of {weight.ndim - 2} dimensions")
+    dilation = pair(dilation)
+    if isinstance(padding, str):
+        total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        if padding == "same" and any(n % 2 for n in total):
+            raise NotTraced("padding='same' that is not symmetric")
+        padding = [n // 2 for n in total] if padding == "same" else 0
+    made = Conv(
+        t.value(x), weight, np.zeros(len(weight)) if bias is None else bias,
+        pair(stride), pair(padding), dilation, groups,
+    )  # fmt: skip
+    return Waiting(made)
+
+
+def _linear(t: Tracer, node: fx.Node) -> Waiting:
+    x, w, b = _arguments(node, None, None, None)
+    source, weight, bias = t.value(x), t.constant(w), t.constant(b)
+    assert weight is not None
+    if source.shape[1:] != (1, 1):
+        raise NotTraced("a linear layer over the last of several dimensions")
+    return Waiting(Conv(source, weight[:, :, None, None], np.zeros(len(weight)) if bias is None else bias))
+
+
+def _batch_norm(t: Tracer, node: fx.Node) -> Waiting:
+    x, w, b, mean, variance, training, _, eps, *_ = _arguments(node, *[None] * 5, False, 0.1, 1e-5, False)
+    mean, variance = t.constant(mean), t.constant(variance)
+    if training or mean is None or variance is None:
+        raise NotTraced("BatchNorm that computes the statistics of its batch")
+    weight, bias = t.constant(w), t.constant(b)
+    scale = (1.0 if weight is None else weight) / np.sqrt(variance + eps)
+    shift = (0.0 if bias is None else bias) - mean * scale
+    before = t.alone(x)
+    if isinstance(before, Conv) and not before.activation and before.add is None:
+        folded = replace(before, weight=before.weight * scale[:, None, None, None], bias=before.bias * scale + shift)
+        return Waiting(folded)
+    source = t.value(x)
+    return Waiting(Conv(source, scale.reshape(-1, 1, 1, 1), shift, groups=len(scale)))
+
+
+def _activation(name: Any) -> Callable[[Tracer, fx.Node], Waiting]:
+    def handler(t: Tracer, node: fx.Node) -> Waiting:
+        (x, *limits), kind = _arguments(node), name
+        if kind == "gelu" and node.kwargs.get("approximate", "none") == "tanh":
+            kind = "gelu_tanh"
+        if kind == "relu6" and limits not in ([], [0, 6]):
+            raise NotTraced(f"clamping to {limits}")
+        before = t.alone(x)
+        if before is not None and not before.activation:
+            return Waiting(replace(before, activation=kind))
+        return Waiting(Sum(t.value(x), None, kind))
+
+    return handler
+
+
+def _sum(t: Tracer, node: fx.Node) -> Waiting:
+    x, other = _arguments(node)[:2]
+    if node.kwargs.get("alpha", 1) != 1 or not all(isinstance(n, fx.Node) and n in t.found for n in (x, other)):
+        raise NotTraced("a sum with anything but a second activation")
+    for first, second in ((x, other), (other, x)):
+        before = t.alone(first)
+        if isinstance(before, Conv) and before.add is None and not before.activation and first is not second:
+            add = t.value(second)
+            if add.shape == t.graph.shape(before):
+                return Waiting(replace(before, add=add))
+    return Waiting(Sum(t.value(x), t.value(other)))
+
+
+def _pool(kind: Any) -> Callable[[Tracer, fx.Node], Value]:
+    def handler(t: Tracer, node: fx.Node) -> Value:
+        if kind == "max":
+            x, kernel, stride, padding, dilation, ceil = _arguments(node, None, None, [], 0, 1, False)
+            padded, divisor = True, None
+        else:
+            x, kernel, stride, padding, ceil, padded, divisor = _arguments(node, None, None, [], 0, False, True, None)
+            dilation = 1
+        down, right = pair(dilation)
+        if ceil or divisor is not None or down != right:
+            raise NotTraced("pooling with ceil_mode, a divisor of its own or two dilations")
+        kernel = pair(kernel)
+        stride = pair(stride) if stride else kernel
+        return t.add(Pool(t.value(x), kind, kernel, stride, pair(padding), down, padded))
+
+    return handler
+
+
+def _adaptive(t: Tracer, node: fx.Node) -> Value:
+    x, sizes = _arguments(node)
+    x = t.value(x)
+    rows, cols = (n or size for n, size in zip(pair(sizes), x.shape[1:], strict=True))
+    if (rows, cols) == (1, 1):
+        return t.add(Mean(x))
+    if x.shape[1] % rows or x.shape[2] % cols:
+        raise NotTraced(f"adaptive pooling of {x.shape[1:]} to {(rows, cols)}")
+    kernel = (x.shape[1] // rows, x.shape[2] // cols)
+    return t.add(Pool(x, "mean", kernel, kernel))
+
+
+def _mean(t: Tracer, node: fx.Node) -> Value:
+    x, dimensions, *_ = _arguments(node, None, None)
+    if dimensions is None or sorted(d % 4 for d in dimensions) != [2, 3]:
+        raise NotTraced("a mean over anything but the image")
+    return t.add(Mean(t.value(x)))
+
+
+def _flat(t: Tracer, node: fx.Node) -> Value:
+    shape = node.meta["val"].shape
+    x = t.value(node.args[0])
+    if len(shape) == 2 and x.shape[1:] == (1, 1):
+        return x
+    if len(shape) == 2 and int(shape[1]) == int(np.prod(x.shape)):
+        return t.add(Flatten(x))
+    if len(shape) == 4 and tuple(int(n) for n in shape[1:]) == x.shape:
+        return x
+    raise NotTraced(f"a change of shape to {tuple(shape)}")
+
+
+def _concat(t: Tracer, node: fx.Node) -> Value:
+    parts, dim = _arguments(node, None, 0)
+    if dim not in (1, -3):
+        raise NotTraced("a concatenation along anything but channels")
+    return t.add(Concat(tuple(t.value(part) for part in parts)))
+
+
+def _upsample(t: Tracer, node: fx.Node) -> Value:
+    x, shape = t.value(node.args[0]), node.meta["val"].shape
+    sizes = [int(n) for n in shape[2:]]
+    if any(n % size for n, size in zip(sizes, x.shape[1:], strict=True)):
+        raise NotTraced(f"upsampling from {x.shape[1:]} to {tuple(sizes)}")
+    rows, cols = (tuple(i * size // n for i in range(n)) for n, size in zip(sizes, x.shape[1:], strict=True))
+    return t.add(Resample(x, rows, cols))
+
+
+def _part(t: Tracer, node: fx.Node) -> Value:
+    """Lines or columns from one to another, or every so many of them."""
+    x, dim, start, end, step = _arguments(node, None, 0, None, None, 1)
+    source = t.value(x)
+    if not start and step == 1 and (end is None or end == sys.maxsize):
+        return source
+    if dim % 4 < 2:
+        raise NotTraced("a part of a batch or of the channels")
+    pixels = [tuple(range(size)) for size in source.shape[1:]]
+    pixels[dim % 4 - 2] = pixels[dim % 4 - 2][slice(start, end, step)]
+    return t.add(Resample(source, *pixels))
+
+
+_BEYOND = {
+    "constant": lambda i, n: i if 0 <= i < n else -1,
+    "circular": lambda i, n: i % n,
+    "replicate": lambda i, n: min(max(i, 0), n - 1),
+    "reflect": lambda i, n: n - 1 - abs(n - 1 - abs(i)),
+}
+
+
+def _padded(t: Tracer, node: fx.Node) -> Value:
+    """Pixels around an image, or channels of zeros."""
+    x, sizes, mode, value = _arguments(node, None, [], "constant", None)
+    sizes = [*sizes, *[0] * (6 - len(sizes))]
+    if len(sizes) > 6 or min(sizes) < 0 or value or mode not in _BEYOND or (any(sizes[4:]) and mode != "constant"):
+        raise NotTraced(f"padding of {sizes} with {mode} {value or ''}")
+    source, (left, right, above, below, before, after) = t.value(x), sizes
+    if before or after:
+        weight = np.pad(np.eye(source.shape[0]), ((before, after), (0, 0)))
+        source = t.add(Conv(source, weight[:, :, None, None], np.zeros(len(weight))))
+    if not any(sizes[:4]):
+        return source
+    pixels = [
+        tuple(_BEYOND[mode](i, n) for i in range(-first, n + last))
+        for n, first, last in zip(source.shape[1:], (above, left), (below, right), strict=True)
+    ]
+    return t.add(Resample(source, *pixels))
+
+
+def _times(t: Tracer, node: fx.Node) -> Waiting:
+    x, factor = _arguments(node)
+    if not isinstance(factor, int | float):
+        raise NotTraced("a product of two activations")
+    before = t.alone(x)
+    if isinstance(before, Conv) and not before.activation and before.add is None:
+        return Waiting(replace(before, weight=before.weight * factor, bias=before.bias * factor))
+    source = t.value(x)
+    channels = source.shape[0]
+    return Waiting(Conv(source, np.full((channels, 1, 1, 1), factor), np.zeros(channels), groups=channels))
+
+
+def _same(t: Tracer, node: fx.Node) -> Value:
+    return t.value(node.args[0])
+
+
+HANDLERS: dict[str, Callable[[Tracer, fx.Node], Value | Waiting]] = {
+    "conv2d": _conv,
+    "linear": _linear,
+    "batch_norm": _batch_norm,
+    "relu": _activation("relu"),
+    "relu_": _activation("relu"),
+    "hardtanh": _activation("relu6"),
+    "hardtanh_": _activation("relu6"),
+    "relu6": _activation("relu6"),
+    "silu": _activation("silu"),
+    "silu_": _activation("silu"),
+    "gelu": _activation("gelu"),
+    "add": _sum,
+    "add_": _sum,
+    "max_pool2d": _pool("max"),
+    "avg_pool2d": _pool("mean"),
+    "adaptive_avg_pool2d": _adaptive,
+    "mean": _mean,
+    "flatten": _flat,
+    "view": _flat,
+    "reshape": _flat,
+    "squeeze": _flat,
+    "cat": _concat,
+    "slice": _part,
+    "pad": _padded,
+    "mul": _times,
+    "upsample_nearest2d": _upsample,
+    **dict.fromkeys(
+        ("dropout", "dropout_", "clone", "contiguous", "alias", "detach", "identity", "feature_dropout"), _same
+    ),
+}

@@ -1,0 +1,91 @@
+"""Arrays that operations read beside weights: which lanes count, by how much, and where each value comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sparsight.deploy.runtime.graph import Pool
+from sparsight.deploy.runtime.layout import IMAGES, Layout
+from sparsight.deploy.runtime.plan import Buffer
+from sparsight.numerics.kernels.tile_llvm import LANES
+
+Pixels = tuple[tuple[int, ...], tuple[int, ...]]
+"""Lines and columns."""
+
+ALL = 2**LANES - 1
+"""The bits of all lanes."""
+
+
+def ungrouped(matrix: np.ndarray, groups: int) -> np.ndarray:
+    """The matrix (out, in) of a grouped one (out, in / groups)."""
+    rows, inner = matrix.shape
+    whole = np.zeros((groups, rows // groups, groups, inner), np.float32)
+    for g, part in enumerate(matrix.reshape(groups, -1, inner)):
+        whole[g, :, g] = part
+    return whole.reshape(rows, -1)
+
+
+def inside(layout: Layout) -> np.ndarray:
+    """Bits of the lanes of each vector of a block that lie in the image, (rows, cols) uint16."""
+    inside = layout.bare.inside()
+    if layout.grid == IMAGES:
+        return np.full(inside.shape[:2], ALL, np.uint16)
+    return (inside * (1 << np.arange(LANES))).sum(2).astype(np.uint16)
+
+
+def lanes(values: np.ndarray) -> np.ndarray:
+    """Float32 vectors of 16 lanes; one lane stands for all where lanes are images."""
+    return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], LANES)).astype(np.float32))
+
+
+def shares(operation: Pool, x: Layout, out: Layout) -> np.ndarray:
+    """1 / how many pixels count in each window's mean; 0 for lanes beyond the image."""
+    rows, cols = out.bare.pixels()
+    counts = []
+    for at, size, kernel, stride, padding in zip(
+        (rows, cols), x.size, operation.kernel, operation.stride, operation.padding, strict=True
+    ):
+        first = at * stride - padding
+        most = size + padding if operation.padded else size
+        least = -padding if operation.padded else 0
+        counts.append(np.clip(first + kernel, least, most) - np.clip(first, least, most))
+    count = counts[0] * counts[1]
+    return lanes(np.where(out.bare.inside() & (count > 0), 1 / np.maximum(count, 1), 0.0))
+
+
+def _elements(b: Buffer) -> np.ndarray:
+    """Where in a channel each pixel's value is, in floats: (height, width), for images as lanes of the first."""
+    h, w = b.size
+    if b.whole.rows is not None or b.whole.layout is None:
+        return np.arange(h * w).reshape(h, w)
+    layout = b.planes.bare
+    rows, cols = layout.pixels()
+    i, j = np.meshgrid(np.arange(layout.block[0]), np.arange(layout.block[1]), indexing="ij")
+    vector = b.planes.at(0, 0) // 4 + i * (b.planes.pitch // 4) + j * LANES
+    found = np.empty((h, w), np.int64)
+    inside = layout.inside()
+    lanes = np.broadcast_to(np.arange(inside.shape[2]), inside.shape)
+    found[rows[inside], cols[inside]] = (vector[:, :, None] + lanes)[inside]
+    return found
+
+
+def index_of(x: Buffer, out: Buffer, pixels: Pixels | None) -> np.ndarray:
+    """For each float of an output plane the input plane's, -1 for none (int32)."""
+    elements = _elements(x)
+    if pixels is not None:
+        rows, cols = np.array(pixels[0])[:, None], np.array(pixels[1])[None, :]
+        elements = np.where((rows >= 0) & (cols >= 0), elements[rows, cols], -1)
+    if out.whole.layout is None or out.whole.rows is not None or out.size != tuple(elements.shape):
+        flat = elements.reshape(-1)
+        if x.whole.layout is not None and x.planes.grid == IMAGES:
+            flat = np.where(flat[:, None] >= 0, flat[:, None] + np.arange(LANES), -1).reshape(-1)
+        return flat.astype(np.int32)
+    layout = out.planes
+    rows, cols = layout.pixels()
+    inside = layout.inside()
+    index = np.full(inside.shape, -1, np.int64)
+    index[inside] = elements[rows[inside], cols[inside]]
+    if layout.grid == IMAGES:
+        lanes = np.arange(LANES)
+        index = np.where(index >= 0, index + lanes, -1)
+    return np.ascontiguousarray(index.reshape(-1)).astype(np.int32)

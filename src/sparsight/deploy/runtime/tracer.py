@@ -1,0 +1,83 @@
+"""The state of tracing: what each node of torch's graph has become so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, fx
+
+from sparsight.deploy.runtime.graph import Conv, Graph, Operation, Sum, Value
+
+
+class NotTraced(ValueError):
+    """What the runtime's graph has no operation for; the message names it."""
+
+
+@dataclass
+class Waiting:
+    """An operation not yet in the graph: what follows may still become a part of it."""
+
+    operation: Conv | Sum
+
+
+def pair(value: Any) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
+
+
+@dataclass
+class Tracer:
+    """Puts operations into a graph as late as it can, so that what follows becomes a part of them."""
+
+    constants: Mapping[str, Tensor]
+    handlers: Mapping[str, Callable[[Tracer, fx.Node], Value | Waiting]]
+    graph: Graph = field(default_factory=Graph)
+    found: dict[fx.Node, Value | Waiting] = field(default_factory=dict)
+
+    def run(self, graph: fx.Graph) -> Graph:
+        for node in graph.nodes:
+            if node.op == "placeholder" and node.name not in self.constants:
+                channels, rows, cols = (*(int(n) for n in node.meta["val"].shape[1:]), 1, 1)[:3]
+                self.found[node] = self.graph.input((channels, rows, cols))
+            elif node.op == "call_function":
+                self.call(node)
+            elif node.op == "output":
+                self.graph.outputs = [self.value(out) for out in node.args[0]]
+        return self.graph
+
+    def call(self, node: fx.Node) -> None:
+        name = str(node.target).removeprefix("aten.").split(".")[0]
+        handler = self.handlers.get(name)
+        if handler is None:
+            raise NotTraced(f"the runtime has no operation {node.target}")
+        self.found[node] = handler(self, node)
+
+    def value(self, node: Any) -> Value:
+        """What a node gives, put into the graph by now."""
+        found = self.found.get(node)
+        if found is None:
+            raise NotTraced(f"{node} is no activation")
+        if isinstance(found, Waiting):
+            found = self.graph.add(found.operation)
+            self.found[node] = found
+        return found
+
+    def add(self, operation: Operation) -> Value:
+        try:
+            return self.graph.add(operation)
+        except ValueError as error:
+            raise NotTraced(str(error)) from error
+
+    def constant(self, node: Any) -> np.ndarray | None:
+        if node is None:
+            return None
+        if not isinstance(node, fx.Node) or node.name not in self.constants:
+            raise NotTraced(f"{node} is computed, and the runtime takes weights as they are")
+        return self.constants[node.name].double().numpy()
+
+    def alone(self, node: Any) -> Conv | Sum | None:
+        """The operation of a node, if it waits and nothing else reads it."""
+        found = self.found.get(node)
+        return found.operation if isinstance(found, Waiting) and len(node.users) == 1 else None
