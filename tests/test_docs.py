@@ -163,7 +163,9 @@ def commands(page: Path) -> list[str]:
 
 RECIPES = ("sap", "lottery", "oneshot")  # those that go down level by level: one table for their options
 EVERY = tuple(names())
-COMMANDS = ("show", "report", "analyze", "certify", "verify", "phase", "recipes", "study")  # beside run
+COMMANDS = (  # beside run
+    "show", "report", "analyze", "certify", "pack", "unpack", "verify", "phase", "recipes", "study",
+)  # fmt: skip
 WRITTEN = [
     (page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line
 ]

@@ -21,7 +21,7 @@ _HOME = {  # room -> the public names of it that stand here too
     "types": ("Data", "Masks", "Split"),
     "model": (
         "LeftOutWarning", "apply_", "bind", "counts", "cross_entropy", "dense", "find_collapse", "held", "left_out",
-        "verify",
+        "load_into", "verify",
     ),
     "measure.pq": ("pq_index",),
     "measure.flow": ("gradient_flow", "information_flow"),
@@ -32,7 +32,7 @@ _HOME = {  # room -> the public names of it that stand here too
     "pruning.sipp.certificate": ("certify",),
     "train": ("Hooks", "NesterovSGD", "TrainingPlan"),
     "records": ("DamagedFile", "RunFolder", "load_masks", "masks_from", "save_masks"),
-    "checkpoint": ("CheckpointError",),
+    "checkpoint": ("CheckpointError", "load"),
     "runs": ("AtDensity", "Level", "Outcome", "Recipe", "SparsestWithin", "Until", "execute", "prune", "run"),
     "analysis": ("analyze", "trajectory"),
 }  # fmt: skip

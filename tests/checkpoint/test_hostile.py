@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparsight.analysis import analyze
-from sparsight.checkpoint import CheckpointError, Entry, load_tensors, open_checkpoint, reading
+from sparsight.checkpoint import CheckpointError, Entry, descriptor, load_tensors, open_checkpoint, reading
 from sparsight.checkpoint.entry import LONGEST_HEADER, MOST_ENTRIES
 from sparsight.checkpoint.opcodes import MOST_OBJECTS, MOST_OPCODES
 
@@ -496,7 +496,7 @@ def test_elements_are_read_in_logical_order(data: st.DataObject):
     found = np.empty(last - first, np.uint16)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reading, "_GAP", some)
-        patch.setattr(reading, "_read_into", read)
+        patch.setattr(reading, "read_at", read)
         reading.read_elements(entry, 0, first, last, found)
     assert gap == reading._GAP
     assert (found == right[first:last]).all()
@@ -506,8 +506,8 @@ def test_elements_are_read_in_logical_order(data: st.DataObject):
 def test_a_slice_is_read_by_its_extent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     base = torch.randn(2000, 1000)
     torch.save({"rows.weight": base[5:8], "column.weight": base[:, 3:4]}, tmp_path / "m.pt")
-    read, plain = [], reading._read_some
-    monkeypatch.setattr(reading, "_read_some", lambda *a: (read.append(len(a[2])), plain(*a))[1])
+    read, plain = [], descriptor._read_some
+    monkeypatch.setattr(descriptor, "_read_some", lambda *a: (read.append(len(a[2])), plain(*a))[1])
     found = load_tensors(open_checkpoint(tmp_path / "m.pt"))
     assert torch.equal(found["rows.weight"], base[5:8])
     assert torch.equal(found["column.weight"], base[:, 3:4])
@@ -521,8 +521,8 @@ def test_transposed_tensors_are_streamed(old: bool, tmp_path: Path, monkeypatch:
     weights = torch.randn(3000, 3500)
     torch.save({"w.weight": weights.t()}, tmp_path / "m.pt", _use_new_zipfile_serialization=not old)
     right = analyze({"w.weight": weights.t()}, sample=False)
-    read, plain = [], reading._read_some
-    monkeypatch.setattr(reading, "_read_some", lambda *a: (read.append(len(a[2])), plain(*a))[1])
+    read, plain = [], descriptor._read_some
+    monkeypatch.setattr(descriptor, "_read_some", lambda *a: (read.append(len(a[2])), plain(*a))[1])
     assert analyze(tmp_path / "m.pt", sample=False, budget=32 << 20).tensors == right.tensors
     assert max(read) < 1 << 20
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sparsight import CheckpointError
-from sparsight.model import WeightsNote, load_weights
+from sparsight.model import WeightsNote, load_into
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -39,9 +39,9 @@ def test_prefixes_are_stripped_and_told(tmp_path, prefix, kind):
     save_file(state, path) if kind == "safetensors" else torch.save(state, path)
     if prefix:
         with pytest.warns(WeightsNote, match=f"'{prefix}' before every name was stripped"):
-            load_weights(model, path)
+            load_into(path, model)
     else:
-        assert load_weights(model, path) == f"9 tensors from {path}"
+        assert load_into(path, model) == f"9 tensors from {path}"
     assert same(model, right)
 
 
@@ -49,7 +49,7 @@ def test_a_state_dict_inside_a_training_checkpoint(tmp_path):
     right, model = network(1), network(2)
     optimizer = torch.optim.SGD(right.parameters(), 0.1)
     torch.save({"epoch": 3, "state_dict": right.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "a.pt")
-    load_weights(model, tmp_path / "a.pt")
+    load_into(tmp_path / "a.pt", model)
     assert same(model, right)
 
 
@@ -57,7 +57,7 @@ def test_a_model_that_wraps_the_one_in_the_file(tmp_path):
     right, model = network(1), Wrapped(2)
     save_file(right.state_dict(), tmp_path / "a.safetensors")
     with pytest.warns(WeightsNote, match=r"names go without 'model\.'"):
-        load_weights(model, tmp_path / "a.safetensors")
+        load_into(tmp_path / "a.safetensors", model)
     assert same(model.model, right)
 
 
@@ -66,7 +66,7 @@ def test_tensors_that_were_not_used_are_named(tmp_path):
     save_file({**right.state_dict(), "head.weight": torch.ones(2, 2)}, tmp_path / "a.safetensors")
     model = network(2)
     with pytest.warns(WeightsNote, match="not used: 'head.weight'"):
-        load_weights(model, tmp_path / "a.safetensors")
+        load_into(tmp_path / "a.safetensors", model)
     assert same(model, right)
 
 
@@ -76,11 +76,11 @@ def test_what_is_missing_is_named_and_nothing_loaded(tmp_path):
     del state["3.weight"]
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"does not fit the Sequential: it has no '3.weight' \(8 of 9 tensors"):
-        load_weights(model, tmp_path / "a.safetensors")
+        load_into(tmp_path / "a.safetensors", model)
     state["3.weight"] = torch.ones(3, 5)
     save_file(state, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match=r"'3.weight' is \(3, 5\) in the file and \(3, 72\) in the model"):
-        load_weights(model, tmp_path / "a.safetensors")
+        load_into(tmp_path / "a.safetensors", model)
     assert same(model, before)
 
 
@@ -94,7 +94,7 @@ def test_a_tied_weight_is_in_the_file_once(tmp_path):
 
     right, model = tied(1), tied(2)
     save_file({"table.weight": right["table"].weight.detach()}, tmp_path / "a.safetensors")
-    load_weights(model, tmp_path / "a.safetensors")
+    load_into(tmp_path / "a.safetensors", model)
     assert torch.equal(model["head"].weight, right["table"].weight)
     assert model["head"].weight is model["table"].weight
 
@@ -102,7 +102,7 @@ def test_a_tied_weight_is_in_the_file_once(tmp_path):
 def test_other_files(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(CheckpointError):
-        load_weights(network(), tmp_path / "a.safetensors")
+        load_into(tmp_path / "a.safetensors", network())
     save_file({"x": torch.ones(2)}, tmp_path / "b.safetensors")
     with warnings.catch_warnings(), pytest.raises(ValueError, match=r"has no '0.weight'.*the file holds 'x'"):
-        load_weights(network(), tmp_path / "b.safetensors")
+        load_into(tmp_path / "b.safetensors", network())

@@ -19,6 +19,7 @@ import pytest
 import torch
 from stored import add, content, filled, level, network, plain, run_record, state
 
+from sparsight.checkpoint import writing
 from sparsight.records import files
 from sparsight.records import packing as pack
 from sparsight.records.files import DamagedFile
@@ -65,7 +66,7 @@ class Stumble:
         for name in STEPS:
             patch.setattr(os, name, self.watched(getattr(os, name)))
         opened = self.watched(builtins.open)
-        patch.setattr(files, "open", lambda *args: self.file(opened(*args)), raising=False)
+        patch.setattr(writing, "open", lambda *args: self.file(opened(*args)), raising=False)
 
     @property
     def stumbled(self) -> bool:
@@ -230,7 +231,7 @@ def test_state_is_written_once_and_shared_tensors_are_too(tmp_path, monkeypatch)
     written = []
     with RunFolder.create(tmp_path / "r", run_record()) as folder:
         opened = builtins.open
-        monkeypatch.setattr(files, "open", lambda *args: _counting(opened(*args), written), raising=False)
+        monkeypatch.setattr(writing, "open", lambda *args: _counting(opened(*args), written), raising=False)
         folder.keep_progress({"weights": weights, "optimizer": [weights["0"], {"again": weights["1"]}]})
     total = 4 * 256 * 256 * 4
     assert total < sum(written) < total + 8192

@@ -11,7 +11,7 @@ import torch
 import sparsight
 from sparsight import counts, dense, masks_from, verify
 from sparsight.cli import main
-from sparsight.model import load_weights
+from sparsight.model import load_into
 from sparsight.recipes import lottery
 from sparsight.records import RunFolder
 from sparsight.runs import adapted
@@ -94,7 +94,7 @@ class TestTransformers:
 
         config = BertConfig.from_pretrained(files["model.safetensors"].parent)
         model = BertModel(config)
-        load_weights(model, files["model.safetensors"])
+        load_into(files["model.safetensors"], model)
         masks = dense(model)
         scores = {name: p.detach().abs() for name, p in model.named_parameters() if name in masks}
         from sparsight.pruning import Global

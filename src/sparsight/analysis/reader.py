@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from sparsight.checkpoint.descriptor import opened
 from sparsight.checkpoint.entry import Entry
-from sparsight.checkpoint.reading import opened, read_elements
+from sparsight.checkpoint.reading import read_elements
 
 RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
 """As what the kernels take each dtype."""

@@ -1,9 +1,14 @@
-"""Readers of checkpoints: what tensors a file holds and where they lie, without loading them or running code."""
+"""Files of tensors: what a checkpoint holds and where it lies, without running code; packed files, read and written."""
 
 from __future__ import annotations
 
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
-from sparsight.checkpoint.load import load_tensors
+from sparsight.checkpoint.load import load, load_tensors
 from sparsight.checkpoint.open import open_checkpoint
+from sparsight.checkpoint.packed.files import Packing, pack, unpack
+from sparsight.checkpoint.packed.read import nonzeros
 
-__all__ = ["Checkpoint", "CheckpointError", "Entry", "load_tensors", "open_checkpoint"]
+__all__ = [
+    "Checkpoint", "CheckpointError", "Entry", "Packing", "load", "load_tensors", "nonzeros", "open_checkpoint", "pack",
+    "unpack",
+]  # fmt: skip

@@ -13,6 +13,8 @@ from typing import BinaryIO, Literal
 
 from torch import Tensor
 
+from sparsight.checkpoint.packed.head import Head
+
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of the dtypes that can be analysed."""
 LONGEST_HEADER = 25_000_000
@@ -55,6 +57,7 @@ class Entry:
     obstacle: str | None = None  # why its values cannot be read
     part: Part = "network"
     mask: Entry | None = None  # a tensor of its shape that its values are multiplied by as they are read
+    packed: Head | None = None  # where its chunks lie, if it is packed
 
     @property
     def count(self) -> int:

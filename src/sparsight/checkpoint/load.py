@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sparsight.checkpoint.descriptor import opened
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
-from sparsight.checkpoint.reading import opened, read_elements
+from sparsight.checkpoint.open import open_checkpoint
+from sparsight.checkpoint.reading import read_elements
+from sparsight.numerics.kernels.jit import each
 
 _RAW = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}  # by the bytes of an element
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """The state dict in a file: every tensor of the network under each of its names, tied ones as one tensor.
+
+    `path` is whatever `analyze` reads: a packed file, safetensors, a `.pt` or `.bin` of PyTorch, shards, or a folder of
+    one. No code in it is run. CheckpointError, before anything is handed out, for a file that is damaged or not what
+    it says.
+    """
+    return load_tensors(open_checkpoint(Path(path)))
 
 
 def load_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -19,11 +34,9 @@ def load_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
 
     CheckpointError for one that cannot be read.
     """
+    wanted = [entry for entry in checkpoint.entries if entry.part == "network" and entry.dtype]
     found = {}
-    for entry in checkpoint.entries:
-        if entry.part != "network" or not entry.dtype:
-            continue
-        tensor = _tensor(checkpoint, entry)
+    for entry, tensor in zip(wanted, each(lambda i: _tensor(checkpoint, wanted[i]), len(wanted)), strict=True):
         found |= dict.fromkeys((entry.name, *entry.aliases), tensor)
         found |= {other.name: _tensor(checkpoint, other) for other in entry.turned if other.name in entry.aliases}
     return found
@@ -37,7 +50,10 @@ def _tensor(checkpoint: Checkpoint, entry: Entry) -> Tensor:
     dtype = getattr(torch, entry.dtype, None)
     if not isinstance(dtype, torch.dtype) or entry.path is None:
         raise CheckpointError(entry.path or checkpoint.source, f"{entry.name!r:.80} has the dtype {entry.dtype!r:.40}")
-    tensor = torch.empty(entry.shape, dtype=dtype)
+    try:
+        tensor = torch.empty(entry.shape, dtype=dtype)
+    except RuntimeError as error:
+        raise CheckpointError(entry.path, f"{entry.name!r:.80} asks for more memory than there is") from error
     if entry.count:
         with ExitStack() as stack:
             out = tensor.view(-1).view(torch.uint8).numpy().view(_RAW[dtype.itemsize])

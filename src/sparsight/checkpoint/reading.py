@@ -2,41 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from math import prod
-from pathlib import Path
 
 import numpy as np
 
-from sparsight.checkpoint.entry import CheckpointError, Entry
+from sparsight.checkpoint.descriptor import read_at
+from sparsight.checkpoint.entry import Entry
+from sparsight.checkpoint.packed.read import read_packed
 
-_MOST = 1 << 24  # bytes asked for at once where reading copies them
 _GAP = 1 << 15  # bytes between two that are wanted which cost less to read than a further call
-_seeking = threading.Lock()
 _Read = Callable[[int, np.ndarray], None]  # from an element on into an array
-
-
-def opened(path: Path, stack: ExitStack) -> int:
-    """A descriptor of a file, which `stack` closes. CheckpointError if it cannot be opened."""
-    try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    except OSError as error:
-        raise CheckpointError(path, error.strerror or str(error)) from error
-    stack.callback(os.close, file)
-    return file
 
 
 def read_elements(entry: Entry, file: int, first: int, last: int, out: np.ndarray) -> None:
     """Elements first..last of a tensor in row-major order into `out`, whose dtype has their size.
 
-    What is held beside `out` is at most twice as large, or `_GAP` bytes. CheckpointError if the file ends early.
+    What is held beside `out` is at most twice as large, or `_GAP` bytes, or of a packed tensor a few of its chunks.
+    CheckpointError if the file ends early, or what is packed is damaged.
     """
+    if entry.packed is not None:
+        read_packed(entry, file, first, last, out)
+        return
 
     def read(at: int, part: np.ndarray) -> None:
-        _read_into(entry, file, entry.offset + at * part.itemsize, part)
+        read_at(entry, file, entry.offset + at * part.itemsize, part)
 
     if entry.strides is None:
         read(first, out[: last - first])
@@ -91,27 +81,3 @@ def _fill(read: _Read, start: int, strides: Sequence[int], out: np.ndarray) -> N
     for i in range(0, len(slices), some):
         part = slices[i : i + some]
         _fill(read, start + i * strides[axis], order, part)
-
-
-def _read_into(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
-    view = out.view(np.uint8).data
-    at = 0
-    while at < len(view):
-        try:
-            n = _read_some(file, offset + at, view[at:])
-        except OSError as error:
-            raise CheckpointError(entry.path, f"reading {entry.name!r}: {error.strerror}") from error
-        if n == 0:
-            raise CheckpointError(entry.path, f"it ends inside {entry.name!r}; was it changed while it was read?")
-        at += n
-
-
-def _read_some(file: int, offset: int, view: memoryview) -> int:
-    """Read into `view` what there is at an offset, from several threads at once; how many bytes that was."""
-    if hasattr(os, "preadv"):
-        return os.preadv(file, [view], offset)
-    with _seeking:  # Windows has no reading at an offset: one thread moves and reads at a time
-        os.lseek(file, offset, os.SEEK_SET)
-        found = os.read(file, min(len(view), _MOST))
-    view[: len(found)] = found
-    return len(found)

@@ -27,6 +27,8 @@ commands:
   report RUN       write the report of a run again, from its records
   analyze PATH     how compressible a network is, without its code; or the path of a run
   certify PATH     which error bound a pruned network satisfies, beside the error measured
+  pack PATH        a checkpoint in few bytes: pruned weights take next to nothing
+  unpack FILE      a packed file as plain safetensors
   verify RUN       read every file of a run or a study, and say which is damaged
   phase            at which scale of initial weights signals get through, and where a network stands
   recipes          the recipes there are
@@ -44,6 +46,7 @@ examples:
   sparsight run sap --resume                  go on after Ctrl-C, a kill or a power cut
   sparsight show runs/sap-001 --json
   sparsight analyze model.safetensors --html analysis.html
+  sparsight pack runs/sap-001 -o packed.safetensors
   sparsight certify runs/sipp-001 --as-pruned
 
 exit codes:
@@ -57,7 +60,7 @@ exit codes:
 SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder that has the data.
 """
 
-COMMANDS = ("run", "show", "report", "analyze", "certify", "verify", "phase", "recipes", "study")
+COMMANDS = ("run", "show", "report", "analyze", "certify", "pack", "unpack", "verify", "phase", "recipes", "study")
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.cli.errors.Misuse": 2,

@@ -7,11 +7,11 @@ from sparsight.model.loss import cross_entropy, mae, mse, task_loss
 from sparsight.model.masks import check, counts, counts_by_tensor, dense, density, left_out, verify
 from sparsight.model.names import named
 from sparsight.model.own_loop import held
-from sparsight.model.pretrained import WeightsNote, load_weights
+from sparsight.model.pretrained import WeightsNote, load_into
 
 __all__ = [
     "Collapse", "LeftOut", "LeftOutWarning", "WeightsNote", "apply_", "bind", "check", "counts",
     "counts_by_tensor", "cross_entropy",
-    "dense", "density", "find_collapse", "held", "left_out", "load_weights", "mae", "mask_grads_", "mse", "named",
+    "dense", "density", "find_collapse", "held", "left_out", "load_into", "mae", "mask_grads_", "mse", "named",
     "task_loss", "verify",
 ]  # fmt: skip

@@ -19,13 +19,14 @@ class WeightsNote(UserWarning):
     """How the names of a file were read, and which of its tensors were not used."""
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike[str]) -> str:
+def load_into(path: str | os.PathLike[str], model: nn.Module) -> str:
     """Load the state dict in a file into `model`, in place; what was read, as a sentence.
 
-    `path` is whatever `analyze` reads: safetensors, a `.pt` or `.bin` of PyTorch (also a training checkpoint that holds
-    the state dict under a key of its own), shards, or a folder of one. No code in it is run. What stands before all
-    names of the model in the file ("module.", "_orig_mod.", "model.", "state_dict.") is stripped, and so is what the
-    model has and the file has not. A `WeightsNote` names that, and the tensors of the file that were not used.
+    `path` is whatever `analyze` reads: a packed file, safetensors, a `.pt` or `.bin` of PyTorch (also a training
+    checkpoint that holds the state dict under a key of its own), shards, or a folder of one. No code in it is run. What
+    stands before all names of the model in the file ("module.", "_orig_mod.", "model.", "state_dict.") is stripped, and
+    so is what the model has and the file has not. A `WeightsNote` names that, and the tensors of the file that were not
+    used.
 
     Raises: `CheckpointError` for a file that cannot be read; ValueError for a tensor of the model that is not in the
     file, or has another shape there, and nothing is loaded then.

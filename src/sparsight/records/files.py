@@ -11,22 +11,18 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
+
+from sparsight.checkpoint.writing import PART, refuse_write, sync_folder, try_remove, write_atomically
 
 SCHEMA = 1
 """Version of the envelopes below (not of the records inside). A reader refuses one that it does not know."""
 
-_SUFFIX = ".part"  # of files that are being written
-
 LONGEST = 1 << 30
 """Bytes of JSON beyond which a record is refused: no run writes that many."""
-
-_IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES)  # of file systems that cannot do it
 
 
 class DamagedFile(ValueError):
@@ -56,36 +52,6 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
 # -- writing ---------------------------------------------------------------------------------------------------
 
 
-def write_atomically(
-    path: Path, chunks: Iterable[Any], *, mode: int | None = None, then: str = "resume the run"
-) -> None:
-    """Write the buffers `chunks` as the file `path`: afterwards it holds all of them, or what it held before.
-
-    They are written to a new file beside it, never through a link, which takes its name (and the permissions `mode`)
-    when it is whole. A link of that name is replaced itself; what is no file is refused. OSError (full disk, no
-    permission) names the file, says whether what was stored is intact, and what to do, `then`.
-    """
-    part = path.with_name(f".{secrets.token_hex(8)}{_SUFFIX}")
-    try:
-        try:
-            with open(part, "xb") as file:
-                if mode is not None:
-                    os.chmod(part, mode)
-                for chunk in chunks:
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists() and not path.is_symlink() and not path.is_file():
-                raise OSError(errno.EEXIST, "it is no regular file")
-            os.replace(part, path)
-        except BaseException:  # Ctrl-C too
-            try_remove(part)
-            raise
-        sync_folder(path.parent)
-    except OSError as error:
-        refuse_write(path, error, then)
-
-
 def appending(path: Path) -> BinaryIO:
     """A file to append to, made if missing, never reached through a link. OSError, naming it, for what is no file."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -95,34 +61,6 @@ def appending(path: Path) -> BinaryIO:
         return os.fdopen(os.open(path, flags, 0o666), "ab")
     except OSError as error:
         refuse_write(path, error, "try again")
-
-
-def refuse_write(path: Path, error: OSError, then: str = "resume the run") -> NoReturn:
-    """The same error, saying what could not be written, whether what was stored is intact, and what to do."""
-    what = f"cannot write {path}: {error.strerror or error}"
-    if error.errno == errno.ENOENT and not path.parent.exists():
-        raise OSError(error.errno, f"{what}: its folder is gone, with all that was in it: start anew") from error
-    remedy = f"make room (or give permission) and {then}"
-    if error.errno in _IN_THE_WAY:
-        remedy = "move away what is in its place, or take another folder"
-    elif error.errno == errno.ENAMETOOLONG:
-        remedy = "take a shorter name"
-    raise OSError(error.errno, f"{what}; what was stored before is intact: {remedy}") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames, new names and removals in `folder` last through a power cut."""
-    if os.name == "nt":  # folders cannot be opened there
-        return
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
 
 
 def make_folder(folder: Path) -> None:
@@ -146,15 +84,9 @@ def remove(path: Path) -> None:
         refuse_write(path, error)
 
 
-def try_remove(path: Path) -> None:
-    """Remove a file if it is there and may be removed; it must do no harm where it stays."""
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-
-
 def remove_parts(folder: Path) -> None:
     """Remove what killed processes left half written in `folder` and below."""
-    for part in folder.rglob(f".*{_SUFFIX}"):
+    for part in folder.rglob(f".*{PART}"):
         try_remove(part)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError
 from sparsight.checkpoint.safetensors import read_safetensors
+from sparsight.checkpoint.writing import safetensors_header
 from sparsight.records.files import (
     SCHEMA,
     DamagedFile,
@@ -83,25 +84,17 @@ def write_tensors(
     mapping (parameter order decides ties) comes back.
     """
     digest = tensors_digest(tensors)
-    header: dict[str, Any] = {
-        "__metadata__": {
-            "format": "pt",
-            "sparsight_schema": str(SCHEMA),
-            "sha256": digest,
-            "facts": canonical(seal({**facts, "order": list(tensors)})),
-        }
+    metadata = {
+        "format": "pt",
+        "sparsight_schema": str(SCHEMA),
+        "sha256": digest,
+        "facts": canonical(seal({**facts, "order": list(tensors)})),
     }
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps elements aligned
-    end = 0
-    for name in order:
-        begin, end = end, end + tensors[name].numel() * tensors[name].element_size()
-        shape = list(tensors[name].shape)
-        header[name] = {"dtype": _DTYPES[tensors[name].dtype], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    of = ((n, _DTYPES[(t := tensors[n]).dtype], list(t.shape), t.numel() * t.element_size()) for n in order)
 
     def chunks() -> Iterator[Any]:
-        yield len(text).to_bytes(8, "little") + text
+        yield safetensors_header(metadata, of)
         for name in order:
             yield _bytes(_plain(name, tensors[name]))
 

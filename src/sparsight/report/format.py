@@ -60,6 +60,17 @@ def compression(kept: int, total: int) -> str:
     return f"{ratio:.1f}×" if ratio < 100 else f"{ratio:,.0f}×"
 
 
+def bytes_of(count: float) -> str:
+    """A size: "812 bytes", "12.4 kB", "12.4 MB", "1.2 GB"; in powers of 1,000."""
+    if count < 1000:
+        return f"{count:,.0f} bytes"
+    for unit in ("kB", "MB"):
+        count /= 1000
+        if count < 999.95:
+            return f"{count:.1f} {unit}"
+    return f"{count / 1000:,.1f} GB"
+
+
 def index(value: float | None, digits: int = 4) -> str:
     """A PQ index."""
     return NONE if value is None else f"{value:.{digits}f}"

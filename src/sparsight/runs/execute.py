@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from sparsight.model.masks import left_out
-from sparsight.model.pretrained import load_weights
+from sparsight.model.pretrained import load_into
 from sparsight.numerics.checks import check_threads
 from sparsight.records.describe import describe
 from sparsight.records.fingerprint import fingerprint
@@ -72,7 +72,7 @@ def execute(
 
     `model` is a zoo name, "package.module:attribute" (a module, or a callable that builds one), or a module;
     `data` likewise a name, "package.module:attribute", a path (`zoo.data.from_path`) or `Data`. `weights` is a file
-    whose state dict is loaded into a copy of the model first (`load_weights`); see `adapted` for networks that are
+    whose state dict is loaded into a copy of the model first (`load_into`); see `adapted` for networks that are
     trained already. `out` is the run folder, by default the next free `runs/RECIPE-001`; an existing one is never
     overwritten. With `resume` the run in `out` goes on from where it was (by default the newest unfinished one of the
     recipe under `runs/`), and ends with the same bits as if it had never stopped; one that is finished is returned as
@@ -93,7 +93,7 @@ def execute(
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
     if weights is not None:
         network = network if isinstance(model, str) else copy.deepcopy(network)
-        load_weights(network, weights)
+        load_into(weights, network)
     record = RunRecord(
         recipe=recipe.name, arguments=dict(arguments or {}), description=describe(recipe), seed=recipe.seed,
         data=fingerprint(source), model=about_model(network, recipe, model if isinstance(model, str) else None),

@@ -1,0 +1,210 @@
+"""A chunk of a tensor as bytes and back: which words are not 0, the ranks of their exponents, their other bits.
+
+docs/packed.md specifies the bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import zstandard
+
+from sparsight.numerics.kernels import sparse_words as kernels
+from sparsight.numerics.kernels.sparse_words import ESCAPE, SKIP
+
+_HEAD = struct.Struct("<IIIBBHII")  # words, mask stored, mask whole, kind, exponents, 0, ranks stored, escapes
+_NONE, _GAPS, _BITS = 0, 1, 2  # kinds of masks
+_SETTINGS = {"min_match": 7, "hash_log": 6}  # of zstd's level 1: what is repeated here is chance, and costs bits
+_SAMPLE = 1 << 14  # bytes of a plane that tell whether it can be squeezed
+_WORTH = 15 / 16  # at most so much of it must be left
+_NOTHING = np.empty(0, np.uint8)
+
+Bytes = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Bytes of a word, and bits of its mantissa and exponent; whole numbers have no exponent."""
+
+    size: int
+    low: int
+    width: int
+
+    @property
+    def word(self) -> np.dtype:
+        return np.dtype(f"u{self.size}")
+
+    @property
+    def planes(self) -> int:
+        """Bytes of a word without its exponent."""
+        return -(-(8 * self.size - self.width) // 8)
+
+    @property
+    def exponent(self) -> np.dtype:
+        """As what an exponent is written."""
+        return np.dtype("u1" if self.width <= 8 else "<u2")
+
+
+def encode(words: np.ndarray, layout: Layout) -> bytes:
+    """A chunk of words as bytes."""
+    n = int(kernels.count(words))
+    values, kind, mask, whole = _masked(words, n)
+    stored = [_squeezed(mask)]
+    table, nibbles, escapes = _ranks(values, layout)
+    stored.append(_squeezed(nibbles))
+    planes = np.empty((layout.planes, n), np.uint8)
+    kernels.split(values, layout.low, layout.width, planes)
+    rests = [_squeezed_if_worth(plane) for plane in planes]
+    head = _HEAD.pack(n, len(stored[0]), whole, kind, len(table), 0, len(stored[1]), len(escapes))
+    sizes = struct.pack(f"<{len(rests)}I", *map(len, rests))
+    return b"".join([head, sizes, table.tobytes(), *stored, escapes.tobytes(), *rests])
+
+
+def _masked(words: np.ndarray, n: int) -> tuple[np.ndarray, int, np.ndarray, int]:
+    """Words that are not 0; and where they are: kind, bytes, how many these are before they are squeezed."""
+    if n in (0, len(words)):
+        return words[:n], _NONE, _NOTHING, 0
+    if 2 * n > len(words):
+        bits = np.packbits(words != 0, bitorder="little")
+        return words[words != 0], _BITS, bits, len(bits)
+    values, gaps = np.empty(n, words.dtype), np.empty(n + len(words) // SKIP + 1, np.uint8)
+    gaps = gaps[: kernels.compact(words, values, gaps)]
+    return values, _GAPS, gaps, len(gaps)
+
+
+def _ranks(values: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The table of exponents, their ranks two to a byte, and the exponents that are not in the table."""
+    if not layout.width or not len(values):
+        return _NOTHING, _NOTHING, _NOTHING
+    counts = np.zeros(1 << layout.width, np.int64)
+    kernels.histogram(values, layout.low, counts)
+    order = np.argsort(-counts, kind="stable")[:ESCAPE]
+    table = order[counts[order] > 0]
+    ranks = np.full(len(counts), ESCAPE, np.uint8)
+    ranks[table] = np.arange(len(table), dtype=np.uint8)
+    nibbles = np.empty((len(values) + 1) // 2, np.uint8)
+    escapes = np.empty(int(counts.sum() - counts[table].sum()), layout.exponent)
+    kernels.ranked(values, layout.low, ranks, nibbles, escapes)
+    return table.astype(layout.exponent), nibbles, escapes
+
+
+def _squeezed(part: np.ndarray) -> Bytes:
+    """Bytes through zstd, or as they are if that is no longer."""
+    if not len(part):
+        return b""
+    settings = zstandard.ZstdCompressionParameters.from_level(1, **_SETTINGS)
+    found = zstandard.ZstdCompressor(compression_params=settings).compress(part.data)
+    return found if len(found) < len(part) else part.data
+
+
+def _squeezed_if_worth(plane: np.ndarray) -> Bytes:
+    """The same of a plane. Mantissas are mostly noise: a sample tells whether the whole is worth the time."""
+    if len(plane) > 2 * _SAMPLE and len(_squeezed(plane[:_SAMPLE])) > _WORTH * _SAMPLE:
+        return plane.data
+    return _squeezed(plane)
+
+
+# -- back ------------------------------------------------------------------------------------------------------
+
+
+def decode(chunk: memoryview, layout: Layout, out: np.ndarray) -> None:
+    """The words of a chunk into `out`, which says how many they are. ValueError for bytes that are no such chunk."""
+    places, values = nonzero(chunk, layout, len(out), out)
+    if values is not out:
+        out[...] = 0
+        kernels.scatter(values, places, out)
+
+
+def nonzero(
+    chunk: memoryview, layout: Layout, size: int, dense: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the words of a chunk of `size` are that are not 0 (uint32, ascending), and these words.
+
+    If there is no zero, they are written to `dense`, if that is given, and the places are left out. ValueError for
+    bytes that are no such chunk.
+    """
+    parts = _Parts(chunk, layout, size)
+    n = parts.words
+    planes = [np.frombuffer(parts.plane(b), np.uint8) for b in range(layout.planes)]
+    values = dense if dense is not None and n == size else np.empty(n, layout.word)
+    together = np.stack(planes) if len(planes) > 1 else planes[0][None]
+    if n and not kernels.join(parts.nibbles(), parts.table(), parts.escapes(), together, layout.low, values):
+        raise ValueError("a word of it is 0 or has an unknown exponent")
+    return (np.empty(0, np.uint32) if values is dense else parts.places()), values
+
+
+class _Parts:
+    """The parts of a chunk, cut where its head says, and no longer than `size` words can need."""
+
+    def __init__(self, chunk: memoryview, layout: Layout, size: int) -> None:
+        more = struct.Struct(f"<{layout.planes}I")
+        if len(chunk) < _HEAD.size + more.size:
+            raise ValueError("it is shorter than its head")
+        head = _HEAD.unpack_from(chunk)
+        self.words, mask, self._whole, self._kind, exponents, reserved, ranks, escapes = head
+        self._size, self._layout = size, layout
+        item = layout.exponent.itemsize
+        lengths = [exponents * item, mask, ranks, escapes * item, *more.unpack_from(chunk, _HEAD.size)]
+        ends = np.cumsum([_HEAD.size + more.size, *lengths]).tolist()
+        self._check(exponents, reserved, escapes)
+        if ends[-1] > len(chunk) or any(chunk[ends[-1] :]):
+            raise ValueError("its parts do not fill it")
+        cut = [chunk[a:b] for a, b in pairwise(ends)]
+        self._table, self._mask, self._ranks, self._escapes, *self._planes = cut
+
+    def _check(self, exponents: int, reserved: int, escapes: int) -> None:
+        n, size = self.words, self._size
+        most = {_NONE: 0, _GAPS: n + size // SKIP, _BITS: -(-size // 8)}.get(self._kind, -1)
+        wrong = n > size or (self._kind == _NONE and n not in (0, size)) or self._whole > most
+        wrong |= self._kind == _BITS and self._whole != most
+        wrong |= exponents > ESCAPE or escapes > n or reserved != 0
+        if wrong or (not self._layout.width and exponents + escapes):
+            raise ValueError("its head contradicts itself")
+
+    def places(self) -> np.ndarray:
+        found = np.empty(self.words, np.uint32)
+        if self._kind == _NONE:
+            found[...] = np.arange(self.words, dtype=np.uint32)
+            return found
+        mask = np.frombuffer(_expanded(self._mask, self._whole), np.uint8)
+        look = kernels.walk if self._kind == _GAPS else kernels.find
+        if not look(mask, self._size, found):
+            raise ValueError("its mask is not of as many words as its head says")
+        return found
+
+    def nibbles(self) -> np.ndarray:
+        size = (self.words + 1) // 2 if self._layout.width else 0
+        return np.frombuffer(_expanded(self._ranks, size), np.uint8)
+
+    def table(self) -> np.ndarray:
+        return self._exponents(self._table)
+
+    def escapes(self) -> np.ndarray:
+        return self._exponents(self._escapes)
+
+    def _exponents(self, part: memoryview) -> np.ndarray:
+        found = np.frombuffer(part, self._layout.exponent).astype(np.uint16)
+        if (found >= 1 << self._layout.width).any():
+            raise ValueError("an exponent of it has too many bits")
+        return found
+
+    def plane(self, b: int) -> Bytes:
+        return _expanded(self._planes[b], self.words)
+
+
+def _expanded(part: memoryview, size: int) -> Bytes:
+    """What `_squeezed` was given, `size` bytes."""
+    if len(part) == size:
+        return part
+    try:
+        if zstandard.frame_content_size(part) != size:
+            raise ValueError("a part of it has another length than its head says")
+        found = zstandard.ZstdDecompressor().decompress(part, max_output_size=size, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise ValueError(f"a part of it is no zstd frame: {error}") from error
+    if len(found) != size:
+        raise ValueError("a part of it has another length than its head says")
+    return found

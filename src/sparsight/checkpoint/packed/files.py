@@ -1,0 +1,147 @@
+"""Packing checkpoints and unpacking them: one file, or an index and its shards one after the other."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from torch import Tensor, nn
+
+from sparsight.checkpoint.descriptor import opened
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
+from sparsight.checkpoint.memory import entries
+from sparsight.checkpoint.open import INDEXES, open_checkpoint
+from sparsight.checkpoint.packed.head import CHUNK, FORMAT, LAYOUTS, SAFETENSORS, dense_bytes
+from sparsight.checkpoint.packed.write import Lossy, Written, packed_file
+from sparsight.checkpoint.reading import read_elements
+from sparsight.checkpoint.writing import refuse_write, safetensors_header, write_atomically
+
+_THEN = "try again"
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What was packed, in bytes. `payload` is the packed values, `header` all else; together they are the files."""
+
+    tensors: int
+    dense: int
+    payload: int
+    header: int
+    files: tuple[Path, ...]
+    left_out: tuple[str, ...]  # what stands beside the network in the source: states of optimisers, what is no tensor
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return self.payload + self.header
+
+
+def pack(
+    source: str | os.PathLike[str] | nn.Module | Mapping[str, Tensor],
+    out: str | os.PathLike[str],
+    *,
+    lossy: Lossy | None = None,
+) -> Packing:
+    """Write a checkpoint, the state dict of a model, or tensors by name as a packed file; what came of it.
+
+    Each tensor takes what is least: its values that are not +0.0 and where they are, its one value, or all as they are.
+    `load` gives back the same names, shapes, dtypes and bits. -0.0 is a value: only +0.0 counts as pruned. Tied tensors
+    are stored once. The index of shards, or a folder that has one, becomes a folder `out` of packed shards, one after
+    the other. `lossy` first rounds wider floats to "bfloat16" or "float16" (to nearest, ties to even).
+
+    Memory holds a few million weights at a time and at most 64 MiB of what is packed; the rest waits beside `out`.
+    CheckpointError: a source that cannot be read, a tensor that cannot be stored. OSError: `out` cannot be written.
+    """
+    if lossy is not None and lossy not in get_args(Lossy):
+        raise ValueError(f"expected lossy to be one of {', '.join(get_args(Lossy))}, got {lossy!r}")
+    if isinstance(source, (nn.Module, Mapping)):
+        tensors = source.state_dict() if isinstance(source, nn.Module) else source
+        checkpoint = Checkpoint("the tensors given", "tensors", tuple(entries(tensors.items(), tensors)))
+        return _packed(checkpoint, Path(out), lossy)
+    parts = [_packed(part, target, lossy) for part, target in _files(Path(source), Path(out))]
+    files = tuple(path for part in parts for path in part.files)
+    left = tuple(name for part in parts for name in part.left_out)
+    total = {key: sum(getattr(part, key) for part in parts) for key in ("tensors", "dense", "payload", "header")}
+    return Packing(**total, files=files, left_out=left)
+
+
+def unpack(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Write the tensors of a packed file, or of a folder of packed shards, as plain safetensors: `out`.
+
+    Tied tensors are written once for each of their names. What the source of the packed file said of itself
+    (`__metadata__`) is there again. CheckpointError: not a packed file, or a damaged one; then `out` is as it was.
+    OSError: `out` cannot be written.
+    """
+    for part, target in _files(Path(path), Path(out)):
+        if part.format != FORMAT:
+            raise CheckpointError(part.source, f"it is not a packed file but {part.format}")
+        write_atomically(target, _dense_file(part), then=_THEN)
+
+
+def _packed(checkpoint: Checkpoint, out: Path, lossy: Lossy | None) -> Packing:
+    chosen = [e for e in checkpoint.entries if e.part == "network" and e.dtype]
+    alone = [one for entry in chosen for one in _untied(entry)]
+    written = Written()
+    write_atomically(out, packed_file(written, alone, checkpoint.metadata, lossy, out.parent), then=_THEN)
+    dense, names = sum(dense_bytes(e.dtype, e.shape) for e in alone), {e.name for e in chosen}
+    left = tuple(e.name for e in checkpoint.entries if e.name not in names)
+    return Packing(len(alone), dense, written.payload, out.stat().st_size - written.payload, (out,), left)
+
+
+def _untied(entry: Entry) -> Iterator[Entry]:
+    """The entry, and each of its names that shows it transposed as an entry of its own."""
+    turned = {other.name: other for other in entry.turned if other.name in entry.aliases}
+    yield replace(entry, aliases=tuple(name for name in entry.aliases if name not in turned), turned=())
+    yield from turned.values()
+
+
+def _files(source: Path, out: Path) -> Iterator[tuple[Checkpoint, Path]]:
+    """Each file of a checkpoint and where it goes; an index is written once all files are."""
+    whole = open_checkpoint(source)
+    if not whole.format.startswith("sharded"):
+        if out.is_dir():
+            refuse_write(out, IsADirectoryError(errno.EISDIR, "it is a folder"), _THEN)
+        yield whole, out
+        return
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        refuse_write(out, error, _THEN)
+    where: dict[str, str] = {}
+    for path in whole.files:
+        part = [entry for entry in whole.entries if entry.path == path]
+        target = out / f"{path.stem}.safetensors"
+        yield replace(open_checkpoint(path), entries=tuple(part)), target
+        where |= {name: target.name for entry in part for name in (entry.name, *entry.aliases)}
+    total = sum(dense_bytes(e.dtype, e.shape) for e in whole.entries if e.dtype in LAYOUTS)
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    write_atomically(out / INDEXES[0], [json.dumps(index, indent=2).encode()], then=_THEN)
+
+
+def _dense_file(checkpoint: Checkpoint) -> Iterator[Any]:
+    """The bytes of a safetensors file of these tensors."""
+    order = [(name, entry) for entry in checkpoint.entries for name in (entry.name, *entry.aliases)]
+    sizes = [dense_bytes(entry.dtype, entry.shape) for _, entry in order]
+    if any(size % LAYOUTS[e.dtype].size for size, (_, e) in zip(np.cumsum([0, *sizes]), order, strict=False)):
+        order.sort(key=lambda pair: -LAYOUTS[pair[1].dtype].size)  # keeps elements aligned
+    yield safetensors_header(checkpoint.metadata, [_described(name, entry) for name, entry in order])
+    for _, entry in order:
+        with ExitStack() as stack:
+            assert entry.path is not None
+            file = opened(entry.path, stack)
+            for first in range(0, entry.count, 1 << CHUNK):
+                last = min(first + (1 << CHUNK), entry.count)
+                words = np.empty(last - first, LAYOUTS[entry.dtype].word)
+                read_elements(entry, file, first, last, words)
+                yield words.data
+
+
+def _described(name: str, entry: Entry) -> tuple[str, str, Sequence[int], int]:
+    return name, SAFETENSORS[entry.dtype], list(entry.shape), dense_bytes(entry.dtype, entry.shape)

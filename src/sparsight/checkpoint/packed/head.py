@@ -1,0 +1,126 @@
+"""The head of a packed tensor: its dtype and shape, and where its chunks lie. docs/packed.md specifies the bytes."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsight.checkpoint.packed.chunks import Layout
+
+FORMAT, VERSION = "sparsight-packed", "1"
+SUFFIX = "::packed"
+"""What follows the name of a tensor in the file, if it is packed there."""
+RAW, CONSTANT, SPARSE = range(3)
+MOST_TIMES = 4096
+"""A tensor has at most so many times the bytes that it takes in the file: what is asked for stays within reason."""
+ALIGNED = 8  # each entry of the file begins at a multiple of so many bytes
+CHUNK = 20  # as a power of two, weights of a chunk
+_CHUNKS = range(4, 25)
+_MOST_DIMENSIONS = 64
+
+_START = struct.Struct("<BBBBI")  # encoding, dtype, dimensions, weights of a chunk, checksum
+_DTYPES: tuple[tuple[str, str, Layout], ...] = (  # the code of a dtype is its place here
+    ("F64", "float64", Layout(8, 52, 11)), ("F32", "float32", Layout(4, 23, 8)),
+    ("F16", "float16", Layout(2, 10, 5)), ("BF16", "bfloat16", Layout(2, 7, 8)),
+    *((name, dtype, Layout(size, 8 * size - 1, 0)) for name, dtype, size in (
+        ("I64", "int64", 8), ("I32", "int32", 4), ("I16", "int16", 2), ("I8", "int8", 1),
+        ("U64", "uint64", 8), ("U32", "uint32", 4), ("U16", "uint16", 2), ("U8", "uint8", 1),
+        ("BOOL", "bool", 1), ("C64", "complex64", 8), ("F8_E4M3", "float8_e4m3fn", 1),
+        ("F8_E5M2", "float8_e5m2", 1), ("F8_E8M0", "float8_e8m0fnu", 1),
+        ("F8_E4M3FNUZ", "float8_e4m3fnuz", 1), ("F8_E5M2FNUZ", "float8_e5m2fnuz", 1),
+    )),
+)  # fmt: skip
+CODES = {dtype: code for code, (_, dtype, _) in enumerate(_DTYPES)}
+"""Code of each dtype, as torch spells it."""
+SAFETENSORS = {dtype: name for name, dtype, _ in _DTYPES}
+LAYOUTS = {dtype: layout for _, dtype, layout in _DTYPES}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Head:
+    """How a tensor is packed. Chunk i holds weights i · per and on, in bytes starts[i]..starts[i + 1] of the file."""
+
+    encoding: int
+    dtype: str
+    shape: tuple[int, ...]
+    per: int
+    starts: np.ndarray
+    sums: np.ndarray  # CRC-32 of the bytes of each chunk
+
+    @property
+    def layout(self) -> Layout:
+        return LAYOUTS[self.dtype]
+
+
+def chunks_of(encoding: int, count: int, per: int) -> int:
+    return 1 if encoding == CONSTANT else -(-count // per)
+
+
+def head(
+    name: str, encoding: int, dtype: str, shape: Sequence[int], power: int, sizes: Sequence[int], sums: Sequence[int]
+) -> bytes:
+    """The head of a packed tensor, with the sizes and checksums of its chunks."""
+    rest = struct.pack(f"<{len(shape)}Q", *shape)
+    rest += struct.pack(f"<{2 * len(sizes)}I", *(n for pair in zip(sizes, sums, strict=True) for n in pair))
+    start = _START.pack(encoding, CODES[dtype], len(shape), power, 0)
+    return _START.pack(encoding, CODES[dtype], len(shape), power, _checksum(name, start, rest)) + rest
+
+
+def _checksum(name: str, start: bytes, rest: bytes) -> int:
+    return zlib.crc32(rest, zlib.crc32(start[:-4] + name.encode()))
+
+
+def parse(name: str, content: bytes, offset: int, size: int) -> Head | int:
+    """The head of what lies in `size` bytes from `offset` of a file on, from the first of these bytes.
+
+    A number instead is how many of them are needed. ValueError for bytes that are no such head.
+    """
+    if size < _START.size:
+        raise ValueError(f"takes {size} bytes, expected at least {_START.size}")
+    encoding, code, dimensions, power, checksum = _START.unpack_from(content)
+    if encoding > SPARSE or code >= len(_DTYPES) or dimensions > _MOST_DIMENSIONS or power not in _CHUNKS:
+        raise ValueError("has a damaged head")
+    at = _START.size + 8 * dimensions
+    if len(content) < at <= size:
+        return at
+    shape = struct.unpack_from(f"<{dimensions}Q", content, _START.size) if at <= size else ()
+    _, dtype, layout = _DTYPES[code]
+    count = 0 if 0 in shape else _product(shape, MOST_TIMES * size)
+    if at > size or not count or count * layout.size > MOST_TIMES * size:
+        raise ValueError(f"has a damaged head, or more than {MOST_TIMES} times its {size:,} bytes")
+    chunks = chunks_of(encoding, count, 1 << power)
+    end = at + 8 * chunks
+    if len(content) < end <= size:
+        return end
+    if end > size or _checksum(name, content[: _START.size], content[_START.size : end]) != checksum:
+        raise ValueError("has a damaged head: its checksum differs")
+    table = np.frombuffer(content, "<u4", 2 * chunks, at).reshape(-1, 2).astype(np.int64)
+    starts = offset + end + np.concatenate([[0], np.cumsum(table[:, 0])])
+    if starts[-1] != offset + size:
+        raise ValueError("has chunks that do not fill its bytes")
+    return Head(encoding, dtype, shape, 1 << power, starts, table[:, 1])
+
+
+def _product(shape: Sequence[int], most: int) -> int:
+    """Entries of a shape; more than `most` if it has more, without multiplying on."""
+    found = 1
+    for size in shape:
+        found *= size
+        if found > most:
+            break
+    return found
+
+
+def padding(length: int, dense: int) -> int:
+    """Zero bytes that follow a packed tensor of so many bytes: it is aligned then, and large enough for its values."""
+    least = max(length, -(-dense // MOST_TIMES))
+    return -(-least // ALIGNED) * ALIGNED - length
+
+
+def dense_bytes(dtype: str, shape: Sequence[int]) -> int:
+    return LAYOUTS[dtype].size * math.prod(shape)

@@ -1,0 +1,56 @@
+"""`sparsight pack IN -o OUT`: a checkpoint in few bytes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typing_extensions import Doc
+from tyro import conf
+
+from sparsight.cli.errors import NotFound, printable
+from sparsight.cli.options import options
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Write a checkpoint as a packed file, in which weights that are +0.0 take next to nothing.
+
+    Nothing is lost: `sparsight unpack`, `sparsight.load`, `analyze` and `--weights` give back the same bits. A packed
+    file is a safetensors file. Shards become a folder of packed shards.
+    """
+
+    path: Annotated[
+        conf.Positional[Path],
+        Doc(
+            "A .safetensors, a folder with model.safetensors.index.json, a .pt, .pth or .bin of PyTorch, or a run "
+            "folder."
+        ),
+    ]
+    out: Annotated[Path, conf.arg(aliases=("-o",), metavar="OUT"), Doc("The packed file; of shards, the folder.")]
+    lossy: Annotated[
+        Literal["bfloat16", "float16"] | None, Doc("First round wider floats to this; by default nothing is lost.")
+    ] = None
+
+
+def main(argv: list[str]) -> int:
+    asked = options(PackOptions, argv, "sparsight pack")
+
+    from sparsight.checkpoint import pack
+    from sparsight.records.files import there
+    from sparsight.report.format import bytes_of, compression
+
+    if not there(asked.path):
+        raise NotFound(f"there is no {asked.path}")
+    done = pack(asked.path, asked.out, lossy=asked.lossy)
+    before, after = bytes_of(done.dense), bytes_of(done.size)
+    ratio = compression(done.size, done.dense)
+    tensors = f"{done.tensors:,} tensor{'s' * (done.tensors != 1)}"
+    said = [f"{asked.out}: {tensors}, {before} dense, {after} packed ({ratio} smaller)"]
+    if done.left_out:
+        more = f" and {len(done.left_out) - 4:,} more" if len(done.left_out) > 4 else ""
+        said.append(f"Not packed, beside the network: {', '.join(done.left_out[:4])}{more}")
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in said))
+    return 0

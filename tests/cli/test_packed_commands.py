@@ -1,0 +1,79 @@
+"""`sparsight pack` and `sparsight unpack`, and packed files at the doors of other commands."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sparsight import load
+from sparsight.cli import main
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    g = torch.Generator().manual_seed(0)
+    kept = torch.rand(200, 300, generator=g) < 0.1
+    state = {"a.weight": torch.randn(200, 300, generator=g) * kept, "steps": torch.tensor(3)}
+    save_file(state, "a.safetensors")
+    return state
+
+
+def test_pack_and_unpack(here, capsys):
+    assert main(["pack", "a.safetensors", "-o", "p.safetensors"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("p.safetensors: 2 tensors, 240.0 kB dense, ")
+    assert "× smaller)" in said
+    assert main(["unpack", "p.safetensors", "--out", "b.safetensors"]) == 0
+    assert capsys.readouterr().out == "written: b.safetensors\n"
+    found = load_file("b.safetensors")
+    assert found.keys() == here.keys()
+    assert all(found[name].numpy().tobytes() == here[name].numpy().tobytes() for name in here)
+
+
+def test_lossy_is_an_option(here):
+    assert main(["pack", "a.safetensors", "-o", "p.safetensors", "--lossy", "bfloat16"]) == 0
+    assert torch.equal(load("p.safetensors")["a.weight"], here["a.weight"].bfloat16())
+
+
+def test_what_stands_beside_the_network_is_told(here, capsys):
+    torch.save({"state_dict": here, "optimizer": {"state": {0: {"m": torch.ones(3)}}, "param_groups": []}}, "a.pt")
+    assert main(["pack", "a.pt", "-o", "p.safetensors"]) == 0
+    assert "\nNot packed, beside the network: optimizer.state.0.m\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "code", "said"), [
+    (["pack", "nothing", "-o", "p"], 4, "there is no nothing"),
+    (["unpack", "nothing", "-o", "p"], 4, "there is no nothing"),
+    (["unpack", "a.safetensors", "-o", "p"], 3, "not a packed file but safetensors"),
+    (["pack", "a.safetensors", "-o", "."], 1, "it is a folder"),
+    (["pack", "a.safetensors", "-o", "no/p"], 1, "its folder is gone"),
+    (["pack", "a.safetensors"], 2, "required"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(here, capsys, words, code, said):
+    assert main(words) == code
+    assert said in capsys.readouterr().err
+    assert not (here.keys() - {"a.weight", "steps"})
+
+
+def test_analyze_and_weights_read_packed_files(here, capsys):
+    assert main(["pack", "a.safetensors", "-o", "p.safetensors"]) == 0
+    capsys.readouterr()
+    outputs = []
+    for name in ("a", "p"):
+        assert main(["analyze", f"{name}.safetensors", "--csv", "-"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+
+
+def test_a_damaged_packed_file_is_damage_at_every_door(here, capsys):
+    assert main(["pack", "a.safetensors", "-o", "p.safetensors"]) == 0
+    with open("p.safetensors", "r+b") as file:
+        file.seek(-200, 2)
+        file.write(b"\x55\xaa")
+    on = ["run", "lottery", "--data", "digits", "--model", "linear", "--out", "out", "--weights", "p.safetensors"]
+    for words in (["analyze", "p.safetensors"], ["unpack", "p.safetensors", "-o", "b.safetensors"]):
+        assert main(words) == 3
+        assert "p.safetensors" in capsys.readouterr().err
+    assert main(on) in (1, 2, 3)
