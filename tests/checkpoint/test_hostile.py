@@ -376,6 +376,51 @@ def test_objects_are_listed_and_not_rebuilt(kind: str, old: bool, tmp_path: Path
     assert torch.equal(load_tensors(open_checkpoint(tmp_path / "m.pt"))["fc.weight"], weight)
 
 
+class Shadowing:
+    """Pickled as a dictionary of a class whose state hides its own methods."""
+
+    def __init__(self, kind: type, items: dict[str, Tensor]) -> None:
+        other = torch.full((9, 9), 7.0)
+        state = {"items": 3, "keys": {"other": other}, "values": [other], "get": other, "__len__": 0, "update": other}
+        self.reduced = (kind, (), state, None, iter(items.items()))
+
+    def __reduce__(self) -> tuple:
+        return self.reduced
+
+
+def hidden(tensor: Tensor) -> Tensor:
+    """The tensor, or a parameter of it, whose attributes hide its own methods."""
+    tensor.numel = tensor.view = tensor.items = 7
+    return tensor
+
+
+TWO = {"items": torch.arange(6.0).reshape(2, 3), "fc.weight": torch.ones(3, 2)}
+SHADOWS = {
+    "an ordered dictionary": lambda: Shadowing(collections.OrderedDict, TWO),
+    "one inside another": lambda: {"state_dict": Shadowing(collections.OrderedDict, TWO), "epoch": 3},
+    "a counter": lambda: Shadowing(collections.Counter, TWO),
+    "names of methods": lambda: {
+        **TWO,
+        "keys": torch.ones(2, 2),
+        "__class__": torch.ones(3, 3),
+        "shape": torch.ones(4),
+    },
+    "a tensor": lambda: {"items": hidden(TWO["items"].clone()), "fc.weight": TWO["fc.weight"]},
+    "a parameter": lambda: {"items": hidden(nn.Parameter(TWO["items"])), "fc.weight": TWO["fc.weight"]},
+}
+
+
+@pytest.mark.parametrize("kind", SHADOWS)
+@pytest.mark.parametrize("old", [True, False])
+def test_what_hides_a_method_changes_nothing_that_is_read(kind: str, old: bool, tmp_path: Path):
+    torch.save(SHADOWS[kind](), tmp_path / "m.pt", _use_new_zipfile_serialization=not old)
+    found = load_tensors(open_checkpoint(tmp_path / "m.pt"))
+    assert {name: value.tolist() for name, value in found.items() if name in TWO} == {
+        name: value.tolist() for name, value in TWO.items()
+    }
+    assert len(found) == (5 if kind == "names of methods" else 2)
+
+
 DAMAGED = {
     "a list as a key": held(b"]K\x01"),
     "a dictionary as a key": held(b"}K\x01"),

@@ -14,6 +14,7 @@ from pathlib import Path
 import mpmath
 import pytest
 import scipy.stats
+from stored import filled
 
 from sparsight.cli.entry import main
 from sparsight.cli.progress import Watcher
@@ -297,3 +298,26 @@ def test_a_log_is_not_written_through_a_link(tmp_path, there):
         run_study([trial], tmp_path / "s")
     assert other.read_text() == "precious" if there else not other.exists()
     assert not list((tmp_path / "s" / "trials").iterdir())
+
+
+def test_a_finished_run_is_taken_up_until_it_is_tidied_up(tmp_path, monkeypatch):
+    """Killed between its end and its report, its folder holds weights that `keep` does not ask for."""
+    started = []
+
+    class Fake:
+        returncode = 0
+
+        def __init__(self, words, **about):
+            started.append(words)
+
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr(trials.subprocess, "Popen", Fake)
+    trial, out = Trial("lottery"), tmp_path / "s"
+    run = filled(out / "trials" / trial.key, finished=True, keep="chosen")
+    assert [ended.status for ended in run_study([trial], out)] == ["finished"]
+    assert "--resume" in started[0]
+    (run / "report.html").touch()
+    assert [ended.status for ended in run_study([trial], out)] == ["skipped"]
+    assert len(started) == 1

@@ -120,7 +120,7 @@ def run_study(
                 if running and sum(job.threads for job in running) + threads > cores:
                     break
                 trial = waiting.pop(0)
-                if stored.get("status") == "finished":
+                if stored.get("done"):
                     end(trial, "skipped")
                 else:
                     running.append(_start(trial, out, shared, threads, alive, resume=bool(stored)))
@@ -198,14 +198,15 @@ def verify_study(out: Path | str) -> tuple[DamagedFile, ...]:
 
 
 def _stored(folder: Path) -> dict[str, Any]:
-    """Status and threads of the run in `folder`; {} if none has begun, no status if its record cannot be read."""
+    """Whether the run in `folder` is done, and its threads; {} if none has begun, None if it cannot be read."""
     if not there(folder / "run.json"):
         return {}
     try:
         with RunFolder.open(folder) as run:
-            return {"status": run.record.status, "threads": run.record.environment.get("threads")}
+            done = run.record.status == "finished" and there(folder / "report.html")  # which is written last of all
+            return {"done": done, "threads": run.record.environment.get("threads")}
     except (ValueError, OSError):
-        return {"status": None}  # the trial's own process says in its log what is wrong
+        return {"done": None}  # the trial's own process says in its log what is wrong
 
 
 def _start(trial: Trial, out: Path, shared: Mapping[str, str], threads: int, alive: int, *, resume: bool) -> _Job:
