@@ -2,9 +2,9 @@
 
     python studies/faults/disk.py [--sizes 100] [--seed 0] [--json studies/faults/disk.json]
 
-Every step: a run takes so many steps that make, fill, rename or remove files. For each of them the run is begun in a
-child in which that step and all later ones fail, for want of space (then nothing may be written, but files may be
-removed) or because the file system is read-only. Every size: a run is begun in a file system of a size drawn between
+Every step: a run takes so many steps that make, fill, rename or remove files. For each of them (of the longer run one
+in five) the run is begun in a child in which that step and all later ones fail: for want of space, when files may still
+be removed, or because the file system is read-only. Every size: a run is begun in a file system of a size drawn between
 nothing and what the run needs (a tmpfs; this needs the right to mount one, and is left out without it).
 
 The child must end with exit code 1 and one line that names the file, the reason and the remedy. What it leaves must be
@@ -31,7 +31,8 @@ from typing import Any
 
 import forked
 
-RUNS = ("snip", "lottery", "incop")
+EVERY = {"snip": 1, "lottery": 5}
+"""Runs, and of their steps one in so many."""
 REASONS = {"full": errno.ENOSPC, "read-only": errno.EROFS}
 
 
@@ -121,9 +122,9 @@ def finished(name: str, out: Path, log: Path, expected: Any) -> str | None:
 
 def every_step(results: forked.Results, log: Path, expected: dict[str, Any]) -> None:
     done = {(one["run"], one["reason"], one["at"]) for one in results.trials}
-    steps = results.done["steps"] = {name: steps_of(name, log) for name in RUNS}
-    for name, reason in itertools.product(RUNS, REASONS):
-        for at in range(steps[name]):
+    steps = results.done["steps"] = {name: steps_of(name, log) for name in EVERY}
+    for name, reason in itertools.product(EVERY, REASONS):
+        for at in range(0, steps[name], EVERY[name]):
             if (name, reason, at) in done:
                 continue
             out = log / "out"
@@ -141,7 +142,7 @@ def every_size(results: forked.Results, log: Path, expected: dict[str, Any], siz
     done = sum(one["reason"] == "size" for one in results.trials)
     for i in range(done, sizes):
         draw = random.Random(f"{seed} {i}")
-        name = draw.choice(RUNS)
+        name = draw.choice([*EVERY])
         size = 4096 * draw.randint(1, results.done["pages"][name])
         mount = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], capture_output=True)
         if mount.returncode:
@@ -176,7 +177,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder)
         expected, pages = {}, {}
-        for name in RUNS:
+        for name in EVERY:
             whole = log / f"whole {name}"
             forked.call(forked.words(name, whole), log)
             expected[name] = forked.contents(whole)

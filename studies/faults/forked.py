@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -102,6 +102,8 @@ class Child:
             sleep(0.0005)
         alive = not self.ended()
         self.send(number)
+        if number == signal.SIGKILL:
+            self.wait()
         return alive
 
     @property
@@ -215,14 +217,3 @@ class Results:
 
     def wrong(self) -> list[dict[str, Any]]:
         return [trial for trial in self.trials if trial["wrong"]]
-
-
-@contextlib.contextmanager
-def quiet_children() -> Iterator[None]:
-    """A block after which none of this process's children is left."""
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass

@@ -2,7 +2,7 @@
 
     python studies/faults/kills.py [--kills 200] [--seed 0] [--json studies/faults/kills.json]
 
-Trial i is drawn from (seed, i): one of the small runs of `forked.RECIPES`, or in one of eight a study of two runs, and
+Trial i is drawn from (seed, i): one of the small runs of `forked.RECIPES`, or in one of twenty a study of two runs, and
 a moment of the undisturbed one's length. Half of the trials are killed again while the command resumes. After each kill
 `verify` must find no damage, and `show` must tell the run, or that there is none yet. In the end every file must be
 that of an undisturbed run, but for what knows a clock. A kill that comes too late is drawn anew.
@@ -141,7 +141,7 @@ def main() -> None:
         while len(results.trials) < args.kills:
             i = len(results.trials)
             draw = random.Random(f"{args.seed} {i}")
-            name = "study" if i % 8 == 7 else names[(i - i // 8) % len(names)]
+            name = "study" if i % 20 == 19 else names[(i - i // 20) % len(names)]
             if name not in known:
                 known[name] = undisturbed(root, name)
             length, expected = known[name]

@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from stored import add, filled
+from stored import add, filled, state
 
 from sparsight import RunFolder
 from sparsight.analysis.trajectory import trajectory
 from sparsight.cli.entry import main
-from sparsight.records import DamagedFile, verify_run
+from sparsight.records import DamagedFile, verify, verify_run
 from sparsight.records.verify import check_whole, whole
 from sparsight.report import page as report_page
 from sparsight.runs.execute import write_report
@@ -163,6 +163,51 @@ def test_a_reader_that_looks_while_a_run_ends_is_not_misled(runs, tmp_path, monk
             folder.discard()
         assert not (path / "levels/000/model.safetensors").exists()
         check_whole(old)
+
+
+CHANGING = {
+    "replaced": lambda folder: folder.keep_progress(state(6)),
+    "gone": lambda folder: folder.clear_progress(),
+    "done": lambda folder: add(folder, 3),
+}
+
+
+@pytest.mark.parametrize("change", CHANGING)
+@pytest.mark.parametrize("read", ["verify", "show"])
+def test_a_file_that_changes_while_it_is_read_is_no_damage(runs, tmp_path, monkeypatch, change, read):
+    """Half of it may be the old file and half the new one; it is read again."""
+    run, seen = Path(shutil.copytree(runs["running"], tmp_path / "run")), []
+    name = "read_tensors" if read == "verify" else "read_facts"
+    usual = getattr(verify, name)
+
+    def between(path, remedy):
+        if path.name == "state.safetensors":
+            seen.append(path)
+            if len(seen) < 3:
+                with RunFolder.open(run, write=True) as folder:
+                    if folder.progress() is not None:
+                        CHANGING[change](folder)
+                        raise DamagedFile(path, "half of it is another file", remedy)
+        return usual(path, remedy)
+
+    monkeypatch.setattr(verify, name, between)
+    assert verify_run(run) == () if read == "verify" else whole(run).levels()
+    assert seen
+
+
+def test_damage_beside_a_file_that_changes_all_the_time_is_told(runs, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(runs["running"], tmp_path / "run"))
+    cut(run / "levels/001/masks.safetensors")
+    usual = verify.read_tensors
+
+    def between(path, remedy):
+        if path.name == "state.safetensors":
+            with RunFolder.open(run, write=True) as folder:
+                folder.keep_progress(state(6))
+        return usual(path, remedy)
+
+    monkeypatch.setattr(verify, "read_tensors", between)
+    assert [found.path.name for found in verify_run(run)] == ["masks.safetensors"]
 
 
 def test_a_path_of_a_run_is_drawn_from_whole_files_alone(run):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,9 @@ from sparsight.records.folder_files import Reader, RunFiles, level_folder
 from sparsight.records.identity import run_id
 from sparsight.records.record import LevelRecord
 from sparsight.records.tensors import read_facts, read_tensors
+
+_TRIES = 10
+"""How often a run that another process writes is looked at, until it holds still for long enough."""
 
 
 def verify_run(path: Path | str) -> tuple[DamagedFile, ...]:
@@ -23,7 +28,7 @@ def verify_run(path: Path | str) -> tuple[DamagedFile, ...]:
     """
     try:
         with RunFolder.open(Path(path)) as folder:
-            return tuple(_damaged(folder, read_tensors))
+            return _settled(folder, read_tensors)
     except DamagedFile as error:
         return (error,)
 
@@ -41,13 +46,38 @@ def whole(path: Path) -> RunFolder:
 
 def check_whole(folder: RunFolder) -> None:
     """DamagedFile for the first file of an open run that is damaged as `whole` tells."""
-    found = next(_damaged(folder, read_facts), None)
-    if found is None:
-        return
-    now = RunFolder.open(folder.path)
-    if now.record.status == folder.record.status and len(now.levels()) == len(folder.levels()):
-        raise found
-    check_whole(now)  # another process has gone on with it meanwhile
+    for damage in _settled(folder, read_facts):
+        raise damage
+
+
+def _settled(folder: RunFolder, read: Reader) -> tuple[DamagedFile, ...]:
+    """The damaged files of a run, once another process, if it goes on with it, has changed none that seemed to be."""
+    found: tuple[DamagedFile, ...] = ()
+    for _ in range(_TRIES):
+        before, at = _stamps(folder.path), _reached(folder)
+        found = tuple(_damaged(folder, read))
+        after, folder = _stamps(folder.path), RunFolder.open(folder.path)
+        if at == _reached(folder) and all(before.get(each.path) == after.get(each.path) for each in found):
+            break
+    return found
+
+
+def _reached(folder: RunFolder) -> tuple[str, int | None]:
+    """How far a run is: its status, and how many levels are done, if that can be read."""
+    try:
+        return folder.record.status, len(folder.levels())
+    except DamagedFile:
+        return folder.record.status, None
+
+
+def _stamps(path: Path) -> dict[Path, tuple[int, int, int]]:
+    """What tells whether a file is still the same one, for each file of a folder."""
+    found = {}
+    for file in path.rglob("*"):
+        with suppress(OSError):  # it is gone
+            about = os.lstat(file)
+            found[file] = (about.st_ino, about.st_mtime_ns, about.st_size)
+    return found
 
 
 def _damaged(folder: RunFolder, read: Reader) -> Iterator[DamagedFile]:
