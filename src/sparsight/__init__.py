@@ -26,13 +26,14 @@ _HOME = {  # room -> the public names of it that stand here too
     "measure.pq": ("pq_index",),
     "measure.flow": ("gradient_flow", "information_flow"),
     "pruning": (
-        "Global", "GraSP", "Magnitude", "Random", "SAP", "SNIP", "Shrink", "SiPP", "SiPPHybrid", "SynFlow",
-        "Uniform", "carry_on", "rewind",
+        "Global", "GraSP", "Magnitude", "Random", "SAP", "SNIP", "Shrink", "SiPP", "SynFlow",
+        "Uniform", "rewind",
     ),
     "pruning.sipp.certificate": ("certify",),
-    "train": ("Hooks", "NesterovSGD", "TrainingPlan"),
+    "train": ("NesterovSGD", "TrainingPlan"),
     "records": ("DamagedFile", "RunFolder", "load_masks", "masks_from", "save_masks"),
     "checkpoint": ("CheckpointError", "load"),
+    "deploy": ("sparse_runtime",),
     "runs": ("AtDensity", "Level", "Outcome", "Recipe", "SparsestWithin", "Until", "execute", "prune", "run"),
     "analysis": ("analyze", "trajectory"),
 }  # fmt: skip
@@ -56,7 +57,7 @@ _MOVED = {  # names of version 0.1 that stand in their room alone; gone in versi
     ),
     "pruning": (
         "Conditioning", "FORCE", "IllConditioned", "IterativeSNIP", "MBP", "Reinitialise", "Rescale", "Shuffled",
-        "SiPPDet", "SiPPRand", "conditioning", "residual_branches", "stable_resnet",
+        "SiPPDet", "SiPPHybrid", "SiPPRand", "carry_on", "conditioning", "residual_branches", "stable_resnet",
     ),
     "pruning.sipp": (
         "Facts", "KeepBudget", "calibration_size", "calibration_sweep", "keep_budget", "keep_ratio",
@@ -64,7 +65,7 @@ _MOVED = {  # names of version 0.1 that stand in their room alone; gone in versi
     "pruning.sipp.certificate": (
         "Certificate", "LayerCertificate", "NetworkCertificate", "NeuronCertificate", "pruning_of",
     ),
-    "train": ("Moment", "Observation", "classify"),
+    "train": ("Hooks", "Moment", "Observation", "classify"),
     "train.stop": (
         "AccuracyRecovery", "AllOf", "AnyOf", "AtLeast", "Context", "FixedEpochs", "FlowPlateau", "GradientConsistent",
         "InformationConsistent", "LossPlateau", "MaskStable", "PQIStable", "Patience", "Reference", "StoppingRule",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,52 +14,20 @@ from sparsight.deploy.runtime import stream as streams
 from sparsight.deploy.runtime.graph import Conv, Mean, Pool, Resample, Sum
 from sparsight.deploy.runtime.layout import IMAGES, Layout
 from sparsight.deploy.runtime.plan import Buffer, Plan, Step
-from sparsight.deploy.runtime.tables import ALL, Pixels, index_of, inside, lanes, shares, ungrouped
+from sparsight.deploy.runtime.tables import ALL, ARENA, Pixels, Place, Table, index_of, inside, lanes, shares, ungrouped
 from sparsight.numerics.kernels import matvec
 from sparsight.numerics.kernels import planes as k
 from sparsight.numerics.kernels import sparse_conv as conv
 from sparsight.numerics.kernels.tile import tile
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
-from sparsight.numerics.kernels.walk import aligned
-
-ARENA = 1  # slot of the arena; the inputs and outputs follow, and 0 is nothing
-
-
-@dataclass
-class Table:
-    """Operations as (kernel's address, chunks, address of its words), and the arrays that keep what they point to."""
-
-    rows: list[tuple[int, int, int]] = field(default_factory=list)
-    keep: list[Any] = field(default_factory=list)
-    scratch: int = 4096  # bytes a thread
-
-    def address(self, array: np.ndarray) -> int:
-        """Of a copy that begins where a line of the cache does."""
-        copy = aligned(array.nbytes)
-        copy[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-        self.keep.append(copy)
-        return copy.ctypes.data
-
-    def add(self, kernel: Any, chunks: int, words: dict[int, int]) -> None:
-        values = np.zeros(40, np.int64)
-        for number, value in words.items():
-            values[number] = value
-        self.keep.append(kernel)
-        self.rows.append((kernel.address, chunks, self.address(values)))
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a buffer lies: slot, offset of its first channel, bytes from group to group and from channel to channel."""
-
-    slot: int
-    at: int
-    group: int
-    row: int
 
 
 def _bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
+
+
+Weights = dict[tuple[Any, ...], Any]
+"""Weights as laid out, by what they are made from."""
 
 
 @dataclass
@@ -67,6 +36,7 @@ class Emitter:
 
     plan: Plan
     addresses: dict[int, int]
+    weights: Weights
     table: Table = field(default_factory=Table)
 
     def place(self, b: Buffer) -> Place:
@@ -115,6 +85,12 @@ class Emitter:
             words |= {k.X_PITCH: layout.pitch, k.X_ROWS: layout.block[0], k.X_COLS: layout.block[1]}
         return words
 
+    def once(self, make: Callable[[], Any], *what: Any) -> Any:
+        """What is made, or was made before for another program."""
+        if what not in self.weights:
+            self.weights[what] = make()
+        return self.weights[what]
+
     def emit(self, step: Step) -> None:
         match step.operation:
             case None:
@@ -138,7 +114,10 @@ class Emitter:
         x, out, weight = step.x.planes, step.out.planes, operation.weight
         cut = streams.tiles(out.block)
         block = streams.channels_at_once(weight, cut[0][2:], operation.stride, operation.dilation)
-        made = streams.stream(weight, operation.groups, x, operation.dilation, block)
+        made = self.once(
+            lambda: streams.stream(weight, operation.groups, x, operation.dilation, block),
+            id(operation), x.plane, x.pitch, block,
+        )  # fmt: skip
         chunks, words = self.output(step.out, operation.activation, made.runs)
         low, high = k.CLAMPS.get(operation.activation, k.CLAMPS[""])
         bits = inside(out)
@@ -210,7 +189,7 @@ class Emitter:
             words |= {matvec.PAIRS: self.table.address(made.pairs), matvec.STARTS: self.table.address(made.starts)}
         else:
             own = (matvec.BASES, matvec.PLACES, matvec.VALUES, matvec.STARTS)
-            made = matvec.slots(matrix)
+            made = self.once(lambda: matvec.slots(matrix), id(operation))
             words |= {name: self.table.address(array) for name, array in zip(own, made, strict=True)}
         self.table.add(kernel, parts, words)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+from torch.utils._pytree import TreeSpec
 
 Shape = tuple[int, int, int]
 Pair = tuple[int, int]
@@ -77,6 +79,15 @@ class Concat:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Channels from `first` on."""
+
+    x: Value
+    first: int
+    count: int
+
+
+@dataclass(frozen=True)
 class Resample:
     """Pixel (i, j) is that of line rows[i] and column cols[j]; 0 for -1. Upsampling, padding, parts of an image."""
 
@@ -92,7 +103,7 @@ class Flatten:
     x: Value
 
 
-Operation = Input | Conv | Pool | Mean | Sum | Concat | Resample | Flatten
+Operation = Input | Conv | Pool | Mean | Sum | Concat | Part | Resample | Flatten
 
 
 def _window(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
@@ -106,6 +117,8 @@ class Graph:
     operations: list[Operation] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)  # dimensions of each output as torch has it
+    structure: TreeSpec | None = None  # how outputs are packed into what the module returns
 
     def add(self, operation: Operation) -> Value:
         """Append an operation; its value. ValueError if shapes do not fit."""
@@ -121,6 +134,16 @@ class Graph:
     def shape(operation: Operation) -> Shape:
         """Of what an operation gives. ValueError if its operands do not fit."""
         return _shape(operation)
+
+    def signature(self) -> str:
+        """What its speed depends on: operations, shapes, and shares of zeros in steps of a hundredth."""
+        words = []
+        for operation, value in zip(self.operations, self.values, strict=True):
+            words.append(f"{type(operation).__name__}{value.shape}")
+            if isinstance(operation, Conv):
+                density = np.count_nonzero(operation.weight) / max(1, operation.weight.size)
+                words.append(f"{operation.weight.shape}/{operation.stride}{operation.dilation} {density:.2f}")
+        return hashlib.sha256(" ".join(words).encode()).hexdigest()
 
     def input(self, shape: Shape) -> Value:
         return self.add(Input(shape))
@@ -153,6 +176,10 @@ def _shape(operation: Operation) -> Shape:
             if len({part.shape[1:] for part in parts}) != 1:
                 raise ValueError("images of different sizes cannot be joined")
             return sum(part.shape[0] for part in parts), *parts[0].shape[1:]
+        case Part(x, first, count):
+            if first < 0 or first + count > x.shape[0]:
+                raise ValueError(f"{x.shape[0]} channels have no part from {first} to {first + count}")
+            return count, *x.shape[1:]
         case Resample(x, rows, cols):
             if max(rows) >= x.shape[1] or max(cols) >= x.shape[2]:
                 raise ValueError(f"an image of {x.shape[1:]} has no pixel ({max(rows)}, {max(cols)})")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Mean, Pool, Resample, Sum, Value
+from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Mean, Part, Pool, Resample, Sum, Value
 from sparsight.deploy.runtime.tracer import NotTraced, Tracer, Waiting, pair
 
 
@@ -48,6 +48,15 @@ def _linear(t: Tracer, node: fx.Node) -> Waiting:
     if source.shape[1:] != (1, 1):
         raise NotTraced("a linear layer over the last of several dimensions")
     return Waiting(Conv(source, weight[:, :, None, None], np.zeros(len(weight)) if bias is None else bias))
+
+
+def _addmm(t: Tracer, node: fx.Node) -> Waiting:
+    """A linear layer that keeps its weight the other way round."""
+    b, x, w = _arguments(node)[:3]
+    weight, bias = t.constant(w), t.constant(b)
+    if weight is None or bias is None or any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
+        raise NotTraced("a product of two activations")
+    return Waiting(Conv(t.value(x), weight.T[:, :, None, None], np.broadcast_to(bias, weight.shape[1:])))
 
 
 def _batch_norm(t: Tracer, node: fx.Node) -> Waiting:
@@ -150,6 +159,20 @@ def _concat(t: Tracer, node: fx.Node) -> Value:
     return t.add(Concat(tuple(t.value(part) for part in parts)))
 
 
+def _chunks(t: Tracer, node: fx.Node) -> list[Value]:
+    """Consecutive channels."""
+    x, size, dim = _arguments(node, None, None, 0)
+    source = t.value(x)
+    if dim not in (1, -3):
+        raise NotTraced("a split along anything but channels")
+    channels = source.shape[0]
+    if isinstance(size, int) and "chunk" in str(node.target):
+        size = -(-channels // size)
+    sizes = [min(size, channels - i) for i in range(0, channels, size)] if isinstance(size, int) else size
+    firsts = np.cumsum([0, *sizes])
+    return [t.add(Part(source, int(first), n)) for first, n in zip(firsts, sizes, strict=False)]
+
+
 def _upsample(t: Tracer, node: fx.Node) -> Value:
     x, shape = t.value(node.args[0]), node.meta["val"].shape
     sizes = [int(n) for n in shape[2:]]
@@ -165,8 +188,11 @@ def _part(t: Tracer, node: fx.Node) -> Value:
     source = t.value(x)
     if not start and step == 1 and (end is None or end == sys.maxsize):
         return source
+    if dim % 4 == 1 and step == 1:
+        first, last, _ = slice(start, end).indices(source.shape[0])
+        return t.add(Part(source, first, last - first))
     if dim % 4 < 2:
-        raise NotTraced("a part of a batch or of the channels")
+        raise NotTraced("a part of a batch, or every so many channels")
     pixels = [tuple(range(size)) for size in source.shape[1:]]
     pixels[dim % 4 - 2] = pixels[dim % 4 - 2][slice(start, end, step)]
     return t.add(Resample(source, *pixels))
@@ -215,9 +241,10 @@ def _same(t: Tracer, node: fx.Node) -> Value:
     return t.value(node.args[0])
 
 
-HANDLERS: dict[str, Callable[[Tracer, fx.Node], Value | Waiting]] = {
+HANDLERS: dict[str, Callable[[Tracer, fx.Node], Value | list[Value] | Waiting]] = {
     "conv2d": _conv,
     "linear": _linear,
+    "addmm": _addmm,
     "batch_norm": _batch_norm,
     "relu": _activation("relu"),
     "relu_": _activation("relu"),
@@ -239,6 +266,9 @@ HANDLERS: dict[str, Callable[[Tracer, fx.Node], Value | Waiting]] = {
     "squeeze": _flat,
     "cat": _concat,
     "slice": _part,
+    "chunk": _chunks,
+    "split": _chunks,
+    "split_with_sizes": _chunks,
     "pad": _padded,
     "mul": _times,
     "upsample_nearest2d": _upsample,

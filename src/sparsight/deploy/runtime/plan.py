@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Graph, Input, Mean, Pool, Resample, Sum, Value
+from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Graph, Input, Mean, Part, Pool, Resample, Sum, Value
 from sparsight.deploy.runtime.layout import IMAGES, Layout, Pair, covering, for_window
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
@@ -129,6 +129,13 @@ def planned(graph: Graph, images: int) -> Plan:
                 plan.steps.append(Step(operation, source, plan.buffer(value, _bare(layout)), other))
             case Concat(parts):
                 _joined(plan, parts, value)
+            case Part(x, first, count):
+                source = plan.take(x, _or(plan.any_of(x), plan.layout(x.shape[1:])))
+                part = Buffer(count, value.shape[1:], home=source, offset=first)
+                if source.whole.layout is None:  # vectors begin where a line of the cache does
+                    plan.steps.append(Step(None, part, plan.buffer(value, None)))
+                else:
+                    plan.made[number] = [part]
             case Resample(x, _, _):
                 source = plan.take(x, _or(plan.any_of(x), plan.layout(x.shape[1:])))
                 plan.steps.append(Step(operation, source, plan.buffer(value, plan.layout(value.shape[1:]))))

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsight.deploy.runtime.emit import ARENA, Emitter, Table
+from sparsight.deploy.runtime.emit import Emitter, Weights
 from sparsight.deploy.runtime.graph import Graph
 from sparsight.deploy.runtime.plan import Buffer, Plan, planned
+from sparsight.deploy.runtime.tables import ARENA, Table
 from sparsight.numerics.kernels.sell_llvm import WINDOW
 from sparsight.numerics.kernels.tile_llvm import BYTES
 from sparsight.numerics.kernels.walk import Job
@@ -65,6 +66,11 @@ class Program:
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Outputs (images, channels, height, width), from inputs of that shape: float32, contiguous."""
         outputs = [torch.empty(self.plan.images, b.channels, *b.size) for b in self.plan.outputs]
+        self.into(outputs, *inputs)
+        return outputs
+
+    def into(self, outputs: list[Tensor], *inputs: Tensor) -> None:
+        """The same, written to tensors of that many numbers."""
         try:
             job = self._free.pop()  # one step for the interpreter: no other thread takes the same
         except IndexError:
@@ -74,7 +80,6 @@ class Program:
         job.slots[ARENA:] = [job.arena_address, *(t.data_ptr() for t in (*inputs, *outputs))]
         job.run()
         self._free.append(job)
-        return outputs
 
     def inner(self, *inputs: Tensor) -> Callable[[], None]:
         """The operations alone, on what these inputs gave, without what lays activations out anew: for timing."""
@@ -85,11 +90,11 @@ class Program:
         return job.run
 
 
-def compiled(graph: Graph, images: int) -> Program:
-    """A graph as a program for so many images."""
+def compiled(graph: Graph, images: int, weights: Weights | None = None) -> Program:
+    """A graph as a program for so many images. Programs of one graph may share the `weights` they have laid out."""
     plan = planned(graph, images)
     addresses, size = arranged(plan)
-    emitter = Emitter(plan, addresses)
+    emitter = Emitter(plan, addresses, {} if weights is None else weights)
     for step in plan.steps:
         emitter.emit(step)
     table = emitter.table

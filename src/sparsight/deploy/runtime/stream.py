@@ -11,6 +11,7 @@ import numpy as np
 from sparsight.deploy.runtime.layout import Layout
 from sparsight.numerics.kernels.jit import has
 from sparsight.numerics.kernels.tile_llvm import BYTES
+from sparsight.numerics.kernels.walk import aligned
 
 _LAST = 2**31 - 1
 _ENOUGH = 6  # non-zeros of a row in a block, lest its sums are moved to and fro for nothing
@@ -61,7 +62,7 @@ def stream(weight: np.ndarray, groups: int, x: Layout, dilation: tuple[int, int]
     blocks = max(1, -(-channels // block))
     run = (channel // block) * rows + row
     order = np.argsort(run, kind="stable")
-    pairs = np.empty((len(order), 2), np.int32)
+    pairs = aligned(8 * len(order)).view(np.int32).reshape(-1, 2)
     offset = channel * x.plane + ky * (dilation[0] * x.pitch) + kx * (dilation[1] * BYTES)
     pairs[:, 0] = offset[order]
     pairs[:, 1] = values[order].view(np.int32)

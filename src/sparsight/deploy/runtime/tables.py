@@ -1,19 +1,59 @@
-"""Arrays that operations read beside weights: which lanes count, by how much, and where each value comes from."""
+"""The table that the compiled walk goes through, and arrays that operations read beside weights."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from sparsight.deploy.runtime.graph import Pool
 from sparsight.deploy.runtime.layout import IMAGES, Layout
 from sparsight.deploy.runtime.plan import Buffer
-from sparsight.numerics.kernels.tile_llvm import LANES
+from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.walk import aligned_copy
 
 Pixels = tuple[tuple[int, ...], tuple[int, ...]]
 """Lines and columns."""
 
 ALL = 2**LANES - 1
 """The bits of all lanes."""
+
+ARENA = 1
+"""Slot of the arena; the inputs and outputs follow, and 0 is nothing."""
+
+
+@dataclass
+class Table:
+    """Operations as (kernel's address, chunks, address of its words), and the arrays that keep what they point to."""
+
+    rows: list[tuple[int, int, int]] = field(default_factory=list)
+    keep: list[Any] = field(default_factory=list)
+    scratch: int = 4096  # bytes a thread
+
+    def address(self, array: np.ndarray) -> int:
+        """Of an array that begins where a line of the cache does: a copy if this one does not."""
+        if not array.flags.c_contiguous or array.ctypes.data % BYTES:
+            array = aligned_copy(array)
+        self.keep.append(array)
+        return array.ctypes.data
+
+    def add(self, kernel: Any, chunks: int, words: dict[int, int]) -> None:
+        values = np.zeros(40, np.int64)
+        for number, value in words.items():
+            values[number] = value
+        self.keep.append(kernel)
+        self.rows.append((kernel.address, chunks, self.address(values)))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a buffer lies: slot, offset of its first channel, bytes from group to group and from channel to channel."""
+
+    slot: int
+    at: int
+    group: int
+    row: int
 
 
 def ungrouped(matrix: np.ndarray, groups: int) -> np.ndarray:

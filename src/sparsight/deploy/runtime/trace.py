@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sparsight.deploy.runtime.graph import Graph
+from sparsight.deploy.runtime.graph import Conv, Graph
 from sparsight.deploy.runtime.handlers import HANDLERS
 from sparsight.deploy.runtime.tracer import NotTraced, Tracer
 
@@ -31,7 +31,26 @@ def traced(model: nn.Module, example: Tensor) -> Graph:
         program = torch.export.export(model, (two,), dynamic_shapes=({0: batch},))
     except Exception as error:
         raise NotTraced(f"torch.export cannot trace this model: {str(error).splitlines()[0]}") from error
-    return Tracer(_constants(program), HANDLERS).run(program.graph)
+    graph = Tracer(_constants(program), HANDLERS).run(program.graph)
+    graph.structure = program.call_spec.out_spec
+    return graph
+
+
+def single(module: nn.Module, shape: tuple[int, ...]) -> Graph | None:
+    """The graph of a plain linear layer or convolution, without tracing it; None for anything else."""
+    graph = Graph(ranks=[len(shape)])
+    channels, rows, cols = (*shape[1:], 1, 1)[:3]
+    x = graph.input((channels, rows, cols))
+    if type(module) is nn.Linear:
+        weight, options = module.weight.detach()[:, :, None, None], {}
+    elif type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
+        weight = module.weight.detach()
+        options = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
+    else:
+        return None
+    bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
+    graph.outputs.append(graph.add(Conv(x, weight.double().numpy(), bias.double().numpy(), **options)))
+    return graph
 
 
 def _constants(program: torch.export.ExportedProgram) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,9 +33,9 @@ class Tracer:
     """Puts operations into a graph as late as it can, so that what follows becomes a part of them."""
 
     constants: Mapping[str, Tensor]
-    handlers: Mapping[str, Callable[[Tracer, fx.Node], Value | Waiting]]
+    handlers: Mapping[str, Callable[[Tracer, fx.Node], Value | list[Value] | Waiting]]
     graph: Graph = field(default_factory=Graph)
-    found: dict[fx.Node, Value | Waiting] = field(default_factory=dict)
+    found: dict[fx.Node, Value | list[Value] | Waiting] = field(default_factory=dict)
 
     def run(self, graph: fx.Graph) -> Graph:
         for node in graph.nodes:
@@ -44,15 +45,31 @@ class Tracer:
             elif node.op == "call_function":
                 self.call(node)
             elif node.op == "output":
-                self.graph.outputs = [self.value(out) for out in node.args[0]]
+                outputs: Any = node.args[0]
+                self.graph.outputs = [self.value(out) for out in outputs]
+                self.graph.ranks = [out.meta["val"].dim() for out in outputs]
         return self.graph
 
     def call(self, node: fx.Node) -> None:
+        if not isinstance(node.meta.get("val"), Tensor | tuple | list):
+            return  # the size of something: shapes are known without it
         name = str(node.target).removeprefix("aten.").split(".")[0]
         handler = self.handlers.get(name)
+        if node.target is operator.getitem:
+            several: Any = node.args[0]
+            number: Any = node.args[1]
+            self.found[node] = self.several(several)[number]
+            return
         if handler is None:
             raise NotTraced(f"the runtime has no operation {node.target}")
         self.found[node] = handler(self, node)
+
+    def several(self, node: fx.Node) -> list[Value]:
+        """What an operation with several results gives."""
+        found = self.found.get(node)
+        if not isinstance(found, list):
+            raise NotTraced(f"{node} is not several activations")
+        return found
 
     def value(self, node: Any) -> Value:
         """What a node gives, put into the graph by now."""
@@ -62,6 +79,8 @@ class Tracer:
         if isinstance(found, Waiting):
             found = self.graph.add(found.operation)
             self.found[node] = found
+        if isinstance(found, list):
+            raise NotTraced(f"{node} is several activations")
         return found
 
     def add(self, operation: Operation) -> Value:

@@ -73,11 +73,15 @@ def uninterrupted(function: Callable[..., Any]) -> Callable[..., Any]:
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
+def processor() -> tuple[str, str, str]:
+    """What kernels are compiled for: platform, processor and its extensions."""
+    target: Any = cpu_target.target_context
+    return target.codegen().magic_tuple()
+
+
 def has(feature: str) -> bool:
     """Whether kernels are compiled for a processor with an extension, "avx512f" for one."""
-    target: Any = cpu_target.target_context
-    features = target.codegen().magic_tuple()[2]
-    return f"+{feature}" in features.split(",")
+    return f"+{feature}" in processor()[2].split(",")
 
 
 def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:

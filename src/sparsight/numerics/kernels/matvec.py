@@ -14,6 +14,7 @@ from sparsight.numerics.kernels.jit import cached, has, jit, summing
 from sparsight.numerics.kernels.planes import OPERATION, OWN, X_AT, X, chunk_of
 from sparsight.numerics.kernels.sell_llvm import WINDOW, sixteen_rows
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.walk import aligned_copy
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
@@ -58,7 +59,7 @@ def slots(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
         group = begins[first : first + LANES + 1]
         starts.append(at + _slots(group, column, bases[at:], places[at:], values[at:], weights))
     n = starts[-1]
-    return bases[:n].copy(), places[:n].copy(), values[:n].copy(), np.array(starts, np.int32)
+    return aligned_copy(bases[:n]), aligned_copy(places[:n]), aligned_copy(values[:n]), np.array(starts, np.int32)
 
 
 @jit

@@ -65,6 +65,13 @@ def aligned(size: int) -> np.ndarray:
     return memory[start : start + size]
 
 
+def aligned_copy(array: np.ndarray) -> np.ndarray:
+    """The same numbers in memory of their own, aligned."""
+    copy = aligned(array.nbytes).view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 class Job:
     """What one walk at a time needs: slots (addresses of memory that operations use), counters, an arena, scratch.
 

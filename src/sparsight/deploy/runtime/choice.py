@@ -1,0 +1,110 @@
+"""Timing ways to compute the same, in turn, until it is clear which is fastest; what was found is kept on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from platformdirs import user_cache_dir
+
+import sparsight
+from sparsight.numerics.kernels.jit import processor
+
+_ROUNDS = 5  # at least
+_CLEAR = 1.15  # so many times as fast needs no more rounds
+_MARGIN = 1.03  # sparse is chosen if it is faster by so much: never slower for a tie
+_MOST = 5000  # measurements that are kept
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Least milliseconds of each way, the first being torch's."""
+
+    milliseconds: Mapping[str, float]
+
+    @property
+    def ratio(self) -> float:
+        """Time of the first way over that of the fastest other."""
+        first, *others = self.milliseconds.values()
+        return first / min(others)
+
+    @property
+    def fastest(self) -> str:
+        first, *others = self.milliseconds
+        best = min(others, key=self.milliseconds.__getitem__)
+        return best if self.ratio > _MARGIN else first
+
+
+def timed(ways: Mapping[str, Callable[[], Any]], seconds: float, key: Any = None) -> Timed:
+    """Each way in turn, round after round, until the ranking is clear, for about `seconds` at most.
+
+    With a `key` that says what is computed, a measurement of the same on this machine, with as many threads, is not
+    done again.
+    """
+    name = None if key is None else _name(key)
+    known = _read().get(name) if name is not None else None
+    if isinstance(known, dict) and known.keys() == ways.keys() and all(_is_time(v) for v in known.values()):
+        return Timed(known)
+    found = _measured(ways, seconds)
+    if name is not None:
+        _write({**dict(list(_read().items())[-_MOST:]), name: found})
+    return Timed(found)
+
+
+def _measured(ways: Mapping[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    least = dict.fromkeys(ways, float("inf"))
+    with torch.inference_mode():
+        for way in ways.values():  # compiles, and fetches weights
+            way()
+        begun, rounds, clear = perf_counter(), 0, False
+        while rounds < _ROUNDS or (not clear and perf_counter() - begun < seconds):
+            for name, way in ways.items():
+                start = perf_counter()
+                way()
+                least[name] = min(least[name], 1e3 * (perf_counter() - start))
+            rounds += 1
+            first, second, *_ = sorted(least.values())
+            clear = second > _CLEAR * first
+    return least
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, float) and 0 < value < float("inf")
+
+
+def _name(key: Any) -> str:
+    where = (platform.node(), processor(), torch.get_num_threads(), torch.__version__, sparsight.__version__)
+    return hashlib.sha256(repr((where, key)).encode()).hexdigest()
+
+
+def _file() -> Path:
+    return Path(user_cache_dir("sparsight")) / "runtime.json"
+
+
+def _read() -> dict[str, Any]:
+    """What was measured before; nothing if the file cannot be read or holds anything else."""
+    try:
+        found = json.loads(_file().read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(measurements: dict[str, Any]) -> None:
+    """Keep measurements, if they can be written."""
+    with contextlib.suppress(OSError):
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        handle, path = tempfile.mkstemp(dir=_file().parent)
+        with os.fdopen(handle, "w") as file:
+            json.dump(measurements, file)
+        os.replace(path, _file())
