@@ -216,3 +216,12 @@ def test_shapes_that_do_not_fit_are_refused():
         graph.add(Conv(x, np.zeros((4, 3, 9, 9)), np.zeros(4)))
     with pytest.raises(ValueError, match="cannot add"):
         graph.add(Sum(x, graph.input((3, 8, 9))))
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_the_largest_of_a_window_with_nan_is_nan_and_of_infinity_infinity(images):
+    x = drawn(0, images, 2, 12, 12)
+    x[0, 0, 4, 4], x[0, 1, 4, 4], x[0, 1, 8, 8] = float("nan"), float("inf"), -float("inf")
+    graph = Graph()
+    graph.outputs.append(graph.add(Pool(graph.input((2, 12, 12)), "max", (3, 3), (2, 2), (1, 1))))
+    torch.testing.assert_close(compiled(graph, images)(x)[0], F.max_pool2d(x, 3, 2, 1), rtol=0, atol=0, equal_nan=True)

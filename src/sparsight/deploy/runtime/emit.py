@@ -14,7 +14,19 @@ from sparsight.deploy.runtime import stream as streams
 from sparsight.deploy.runtime.graph import Conv, Mean, Pool, Resample, Sum
 from sparsight.deploy.runtime.layout import IMAGES, Layout
 from sparsight.deploy.runtime.plan import Buffer, Plan, Step
-from sparsight.deploy.runtime.tables import ALL, ARENA, Pixels, Place, Table, index_of, inside, lanes, shares, ungrouped
+from sparsight.deploy.runtime.tables import (
+    ALL,
+    ARENA,
+    Pixels,
+    Place,
+    Table,
+    edges,
+    index_of,
+    inside,
+    lanes,
+    shares,
+    ungrouped,
+)
 from sparsight.numerics.kernels import matvec
 from sparsight.numerics.kernels import planes as k
 from sparsight.numerics.kernels import sparse_conv as conv
@@ -209,7 +221,10 @@ class Emitter:
         if operation.kind == "max":
             border = lanes(np.where(x.inside(), 0.0, -np.inf))
             start = x.at(-operation.padding[0], -operation.padding[1])
-            words |= {k.BORDER: self.table.address(border) + start, k.KEEP: self.table.address(inside(out))}
+            words |= {
+                k.BORDER: self.table.address(border) + start, k.KEEP: self.table.address(inside(out)),
+                k.EDGES: self.table.address(edges(operation, border, x, out)),
+            }  # fmt: skip
             self.table.add(k.max_pool, chunks, words)
         else:
             words[k.BORDER] = self.table.address(shares(operation, x, out))

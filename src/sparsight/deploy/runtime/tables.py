@@ -78,6 +78,18 @@ def lanes(values: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], LANES)).astype(np.float32))
 
 
+def edges(operation: Pool, border: np.ndarray, x: Layout, out: Layout) -> np.ndarray:
+    """Whether each vector of a block has any lane with a tap beyond the image, (rows, cols) int32."""
+    beyond = (border < 0).any(2)
+    found = np.zeros(out.block, bool)
+    for a in range(operation.kernel[0]):
+        for b in range(operation.kernel[1]):
+            first = [x.halo - p + operation.dilation * n for p, n in zip(operation.padding, (a, b), strict=True)]
+            rows, cols = (f + s * np.arange(n) for f, s, n in zip(first, operation.stride, out.block, strict=True))
+            found |= beyond[np.ix_(rows, cols)]
+    return found.astype(np.int32)
+
+
 def shares(operation: Pool, x: Layout, out: Layout) -> np.ndarray:
     """1 / how many pixels count in each window's mean; 0 for lanes beyond the image."""
     rows, cols = out.bare.pixels()

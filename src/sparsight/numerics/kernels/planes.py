@@ -109,7 +109,7 @@ def activation(name: str) -> Any:
 # -- pooling -----------------------------------------------------------------------------------------------------
 
 X, X_AT, X_GROUP, X_ROW, X_PITCH, X_ROWS, X_COLS = range(OWN, OWN + 7)
-KERNEL_ROWS, KERNEL_COLS, STRIDE_ROWS, STRIDE_COLS, BORDER, DILATION, KEEP = range(OWN + 7, OWN + 14)
+KERNEL_ROWS, KERNEL_COLS, STRIDE_ROWS, STRIDE_COLS, BORDER, DILATION, KEEP, EDGES = range(OWN + 7, OWN + 15)
 
 
 @jit
@@ -122,16 +122,17 @@ def _max_pool(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
     x, pitch, border = input_of(op, slots, group, begin), word(op, X_PITCH), word(op, BORDER)
     down, right = word(op, STRIDE_ROWS) * pitch, word(op, STRIDE_COLS) * BYTES
-    dilation = word(op, DILATION)
+    dilation, rows, cols = word(op, DILATION), word(op, KERNEL_ROWS), word(op, KERNEL_COLS)
     for n in range(end - begin):
         for i in range(word(op, ROWS)):
             for j in range(word(op, COLS)):
                 to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH) + j * BYTES
-                vectors.fill(to, float("-inf"))
-                for a in range(word(op, KERNEL_ROWS)):
-                    for b in range(word(op, KERNEL_COLS)):
-                        at = i * down + j * right + dilation * (a * pitch + b * BYTES)
-                        vectors.largest(to, x + n * word(op, X_ROW) + at, border + at)
+                at = i * down + j * right
+                source = x + n * word(op, X_ROW) + at
+                if small(word(op, EDGES), i * word(op, COLS) + j):
+                    vectors.largest(to, source, rows, cols, dilation * pitch, dilation * BYTES, border + at)
+                else:
+                    vectors.largest(to, source, rows, cols, dilation * pitch, dilation * BYTES, None)
                 vectors.kept(to, word(op, KEEP) + 2 * (i * word(op, COLS) + j))
     finish(op, out, end - begin)
 
@@ -144,10 +145,8 @@ def _average_pool(op, slots, scratch, chunk):
         for i in range(word(op, ROWS)):
             for j in range(word(op, COLS)):
                 to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH) + j * BYTES
-                vectors.fill(to, 0.0)
-                for a in range(word(op, KERNEL_ROWS)):
-                    for b in range(word(op, KERNEL_COLS)):
-                        vectors.added(to, x + n * word(op, X_ROW) + i * down + j * right + a * pitch + b * BYTES)
+                at = x + n * word(op, X_ROW) + i * down + j * right
+                vectors.summed(to, at, word(op, KERNEL_ROWS), word(op, KERNEL_COLS), pitch, BYTES)
                 vectors.scaled(to, share + BYTES * (i * word(op, COLS) + j))
     finish(op, out, end - begin)
 
@@ -157,10 +156,7 @@ def _mean(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
     x, share = input_of(op, slots, group, begin), word(op, BORDER)
     for n in range(end - begin):
-        vectors.fill(scratch, 0.0)
-        for i in range(word(op, X_ROWS)):
-            for j in range(word(op, X_COLS)):
-                vectors.added(scratch, x + n * word(op, X_ROW) + i * word(op, X_PITCH) + j * BYTES)
+        vectors.summed(scratch, x + n * word(op, X_ROW), word(op, X_ROWS), word(op, X_COLS), word(op, X_PITCH), BYTES)
         vectors.scaled(scratch, share)
         if word(op, OUT_ROW) == BYTES:
             vectors.fill(out + n * BYTES, 0.0)

@@ -139,19 +139,57 @@ gelu_tanh: Any = _elementwise(_gelu_tanh)
 # -- pooling, sums -----------------------------------------------------------------------------------------------
 
 
+def _window(b: Any, taps: tuple[Any, ...], begin: Any, join: Callable[[Any, Any], Any]) -> Any:
+    """One vector from those under a window: lines, columns, bytes from line to line and from column to column."""
+    rows, cols, down, right = taps
+    total = cgutils.alloca_once_value(b, begin)
+    b.store(begin, total)
+    with cgutils.for_range(b, rows) as line:
+        at_line = b.mul(line.index, down)
+        with cgutils.for_range(b, cols) as column:
+            at = b.add(at_line, b.mul(column.index, right))
+            b.store(join(b.load(total), at), total)
+    return b.load(total)
+
+
 def _largest_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    out, x, border = args
-    value = b.fadd(_load(b, x), _load(b, border))
-    top = _load(b, out)
-    keep = b.or_(b.fcmp_ordered(">=", top, value), b.fcmp_unordered("uno", top, top))
-    _store(b, b.select(keep, top, value), out)
+    out, x, *taps, border = args
+    none = ir.Constant(_VB, [0] * LANES)
+    nan = cgutils.alloca_once_value(b, none)  # apart, lest the next tap waits for the comparison
+    b.store(none, nan)
+    edge = signature.args[-1] != types.none
+
+    def join(top: Any, at: Any) -> Any:
+        value = _load(b, b.add(x, at))
+        if edge:
+            value = b.fadd(value, _load(b, b.add(border, at)))
+        b.store(b.or_(b.load(nan), b.fcmp_unordered("uno", value, value)), nan)
+        return b.select(b.fcmp_ordered(">", top, value), top, value)
+
+    top = _window(b, tuple(taps), _splat(float("-inf")), join)
+    _store(b, b.select(b.load(nan), _splat(float("nan")), top), out)
     return context.get_dummy_value()
 
 
 @intrinsic
-def largest(typing_context: Any, out: Any, x: Any, border: Any) -> Any:
-    """out = max(out, x + border), lane by lane; a NaN wins. A border of -inf leaves a lane out."""
-    return types.void(types.int64, types.int64, types.int64), _largest_codegen
+def largest(typing_context: Any, out: Any, x: Any, rows: Any, cols: Any, down: Any, right: Any, border: Any) -> Any:
+    """out = the largest x + border under a window, lane by lane; a NaN wins.
+
+    A border of -inf leaves a lane out; None: there is no border here.
+    """
+    return types.void(*[types.int64] * 6, border), _largest_codegen
+
+
+def _summed_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+    out, x, *taps = args
+    _store(b, _window(b, tuple(taps), _ZERO, lambda total, at: b.fadd(total, _load(b, b.add(x, at)))), out)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def summed(typing_context: Any, out: Any, x: Any, rows: Any, cols: Any, down: Any, right: Any) -> Any:
+    """out = the sum of x under a window, lane by lane."""
+    return types.void(*[types.int64] * 6), _summed_codegen
 
 
 def _kept_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
