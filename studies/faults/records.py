@@ -30,8 +30,8 @@ import shutil
 import signal
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -258,32 +258,8 @@ def read_study(study: Path) -> Iterator[tuple[str, int, str, Any]]:
             yield name, 2, str(error), None
 
 
-def in_child(read: Callable[[], Iterator[Any]], log: Path) -> list[Any] | str:
-    """What readers give in a child that may hang or die; a text if it does."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(LONGEST)
-            space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.setrlimit(resource.RLIMIT_AS, (space + MOST_BYTES, resource.RLIM_INFINITY))
-            log.write_text(json.dumps(list(read())))
-            code = 0
-        except BaseException as error:
-            log.write_text(f"an exception: {type(error).__name__}: {error!s:.300}")
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(pid, 0)
-    if status == 0:
-        return json.loads(log.read_text())
-    return log.read_text() if os.waitstatus_to_exitcode(status) == 1 else f"it hangs or dies ({status})"
-
-
-def judged(found: list[Any] | str, right: list[Any], place: Path, path: str, kind: str) -> tuple[list[str], str | None]:
+def judged(found: list[Any], right: list[Any], place: Path, path: str, kind: str) -> tuple[list[str], str | None]:
     """A word on each reader, and what is wrong."""
-    if isinstance(found, str):
-        return [], found
     verdicts = []
     for (name, code, said, gave), (_, _, _, usual) in zip(found, right, strict=True):
         if "Traceback" in said or "unexpected " in said:
@@ -310,6 +286,94 @@ def judged(found: list[Any] | str, right: list[Any], place: Path, path: str, kin
     return verdicts, None
 
 
+@dataclass
+class Bench:
+    """The runs, the command line of each, and what its readers give while it is not damaged."""
+
+    root: Path
+    seed: int
+    lines: dict[str, list[str]]
+    sources: list[Path]
+    right: dict[str, list[Any]]
+
+    @classmethod
+    def set_up(cls, root: Path, seed: int) -> Bench:
+        lines, ends = made(root / "runs")
+        sources = [root / "runs" / name for name in lines]
+        study_of(root, [sources[0], sources[2]], root / "runs" / "study")
+        bench = cls(root, seed, lines, [*sources, root / "runs" / "study"], {})
+        for source in bench.sources:
+            run = bench.copied(source)
+            bench.right[source.name] = bench.read(source.name, run)
+            if any(one[1] for one in bench.right[source.name]):
+                raise SystemExit(f"{source.name}: {bench.right[source.name]}")
+            if source.name in ends and bench.right[source.name][-1][-1] != ends[source.name]:
+                raise SystemExit(f"{source.name} resumes to other bits")
+        return bench
+
+    def copied(self, source: Path) -> Path:
+        run = self.root / "damaged"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(source, run)
+        return run
+
+    def read(self, name: str, run: Path) -> list[Any]:
+        return list(read_study(run) if name == "study" else read_run(run, self.lines[name]))
+
+    def mutation(self, i: int) -> dict[str, Any]:
+        draw = random.Random(f"{self.seed} {i}")
+        source = draw.choice(self.sources)
+        others = self.root / "runs" / "others" / source.name.split()[0]
+        run = self.copied(source)
+        path, kind, what = damage(run, others, draw)
+        verdicts, wrong = judged(self.read(source.name, run), self.right[source.name], run, path, kind)
+        about = {"mutation": i, "run": source.name, "file": path, "kind": kind, "what": what}
+        return {**about, "verdicts": verdicts, "wrong": wrong}
+
+    def mutations(self, todo: Sequence[int]) -> list[dict[str, Any]]:
+        """Of each what came of it, in a child that may hang or die."""
+        log = self.root / "log"
+        log.write_text("")
+        pid = os.fork()
+        if not pid:
+            try:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                space = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (space + MOST_BYTES, resource.RLIM_INFINITY))
+                with open(log, "a") as file:
+                    for i in todo:
+                        signal.alarm(LONGEST)
+                        try:
+                            found = self.mutation(i)
+                        except BaseException as error:  # whatever a reader lets out
+                            wrong = f"an exception: {type(error).__name__}: {error!s:.300}"
+                            found = {"mutation": i, "kind": "", "verdicts": [], "wrong": wrong}
+                        file.write(json.dumps(found) + "\n")
+                        file.flush()
+            finally:
+                os._exit(0)
+        _, status = os.waitpid(pid, 0)
+        found = [json.loads(line) for line in log.read_text().splitlines()]
+        if len(found) < len(todo):
+            wrong = f"it hangs or dies ({status})"
+            found.append({"mutation": todo[len(found)], "kind": "", "verdicts": [], "wrong": wrong})
+        return found
+
+
+def once() -> None:
+    """Let a command line be understood once: that is most of what a command takes that refuses a damaged run."""
+    from sparsight.cli import run_options
+
+    usual, known = run_options.parse, {}
+
+    def parse(kinds: Any, given: Sequence[str], prog: str, description: str) -> Any:
+        if (prog, *given) not in known:
+            known[(prog, *given)] = usual(kinds, given, prog, description)
+        return known[(prog, *given)]
+
+    run_options.parse = parse
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mutations", type=int, default=5000)
@@ -319,52 +383,29 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     forked.load()
+    once()
     done: dict[str, Any] = {"command": "python studies/faults/records.py", "seed": args.seed, "mutations": 0}
     done |= {"kinds": {}, "readers": {}, "wrong": []}
     if args.json.exists() and json.loads(args.json.read_text())["seed"] == args.seed and not args.only:
         done = json.loads(args.json.read_text())
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        lines, ends = made(root / "runs")
-        sources = [root / "runs" / name for name in lines]
-        study_of(root, [sources[0], sources[2]], root / "runs" / "study")
-        right = {}
-        for source in [*sources, root / "runs" / "study"]:
-            right[source.name] = tried(source, root, lines, lambda run: ("", "", ""))[1]
-            if isinstance(right[source.name], str) or any(one[1] for one in right[source.name]):
-                raise SystemExit(f"{source.name}: {right[source.name]}")
-            if source.name in ends and right[source.name][-1][-1] != ends[source.name]:
-                raise SystemExit(f"{source.name} resumes to other bits")
-        todo = args.only or range(done["mutations"], args.mutations)
-        for i in todo:
-            draw = random.Random(f"{args.seed} {i}")
-            source = draw.choice([*sources, root / "runs" / "study"])
-            others = root / "runs" / "others" / source.name.split()[0]
-            (path, kind, what), found = tried(source, root, lines, partial(damage, others=others, draw=draw))
-            verdicts, wrong = judged(found, right[source.name], root / "damaged", path, kind)
-            if args.only or wrong is not None:
-                print(i, source.name, path, kind, what, verdicts, wrong, flush=True)
-            done["kinds"][kind] = done["kinds"].get(kind, 0) + 1
-            for verdict in verdicts:
-                done["readers"][verdict] = done["readers"].get(verdict, 0) + 1
-            if wrong is not None:
-                done["wrong"].append([i, source.name, path, kind, what, wrong])
-            done["mutations"] = i + 1
-            if not args.only and (done["mutations"] % EVERY == 0 or done["mutations"] == args.mutations):
-                done["readers"] = dict(sorted(collections.Counter(done["readers"]).items()))
-                args.json.write_text(json.dumps(done, indent=1) + "\n")
+        bench = Bench.set_up(Path(name), args.seed)
+        if args.only:
+            for found in bench.mutations(args.only):
+                print(json.dumps(found, indent=1))
+            return
+        while done["mutations"] < args.mutations:
+            begin = done["mutations"]
+            for found in bench.mutations(range(begin, min(begin - begin % EVERY + EVERY, args.mutations))):
+                for at, words in (("kinds", [found["kind"]]), ("readers", found["verdicts"])):
+                    done[at] = dict(sorted((collections.Counter(done[at]) + collections.Counter(words)).items()))
+                if found["wrong"] is not None:
+                    done["wrong"].append(found)
+                    print(json.dumps(found), flush=True)
+                done["mutations"] += 1
+            args.json.write_text(json.dumps(done, indent=1) + "\n")
     print(json.dumps({key: done[key] for key in ("mutations", "kinds", "readers")}, indent=1))
     raise SystemExit(1 if done["wrong"] else 0)
-
-
-def tried(source: Path, root: Path, lines: dict[str, list[str]], harm: Callable[[Path], Any]) -> tuple[Any, Any]:
-    """What was done to a copy, and what its readers say."""
-    run = root / "damaged"
-    shutil.rmtree(run, ignore_errors=True)
-    shutil.copytree(source, run)
-    what = harm(run)
-    read = (lambda: read_study(run)) if source.name == "study" else (lambda: read_run(run, lines[source.name]))
-    return what, in_child(read, root / "log")
 
 
 if __name__ == "__main__":
