@@ -40,7 +40,7 @@ def failing(at: int, code: int, count: Path | None = None) -> None:
     """From step `at` on, let each step of writing fail. `count` is a file for how many there were."""
     import builtins
 
-    from sparsight.records import files
+    from sparsight.checkpoint import writing
 
     taken = 0
 
@@ -70,7 +70,7 @@ def failing(at: int, code: int, count: Path | None = None) -> None:
         file = filled(*args)
         return Filled(file, watched(file.write))
 
-    files.open = made  # type: ignore[attr-defined]
+    writing.open = made  # type: ignore[attr-defined]
 
 
 class Filled:

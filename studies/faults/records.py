@@ -267,14 +267,17 @@ def judged(found: list[Any], right: list[Any], place: Path, path: str, kind: str
         if code == 0:
             if name == "resume":
                 gave, usual = ({k: v for k, v in both.items() if k != path} for both in (gave, usual))
-            if name == "report" and (path.endswith("times.jsonl"), kind) == (True, "lost"):
-                usual = gave  # only the seconds are lost
+            if kind == "lost" and path.endswith(("times.jsonl", "evaluation.json")):
+                usual = gave  # no more than the seconds, or what the test split said, is lost
             if gave != usual and kind != "forged":
                 return verdicts, f"{name} gives something else"
             verdicts.append(f"{name}: right" if gave == usual else f"{name}: as forged")
             continue
         clear = str(place) in said or "the folder holds another run" in said
         lines = said.rstrip("\n").split("\n")
+        if (name, kind, code in (1, 2)) == ("resume", "forged", True) and said.startswith("sparsight: "):
+            verdicts.append("resume: stopped by what was forged")
+            continue
         long = (name != "verify" and len(lines) > 1) or any(len(line) > 3000 for line in lines)
         if code not in (2, 3) or not clear or long:
             return verdicts, f"{name}: exit code {code}: {said[:400]}"
@@ -300,7 +303,7 @@ class Bench:
     def set_up(cls, root: Path, seed: int) -> Bench:
         lines, ends = made(root / "runs")
         sources = [root / "runs" / name for name in lines]
-        study_of(root, [sources[0], sources[2]], root / "runs" / "study")
+        study_of(root, [sources[0], sources[-1]], root / "runs" / "study")
         bench = cls(root, seed, lines, [*sources, root / "runs" / "study"], {})
         for source in bench.sources:
             run = bench.copied(source)

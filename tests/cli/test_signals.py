@@ -294,17 +294,40 @@ def test_a_second_ctrl_c_while_the_first_is_told(here, monkeypatch, number, word
 LEAVING = """
 import atexit, os, signal, sys
 import sparsight.cli.entry as entry
-signal.signal(signal.SIGINT, signal.default_int_handler)
-atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+
+class Late:
+    def __del__(self, press=press):
+        press()
+
+def in_a_text(argv):  # as numba and dataclasses run their own
+    exec("raise KeyboardInterrupt")
+
+if sys.argv[1] == "first":
+    atexit.register(press)
+if sys.argv[1] == "last":
+    late = Late()
+if sys.argv[1] == "text":
+    entry._dispatch = in_a_text
 sys.argv = ["sparsight", "recipes"]
 raise SystemExit(entry.main())
 """
 
 
-def test_ctrl_c_as_python_tidies_up_ends_with_the_exit_code_and_no_word():
-    done = subprocess.run([sys.executable, "-c", LEAVING], env=environment(), capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "lottery" in done.stdout
+@pytest.mark.parametrize(
+    ("when", "code", "said"), [("first", 0, ""), ("last", 0, ""), ("text", 130, "sparsight: interrupted\n")]
+)
+def test_python_ends_with_the_exit_code_and_no_word_of_its_own(tmp_path, when, code, said):
+    """Whenever Ctrl-C comes as it tidies up, and wherever the one came that has been told."""
+    (tmp_path / "leaving.py").write_text(LEAVING)
+    here = {**environment(), "PYTHONPATH": f"{ROOT / 'src'}:{tmp_path}"}
+    words = [sys.executable, "-m", "leaving", when]
+    listening = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    done = subprocess.run(words, env=here, capture_output=True, text=True, preexec_fn=listening)
+    assert (done.returncode, done.stderr) == (code, said)
+    assert ("lottery" in done.stdout) == (code == 0)
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])

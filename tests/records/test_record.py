@@ -113,7 +113,8 @@ EVALUATIONS = st.builds(
     ),
     schema=st.just(SCHEMA),
 )
-TIMES = st.builds(LevelTimes, level=COUNTS, role=ROLES, prune=FLOATS, train=FLOATS)
+SECONDS = st.floats(min_value=0, allow_infinity=False)
+TIMES = st.builds(LevelTimes, level=COUNTS, role=ROLES, prune=SECONDS, train=SECONDS)
 
 
 @given(st.one_of(LEVELS, RUNS, EVALUATIONS, TIMES))

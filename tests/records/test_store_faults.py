@@ -384,6 +384,19 @@ class TestCrafted:
         (run / "evaluation.json").write_text('{"schema":1,"record":' + "[" * depth + "]" * depth + "}\n")
         refused(run, "evaluation.json", lambda folder: folder.evaluation())
 
+    @pytest.mark.parametrize("fields", [{"kind": "x" * 10**5}, {"run": "x" * 10**5}, {"id": "x" * 10**5}, {}])
+    def test_what_is_said_of_long_values_is_short(self, run, fields):
+        about = {**self.about("model"), "id": level(2).id} | fields
+        write_tensors(run / "levels/002/model.safetensors", network(1)[0], about)
+        files.write_lines(
+            run / "levels.jsonl",
+            [dumps(dataclasses.replace(level(2), files={"levels/002/model.safetensors": "x" * 10**5}))],
+            self.about("levels"),
+        )
+        with RunFolder.open(run) as folder, pytest.raises(DamagedFile) as caught:
+            folder.weights(folder.levels()[0])
+        assert len(str(caught.value)) < 1000
+
     def test_run(self, run):
         files.write_json(run / "run.json", {"kind": "run", "record": {**to_json(run_record()), "keep": "some"}})
         refused(run, "run.json", lambda folder: folder.record, "run.json.keep: got 'some', expected one of")

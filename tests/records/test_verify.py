@@ -8,12 +8,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from stored import add, filled, state
 
 from sparsight import RunFolder
 from sparsight.analysis.trajectory import trajectory
 from sparsight.cli.entry import main
-from sparsight.records import DamagedFile, verify, verify_run
+from sparsight.records import DamagedFile, files, verify, verify_run
 from sparsight.records.verify import check_whole, whole
 from sparsight.report import page as report_page
 from sparsight.runs.execute import write_report
@@ -231,6 +232,65 @@ def test_resuming_notices_damage_before_it_trains(tmp_path, monkeypatch, capsys)
     assert "r/levels/000/model.safetensors is damaged" in capsys.readouterr().err
 
 
+FORGED = {
+    "masks of whole numbers": lambda state: state["masks"].update({n: m.int() for n, m in state["masks"].items()}),
+    "masks of another shape": lambda state: state["masks"].update({n: m[:1] for n, m in state["masks"].items()}),
+    "masks of another weight": lambda state: state["masks"].update({"other": torch.ones(2, dtype=torch.bool)}),
+    "weights of another shape": lambda state: state["weights"].update({n: w[:1] for n, w in state["weights"].items()}),
+    "no optimiser": lambda state: state.pop("optimizer"),
+    "text for an optimiser": lambda state: state.update(optimizer="SGD"),
+    "seconds in words": lambda state: state.update(seconds={"train": "many"}),
+    "observations of another kind": lambda state: state.update(observations=[{"epoch": 1.0}]),
+    "nothing of what it should hold": lambda state: state.clear(),
+}
+
+
+@pytest.fixture(scope="module")
+def inside(tmp_path_factory) -> tuple[Path, list[str]]:
+    """A run that was interrupted inside a level, and its command."""
+    from sparsight.cli.progress import Watcher
+
+    usual, at = Watcher.__call__, tmp_path_factory.mktemp("inside") / "r"
+
+    def stop(self, event):
+        usual(self, event)
+        if event.kind == "epoch" and event.level == 1:
+            raise KeyboardInterrupt
+
+    words = ["run", "lottery", "--data", "digits", "--model", "linear", "--epochs", "2", "--levels", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Watcher, "__call__", stop)
+        assert main([*words, "--out", str(at)]) == 130
+    return at, words
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_state_that_does_not_fit_its_level_is_damaged(inside, tmp_path, capsys, what):
+    source, words = inside
+    run = Path(shutil.copytree(source, tmp_path / "run"))
+    with RunFolder.open(run, write=True) as folder:
+        state = dict(folder.progress())
+        FORGED[what](state)
+        folder.keep_progress(state)
+    assert main([*words, "--out", str(run), "--resume"]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith(f"sparsight: {run / 'state.safetensors'} is damaged: it does not fit level 1: ")
+    assert "delete it; the run then resumes at the start of the level" in said
+    (run / "state.safetensors").unlink()
+    assert main([*words, "--out", str(run), "--resume"]) == 0
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", -1.0])
+def test_seconds_that_no_clock_tells_are_damage(run, capsys, seconds):
+    lines, fields = files.read_lines(run / "times.jsonl", "")
+    first = {**json.loads(lines[0]), "train": seconds}
+    files.write_lines(run / "times.jsonl", [json.dumps(first), *lines[1:]], fields)
+    for read in READERS.values():
+        if read is not READERS["analyze"]:
+            assert read(run) == 3
+            assert f"{run / 'times.jsonl'} is damaged" in capsys.readouterr().err
+
+
 # -- nothing derived is stale ----------------------------------------------------------------------------------------
 
 
@@ -324,6 +384,25 @@ def test_a_study_is_verified_with_its_runs(study, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
     with pytest.raises(DamagedFile, match="levels.jsonl"):
         rows(study)
+
+
+@pytest.mark.parametrize("left", ["levels.jsonl", "masks.safetensors", None])
+def test_a_run_of_a_study_that_has_lost_its_record_is_damaged(study, capsys, left):
+    """It has begun, or it would have neither levels nor a state."""
+    _, second, third = read_study(study)[0]
+    lost = study / "trials" / second / "run.json"
+    lose(lost)
+    if left is not None:
+        lose(study / "trials" / second / ("state.safetensors" if left == "levels.jsonl" else "levels.jsonl"))
+    assert [found.path for found in verify_study(study)] == [lost]
+    assert main(["verify", str(study)]) == 3
+    with pytest.raises(DamagedFile, match="there is no such file"):
+        rows(study)
+    assert (study / "trials" / third).mkdir() is None
+    (study / "trials" / third / "run.lock").touch()  # as a kill leaves it that comes first of all
+    shutil.rmtree(study / "trials" / second)
+    assert verify_study(study) == ()
+    assert {row["seed"] for row in rows(study)} == {2}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import atexit
 import contextlib
 import os
 import signal
@@ -80,9 +81,14 @@ def leave(code: int) -> None:
     """All is said: what comes while Python tidies up ends the process at once, with its exit code and no traceback."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    for number in ENDING if threading.current_thread() is threading.main_thread() else []:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, lambda *_: os._exit(code))
+    exec("pass")  # else a KeyboardInterrupt that came inside such a text, caught or not, would be how `python -m` ends
+    heard = [n for n in ENDING if signal.getsignal(n) != signal.SIG_IGN]
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in heard:
+        signal.signal(number, lambda *_: os._exit(code))
+    # Python gives back the default to what is heard, and then takes its time to free what was imported.
+    atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in heard])
 
 
 def _interrupt_main() -> None:

@@ -21,14 +21,17 @@ from sparsight.checkpoint.writing import PART, refuse_write, sync_folder, try_re
 SCHEMA = 1
 """Version of the envelopes below (not of the records inside). A reader refuses one that it does not know."""
 
+_MOST_SAID = 500
 LONGEST = 1 << 30
 """Bytes of JSON beyond which a record is refused: no run writes that many."""
 
 
 class DamagedFile(ValueError):
-    """A file that is not what was written: which one, what is wrong with it, and what to do."""
+    """A file that is not what was written: which one, what is wrong with it in 500 characters, and what to do."""
 
     def __init__(self, path: Path, what: str, remedy: str = "restore it from a copy") -> None:
+        if len(what) > _MOST_SAID:  # values from files are as long as they like
+            what = f"{what[:_MOST_SAID]}…"
         super().__init__(path, what, remedy)
         self.path, self.what, self.remedy = path, what, remedy
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from sparsight.model.collapse import Collapse
 from sparsight.model.left_out import LeftOut
+from sparsight.numerics.checks import check_not_negative
 from sparsight.train.metric import ACCURACY, Metric
 from sparsight.train.observation import Observation
 from sparsight.types import GroupRecord
@@ -112,6 +113,10 @@ class LevelTimes:
     validate: float = 0.0
     measure: float = 0.0  # what the stopping rule measured
     store: float = 0.0
+
+    def __post_init__(self) -> None:
+        spent = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)[2:]}
+        check_not_negative(**spent)
 
 
 @dataclass(frozen=True)

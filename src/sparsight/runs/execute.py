@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import datetime
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -17,8 +17,10 @@ from sparsight.model.masks import left_out
 from sparsight.model.pretrained import load_into
 from sparsight.numerics.checks import check_threads
 from sparsight.records.describe import describe
+from sparsight.records.files import DamagedFile
 from sparsight.records.fingerprint import fingerprint
 from sparsight.records.folder import RunFolder
+from sparsight.records.folder_files import REMEDIES
 from sparsight.records.identity import check_same
 from sparsight.records.journal import Event, Watch
 from sparsight.records.new_folder import forget, next_folder
@@ -31,6 +33,7 @@ from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import judge_on_test, run
 from sparsight.runs.search import Done
 from sparsight.runs.several import check_alike
+from sparsight.runs.training import UnfitProgress
 from sparsight.train.parallel import LostProcess, Precision, runtime
 from sparsight.types import Data
 from sparsight.zoo import data as readers
@@ -111,8 +114,9 @@ def execute(
             where.alone(lambda: _tidy(own))
             return where.told(lambda: _outcome(own))
         try:
-            for _ in run(recipe, network, source, device=device, precision=precision, journal=folder, watch=begun):
-                pass
+            with _state_named(folder):
+                for _ in run(recipe, network, source, device=device, precision=precision, journal=folder, watch=begun):
+                    pass
             where.alone(lambda: _finish(own, recipe, network, source, device, precision))
         except (KeyboardInterrupt, GeneratorExit, SystemExit, LostProcess):
             _stopped(folder, "interrupted")
@@ -125,6 +129,16 @@ def execute(
                 forget(folder.path, keep_folder=existed)
             raise
         return where.told(lambda: _outcome(own))
+
+
+@contextmanager
+def _state_named(folder: RunFolder | None) -> Iterator[None]:
+    """A block in which a stored state that does not fit is a DamagedFile."""
+    try:
+        yield
+    except UnfitProgress as error:
+        path = (Path() if folder is None else folder.path) / "state.safetensors"
+        raise DamagedFile(path, str(error), REMEDIES[path.name]) from error
 
 
 def _stopped(folder: RunFolder | None, status: Literal["interrupted", "failed"]) -> None:

@@ -41,17 +41,33 @@ def begin(state: RunState, masks: Masks, role: Literal["level", "control"], plan
         training.averaging = "gf_ema" in recipe.needs
         training.surroundings = _surroundings(state, training)
     stored = state.journal.progress()
-    if stored is not None and (stored["role"], stored["level"]) == (role, number):
-        state.model.load_state_dict(stored["weights"])
-        training.optimizer.load_state_dict(stored["optimizer"])
-        training.masks = {name: mask.to(state.runtime.device) for name, mask in stored["masks"].items()}
-        training.memory = stored["memory"]
-        training.observations = [from_json(Observation, seen, "state.safetensors") for seen in stored["observations"]]
-        training.seconds = dict(stored["seconds"])
-        training.stream = stored["stream"]
-        if stored["average"] is not None:
-            training.average = GradientAverage(**stored["average"])
+    if stored is not None:
+        try:
+            _take_up(training, stored)
+        except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+            raise UnfitProgress(f"it does not fit level {number}: {error}") from error
     return training
+
+
+class UnfitProgress(ValueError):
+    """What was stored inside a level is not of this level."""
+
+
+def _take_up(training: Training, stored: Mapping[str, Any]) -> None:
+    """Go on from what `_progress` stored, if it is of this level."""
+    if (stored["role"], stored["level"]) != (training.role, training.level):
+        return
+    device, masks = training.runtime.device, stored["masks"]
+    if {n: (m.dtype, m.shape) for n, m in masks.items()} != {n: (m.dtype, m.shape) for n, m in training.masks.items()}:
+        raise ValueError("its masks are not those of the network's weights")
+    training.model.load_state_dict(stored["weights"])
+    training.optimizer.load_state_dict(stored["optimizer"])
+    training.masks = {name: mask.to(device) for name, mask in masks.items()}
+    training.memory, training.stream = stored["memory"], dict(stored["stream"])
+    training.observations = [from_json(Observation, seen, "observations") for seen in stored["observations"]]
+    training.seconds = {str(what): 0.0 + seconds for what, seconds in stored["seconds"].items()}
+    if stored["average"] is not None:
+        training.average = GradientAverage(**stored["average"])
 
 
 def _surroundings(state: RunState, training: Training) -> Context:

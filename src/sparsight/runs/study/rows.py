@@ -6,14 +6,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sparsight.records.files import there
 from sparsight.records.outputs import write_output
 from sparsight.records.record import LevelRecord
 from sparsight.records.verify import whole
 from sparsight.report.escape import printable
 from sparsight.report.table import as_csv
 from sparsight.runs.study.intervals import mean
-from sparsight.runs.study.trials import Trial, canonical, read_study
+from sparsight.runs.study.trials import Trial, begun, canonical, read_study
 from sparsight.train.metric import ACCURACY
 
 Row = dict[str, Any]
@@ -31,7 +30,7 @@ def rows(out: Path) -> list[Row]:
     found: list[Row] = []
     for key, trial in read_study(out)[0].items():
         folder = out / "trials" / key
-        if there(folder / "run.json"):
+        if begun(folder):
             found += _trial_rows(trial, folder)
     pairs = dict.fromkeys(name for row in found for name in row if name.startswith("pq("))
     judged = dict.fromkeys(name for row in found for name in row if name.startswith(("validation_", "test_")))

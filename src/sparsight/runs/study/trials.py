@@ -36,6 +36,7 @@ from sparsight.records.files import (
     write_atomically,
 )
 from sparsight.records.folder import RunFolder
+from sparsight.records.folder_files import REMEDIES
 from sparsight.records.record import Keep, from_json
 from sparsight.records.verify import verify_run
 
@@ -194,7 +195,22 @@ def verify_study(out: Path | str) -> tuple[DamagedFile, ...]:
     except DamagedFile as error:
         return (error,)
     runs = [Path(out) / "trials" / key for key in trials]
-    return tuple(damage for run in runs if there(run / "run.json") for damage in verify_run(run))
+    return tuple(damage for run in runs for damage in _verified(run))
+
+
+def _verified(run: Path) -> tuple[DamagedFile, ...]:
+    try:
+        return verify_run(run) if begun(run) else ()
+    except DamagedFile as error:
+        return (error,)
+
+
+def begun(folder: Path) -> bool:
+    """Whether a run has begun in the folder. DamagedFile if there is one that has lost its run.json."""
+    found = there(folder / "run.json")
+    if not found and (there(folder / "levels") or there(folder / "state.safetensors")):
+        raise DamagedFile(folder / "run.json", "there is no such file", REMEDIES["run.json"])
+    return found
 
 
 def _stored(folder: Path) -> dict[str, Any]:
