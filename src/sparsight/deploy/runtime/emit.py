@@ -33,6 +33,8 @@ from sparsight.numerics.kernels import sparse_conv as conv
 from sparsight.numerics.kernels.tile import tile
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
+_SUMS = 18 << 14  # bytes of partial sums that a chunk may have: they are gone through once for each block
+
 
 def _bits(value: float) -> int:
     return int(np.float32(value).view(np.int32))
@@ -59,21 +61,20 @@ class Emitter:
         row = 4 if whole.layout is None else whole.layout.plane
         return Place(ARENA, self.addresses[id(whole)] + b.first * row, whole.channels * row, row)
 
-    def parts(self, channels: int, work: np.ndarray | None = None) -> tuple[int, int]:
-        """How many chunks a group is cut into, and the address of where."""
+    def cuts(self, channels: int, work: np.ndarray | None = None, least: int = 1) -> np.ndarray:
+        """Where a group's channels are cut into chunks of about the same work, `least` of them or more (int32)."""
         threads = torch.get_num_threads()
-        groups = self.plan.groups
-        parts = 1 if threads == 1 else max(1, min(channels, -(-2 * threads // groups)))
-        cuts = streams.bounds(np.ones(channels) if work is None else work, parts)
-        return parts, self.table.address(cuts)
+        parts = 1 if threads == 1 else -(-2 * threads // self.plan.groups)
+        return streams.bounds(np.ones(channels) if work is None else work, min(channels, max(parts, least)))
 
-    def output(self, b: Buffer, activation: str = "", work: np.ndarray | None = None) -> tuple[int, dict[int, int]]:
+    def output(self, b: Buffer, activation: str = "", cuts: np.ndarray | None = None) -> tuple[int, dict[int, int]]:
         """Chunks, and the words that every operation begins with."""
         place = self.place(b)
-        parts, cuts = self.parts(b.channels, work)
+        cuts = self.cuts(b.channels) if cuts is None else cuts
+        parts = len(cuts) - 1
         words = {
             k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: place.row,
-            k.PARTS: parts, k.BOUNDS: cuts,
+            k.PARTS: parts, k.BOUNDS: self.table.address(cuts),
         }  # fmt: skip
         if b.whole.rows is None and b.whole.layout is not None:
             layout = b.planes
@@ -126,11 +127,14 @@ class Emitter:
         x, out, weight = step.x.planes, step.out.planes, operation.weight
         cut = streams.tiles(out.block)
         block = streams.channels_at_once(weight, cut[0][2:], operation.stride, operation.dilation)
+        size = max(r * c for _, _, r, c in cut) * BYTES
+        work = np.count_nonzero(weight.reshape(len(weight), -1), axis=1)
+        cuts = self.cuts(len(weight), work, -(-len(weight) * size // _SUMS))
         made = self.once(
-            lambda: streams.stream(weight, operation.groups, x, operation.dilation, block),
-            id(operation), x.plane, x.pitch, block,
+            lambda: streams.stream(weight, operation.groups, x, operation.dilation, block, cuts),
+            id(operation), x.plane, x.pitch, block, *cuts,
         )  # fmt: skip
-        chunks, words = self.output(step.out, operation.activation, made.runs)
+        chunks, words = self.output(step.out, operation.activation, cuts)
         low, high = k.CLAMPS.get(operation.activation, k.CLAMPS[""])
         bits = inside(out)
         masked = int(not (bits == ALL).all())
@@ -139,6 +143,7 @@ class Emitter:
             words[own] = source[given]
         words |= {
             conv.STREAM: self.table.address(made.pairs), conv.STARTS: self.table.address(made.starts),
+            conv.ORDER: self.table.address(made.order),
             conv.CHANNELS: weight.shape[0], conv.BLOCKS: made.blocks,
             conv.BIAS: self.table.address(operation.bias.astype(np.float32)),
             conv.LOW: _bits(low), conv.HIGH: _bits(high),
@@ -151,9 +156,8 @@ class Emitter:
                 conv.ADD_ROW: add[k.X_ROW], conv.ADD_PITCH: add[k.X_PITCH],
             }  # fmt: skip
         words |= self.tiles(cut, operation, step, masked, bits.shape[1])
-        if weight.size:
-            size = max(r * c for _, _, r, c in cut)
-            self.table.scratch = max(self.table.scratch, conv.SUMS + weight.shape[0] * size * BYTES)
+        rows = int(np.diff(cuts).max())
+        self.table.scratch = max(self.table.scratch, conv.SUMS + rows * size)
         self.table.add(conv.conv, chunks, words)
 
     def tiles(
@@ -179,11 +183,13 @@ class Emitter:
         pad = np.zeros((groups * LANES - len(matrix), matrix.shape[1]), np.float32)
         matrix = np.concatenate([matrix, pad])
         work = np.count_nonzero(matrix, axis=1).reshape(groups, LANES).sum(1)
-        parts, cuts = self.parts(groups, work)
+        cuts = self.cuts(groups, work)
+        parts = len(cuts) - 1
         out, low_high = self.place(step.out), k.CLAMPS.get(operation.activation, k.CLAMPS[""])
         bias = np.concatenate([operation.bias, np.zeros(len(pad))]).astype(np.float32)
         words = {
-            k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: BYTES, k.PARTS: parts, k.BOUNDS: cuts,
+            k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: BYTES, k.PARTS: parts,
+            k.BOUNDS: self.table.address(cuts),
             matvec.BIAS: self.table.address(bias), matvec.LOW: _bits(low_high[0]), matvec.HIGH: _bits(low_high[1]),
         }  # fmt: skip
         if operation.activation not in k.CLAMPS:
@@ -196,7 +202,8 @@ class Emitter:
         if kernel is None:
             kernel = matvec.by_rows
             flat = Layout((1, 1), IMAGES, (1, 1))
-            made = streams.stream(matrix[:, :, None, None], 1, flat, (1, 1), matrix.shape[1])
+            apart = np.arange(len(matrix) + 1)  # in the order of the rows
+            made = streams.stream(matrix[:, :, None, None], 1, flat, (1, 1), matrix.shape[1], apart)
             made.pairs[:, 0] //= LANES  # one number a channel
             words |= {matvec.PAIRS: self.table.address(made.pairs), matvec.STARTS: self.table.address(made.starts)}
         else:
@@ -258,11 +265,12 @@ class Emitter:
         index = index_of(x, out, pixels)
         channels = min(x.channels, out.channels)
         place = self.place(out)
-        parts, cuts = self.parts(channels)
+        cuts = self.cuts(channels)
+        parts = len(cuts) - 1
         row = place.row if x.channels == out.channels else place.row * (out.channels // x.channels)
         words = {
             k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: row,
-            k.PARTS: parts, k.BOUNDS: cuts, k.INDEX: self.table.address(index), k.COUNT: len(index),
+            k.PARTS: parts, k.BOUNDS: self.table.address(cuts), k.INDEX: self.table.address(index), k.COUNT: len(index),
         }  # fmt: skip
         source = self.place(x)
         words |= {k.X: source.slot, k.X_AT: source.at, k.X_GROUP: source.group, k.X_ROW: source.row}

@@ -37,21 +37,26 @@ def machine() -> Machine:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Offsets and weights (n, 2) int32, where each row's run begins in each block of input channels, and blocks."""
+    """Non-zeros as offsets and weights (n, 2) int32, in runs: one for each row in each block of input channels.
+
+    Runs of a block and part go by their length: a loop as long as the last one is foreseen by the processor. `order`
+    says which row of the part a run is of, `starts` where it begins.
+    """
 
     pairs: np.ndarray
     starts: np.ndarray
+    order: np.ndarray
     blocks: int
 
-    @property
-    def runs(self) -> np.ndarray:
-        """Non-zeros of each row."""
-        rows = (len(self.starts) - 1) // self.blocks
-        return np.diff(self.starts).reshape(self.blocks, rows).sum(0)
 
+def stream(
+    weight: np.ndarray, groups: int, x: Layout, dilation: tuple[int, int], block: int, cuts: np.ndarray
+) -> Stream:
+    """Of a weight (out, in / groups, height, width), float32, its rows cut into parts.
 
-def stream(weight: np.ndarray, groups: int, x: Layout, dilation: tuple[int, int], block: int) -> Stream:
-    """Of a weight (out, in / groups, height, width), float32. ValueError if the input's planes take over 2 GiB."""
+    Raises:
+        ValueError: the input's planes take over 2 GiB.
+    """
     rows, inner, *_ = weight.shape
     channels = inner * groups
     if channels * x.plane > _LAST:
@@ -60,15 +65,20 @@ def stream(weight: np.ndarray, groups: int, x: Layout, dilation: tuple[int, int]
     values = weight[row, channel, ky, kx].astype(np.float32, copy=False)
     channel = channel + inner * (row // (rows // groups))
     blocks = max(1, -(-channels // block))
-    run = (channel // block) * rows + row
+    counts = np.bincount((channel // block) * rows + row, minlength=blocks * rows).reshape(blocks, rows)
+    part = np.searchsorted(cuts, np.arange(rows), side="right") - 1
+    ordered = np.lexsort((np.broadcast_to(np.arange(rows), counts.shape), counts, np.broadcast_to(part, counts.shape)))
+    rank = np.empty_like(ordered)
+    np.put_along_axis(rank, ordered, np.arange(rows)[None, :], 1)
+    run = (channel // block) * rows + rank[channel // block, row]
     order = np.argsort(run, kind="stable")
     pairs = aligned(8 * len(order)).view(np.int32).reshape(-1, 2)
     offset = channel * x.plane + ky * (dilation[0] * x.pitch) + kx * (dilation[1] * BYTES)
     pairs[:, 0] = offset[order]
     pairs[:, 1] = values[order].view(np.int32)
     starts = np.zeros(blocks * rows + 1, np.int32)
-    np.cumsum(np.bincount(run, minlength=blocks * rows), out=starts[1:])
-    return Stream(pairs, starts, blocks)
+    np.cumsum(np.take_along_axis(counts, ordered, 1).reshape(-1), out=starts[1:])
+    return Stream(pairs, starts, (ordered - cuts[part][None, :]).astype(np.int32), blocks)
 
 
 def evenly(n: int, most: int) -> list[int]:
@@ -98,7 +108,8 @@ def channels_at_once(
     """Input channels whose part under a tile fits the first cache."""
     kernel = weight.shape[2:]
     lines = [(t - 1) * s + d * (k - 1) + 1 for t, s, d, k in zip(tile, stride, dilation, kernel, strict=True)]
-    fitting = int(1.1 * machine().cache) // (BYTES * lines[0] * lines[1])
+    share = 1.5 if lines[0] == 1 else 1.1  # one line after another is fetched ahead
+    fitting = int(share * machine().cache) // (BYTES * lines[0] * lines[1])
     density = np.count_nonzero(weight) / max(1, weight.size)
     return max(1, fitting, int(_ENOUGH / max(density * kernel[0] * kernel[1], 1e-3)))
 

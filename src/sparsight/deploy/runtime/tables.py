@@ -80,7 +80,7 @@ def lanes(values: np.ndarray) -> np.ndarray:
 
 def edges(operation: Pool, border: np.ndarray, x: Layout, out: Layout) -> np.ndarray:
     """Whether each vector of a block has any lane with a tap beyond the image, (rows, cols) int32."""
-    beyond = (border < 0).any(2)
+    beyond = np.any(border < 0, axis=2)
     found = np.zeros(out.block, bool)
     for a in range(operation.kernel[0]):
         for b in range(operation.kernel[1]):

@@ -24,9 +24,9 @@ assert 8 * len(WORDS) <= SUMS
 
 # Words beside those of every operation. KEEP: lanes that lie in the image, 16 bits a vector. ADD 0: nothing is added.
 (
-    X, X_AT, X_GROUP, X_PITCH, STREAM, STARTS, CHANNELS, BLOCKS, BIAS, LOW, HIGH,
+    X, X_AT, X_GROUP, X_PITCH, STREAM, STARTS, ORDER, CHANNELS, BLOCKS, BIAS, LOW, HIGH,
     ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH, KEEP, KEEP_PITCH, TILES, TILE_COUNT,
-) = range(OWN, OWN + 20)  # fmt: skip
+) = range(OWN, OWN + 21)  # fmt: skip
 
 TILE = 5  # words of a tile: its kernel's address, then offsets in x, out, add and keep
 
@@ -56,6 +56,7 @@ def _conv(op, slots, scratch, chunk):
         put(scratch, tile.KEEP, word(op, KEEP) + word(tiles, at + 4))
         for block in range(blocks):
             put(scratch, tile.STARTS, word(op, STARTS) + 4 * (block * channels + begin))
+            put(scratch, tile.ORDER, word(op, ORDER) + 4 * (block * channels + begin))
             put(scratch, tile.FIRST, block == 0)
             put(scratch, tile.LAST, block == blocks - 1)
             call(word(tiles, at), (scratch,))

@@ -21,7 +21,7 @@ Shape = tuple[int, int, int, int, int, int, int]
 """Rows, columns, strides, sets, pitch and masked, as in `tile_rows`."""
 
 (
-    X, PITCH, STREAM, STARTS, COUNT, SCRATCH, FIRST, LAST, BIAS, OUT, OUT_ROW, OUT_PITCH,
+    X, PITCH, STREAM, STARTS, COUNT, ORDER, SCRATCH, FIRST, LAST, BIAS, OUT, OUT_ROW, OUT_PITCH,
     ADD, ADD_ROW, ADD_PITCH, LOW, HIGH, KEEP, KEEP_PITCH,
 ) = range(len(WORDS))  # fmt: skip
 
@@ -48,8 +48,8 @@ def tile_plainly(shape: Shape) -> Any:
 
     def kernel(job):
         low, high = real(job + 8 * LOW, 0), real(job + 8 * HIGH, 0)
-        for o in range(word(job, COUNT)):
-            begin, end = small(word(job, STARTS), o), small(word(job, STARTS), o + 1)
+        for i in range(word(job, COUNT)):
+            begin, end, o = small(word(job, STARTS), i), small(word(job, STARTS), i + 1), small(word(job, ORDER), i)
             for r in range(rows):
                 for c in range(cols):
                     x = word(job, X) + down * r * word(job, PITCH) + BYTES * right * c
@@ -59,9 +59,9 @@ def tile_plainly(shape: Shape) -> Any:
                     keep = word(word(job, KEEP) + r * word(job, KEEP_PITCH) + 2 * c, 0) if masked else -1
                     for lane in range(LANES):
                         total = real(word(job, BIAS), o) if word(job, FIRST) else real(partial, lane)
-                        for i in range(begin, end):
-                            at = small(word(job, STREAM), 2 * i)
-                            total += real(word(job, STREAM), 2 * i + 1) * real(x + at, lane)
+                        for k in range(begin, end):
+                            at = small(word(job, STREAM), 2 * k)
+                            total += real(word(job, STREAM), 2 * k + 1) * real(x + at, lane)
                         if not word(job, LAST):
                             put_real(partial, lane, total)
                             continue

@@ -31,6 +31,7 @@ WORDS = (
     "stream",  # address of the non-zeros
     "starts",  # address of int32: where the first row's run begins, where it ends and the second's begins, ...
     "count",  # of rows
+    "order",  # address of int32: which row each run is of
     "scratch",  # address: partial sums of rows between blocks, T vectors each
     "first",  # 1: sums begin with the bias; 0: with what scratch holds
     "last",  # 1: the tile is finished and goes to out; 0: back to scratch
@@ -166,8 +167,9 @@ def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     first = b.icmp_signed("!=", w["first"], ir.Constant(_I64, 0))
     last = b.icmp_signed("!=", w["last"], ir.Constant(_I64, 0))
     with cgutils.for_range(b, w["count"]) as rows:
-        o = rows.index
-        starts = t.plus(w["starts"], b.mul(o, ir.Constant(_I64, 4)))
+        place = b.mul(rows.index, ir.Constant(_I64, 4))
+        starts = t.plus(w["starts"], place)
+        o = b.sext(t.load(t.plus(w["order"], place), _I32, 4), _I64)
         begin, end = (
             t.plus(w["stream"], b.shl(b.sext(t.load(t.plus(starts, k), _I32, 4), _I64), ir.Constant(_I64, 3)))
             for k in (0, 4)
