@@ -5,10 +5,10 @@
 Each trial starts the same run under torchrun with two processes in a fresh folder, and kills process 0 or 1, drawn at
 random, at a moment drawn uniformly between the appearance of run.json and the end of an undisturbed run of two
 processes (a fifth earlier where the run was finished by then). The other process must end by itself, with one line from
-Sparsight that says how to resume. Then the same command with --resume; in every fourth trial one of its processes is
-killed too, unless the run is finished first, and it is given once more. Compared are the records (levels.jsonl), the
-evaluation and the tensors of all weights and masks with those of the undisturbed run; run.json, times.jsonl and the
-report, which hold the clock, are left out.
+Sparsight that says how to resume, or that it was interrupted if it had not read the command line yet. Then the same
+command with --resume; in every fourth trial one of its processes is killed too, unless the run is finished first, and
+it is given once more. Compared are the records (levels.jsonl), the evaluation and the tensors of all weights and masks
+with those of the undisturbed run; run.json, times.jsonl and the report, which hold the clock, are left out.
 
 The figures are saved after every trial; the same command goes on from there. Linux only: it reads /proc.
 """
@@ -102,7 +102,8 @@ def kill(words: list[str], rank: int, after: float, marker: Path) -> dict[str, A
         "ended in (s)": round(monotonic() - killed, 2),
         "exit code": process.returncode,
         "lines": len(lines),
-        "says how to resume": all("--resume" in line for line in lines),
+        "says how to resume": all("; resume with: torchrun" in line for line in lines),
+        "before it began": lines == ["sparsight: interrupted"],
         "orphans": sum(Path(f"/proc/{pid}").exists() for pid in there.values()),
         "aborted": "terminate called" in errors or "SIGABRT" in errors,
     }
@@ -110,7 +111,7 @@ def kill(words: list[str], rank: int, after: float, marker: Path) -> dict[str, A
 
 def well(end: dict[str, Any]) -> bool:
     """Whether the processes that were not killed ended as they should."""
-    one_line = end["lines"] == 1 and end["says how to resume"]
+    one_line = end["lines"] == 1 and (end["says how to resume"] or end["before it began"])
     return one_line and end["exit code"] == 1 and not end["orphans"] and not end["aborted"]
 
 
@@ -147,10 +148,10 @@ def main() -> None:
         length = undisturbed(command(root / "undisturbed", False), root / "undisturbed" / "run.json")
         expected = contents(root / "undisturbed")
         done |= {"run": " ".join(RUN), "undisturbed run (s)": round(length, 2), "files compared": len(expected)}
-        for number in range(len(done["trials"]), args.times):
+        for number in sorted({*range(args.times)} - {each["trial"] for each in done["trials"]}):
             found = trial(number, random.Random(f"{args.seed} {number}"), root, length, expected)
             print(json.dumps(found), flush=True)
-            done["trials"].append(found)
+            done["trials"] = sorted([*done["trials"], found], key=lambda each: each["trial"])
             for what in ("identical", "ended well"):
                 done[what] = f"{sum(each[what] for each in done['trials'])} of {len(done['trials'])}"
             args.json.write_text(json.dumps(done, indent=1) + "\n")
