@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sparsight.cli import processes
+from sparsight.cli.entry import COMMANDS
 from sparsight.cli.errors import Misuse
 from sparsight.cli.run_options import understand
 
@@ -97,7 +98,7 @@ def test_the_others_wait_until_the_command_is_understood_or_has_ended(rank, monk
     assert processes.told_folder() == Path("runs/sap-002")
 
 
-@pytest.mark.parametrize("command", ["analyze", "study", "verify"])
+@pytest.mark.parametrize("command", sorted({*COMMANDS} - {"run", "recipes"}))
 def test_other_commands_are_done_by_one_process(command, rank):
     rank(0)
     with pytest.raises(Misuse, match=f"sparsight {command} is done by one process: start it without torchrun"):

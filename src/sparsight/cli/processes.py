@@ -30,7 +30,7 @@ def join(command: str) -> None:
     """Begin a command: all but the main process are silent. Misuse for a command that only one process can do."""
     if not main_process():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
-    if several() and command in ("show", "report", "analyze", "certify", "verify", "phase", "study"):
+    if several() and command not in ("run", "recipes"):
         raise Misuse(f"sparsight {command} is done by one process: start it without torchrun")
 
 
