@@ -25,6 +25,7 @@ COMMANDS = {
     "verify": lambda path: ["verify", path],
     "analyze": lambda path: ["analyze", path],
     "certify": lambda path: ["certify", path, "--dense", path, *ON],
+    "bench": lambda path: ["bench", path],
     "resume": lambda path: ["run", "lottery", *ON, "--resume", "--out", path],
     "weights": lambda path: ["run", "lottery", *ON, "--weights", path, "--out", "out"],
 }

@@ -1,4 +1,4 @@
-"""What `sparsight certify` speaks of: an unpruned network, and the masks by which another is a pruning of it."""
+"""What `certify` and `bench` speak of: an unpruned network with the masks of another, and a network of a run."""
 
 from __future__ import annotations
 
@@ -64,13 +64,7 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
     with RunFolder.open(path) as folder:
         record = _level(folder, number)
         masks, run = folder.masks(record), folder.record
-        data = data or _known_data(folder)
-        spec = model or run.model.get("spec")
-        if spec is None:
-            raise Misuse(f"the network of {path} was made in Python: name it with --model package.module:attribute")
-        if model is None and ":" in spec:
-            raise Misuse(f"the network of {path} is code, which no run folder chooses: name it with --model {spec}")
-        source, network = _network(spec, data, run.seed)
+        spec, source, network = _made_again(folder, model, data)
         _check_origin(record, path, as_pruned)
         unpruned, weights = _scored(folder, record, network)
         before = _filled(network, weights, unpruned, spec)
@@ -86,7 +80,27 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
     return Pruned(where, unpruned, source, before, masks, run.seed, tuple(notes))
 
 
+def trained(path: Path, number: int | None, model: str | None, data: str | None) -> tuple[str, Data, nn.Module]:
+    """A pruned level of a run with its weights, by default the chosen one: what to call it, its data, the network."""
+    with RunFolder.open(path) as folder:
+        record = _level(folder, number)
+        spec, source, network = _made_again(folder, model, data)
+        where = f"level {record.level} of {path}"
+        return where, source, _filled(network, _weights(folder, record), where, spec)
+
+
 # -- a level of a run ------------------------------------------------------------------------------------------
+
+
+def _made_again(folder: RunFolder, model: str | None, data: str | None) -> tuple[str, Data, nn.Module]:
+    """The name of a run's network, its data, and the network with its initial weights."""
+    data, run, path = data or _known_data(folder), folder.record, folder.path
+    spec = model or run.model.get("spec")
+    if spec is None:
+        raise Misuse(f"the network of {path} was made in Python: name it with --model package.module:attribute")
+    if model is None and ":" in spec:
+        raise Misuse(f"the network of {path} is code, which no run folder chooses: name it with --model {spec}")
+    return spec, *_network(spec, data, run.seed)
 
 
 def _level(folder: RunFolder, number: int | None) -> LevelRecord:

@@ -29,6 +29,7 @@ commands:
   certify PATH     which error bound a pruned network satisfies, beside the error measured
   pack PATH        a checkpoint in few bytes: pruned weights take next to nothing
   unpack FILE      a packed file as plain safetensors
+  bench WHAT       time a sparse layer or network on this CPU, beside dense rivals
   verify RUN       read every file of a run or a study, and say which is damaged
   phase            at which scale of initial weights signals get through, and where a network stands
   recipes          the recipes there are
@@ -48,6 +49,7 @@ examples:
   sparsight analyze model.safetensors --html analysis.html
   sparsight pack runs/sap-001 -o packed.safetensors
   sparsight certify runs/sipp-001 --as-pruned
+  sparsight bench conv --channels 64 64 --size 56 --density 0.1
 
 exit codes:
   0    done
@@ -60,7 +62,20 @@ exit codes:
 SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder that has the data.
 """
 
-COMMANDS = ("run", "show", "report", "analyze", "certify", "pack", "unpack", "verify", "phase", "recipes", "study")
+COMMANDS = (
+    "run",
+    "show",
+    "report",
+    "analyze",
+    "certify",
+    "pack",
+    "unpack",
+    "bench",
+    "verify",
+    "phase",
+    "recipes",
+    "study",
+)
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.cli.errors.Misuse": 2,

@@ -1,0 +1,198 @@
+"""`sparsight bench`: how fast a sparse layer or network is on this machine's CPU, beside dense rivals."""
+
+from __future__ import annotations
+
+import json as json_
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typing_extensions import Doc
+from tyro import conf
+
+from sparsight.cli.errors import Misuse, check_outputs, checked
+from sparsight.cli.options import Switch, options
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sparsight.deploy.bench import Case
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Time a sparse layer or network on this machine's CPU, beside the fastest dense ways of computing it.
+
+    Weights of a layer, or of a network of the zoo, are drawn at random at a density; those of a run are its own. All
+    ways take turns; on one thread the least process time of each counts, on more the least wall time. Results are
+    checked against float64 first.
+    """
+
+    what: Annotated[
+        conf.Positional[str],
+        Doc("conv, linear, a network of the zoo, package.module:attribute, or a run folder."),
+    ]
+    channels: Annotated[
+        tuple[int, int] | None, conf.arg(metavar="IN OUT"), Doc("Channels of a convolution. Default: 64 64.")
+    ] = None
+    size: Annotated[
+        int | None, conf.arg(metavar="N"), Doc("Height and width of a convolution's images. Default: 56.")
+    ] = None
+    kernel: Annotated[
+        int | None, conf.arg(metavar="N"), Doc("Kernel size of a convolution, padded by half of it. Default: 3.")
+    ] = None
+    stride: Annotated[int | None, conf.arg(metavar="N"), Doc("Stride of a convolution. Default: 1.")] = None
+    features: Annotated[
+        tuple[int, int] | None, conf.arg(metavar="IN OUT"), Doc("Features of a linear layer. Default: 1024 1024.")
+    ] = None
+    shape: Annotated[
+        tuple[int, ...],
+        conf.arg(metavar="N"),
+        Doc("Shape of a network's input without the batch. Default: that of the run's data, else 1 28 28."),
+    ] = ()
+    level: Annotated[
+        int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
+    ] = None
+    model: Annotated[
+        str | None, Doc("The network of a run, package.module:attribute; a run knows a network of the zoo itself.")
+    ] = None
+    data: Annotated[
+        str | None, Doc("The data of a run, package.module:attribute; a run knows those of the zoo itself.")
+    ] = None
+    density: Annotated[
+        tuple[float, ...],
+        conf.arg(metavar="FLOAT"),
+        Doc(
+            "Share of weights that are not zero, in every layer; several give a table each. Default: 0.1; "
+            "package.module:attribute keeps its own weights without it."
+        ),
+    ] = ()
+    batch: Annotated[int, conf.arg(metavar="N"), Doc("Inputs at once.")] = 1
+    rivals: Annotated[
+        tuple[str, ...],
+        conf.arg(metavar="NAME"),
+        Doc(
+            "Rivals to time: torch, torch-bf16, torch-csr, onnxruntime, openvino, openvino-bf16. Default: all that are "
+            "installed."
+        ),
+    ] = ()
+    rounds: Annotated[int, conf.arg(metavar="N"), Doc("How often each way has its turn.")] = 25
+    threads: Annotated[
+        int | None, conf.arg(metavar="N"), Doc("Threads of every way. Default: as many as torch takes.")
+    ] = None
+    seed: Annotated[int, Doc("Seed of random weights and inputs.")] = 0
+    json: Annotated[Switch, Doc("Print one JSON document instead of the tables.")] = False
+    csv: Annotated[
+        Path | None, conf.arg(metavar="FILE"), Doc("Write a row for each way to this file; - is standard output.")
+    ] = None
+
+
+def main(argv: list[str]) -> int:
+    asked = options(BenchOptions, argv, "sparsight bench")
+    quiet = check_outputs(asked.json, csv=asked.csv)
+    _check(asked)
+    import torch
+
+    from sparsight.deploy.bench import chosen, compare, machine
+    from sparsight.records.outputs import write_output
+    from sparsight.report.escape import printable
+    from sparsight.report.table import as_csv
+    from sparsight.report.timings import document, rows, timings
+
+    if asked.threads is not None:
+        torch.set_num_threads(asked.threads)
+    found, about = [], machine()
+    for number, case in enumerate(_cases(asked)):
+        found.append(compare(case, chosen(asked.rivals), asked.rounds))
+        if not asked.json and not quiet:
+            text = "\n".join(map(printable, timings(found[-1], asked.rounds, about).split("\n")))
+            sys.stdout.write("\n" * bool(number) + text + "\n")
+    if asked.csv is not None:
+        write_output(asked.csv, [as_csv(rows(found)).encode()])
+    if asked.json:
+        sys.stdout.write(json_.dumps(document(found, asked.rounds, about), indent=2, allow_nan=False) + "\n")
+    return 0
+
+
+OF = {"conv": ("channels", "size", "kernel", "stride", "density"), "linear": ("features", "density")}
+OF_NETWORK, OF_RUN = ("shape", "density"), ("shape", "level", "model", "data")
+
+
+def _check(asked: BenchOptions) -> None:
+    from sparsight.deploy.bench import RIVALS
+    from sparsight.numerics.checks import check_fraction, check_known, check_seed, check_threads, check_whole
+
+    fitting = OF.get(asked.what, OF_RUN if _is_run(asked) else OF_NETWORK)
+    for name in dict.fromkeys((*OF["conv"], *OF["linear"], *OF_NETWORK, *OF_RUN)):
+        if getattr(asked, name) not in (None, ()) and name not in fitting:
+            known = ", ".join(f"--{one}" for one in fitting)
+            raise Misuse(f"--{name} is no option of {asked.what}: expected one of {known}")
+    for name in ("channels", "size", "kernel", "stride", "features", "shape", "batch", "rounds"):
+        value = getattr(asked, name)
+        for number in value if isinstance(value, tuple) else () if value is None else (value,):
+            checked(partial(_named, check_whole, name, 1), number)
+    for density in asked.density:
+        checked(partial(_named, check_fraction, "density"), density)
+    checked(check_seed, asked.seed)
+    if asked.threads is not None:
+        checked(check_threads, asked.threads)
+    for name in asked.rivals:
+        checked(partial(_named, check_known, "rivals", tuple(RIVALS)), name)
+
+
+def _named(check: Callable[..., None], name: str, *values: Any) -> None:
+    *others, value = values
+    check(*others, **{name: value})
+
+
+# -- what is timed ---------------------------------------------------------------------------------------------
+
+
+def _is_run(asked: BenchOptions) -> bool:
+    return asked.what not in OF and os.path.exists(os.path.join(asked.what, "run.json"))
+
+
+def _cases(asked: BenchOptions) -> Iterator[Case]:
+    from sparsight.deploy.bench import conv, linear, network, prune_at_random_
+
+    if _is_run(asked):
+        from sparsight.cli.certify_inputs import trained
+        from sparsight.zoo.networks import input_shape
+
+        where, data, module = trained(Path(asked.what), asked.level, asked.model, asked.data)
+        yield network(where, module, asked.shape or input_shape(data), asked.batch, asked.seed)
+        return
+    for density in asked.density or (None if ":" in asked.what else 0.1,):
+        if asked.what == "conv":
+            channels, size = asked.channels or (64, 64), asked.size or 56
+            yield conv(channels, size, asked.kernel or 3, asked.stride or 1, density or 0.0, asked.batch, asked.seed)
+        elif asked.what == "linear":
+            yield linear(asked.features or (1024, 1024), density or 0.0, asked.batch, asked.seed)
+        else:
+            module, shape = _network(asked.what, asked.shape, asked.seed)
+            if density is not None:
+                prune_at_random_(module, density, asked.seed)
+            yield network(asked.what, module, shape, asked.batch, asked.seed)
+
+
+def _network(spec: str, shape: tuple[int, ...], seed: int) -> tuple[nn.Module, tuple[int, ...]]:
+    """A network of the zoo or one's own, and the shape of its input."""
+    from sparsight.cli.run_options import look_for
+    from sparsight.zoo.networks.build import KNOWN, own
+
+    known = spec.lower().replace("_", "-")
+    if known in KNOWN:
+        return KNOWN[known](shape or (1, 28, 28), seed=seed), shape or (1, 28, 28)
+    if os.path.lexists(spec):
+        raise Misuse(f"{spec} is no run: expected conv, linear, a network's name, or a folder with a run.json")
+    look_for("network", spec, ("conv", "linear", *KNOWN))
+    if not shape:
+        raise Misuse(f"--shape must be given for {spec}: its input's shape without the batch")
+    try:
+        return own(spec, seed), shape
+    except TypeError as error:
+        raise Misuse(str(error)) from error

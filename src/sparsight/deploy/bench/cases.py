@@ -1,0 +1,118 @@
+"""What is timed: a torch module with zeros among its weights, an input, and the graph that the runtime computes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sparsight.deploy.runtime.graph import Conv, Graph
+from sparsight.deploy.runtime.trace import traced
+from sparsight.numerics.checks import check_fraction, check_seed, check_whole
+
+LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A module in evaluation mode, float32, and an input of it. Of a single layer the operation alone is timed too."""
+
+    name: str
+    module: nn.Module
+    x: Tensor
+    graph: Graph
+    layer: bool
+
+    @property
+    def density(self) -> float:
+        """Of the weights of its convolutions and linear layers, the share that is not zero."""
+        weights = [m.weight for m in self.module.modules() if isinstance(m, LAYERS)]
+        return sum(int(w.count_nonzero()) for w in weights) / max(1, sum(w.numel() for w in weights))
+
+
+def conv(
+    channels: tuple[int, int],
+    size: int,
+    kernel: int = 3,
+    stride: int = 1,
+    density: float = 0.1,
+    batch: int = 1,
+    seed: int = 0,
+) -> Case:
+    """A convolution of square images, padded by half its kernel, with a bias and random weights at a density.
+
+    ValueError for a size or count below 1, and for a density outside [0, 1].
+    """
+    for number in channels:
+        check_whole(1, channels=number)
+    check_whole(1, size=size)
+    check_whole(1, kernel=kernel)
+    check_whole(1, stride=stride)
+    x = _input((batch, channels[0], size, size), density, seed)
+    layer = nn.Conv2d(*channels, kernel, stride, kernel // 2)
+    prune_at_random_(layer, density, seed)
+    times = f"{channels[0]}→{channels[1]}" if channels[0] != channels[1] else f"{channels[0]}"
+    name = f"{kernel}×{kernel} {times} @ {size}" + (f", stride {stride}" if stride > 1 else "")
+    pair, padding = (stride, stride), (kernel // 2, kernel // 2)
+    return Case(f"{name}, batch {batch}", layer.eval(), x, _graph(x, layer, pair, padding), layer=True)
+
+
+def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed: int = 0) -> Case:
+    """A linear layer with a bias and random weights at a density. Errors as of `conv`."""
+    for number in features:
+        check_whole(1, features=number)
+    x = _input((batch, features[0]), density, seed)
+    layer = nn.Linear(*features)
+    prune_at_random_(layer, density, seed)
+    name = f"linear {features[0]}→{features[1]}, batch {batch}"
+    return Case(name, layer.eval(), x, _graph(x, layer, (1, 1), (0, 0)), layer=True)
+
+
+def network(name: str, module: nn.Module, shape: tuple[int, ...], batch: int = 1, seed: int = 0) -> Case:
+    """A network in evaluation mode, on random inputs of a shape without the batch.
+
+    ValueError for a batch below 1, and, naming it, for what the runtime cannot compute.
+    """
+    module, x = copy.deepcopy(module).eval(), _input((batch, *shape), 1.0, seed)
+    return Case(f"{name}, batch {batch}", module, x, traced(module, x), layer=False)
+
+
+def prune_at_random_(module: nn.Module, density: float, seed: int, leave: Collection[str] = ()) -> None:
+    """Draw weights of convolutions and linear layers anew, of each layer round(density · size) that are not zero.
+
+    Kept weights are normal, of the variance at which ReLU networks of that density keep the scale of their signals.
+    Layers named in `leave` are left as they are.
+    """
+    check_fraction(density=density)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, layer in module.named_modules():
+            if isinstance(layer, LAYERS) and name not in leave:
+                weight = layer.weight
+                kept = torch.randperm(weight.numel(), generator=generator)[: round(density * weight.numel())]
+                fresh = torch.zeros(weight.numel())
+                scale = (2 * weight.shape[0] / max(1, len(kept))) ** 0.5
+                fresh[kept] = scale * torch.randn(len(kept), generator=generator)
+                weight.copy_(fresh.view_as(weight))
+
+
+def _input(shape: tuple[int, ...], density: float, seed: int) -> Tensor:
+    check_whole(1, batch=shape[0])
+    check_fraction(density=density)
+    check_seed(seed)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _graph(x: Tensor, layer: nn.Conv2d | nn.Linear, stride: tuple[int, int], padding: tuple[int, int]) -> Graph:
+    assert layer.bias is not None
+    graph, weight = Graph(), layer.weight.detach().numpy()
+    height, width = x.shape[2:] if x.dim() == 4 else (1, 1)
+    value = graph.input((x.shape[1], height, width))
+    whole = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
+    bias = layer.bias.detach().numpy().astype(np.float32)
+    graph.outputs.append(graph.add(Conv(value, whole, bias, stride, padding)))
+    return graph

@@ -1,0 +1,130 @@
+"""A case computed by the runtime and by its rivals: seconds, errors, and how many times faster the runtime is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sparsight.deploy.bench.cases import Case
+from sparsight.deploy.bench.measure import Timing, timed
+from sparsight.deploy.bench.rivals import Rival, Unavailable, Way
+from sparsight.deploy.runtime.program import compiled
+from sparsight.numerics.checks import check_whole
+
+OURS, CONVERTING = "sparsight", "sparsight, converting"
+ERROR = 1e-5
+"""Largest error of the runtime, relative to the largest output."""
+
+RIVALS_ERROR = {"fp32": 1e-3, "bf16": 0.2}
+"""Above that, a rival does not compute the same thing."""
+
+
+_Kind = tuple[Literal["fp32", "bf16"], bool, bool]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A way: the numbers it computes with, whether it is ours or skips zeros, its error and its times.
+
+    The error is the largest difference from float64, over the largest output.
+    """
+
+    name: str
+    precision: Literal["fp32", "bf16"]
+    ours: bool
+    sparse: bool
+    error: float
+    seconds: float
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows of a case, the runtime's first, and why other rivals are not among them."""
+
+    case: str
+    density: float
+    batch: int
+    threads: int
+    memory: int  # bytes of activations and scratch that a call of the runtime holds
+    rows: tuple[Row, ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ours(self) -> Row:
+        return self.rows[0]
+
+    def fastest(self, *precisions: str, dense: bool = False) -> Row | None:
+        """The fastest rival among those that compute with these numbers, all without any; None if there is none."""
+        rivals = [row for row in self.rows if not row.ours and not (dense and row.sparse)]
+        fitting = [row for row in rivals if not precisions or row.precision in precisions]
+        return min(fitting, key=lambda row: row.seconds, default=None)
+
+    def ratio(self, *precisions: str, dense: bool = False) -> float | None:
+        """How many times the time of the runtime that rival takes."""
+        rival = self.fastest(*precisions, dense=dense)
+        return None if rival is None else rival.seconds / self.ours.seconds
+
+
+def compare(case: Case, rivals: Sequence[Rival], rounds: int) -> Comparison:
+    """Check the results of the runtime and its rivals against float64, then time all in turn.
+
+    Of a single layer the runtime's operation alone, in its own layout, comes first, and the call with conversions from
+    and to torch's layout second; of a network there is the whole call alone.
+    ValueError for less than one round; RuntimeError if the runtime's error is above `ERROR`, or an output not finite.
+    """
+    check_whole(1, rounds=rounds)
+    missing: dict[str, str] = {}
+    with torch.inference_mode():
+        want = copy.deepcopy(case.module).double()(case.x.double())
+        if not want.isfinite().all():
+            raise RuntimeError(f"{case.name}: outputs are not finite, so no error can be told")
+        ways, memory = _ours(case)
+        errors = {name: _error(way.result(), want) for name, way in ways.items()}
+        if not max(errors.values()) <= ERROR:
+            worst = max(errors.values())
+            raise RuntimeError(f"{case.name}: the runtime is wrong by {worst:.1e} of the largest output")
+        kinds: dict[str, _Kind] = dict.fromkeys(ways, ("fp32", True, True))
+        for rival in rivals:
+            try:
+                way = rival.make(case)
+                errors[rival.name] = _agreed(rival, _error(way.result(), want))
+                ways[rival.name], kinds[rival.name] = way, (rival.precision, False, rival.sparse)
+            except Unavailable as error:
+                missing[rival.name] = str(error)
+        times = timed({name: way.call for name, way in ways.items()}, rounds)
+    threads = torch.get_num_threads()
+    rows = tuple(Row(name, *kinds[name], errors[name], times[name].counted(threads), times[name]) for name in ways)
+    return Comparison(case.name, case.density, len(case.x), threads, memory, rows, missing)
+
+
+def _agreed(rival: Rival, error: float) -> float:
+    if not error <= RIVALS_ERROR[rival.precision]:
+        raise Unavailable(f"its result is wrong by {error:.1e} of the largest output")
+    return error
+
+
+def _ours(case: Case) -> tuple[dict[str, Way], int]:
+    """The ways of the runtime, and the bytes that a call holds."""
+    x = case.x.contiguous()
+    x = x if x.dim() == 4 else x[:, :, None, None]
+    program = compiled(case.graph, len(x))
+    outputs = case.module(case.x).shape
+
+    def result() -> Tensor:
+        return program(x)[0].reshape(outputs)
+
+    whole = Way(lambda: program(x), result)
+    if not case.layer:
+        return {OURS: whole}, program.memory()
+    return {OURS: Way(program.inner(x), result), CONVERTING: whole}, program.memory()
+
+
+def _error(got: Tensor, want: Tensor) -> float:
+    scale = float(want.abs().max())
+    return float((got.double() - want).abs().max()) / (scale or 1.0)

@@ -1,0 +1,87 @@
+"""A network's times beside those of its rivals, as a table and as rows of numbers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from sparsight.deploy.bench.compare import Comparison, Row
+from sparsight.records.record import to_json
+from sparsight.report import format as words
+from sparsight.report.table import stacked
+
+WIDTH = 80
+
+
+def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
+    """A row for each way, in at most 80 columns: its numbers, milliseconds, the ratio to the runtime's time, its error.
+
+    Under the table stand the ratios to the fastest rivals, and which rivals are missing and why.
+    """
+    counted = "least process time" if found.threads == 1 else "least wall time"
+    about = (
+        f"{found.case}, density {words.percent(found.density)}; {words.plural(found.threads, 'thread')} of "
+        f"{machine['processor']}; {counted} of {words.plural(rounds, 'round')}."
+    )
+    rows = [_cells(found, row) for row in found.rows]
+    heads = [*zip(*stacked(["way", "numbers", "ms", "times ours", "error"]), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
+    lines = ["  ".join(_aligned(cell, w, i) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
+             for row in (*heads, ["-" * w for w in widths], *rows)]  # fmt: skip
+    held = f"A call of sparsight holds {found.memory / 1e6:.1f} MB of activations and scratch."
+    under = [*_fastest(found), held, *(f"Left out: {name}: {why}." for name, why in found.missing.items())]
+    return "\n".join([*_wrapped(about), "", *lines, "", *(line for text in under for line in _wrapped(text))])
+
+
+def document(found: Sequence[Comparison], rounds: int, machine: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON values: the machine, and of each comparison all numbers, in seconds and bytes, with the ratios."""
+    comparisons = [{**to_json(one), "ratios": _ratios(one)} for one in found]
+    return {"machine": dict(machine), "rounds": rounds, "comparisons": comparisons}
+
+
+def rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """A row for each way of each comparison: seconds and errors in full."""
+    return [
+        {
+            "case": one.case, "density": one.density, "batch": one.batch, "threads": one.threads, "way": row.name,
+            "precision": row.precision, "seconds": row.seconds, "process": row.timing.process, "wall": row.timing.wall,
+            "median": row.timing.median, "times_ours": row.seconds / one.ours.seconds, "error": row.error,
+        }
+        for one in found
+        for row in one.rows
+    ]  # fmt: skip
+
+
+def _ratios(one: Comparison) -> dict[str, float | None]:
+    """Of the fastest rivals, dense ones and all: how many times the runtime's time they take."""
+    return {
+        "fp32": one.ratio("fp32"),
+        "all": one.ratio(),
+        "dense fp32": one.ratio("fp32", dense=True),
+        "dense": one.ratio(dense=True),
+    }
+
+
+def _cells(found: Comparison, row: Row) -> list[str]:
+    times = "" if row is found.ours else f"{row.seconds / found.ours.seconds:.2f}×"
+    return [row.name, row.precision, f"{1e3 * row.seconds:.4g}", times, f"{row.error:.0e}"]
+
+
+def _fastest(found: Comparison) -> Iterator[str]:
+    first, best = found.fastest("fp32"), found.fastest()
+    if best is None:
+        yield "There is no rival to compare with."
+        return
+    if first is not None and first is not best:
+        yield f"sparsight is {first.seconds / found.ours.seconds:.2f}× as fast as the fastest in fp32, {first.name}."
+    whole = "of all" if first is not best else "rival"
+    yield f"sparsight is {best.seconds / found.ours.seconds:.2f}× as fast as the fastest {whole}, {best.name}."
+
+
+def _aligned(cell: str, width: int, column: int) -> str:
+    return cell.rjust(width) if column else cell.ljust(width)
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_long_words=False)
