@@ -3,7 +3,8 @@
     python benchmarks/runtime.py --json benchmarks/results/runtime.json [--rounds 25] [--only 3×3]
     python benchmarks/runtime.py --json benchmarks/results/runtime.json --docs   (the tables of the docs; no measuring)
 
-Layers are timed on one thread (least process time), ResNet-18 at 224 × 224 on two (least wall time), all ways in turn.
+Layers are timed on one thread (least process time), ResNet-18 at 224 × 224 on two (least wall time) and one; all ways
+take turns.
 A layer's time is that of its operation in the runtime's own layout; rivals get the layout that they are fastest in. A
 network's is that of the whole call. Every result is checked against float64.
 
@@ -168,12 +169,17 @@ def first_calls() -> dict[str, float]:
 def todo(rounds: int) -> Iterator[tuple[str, int, int, Callable[[], Case]]]:
     """Comparisons by name: threads, rounds, and what makes the case. Those with bars come first."""
     for name in NETWORKS:
-        yield name, 2, rounds, partial(resnet, name)
+        for threads in (2, 1):
+            yield at(name, threads), threads, rounds, partial(resnet, name)
     for density in (AT, *(d for d in DENSITIES if d != AT)):
         for kind, members in layers().items():
             for name, make in members.items():
                 least = rounds if density == AT else max(1, rounds // FEWER)
                 yield key(kind, name, density), 1, least, partial(make, density)
+
+
+def at(name: str, threads: int) -> str:
+    return f"{name}, {threads} thread{'s' * (threads > 1)}"
 
 
 def key(kind: str, layer: str, density: float) -> str:
@@ -227,7 +233,8 @@ def bars(results: Mapping[str, Any]) -> str:
     for bar in BARS:
         names = bar.layers or tuple(layers()[bar.kind])
         members = [found.get(key(bar.kind, name, AT)) for name in names]
-        what = f"{bar.kind}: {'; '.join(names)}" + (" (the worst)" if len(names) > 1 else "")
+        what = f"{bar.kind}: {', '.join(bar.layers)}" if bar.layers else bar.kind
+        what += f" (the worst of {len(names)})" if len(names) > 1 else ""
         if any(member is None for member in members):
             lines.append(f"| {what} | – | – | – | {bar.fp32:g}× / {bar.whole:g}× | not measured |")
             continue
@@ -240,17 +247,20 @@ def bars(results: Mapping[str, Any]) -> str:
 
 
 def networks(results: Mapping[str, Any]) -> str:
-    """ResNet-18, batch 1, two threads: milliseconds, and the ratio to OpenVINO's bf16: Markdown."""
+    """ResNet-18, batch 1: milliseconds on two threads, and the ratios to OpenVINO's bf16: Markdown."""
     names = ["sparsight", "torch", "torch-bf16", "onnxruntime", "openvino", RIVAL]
-    lines = [f"| two threads, ms | {' | '.join(names)} | times | to reach | |", "| --- |" + " ---: |" * 8 + " --- |"]
+    lines = [f"| two threads, ms | {' | '.join(names)} | times | to reach | | on one thread |"]
+    lines.append("| --- |" + " ---: |" * 8 + " --- | ---: |")
     for name, (_, _, bar) in NETWORKS.items():
-        if (found := results["comparisons"].get(name)) is None:
-            lines.append(f"| {name} |" + " – |" * 7 + f" {bar:g}× | not measured |")
+        alone = results["comparisons"].get(at(name, 1))
+        last = "–" if alone is None else _x(of(alone, RIVAL))
+        if (found := results["comparisons"].get(at(name, 2))) is None:
+            lines.append(f"| {name} |" + " – |" * 7 + f" {bar:g}× | not measured | {last} |")
             continue
         times = {row["name"]: f"{1e3 * row['seconds']:.2f}" for row in found["rows"]}
         value = of(found, RIVAL)
         cells = " | ".join(times.get(one, "–") for one in names)
-        lines.append(f"| {name} | {cells} | {_x(value)} | {bar:g}× | {_verdict(value >= bar)} |")
+        lines.append(f"| {name} | {cells} | {_x(value)} | {bar:g}× | {_verdict(value >= bar)} | {last} |")
     return "\n".join(lines)
 
 
