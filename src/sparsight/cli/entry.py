@@ -63,19 +63,8 @@ SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder
 """
 
 COMMANDS = (
-    "run",
-    "show",
-    "report",
-    "analyze",
-    "certify",
-    "pack",
-    "unpack",
-    "bench",
-    "verify",
-    "phase",
-    "recipes",
-    "study",
-)
+    "run", "show", "report", "analyze", "certify", "pack", "unpack", "bench", "verify", "phase", "recipes", "study",
+)  # fmt: skip
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.cli.errors.Misuse": 2,
