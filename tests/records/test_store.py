@@ -28,6 +28,7 @@ from sparsight.records.lock import LockedRun
 from sparsight.records.new_folder import next_folder
 from sparsight.records.record import Evaluated, Evaluation, Layer, LevelRecord, LevelTimes, RunRecord, to_json
 from sparsight.records.tensors import tensors_digest
+from sparsight.records.verify import verify_run
 from sparsight.train.observation import Observation
 from sparsight.types import GroupRecord
 
@@ -297,12 +298,12 @@ class TestKeep:
         go_on(path, run(keep=keep))
         return RunFolder.open(path)
 
-    @pytest.mark.parametrize(("keep", "there"), [("all", [0, 1]), ("chosen", []), ("last", [1])])
+    @pytest.mark.parametrize(("keep", "there"), [("all", [0, 1]), ("packed", [0, 1]), ("chosen", []), ("last", [1])])
     def test_weights_that_stay(self, tmp_path, keep, there):
         with self.finished(tmp_path / "r", keep) as folder:
             stored = sorted(int(file.parent.name) for file in tmp_path.glob("r/levels/*/model.safetensors"))
             assert stored == there
-            assert (tmp_path / "r/rewind.safetensors").exists() == (keep == "all")
+            assert (tmp_path / "r/rewind.safetensors").exists() == (keep in ("all", "packed"))
             for record in folder.levels():
                 assert tensors_digest(folder.masks(record)) == tensors_digest(masks_of(record.level))
                 assert len([name for name in record.files if "model" in name]) == 1
@@ -313,10 +314,32 @@ class TestKeep:
                         folder.weights(record)
 
     def test_records_do_not_depend_on_it(self, tmp_path):
-        for keep in ("all", "chosen", "last"):
+        for keep in ("all", "packed", "chosen", "last"):
             self.finished(tmp_path / keep, keep)
-        lines = {(tmp_path / keep / "levels.jsonl").read_bytes() for keep in ("all", "chosen", "last")}
+        lines = {(tmp_path / keep / "levels.jsonl").read_bytes() for keep in ("all", "packed", "chosen", "last")}
         assert len(lines) == 1
+
+    def test_packed_levels_are_small_and_their_damage_is_told(self, tmp_path):
+        torch.manual_seed(0)
+        w = torch.where(torch.rand(200, 300) < 0.1, torch.randn(200, 300), torch.zeros(()))
+        weights, masks = {"w": w, "tied": w, "b": torch.randn(300)}, {"w": w != 0}
+        record = dataclasses.replace(record_of(0), id=content_id(weights, masks))
+        with RunFolder.create(tmp_path / "r", run(keep="packed")) as folder:
+            folder.keep_level(LevelResult(record, LevelTimes(0, "level"), weights, masks))
+        file = tmp_path / "r/levels/000/model.safetensors"
+        assert file.stat().st_size < w.nbytes / 8
+        with RunFolder.open(tmp_path / "r") as folder:
+            found = folder.weights(folder.levels()[0])
+            assert list(found) == ["w", "tied", "b"]
+            assert tensors_digest(found) == tensors_digest(weights)
+            assert found["tied"].data_ptr() != found["w"].data_ptr()
+        assert verify_run(tmp_path / "r") == ()
+        content = bytearray(file.read_bytes())
+        content[-100] ^= 1
+        file.write_bytes(content)
+        (damage,) = verify_run(tmp_path / "r")
+        assert damage.path == file
+        assert "checksum" in damage.what
 
     def test_everything_stays_until_the_end_and_a_lost_file_is_damage(self, path):
         (path / "levels/000/model.safetensors").unlink()

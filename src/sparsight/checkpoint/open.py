@@ -15,9 +15,9 @@ from sparsight.checkpoint.entry import (
     read_bytes,
     size_of,
 )
-from sparsight.checkpoint.packed.read import is_packed, unfolded
+from sparsight.checkpoint.packed.read import read_safetensors
 from sparsight.checkpoint.pytorch import read_torch
-from sparsight.checkpoint.safetensors import read_safetensors, strict_json
+from sparsight.checkpoint.safetensors import strict_json
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
@@ -41,8 +41,7 @@ def _file(path: Path) -> Checkpoint:
     size = size_of(path)
     start = read_bytes(path, 0, min(size, 10))
     if path.suffix == ".safetensors" or start[8:9] == b"{":
-        found = read_safetensors(path)
-        return unfolded(path, found) if is_packed(found) else found
+        return read_safetensors(path)
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
         return read_torch(path)
     raise CheckpointError(path, "it is neither a safetensors file nor one of PyTorch")

@@ -109,8 +109,11 @@ class RunOptions:
         ),
     ] = False
     keep: Annotated[
-        Literal["all", "chosen", "last"],
-        Doc("Which levels' weights to keep on disk once the run is finished; masks and records always stay."),
+        Literal["all", "packed", "chosen", "last"],
+        Doc(
+            "Which levels' weights to keep on disk once the run is finished, packed being all, in packed files; masks "
+            "and records always stay."
+        ),
     ] = "all"
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],

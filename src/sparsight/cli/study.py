@@ -53,8 +53,11 @@ class StudyOptions:
     ] = "auto"
     precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training, or no.")] = "no"
     keep: Annotated[
-        Literal["all", "chosen", "last"],
-        Doc("Which levels' weights to keep on disk once a run is finished; masks and records always stay."),
+        Literal["all", "packed", "chosen", "last"],
+        Doc(
+            "Which levels' weights to keep on disk once a run is finished, packed being all, in packed files; masks "
+            "and records always stay."
+        ),
     ] = "chosen"
 
 

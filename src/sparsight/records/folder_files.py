@@ -89,13 +89,17 @@ class RunFiles:
         yield
         files.remove(self.place("report.html"))
 
-    def write_network(self, prefix: str, record: LevelRecord, weights: StateDict, masks: Masks) -> dict[str, str]:
+    def write_network(
+        self, prefix: str, record: LevelRecord, weights: StateDict, masks: Masks, as_packed: bool = False
+    ) -> dict[str, str]:
         """Write weights and masks below `prefix`; the digest of each file by its relative path."""
         packed, shapes = pack.pack_masks(masks)
         about = {"level": record.level, "role": record.role, "id": record.id}
         model, mask = f"{prefix}model.safetensors", f"{prefix}masks.safetensors"
         return {
-            model: tensors.write_tensors(self.place(model), weights, {**self.about("model"), **about}),
+            model: tensors.write_tensors(
+                self.place(model), weights, {**self.about("model"), **about}, packed=as_packed
+            ),
             mask: tensors.write_tensors(self.place(mask), packed, {**self.about("masks"), **about, "shapes": shapes}),
         }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Version of the records below. A reader refuses a version that it does not know."""
 
-Keep = Literal["all", "chosen", "last"]
+Keep = Literal["all", "packed", "chosen", "last"]
 """Which levels' weights stay on disk."""
 
 T = TypeVar("T")

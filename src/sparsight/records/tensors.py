@@ -13,7 +13,10 @@ import torch
 from torch import Tensor
 
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError
-from sparsight.checkpoint.safetensors import read_safetensors
+from sparsight.checkpoint.load import load_tensors
+from sparsight.checkpoint.memory import entries
+from sparsight.checkpoint.packed.read import read_safetensors
+from sparsight.checkpoint.packed.write import Written, packed_file
 from sparsight.checkpoint.writing import safetensors_header
 from sparsight.records.files import (
     SCHEMA,
@@ -76,8 +79,11 @@ def write_tensors(
     tensors: Mapping[str, Tensor],
     facts: Mapping[str, Any],
     write: Callable[[Path, Iterator[Any]], None] = write_atomically,
+    packed: bool = False,
 ) -> str:
     """Write a safetensors file, atomically unless by another `write`; returns `tensors_digest(tensors)`.
+
+    `packed` makes it a packed file, which is read alike; there tensors that share memory are written once.
 
     `facts` are JSON values, kept with their own checksum in the header's metadata. Tensors that share memory
     are written once per name, so the file loads into a plain model with tied weights. The order of the
@@ -90,6 +96,9 @@ def write_tensors(
         "sha256": digest,
         "facts": canonical(seal({**facts, "order": list(tensors)})),
     }
+    if packed:
+        write(path, packed_file(Written(), entries(tensors.items(), tensors), metadata, folder=path.parent))
+        return digest
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps elements aligned
     of = ((n, _DTYPES[(t := tensors[n]).dtype], list(t.shape), t.numel() * t.element_size()) for n in order)
 
@@ -105,16 +114,11 @@ def write_tensors(
 def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """The tensors (in memory of their own), facts and digest that `write_tensors` wrote; else DamagedFile."""
     found, facts, digest = _header(path, remedy)
-    tensors: dict[str, Tensor] = {}
+    tied = {alias for entry in found.entries for alias in entry.aliases}
     try:
-        with open(path, "rb") as file:
-            for entry in found.entries:
-                tensor = tensors[entry.name] = torch.empty(entry.shape, dtype=getattr(torch, entry.dtype))
-                file.seek(entry.offset)
-                if file.readinto(_bytes(tensor)) < tensor.nbytes:
-                    raise DamagedFile(path, "not a whole safetensors file (it was cut short as it was read)", remedy)
-    except (OSError, RuntimeError, MemoryError, AttributeError) as error:
-        raise DamagedFile(path, f"its tensors cannot be read ({error})", remedy) from error
+        tensors = {name: x.clone() if name in tied else x for name, x in load_tensors(found).items()}
+    except CheckpointError as error:
+        raise DamagedFile(path, f"its tensors cannot be read ({error.what})", remedy) from error
     with reading(path, remedy):
         real = tensors_digest(tensors)
     if digest != real:
@@ -143,7 +147,7 @@ def _header(path: Path, remedy: str) -> tuple[Checkpoint, dict[str, Any], str]:
         raise DamagedFile(path, f"unknown metadata: got {sorted(metadata)!s:.80}", remedy)
     with reading(path, remedy):
         facts = unseal(parse_json(metadata["facts"]))
-        order, names = facts.get("order"), sorted(entry.name for entry in found.entries)
+        order, names = facts.get("order"), sorted(n for e in found.entries for n in (e.name, *e.aliases))
         if not isinstance(order, list) or not all(isinstance(n, str) for n in order) or sorted(order) != names:
             raise ValueError(f"its order of tensors, {order!r:.80}, is not of those that it holds")
     return found, facts, metadata["sha256"]

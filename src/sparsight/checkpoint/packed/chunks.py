@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 import zstandard
@@ -112,28 +112,21 @@ def _squeezed_if_worth(plane: np.ndarray) -> Bytes:
 
 def decode(chunk: memoryview, layout: Layout, out: np.ndarray) -> None:
     """The words of a chunk into `out`, which says how many they are. ValueError for bytes that are no such chunk."""
-    places, values = nonzero(chunk, layout, len(out), out)
-    if values is not out:
-        out[...] = 0
-        kernels.scatter(values, places, out)
+    parts = _Parts(chunk, layout, len(out))
+    if parts.words == len(out):
+        parts.values(out)
+    else:
+        parts.spread(out)
 
 
-def nonzero(
-    chunk: memoryview, layout: Layout, size: int, dense: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def nonzero(chunk: memoryview, layout: Layout, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Where the words of a chunk of `size` are that are not 0 (uint32, ascending), and these words.
 
-    If there is no zero, they are written to `dense`, if that is given, and the places are left out. ValueError for
-    bytes that are no such chunk.
+    ValueError for bytes that are no such chunk.
     """
-    parts = _Parts(chunk, layout, size)
-    n = parts.words
-    planes = [np.frombuffer(parts.plane(b), np.uint8) for b in range(layout.planes)]
-    values = dense if dense is not None and n == size else np.empty(n, layout.word)
-    together = np.stack(planes) if len(planes) > 1 else planes[0][None]
-    if n and not kernels.join(parts.nibbles(), parts.table(), parts.escapes(), together, layout.low, values):
-        raise ValueError("a word of it is 0 or has an unknown exponent")
-    return (np.empty(0, np.uint32) if values is dense else parts.places()), values
+    parts, values = _Parts(chunk, layout, size), np.empty(size, layout.word)
+    parts.values(values[: parts.words])
+    return parts.places(), values[: parts.words]
 
 
 class _Parts:
@@ -148,7 +141,7 @@ class _Parts:
         self._size, self._layout = size, layout
         item = layout.exponent.itemsize
         lengths = [exponents * item, mask, ranks, escapes * item, *more.unpack_from(chunk, _HEAD.size)]
-        ends = np.cumsum([_HEAD.size + more.size, *lengths]).tolist()
+        ends = [*accumulate(lengths, initial=_HEAD.size + more.size)]
         self._check(exponents, reserved, escapes)
         if ends[-1] > len(chunk) or any(chunk[ends[-1] :]):
             raise ValueError("its parts do not fill it")
@@ -165,40 +158,50 @@ class _Parts:
             raise ValueError("its head contradicts itself")
 
     def places(self) -> np.ndarray:
-        found = np.empty(self.words, np.uint32)
+        """Where the words are that are not 0."""
         if self._kind == _NONE:
-            found[...] = np.arange(self.words, dtype=np.uint32)
-            return found
-        mask = np.frombuffer(_expanded(self._mask, self._whole), np.uint8)
-        look = kernels.walk if self._kind == _GAPS else kernels.find
-        if not look(mask, self._size, found):
-            raise ValueError("its mask is not of as many words as its head says")
-        return found
+            return np.arange(self.words, dtype=np.uint32)
+        mask, places = _expanded(self._mask, self._whole), np.empty(self.words + 1, np.uint32)
+        if self._kind == _GAPS:
+            self._check_mask(kernels.walk(mask, self._size, places[:-1]))
+        else:
+            self._check_mask(kernels.find(mask, self._size, places))
+        return places[:-1]
 
-    def nibbles(self) -> np.ndarray:
+    def values(self, out: np.ndarray) -> None:
+        """These words."""
         size = (self.words + 1) // 2 if self._layout.width else 0
-        return np.frombuffer(_expanded(self._ranks, size), np.uint8)
+        nibbles, planes = _expanded(self._ranks, size), [_expanded(plane, self.words) for plane in self._planes]
+        together = np.stack(planes) if len(planes) > 1 else planes[0][None]
+        table, escapes = self._exponents(self._table), self._exponents(self._escapes)
+        if self.words and not kernels.join(nibbles, table, escapes, together, self._layout.low, out):
+            raise ValueError("a word of it is 0 or has an unknown exponent")
 
-    def table(self) -> np.ndarray:
-        return self._exponents(self._table)
+    def spread(self, out: np.ndarray) -> None:
+        """These words in their places, 0 elsewhere."""
+        values = np.empty(self.words + 1, self._layout.word)
+        self.values(values[:-1])
+        mask = _expanded(self._mask, self._whole)
+        if self._kind == _BITS:
+            self._check_mask(kernels.spread_bits(mask, values, out))
+        else:
+            self._check_mask(kernels.spread_gaps(mask, values[:-1], out))
 
-    def escapes(self) -> np.ndarray:
-        return self._exponents(self._escapes)
+    def _check_mask(self, right: bool) -> None:
+        if not right:
+            raise ValueError("its mask is not of as many words as its head says")
 
     def _exponents(self, part: memoryview) -> np.ndarray:
         found = np.frombuffer(part, self._layout.exponent).astype(np.uint16)
-        if (found >= 1 << self._layout.width).any():
+        if self._layout.width != 8 and len(found) and found.max() >> self._layout.width:
             raise ValueError("an exponent of it has too many bits")
         return found
 
-    def plane(self, b: int) -> Bytes:
-        return _expanded(self._planes[b], self.words)
 
-
-def _expanded(part: memoryview, size: int) -> Bytes:
+def _expanded(part: memoryview, size: int) -> np.ndarray:
     """What `_squeezed` was given, `size` bytes."""
     if len(part) == size:
-        return part
+        return np.frombuffer(part, np.uint8)
     try:
         if zstandard.frame_content_size(part) != size:
             raise ValueError("a part of it has another length than its head says")
@@ -207,4 +210,4 @@ def _expanded(part: memoryview, size: int) -> Bytes:
         raise ValueError(f"a part of it is no zstd frame: {error}") from error
     if len(found) != size:
         raise ValueError("a part of it has another length than its head says")
-    return found
+    return np.frombuffer(found, np.uint8)

@@ -7,8 +7,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from itertools import accumulate
 
 from sparsight.checkpoint.packed.chunks import Layout
 
@@ -49,8 +48,8 @@ class Head:
     dtype: str
     shape: tuple[int, ...]
     per: int
-    starts: np.ndarray
-    sums: np.ndarray  # CRC-32 of the bytes of each chunk
+    starts: tuple[int, ...]
+    sums: tuple[int, ...]  # CRC-32 of the bytes of each chunk
 
     @property
     def layout(self) -> Layout:
@@ -99,11 +98,11 @@ def parse(name: str, content: bytes, offset: int, size: int) -> Head | int:
         return end
     if end > size or _checksum(name, content[: _START.size], content[_START.size : end]) != checksum:
         raise ValueError("has a damaged head: its checksum differs")
-    table = np.frombuffer(content, "<u4", 2 * chunks, at).reshape(-1, 2).astype(np.int64)
-    starts = offset + end + np.concatenate([[0], np.cumsum(table[:, 0])])
+    table = struct.unpack_from(f"<{2 * chunks}I", content, at)
+    starts = tuple(accumulate(table[::2], initial=offset + end))
     if starts[-1] != offset + size:
         raise ValueError("has chunks that do not fill its bytes")
-    return Head(encoding, dtype, shape, 1 << power, starts, table[:, 1])
+    return Head(encoding, dtype, shape, 1 << power, starts, table[1::2])
 
 
 def _product(shape: Sequence[int], most: int) -> int:

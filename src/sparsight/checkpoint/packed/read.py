@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from sparsight.checkpoint import safetensors
 from sparsight.checkpoint.descriptor import opened, read_at
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, check_name, open_file, size_of
 from sparsight.checkpoint.packed import chunks
@@ -32,13 +33,16 @@ _FIRST = 256  # bytes read of a packed tensor to see its head
 _PIECE = 1 << 20
 
 
-def is_packed(checkpoint: Checkpoint) -> bool:
-    """Whether a safetensors file says that it is a packed one, or said so before it was damaged."""
-    return checkpoint.metadata.get("format") == FORMAT or len(_KEYS & checkpoint.metadata.keys()) > 1
+def read_safetensors(path: Path) -> Checkpoint:
+    """The tensors of a safetensors file, packed or not. CheckpointError."""
+    found = safetensors.read_safetensors(path)
+    packed = found.metadata.get("format") == FORMAT
+    packed |= len(_KEYS & found.metadata.keys()) > 1  # one, before it was damaged
+    return _unfolded(path, found) if packed else found
 
 
-def unfolded(path: Path, file: Checkpoint) -> Checkpoint:
-    """The tensors of a packed file, read as safetensors, under their own names; heads and small tensors are checked.
+def _unfolded(path: Path, file: Checkpoint) -> Checkpoint:
+    """The tensors of a packed file, read as safetensors, under their own names; heads and plain tensors are checked.
 
     CheckpointError: another version, a damaged head, a checksum that differs, tensors that are missing, two of a name.
     """
@@ -183,7 +187,7 @@ def nonzeros(entry: Entry) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def _chunk(entry: Entry, packed: Head, file: int, i: int) -> memoryview:
-    start, end = packed.starts[i : i + 2].tolist()
+    start, end = packed.starts[i : i + 2]
     content = np.empty(end - start, np.uint8)
     read_at(entry, file, start, content)
     if zlib.crc32(content.data) != packed.sums[i]:

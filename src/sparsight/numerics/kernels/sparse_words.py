@@ -91,39 +91,29 @@ def ranked(values, low, ranks, nibbles, escapes):
 @jit
 def walk(gaps, size, places):
     """Where the words of these gaps lie among `size`; False unless all of `places` are found there."""
-    reach, found = 0, 0
-    for gap in gaps:
-        reach += gap
-        found += gap != SKIP
-    if found != len(places) or reach + found > size:
-        return False
     at, found = 0, 0
     for gap in gaps:
         at += gap
         if gap != SKIP:
+            if found == len(places) or at >= size:
+                return False
             places[found] = at
             found += 1
             at += 1
-    return True
+    return found == len(places) and at <= size
 
 
 @jit
 def find(bits, size, places):
-    """Where the first `size` bits, of each byte the lowest first, are 1; False unless all of `places` are found."""
-    found = 0
-    for byte in bits:
-        for b in range(8):
-            found += (byte >> b) & 1
-    if found != len(places) or (size & 7 and bits[-1] >> (size & 7)):
+    """Where the first `size` bits, of each byte the lowest first, are 1; False unless all but the last of `places`,
+    whose value is left open, are found."""
+    if _ones(bits) != len(places) - 1 or (size & 7 and bits[-1] >> (size & 7)):
         return False
     found = 0
     for i in range(len(bits)):
-        byte = bits[i]
-        if byte:
-            for b in range(8):
-                if (byte >> b) & 1:
-                    places[found] = 8 * i + b
-                    found += 1
+        for b in range(8):
+            places[found] = 8 * i + b
+            found += (bits[i] >> b) & 1
     return True
 
 
@@ -135,12 +125,15 @@ def join(nibbles, table, escapes, planes, low, out):
     """
     known, exponents = np.full(16, _UNKNOWN), np.zeros(_BLOCK, np.uint16)
     known[: len(table)] = table
+    pairs = np.empty(256, np.uint32)
+    for i in range(256):
+        pairs[i] = known[i & 15] | np.uint32(known[i >> 4]) << np.uint32(16)
     used, width = 0, 8 * out.itemsize - 1 - low
     for start in range(0, len(out), _BLOCK):
         part = out[start : start + _BLOCK]
         _rests(planes, start, part)
         if width:
-            used = _exponents(nibbles, start, known, escapes, used, exponents[: len(part)])
+            used = _exponents(nibbles, start, pairs, escapes, used, exponents[: len(part)])
             if used < 0:
                 return False
         if not _whole(exponents, low, width, part):
@@ -161,19 +154,19 @@ def _rests(planes, start, out):
 
 
 @jit
-def _exponents(nibbles, start, known, escapes, used, out):
-    """Exponents of some ranks; how many of `escapes` are used after them, or -1."""
-    some, seen = nibbles[start >> 1 : (start + len(out) + 1) >> 1], np.uint16(0)
+def _exponents(nibbles, start, pairs, escapes, used, out):
+    """Exponents of some ranks, by the table of two of them; how many of `escapes` are used after them, or -1."""
+    some, seen = nibbles[start >> 1 : (start + len(out) + 1) >> 1], np.uint32(0)
     for i in range(len(out) >> 1):
-        first, second = known[some[i] & 15], known[some[i] >> 4]
-        out[2 * i], out[2 * i + 1] = first, second
-        seen |= first | second
+        pair = pairs[some[i]]
+        out[2 * i], out[2 * i + 1] = pair & np.uint32(0xFFFF), pair >> np.uint32(16)
+        seen |= pair
     if len(out) & 1:
-        out[-1] = known[some[-1] & 15]
+        out[-1] = pairs[some[-1]] & np.uint32(0xFFFF)
         seen |= out[-1]
         if some[-1] >> 4:
             return -1
-    if seen >= _UNKNOWN:
+    if seen & np.uint32(0x80008000):
         for i in range(len(out)):
             if out[i] == _UNKNOWN:
                 if (some[i >> 1] >> (4 * (i & 1))) & 15 != ESCAPE or used == len(escapes):
@@ -197,7 +190,39 @@ def _whole(exponents, low, width, out):
 
 
 @jit
-def scatter(values, places, out):
-    """Write each word to its place."""
-    for i in range(len(values)):
-        out[places[i]] = values[i]
+def spread_gaps(gaps, values, out):
+    """Each word to its place in `out`, which is 0 elsewhere; False unless the gaps are of these words and fit."""
+    at, found = 0, 0
+    out[:] = 0
+    for gap in gaps:
+        at += gap
+        if gap != SKIP:
+            if found == len(values) or at >= len(out):
+                return False
+            out[at] = values[found]
+            found += 1
+            at += 1
+    return found == len(values) and at <= len(out)
+
+
+@jit
+def spread_bits(bits, values, out):
+    """The same of bits. The last of `values` is none of the words."""
+    found = _ones(bits)
+    if found != len(values) - 1 or (len(out) & 7 and bits[-1] >> (len(out) & 7)):
+        return False
+    found, zero = 0, out.dtype.type(0)
+    for i in range(len(out)):
+        bit = (bits[i >> 3] >> (i & 7)) & 1
+        out[i] = values[found] if bit else zero
+        found += bit
+    return True
+
+
+@jit
+def _ones(bits):
+    found = 0
+    for byte in bits:
+        for b in range(8):
+            found += (byte >> b) & 1
+    return found
