@@ -32,6 +32,20 @@ def test_pack_and_unpack(here, capsys):
     assert all(found[name].numpy().tobytes() == here[name].numpy().tobytes() for name in here)
 
 
+def test_show_lists_the_tensors_of_a_packed_file(here, capsys):
+    assert main(["pack", "a.safetensors", "-o", "p.safetensors"]) == 0
+    capsys.readouterr()
+    assert main(["show", "p.safetensors"]) == 0
+    *tensors, last = capsys.readouterr().out.splitlines()
+    steps, weight = sorted(tensors, reverse=True)
+    assert weight.startswith("a.weight: float32, 200 × 300, 240.0 kB in ")
+    assert steps == "steps: int64, scalar, 8 bytes in 8 bytes"
+    assert last.startswith("2 tensors, 240.0 kB in ")
+    assert main(["show", "a.safetensors"]) == 2
+    assert "neither a run folder nor a packed file" in capsys.readouterr().err
+    assert main(["show", "p.safetensors", "--json"]) == 2
+
+
 def test_lossy_is_an_option(here):
     assert main(["pack", "a.safetensors", "-o", "p.safetensors", "--lossy", "bfloat16"]) == 0
     assert torch.equal(load("p.safetensors")["a.weight"], here["a.weight"].bfloat16())

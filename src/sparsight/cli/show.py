@@ -1,8 +1,9 @@
-"""`sparsight show RUN`: what a run says, from its records."""
+"""`sparsight show RUN`: what a run says, from its records; or what a packed file holds, from its heads."""
 
 from __future__ import annotations
 
 import json as json_
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """Print the table of a run and what it says; finished or not, also while it is running."""
+    """Print the table of a run and what it says; finished or not, also while it is running.
 
-    run: Annotated[conf.Positional[Path], Doc("The run folder.")]
+    Of a packed file: its tensors, and how many bytes each takes.
+    """
+
+    run: Annotated[conf.Positional[Path], Doc("The run folder, or a packed file.")]
     json: Annotated[Switch, Doc("Print one JSON document instead.")] = False
     csv: Annotated[
         Path | None, conf.arg(metavar="FILE"), Doc("Write a row for each level to this file; - is standard output.")
@@ -34,6 +38,9 @@ class ShowOptions:
 def main(argv: list[str]) -> int:
     asked = options(ShowOptions, argv, "sparsight show")
     quiet = check_outputs(asked.json, csv=asked.csv)
+
+    if os.path.isfile(asked.run):
+        return _packed(asked)
 
     from sparsight.model.left_out import counted, lines
     from sparsight.records.outputs import write_output
@@ -53,6 +60,32 @@ def main(argv: list[str]) -> int:
     if left:
         sys.stdout.write(printable(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.") + "\n")
     tell(*parts, asked.run / "report.html")
+    return 0
+
+
+def _packed(asked: ShowOptions) -> int:
+    """The tensors of a packed file."""
+    from sparsight.checkpoint import open_checkpoint
+    from sparsight.checkpoint.packed.head import FORMAT, dense_bytes
+    from sparsight.report.escape import plain
+    from sparsight.report.format import bytes_of, compression
+
+    found = open_checkpoint(asked.run)
+    if found.format != FORMAT:
+        raise Misuse(f"{asked.run} is neither a run folder nor a packed file; sparsight analyze takes it")
+    if asked.csv is not None or asked.json:
+        raise Misuse("--csv and --json are for runs")
+    lines, dense = [], 0
+    for entry in found.entries:
+        before = dense_bytes(entry.dtype, entry.shape)
+        after = before if entry.packed is None else entry.packed.size
+        dense += before
+        shape = " × ".join(map(str, entry.shape)) or "scalar"
+        names = ", ".join((entry.name, *entry.aliases))
+        lines.append(f"{names}: {entry.dtype}, {shape}, {bytes_of(before)} in {bytes_of(after)}")
+    size = asked.run.stat().st_size
+    lines.append(f"{len(lines):,} tensors, {bytes_of(dense)} in {bytes_of(size)} ({compression(size, dense)} smaller)")
+    sys.stdout.write(plain("\n".join(lines)) + "\n")
     return 0
 
 

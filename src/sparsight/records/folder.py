@@ -33,7 +33,7 @@ from sparsight.records.identity import content_id, run_id
 from sparsight.records.journal import LevelResult
 from sparsight.records.lock import take
 from sparsight.records.new_folder import refuse_contents
-from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
+from sparsight.records.record import KEEPS_ALL, Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.types import Masks, StateDict
 
 
@@ -142,8 +142,9 @@ class RunFolder:
         if record.id != found:
             raise ValueError(f"{record.role} {record.level} has the id {record.id!r}, but its content has {found!r}")
         files.make_folder(self._files.place(level_folder(record)))
-        pack = self.record.keep == "packed"
-        written = self._files.write_network(f"{level_folder(record)}/", record, weights, masks, pack)
+        written = self._files.write_network(
+            f"{level_folder(record)}/", record, weights, masks, as_packed=self.record.keep == "packed"
+        )
         if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is a damaged one
             written["rewind.safetensors"] = self._files.rewind()[1]
         record = normal(LevelRecord, dataclasses.replace(record, files=written))
@@ -220,7 +221,7 @@ class RunFolder:
 
     def has_rewind_point(self) -> bool:
         """Whether these weights are, or should be, in the folder."""
-        discarded = self.record.status == "finished" and not self._keeps_all
+        discarded = self.record.status == "finished" and self.record.keep not in KEEPS_ALL
         return (self.path / "rewind.safetensors").exists() or not (discarded or self.rewind_digest() is None)
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ class RunFolder:
         if self.record.status != "finished":
             raise ValueError(f"cannot discard weights of {self.path}: the run is {self.record.status}")
         self.clear_progress()
-        if self._keeps_all:
+        if self.record.keep in KEEPS_ALL:
             return
         if self.record.keep == "chosen" or self.record.chosen is not None:
             self.chosen()
@@ -274,17 +275,13 @@ class RunFolder:
 
     def must_have(self, record: LevelRecord) -> bool:
         """Whether the folder of the level must hold its weights."""
-        if self.record.status != "finished" or self._keeps_all:
+        if self.record.status != "finished" or self.record.keep in KEEPS_ALL:
             return True
         if self.record.keep != "last":
             return False
         levels = [other for other in self.levels() if other.role == "level"]
         # Not `levels[-1] == record`: a record that holds a NaN is not equal to itself when read again.
         return bool(levels) and levels[-1].level == record.level
-
-    @property
-    def _keeps_all(self) -> bool:
-        return self.record.keep in ("all", "packed")
 
     def _write_record(self, record: RunRecord) -> None:
         self._files.write_value("run", record)

@@ -70,9 +70,9 @@ def _masked(words: np.ndarray, n: int) -> tuple[np.ndarray, int, np.ndarray, int
     if 2 * n > len(words):
         bits = np.packbits(words != 0, bitorder="little")
         return words[words != 0], _BITS, bits, len(bits)
-    values, gaps = np.empty(n, words.dtype), np.empty(n + len(words) // SKIP + 1, np.uint8)
+    values, gaps = np.empty(n + 1, words.dtype), np.empty(n + len(words) // SKIP + 1, np.uint8)
     gaps = gaps[: kernels.compact(words, values, gaps)]
-    return values, _GAPS, gaps, len(gaps)
+    return values[:n], _GAPS, gaps, len(gaps)
 
 
 def _ranks(values: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

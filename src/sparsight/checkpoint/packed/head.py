@@ -55,6 +55,11 @@ class Head:
     def layout(self) -> Layout:
         return LAYOUTS[self.dtype]
 
+    @property
+    def size(self) -> int:
+        """Bytes of its chunks."""
+        return self.starts[-1] - self.starts[0]
+
 
 def chunks_of(encoding: int, count: int, per: int) -> int:
     return 1 if encoding == CONSTANT else -(-count // per)

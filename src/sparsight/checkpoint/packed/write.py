@@ -152,7 +152,7 @@ def _encoded(values: Values, count: int) -> tuple[int, list[bytes]]:
 
     def one(i: int) -> tuple[bytes | None, bytes]:
         words = values.words(*spans[i])
-        alike = bool(words[0] == words[-1] and (words == words[0]).all())
+        alike = all((part == words[0]).all() for part in (words[:64], words))
         return (words[:1].tobytes() if alike else None), chunks.encode(words, layout)
 
     found = each(one, len(spans))

@@ -32,21 +32,25 @@ def count(words):
 def compact(words, values, gaps):
     """The words that are not 0, and the zeros before each of them, a byte a gap; how many bytes that took.
 
-    `values` has room for all of them, `gaps` for one more in each `SKIP` zeros.
+    `values` has room for one more, `gaps` for one more in each `SKIP` zeros.
     """
-    last, found, used = -1, 0, 0
-    for i in range(len(words)):
-        if words[i] != 0:
-            values[found] = words[i]
-            found += 1
-            gap = i - last - 1
+    places, last, found, used = np.empty(_BLOCK + 1, np.int64), -1, 0, 0
+    for start in range(0, len(words), _BLOCK):
+        part, here = words[start : start + _BLOCK], 0
+        for i in range(len(part)):  # without branches, which nobody can predict
+            values[found + here] = part[i]
+            places[here] = start + i
+            here += part[i] != 0
+        for i in range(here):
+            gap = places[i] - last - 1
             while gap >= SKIP:
                 gaps[used] = SKIP
                 used += 1
                 gap -= SKIP
             gaps[used] = gap
             used += 1
-            last = i
+            last = places[i]
+        found += here
     return used
 
 
