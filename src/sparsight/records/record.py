@@ -28,8 +28,8 @@ SCHEMA = 1
 """Version of the records below. A reader refuses a version that it does not know."""
 
 Keep = Literal["all", "packed", "chosen", "last"]
-KEEPS_ALL: tuple[Keep, ...] = ("all", "packed")
 """Which levels' weights stay on disk."""
+KEEPS_ALL: tuple[Keep, ...] = ("all", "packed")
 
 T = TypeVar("T")
 
