@@ -56,7 +56,8 @@ def pack(
     are stored once. The index of shards, or a folder that has one, becomes a folder `out` of packed shards, one after
     the other. `lossy` first rounds wider floats to "bfloat16" or "float16" (to nearest, ties to even).
 
-    Memory holds a few million weights at a time and at most 64 MiB of what is packed; the rest waits beside `out`.
+    Memory holds a few million weights, the packed bytes of one tensor, and at most 64 MiB of those before it; the rest
+    waits beside `out`.
     CheckpointError: a source that cannot be read, a tensor that cannot be stored. OSError: `out` cannot be written.
     """
     if lossy is not None and lossy not in get_args(Lossy):

@@ -84,7 +84,8 @@ def packed_file(
 ) -> Iterator[Any]:
     """The bytes of a packed file of these tensors, in this order; `metadata` is kept with them. `written` is filled.
 
-    Beside a few chunks, memory holds what is packed, up to 64 MiB of it: the rest waits in a file in `folder`.
+    Memory holds a few chunks, what one tensor takes packed, and up to 64 MiB of those before it: the rest waits in a
+    file in `folder`.
     CheckpointError for a tensor that cannot be read or stored.
     """
     with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder) if folder else None) as file:
