@@ -14,7 +14,7 @@ ROWS, CHANNELS, WIDTH = 5, 4, 12
 def job(shape, first, last, added, low=-np.inf, high=np.inf, seed=0):
     """The words of a job over planes of 10 x 12 vectors, and the arrays it reads and writes."""
     rng = np.random.default_rng(seed)
-    rows, cols, *_, masked = shape
+    rows, cols, *_, masked, half = shape
     x = rng.standard_normal((CHANNELS, 10, WIDTH, LANES)).astype(np.float32)
     counts, order = np.array([0, 1, 7, 16, 3]), np.array([3, 0, 4, 1, 2], np.int32)
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
@@ -22,6 +22,8 @@ def job(shape, first, last, added, low=-np.inf, high=np.inf, seed=0):
     places = rng.integers(0, CHANNELS, len(pairs)) * 10 * WIDTH + rng.integers(0, 3, len(pairs)) * WIDTH
     pairs[:, 0] = 64 * (places + rng.integers(0, 3, len(pairs)))
     pairs[:, 1] = rng.standard_normal(len(pairs)).astype(np.float32).view(np.int32)
+    if half:
+        pairs = ((pairs[:, 0] // 64).astype(np.uint32) << 16) | (pairs[:, 1].view(np.uint32) >> 16)
     bias = rng.standard_normal(ROWS).astype(np.float32)
     scratch = rng.standard_normal((ROWS, rows * cols, LANES)).astype(np.float32)
     out = np.zeros((ROWS, rows, cols + 1, LANES), np.float32)
@@ -49,11 +51,11 @@ def aligned(array):
 
 
 SHAPES = [
-    (1, 1, 1, 1, 8, 0, 0),
-    (2, 2, 1, 1, 2, 0, 1),
-    (2, 7, 1, 1, 1, 0, 0),
-    (3, 2, 2, 1, 2, 64 * WIDTH, 1),
-    (1, 3, 1, 3, 4, 0, 0),
+    (1, 1, 1, 1, 8, 0, 0, 0),
+    (2, 2, 1, 1, 2, 0, 1, 1),
+    (2, 7, 1, 1, 1, 0, 0, 0),
+    (3, 2, 2, 1, 2, 64 * WIDTH, 1, 0),
+    (1, 3, 1, 3, 4, 0, 0, 1),
 ]
 
 
@@ -72,7 +74,7 @@ def test_a_tile_is_that_of_the_twin(shape, first, last, added):
 
 
 def test_clamping_passes_nan_on_and_the_mask_does_not():
-    shape = (1, 1, 1, 1, 1, 0, 1)
+    shape = (1, 1, 1, 1, 1, 0, 1, 0)
     words, arrays = job(shape, first=1, last=1, added=0, low=0.0, high=1.0)
     arrays["x"][...] = np.nan
     tile.tile(shape).ctypes(words.ctypes.data)

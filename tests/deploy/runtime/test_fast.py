@@ -174,6 +174,16 @@ def test_all_zero_layers_full_ones_and_other_types(sparse_wins):
     assert all(row.runs == "torch" for row in sparse_runtime(half, x.bfloat16()).plan)
 
 
+def test_weights_in_bfloat16(sparse_wins):
+    model = sparse_(zoo.lenet5(), 0.2)
+    x = torch.randn(3, 1, 28, 28)
+    rounded = copy.deepcopy(model).bfloat16().float()
+    with torch.inference_mode():
+        found = sparse_runtime(model, x, bfloat16=True)(x)
+        assert 1e-5 < error(found, model(x).double()) < 5e-2
+        assert error(found, rounded(x).double()) < 1e-2
+
+
 def test_a_measurement_is_done_once(tmp_path, monkeypatch):
     done = []
     real = choice._measured

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -225,3 +227,25 @@ def test_the_largest_of_a_window_with_nan_is_nan_and_of_infinity_infinity(images
     graph = Graph()
     graph.outputs.append(graph.add(Pool(graph.input((2, 12, 12)), "max", (3, 3), (2, 2), (1, 1))))
     torch.testing.assert_close(compiled(graph, images)(x)[0], F.max_pool2d(x, 3, 2, 1), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("images", [1, 20])
+def test_weights_in_bfloat16_are_rounded_and_nothing_else_is(images):
+    model = sparse_(nn.Sequential(Detector()), 0.3)
+    graph = traced(model, torch.randn(1, 3, 40, 48))
+    rounded = copy.copy(graph)
+    rounded.operations = [
+        replace(o, weight=torch.from_numpy(o.weight).float().bfloat16().double().numpy()) if isinstance(o, Conv) else o
+        for o in graph.operations
+    ]
+    x = drawn(1, images, 3, 40, 48)
+    for a, b in zip(compiled(graph, images, half=True)(x), compiled(rounded, images)(x), strict=True):
+        assert error(a, b.double()) < 1e-6
+
+
+def test_a_matrix_in_bfloat16_times_a_vector():
+    weight = drawn(0, 40, 500) * (drawn(1, 40, 500) > 0.8)
+    graph, x = Graph(), drawn(2, 1, 500, 1, 1)
+    graph.outputs.append(graph.add(Conv(graph.input((500, 1, 1)), weight[:, :, None, None].numpy(), np.zeros(40))))
+    (got,) = compiled(graph, 1, half=True)(x)
+    assert error(got, weight.bfloat16().double() @ x.flatten().double()) < 1e-6

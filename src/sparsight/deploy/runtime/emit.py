@@ -46,11 +46,15 @@ Weights = dict[tuple[Any, ...], Any]
 
 @dataclass
 class Emitter:
-    """Writes the operations of a plan whose buffers lie at `addresses`, by their identity, in the arena."""
+    """Writes the operations of a plan whose buffers lie at `addresses`, by their identity, in the arena.
+
+    `half`: weights are kept in bfloat16.
+    """
 
     plan: Plan
     addresses: dict[int, int]
     weights: Weights
+    half: bool = False
     table: Table = field(default_factory=Table)
 
     def place(self, b: Buffer) -> Place:
@@ -98,6 +102,11 @@ class Emitter:
             words |= {k.X_PITCH: layout.pitch, k.X_ROWS: layout.block[0], k.X_COLS: layout.block[1]}
         return words
 
+    def added(self, b: Buffer | None, first: int) -> dict[int, int]:
+        """Five words, from `first` on: where what is added lies. None: nothing is."""
+        words = {} if b is None else self.source(b)
+        return {first + i: words[n] for i, n in enumerate((k.X, k.X_AT, k.X_GROUP, k.X_ROW, k.X_PITCH)) if words}
+
     def once(self, make: Callable[[], Any], *what: Any) -> Any:
         """What is made, or was made before for another program."""
         if what not in self.weights:
@@ -127,12 +136,15 @@ class Emitter:
         x, out, weight = step.x.planes, step.out.planes, operation.weight
         cut = streams.tiles(out.block)
         block = streams.channels_at_once(weight, cut[0][2:], operation.stride, operation.dilation)
+        half = self.half and streams.fits_words(x, 1)
+        while half and not streams.fits_words(x, block):
+            block = -(-block // 2)
         size = max(r * c for _, _, r, c in cut) * BYTES
         work = np.count_nonzero(weight.reshape(len(weight), -1), axis=1)
         cuts = self.cuts(len(weight), work, -(-len(weight) * size // _SUMS))
         made = self.once(
-            lambda: streams.stream(weight, operation.groups, x, operation.dilation, block, cuts),
-            id(operation), x.plane, x.pitch, block, *cuts,
+            lambda: streams.stream(weight, operation.groups, x, operation.dilation, block, cuts, half),
+            id(operation), x.plane, x.pitch, half, block, *cuts,
         )  # fmt: skip
         chunks, words = self.output(step.out, operation.activation, cuts)
         low, high = k.CLAMPS.get(operation.activation, k.CLAMPS[""])
@@ -142,26 +154,22 @@ class Emitter:
         for own, given in ((conv.X, k.X), (conv.X_AT, k.X_AT), (conv.X_GROUP, k.X_GROUP), (conv.X_PITCH, k.X_PITCH)):
             words[own] = source[given]
         words |= {
-            conv.STREAM: self.table.address(made.pairs), conv.STARTS: self.table.address(made.starts),
+            conv.STREAM: self.table.address(made.nonzeros), conv.BASE: block * x.plane if half else 0,
+            conv.STARTS: self.table.address(made.starts),
             conv.ORDER: self.table.address(made.order),
             conv.CHANNELS: weight.shape[0], conv.BLOCKS: made.blocks,
             conv.BIAS: self.table.address(operation.bias.astype(np.float32)),
             conv.LOW: _bits(low), conv.HIGH: _bits(high),
             conv.KEEP: self.table.address(bits), conv.KEEP_PITCH: 2 * bits.shape[1],
         }  # fmt: skip
-        if step.add is not None:
-            add = self.source(step.add)
-            words |= {
-                conv.ADD: add[k.X], conv.ADD_AT: add[k.X_AT], conv.ADD_GROUP: add[k.X_GROUP],
-                conv.ADD_ROW: add[k.X_ROW], conv.ADD_PITCH: add[k.X_PITCH],
-            }  # fmt: skip
-        words |= self.tiles(cut, operation, step, masked, bits.shape[1])
+        words |= self.added(step.add, conv.ADD)
+        words |= self.tiles(cut, operation, step, (masked, int(half)), bits.shape[1])
         rows = int(np.diff(cuts).max())
         self.table.scratch = max(self.table.scratch, conv.SUMS + rows * size)
         self.table.add(conv.conv, chunks, words)
 
     def tiles(
-        self, cut: list[tuple[int, int, int, int]], operation: Conv, step: Step, masked: int, width: int
+        self, cut: list[tuple[int, int, int, int]], operation: Conv, step: Step, kind: tuple[int, int], width: int
     ) -> dict[int, int]:
         x, out = step.x.planes, step.out.planes
         add = step.add.planes if step.add is not None else out
@@ -169,7 +177,7 @@ class Emitter:
         rows = []
         for i, j, r, c in cut:
             pitch = x.pitch if r > 2 else 0
-            kernel = tile((r, c, down, right, streams.sets(r * c), pitch, masked))
+            kernel = tile((r, c, down, right, streams.sets(r * c), pitch, *kind))
             self.table.keep.append(kernel)
             rows.append([
                 kernel.address, i * down * x.pitch + j * right * BYTES, i * out.pitch + j * BYTES,
@@ -198,17 +206,17 @@ class Emitter:
         if step.add is not None:
             add = self.place(step.add)
             words |= {matvec.ADD: add.slot, matvec.ADD_AT: add.at}
-        kernel = matvec.by_slots(half=False)
+        kernel = matvec.by_slots(self.half)
         if kernel is None:
             kernel = matvec.by_rows
             flat = Layout((1, 1), IMAGES, (1, 1))
             apart = np.arange(len(matrix) + 1)  # in the order of the rows
             made = streams.stream(matrix[:, :, None, None], 1, flat, (1, 1), matrix.shape[1], apart)
-            made.pairs[:, 0] //= LANES  # one number a channel
-            words |= {matvec.PAIRS: self.table.address(made.pairs), matvec.STARTS: self.table.address(made.starts)}
+            made.nonzeros[:, 0] //= LANES  # one number a channel
+            words |= {matvec.PAIRS: self.table.address(made.nonzeros), matvec.STARTS: self.table.address(made.starts)}
         else:
             own = (matvec.BASES, matvec.PLACES, matvec.VALUES, matvec.STARTS)
-            made = self.once(lambda: matvec.slots(matrix), id(operation))
+            made = self.once(lambda: matvec.slots(matrix, self.half), id(operation), self.half)
             words |= {name: self.table.address(array) for name, array in zip(own, made, strict=True)}
         self.table.add(kernel, parts, words)
 
@@ -249,12 +257,7 @@ class Emitter:
         words |= self.source(step.x)
         low, high = k.CLAMPS.get(activation, k.CLAMPS[""])
         words |= {k.SCALE_LOW: _bits(low), k.SCALE_HIGH: _bits(high)}
-        if step.add is not None:
-            add = self.source(step.add)
-            words |= {
-                k.ADD: add[k.X], k.ADD_AT: add[k.X_AT], k.ADD_GROUP: add[k.X_GROUP],
-                k.ADD_ROW: add[k.X_ROW], k.ADD_PITCH: add[k.X_PITCH],
-            }  # fmt: skip
+        words |= self.added(step.add, k.ADD)
         self.table.add(k.total, chunks, words)
 
     def move(self, x: Buffer, out: Buffer, pixels: Pixels | None = None) -> None:

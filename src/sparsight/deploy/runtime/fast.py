@@ -16,7 +16,7 @@ from sparsight.deploy.runtime.choice import timed
 from sparsight.deploy.runtime.runner import Runner
 from sparsight.deploy.runtime.trace import NotTraced, single, traced
 
-_ROUNDING = 1e-4  # of the largest output
+_ROUNDING, _HALF = 1e-4, 5e-2  # of the largest output, with weights in float32 and in bfloat16
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def _no_training(mode: bool = True) -> None:
         raise RuntimeError("the sparse runtime is for inference: train the model it was made from")
 
 
-def sparse_runtime(model: nn.Module, example_inputs: Tensor | tuple[Any, ...], *, seconds: float = 2.0) -> nn.Module:
+def sparse_runtime(
+    model: nn.Module, example_inputs: Tensor | tuple[Any, ...], *, bfloat16: bool = False, seconds: float = 2.0
+) -> nn.Module:
     """A module with the model's outputs in which everything that is faster sparse on this machine runs sparse.
 
     The module is a copy that shares the memory of parameters and buffers; the model itself is not changed. For every
@@ -75,6 +77,7 @@ def sparse_runtime(model: nn.Module, example_inputs: Tensor | tuple[Any, ...], *
     Args:
         model: a module in evaluation mode.
         example_inputs: a tensor, or a tuple of positional arguments.
+        bfloat16: keep the sparse weights in bfloat16, rounded, in half the memory; sums stay float32.
         seconds: longest measurement of a part.
 
     Returns:
@@ -88,7 +91,7 @@ def sparse_runtime(model: nn.Module, example_inputs: Tensor | tuple[Any, ...], *
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
     fast = _sharing(model)
     shapes = _shapes(fast, inputs)
-    visit = _Visit(shapes, seconds)
+    visit = _Visit(shapes, seconds, bfloat16)
     visit(fast)
     for module in fast.modules():
         object.__setattr__(module, "train", _no_training)
@@ -132,6 +135,7 @@ class _Visit:
 
     shapes: dict[nn.Module, tuple[int, ...]]
     seconds: float
+    half: bool
     plan: list[Planned] = field(default_factory=list)
 
     def __call__(self, module: nn.Module, name: str = "") -> None:
@@ -141,7 +145,7 @@ class _Visit:
         made, leaf = self.candidate(module), not any(True for _ in module.children())
         if isinstance(made, FastForward):
             x = torch.randn(self.shapes[module])
-            key = (made.runner.graph.signature(), tuple(x.shape))
+            key = (made.runner.graph.signature(), tuple(x.shape), self.half)
             times = timed({"torch": lambda: module.forward(x), "sparse": lambda: made(x)}, self.seconds, key)
             if times.fastest == "sparse":
                 module.forward = made
@@ -167,10 +171,14 @@ class _Visit:
             graph = single(module, flat) or traced(module, torch.randn(flat))
         except NotTraced as error:
             return str(error)
-        made = FastForward(module, Runner(graph, flat[1:]), rows)
+        made = FastForward(module, Runner(graph, flat[1:], self.half), rows)
         x = torch.randn(shape)
         with torch.inference_mode():
-            return made if _equal(made(x), module.forward(x)) else "it computes something else when traced"
+            return (
+                made
+                if _equal(made(x), module.forward(x), _HALF if self.half else _ROUNDING)
+                else "it computes something else when traced"
+            )
 
     def note(self, module: nn.Module, name: str, runs: str, why: str, milliseconds: Mapping[str, float]) -> None:
         """One row for each layer with weights in a module that was decided on."""
@@ -187,11 +195,11 @@ def _zeros(module: nn.Module) -> bool:
     return any(p.dim() > 1 and int(p.count_nonzero()) < p.numel() for p in module.parameters())
 
 
-def _equal(found: Any, wanted: Any) -> bool:
+def _equal(found: Any, wanted: Any, rounding: float = _ROUNDING) -> bool:
     """Whether two results have the same structure and, to what rounding leaves, the same numbers."""
     found, structure = pytree.tree_flatten(found)
     wanted, same = pytree.tree_flatten(wanted)
     return structure == same and all(
-        a.shape == b.shape and float((a - b).abs().max()) <= _ROUNDING * float(b.abs().max())
+        a.shape == b.shape and float((a - b).abs().max()) <= rounding * float(b.abs().max())
         for a, b in zip(found, wanted, strict=True)
     )

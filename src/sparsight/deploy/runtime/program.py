@@ -90,11 +90,14 @@ class Program:
         return job.run
 
 
-def compiled(graph: Graph, images: int, weights: Weights | None = None) -> Program:
-    """A graph as a program for so many images. Programs of one graph may share the `weights` they have laid out."""
+def compiled(graph: Graph, images: int, weights: Weights | None = None, half: bool = False) -> Program:
+    """A graph as a program for so many images. Programs of one graph may share the `weights` they have laid out.
+
+    `half`: weights are rounded to bfloat16 and kept so; activations and sums stay float32.
+    """
     plan = planned(graph, images)
     addresses, size = arranged(plan)
-    emitter = Emitter(plan, addresses, {} if weights is None else weights)
+    emitter = Emitter(plan, addresses, {} if weights is None else weights, half)
     for step in plan.steps:
         emitter.emit(step)
     table = emitter.table

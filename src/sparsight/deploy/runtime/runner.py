@@ -24,6 +24,7 @@ class Runner:
 
     graph: Graph
     shape: tuple[int, ...]
+    half: bool = False
     _weights: Weights = field(default_factory=dict)
     _programs: dict[int, Program] = field(default_factory=dict)
 
@@ -42,7 +43,7 @@ class Runner:
     def program(self, images: int) -> Program:
         found = self._programs.get(images)
         if found is None:
-            found = compiled(self.graph, images, self._weights)
+            found = compiled(self.graph, images, self._weights, self.half)
             while len(self._programs) >= _KEPT:
                 self._programs.pop(next(iter(self._programs)))
             self._programs[images] = found

@@ -10,6 +10,7 @@ import numpy as np
 
 from sparsight.deploy.runtime.layout import Layout
 from sparsight.numerics.kernels.jit import has
+from sparsight.numerics.kernels.matvec import bfloat16
 from sparsight.numerics.kernels.tile_llvm import BYTES
 from sparsight.numerics.kernels.walk import aligned
 
@@ -37,20 +38,28 @@ def machine() -> Machine:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Non-zeros as offsets and weights (n, 2) int32, in runs: one for each row in each block of input channels.
+    """Non-zeros in runs, one for each row in each block of input channels.
+
+    They are offsets and weights (n, 2) int32, or words (n) of an offset from the block and a bfloat16 weight.
 
     Runs of a block and part go by their length: a loop as long as the last one is foreseen by the processor. `order`
     says which row of the part a run is of, `starts` where it begins.
     """
 
-    pairs: np.ndarray
+    nonzeros: np.ndarray
     starts: np.ndarray
     order: np.ndarray
     blocks: int
 
 
 def stream(
-    weight: np.ndarray, groups: int, x: Layout, dilation: tuple[int, int], block: int, cuts: np.ndarray
+    weight: np.ndarray,
+    groups: int,
+    x: Layout,
+    dilation: tuple[int, int],
+    block: int,
+    cuts: np.ndarray,
+    half: bool = False,
 ) -> Stream:
     """Of a weight (out, in / groups, height, width), float32, its rows cut into parts.
 
@@ -72,13 +81,23 @@ def stream(
     np.put_along_axis(rank, ordered, np.arange(rows)[None, :], 1)
     run = (channel // block) * rows + rank[channel // block, row]
     order = np.argsort(run, kind="stable")
-    pairs = aligned(8 * len(order)).view(np.int32).reshape(-1, 2)
-    offset = channel * x.plane + ky * (dilation[0] * x.pitch) + kx * (dilation[1] * BYTES)
-    pairs[:, 0] = offset[order]
-    pairs[:, 1] = values[order].view(np.int32)
+    taps = ky * (dilation[0] * x.pitch) + kx * (dilation[1] * BYTES)
+    if half:
+        nonzeros = aligned(4 * len(order)).view(np.uint32)
+        offset = ((channel % block) * x.plane + taps) // BYTES
+        nonzeros[:] = (offset[order].astype(np.uint32) << 16) | bfloat16(values[order])
+    else:
+        nonzeros = aligned(8 * len(order)).view(np.int32).reshape(-1, 2)
+        nonzeros[:, 0] = (channel * x.plane + taps)[order]
+        nonzeros[:, 1] = values[order].view(np.int32)
     starts = np.zeros(blocks * rows + 1, np.int32)
     np.cumsum(np.take_along_axis(counts, ordered, 1).reshape(-1), out=starts[1:])
-    return Stream(pairs, starts, (ordered - cuts[part][None, :]).astype(np.int32), blocks)
+    return Stream(nonzeros, starts, (ordered - cuts[part][None, :]).astype(np.int32), blocks)
+
+
+def fits_words(x: Layout, block: int) -> bool:
+    """Whether offsets within a block of so many channels are numbers of 16 bits."""
+    return block * x.plane // BYTES <= 2**16
 
 
 def evenly(n: int, most: int) -> list[int]:

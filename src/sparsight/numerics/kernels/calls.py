@@ -89,6 +89,16 @@ def put_real(typing_context: Any, address: Any, i: Any, value: Any) -> Any:
 
 
 @intrinsic
+def as_real(typing_context: Any, bits: Any) -> Any:
+    """The float32 of 32 bits."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.bitcast(args[0], ir.FloatType())
+
+    return types.float32(types.uint32), codegen
+
+
+@intrinsic
 def small(typing_context: Any, address: Any, i: Any) -> Any:
     """The i-th int32 from an address, as an int64."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numba import cfunc
 
 from sparsight.numerics.kernels import planes
@@ -21,6 +22,11 @@ from sparsight.numerics.kernels.walk import aligned_copy
 
 BASES, PLACES, VALUES, STARTS, BIAS, LOW, HIGH, ADD, ADD_AT, PAIRS = range(OWN + 7, OWN + 17)
 # PARTS cut groups of 16 rows; OUT_ROW is 64 bytes.
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """The bits of the nearest bfloat16 (uint16)."""
+    return torch.from_numpy(values).bfloat16().view(torch.int16).numpy().view(np.uint16)
 
 
 @jit
@@ -46,8 +52,11 @@ def _slots(begins, columns, bases, places, values, weights):
         count += 1
 
 
-def slots(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Bases (n), places (n, 16), values (n, 16), first slot of each group of rows, of a matrix (rows, columns)."""
+def slots(matrix: np.ndarray, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Bases (n), places (n, 16), values (n, 16), first slot of each group of rows, of a matrix (rows, columns).
+
+    `half`: values are the bits of bfloat16.
+    """
     row, column = np.nonzero(matrix)
     weights = matrix[row, column].astype(np.float32, copy=False)
     begins = np.searchsorted(row, np.arange(len(matrix) + 1))
@@ -59,7 +68,8 @@ def slots(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nd
         group = begins[first : first + LANES + 1]
         starts.append(at + _slots(group, column, bases[at:], places[at:], values[at:], weights))
     n = starts[-1]
-    return aligned_copy(bases[:n]), aligned_copy(places[:n]), aligned_copy(values[:n]), np.array(starts, np.int32)
+    kept = bfloat16(values[:n]) if half else values[:n]
+    return aligned_copy(bases[:n]), aligned_copy(places[:n]), aligned_copy(kept), np.array(starts, np.int32)
 
 
 @jit

@@ -22,11 +22,12 @@ from sparsight.numerics.kernels.tile_llvm import WORDS
 SUMS = 256  # bytes of scratch before the partial sums: the words of a tile's job
 assert 8 * len(WORDS) <= SUMS
 
-# Words beside those of every operation. KEEP: lanes that lie in the image, 16 bits a vector. ADD 0: nothing is added.
+# Words beside those of every operation. BASE: bytes from block to block of x, 0 if offsets are from the first one on.
+# KEEP: lanes that lie in the image, 16 bits a vector. ADD 0: nothing is added.
 (
     X, X_AT, X_GROUP, X_PITCH, STREAM, STARTS, ORDER, CHANNELS, BLOCKS, BIAS, LOW, HIGH,
-    ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH, KEEP, KEEP_PITCH, TILES, TILE_COUNT,
-) = range(OWN, OWN + 21)  # fmt: skip
+    ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH, KEEP, KEEP_PITCH, TILES, TILE_COUNT, BASE,
+) = range(OWN, OWN + 22)  # fmt: skip
 
 TILE = 5  # words of a tile: its kernel's address, then offsets in x, out, add and keep
 
@@ -50,11 +51,11 @@ def _conv(op, slots, scratch, chunk):
     put(scratch, tile.KEEP_PITCH, word(op, KEEP_PITCH))
     for t in range(word(op, TILE_COUNT)):
         at = TILE * t
-        put(scratch, tile.X, x + word(tiles, at + 1))
         put(scratch, tile.OUT, out + word(tiles, at + 2))
         put(scratch, tile.ADD, add + word(tiles, at + 3) if word(op, ADD) else 0)
         put(scratch, tile.KEEP, word(op, KEEP) + word(tiles, at + 4))
         for block in range(blocks):
+            put(scratch, tile.X, x + word(tiles, at + 1) + block * word(op, BASE))
             put(scratch, tile.STARTS, word(op, STARTS) + 4 * (block * channels + begin))
             put(scratch, tile.ORDER, word(op, ORDER) + 4 * (block * channels + begin))
             put(scratch, tile.FIRST, block == 0)

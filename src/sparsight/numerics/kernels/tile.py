@@ -6,19 +6,20 @@ import warnings
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numba import cfunc, types
 from numba.core.errors import NumbaError
 
-from sparsight.numerics.kernels.calls import put_real, real, small, word
-from sparsight.numerics.kernels.jit import cached
+from sparsight.numerics.kernels.calls import as_real, put_real, real, small, word
+from sparsight.numerics.kernels.jit import cached, jit
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES, WORDS, tile_rows
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
 
 KERNEL = types.void(types.int64)
-Shape = tuple[int, int, int, int, int, int, int]
-"""Rows, columns, strides, sets, pitch and masked, as in `tile_rows`."""
+Shape = tuple[int, int, int, int, int, int, int, int]
+"""Rows, columns, strides, sets, pitch, masked and half, as in `tile_rows`."""
 
 (
     X, PITCH, STREAM, STARTS, COUNT, ORDER, SCRATCH, FIRST, LAST, BIAS, OUT, OUT_ROW, OUT_PITCH,
@@ -29,10 +30,10 @@ Shape = tuple[int, int, int, int, int, int, int]
 @cache
 def tile(shape: Shape) -> Any:
     """The compiled kernel of a shape; its `address` is called with that of a job's words."""
-    rows, cols, down, right, sets, pitch, masked = shape
+    rows, cols, down, right, sets, pitch, masked, half = shape
 
     def kernel(job):
-        tile_rows(job, rows, cols, down, right, sets, pitch, masked)
+        tile_rows(job, rows, cols, down, right, sets, pitch, masked, half)
 
     try:
         return cached(cfunc, KERNEL)(kernel)
@@ -41,10 +42,19 @@ def tile(shape: Shape) -> Any:
         return tile_plainly(shape)
 
 
+@jit
+def nonzero(stream, k, half):
+    """Offset in bytes and weight of a non-zero."""
+    if not half:
+        return small(stream, 2 * k), real(stream, 2 * k + 1)
+    both = np.uint32(small(stream, k))
+    return np.int64(both >> np.uint32(16)) * BYTES, as_real(both << np.uint32(16))
+
+
 @cache
 def tile_plainly(shape: Shape) -> Any:
     """The same, lane by lane."""
-    rows, cols, down, right, _, _, masked = shape
+    rows, cols, down, right, _, _, masked, half = shape
 
     def kernel(job):
         low, high = real(job + 8 * LOW, 0), real(job + 8 * HIGH, 0)
@@ -60,8 +70,8 @@ def tile_plainly(shape: Shape) -> Any:
                     for lane in range(LANES):
                         total = real(word(job, BIAS), o) if word(job, FIRST) else real(partial, lane)
                         for k in range(begin, end):
-                            at = small(word(job, STREAM), 2 * k)
-                            total += real(word(job, STREAM), 2 * k + 1) * real(x + at, lane)
+                            at, weight = nonzero(word(job, STREAM), k, half)
+                            total += weight * real(x + at, lane)
                         if not word(job, LAST):
                             put_real(partial, lane, total)
                             continue

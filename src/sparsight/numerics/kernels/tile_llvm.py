@@ -1,7 +1,8 @@
 """One tile of output vectors for many rows of a sparse matrix, its accumulators in registers: code for LLVM.
 
-A row is a run of non-zeros, each an offset in bytes (int32) and a weight (float32). For output row o, with T = rows x
-cols vectors of 16 lanes,
+A row is a run of non-zeros, each an offset in bytes (int32) and a weight (float32); or, in half the memory, in one
+32-bit word an offset in vectors (high half) and a bfloat16 weight (low half). For output row o, with T = rows x cols
+vectors of 16 lanes,
 
     tile[r, c] = bias[o] + sum over non-zeros of weight * x[offset + down * r * pitch + 64 * right * c]
 
@@ -52,7 +53,7 @@ class _Tile:
 
     def __init__(self, b: Any, job: Any, shape: tuple[int, ...]):
         self.b = b
-        self.rows, self.cols, self.down, self.right, self.sets, self.pitch, self.masked = shape
+        self.rows, self.cols, self.down, self.right, self.sets, self.pitch, self.masked, self.half = shape
         words = b.inttoptr(job, _I64.as_pointer())
         self.word = {name: b.load(b.gep(words, [ir.Constant(_I64, i)])) for i, name in enumerate(WORDS)}
         self.places = [(r, c) for r in range(self.rows) for c in range(self.cols)]
@@ -62,6 +63,20 @@ class _Tile:
 
     def load(self, address: Any, kind: Any = _V, align: int = 64) -> Any:
         return self.b.load(self.pointer(address, kind), align=align)
+
+    def nonzero(self, at: Any) -> tuple[Any, Any]:
+        """Offset in bytes and weight, in all lanes, of the non-zero at an address."""
+        b, first = self.b, self.load(at, _I32, 4)
+        if not self.half:
+            return b.sext(first, _I64), self.splat(self.load(self.plus(at, 4), _F32, 4))
+        sixteen = ir.Constant(_I32, 16)
+        vectors = b.zext(b.lshr(first, sixteen), _I64)
+        return b.mul(vectors, ir.Constant(_I64, BYTES)), self.splat(b.bitcast(b.shl(first, sixteen), _F32))
+
+    @property
+    def size(self) -> int:
+        """Bytes of a non-zero."""
+        return 4 if self.half else 8
 
     def splat(self, value: Any) -> Any:
         zero = ir.Constant(_I32, 0)
@@ -103,19 +118,17 @@ def _nonzeros(t: _Tile, begin: Any, end: Any, sets: list[list[Any]], lines: list
             phi = b.phi(_V)
             phi.add_incoming(value, before)
             phis.append(phi)
-        b.cbranch(b.icmp_signed("<=", t.plus(p, 8 * step), end), body, after)
+        b.cbranch(b.icmp_signed("<=", t.plus(p, t.size * step), end), body, after)
         b.position_at_end(body)
         new = list(phis)
         for s in range(step):
-            at = t.plus(p, 8 * s) if s else p
-            offset = b.sext(t.load(at, _I32, 4), _I64)
-            weight = t.splat(t.load(t.plus(at, 4), _F32, 4))
+            offset, weight = t.nonzero(t.plus(p, t.size * s) if s else p)
             base = t.plus(t.word["x"], offset)
             for i, (r, c) in enumerate(t.places):
                 x = t.load(t.plus(base, lines[r], BYTES * t.right * c))
                 k = s * len(t.places) + i
                 new[k] = b.call(fma, [x, weight, new[k]])
-        p.add_incoming(t.plus(p, 8 * step), b.block)
+        p.add_incoming(t.plus(p, t.size * step), b.block)
         for phi, value in zip(phis, new, strict=True):
             phi.add_incoming(value, b.block)
         b.branch(head)
@@ -171,7 +184,7 @@ def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         starts = t.plus(w["starts"], place)
         o = b.sext(t.load(t.plus(w["order"], place), _I32, 4), _I64)
         begin, end = (
-            t.plus(w["stream"], b.shl(b.sext(t.load(t.plus(starts, k), _I32, 4), _I64), ir.Constant(_I64, 3)))
+            t.plus(w["stream"], b.mul(b.sext(t.load(t.plus(starts, k), _I32, 4), _I64), ir.Constant(_I64, t.size)))
             for k in (0, 4)
         )
         scratch = t.plus(w["scratch"], b.mul(o, ir.Constant(_I64, BYTES * n)))
@@ -204,13 +217,23 @@ def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
 
 @intrinsic
 def tile_rows(
-    typing_context: Any, job: Any, rows: Any, cols: Any, down: Any, right: Any, sets: Any, pitch: Any, masked: Any
+    typing_context: Any,
+    job: Any,
+    rows: Any,
+    cols: Any,
+    down: Any,
+    right: Any,
+    sets: Any,
+    pitch: Any,
+    masked: Any,
+    half: Any,
 ) -> Any:
     """Compute a tile of rows x cols vectors, `down` and `right` apart in x, for a job (the address of its `WORDS`).
 
     `sets`, a power of two, is how many non-zeros go on at once, each with accumulators of its own; `pitch` is that of
-    x in bytes, or 0 if only the job knows it; `masked` is 1 if some lanes lie outside the image.
+    x in bytes, or 0 if only the job knows it; `masked` is 1 if some lanes lie outside the image, `half` if non-zeros
+    are words.
     """
-    if not all(map(_literal, (rows, cols, down, right, sets, pitch, masked))):
+    if not all(map(_literal, (rows, cols, down, right, sets, pitch, masked, half))):
         return None
-    return types.void(types.int64, rows, cols, down, right, sets, pitch, masked), _codegen
+    return types.void(types.int64, rows, cols, down, right, sets, pitch, masked, half), _codegen
