@@ -49,6 +49,11 @@ class Layout:
         return replace(self, halo=0)
 
     @property
+    def covers(self) -> bool:
+        """Whether every pixel lies in a block: a window may leave the last ones to the halo."""
+        return all(g * b >= n for g, b, n in zip(self.grid, self.block, self.size, strict=True)) or self.grid == IMAGES
+
+    @property
     def waste(self) -> float:
         """Lanes computed per pixel of the image; 1 if none lies beyond it."""
         return float(np.prod(self.grid) * np.prod(self.block) / np.prod(self.size))
@@ -80,8 +85,7 @@ def for_window(size: Pair, stride: Pair, x: Layout | None) -> Layout:
     if x is None or x.block[0] % stride[0] or x.block[1] % stride[1]:
         return best
     same = Layout(size, x.grid, (x.block[0] // stride[0], x.block[1] // stride[1]))
-    covers = all(g * b >= n for g, b, n in zip(same.grid, same.block, size, strict=True))
-    return same if covers and same.waste <= _CLEAR * best.waste else best
+    return same if same.covers and same.waste <= _CLEAR * best.waste else best
 
 
 assert LANES == 16

@@ -85,9 +85,9 @@ class Plan:
         return made
 
     def any_of(self, value: Value) -> Layout | None:
-        """A layout that a value has already."""
+        """A layout that a value has already, all of it in blocks."""
         found = [b.planes for b in self.made[value.number] if b.rows is None and b.whole.layout is not None]
-        return found[0] if found else None
+        return next((layout for layout in found if layout.covers), None)
 
     def take(self, value: Value, layout: Layout | None, halo: int = 0) -> Buffer:
         """A value in a layout, with at least some halo: as it is, or laid out anew."""
@@ -158,7 +158,9 @@ def _bare(layout: Layout | None) -> Layout | None:
 
 def _latest(plan: Plan, value: Value) -> Buffer:
     """A value as the network left it, rather than as torch gave it."""
-    return next((b for b in plan.made[value.number] if b.rows is None), plan.made[value.number][0])
+    made = plan.made[value.number]
+    there = (b for b in made if b.rows is None and (b.whole.layout is None or b.planes.covers))
+    return next(there, made[0])
 
 
 def _windowed(plan: Plan, operation: Conv | Pool, value: Value) -> None:

@@ -114,6 +114,7 @@ def _elements(b: Buffer) -> np.ndarray:
     rows, cols = layout.pixels()
     i, j = np.meshgrid(np.arange(layout.block[0]), np.arange(layout.block[1]), indexing="ij")
     vector = b.planes.at(0, 0) // 4 + i * (b.planes.pitch // 4) + j * LANES
+    assert layout.covers
     found = np.empty((h, w), np.int64)
     inside = layout.inside()
     lanes = np.broadcast_to(np.arange(inside.shape[2]), inside.shape)

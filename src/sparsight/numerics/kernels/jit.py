@@ -6,12 +6,14 @@ Kernels release the interpreter lock and run on plain Python threads, as many as
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, wraps
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -24,10 +26,13 @@ def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable
     """One of numba's compilers that keeps the machine code on disk where a folder for it can be written.
 
     numba looks beside the source and then in the user's cache folder; where neither can be written it
-    refuses to cache, and the code is compiled anew in each process.
+    refuses to cache, and the code is compiled anew in each process. numba keeps code by name and by the file a function
+    is in; kernels take much from other files, so the name tells all of them.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
+        if not function.__qualname__.endswith(_sources()):
+            function.__qualname__ += f"_{_sources()}"
         try:
             return compiler(*args, cache=True, **options)(function)
         except RuntimeError as error:
@@ -42,6 +47,15 @@ def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable
         return made
 
     return guarded
+
+
+@cache
+def _sources() -> str:
+    """A name for the kernels' sources as they are."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def uninterrupted(function: Callable[..., Any]) -> Callable[..., Any]:

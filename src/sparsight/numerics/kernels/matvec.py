@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,7 @@ def _by_rows(op, slots, scratch, chunk):
 by_rows: Any = cached(cfunc, OPERATION)(_by_rows)
 
 
+@cache
 def by_slots(half: bool) -> Any | None:
     """The kernel for slots, with values in bfloat16 or not; None where the machine has no AVX-512."""
     if not has("avx512f"):
