@@ -3,7 +3,8 @@
     python docs/options.py
 
 A table stands between `<!-- options: NAME -->` and `<!-- end -->`. NAME is a recipe, or one of the commands run,
-certify, phase, bench and study. Several recipes give one table of the options that are the same in all of them.
+certify, phase, bench, compact and study. Several recipes give one table of the options that are the same in all of
+them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from typing_extensions import Doc
 from tyro import conf
 
 DOCS = Path(__file__).resolve().parent
-COMMANDS = {"run": "run_options", "certify": "certify", "phase": "phase", "study": "study", "bench": "bench"}
+COMMANDS = {
+    "run": "run_options",
+    "certify": "certify",
+    "phase": "phase",
+    "study": "study",
+    "bench": "bench",
+    "compact": "compact",
+}
 POSITIONAL = typing.get_args(conf.Positional[str])[1]
 TABLE = re.compile(r"(<!-- options: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

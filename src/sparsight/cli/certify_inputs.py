@@ -1,4 +1,4 @@
-"""What `certify` and `bench` speak of: an unpruned network with the masks of another, and a network of a run."""
+"""What commands speak of: an unpruned network with the masks of another, a pruned network of a run or a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ from sparsight.records.files import DamagedFile, there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
 from sparsight.records.tensors import tensors_digest
-from sparsight.types import Data, Masks, StateDict
+from sparsight.types import Data, Masks, Split, StateDict
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
+
+INPUTS = 64
+"""Real inputs that a network made smaller or exported is compared on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,29 @@ def trained(path: Path, number: int | None, model: str | None, data: str | None)
         spec, source, network = _made_again(folder, model, data)
         where = f"level {record.level} of {path}"
         return where, source, _filled(network, _weights(folder, record), where, spec)
+
+
+def network_of(path: Path, number: int | None, model: str | None, data: str | None) -> tuple[str, nn.Module, Tensor]:
+    """A pruned network in evaluation mode, of a run or of a checkpoint: what to call it, and real inputs of it.
+
+    Errors as of `of_checkpoint`; Misuse for inputs that are no tensor.
+    """
+    _there(path)
+    if (path / "run.json").exists():
+        where, source, network = trained(path, number, model, data)
+    elif model is None or data is None or number is not None:
+        got = "--level, which is of runs" if number is not None else f"no {'--data' if model else '--model'}"
+        wanted = "name its network (--model) and the data it is for (--data)"
+        raise Misuse(f"{path} is a checkpoint and not a run: {wanted}, got {got}")
+    else:
+        source, network = _network(model, data, 0)
+        where, network = str(path), _filled(network, load_tensors(open_checkpoint(path)), str(path), model)
+    split = source.validation
+    x = split.x if isinstance(split, Split) else next(iter(split))
+    x = x[0] if isinstance(x, tuple | list) else x
+    if not isinstance(x, Tensor):
+        raise Misuse(f"the inputs of {source.name} must be one tensor, got {type(x).__name__}")
+    return where, network.eval(), x[:INPUTS]
 
 
 # -- a level of a run ------------------------------------------------------------------------------------------

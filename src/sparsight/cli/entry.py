@@ -29,6 +29,7 @@ commands:
   certify PATH     which error bound a pruned network satisfies, beside the error measured
   pack PATH        a checkpoint in few bytes: pruned weights take next to nothing
   unpack FILE      a packed file as plain safetensors
+  compact PATH     a pruned network without the units that have no effect
   bench WHAT       time a sparse layer or network on this CPU, beside dense rivals
   verify RUN       read every file of a run or a study, and say which is damaged
   phase            at which scale of initial weights signals get through, and where a network stands
@@ -48,6 +49,7 @@ examples:
   sparsight show runs/sap-001 --json
   sparsight analyze model.safetensors --html analysis.html
   sparsight pack runs/sap-001 -o packed.safetensors
+  sparsight compact runs/sap-001 -o small.safetensors
   sparsight certify runs/sipp-001 --as-pruned
   sparsight bench conv --channels 64 64 --size 56 --density 0.1
 
@@ -63,7 +65,8 @@ SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder
 """
 
 COMMANDS = (
-    "run", "show", "report", "analyze", "certify", "pack", "unpack", "bench", "verify", "phase", "recipes", "study",
+    "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "bench", "verify", "phase",
+    "recipes", "study",
 )  # fmt: skip
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened

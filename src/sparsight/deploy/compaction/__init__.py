@@ -1,0 +1,1 @@
+"""Compaction: a pruned network without its dead units."""

@@ -1,0 +1,151 @@
+"""A pruned network without the units that pruning has left without inputs or outputs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from sparsight.deploy.compaction.operations import HANDLERS
+from sparsight.deploy.compaction.shrink import Shrunk, shrunk
+from sparsight.deploy.compaction.walk import Walk
+
+_TOLERANCE = 1e-5  # of the largest output, or of 1
+_RESHAPING = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze"})
+
+
+@dataclass(frozen=True)
+class Left:
+    """Units of a layer that are constant or without effect, and stay."""
+
+    layer: str
+    units: int
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class Compacted:
+    """A smaller network, what is left of each tensor, and what could not be removed.
+
+    `kept[name][dimension]` are the old indices of what a tensor has left along a dimension, in order: index i of the
+    smaller tensor was `kept[name][dimension][i]`. Tensors and dimensions that are whole are not in it.
+    """
+
+    module: nn.Module
+    kept: Mapping[str, Mapping[int, Tensor]]
+    left: tuple[Left, ...]
+    before: int  # parameters
+    after: int
+    difference: float  # largest between outputs of the two, over the largest output or 1
+
+
+def compact(model: nn.Module, example_inputs: Tensor | tuple[Any, ...]) -> Compacted:
+    """A copy of a pruned network without the units that have no effect: same class, smaller tensors, same outputs.
+
+    A unit (a neuron or channel) goes if no weight that is not 0 leads from it to an output, or if it is a constant that
+    the biases of all layers that read it can hold: one that no weight leads to, through activations, BatchNorm, pooling
+    and flattening. A convolution that pads its input with zeros cannot hold constants other than 0 in its bias: one of
+    them stays and stands for all. Units that are summed, multiplied or grouped go together or not at all; of a grouped
+    convolution whole groups go. Outputs keep their shape. A convolution or linear layer may get a bias that it did not
+    have. Operations that are not known keep all channels that they read.
+
+    The copy is run beside the model, on the example and on random inputs, before it is returned.
+
+    Args:
+        model: a module in evaluation mode, its pruned weights 0. It is not changed.
+        example_inputs: a tensor, or a tuple of positional arguments; best real inputs.
+
+    Raises:
+        ValueError: the model is in training mode, fails on the example, cannot be traced by `torch.export`, or its code
+            does not run, or computes something else, with fewer channels.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode: call model.eval() first")
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    program = _exported(model, inputs)
+    failed = ""
+    for refused in (frozenset(), _RESHAPING):
+        made = shrunk(model, _walked(model, program, refused))
+        try:
+            difference = _difference(model, made.module, inputs)
+        except ValueError as error:
+            failed = failed or str(error)
+            continue
+        before, after = (sum(p.numel() for p in module.parameters()) for module in (model, made.module))
+        return Compacted(made.module, made.kept, tuple(_left(made)), before, after, difference)
+    raise ValueError(f"this network cannot be compacted: {failed}")
+
+
+def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.ExportedProgram:
+    try:
+        with torch.no_grad():
+            model(*inputs)
+    except Exception as error:
+        raise ValueError(f"the model fails on the example: {error}") from error
+    try:
+        with torch.no_grad():
+            return torch.export.export(model, inputs)
+    except Exception as error:
+        raise ValueError(f"torch.export cannot trace this model: {str(error).splitlines()[0]}") from error
+
+
+def _walked(model: nn.Module, program: torch.export.ExportedProgram, refused: frozenset[str]) -> Walk:
+    signature, state = program.graph_signature, dict(model.state_dict(keep_vars=True))
+    names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    uses = Counter(id(value) for value in state.values())
+    tensors = {
+        node: (name, state[name]) for node, name in names.items() if name in state and uses[id(state[name])] == 1
+    }
+    walk = Walk(model, tensors, HANDLERS, refused)
+    walk.run(program.graph)
+    return walk
+
+
+def _left(made: Shrunk) -> Iterator[Left]:
+    """What could not be removed of each layer, and why."""
+    atoms = made.walk.atoms
+    stay = {atoms.root(atom): why for atom, why in reversed(atoms.stay.items())}
+    held = {atoms.root(atom): why for atom, why in reversed(atoms.held.items())}
+    for layer in made.walk.layers:
+        spare = np.isfinite(layer.out.constant) | ~layer.out.needed
+        roots = [root for root in atoms.roots(layer.out.atoms[spare]).tolist() if root not in made.removed]
+        together = "summed or grouped with units that are in use, or the last of its layer"
+        reasons = Counter(stay.get(root) or held.get(root) or together for root in roots)
+        for why, units in reasons.items():
+            yield Left(layer.names[0].rpartition(".")[0] or layer.names[0], units, why)
+
+
+def _difference(model: nn.Module, smaller: nn.Module, inputs: tuple[Any, ...]) -> float:
+    """The largest difference of their outputs, on these inputs and on random ones; ValueError for too large a one."""
+    generator, worst = torch.Generator().manual_seed(0), 0.0
+    for scale in (None, 1.0, 3.0):
+        args = inputs if scale is None else pytree.tree_map(lambda x, s=scale: _random(x, s, generator), inputs)
+        with torch.no_grad():
+            wanted = pytree.tree_leaves(model(*args))
+            try:
+                got = pytree.tree_leaves(smaller(*args))
+            except Exception as error:
+                raise ValueError(f"its code does not run with fewer channels: {error}") from error
+        for a, b in zip(got, wanted, strict=True):
+            if not isinstance(b, Tensor) or not b.numel():
+                continue
+            if a.shape != b.shape:
+                raise ValueError(f"with fewer channels its code gives shape {tuple(a.shape)}, not {tuple(b.shape)}")
+            far = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1.0))
+            eps = torch.finfo(b.dtype).eps if b.is_floating_point() else 0.0
+            if not far <= max(_TOLERANCE, 8 * eps):
+                raise ValueError(f"with fewer channels its outputs differ by {far:.2g}, expected at most {_TOLERANCE}")
+            worst = max(worst, far)
+    return worst
+
+
+def _random(x: Any, scale: float, generator: torch.Generator) -> Any:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        return x
+    return (scale * torch.randn(x.shape, generator=generator)).to(x)
