@@ -30,6 +30,8 @@ def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
     lines = ["  ".join(_aligned(cell, w, i) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
              for row in (*heads, ["-" * w for w in widths], *rows)]  # fmt: skip
     held = f"A call of sparsight holds {found.memory / 1e6:.1f} MB of activations and scratch."
+    if not found.memory:
+        held = "sparsight computes this network part by part, each where it is fastest (sparse_runtime)."
     under = [*_fastest(found), held, *(f"Left out: {name}: {why}." for name, why in found.missing.items())]
     return "\n".join([*_wrapped(about), "", *lines, "", *(line for text in under for line in _wrapped(text))])
 

@@ -1,4 +1,7 @@
-"""What is timed: a torch module with zeros among its weights, an input, and the graph that the runtime computes."""
+"""What is timed: a torch module with zeros among its weights, an input, and the graph that the runtime computes.
+
+A network that has no graph is computed by `sparse_runtime`, part by part.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.deploy.runtime.graph import Conv, Graph
-from sparsight.deploy.runtime.trace import traced
+from sparsight.deploy.runtime.trace import NotTraced, traced
 from sparsight.numerics.checks import check_fraction, check_seed, check_whole
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -24,7 +27,7 @@ class Case:
     name: str
     module: nn.Module
     x: Tensor
-    graph: Graph
+    graph: Graph | None
     layer: bool
 
     @property
@@ -75,10 +78,14 @@ def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed
 def network(name: str, module: nn.Module, shape: tuple[int, ...], batch: int = 1, seed: int = 0) -> Case:
     """A network in evaluation mode, on random inputs of a shape without the batch.
 
-    ValueError for a batch below 1, and, naming it, for what the runtime cannot compute.
+    ValueError for a batch below 1, and for a network that fails on such an input.
     """
     module, x = copy.deepcopy(module).eval(), _input((batch, *shape), 1.0, seed)
-    return Case(f"{name}, batch {batch}", module, x, traced(module, x), layer=False)
+    try:
+        graph = traced(module, x)
+    except NotTraced:
+        graph = None
+    return Case(f"{name}, batch {batch}", module, x, graph, layer=False)
 
 
 def prune_at_random_(module: nn.Module, density: float, seed: int, leave: Collection[str] = ()) -> None:
