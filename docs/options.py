@@ -2,9 +2,8 @@
 
     python docs/options.py
 
-A table stands between `<!-- options: NAME -->` and `<!-- end -->`. NAME is a recipe, or one of the commands run,
-certify, phase, bench, compact and study. Several recipes give one table of the options that are the same in all of
-them.
+A table stands between `<!-- options: NAME -->` and `<!-- end -->`. NAME is a recipe, or one of COMMANDS. Several
+recipes give one table of the options that are the same in all of them.
 """
 
 from __future__ import annotations
@@ -25,11 +24,7 @@ from tyro import conf
 DOCS = Path(__file__).resolve().parent
 COMMANDS = {
     "run": "run_options",
-    "certify": "certify",
-    "phase": "phase",
-    "study": "study",
-    "bench": "bench",
-    "compact": "compact",
+    **{name: name for name in ("certify", "phase", "study", "bench", "compact", "export")},
 }
 POSITIONAL = typing.get_args(conf.Positional[str])[1]
 TABLE = re.compile(r"(<!-- options: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

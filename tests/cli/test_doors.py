@@ -27,6 +27,7 @@ COMMANDS = {
     "certify": lambda path: ["certify", path, "--dense", path, *ON],
     "bench": lambda path: ["bench", path],
     "compact": lambda path: ["compact", path, *ON, "-o", "out"],
+    "export": lambda path: ["export", path, *ON, "-o", "out"],
     "resume": lambda path: ["run", "lottery", *ON, "--resume", "--out", path],
     "weights": lambda path: ["run", "lottery", *ON, "--weights", path, "--out", "out"],
 }

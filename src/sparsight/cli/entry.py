@@ -30,6 +30,7 @@ commands:
   pack PATH        a checkpoint in few bytes: pruned weights take next to nothing
   unpack FILE      a packed file as plain safetensors
   compact PATH     a pruned network without the units that have no effect
+  export PATH      a network as ONNX, as a program of torch.export, or as a plain state dict
   bench WHAT       time a sparse layer or network on this CPU, beside dense rivals
   verify RUN       read every file of a run or a study, and say which is damaged
   phase            at which scale of initial weights signals get through, and where a network stands
@@ -65,8 +66,8 @@ SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder
 """
 
 COMMANDS = (
-    "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "bench", "verify", "phase",
-    "recipes", "study",
+    "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "bench", "verify",
+    "phase", "recipes", "study",
 )  # fmt: skip
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened

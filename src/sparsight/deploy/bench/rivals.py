@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import copy
 import importlib
-import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +19,7 @@ from torch import Tensor, nn
 
 from sparsight.deploy.bench.cases import Case
 from sparsight.deploy.bench.measure import quickest
+from sparsight.deploy.exporting import onnx_program, silent
 from sparsight.numerics.checks import check_known
 
 EXTRA = "pip install sparsight[bench]"
@@ -85,7 +83,7 @@ def _csr(case: Case) -> Way:
     layer = case.module
     if not isinstance(layer, nn.Linear):
         raise Unavailable("it is timed for single linear layers alone, where torch takes CSR weights")
-    with _silent():
+    with silent():
         weight, x, bias = layer.weight.detach().to_sparse_csr(), case.x.T.contiguous(), layer.bias.detach()
         if case.x.shape[0] == 1:
             return Way(lambda: torch.addmv(bias, weight, x[:, 0]), lambda: torch.addmv(bias, weight, x[:, 0])[None])
@@ -110,7 +108,7 @@ def _openvino(precision: Literal["fp32", "bf16"]) -> Callable[[Case], Way]:
 
 
 def _openvino_way(ov: Any, case: Case, precision: str, channels_last: bool) -> Way:
-    with _silent(), torch.inference_mode(False):
+    with silent(), torch.inference_mode(False):
         model = ov.convert_model(copy.deepcopy(case.module), example_input=case.x)
     model.reshape(list(case.x.shape))
     if channels_last:
@@ -145,19 +143,11 @@ def _onnxruntime(case: Case) -> Way:
     runtime = _imported("onnxruntime")
     for package in ("onnx", "onnxscript"):  # what torch writes ONNX with
         _imported(package)
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with _silent(), torch.inference_mode(False):
-            written = torch.onnx.export(copy.deepcopy(case.module), (case.x,), dynamo=True, verbose=False)
-    finally:
-        logger.setLevel(level)
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    assert written is not None
-    model = written.model_proto.SerializeToString()
-    session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(
+        onnx_program(case.module, (case.x,)), options, providers=["CPUExecutionProvider"]
+    )
     binding, x = session.io_binding(), case.x.contiguous().numpy()
     binding.bind_cpu_input(session.get_inputs()[0].name, x)
     binding.bind_output(session.get_outputs()[0].name)
@@ -177,17 +167,10 @@ def _onnxruntime(case: Case) -> Way:
 
 def _imported(name: str) -> Any:
     try:
-        with _silent():
+        with silent():
             return importlib.import_module(name)
     except ImportError as error:
         raise Unavailable(f"{name} is not installed: {EXTRA}") from error
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 RIVALS: Mapping[str, Rival] = {

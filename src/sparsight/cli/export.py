@@ -1,0 +1,67 @@
+"""`sparsight export PATH --to onnx -o FILE`: a network for other programs."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typing_extensions import Doc
+from tyro import conf
+
+from sparsight.cli.errors import Misuse, check_outputs, printable
+from sparsight.cli.options import Switch, options
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a pruned network as ONNX, as a program of torch.export, or as a plain state dict.
+
+    What is written is run beside the network first, on validation inputs and on random ones, and the largest difference
+    is told. Zeros are stored like all other weights; --compact removes the units that have no effect.
+    """
+
+    path: Annotated[conf.Positional[Path], Doc("A run folder, or a checkpoint.")]
+    out: Annotated[Path, conf.arg(aliases=("-o",), metavar="FILE"), Doc("The file to write.")]
+    to: Annotated[
+        Literal["onnx", "exported", "state-dict"],
+        Doc("ONNX, a program of torch.export (.pt2), or the tensors as safetensors."),
+    ] = "onnx"
+    compact: Annotated[Switch, Doc("First remove the units that have no effect.")] = False
+    level: Annotated[
+        int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
+    ] = None
+    model: Annotated[
+        str | None, Doc("The network: a name of the zoo, or package.module:attribute. A run knows those of the zoo.")
+    ] = None
+    data: Annotated[
+        str | None,
+        Doc("Its data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows those of the zoo."),
+    ] = None
+
+
+def main(argv: list[str]) -> int:
+    asked = options(ExportOptions, argv, "sparsight export")
+    quiet = check_outputs(False, out=asked.out)
+
+    from sparsight.cli.certify_inputs import network_of
+    from sparsight.deploy import compact, export
+    from sparsight.report.format import bytes_of, count
+
+    where, network, x = network_of(asked.path, asked.level, asked.model, asked.data)
+    small = compact(network, x) if asked.compact else None
+    try:
+        done = export(network if small is None else small.module, x, asked.out, to=asked.to)
+    except ModuleNotFoundError as error:
+        raise Misuse(str(error)) from error
+    if quiet:
+        return 0
+    said = [where]
+    if small is not None:
+        said.append(f"compacted from {count(small.before)} to {count(small.after)} parameters")
+    said.append(bytes_of(done.size))
+    if done.to != "state-dict":
+        said.append(f"outputs differ by {done.difference:.1g} at most")
+    sys.stdout.write(printable(f"{done.path}: {', '.join(said)}") + "\n")
+    return 0

@@ -1,0 +1,185 @@
+"""A network for other programs: ONNX, torch.export, a plain state dict; compared with the module first."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from sparsight.numerics.checks import check_known
+from sparsight.records.outputs import check_output, write_output
+from sparsight.records.tensors import write_tensors
+
+To = Literal["onnx", "exported", "state-dict"]
+ONNX = ("onnx", "onnxscript", "onnxruntime")
+EXTRA = "pip install sparsight[export]"
+
+_TOLERANCE = 1e-4  # of the largest output, or of 1: other kernels round elsewhere
+_MOST = 2_000_000_000  # bytes of weights in one ONNX file, which is a protobuf of 2 GiB at most
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written: the file, its bytes, and the largest difference to the module, over its largest output or 1."""
+
+    path: Path
+    to: To
+    size: int
+    difference: float
+
+
+def export(
+    model: nn.Module, example_inputs: Tensor | tuple[Any, ...], path: str | os.PathLike[str], *, to: To = "onnx"
+) -> Export:
+    """Write a network as a file for other programs, compared first.
+
+    "onnx" is written by torch.onnx and run in ONNX Runtime, "exported" by torch.export and run as it is loaded again:
+    on the example, on the first input of it alone, and on random inputs. Any batch size works. "state-dict" is a
+    safetensors file of the plain state dict, with nothing to run. The model is not changed.
+
+    Args:
+        model: a module in evaluation mode.
+        example_inputs: a tensor, or a tuple of positional arguments, the batch first; best real inputs.
+        path: a file, replaced as a whole or not at all.
+        to: "onnx" (needs the extra `export`), "exported" or "state-dict".
+
+    Raises:
+        ValueError: the model is in training mode, cannot be exported, or the export computes something else.
+        ModuleNotFoundError: ONNX without its packages.
+        OSError: the file cannot be written.
+    """
+    check_known(get_args(To), to=to)
+    if model.training:
+        raise ValueError("the model is in training mode: call model.eval() first")
+    path = Path(path)
+    check_output(path)
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    if to == "state-dict":
+        write_tensors(path, model.state_dict(), {}, write_output)
+        return Export(path, to, path.stat().st_size if path.is_file() else 0, 0.0)
+    content, call = (_onnx if to == "onnx" else _exported)(model, inputs)
+    difference = _difference(model, call, inputs)
+    write_output(path, [content])
+    return Export(path, to, len(content), difference)
+
+
+def onnx_program(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> bytes:
+    """A copy of a module as ONNX, written by torch; what torch tells on the way is not shown."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with silent(), torch.inference_mode(False):
+            written = torch.onnx.export(copy.deepcopy(module), inputs, dynamo=True, verbose=False, **options)
+    finally:
+        logger.setLevel(level)
+    assert written is not None
+    return written.model_proto.SerializeToString()
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _onnx(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..., Sequence[Any]]]:
+    for package in ONNX:
+        try:
+            with silent():
+                importlib.import_module(package)
+        except ImportError as error:
+            raise ModuleNotFoundError(f"{package} is not installed, which ONNX needs: {EXTRA}") from error
+    size = sum(value.nbytes for value in model.state_dict().values() if isinstance(value, Tensor))
+    if size > _MOST:
+        raise ValueError(
+            f"one ONNX file holds at most {_MOST:,} bytes of weights, got {size:,}: expected to='exported'"
+        )
+    import onnxruntime
+
+    try:
+        content = onnx_program(model, _two(inputs), dynamic_shapes=_any_batch(inputs))
+    except Exception as error:
+        raise ValueError(f"torch.onnx cannot export this model: {_first(error)}") from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    names = [one.name for one in session.get_inputs()]
+
+    def call(*args: Any) -> Sequence[Any]:
+        tensors = [x for x in pytree.tree_leaves(args) if isinstance(x, Tensor)]
+        given = {name: x.detach().cpu().numpy() for name, x in zip(names, tensors, strict=True)}
+        return [torch.from_numpy(found) for found in session.run(None, given)]
+
+    return content, call
+
+
+def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..., Sequence[Any]]]:
+    buffer = io.BytesIO()
+    try:
+        with silent(), torch.no_grad():
+            program = torch.export.export(copy.deepcopy(model), _two(inputs), dynamic_shapes=_any_batch(inputs))
+            torch.export.save(program, buffer)
+            buffer.seek(0)
+            again = torch.export.load(buffer).module()
+    except Exception as error:
+        raise ValueError(f"torch.export cannot export this model: {_first(error)}") from error
+    return buffer.getvalue(), lambda *args: pytree.tree_leaves(again(*args))
+
+
+def _any_batch(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The first dimension of every tensor is that of the batch, of any size."""
+    batch = torch.export.Dim("batch", min=1)
+    return pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) and x.dim() else None, inputs)
+
+
+def _two(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The first input twice: of a batch of 1 the size would be taken for fixed."""
+    return _mapped(lambda x: torch.cat([x[:1], x[:1]]), inputs)
+
+
+def _mapped(change: Callable[[Tensor], Tensor], inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return pytree.tree_map(lambda x: change(x) if isinstance(x, Tensor) and x.dim() else x, inputs)
+
+
+def _difference(model: nn.Module, call: Callable[..., Sequence[Any]], inputs: tuple[Any, ...]) -> float:
+    """The largest difference to the module's outputs; ValueError for too large a one."""
+    generator, worst = torch.Generator().manual_seed(0), 0.0
+
+    def random(x: Tensor) -> Tensor:
+        return torch.randn(x.shape, generator=generator).to(x) if x.is_floating_point() else x
+
+    for args in (inputs, _mapped(lambda x: x[:1], inputs), _mapped(random, inputs)):
+        with torch.no_grad():
+            wanted = [x for x in pytree.tree_leaves(model(*args)) if isinstance(x, Tensor)]
+            try:
+                got = list(call(*args))
+            except Exception as error:
+                raise ValueError(f"what was exported does not run: {_first(error)}") from error
+        for a, b in zip(got, wanted, strict=True):
+            if a.shape != b.shape:
+                raise ValueError(f"what was exported gives shape {tuple(a.shape)}, not {tuple(b.shape)}")
+            if b.numel():
+                scale = b.double().abs().max().clamp(min=1.0).cpu()
+                far = float((a.cpu().double() - b.cpu().double()).abs().max() / scale)
+                if not far <= _TOLERANCE:
+                    raise ValueError(f"what was exported differs by {far:.2g}, expected at most {_TOLERANCE}")
+                worst = max(worst, far)
+    return worst
+
+
+def _first(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
