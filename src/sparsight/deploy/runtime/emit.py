@@ -136,6 +136,8 @@ class Emitter:
         x, out, weight = step.x.planes, step.out.planes, operation.weight
         cut = streams.tiles(out.block)
         block = streams.channels_at_once(weight, cut[0][2:], operation.stride, operation.dilation)
+        if operation.groups > 1 and weight.shape[1] <= block:  # each row reads few channels
+            block = operation.x.shape[0]
         half = self.half and streams.fits_words(x, 1)
         while half and not streams.fits_words(x, block):
             block = -(-block // 2)
