@@ -181,9 +181,8 @@ def forge(path: Path, draw: random.Random) -> str:
         parsed = [json.loads(line) for line in lines]
         whole = [parsed, fields] if parsed else [fields]
         what = forged(whole, draw)
-        if parsed and draw.random() < 0.1:
-            whole[0].append(parsed[0])
-        texts = [json.dumps(one, sort_keys=True, separators=(",", ":")) for one in (whole[0] if parsed else [])]
+        listed = whole[0] if parsed and isinstance(whole[0], list) else []
+        texts = [json.dumps(one, sort_keys=True, separators=(",", ":")) for one in listed]
         files.write_lines(path, texts, whole[-1] if isinstance(whole[-1], dict) else {})
         return what
     tensors, facts, _ = read_tensors(path, "")

@@ -72,7 +72,7 @@ def readers(line: list[str], root: Path, out: Path, draw: random.Random) -> tupl
         child = forked.call([command, str(out)], place(root, "reader"))
         seen[f"{command} {child.code}"] += 1
         lines = [text for text in child.errors.splitlines() if text.strip()]
-        damaged = child.code == 3 and not (command == "analyze" and "has not handed over" in child.errors)
+        damaged = "is damaged" in child.errors + child.said
         if damaged or child.code not in (0, 2, 3, 4) or len(lines) > 1 or forked.fault(child):
             writer.wait()
             return str(dict(seen)), f"{command}: exit code {child.code}: {child.errors or child.said}"[:500]

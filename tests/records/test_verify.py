@@ -237,6 +237,9 @@ FORGED = {
     "masks of another shape": lambda state: state["masks"].update({n: m[:1] for n, m in state["masks"].items()}),
     "masks of another weight": lambda state: state["masks"].update({"other": torch.ones(2, dtype=torch.bool)}),
     "weights of another shape": lambda state: state["weights"].update({n: w[:1] for n, w in state["weights"].items()}),
+    "fewer weights": lambda state: state["weights"].popitem(),
+    "no momentum": lambda state: state["optimizer"]["param_groups"][0].pop("momentum"),
+    "no groups": lambda state: state["optimizer"]["param_groups"].clear(),
     "no optimiser": lambda state: state.pop("optimizer"),
     "text for an optimiser": lambda state: state.update(optimizer="SGD"),
     "seconds in words": lambda state: state.update(seconds={"train": "many"}),
@@ -276,6 +279,7 @@ def test_a_state_that_does_not_fit_its_level_is_damaged(inside, tmp_path, capsys
     said = capsys.readouterr().err
     assert said.startswith(f"sparsight: {run / 'state.safetensors'} is damaged: it does not fit level 1: ")
     assert "delete it; the run then resumes at the start of the level" in said
+    assert said.count("\n") == 1
     (run / "state.safetensors").unlink()
     assert main([*words, "--out", str(run), "--resume"]) == 0
 

@@ -45,7 +45,7 @@ def begin(state: RunState, masks: Masks, role: Literal["level", "control"], plan
         try:
             _take_up(training, stored)
         except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-            raise UnfitProgress(f"it does not fit level {number}: {error}") from error
+            raise UnfitProgress(f"it does not fit level {number}: {' '.join(str(error).split())}") from error
     return training
 
 
@@ -61,7 +61,11 @@ def _take_up(training: Training, stored: Mapping[str, Any]) -> None:
     if {n: (m.dtype, m.shape) for n, m in masks.items()} != {n: (m.dtype, m.shape) for n, m in training.masks.items()}:
         raise ValueError("its masks are not those of the network's weights")
     training.model.load_state_dict(stored["weights"])
+    settings = [{*group} for group in training.optimizer.param_groups]
     training.optimizer.load_state_dict(stored["optimizer"])
+    for needed, group in zip(settings, training.optimizer.param_groups, strict=True):
+        if needed - {*group}:
+            raise ValueError(f"its optimiser has no {', '.join(sorted(needed - {*group}))}")
     training.masks = {name: mask.to(device) for name, mask in masks.items()}
     training.memory, training.stream = stored["memory"], dict(stored["stream"])
     training.observations = [from_json(Observation, seen, "observations") for seen in stored["observations"]]
