@@ -183,7 +183,7 @@ def forge(path: Path, draw: random.Random) -> str:
         what = forged(whole, draw)
         listed = whole[0] if parsed and isinstance(whole[0], list) else []
         texts = [json.dumps(one, sort_keys=True, separators=(",", ":")) for one in listed]
-        files.write_lines(path, texts, whole[-1] if isinstance(whole[-1], dict) else {})
+        files.write_lines(path, texts, whole[-1] if whole and isinstance(whole[-1], dict) else {})
         return what
     tensors, facts, _ = read_tensors(path, "")
     what = forged(facts, draw) if draw.random() < 0.5 and facts else other_tensors(tensors, draw)
