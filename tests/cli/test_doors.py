@@ -26,6 +26,7 @@ COMMANDS = {
     "analyze": lambda path: ["analyze", path],
     "certify": lambda path: ["certify", path, "--dense", path, *ON],
     "bench": lambda path: ["bench", path],
+    "ledger": lambda path: ["ledger", path],
     "compact": lambda path: ["compact", path, *ON, "-o", "out"],
     "export": lambda path: ["export", path, *ON, "-o", "out"],
     "resume": lambda path: ["run", "lottery", *ON, "--resume", "--out", path],

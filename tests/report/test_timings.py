@@ -64,7 +64,7 @@ def test_the_numbers():
         "fp32": 7.0, "all": 3.5, "dense fp32": 7.0, "dense": 3.5
     }  # fmt: skip
     assert set(one["rows"][0]) == {"name", "precision", "ours", "sparse", "error", "seconds", "timing"}
-    assert set(one["rows"][0]["timing"]) == {"process", "wall", "median"}
+    assert set(one["rows"][0]["timing"]) == {"process", "wall", "median", "spread"}
     assert one["missing"]["torch-csr"] == "it is for others"
     lines = as_csv(rows([FOUND])).splitlines()
     assert lines[0] == "case,density,batch,threads,way,precision,seconds,process,wall,median,times_ours,error"

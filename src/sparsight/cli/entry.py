@@ -31,6 +31,7 @@ commands:
   unpack FILE      a packed file as plain safetensors
   compact PATH     a pruned network without the units that have no effect
   export PATH      a network as ONNX, as a program of torch.export, or as a plain state dict
+  ledger WHAT      what a pruned network is on disk, in memory and in time
   bench WHAT       time a sparse layer or network on this CPU, beside dense rivals
   verify RUN       read every file of a run or a study, and say which is damaged
   phase            at which scale of initial weights signals get through, and where a network stands
@@ -51,6 +52,7 @@ examples:
   sparsight analyze model.safetensors --html analysis.html
   sparsight pack runs/sap-001 -o packed.safetensors
   sparsight compact runs/sap-001 -o small.safetensors
+  sparsight ledger runs/sap-001 --measure
   sparsight certify runs/sipp-001 --as-pruned
   sparsight bench conv --channels 64 64 --size 56 --density 0.1
 
@@ -66,7 +68,7 @@ SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder
 """
 
 COMMANDS = (
-    "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "bench", "verify",
+    "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "verify",
     "phase", "recipes", "study",
 )  # fmt: skip
 

@@ -1,11 +1,33 @@
-"""Networks that leave the building: run fast on CPUs, without their dead units, exported."""
+"""Networks that leave the building: fast on CPUs, without their dead units, exported, told for what they are."""
 
-from sparsight.deploy.compaction.compact import Compacted, Left, compact
-from sparsight.deploy.compaction.shrink import load_compacted
-from sparsight.deploy.exporting import Export, export
-from sparsight.deploy.recalibrate import recalibrate_
-from sparsight.deploy.runtime.fast import Planned, sparse_runtime
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from sparsight.deploy.ledger.count import ledger
+from sparsight.deploy.ledger.records import Ledger
+
+if TYPE_CHECKING:
+    from sparsight.deploy.compaction.compact import Compacted, Left, compact
+    from sparsight.deploy.compaction.shrink import load_compacted
+    from sparsight.deploy.exporting import Export, export
+    from sparsight.deploy.recalibrate import recalibrate_
+    from sparsight.deploy.runtime.fast import Planned, sparse_runtime
 
 __all__ = [
-    "Compacted", "Export", "Left", "Planned", "compact", "export", "load_compacted", "recalibrate_", "sparse_runtime",
+    "Compacted", "Export", "Ledger", "Left", "Planned", "compact", "export", "ledger", "load_compacted", "recalibrate_",
+    "sparse_runtime",
 ]  # fmt: skip
+
+_HOME = {
+    "compaction.compact": ("Compacted", "Left", "compact"), "compaction.shrink": ("load_compacted",),
+    "exporting": ("Export", "export"), "recalibrate": ("recalibrate_",), "runtime.fast": ("Planned", "sparse_runtime"),
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """What runs or traces networks, when it is first asked for: the runtime's kernels take a second to load."""
+    home = next((home for home, names in _HOME.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+    return found

@@ -9,12 +9,14 @@ from functools import partial
 from importlib.resources import files
 from typing import Literal
 
+from sparsight.deploy.ledger.records import Ledger
 from sparsight.records.record import Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.report import charts, markup, sections
 from sparsight.report import format as words
 from sparsight.report.allocations import decisions
 from sparsight.report.escape import escape
 from sparsight.report.frontier import frontier, legend, pq_series, series
+from sparsight.report.ledger import section
 from sparsight.report.run_view import Story, is_finite, story
 from sparsight.report.stopping import stopping
 from sparsight.report.warnings import warnings
@@ -31,9 +33,13 @@ HATCH = (
 
 
 def page(
-    run: RunRecord, levels: Sequence[LevelRecord], times: Sequence[LevelTimes], evaluation: Evaluation | None
+    run: RunRecord,
+    levels: Sequence[LevelRecord],
+    times: Sequence[LevelTimes],
+    evaluation: Evaluation | None,
+    ledger: Ledger | None = None,
 ) -> str:
-    """The report of a run as one HTML file, computed from its records alone.
+    """The report of a run as one HTML file, computed from its records, and the ledger of the network, alone.
 
     Equal records give equal bytes. Anything may be missing: no level yet, no evaluation, no times, no
     control, accuracies that are None or NaN; what is missing reads "–". Names are escaped, and a content
@@ -44,7 +50,7 @@ def page(
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:"
     title = escape(f"{run.recipe} on {run.data.get('name', 'unnamed data')} – Sparsight")
-    body = (sections.headline(s), warnings(s), *_charts(s), decisions(s), sections.origin(s))
+    body = (sections.headline(s), warnings(s), section(ledger), *_charts(s), decisions(s), sections.origin(s))
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">'

@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
+from sparsight.deploy.ledger.of_run import of_run
 from sparsight.model.masks import left_out
 from sparsight.model.pretrained import load_into
 from sparsight.numerics.checks import check_threads
@@ -224,9 +225,10 @@ def _tidy(folder: RunFolder) -> None:
 
 
 def write_report(folder: RunFolder) -> Path:
-    """Write the run's page, from its records alone."""
+    """Write the run's page, from its records and the network that it hands over."""
     path = folder.path / "report.html"
-    text = page(folder.record, folder.levels(), folder.times(), folder.evaluation())
+    found = of_run(folder) if folder.record.chosen is not None else None
+    text = page(folder.record, folder.levels(), folder.times(), folder.evaluation(), found)
     write_output(path, [text.encode()])
     return path
 

@@ -112,7 +112,7 @@ def _header(written: Written, entries: Sequence[Entry], metadata: Mapping[str, s
 
 def _add(written: Written, file: IO[bytes], entry: Entry, lossy: Lossy | None) -> None:
     with ExitStack() as stack:
-        values = _values(entry, lossy, stack)
+        values = values_of(entry, lossy, stack)
         shape, count = list(entry.shape), entry.count
         encoding, found = _encoded(values, count)
         dense = dense_bytes(values.dtype, shape)
@@ -121,13 +121,14 @@ def _add(written: Written, file: IO[bytes], entry: Entry, lossy: Lossy | None) -
         if heads + sum(sizes) < dense:
             file.writelines(_add_packed(written, entry.name, encoding, values.dtype, shape, found))
         elif dense % ALIGNED or entry.name.endswith(SUFFIX):  # nothing else has such a name
-            raw = [values.words(*span).tobytes() for span in _spans(count)]
+            raw = [values.words(*span).tobytes() for span in spans_of(count)]
             file.writelines(_add_packed(written, entry.name, RAW, values.dtype, shape, raw))
         else:
             file.writelines(_add_plain(written, entry.name, values, shape, count))
 
 
-def _values(entry: Entry, lossy: Lossy | None, stack: ExitStack) -> Values:
+def values_of(entry: Entry, lossy: Lossy | None, stack: ExitStack) -> Values:
+    """The words of a tensor, ready to be read. CheckpointError for one that cannot be packed."""
     where = entry.path or "the tensors given"
     if entry.obstacle is not None:
         raise CheckpointError(where, f"{entry.name!r:.80} cannot be read: {entry.obstacle}", "pack")
@@ -143,13 +144,14 @@ def _values(entry: Entry, lossy: Lossy | None, stack: ExitStack) -> Values:
     return Values(entry, narrow, None, tensor)
 
 
-def _spans(count: int) -> list[tuple[int, int]]:
+def spans_of(count: int) -> list[tuple[int, int]]:
+    """First and last weight of each chunk."""
     return [(first, min(first + (1 << CHUNK), count)) for first in range(0, count, 1 << CHUNK)]
 
 
 def _encoded(values: Values, count: int) -> tuple[int, list[bytes]]:
     """All chunks, or the one value that all weights have."""
-    layout, spans = LAYOUTS[values.dtype], _spans(count)
+    layout, spans = LAYOUTS[values.dtype], spans_of(count)
 
     def one(i: int) -> tuple[bytes | None, bytes]:
         words = values.words(*spans[i])
@@ -178,7 +180,7 @@ def _add_packed(
 
 def _add_plain(written: Written, name: str, values: Values, shape: list[int], count: int) -> Iterator[bytes]:
     checksum = plain_checksum(name, values.dtype, tuple(shape))
-    for span in _spans(count):
+    for span in spans_of(count):
         piece = values.words(*span).tobytes()
         checksum = zlib.crc32(piece, checksum)
         yield piece

@@ -17,7 +17,7 @@ from sparsight.deploy.runtime.fast import sparse_runtime
 from sparsight.deploy.runtime.program import compiled
 from sparsight.numerics.checks import check_whole
 
-OURS, CONVERTING = "sparsight", "sparsight, converting"
+OURS, CONVERTING, DENSE = "sparsight", "sparsight, converting", ", dense"
 ERROR = 1e-5
 """Largest error of the runtime, relative to the largest output."""
 
@@ -72,36 +72,47 @@ class Comparison:
         return None if rival is None else rival.seconds / self.ours.seconds
 
 
-def compare(case: Case, rivals: Sequence[Rival], rounds: int) -> Comparison:
+def compare(case: Case, rivals: Sequence[Rival], rounds: int, dense: Case | None = None) -> Comparison:
     """Check the results of the runtime and its rivals against float64, then time all in turn.
 
     Of a single layer the runtime's operation alone, in its own layout, comes first, and the call with conversions from
-    and to torch's layout second; of a network there is the whole call alone.
+    and to torch's layout second; of a network there is the whole call alone. Every rival computes `dense` too, if that
+    is given; such a row's name ends with `DENSE`.
     ValueError for less than one round; RuntimeError if the runtime's error is above `ERROR`, or an output not finite.
     """
     check_whole(1, rounds=rounds)
     missing: dict[str, str] = {}
     with torch.inference_mode():
-        want = copy.deepcopy(case.module).double()(case.x.double())
-        if not want.isfinite().all():
-            raise RuntimeError(f"{case.name}: outputs are not finite, so no error can be told")
-        ways, memory = _ours(case)
+        want = _wanted(case)
+        ways, memory = ours(case)
         errors = {name: _error(way.result(), want) for name, way in ways.items()}
         if not max(errors.values()) <= ERROR:
             worst = max(errors.values())
             raise RuntimeError(f"{case.name}: the runtime is wrong by {worst:.1e} of the largest output")
         kinds: dict[str, _Kind] = dict.fromkeys(ways, ("fp32", True, True))
-        for rival in rivals:
+        tried = [(rival.name, rival, case, want) for rival in rivals]
+        if dense is not None:
+            want = _wanted(dense)
+            tried += [(rival.name + DENSE, rival, dense, want) for rival in rivals]
+        for name, rival, given, wanted in tried:
             try:
-                way = rival.make(case)
-                errors[rival.name] = _agreed(rival, _error(way.result(), want))
-                ways[rival.name], kinds[rival.name] = way, (rival.precision, False, rival.sparse)
+                way = rival.make(given)
+                errors[name] = _agreed(rival, _error(way.result(), wanted))
+                ways[name], kinds[name] = way, (rival.precision, False, rival.sparse)
             except Unavailable as error:
-                missing[rival.name] = str(error)
+                missing[name] = str(error)
         times = timed({name: way.call for name, way in ways.items()}, rounds)
     threads = torch.get_num_threads()
     rows = tuple(Row(name, *kinds[name], errors[name], times[name].counted(threads), times[name]) for name in ways)
     return Comparison(case.name, case.density, len(case.x), threads, memory, rows, missing)
+
+
+def _wanted(case: Case) -> Tensor:
+    """The outputs in float64."""
+    want = copy.deepcopy(case.module).double()(case.x.double())
+    if not want.isfinite().all():
+        raise RuntimeError(f"{case.name}: outputs are not finite, so no error can be told")
+    return want
 
 
 def _agreed(rival: Rival, error: float) -> float:
@@ -110,7 +121,7 @@ def _agreed(rival: Rival, error: float) -> float:
     return error
 
 
-def _ours(case: Case) -> tuple[dict[str, Way], int]:
+def ours(case: Case) -> tuple[dict[str, Way], int]:
     """The ways of the runtime, and the bytes that a call holds."""
     x = case.x.contiguous()
     if case.graph is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter, process_time
 from typing import Any
@@ -15,11 +15,12 @@ SAMPLE = 0.005
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: the least process time, and the least and the median wall time, over the rounds."""
+    """Seconds a call: the least process time, the least and the median wall time over the rounds, and its spread."""
 
     process: float
     wall: float
     median: float
+    spread: float = 0.0  # of wall time, between the quartiles
 
     def counted(self, threads: int) -> float:
         """What counts: on one thread process time, which neighbours on the machine do not change; else wall time."""
@@ -46,7 +47,13 @@ def timed(ways: Mapping[str, Callable[[], Any]], rounds: int, sample: float = SA
                 way()
             process[name].append((process_time() - begun) / calls[name])
             wall[name].append((perf_counter() - start) / calls[name])
-    return {name: Timing(min(process[name]), min(wall[name]), statistics.median(wall[name])) for name in ways}
+    return {name: Timing(min(process[name]), min(wall[name]), *_middle(wall[name])) for name in ways}
+
+
+def _middle(seconds: Sequence[float]) -> tuple[float, float]:
+    """Median, and the distance between the quartiles."""
+    low, _, high = statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else (0.0, 0.0, 0.0)
+    return statistics.median(seconds), high - low
 
 
 def quickest(ways: Mapping[str, Callable[[], Any]], rounds: int = 5) -> str:

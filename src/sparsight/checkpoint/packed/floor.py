@@ -1,0 +1,61 @@
+"""The entropy floor of a tensor: how few bytes it could take, each word coded apart from the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsight.checkpoint.entry import Entry
+from sparsight.checkpoint.packed.chunks import Layout
+from sparsight.checkpoint.packed.head import LAYOUTS
+from sparsight.checkpoint.packed.write import spans_of, values_of
+from sparsight.numerics.kernels import sparse_words as kernels
+from sparsight.numerics.kernels.jit import each
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a tensor holds: how many numbers, how many of them are not 0, and its floor in bytes."""
+
+    count: int
+    alive: int  # -0.0 is a zero here
+    floor: float
+
+
+def content(entry: Entry) -> Content:
+    """Count a tensor's zeros, and its floor: d H bits for which of d words are +0.0, -0.0 or neither, and for each of
+    the n that are neither its sign and mantissa and H(exponent), H being the empirical entropy.
+
+    Without -0.0 the first is d H(n/d). As in a packed file, chunks of 2^20 weights are coded apart, and a tensor of
+    equal words is one word. CheckpointError for a tensor that cannot be packed.
+    """
+    with ExitStack() as stack:
+        values, layout = values_of(entry, None, stack), LAYOUTS[entry.dtype]
+        spans = spans_of(entry.count)
+        found = each(lambda i: _chunk(values.words(*spans[i]), layout), len(spans))
+    alike = bool(found) and len({value for value, _, _ in found}) == 1 and found[0][0] is not None
+    bits = 8 * layout.size if alike else sum(bits for _, _, bits in found)
+    return Content(entry.count, sum(alive for _, alive, _ in found), bits / 8)
+
+
+def _chunk(words: np.ndarray, layout: Layout) -> tuple[int | None, int, float]:
+    """The one word that all are, or None; how many are not 0; bits."""
+    value = int(words[0]) if (words == words[0]).all() else None
+    bits = 8 * layout.size - (layout.width > 0)  # without the sign of a float
+    alive = words[(words & ((1 << bits) - 1)) != 0]
+    stored, exponents = int(np.count_nonzero(words)), np.zeros(1 << layout.width, np.int64)
+    if layout.width:
+        kernels.histogram(alive, layout.low, exponents)
+    one = 8 * layout.size - layout.width + entropy(exponents)
+    which = entropy([len(words) - stored, stored - len(alive), len(alive)])
+    return value, len(alive), len(words) * which + len(alive) * one
+
+
+def entropy(counts: Sequence[int] | np.ndarray) -> float:
+    """Bits of a symbol that occurs so often among others; 0.0 without any."""
+    share = np.asarray(counts, float)
+    share = share[share > 0] / max(share.sum(), 1)
+    return float(-(share * np.log2(share)).sum()) + 0.0

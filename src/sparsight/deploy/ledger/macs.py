@@ -1,0 +1,76 @@
+"""Multiplications of a network: what torch's flop counter says, and each layer's by the density of its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+_BIAS_FIRST = (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
+_WITH_WEIGHTS = (
+    torch.ops.aten.mm, torch.ops.aten.bmm, *_BIAS_FIRST, torch.ops.aten.convolution, torch.ops.aten._convolution,
+)  # fmt: skip
+
+
+def macs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
+    """Multiply-accumulates of one call of a model in evaluation mode: dense, and those whose weight is not 0.
+
+    Dense is half of what `torch.utils.flop_counter` counts, attention by its products. Each product with a weight, or
+    with what is computed from weights alone, then counts by the share of the weight that is not 0; products of
+    activations count in full. Padding counts as in torch: a border costs as much as the inside.
+    ValueError if the model fails on the inputs.
+    """
+    weights = _ByWeights([*model.parameters(), *model.buffers()])
+    counter, fast = FlopCounterMode(display=False), torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # one operation that no one counts
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), weights, counter:
+            model(*inputs)
+    except Exception as error:
+        raise ValueError(f"the model fails on the example: {error}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    dense = counter.get_total_flops() // 2
+    return dense, dense - weights.saved
+
+
+class _ByWeights(TorchDispatchMode):
+    """Sums up, of all products with weights, the multiplications that zeros in them save."""
+
+    def __init__(self, weights: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.saved = 0
+        self._known: dict[int, Tensor] = {}  # by where they lie; held, since memory that is free is taken again
+        for weight in weights:
+            self._know(weight)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        given = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if given and all(map(self._is_known, given)):
+            for found in pytree.tree_leaves(out):
+                if isinstance(found, Tensor):
+                    self._know(found)
+        packet = getattr(func, "_overloadpacket", None)
+        if packet in _WITH_WEIGHTS:
+            product = args[1:3] if packet in _BIAS_FIRST else args[:2]
+            share = [(int(x.count_nonzero()), x.numel()) for x in product if self._is_known(x)]
+            flops = flop_registry[packet](*args, **kwargs, out_val=out)
+            self.saved += max((flops // 2 * (size - alive) // size for alive, size in share if size), default=0)
+        return out
+
+    def _know(self, tensor: Tensor) -> None:
+        if tensor.numel():
+            self._known[tensor.untyped_storage().data_ptr()] = tensor
+
+    def _is_known(self, tensor: Tensor) -> bool:
+        return tensor.numel() == 0 or tensor.untyped_storage().data_ptr() in self._known

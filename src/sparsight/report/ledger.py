@@ -1,0 +1,228 @@
+"""A ledger in words: the one sentence that says what is real, tables, rows of numbers, and its part of a page."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any
+
+from sparsight.checkpoint.packed.head import FORMAT
+from sparsight.deploy.ledger.records import CODE, REQUEST, Counted, Latency, Ledger, Measured
+from sparsight.records.record import to_json
+from sparsight.report import format as words
+from sparsight.report import markup
+from sparsight.report.table import stacked
+
+WIDTH = 80
+_DOES = "sparsight ledger --measure does"
+_RUNTIMES = {
+    "sparsight": "Sparsight's runtime", "torch": "eager PyTorch", "torch-bf16": "eager PyTorch in bf16",
+    "torch-csr": "PyTorch with CSR weights", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO",
+    "openvino-bf16": "OpenVINO in bf16",
+}  # fmt: skip
+_COLUMNS = {  # of a ledger: what it is called, and its unit
+    "parameters": ("parameters", ""),
+    "zeros": ("of these 0", ""),
+    "prunable": ("in prunable tensors", ""),
+    "alive": ("of these alive, not 0", ""),
+    "dense_bytes": ("bytes dense", "bytes"),
+    "file_bytes": ("bytes in this file", "bytes"),
+    "packed_bytes": ("bytes packed", "bytes"),
+    "floor_bytes": ("bytes at the entropy floor", "bytes"),
+    "dense_macs": ("dense MACs", "MACs"),
+    "effective_macs": ("effective MACs", "MACs"),
+}
+
+
+def sentence(found: Ledger) -> str:
+    """What is real of a pruned network, in one sentence: only what was counted or measured, and what was not."""
+    parts = [_zeros(found.counted), _packed(found), *_speed(found)]
+    text = "; ".join(part for part in parts if part)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _zeros(counted: Counted) -> str:
+    total, zeros, which = counted.parameters, counted.zeros, "weights"
+    if counted.prunable is not None and counted.alive is not None:
+        total, zeros, which = counted.prunable, counted.prunable - counted.alive, "prunable weights"
+    if not zeros:
+        return f"none of the {which} is zero"
+    return f"{words.percent(zeros / total)} of the {which} {'is' if zeros == 1 else 'are'} zero"
+
+
+def _packed(found: Ledger) -> str:
+    counted = found.counted
+    if counted.packed_bytes is None:
+        return f"it was not packed: {found.missing.get('packed_bytes', 'not asked for')}"
+    gain = f"{words.compression(counted.packed_bytes, counted.dense_bytes)} smaller"
+    if counted.packed_bytes >= 0.995 * counted.dense_bytes:
+        return "packed it is no smaller"
+    if found.format == FORMAT:
+        return f"this file is {gain} than dense"
+    return f"{'its' if counted.file_bytes is None else 'this'} file is {gain} packed"
+
+
+def _speed(found: Ledger) -> Iterator[str]:
+    measured = found.measured
+    if measured is None or not measured.latency:
+        why = found.missing.get("latency", REQUEST)
+        how = {REQUEST: f" ({_DOES})", CODE: f" ({_DOES}, with --model and --shape)"}.get(why, f": {why}")
+        yield f"its speed was not measured{how}"
+        return
+    places = list(dict.fromkeys((one.batch, one.threads) for one in measured.latency))
+    for batch, threads in places:
+        here = [one for one in measured.latency if (one.batch, one.threads) == (batch, threads)]
+        on = f" on {words.plural(threads, 'thread')}" if _several(measured) else ""
+        yield _at(here, f"at batch {batch}{on} on this machine")
+
+
+def _several(measured: Measured) -> bool:
+    return len({one.threads for one in measured.latency}) > 1
+
+
+def _at(here: Sequence[Latency], where: str) -> str:
+    """Where it is faster at one batch and number of threads, and where it is not."""
+    faster, others = ([one for one in here if one.faster is kind] for kind in (True, False))
+    slow = _either(_RUNTIMES.get(one.runtime, one.runtime) for one in others)
+    if not faster:
+        return f"it is no faster in {slow} {where}"
+    fast = " and ".join(f"{one.ratio:.1f}× faster in {_beside(one)}" for one in faster)
+    return f"it is {fast} {where}{f' and no faster in {slow}' if slow else ''}"
+
+
+def _beside(one: Latency) -> str:
+    name = _RUNTIMES.get(one.runtime, one.runtime)
+    return name if one.dense_in == one.runtime else f"{name} than dense in {_RUNTIMES.get(one.dense_in, one.dense_in)}"
+
+
+def _either(names: Iterable[str]) -> str:
+    *first, last = [*names] or [""]
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+
+def text(found: Ledger) -> str:
+    """The whole ledger in at most 80 columns: what was counted, what was measured, what was not, and the sentence."""
+    cells = [(label, value, how.partition(":")[0]) for label, value, how in _cells(found)]
+    lines = [*_wrapped(f"{found.source} ({found.format})"), "", *_grid(("column", "value", "how"), cells, (0, 2))]
+    if found.measured is not None:
+        lines += ["", *_wrapped(_machine(found.measured)), ""]
+        lines += _grid(_HEADINGS, [row for one in found.measured.latency for row in _times(one)], (0, 1))
+        lines += _wrapped_all(_notes(found.measured))
+    why: dict[str, list[str]] = {}
+    for name, text in found.missing.items():
+        why.setdefault(text, []).append(_COLUMNS.get(name, (name, ""))[0])
+    left = [f"Not there: {', '.join(names)}: {text}." for text, names in why.items()]
+    lines += ["", *_wrapped_all(left)] if left else []
+    return "\n".join([*lines, "", *_wrapped(sentence(found))])
+
+
+def _cells(found: Ledger) -> list[tuple[str, str, str]]:
+    counted = found.counted
+    shares = {
+        "zeros": (counted.zeros, counted.parameters), "alive": (counted.alive, counted.prunable),
+        "effective_macs": (counted.effective_macs, counted.dense_macs),
+    }  # fmt: skip
+    rows = []
+    for name, (label, unit) in _COLUMNS.items():
+        value = getattr(counted, name)
+        if value is None:
+            rows.append((label, words.NONE, f"not counted: {found.missing.get(name, '')}"))
+            continue
+        shown = f"{value:,}"
+        part, whole = shares.get(name, (None, None))
+        if part is not None and whole:
+            shown += f" ({words.percent(part / whole)})"
+        if unit == "bytes" and name != "dense_bytes" and value:
+            shown += f" ({words.compression(value, counted.dense_bytes)})"
+        rows.append((label, shown, "counted"))
+    for one in found.measured.memory if found.measured else ():
+        dense = f" ({words.bytes_of(one.dense)} dense)" if one.dense else ""
+        label = f"peak memory, {one.runtime}, batch {one.batch}"
+        rows.append((label, f"{words.bytes_of(one.sparse)}{dense}", "measured"))
+    return rows
+
+
+_HEADINGS = ("runtime", "network", "batch", "threads", "median ms", "least ms", "spread ms", "times as fast")
+
+
+def _times(one: Latency) -> Iterator[list[str]]:
+    """The sparse network's row, and under it that of the dense one."""
+    where = [str(one.batch), str(one.threads)]
+    for runtime, side, times, ratio in (
+        (one.runtime, "sparse", one.sparse, f"{one.ratio:.2f}"), (one.dense_in, "dense", one.dense, ""),
+    ):  # fmt: skip
+        seconds = (times.median, times.minimum, times.spread)
+        yield [runtime, side, *where, *(f"{1e3 * value:.3g}" for value in seconds), ratio]
+
+
+def _machine(measured: Measured) -> str:
+    return (
+        f"Measured on {measured.machine.get('processor', 'an unknown machine')}: wall time of a call over "
+        f"{words.plural(measured.rounds, 'round')}; spread lies between the quartiles."
+    )
+
+
+def _notes(measured: Measured) -> Iterator[str]:
+    others = dict.fromkeys((one.runtime, one.dense_in) for one in measured.latency if one.dense_in != one.runtime)
+    for runtime, dense in others:
+        yield f"Dense beside {runtime} is {dense}, the fastest way measured here."
+
+
+def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
+    """Columns under stacked headings; those in `left` are flush left."""
+    heads = [*zip(*stacked(headings, 7), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
+    lines = []
+    for row in (*heads, ["-" * width for width in widths], *rows):
+        pairs = enumerate(zip(row, widths, strict=True))
+        lines.append("  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in pairs).rstrip())
+    return lines
+
+
+def _wrapped(line: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, break_long_words=False)
+
+
+def _wrapped_all(lines: Iterable[str]) -> list[str]:
+    return [part for line in lines for part in _wrapped(line)]
+
+
+# -- numbers, and a page ------------------------------------------------------------------------------------------
+
+
+def document(found: Ledger) -> dict[str, Any]:
+    """JSON values of the record, and the sentence."""
+    return {**to_json(found), "sentence": sentence(found)}
+
+
+def rows(found: Ledger) -> list[dict[str, Any]]:
+    """A row for each number, with its unit and how it was found; of what is missing, why."""
+    empty = {"column": "", "value": None, "unit": "", "how": "counted", "runtime": "", "batch": None, "threads": None}
+    made = []
+    for name, (_, unit) in _COLUMNS.items():
+        value = getattr(found.counted, name)
+        how = "counted" if value is not None else f"not counted: {found.missing.get(name, '')}"
+        made.append({**empty, "column": name, "value": value, "unit": unit, "how": how})
+    if found.measured is None:
+        return made
+    for one in found.measured.latency:
+        where = {"how": "measured", "runtime": one.runtime, "batch": one.batch, "threads": one.threads}
+        for side, times in (("sparse", one.sparse), ("dense", one.dense)):
+            for what, seconds in to_json(times).items():
+                made.append({**empty, **where, "column": f"{side} {what}", "value": seconds, "unit": "s"})
+    for one in found.measured.memory:
+        where = {"how": "measured", "runtime": one.runtime, "batch": one.batch, "unit": "bytes"}
+        made += [{**empty, **where, "column": f"{side} peak memory", "value": getattr(one, side)}
+                 for side in ("sparse", "dense")]  # fmt: skip
+    return made
+
+
+def section(found: Ledger | None) -> str:
+    """The part of a report: the sentence and the table; nothing without a ledger."""
+    if found is None:
+        return ""
+    grid = markup.table(("column", "value", "how"), _cells(found), "What is real", words=(0, 2))
+    return markup.section("ledger", "What is real", sentence(found), grid)
