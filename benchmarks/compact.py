@@ -26,9 +26,9 @@ from sparsight.records.outputs import write_output
 
 NETWORKS = {  # data, and epochs of training before and after pruning
     "lenet-300-100": ("digits", 10),
-    "cnn": ("digits", 10),
-    "resnet20": ("digits", 10),
-    "vanilla-cnn": ("digits", 10),
+    "cnn": ("digits", 2),
+    "resnet20": ("digits", 3),
+    "vanilla-cnn": ("digits", 5),
     "lenet5": ("fashion-mnist", 1),
 }
 DENSITIES = (0.05, 0.01)

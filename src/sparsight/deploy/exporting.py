@@ -8,7 +8,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from sparsight.deploy.comparing import difference, drawn, first_line, tensors
 from sparsight.numerics.checks import check_known
 from sparsight.records.outputs import check_output, write_output
 from sparsight.records.tensors import write_tensors
@@ -70,9 +71,10 @@ def export(
         write_tensors(path, model.state_dict(), {}, write_output)
         return Export(path, to, path.stat().st_size if path.is_file() else 0, 0.0)
     content, call = (_onnx if to == "onnx" else _exported)(model, inputs)
-    difference = _difference(model, call, inputs)
+    compared = (inputs, _mapped(lambda x: x[:1], inputs), drawn(inputs))
+    far = difference(model, call, compared, _TOLERANCE, "what was exported")
     write_output(path, [content])
-    return Export(path, to, len(content), difference)
+    return Export(path, to, len(content), far)
 
 
 def onnx_program(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> bytes:
@@ -96,7 +98,7 @@ def silent() -> Iterator[None]:
         yield
 
 
-def _onnx(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..., Sequence[Any]]]:
+def _onnx(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..., Any]]:
     for package in ONNX:
         try:
             with silent():
@@ -113,21 +115,20 @@ def _onnx(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..
     try:
         content = onnx_program(model, _two(inputs), dynamic_shapes=_any_batch(inputs))
     except Exception as error:
-        raise ValueError(f"torch.onnx cannot export this model: {_first(error)}") from error
+        raise ValueError(f"torch.onnx cannot export this model: {first_line(error)}") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
 
-    def call(*args: Any) -> Sequence[Any]:
-        tensors = [x for x in pytree.tree_leaves(args) if isinstance(x, Tensor)]
-        given = {name: x.detach().cpu().numpy() for name, x in zip(names, tensors, strict=True)}
+    def call(*args: Any) -> list[Tensor]:
+        given = {name: x.detach().cpu().numpy() for name, x in zip(names, tensors(args), strict=True)}
         return [torch.from_numpy(found) for found in session.run(None, given)]
 
     return content, call
 
 
-def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..., Sequence[Any]]]:
+def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..., Any]]:
     buffer = io.BytesIO()
     try:
         with silent(), torch.no_grad():
@@ -136,8 +137,8 @@ def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callabl
             buffer.seek(0)
             again = torch.export.load(buffer).module()
     except Exception as error:
-        raise ValueError(f"torch.export cannot export this model: {_first(error)}") from error
-    return buffer.getvalue(), lambda *args: pytree.tree_leaves(again(*args))
+        raise ValueError(f"torch.export cannot export this model: {first_line(error)}") from error
+    return buffer.getvalue(), again
 
 
 def _any_batch(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -153,33 +154,3 @@ def _two(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _mapped(change: Callable[[Tensor], Tensor], inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return pytree.tree_map(lambda x: change(x) if isinstance(x, Tensor) and x.dim() else x, inputs)
-
-
-def _difference(model: nn.Module, call: Callable[..., Sequence[Any]], inputs: tuple[Any, ...]) -> float:
-    """The largest difference to the module's outputs; ValueError for too large a one."""
-    generator, worst = torch.Generator().manual_seed(0), 0.0
-
-    def random(x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=generator).to(x) if x.is_floating_point() else x
-
-    for args in (inputs, _mapped(lambda x: x[:1], inputs), _mapped(random, inputs)):
-        with torch.no_grad():
-            wanted = [x for x in pytree.tree_leaves(model(*args)) if isinstance(x, Tensor)]
-            try:
-                got = list(call(*args))
-            except Exception as error:
-                raise ValueError(f"what was exported does not run: {_first(error)}") from error
-        for a, b in zip(got, wanted, strict=True):
-            if a.shape != b.shape:
-                raise ValueError(f"what was exported gives shape {tuple(a.shape)}, not {tuple(b.shape)}")
-            if b.numel():
-                scale = b.double().abs().max().clamp(min=1.0).cpu()
-                far = float((a.cpu().double() - b.cpu().double()).abs().max() / scale)
-                if not far <= _TOLERANCE:
-                    raise ValueError(f"what was exported differs by {far:.2g}, expected at most {_TOLERANCE}")
-                worst = max(worst, far)
-    return worst
-
-
-def _first(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from sparsight.deploy.compaction.operations import HANDLERS
 from sparsight.deploy.compaction.shrink import Shrunk, shrunk
 from sparsight.deploy.compaction.walk import Walk
+from sparsight.deploy.comparing import difference, drawn, first_line
 
 _TOLERANCE = 1e-5  # of the largest output, or of 1
 _RESHAPING = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze"})
@@ -73,12 +73,13 @@ def compact(model: nn.Module, example_inputs: Tensor | tuple[Any, ...]) -> Compa
     for refused in (frozenset(), _RESHAPING):
         made = shrunk(model, _walked(model, program, refused))
         try:
-            difference = _difference(model, made.module, inputs)
+            compared = (inputs, drawn(inputs), drawn(inputs, 3.0))
+            far = difference(model, made.module, compared, _TOLERANCE, "its code with fewer channels")
         except ValueError as error:
             failed = failed or str(error)
             continue
         before, after = (sum(p.numel() for p in module.parameters()) for module in (model, made.module))
-        return Compacted(made.module, made.kept, tuple(_left(made)), before, after, difference)
+        return Compacted(made.module, made.kept, tuple(_left(made)), before, after, far)
     raise ValueError(f"this network cannot be compacted: {failed}")
 
 
@@ -92,7 +93,7 @@ def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> torch.export.Exporte
         with torch.no_grad():
             return torch.export.export(model, inputs)
     except Exception as error:
-        raise ValueError(f"torch.export cannot trace this model: {str(error).splitlines()[0]}") from error
+        raise ValueError(f"torch.export cannot trace this model: {first_line(error)}") from error
 
 
 def _walked(model: nn.Module, program: torch.export.ExportedProgram, refused: frozenset[str]) -> Walk:
@@ -119,33 +120,3 @@ def _left(made: Shrunk) -> Iterator[Left]:
         reasons = Counter(stay.get(root) or held.get(root) or together for root in roots)
         for why, units in reasons.items():
             yield Left(layer.names[0].rpartition(".")[0] or layer.names[0], units, why)
-
-
-def _difference(model: nn.Module, smaller: nn.Module, inputs: tuple[Any, ...]) -> float:
-    """The largest difference of their outputs, on these inputs and on random ones; ValueError for too large a one."""
-    generator, worst = torch.Generator().manual_seed(0), 0.0
-    for scale in (None, 1.0, 3.0):
-        args = inputs if scale is None else pytree.tree_map(lambda x, s=scale: _random(x, s, generator), inputs)
-        with torch.no_grad():
-            wanted = pytree.tree_leaves(model(*args))
-            try:
-                got = pytree.tree_leaves(smaller(*args))
-            except Exception as error:
-                raise ValueError(f"its code does not run with fewer channels: {error}") from error
-        for a, b in zip(got, wanted, strict=True):
-            if not isinstance(b, Tensor) or not b.numel():
-                continue
-            if a.shape != b.shape:
-                raise ValueError(f"with fewer channels its code gives shape {tuple(a.shape)}, not {tuple(b.shape)}")
-            far = float((a.double() - b.double()).abs().max() / b.double().abs().max().clamp(min=1.0))
-            eps = torch.finfo(b.dtype).eps if b.is_floating_point() else 0.0
-            if not far <= max(_TOLERANCE, 8 * eps):
-                raise ValueError(f"with fewer channels its outputs differ by {far:.2g}, expected at most {_TOLERANCE}")
-            worst = max(worst, far)
-    return worst
-
-
-def _random(x: Any, scale: float, generator: torch.Generator) -> Any:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        return x
-    return (scale * torch.randn(x.shape, generator=generator)).to(x)
