@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsight.deploy.runtime.emit import Emitter, Weights
+from sparsight.deploy.runtime.emit import Emitter
 from sparsight.deploy.runtime.graph import Graph
 from sparsight.deploy.runtime.plan import Buffer, Plan, planned
 from sparsight.deploy.runtime.tables import ARENA, Table
+from sparsight.deploy.runtime.writer import Weights
 from sparsight.numerics.kernels.sell_llvm import WINDOW
 from sparsight.numerics.kernels.tile_llvm import BYTES
 from sparsight.numerics.kernels.walk import Job

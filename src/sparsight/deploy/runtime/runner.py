@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sparsight.deploy.runtime.emit import Weights
 from sparsight.deploy.runtime.graph import Graph
 from sparsight.deploy.runtime.program import Program, compiled
+from sparsight.deploy.runtime.writer import Weights
 from sparsight.numerics.kernels.tile_llvm import LANES
 
 _KEPT = 8  # programs, each for a number of images

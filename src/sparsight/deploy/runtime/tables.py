@@ -11,6 +11,7 @@ from sparsight.deploy.runtime.graph import Pool
 from sparsight.deploy.runtime.layout import IMAGES, Layout
 from sparsight.deploy.runtime.plan import Buffer
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.turned_llvm import STRIP
 from sparsight.numerics.kernels.walk import aligned_copy
 
 Pixels = tuple[tuple[int, ...], tuple[int, ...]]
@@ -142,3 +143,24 @@ def index_of(x: Buffer, out: Buffer, pixels: Pixels | None) -> np.ndarray:
         lanes = np.arange(LANES)
         index = np.where(index >= 0, index + lanes, -1)
     return np.ascontiguousarray(index.reshape(-1)).astype(np.int32)
+
+
+def strips_of(layout: Layout, inward: bool) -> np.ndarray:
+    """Strips of up to 16 vectors of a plane, with its halo if they are written (inward), each with its lanes' rows."""
+    halo = layout.halo if inward else 0
+    (br, bc), (h, w) = layout.block, layout.size
+    firsts = range(-halo, bc + halo, LANES)
+    table = np.zeros((br + 2 * halo, len(firsts), STRIP), np.int32)
+    bits = table.view(np.uint16)[..., 2 * (2 + LANES) :]
+    lane = np.arange(LANES)
+    top, left = lane // layout.grid[1] * br, lane % layout.grid[1] * bc
+    for i in range(-halo, br + halo):
+        for j, first in enumerate(firsts):
+            count = min(LANES, bc + halo - first)
+            rows, cols = top + i, (left + first)[:, None] + np.arange(LANES)
+            there = (cols >= 0) & (cols < w) & (np.arange(LANES) < count) & ((rows >= 0) & (rows < h))[:, None]
+            strip = table[i + halo, j]
+            strip[0], strip[1] = layout.at(i, first), count
+            strip[2 : 2 + LANES] = 4 * (rows * w + left + first)
+            bits[i + halo, j] = (there * (1 << np.arange(LANES))).sum(1)
+    return table.reshape(-1, STRIP)

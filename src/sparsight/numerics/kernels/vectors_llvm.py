@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.tile_llvm import LANES
 
 _I1, _I32, _I64, _F32 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _V, _VI, _VB = (ir.VectorType(kind, LANES) for kind in (_F32, _I32, _I1))
@@ -252,38 +252,3 @@ def _clamped_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
 def clamped(typing_context: Any, x: Any, low: Any, high: Any) -> Any:
     """x between low and high in every lane; NaN stays."""
     return types.void(types.int64, types.float32, types.float32), _clamped_codegen
-
-
-# -- transposing -------------------------------------------------------------------------------------------------
-
-
-def _transpose(b: Any, rows: list[Any]) -> list[Any]:
-    """Of 16 vectors of 16, in four rounds of pairs."""
-    step = 1
-    while step < LANES:
-        low = [k if not k & step else LANES + k - step for k in range(LANES)]
-        high = [k + step if not k & step else LANES + k for k in range(LANES)]
-        new = list(rows)
-        for i in range(LANES):
-            if not i & step:
-                for to, lanes in ((i, low), (i + step, high)):
-                    new[to] = b.shuffle_vector(rows[i], rows[i + step], ir.Constant(_VI, lanes))
-        rows, step = new, 2 * step
-    return rows
-
-
-def _transposed_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    out, out_row, x, x_row = args
-    rows = [_load(b, b.add(x, b.mul(x_row, ir.Constant(_I64, i))), align=4) for i in range(LANES)]
-    for i, row in enumerate(_transpose(b, rows)):
-        _store(b, row, b.add(out, b.mul(out_row, ir.Constant(_I64, i))), align=4)
-    return context.get_dummy_value()
-
-
-@intrinsic
-def transposed(typing_context: Any, out: Any, out_row: Any, x: Any, x_row: Any) -> Any:
-    """16 x 16 floats from x, transposed to out; bytes from row to row."""
-    return types.void(*[types.int64] * 4), _transposed_codegen
-
-
-assert BYTES == 64

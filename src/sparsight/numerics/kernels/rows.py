@@ -1,0 +1,127 @@
+"""Operations between rows, as torch has them, and planes of vectors: lanes are images, or blocks of one image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import cfunc
+
+from sparsight.numerics.kernels import turned_llvm as turned
+from sparsight.numerics.kernels.calls import put_real, real, word
+from sparsight.numerics.kernels.jit import cached, jit
+from sparsight.numerics.kernels.planes import (
+    COLS,
+    OPERATION,
+    OUT,
+    OUT_AT,
+    OUT_PITCH,
+    OUT_ROW,
+    OWN,
+    ROWS,
+    X_AT,
+    X_COLS,
+    X_PITCH,
+    X_ROW,
+    X_ROWS,
+    X,
+    chunk_of,
+    finish,
+    input_of,
+)
+from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
+
+# -- from and to rows, as torch has them, where lanes are images --------------------------------------------------
+
+IMAGE, IMAGES, WIDE, FLAT, RUN = range(
+    OWN + 7, OWN + 12
+)  # bytes an image, how many, vectors side by side, 1: flat, its row
+
+
+@jit
+def _run(out, step, x, image, images, length):
+    """Lanes from the rows of 16 images, or of fewer: missing lanes are 0."""
+    full = length - length % LANES if images >= LANES else 0
+    for j in range(0, full, LANES):
+        turned.transposed(out + j * step, step, x + 4 * j, image)
+    for j in range(full, length):
+        for lane in range(LANES):
+            put_real(out + j * step, lane, real(x + lane * image, j) if lane < images else 0.0)
+
+
+@jit
+def _run_back(out, image, x, step, images, length):
+    full = length - length % LANES if images >= LANES else 0
+    for j in range(0, full, LANES):
+        turned.transposed(out + 4 * j, image, x + j * step, step)
+    for j in range(full, length):
+        for lane in range(min(images, LANES)):
+            put_real(out + lane * image, j, real(x + j * step, lane))
+
+
+def _to_lanes(op, slots, scratch, chunk):
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    rows, cols, image, wide = word(op, ROWS), word(op, COLS), word(op, IMAGE), word(op, WIDE)
+    x = word(slots, word(op, X)) + word(op, X_AT) + begin * word(op, X_ROW)
+    for u in range(wide):
+        first = (group * wide + u) * LANES
+        images = word(op, IMAGES) - first
+        at = x + first * image
+        if word(op, FLAT):
+            _run(out + BYTES * u, word(op, OUT_ROW), at, image, images, end - begin)
+        else:
+            for n in range(end - begin):
+                for i in range(rows):
+                    to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH)
+                    _run(to, BYTES, at + n * word(op, X_ROW) + 4 * i * cols, image, images, cols)
+    finish(op, out, end - begin)
+
+
+def _from_lanes(op, slots, scratch, chunk):
+    group, begin, end, _ = chunk_of(op, slots, chunk)
+    rows, cols, image, wide = word(op, X_ROWS), word(op, X_COLS), word(op, IMAGE), word(op, WIDE)
+    x = input_of(op, slots, group, begin)
+    out = word(slots, word(op, OUT)) + word(op, OUT_AT) + begin * word(op, OUT_ROW)
+    for u in range(wide):
+        first = (group * wide + u) * LANES
+        images = word(op, IMAGES) - first
+        to = out + first * image
+        if word(op, FLAT):
+            _run_back(to, image, x + BYTES * u, word(op, X_ROW), images, end - begin)
+        else:
+            for n in range(end - begin):
+                for i in range(rows):
+                    at = x + n * word(op, X_ROW) + i * word(op, X_PITCH)
+                    _run_back(to + n * word(op, OUT_ROW) + 4 * i * cols, image, at, BYTES, images, cols)
+
+
+to_lanes: Any = cached(cfunc, OPERATION)(_to_lanes)
+from_lanes: Any = cached(cfunc, OPERATION)(_from_lanes)
+
+# -- from and to rows of one image, in blocks ---------------------------------------------------------------------
+
+STRIPS, STRIP_COUNT = OWN + 7, OWN + 8
+
+
+def _to_blocks(op, slots, scratch, chunk):
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    x = input_of(op, slots, group, begin)
+    for n in range(end - begin):
+        for i in range(word(op, STRIP_COUNT)):
+            strip = word(op, STRIPS) + 4 * turned.STRIP * i
+            turned.strip_in(out + n * word(op, OUT_ROW), x + n * word(op, X_ROW), strip)
+
+
+def _from_blocks(op, slots, scratch, chunk):
+    group, begin, end, out = chunk_of(op, slots, chunk)
+    x = input_of(op, slots, group, begin)
+    for n in range(end - begin):
+        for i in range(word(op, STRIP_COUNT)):
+            strip = word(op, STRIPS) + 4 * turned.STRIP * i
+            turned.strip_out(out + n * word(op, OUT_ROW), x + n * word(op, X_ROW), strip)
+
+
+to_blocks: Any = cached(cfunc, OPERATION)(_to_blocks)
+from_blocks: Any = cached(cfunc, OPERATION)(_from_blocks)
