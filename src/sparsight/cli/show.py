@@ -42,30 +42,40 @@ def main(argv: list[str]) -> int:
     if os.path.isfile(asked.run):
         return _packed(asked)
 
-    from sparsight.deploy.ledger.of_run import of_run
     from sparsight.model.left_out import counted, lines
     from sparsight.records.outputs import write_output
     from sparsight.report import table
     from sparsight.report.escape import printable
-    from sparsight.report.ledger import sentence
 
     with opened(asked.run) as folder:
         parts = folder.record, folder.levels(), folder.evaluation()
-        real = sentence(of_run(folder, count_macs=False)) if folder.record.chosen and not quiet else None
     if asked.csv is not None:
         write_output(asked.csv, [table(*parts, format="csv").encode("utf-8")])
     if quiet:
         return 0
     if asked.json:
-        sys.stdout.write(json_.dumps({**document(asked.run, *parts), "ledger": real}, indent=2) + "\n")
+        sys.stdout.write(json_.dumps(document(asked.run, *parts), indent=2) + "\n")
         return 0
     left = parts[0].left_out
     if left:
         sys.stdout.write(printable(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.") + "\n")
     tell(*parts, asked.run / "report.html")
+    real = _real(asked.run, parts[0])
     if real is not None:
         sys.stdout.write(printable(f"What is real: {real}") + "\n")
     return 0
+
+
+def _real(path: Path, run: RunRecord) -> str | None:
+    """The sentence of the ledger of the network handed over; None if there is none yet."""
+    from sparsight.deploy.ledger.of_run import of_run
+    from sparsight.records.folder import RunFolder
+    from sparsight.report.ledger import sentence
+
+    if run.chosen is None:
+        return None
+    with RunFolder.open(path) as folder:
+        return sentence(of_run(folder, count_macs=False))
 
 
 def _packed(asked: ShowOptions) -> int:
@@ -159,5 +169,6 @@ def document(
         "chosen": to_json(run.chosen),
         "why_ended": run.why_ended,
         "summary": summary(run, levels, evaluation),
+        "ledger": _real(path, run),
         "findings": findings(story(run, levels, (), evaluation)),
     }
