@@ -2,8 +2,8 @@
 
     python benchmarks/compact.py --json benchmarks/results/compact.json
 
-Each network is trained, pruned once by magnitude over all layers, and trained on, by `sparsight run oneshot`. Dense and
-compacted it is timed in eager PyTorch on one thread, in turns: the least process time counts.
+Each network is trained and pruned by `sparsight run oneshot`. Dense and compacted it is timed in eager PyTorch on one
+thread, in turns: the least process time counts.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sparsight.deploy import compact
 from sparsight.deploy.bench import machine, timed
 from sparsight.records.outputs import write_output
 
-NETWORKS = {  # data, and epochs of training before and after pruning
+NETWORKS = {  # data, and epochs of training of each level
     "lenet-300-100": ("digits", 10),
     "cnn": ("digits", 2),
     "resnet20": ("digits", 3),
