@@ -10,12 +10,12 @@ import torch
 from numba import cfunc
 
 from sparsight.numerics.kernels import planes
-from sparsight.numerics.kernels import vectors_llvm as vectors
 from sparsight.numerics.kernels.calls import call, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, has, jit, summing
 from sparsight.numerics.kernels.planes import OPERATION, OWN, X_AT, X, chunk_of
 from sparsight.numerics.kernels.sell_llvm import WINDOW, sixteen_rows
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.vectors import lanes as vectors
 from sparsight.numerics.kernels.walk import aligned_copy
 
 # numba passes an intrinsic's first argument itself

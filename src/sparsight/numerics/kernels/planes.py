@@ -10,10 +10,10 @@ from typing import Any
 
 from numba import cfunc, types
 
-from sparsight.numerics.kernels import vectors_llvm as vectors
 from sparsight.numerics.kernels.calls import call, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, jit
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.vectors import lanes as vectors
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false

@@ -6,7 +6,6 @@ from typing import Any
 
 from numba import cfunc
 
-from sparsight.numerics.kernels import turned_llvm as turned
 from sparsight.numerics.kernels.calls import put_real, real, word
 from sparsight.numerics.kernels.jit import cached, jit
 from sparsight.numerics.kernels.planes import (
@@ -29,6 +28,8 @@ from sparsight.numerics.kernels.planes import (
     input_of,
 )
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.turned_llvm import STRIP
+from sparsight.numerics.kernels.vectors import turned
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
@@ -110,7 +111,7 @@ def _to_blocks(op, slots, scratch, chunk):
     x = input_of(op, slots, group, begin)
     for n in range(end - begin):
         for i in range(word(op, STRIP_COUNT)):
-            strip = word(op, STRIPS) + 4 * turned.STRIP * i
+            strip = word(op, STRIPS) + 4 * STRIP * i
             turned.strip_in(out + n * word(op, OUT_ROW), x + n * word(op, X_ROW), strip)
 
 
@@ -119,7 +120,7 @@ def _from_blocks(op, slots, scratch, chunk):
     x = input_of(op, slots, group, begin)
     for n in range(end - begin):
         for i in range(word(op, STRIP_COUNT)):
-            strip = word(op, STRIPS) + 4 * turned.STRIP * i
+            strip = word(op, STRIPS) + 4 * STRIP * i
             turned.strip_out(out + n * word(op, OUT_ROW), x + n * word(op, X_ROW), strip)
 
 

@@ -1,0 +1,34 @@
+"""Operations on single vectors: hand-written for LLVM, or lane by lane where that does not compile."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from numba import cfunc, types
+from numba.core.errors import NumbaError
+
+from sparsight.numerics.kernels import turned_llvm, vectors_llvm, vectors_plain
+from sparsight.numerics.kernels.jit import cached
+
+# numba passes an intrinsic's first argument itself
+# pyright: reportCallIssue=false
+
+
+def _probe(out):
+    vectors_llvm.silu(out)
+    vectors_llvm.added(out, out)
+    turned_llvm.transposed(out, 64, out, 64)
+    turned_llvm.strip_in(out, out, out)
+
+
+def _chosen() -> tuple[Any, Any]:
+    try:
+        cached(cfunc, types.void(types.int64))(_probe)
+    except (NumbaError, RuntimeError, NotImplementedError) as error:
+        warnings.warn(f"kernels do not compile here, their slower twins serve: {error}", RuntimeWarning, 2)
+        return vectors_plain, vectors_plain
+    return vectors_llvm, turned_llvm
+
+
+lanes, turned = _chosen()
