@@ -25,10 +25,8 @@ from sparsight import (
     Masks,
     Random,
     SiPP,
-    SiPPHybrid,
     Split,
     bind,
-    carry_on,
     counts,
     cross_entropy,
     dense,
@@ -39,7 +37,9 @@ from sparsight.numerics.seeds import derive
 from sparsight.numerics.stratified import stratified
 from sparsight.pruning import (
     SiPPDet,  # fmt: skip
+    SiPPHybrid,
     SiPPRand,  # fmt: skip
+    carry_on,
 )
 from sparsight.pruning.sipp import keep_ratio  # fmt: skip
 from sparsight.pruning.sipp.patches import patches_of
