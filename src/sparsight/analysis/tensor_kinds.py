@@ -12,6 +12,7 @@ from sparsight.analysis.causal_masks import is_causal_mask
 from sparsight.analysis.partners import Kind, partners, plain_name
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 from sparsight.model.left_out import LeftOut
+from sparsight.numerics.collecting import uncollected
 
 _BUFFER = re.compile(
     r"(^|[._])(running_mean|running_var|num_batches_tracked|position_ids|inv_freq|masked_bias|freqs_cis|noise_const"
@@ -66,7 +67,7 @@ def kind_of(name: str, shape: Sequence[int], dtype: str) -> Kind:
     if len(shape) < 2:
         if _BIAS.search(name):
             return "bias"
-        return "norm" if _NORM.search(name) or leaf in ("weight", "gamma", "beta", "scale") else "vector"
+        return "norm" if leaf in ("weight", "gamma", "beta", "scale") or _NORM.search(name) else "vector"
     if _BIAS_LEAF.search(leaf):
         return "bias"
     if _SCALE_LEAF.search(leaf):
@@ -88,6 +89,7 @@ def _multiplied(name: str, leaf: str, shape: Sequence[int]) -> Kind:
     return "embedding" if len(shape) > 2 and shape[0] == 1 else "weight"
 
 
+@uncollected()
 def judge(
     entries: Iterable[Entry],
     include: Sequence[str],

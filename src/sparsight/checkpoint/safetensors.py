@@ -20,6 +20,7 @@ from sparsight.checkpoint.entry import (
     read_bytes,
     size_of,
 )
+from sparsight.numerics.collecting import uncollected
 
 _MOST_VALUES = 2_500_000
 """What a text of JSON may hold; an object counts as four, since it takes more memory."""
@@ -40,6 +41,7 @@ _DTYPES = {  # name -> (as torch spells it, bits)
 }  # fmt: skip
 
 
+@uncollected()
 def read_safetensors(path: Path) -> Checkpoint:
     """The tensors of a file, in the order of their bytes.
 
