@@ -43,7 +43,7 @@ def fresh(name: str) -> None:
 
 class TestTop:
     def test_there_are_about_forty_names(self):
-        assert 30 <= len(TOP) <= 52
+        assert 30 <= len(TOP) <= 50
         assert len(set(TOP)) == len(TOP)
         assert dir(sparsight) == sorted(sparsight.__all__)
 

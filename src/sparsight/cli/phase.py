@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 USUAL = 0.2
-"""sigma_b where none is given and the activation has an edge of chaos there."""
+"""The default sigma_b, if the activation has an edge of chaos there."""
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,26 @@ def test_the_model_is_untouched_and_shares_its_memory(sparse_wins):
     model.train()  # the copy alone is for inference
 
 
+def test_random_numbers_and_buffers_of_the_model_stay_as_they_are(sparse_wins):
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(12, 12)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.calls += 1
+            return self.inner(x).sort(1).values
+
+    model, before = sparse_(Counting(), 0.3), torch.get_rng_state()
+    made = sparse_runtime(model, torch.ones(2, 12))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert model.calls == 0
+    sparse_runtime(sparse_(zoo.lenet5(seed=0), 0.2), torch.ones(1, 1, 28, 28))  # traced
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {row.runs for row in made.plan} == {"sparse"}
+
+
 def test_refusals(sparse_wins):
     model = sparse_(zoo.lenet5(), 0.2)
     x = torch.randn(1, 1, 28, 28)

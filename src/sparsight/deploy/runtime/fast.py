@@ -68,7 +68,7 @@ def sparse_runtime(
 ) -> nn.Module:
     """A module with the model's outputs in which everything that is faster sparse on this machine runs sparse.
 
-    The module is a copy that shares the memory of parameters and buffers; the model itself is not changed. For every
+    The module is a copy that shares the memory of parameters; the model itself is not changed. For every
     traceable part and every linear layer, torch and the sparse kernels are timed on inputs of the example's shape, for
     `seconds` at most, and the faster one serves: a part that gains nothing stays as it is. Zeros are those in the
     weights at the time of the call; weights changed later are not seen. Other batch sizes work, inputs of other shapes
@@ -100,12 +100,12 @@ def sparse_runtime(
 
 
 def _sharing(model: nn.Module) -> nn.Module:
-    """A copy whose parameters need no gradients and share memory with the model's, as its buffers do."""
+    """A copy whose parameters need no gradients and share memory with the model's; its buffers are its own."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach()
+        memo[id(buffer)] = buffer.detach().clone()  # running a module may change them
     return copy.deepcopy(model, memo)
 
 
@@ -144,7 +144,7 @@ class _Visit:
             return
         made, leaf = self.candidate(module), not any(True for _ in module.children())
         if isinstance(made, FastForward):
-            x = torch.randn(self.shapes[module])
+            x = _drawn(self.shapes[module])
             key = (made.runner.graph.signature(), tuple(x.shape), self.half)
             times = timed({"torch": lambda: module.forward(x), "sparse": lambda: made(x)}, self.seconds, key)
             if times.fastest == "sparse":
@@ -168,11 +168,11 @@ class _Visit:
         rows = len(shape) not in (2, 4) or isinstance(module, nn.Linear)
         flat = (math.prod(shape[:-1]), shape[-1]) if rows else shape
         try:
-            graph = single(module, flat) or traced(module, torch.randn(flat))
+            graph = single(module, flat) or traced(module, _drawn(flat))
         except NotTraced as error:
             return str(error)
         made = FastForward(module, Runner(graph, flat[1:], self.half), rows)
-        x = torch.randn(shape)
+        x = _drawn(shape)
         with torch.inference_mode():
             return (
                 made
@@ -188,6 +188,11 @@ class _Visit:
                 full = ".".join(part for part in (name, child) if part)
                 density = int(weight.count_nonzero()) / weight.numel()
                 self.plan.append(Planned(full, type(layer).__name__, density, runs, why, dict(milliseconds)))
+
+
+def _drawn(shape: tuple[int, ...]) -> Tensor:
+    """Normal numbers; torch's own random state stays as it is."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _zeros(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ class Runner:
     half: bool = False
     _weights: Weights = field(default_factory=dict)
     _programs: dict[int, Program] = field(default_factory=dict)
+    _lock: Any = field(default_factory=threading.Lock)
 
     def takes(self, x: Any) -> bool:
         """Whether this is an input that it was made for."""
@@ -41,13 +43,14 @@ class Runner:
         )
 
     def program(self, images: int) -> Program:
-        found = self._programs.get(images)
-        if found is None:
-            found = compiled(self.graph, images, self._weights, self.half)
-            while len(self._programs) >= _KEPT:
-                self._programs.pop(next(iter(self._programs)))
-            self._programs[images] = found
-        return found
+        with self._lock:
+            found = self._programs.get(images)
+            if found is None:
+                found = compiled(self.graph, images, self._weights, self.half)
+                while len(self._programs) >= _KEPT:
+                    self._programs.pop(next(iter(self._programs)))
+                self._programs[images] = found
+            return found
 
     def parts(self, images: int) -> list[int]:
         """Images at a time: 16 and more as lanes; a few one by one, since missing lanes cost as much as others."""
