@@ -89,7 +89,7 @@ _ROOMS = {  # modules of version 0.1 that other people's code may import, and th
     "score": ("pruning", "pruning.sipp"),
     "stop": ("train.stop",),
     "store": ("records.folder", "records.new_folder"),
-    "study": ("runs.study",),
+    "study": ("runs.study", "compare"),
 }
 
 _GONE = {  # names of version 0.1 without a successor of their kind, and what to write instead

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from compare import at_density, at_epochs, sparsest_within
 from runs import BASELINES, DENSITIES, EPOCHS, METHODS, SPLITS, WITHIN, Cells, Row, Run, places, told
 
-from sparsight.runs.study import Mean, mean, paired
+from sparsight.compare import Mean, mean, paired
 
 
 def equal_density(grid: Cells, densities: Sequence[float] = DENSITIES) -> list[Row]:

@@ -21,8 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from runs import Run
 
+from sparsight.compare import mean
 from sparsight.records.files import write_atomically
-from sparsight.runs.study import mean
 
 STYLE: dict[str, dict[str, Any]] = {
     "SAP (0.5, 1)": {"color": "#0072B2", "linestyle": "-", "marker": "o"},

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from runs import METHODS, Cells, Run, cells, places
 
-from sparsight.runs.study import mean
+from sparsight.compare import mean
 
 
 def draw(runs: Sequence[Run], into: Path, published: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from compare import Shape, at_density, shape
 
-from sparsight.runs.study import Mean
+from sparsight.compare import Mean
 
 Row = dict[str, Any]
 

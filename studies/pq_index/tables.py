@@ -14,7 +14,7 @@ from compare import Shape, at_density, count, retained
 from gather import PAIRS
 from runs import OVER, SPLITS, TOLERANCES, WORTH, Cells, Row, Run, named, told
 
-from sparsight.runs.study import mean
+from sparsight.compare import mean
 
 # -- the shape of the trajectories -----------------------------------------------------------------------------
 

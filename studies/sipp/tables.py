@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sparsight.runs.study import Mean, mean, paired
+from sparsight.compare import Mean, mean, paired
 
 Row = dict[str, Any]
 

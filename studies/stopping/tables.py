@@ -12,7 +12,7 @@ from typing import Any
 from arithmetic import BySeed, matched
 from rules import FULL
 
-from sparsight.runs.study import Mean, mean, paired
+from sparsight.compare import Mean, mean, paired
 
 Row = dict[str, Any]
 Runs = Mapping[int, Row]

@@ -12,9 +12,9 @@ from samples import Sample, sample
 from sparsight import report
 from sparsight.cli.show import tell
 from sparsight.model.collapse import Collapse
+from sparsight.numerics.intervals import difference, wilson
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, from_json, to_json
 from sparsight.report.findings import findings, spans
-from sparsight.report.noise import difference, wilson
 from sparsight.report.run_view import story
 from sparsight.runs.about import most_frequent
 from sparsight.train.metric import Metric

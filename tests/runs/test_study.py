@@ -11,7 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import mpmath
 import pytest
 import scipy.stats
 from stored import filled
@@ -20,7 +19,7 @@ from sparsight.cli.entry import main
 from sparsight.cli.progress import Watcher
 from sparsight.cli.study import read
 from sparsight.records.folder import RunFolder
-from sparsight.runs.study import Trial, rows, run_study, student_t, summarise, trials, write_csv, write_markdown
+from sparsight.runs.study import Trial, rows, run_study, summarise, trials, write_csv, write_markdown
 
 SHORT = {"epochs": 1, "levels": 1, "control": False}
 
@@ -30,30 +29,6 @@ def short(**changes) -> Trial:
 
 
 # -- numbers ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 9, 29, 100, 1000, 0.5])
-@pytest.mark.parametrize("probability", [0.5, 0.6, 0.9, 0.975, 0.995, 0.99995, 0.025])
-def test_student_t_has_the_probability_it_is_asked_for(probability, freedom):
-    """In 40 digits: the distribution at t, by the incomplete beta function, and its density there."""
-    with mpmath.workdps(40):
-        t, n = mpmath.mpf(student_t(probability, freedom)), mpmath.mpf(freedom)
-        outside = mpmath.betainc(n / 2, 0.5, 0, n / (n + t * t), regularized=True) / 2
-        below = 1 - outside if t > 0 else outside
-        density = (1 + t * t / n) ** (-(n + 1) / 2) / (mpmath.sqrt(n) * mpmath.beta(n / 2, 0.5))
-        assert float(abs(below - probability) / density) <= 2e-14 * max(abs(t), 1e-2)
-
-
-def test_student_t_known_in_closed_form():
-    assert student_t(0.75, 1) == pytest.approx(1, rel=1e-14)  # Cauchy: tan(pi (p - 1/2))
-    assert student_t(0.975, 2) == pytest.approx(0.95 * (2 / (1 - 0.95**2)) ** 0.5, rel=1e-14)
-    assert student_t(0.5 + 1e-9, 4) == pytest.approx(1e-9 / 0.375, rel=1e-6)  # density at 0 is 3/8
-
-
-@pytest.mark.parametrize(("probability", "freedom"), [(0, 3), (1, 3), (0.9, 0), (float("nan"), 3)])
-def test_student_t_refuses(probability, freedom):
-    with pytest.raises(ValueError, match="0 < probability < 1"):
-        student_t(probability, freedom)
 
 
 def test_summary_is_the_textbook_interval():

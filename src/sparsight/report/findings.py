@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from sparsight.numerics.intervals import difference, wilson
 from sparsight.records.record import LevelRecord
 from sparsight.report import format as words
-from sparsight.report.noise import difference, wilson
 from sparsight.report.run_view import Story, is_finite, judged, name
 from sparsight.train.metric import ACCURACY
 

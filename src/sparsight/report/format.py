@@ -6,8 +6,8 @@ import math
 import re
 from collections.abc import Sequence
 
+from sparsight.numerics.intervals import difference
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord
-from sparsight.report.noise import difference
 from sparsight.report.run_view import Story, is_finite, judged, name, story
 from sparsight.train.metric import Metric
 

@@ -55,8 +55,8 @@ class Pruned:
     @property
     def _interval(self) -> str:
         """How far the share of right answers may be off, from their number."""
+        from sparsight.numerics.intervals import wilson
         from sparsight.report.format import worth
-        from sparsight.report.noise import wilson
 
         value, metric = self.record.value, self.record.metric
         samples = self.record.observations[-1].samples if self.record.observations else None

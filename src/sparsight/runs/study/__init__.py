@@ -1,20 +1,15 @@
 """Many runs for one question: recipes, arguments and seeds, each in a process of its own; then rows and intervals."""
 
-from sparsight.runs.study.intervals import Mean, mean, paired, student_t
 from sparsight.runs.study.rows import Row, rows, summarise, write_csv, write_markdown
 from sparsight.runs.study.trials import Ended, Trial, read_study, run_study, verify_study
 
 __all__ = [
     "Ended",
-    "Mean",
     "Row",
     "Trial",
-    "mean",
-    "paired",
     "read_study",
     "rows",
     "run_study",
-    "student_t",
     "summarise",
     "verify_study",
     "write_csv",

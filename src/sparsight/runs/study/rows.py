@@ -6,12 +6,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sparsight.numerics.intervals import mean
 from sparsight.records.outputs import write_output
 from sparsight.records.record import LevelRecord
 from sparsight.records.verify import whole
 from sparsight.report.escape import printable
 from sparsight.report.table import as_csv
-from sparsight.runs.study.intervals import mean
 from sparsight.runs.study.trials import Trial, begun, canonical, read_study
 from sparsight.train.metric import ACCURACY
 

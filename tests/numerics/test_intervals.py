@@ -8,7 +8,7 @@ import statistics
 import pytest
 from scipy import stats
 
-from sparsight.runs.study import Mean, mean, paired
+from sparsight.numerics.intervals import Mean, lower_bound, mean, paired, paired_shares
 
 VALUES = [0.9, 0.84, 0.87, 0.93, 0.79]
 
@@ -112,3 +112,51 @@ def test_no_seed_in_common_is_no_difference(ours, theirs):
 
 def test_one_seed_in_common_has_no_interval():
     assert paired({0: 1.0, 1: 5.0}, {0: 0.75, 2: 9.0}) == Mean(1, 0.25, None, None)
+
+
+# -- bounds and tests ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_a_lower_bound_leaves_out_the_other_side(n):
+    values = VALUES[:n]
+    scale = stats.sem(values)
+    assert lower_bound(values) == pytest.approx(statistics.fmean(values) - stats.t.ppf(0.95, n - 1) * scale)
+    assert lower_bound(values, 0.975) == pytest.approx(mean(values).interval[0])
+
+
+def test_a_lower_bound_needs_two_values_and_a_confidence_of_its_side():
+    assert lower_bound([1.0]) is None
+    assert lower_bound([None, 1.0]) is None
+    assert math.isnan(lower_bound([1.0, math.nan]))
+    for wrong in (0.5, 1.0, 95, math.nan):
+        with pytest.raises(ValueError, match=r"between 0\.5 and 1"):
+            lower_bound([1.0, 2.0], wrong)
+
+
+def test_p_values_are_those_of_the_test():
+    found = mean([0.2, 0.21, 0.15, 0.3])
+    assert found.p_value == pytest.approx(stats.ttest_1samp([0.2, 0.21, 0.15, 0.3], 0).pvalue)
+    assert mean([-0.2, 0.21, -0.15]).p_value == pytest.approx(stats.ttest_1samp([-0.2, 0.21, -0.15], 0).pvalue)
+    assert mean([3.0]).p_value is None
+    assert (mean([1.0, 1.0]).p_value, mean([0.0, 0.0]).p_value) == (0.0, 1.0)
+    assert math.isnan(mean([1.0, math.nan]).p_value)
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "n"), [(0, 0, 1), (3, 0, 10), (9, 5, 100), (120, 180, 10_000)])
+def test_shares_on_the_same_samples(only_a, only_b, n):
+    """The formula by way of the multinomial covariance of four counts to which half an answer each is added."""
+    counts = [only_a + 1, only_b + 1, n - only_a - only_b]
+    p, q, _ = (count / (n + 2) for count in counts)
+    deviation = math.sqrt((p * (1 - p) + q * (1 - q) + 2 * p * q) / (n + 2))
+    z = stats.norm.ppf(0.975)
+    expected = max(-1.0, p - q - z * deviation), min(1.0, p - q + z * deviation)
+    assert paired_shares(only_a, only_b, n) == pytest.approx(expected)
+    low, high = paired_shares(only_b, only_a, n)
+    assert (-high, -low) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("wrong", [(1, 1, 1), (-1, 0, 5), (0, 0, 0)])
+def test_counts_that_do_not_fit_are_refused(wrong):
+    with pytest.raises(ValueError, match="sum to at most"):
+        paired_shares(*wrong)

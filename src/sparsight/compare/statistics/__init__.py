@@ -1,0 +1,12 @@
+"""What several seeds allow to be said of networks; the intervals themselves are in `numerics.intervals`."""
+
+from sparsight.compare.statistics.curves import At, PairedAt, at, paired_at
+from sparsight.compare.statistics.fronts import Candidate, fronts
+from sparsight.compare.statistics.holm import holm
+from sparsight.compare.statistics.ranking import Pair, Ranking, ranking
+from sparsight.compare.statistics.sparsest import Sparsest, sparsest_within
+
+__all__ = [
+    "At", "Candidate", "Pair", "PairedAt", "Ranking", "Sparsest", "at", "fronts", "holm", "paired_at", "ranking",
+    "sparsest_within",
+]  # fmt: skip
