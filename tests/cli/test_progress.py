@@ -20,6 +20,7 @@ from sparsight.recipes import lottery, snip
 from sparsight.records.folder import RunFolder
 from sparsight.records.journal import Event
 from sparsight.runs import Done, Level, Recipe, Search, Until
+from sparsight.runs.budget import budgeted
 from sparsight.runs.search import Listed
 from sparsight.train.observation import Observation
 from sparsight.train.plan import TrainingPlan
@@ -82,6 +83,8 @@ def test_epochs_left_are_not_known_of_a_search_that_does_not_say():
     recipe = Recipe(name="x", score=Magnitude(), levels=Open())
     assert epochs_left(recipe, done(1000), Event("begin", "level", 1, 3, 500, 1000)) is None
     assert epochs_left(lottery(levels=2), [], Event("begin", "level", 0, 3, 10, 10)) == 3 + 6 + 9
+    budget = budgeted(lottery(epochs=3, control=False), 20)
+    assert epochs_left(budget, done(1000), Event("begin", "level", 1, 3, 500, 1000)) == 20 - done(1000)[0].epochs
     assert epochs_left(snip(epochs=7), [], Event("begin", "level", 0, 7, 1, 10)) == 7 + 7
 
 

@@ -18,6 +18,7 @@ from sparsight.records.journal import Event
 from sparsight.records.record import LevelRecord
 from sparsight.report import format as words
 from sparsight.report.escape import plain, printable
+from sparsight.runs.budget import Budgeted
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.search import Listed, Search, Until
 from sparsight.train.metric import ACCURACY, LOSS, PERPLEXITY
@@ -139,6 +140,9 @@ def epochs_left(recipe: Recipe, done: Sequence[LevelRecord], event: Event) -> fl
     here = 0.0 if event.kind == "done" else event.budget - at
     if event.role == "control":
         return here
+    if isinstance(recipe.search, Budgeted):
+        total, so_far = recipe.search.epochs, sum(record.epochs for record in done)
+        return total - so_far - (0.0 if event.kind == "done" else at) + (total if recipe.control else 0.0)
     most = levels_left(recipe.search, done)
     if most is None:
         return None

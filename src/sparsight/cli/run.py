@@ -106,6 +106,7 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
                 weights=settings.weights,
                 out=asked.folder,
                 resume=settings.resume,
+                share=settings.share,
                 keep=settings.keep,
                 device=settings.device,
                 precision=settings.precision,

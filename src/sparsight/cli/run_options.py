@@ -22,6 +22,7 @@ from sparsight.records.files import there
 from sparsight.records.new_folder import next_folder
 from sparsight.records.record import RunRecord
 from sparsight.runs.adapt import adapted
+from sparsight.runs.budget import budgeted
 from sparsight.runs.recipe import Prunable, Recipe
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
@@ -96,6 +97,19 @@ class RunOptions:
     relative: Annotated[Switch, Doc("Read `within` as percent of the dense network's value, not as points.")] = False
     include: Annotated[tuple[str, ...], Doc("Also prune parameters of these names; shell-style patterns.")] = ()
     exclude: Annotated[tuple[str, ...], Doc("Leave parameters of these names dense, without a word about them.")] = ()
+    total_epochs: Annotated[
+        int | None,
+        conf.arg(metavar="N"),
+        Doc("Train for exactly this many epochs in all: the last level takes what those before it leave."),
+    ] = None
+    share: Annotated[
+        Path | None,
+        conf.arg(metavar="DIR"),
+        Doc(
+            "Take the training of the dense network from this folder if a run that began alike has left it there, and "
+            "leave it there otherwise. The run folder is the same with and without it, bit for bit."
+        ),
+    ] = None
     out: Annotated[
         Path | None,
         conf.arg(metavar="DIR"),
@@ -209,13 +223,13 @@ def _build(name: str, function: Callable[..., Recipe], arguments: Mapping[str, A
 
 
 def _adapted(recipe: Recipe, settings: RunOptions) -> Recipe:
-    """The recipe with the loss, the optimiser and the metric that are named."""
+    """The recipe with the loss, the optimiser and the metric that are named, and its epochs in all."""
 
     def named(spec: str | None) -> Any:
         return _resolved(spec, NotFound) if spec is not None and ":" in spec else spec
 
     try:
-        return adapted(
+        fitted = adapted(
             recipe,
             loss=named(settings.loss),
             optimizer=named(settings.optimizer),
@@ -223,6 +237,7 @@ def _adapted(recipe: Recipe, settings: RunOptions) -> Recipe:
             pretrained=settings.pretrained or settings.weights is not None,
             relative=settings.relative,
         )
+        return fitted if settings.total_epochs is None else budgeted(fitted, settings.total_epochs)
     except (ValueError, TypeError) as error:
         raise Misuse(str(error)) from error
 

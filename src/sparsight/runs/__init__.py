@@ -1,6 +1,7 @@
 """A run: what a recipe is, level by level, from its first word to its report; and studies of many runs."""
 
 from sparsight.runs.adapt import adapted
+from sparsight.runs.budget import budgeted
 from sparsight.runs.choose import AtDensity, SparsestWithin
 from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum
 from sparsight.runs.execute import Outcome, execute
@@ -12,5 +13,5 @@ from sparsight.runs.search import Done, Search, Until
 
 __all__ = [
     "AccuracyFloor", "AtDensity", "AtPQMinimum", "Done", "Level", "Outcome", "PQMinimum", "Prunable", "Pruned",
-    "Recipe", "Scoring", "Search", "SparsestWithin", "Until", "adapted", "execute", "prune", "run",
+    "Recipe", "Scoring", "Search", "SparsestWithin", "Until", "adapted", "budgeted", "execute", "prune", "run",
 ]  # fmt: skip

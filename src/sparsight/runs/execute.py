@@ -27,6 +27,7 @@ from sparsight.records.journal import Event, Watch
 from sparsight.records.new_folder import forget, next_folder
 from sparsight.records.outputs import write_output
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
+from sparsight.records.starts import Starts, start_of
 from sparsight.records.verify import check_whole
 from sparsight.report import page
 from sparsight.runs.about import about_environment, about_model, most_frequent
@@ -64,6 +65,7 @@ def execute(
     weights: Path | str | None = None,
     out: Path | str | None = None,
     resume: bool = False,
+    share: Path | str | None = None,
     keep: Keep = "all",
     device: str = "auto",
     precision: Precision = "no",
@@ -80,8 +82,9 @@ def execute(
     trained already. `out` is the run folder, by default the next free `runs/RECIPE-001`; an existing one is never
     overwritten. With `resume` the run in `out` goes on from where it was (by default the newest unfinished one of the
     recipe under `runs/`), and ends with the same bits as if it had never stopped; one that is finished is returned as
-    it is. `keep` says whose weights stay on disk in the end. `threads` is torch's number of threads, which the compiled
-    kernels use too.
+    it is. `share` is a folder where runs that begin alike leave the training of the dense network for each other; each
+    run folder is the same with and without it. `keep` says whose weights stay on disk in the end. `threads` is torch's
+    number of threads, which the compiled kernels use too.
 
     Under torchrun every process calls it: all train, the main one writes and judges, and all get its outcome.
 
@@ -106,6 +109,7 @@ def execute(
         most_frequent=most_frequent(source),
     )  # fmt: skip
     check_alike(record, where)
+    starts = None if share is None or not isinstance(model, str) else Starts(Path(share), start_of(record))
     existed, begun = out is not None and Path(out).exists(), _Begun(watch)
     folder = where.alone(lambda: _folder(record, out, resume))
     own = cast(RunFolder, folder)  # in the main process, which alone asks for it
@@ -116,7 +120,8 @@ def execute(
             return where.told(lambda: _outcome(own))
         try:
             with _state_named(folder):
-                for _ in run(recipe, network, source, device=device, precision=precision, journal=folder, watch=begun):
+                how = {"device": device, "precision": precision, "journal": folder, "watch": begun}
+                for _ in run(recipe, network, source, **how, starts=starts):
                     pass
             where.alone(lambda: _finish(own, recipe, network, source, device, precision))
         except (KeyboardInterrupt, GeneratorExit, SystemExit, LostProcess):

@@ -17,6 +17,7 @@ from sparsight.numerics.checks import check_gathered
 from sparsight.records.describe import describe
 from sparsight.records.journal import Journal, LevelResult, Nowhere, Watch
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord
+from sparsight.records.starts import Starts
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.references import parts_of, references
@@ -24,8 +25,9 @@ from sparsight.runs.resumable import say_what_cannot_be_kept
 from sparsight.runs.rounds import prune
 from sparsight.runs.search import Done, check_next
 from sparsight.runs.several import shared, told
+from sparsight.runs.shared_start import trained
 from sparsight.runs.state import RunState, snapshot
-from sparsight.runs.training import begin, keep, run_through
+from sparsight.runs.training import begin, keep
 from sparsight.train.batches import USUAL, step_size, to_device
 from sparsight.train.evaluate import evaluate, try_judge
 from sparsight.train.observation import Observation
@@ -43,6 +45,7 @@ def run(
     precision: Precision = "no",
     journal: Journal | None = None,
     watch: Watch | None = None,
+    starts: Starts | None = None,
 ) -> Iterator[LevelResult]:
     """Prune `model` by `recipe` on `data`, one result after each level; the dense control, if any, comes last.
 
@@ -50,7 +53,8 @@ def run(
     from the recipe's seed and the level's number, so that the same call gives the same bits on the same machine
     with the same number of threads, also when it was interrupted and goes on from a journal.
 
-    Under torchrun every process calls it, and gets the same results; the journal of the main one is written.
+    Under torchrun every process calls it, and gets the same results; the journal of the main one is written. Of one
+    process alone, `starts` is where the training of the dense network is looked for, and left for other runs.
 
     To keep a run on disk, to resume it, to have it choose a level and evaluate it on the test split, use
     `sparsight.execute`.
@@ -74,7 +78,7 @@ def run(
     journal, initial = shared(journal or Nowhere(), where), snapshot(module)
     state = RunState(
         recipe, module, data, where, journal, watch or (lambda event: None), initial, journal.rewind_point() or initial,
-        {name: mask.to(where.device) for name, mask in masks.items()},
+        {name: mask.to(where.device) for name, mask in masks.items()}, starts if where.world == 1 else None,
     )  # fmt: skip
     return _levels(state)
 
@@ -142,7 +146,7 @@ def _level(state: RunState, level: Level) -> LevelResult:
     pruning = perf_counter() - since
     training = begin(state, allocation.masks, "level", level.train)
     training.seconds["prune"] = pruning
-    state.masks = run_through(state, training)
+    state.masks = trained(state, training)
     if not state.history:
         state.dense = snapshot(state.model) if recipe.scoring.of == "dense" else None
     result = keep(state, training, allocation, _operation(state, level), state.parent)
@@ -178,7 +182,7 @@ def _control(state: RunState) -> LevelResult:
     masks = {name: torch.ones_like(mask) for name, mask in state.masks.items()}
     plan = dataclasses.replace(state.recipe.plan, epochs=epochs, stop=FixedEpochs(), evaluate_every=1.0)
     training = begin(state, masks, "control", plan)
-    run_through(state, training)
+    trained(state, training)
     return keep(state, training, Allocation(masks), {"control": f"dense, {epochs} epochs", "stop": None}, None)
 
 

@@ -71,6 +71,10 @@ class Listed(Search):
         pruned = sum(bool(level.prune) for level in self.levels)
         return Done(_all_done(pruned))
 
+    def ends(self, history: History, kept: int, total: int) -> bool:
+        """Whether the level after `history` is the last."""
+        return len(history) + 1 == len(self.levels)
+
     def upcoming(self, history: History) -> tuple[Allocator, ...]:
         """Those of the next level that has any; if there is none, those of the last that has."""
         later = [level.prune for level in self.levels[len(history) + 1 :] if level.prune]
@@ -140,12 +144,16 @@ class Until(Search):
         return replace(self.level, prune=self._rounds(len(history), stuck=_stuck(history)))
 
     def after_pruning(self, history: History, level: Level, kept: int, total: int) -> Level:
-        ends = (
+        ends = history and self.ends(history, kept, total)
+        return replace(level, restart=self._last.restart, train=self._last.train) if ends else level
+
+    def ends(self, history: History, kept: int, total: int) -> bool:
+        """Whether the level after `history`, which keeps so many weights, is the last by density or number."""
+        return (
             self._reached(kept, total)
             or (self.levels is not None and len(history) >= self.levels)
             or (self._goes_there and _stuck(history))
         )
-        return replace(level, restart=self._last.restart, train=self._last.train) if history and ends else level
 
     def upcoming(self, history: History) -> tuple[Allocator, ...]:
         return self._rounds(len(history) + 1)

@@ -10,6 +10,7 @@ from torch import nn
 from sparsight.measure.flow import Probe
 from sparsight.records.journal import Journal, Watch
 from sparsight.records.record import LevelRecord
+from sparsight.records.starts import Starts
 from sparsight.runs.recipe import Recipe
 from sparsight.train.parallel import Runtime
 from sparsight.train.stop import Reference
@@ -29,6 +30,7 @@ class RunState:
     initial: StateDict
     rewind_point: StateDict
     masks: Masks
+    starts: Starts | None = None  # where runs that begin alike leave the training that they share
     dense: StateDict | None = None
     history: list[LevelRecord] = field(default_factory=list)
     references: dict[str, Reference] = field(default_factory=dict)  # what the stopping rules compare with

@@ -43,7 +43,7 @@ def begin(state: RunState, masks: Masks, role: Literal["level", "control"], plan
     stored = state.journal.progress()
     if stored is not None:
         try:
-            _take_up(training, stored)
+            take_up(training, stored)
         except (ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
             raise UnfitProgress(f"it does not fit level {number}: {' '.join(str(error).split())}") from error
     return training
@@ -53,8 +53,8 @@ class UnfitProgress(ValueError):
     """What was stored inside a level is not of this level."""
 
 
-def _take_up(training: Training, stored: Mapping[str, Any]) -> None:
-    """Go on from what `_progress` stored, if it is of this level."""
+def take_up(training: Training, stored: Mapping[str, Any]) -> None:
+    """Go on from what `progress` stored, if it is of this level."""
     if (stored["role"], stored["level"]) != (training.role, training.level):
         return
     device, masks = training.runtime.device, stored["masks"]
@@ -103,13 +103,14 @@ def run_through(state: RunState, training: Training) -> Masks:
             state.journal.keep_rewind_point(state.rewind_point)
         if seen.reason is None:
             since = perf_counter()
-            state.journal.keep_progress(_progress(training))
+            state.journal.keep_progress(progress(training))
             training.spent("store", since)
         state.watch(Event("epoch", *about, observation=seen))
     return training.masks
 
 
-def _progress(training: Training) -> Mapping[str, Any]:
+def progress(training: Training) -> Mapping[str, Any]:
+    """All that the rest of a training depends on, as `take_up` takes it."""
     average = training.average
     return {
         "role": training.role,
@@ -168,4 +169,4 @@ def _one_sample(data: Data) -> Tensor | None:
     return None if shape is None else torch.ones((1, *shape))
 
 
-__all__ = ["begin", "keep", "run_through"]
+__all__ = ["begin", "keep", "progress", "run_through", "take_up"]
