@@ -202,6 +202,21 @@ def test_a_matrix_times_a_vector(activation, slots, monkeypatch):
     assert error(got, ACTIVATIONS[activation](wanted)) < ENOUGH
 
 
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("density", [0.0, 0.0005, 0.02, 0.6, 1.0])
+def test_rows_with_long_gaps_and_without_any(density, bfloat16):
+    weight = drawn(0, 40, 5000) * (torch.rand(40, 5000, generator=torch.Generator().manual_seed(1)) < density)
+    weight[:, 0] = weight[7] = 0
+    weight[3, 4999] = 1.5
+    graph = Graph()
+    made = Conv(graph.input((5000, 1, 1)), weight[:, :, None, None].numpy(), np.zeros(40, np.float32))
+    graph.outputs.append(graph.add(made))
+    x = drawn(2, 1, 5000, 1, 1)
+    stored = weight.bfloat16() if bfloat16 else weight
+    (got,) = compiled(graph, 1, half=bfloat16)(x)
+    assert error(got, stored.double() @ x.flatten().double()) < ENOUGH
+
+
 def test_memory_is_stated_and_far_less_than_all_activations():
     model = sparse_(zoo.resnet18((3, 32, 32)), 0.1)
     program = compiled(traced(model, torch.randn(1, 3, 32, 32)), 1)

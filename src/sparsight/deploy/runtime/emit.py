@@ -142,7 +142,7 @@ class Emitter(Writer):
             made.nonzeros[:, 0] //= LANES  # one number a channel
             words |= {matvec.PAIRS: self.table.address(made.nonzeros), matvec.STARTS: self.table.address(made.starts)}
         else:
-            own = (matvec.BASES, matvec.PLACES, matvec.VALUES, matvec.STARTS)
+            own = (matvec.ADVANCES, matvec.BLOCKS, matvec.STARTS)
             made = self.once(lambda: matvec.slots(matrix, self.half), id(operation), self.half)
             words |= {name: self.table.address(array) for name, array in zip(own, made, strict=True)}
         self.table.add(kernel, parts, words)

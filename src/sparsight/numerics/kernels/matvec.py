@@ -13,7 +13,7 @@ from sparsight.numerics.kernels import planes
 from sparsight.numerics.kernels.calls import call, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, has, jit, summing
 from sparsight.numerics.kernels.planes import OPERATION, OWN, X_AT, X, chunk_of
-from sparsight.numerics.kernels.sell_llvm import WINDOW, sixteen_rows
+from sparsight.numerics.kernels.sell_llvm import BLOCK, STEP, WINDOW, sixteen_rows
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 from sparsight.numerics.kernels.vectors import lanes as vectors
 from sparsight.numerics.kernels.walk import aligned_copy
@@ -21,7 +21,7 @@ from sparsight.numerics.kernels.walk import aligned_copy
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
 
-BASES, PLACES, VALUES, STARTS, BIAS, LOW, HIGH, ADD, ADD_AT, PAIRS = range(OWN + 7, OWN + 17)
+ADVANCES, BLOCKS, STARTS, BIAS, LOW, HIGH, ADD, ADD_AT, PAIRS = range(OWN + 7, OWN + 16)
 # PARTS cut groups of 16 rows; OUT_ROW is 64 bytes.
 
 
@@ -31,46 +31,50 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 @jit
-def _slots(begins, columns, bases, places, values, weights):
-    """Fill the slots of one group of rows, whose non-zeros begin at `begins`; how many there are."""
+def _fill(begins, columns, weights, advances, places, values):
+    """Fill the blocks of one group of rows, whose non-zeros begin at `begins`; how many there are."""
     rows = len(begins) - 1
     next_ = begins[:-1].copy()
-    count = 0
+    here = count = 0
     while True:
         base = np.int64(2**62)
         for lane in range(rows):
             if next_[lane] < begins[lane + 1]:
                 base = min(base, np.int64(columns[next_[lane]]))
         if base == 2**62:
-            return count
-        bases[count] = base
+            return -(-count // BLOCK)
+        steps = min(base // STEP - here, 255)  # further on with an empty slot between
+        here += steps
+        block, slot = count // BLOCK, count % BLOCK
+        advances[block, slot] = steps
         for lane in range(rows):
             at = next_[lane]
-            if at < begins[lane + 1] and columns[at] < base + WINDOW:
-                places[count, lane] = columns[at] - base
-                values[count, lane] = weights[at]
+            if at < begins[lane + 1] and columns[at] < here * STEP + WINDOW:
+                places[block, lane] |= np.uint32(columns[at] - here * STEP) << np.uint32(5 * slot)
+                values[block, slot, lane] = weights[at]
                 next_[lane] = at + 1
         count += 1
 
 
-def slots(matrix: np.ndarray, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Bases (n), places (n, 16), values (n, 16), first slot of each group of rows, of a matrix (rows, columns).
+def slots(matrix: np.ndarray, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a matrix (rows, columns): advances (n, 8), blocks (n, words) of places and values, first block of each 16 rows.
 
     `half`: values are the bits of bfloat16.
     """
     row, column = np.nonzero(matrix)
     weights = matrix[row, column].astype(np.float32, copy=False)
     begins = np.searchsorted(row, np.arange(len(matrix) + 1))
-    bases, places = np.zeros(len(row), np.int32), np.zeros((len(row), LANES), np.uint8)
-    values = np.zeros((len(row), LANES), np.float32)
+    most = len(row) + -(-len(matrix) // LANES) * (1 + matrix.shape[1] // (255 * STEP))
+    advances, places = np.zeros((most, 8), np.uint8), np.zeros((most, LANES), np.uint32)
+    values = np.zeros((most, BLOCK, LANES), np.float32)
     starts = [0]
     for first in range(0, len(matrix), LANES):
-        at = starts[-1]
-        group = begins[first : first + LANES + 1]
-        starts.append(at + _slots(group, column, bases[at:], places[at:], values[at:], weights))
+        at, group = starts[-1], begins[first : first + LANES + 1]
+        starts.append(at + _fill(group, column, weights, advances[at:], places[at:], values[at:]))
     n = starts[-1]
     kept = bfloat16(values[:n]) if half else values[:n]
-    return aligned_copy(bases[:n]), aligned_copy(places[:n]), aligned_copy(kept), np.array(starts, np.int32)
+    blocks = np.concatenate([places[:n], kept.reshape(n, BLOCK * LANES).view(np.uint32)], axis=1)
+    return aligned_copy(advances[:n]), aligned_copy(blocks), np.array(starts, np.int32)
 
 
 @jit
@@ -88,26 +92,16 @@ def _finished(op, slots, out, begin, end):
         call(word(op, planes.ACTIVATE), (out, 1, 0, 0, 1, end - begin, 0))
 
 
-def _by_slots(op, slots, scratch, chunk):
-    _, begin, end, out = chunk_of(op, slots, chunk)
-    x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
-    for g in range(begin, end):
-        sixteen_rows(
-            x, word(op, BASES), word(op, PLACES), word(op, VALUES), small(starts, g), small(starts, g + 1),
-            out + (g - begin) * BYTES, 0,
-        )  # fmt: skip
-    _finished(op, slots, out, begin, end)
+def _by_slots(half: int) -> Any:
+    def run(op, slots, scratch, chunk):
+        _, begin, end, out = chunk_of(op, slots, chunk)
+        x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
+        for g in range(begin, end):
+            first, last = small(starts, g), small(starts, g + 1)
+            sixteen_rows(x, word(op, ADVANCES), word(op, BLOCKS), first, last, out + (g - begin) * BYTES, half)
+        _finished(op, slots, out, begin, end)
 
-
-def _by_slots_half(op, slots, scratch, chunk):
-    _, begin, end, out = chunk_of(op, slots, chunk)
-    x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
-    for g in range(begin, end):
-        sixteen_rows(
-            x, word(op, BASES), word(op, PLACES), word(op, VALUES), small(starts, g), small(starts, g + 1),
-            out + (g - begin) * BYTES, 1,
-        )  # fmt: skip
-    _finished(op, slots, out, begin, end)
+    return run
 
 
 @summing
@@ -138,4 +132,4 @@ def by_slots(half: bool) -> Any | None:
     """The kernel for slots, with values in bfloat16 or not; None where the machine has no AVX-512."""
     if not has("avx512f"):
         return None
-    return cached(cfunc, OPERATION)(_by_slots_half if half else _by_slots)
+    return cached(cfunc, OPERATION)(_by_slots(int(half)))
