@@ -13,6 +13,7 @@ from sparsight import execute
 from sparsight.cli.entry import main
 from sparsight.recipes import oneshot
 
+LAYERS = ("sparsight", "sparsight, converting", "sparsight, bf16 weights")
 QUICK = ["--rounds", "1", "--rivals", "torch"]
 
 
@@ -41,7 +42,7 @@ def test_what_is_timed(capsys, words, case, density):
     assert one["case"] == case
     assert one["density"] == pytest.approx(density, abs=1e-4)
     names = [row["name"] for row in one["rows"]]
-    assert names == ["sparsight", *(["sparsight, converting"] if words[0] in ("conv", "linear") else []), "torch"]
+    assert names == [*(LAYERS if words[0] in ("conv", "linear") else LAYERS[:1]), "torch"]
     assert one["rows"][0]["error"] < 1e-5
 
 
@@ -55,7 +56,7 @@ def test_a_table_for_each_density_in_80_columns_and_a_row_for_each_way(capsys, t
     assert out.count("sparsight is ") == 2
     rows = list(csv.DictReader(Path(tmp_path / "out.csv").read_text().splitlines()))
     assert [(row["density"], row["way"]) for row in rows] == [
-        (density, way) for density in ("0.5", "0.2") for way in ("sparsight", "sparsight, converting", "torch")
+        (density, way) for density in ("0.5", "0.2") for way in (*LAYERS, "torch")
     ]
 
 

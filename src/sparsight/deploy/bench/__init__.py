@@ -1,12 +1,13 @@
 """Timing sparse networks on CPUs beside the fastest dense ways of computing them."""
 
 from sparsight.deploy.bench.cases import Case, conv, linear, network, prune_at_random_
-from sparsight.deploy.bench.compare import Comparison, Row, compare
+from sparsight.deploy.bench.compare import BFLOAT16, Comparison, Row, compare
 from sparsight.deploy.bench.machine import machine
 from sparsight.deploy.bench.measure import Timing, timed
 from sparsight.deploy.bench.rivals import RIVALS, Rival, Unavailable, chosen
 
 __all__ = [
+    "BFLOAT16",
     "RIVALS",
     "Case",
     "Comparison",

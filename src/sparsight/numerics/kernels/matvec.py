@@ -57,7 +57,7 @@ def _fill(begins, columns, weights, advances, places, values):
 
 
 def slots(matrix: np.ndarray, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a matrix (rows, columns): advances (n, 8), blocks (n, words) of places and values, first block of each 16 rows.
+    """Of a matrix (rows, columns): advances (n, 8), blocks of places and values (n, words), starts of each 16 rows.
 
     `half`: values are the bits of bfloat16.
     """
