@@ -1,0 +1,161 @@
+"""What a callback does in a training, whichever framework calls it: hold masks, make them by a schedule, tell them."""
+
+from __future__ import annotations
+
+import math
+import warnings
+import weakref
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from torch import Tensor, distributed, nn
+
+from sparsight.integrations.schedule import Place, Schedule
+from sparsight.measure.pq import pq_index
+from sparsight.model.masks import check, check_mapping, dense, density, verify
+from sparsight.model.names import named
+from sparsight.model.own_loop import Holding, held
+from sparsight.pruning.restart import carry_on
+from sparsight.types import Allocator, Masks
+
+
+class UnfinishedSchedule(UserWarning):
+    """A training ended, or returned to its best weights, before its schedule had reached its density."""
+
+
+class Session:
+    """The masks of one model, through the trainings of one callback.
+
+    `prune` is the masks to hold, or a schedule that makes them, beginning with `start` (default: all weights). A
+    training begins with the masks of the checkpoint that it resumes; else, if it goes on with the model of the training
+    before, with those that were held then.
+    """
+
+    def __init__(self, prune: Masks | Schedule, start: Masks | None) -> None:
+        self.schedule = prune if isinstance(prune, Schedule) else None
+        self._given = start if isinstance(prune, Schedule) else prune
+        if self._given is not None:
+            check_mapping(self._given)
+        if start is not None and self.schedule is None:
+            raise ValueError("start is what a schedule begins with, and masks were given: pass one of the two")
+        self._model: weakref.ref[nn.Module] | None = None
+        self._masks: dict[str, Tensor] | None = None
+        self._holding: Holding | None = None
+        self._open = ExitStack()
+        self._since = -1
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The masks that are held, or were last. ValueError before the first training."""
+        if self._holding is not None:
+            return self._holding.masks
+        if self._masks is None:
+            raise ValueError("there are no masks before the training begins")
+        return self._masks
+
+    @property
+    def running(self) -> bool:
+        return self._holding is not None
+
+    def begin(
+        self, model: nn.Module, optimizer: Any, place: Place, saved: Masks | None, copies: Sequence[nn.Module]
+    ) -> None:
+        """Hold the masks from now on, in copies of the model too.
+
+        Raises: ValueError for a schedule that does not fit the training, or if `saved` are not the masks given, or not
+        those of the model as it was loaded; errors of `held`.
+        """
+        self.end(finished=False)  # the training before may have failed
+        masks = self._first(model, saved)
+        if self.schedule is not None:
+            self.schedule.check(place, masks)
+        self._model, self._since = weakref.ref(model), -1
+        self._holding = self._open.enter_context(held(model, masks, optimizer, copies=copies))
+
+    def _first(self, model: nn.Module, saved: Masks | None) -> Masks:
+        if saved is not None:
+            check(model, saved)
+            try:
+                verify(model, saved)
+            except ValueError as error:
+                raise ValueError(
+                    f"the masks of the checkpoint are not those of the weights that were loaded: {error}"
+                ) from error
+            if self.schedule is None and not _same(saved, self._given or {}):
+                raise ValueError(
+                    "the masks given are not those of the checkpoint: give those, or begin a training of its own"
+                )
+            return saved
+        if self._model is not None and self._model() is model and self._masks is not None:
+            return self._masks
+        if self._given is not None:
+            return self._given
+        assert self.schedule is not None
+        return dense(model, include=self.schedule.include, exclude=self.schedule.exclude)
+
+    def step(self, place: Place) -> None:
+        """Prune, if the schedule says so; call it before each step."""
+        if self._holding is None or self.schedule is None:
+            return
+        allocator = self.schedule.due(place, self._since, self._holding.masks)
+        self._since = place.step
+        if allocator is not None:
+            self._prune(allocator, self._holding)
+
+    def _prune(self, allocator: Allocator, holding: Holding) -> None:
+        assert self.schedule is not None
+        assert self._model is not None
+        model = self._model()
+        assert model is not None  # the training has it
+        scores = self.schedule.score(model, holding.masks, self.schedule.batches)
+        allocation = allocator.plan(scores, holding.masks)
+        for tensors in (allocation.masks, allocation.multipliers or {}):
+            for tensor in tensors.values():
+                _agree_(tensor)
+        carry_on(model, {}, allocation)
+        holding.update(allocation.masks)
+
+    def returned(self, masks: Masks) -> None:
+        """Hold these masks: those of the weights that the model has got back."""
+        if self._holding is not None:
+            self._holding.update(masks)
+
+    def figures(self) -> dict[str, float]:
+        """Density, and the PQ index (1, 2) of all kept weights, for a log; NaN if a weight is not finite."""
+        model = self._model() if self._model is not None else None
+        if self._holding is None or model is None:
+            return {}
+        masks, weights = self._holding.masks, named(model)
+        found = {"density": density(masks)}
+        if not any(hasattr(weights[name], "device_mesh") for name in masks):  # sharded weights have no index here
+            try:
+                found["pq_index"] = float(pq_index({name: weights[name] for name in masks}, 1.0, 2.0, mask=masks))
+            except ValueError:
+                found["pq_index"] = math.nan
+        return found
+
+    def end(self, finished: bool = True) -> None:
+        """Let go: the hooks are gone, pruned weights are +0.0. `finished` warns of a schedule that is not."""
+        if self._holding is None:
+            return
+        self._masks, self._holding = self._holding.masks, None
+        self._open.close()
+        left = self.schedule.left(self._masks) if self.schedule is not None and finished else ""
+        if left:
+            warnings.warn(f"the training ended before its schedule: {left}", UnfinishedSchedule, stacklevel=2)
+
+
+def _same(a: Masks, b: Masks) -> bool:
+    return set(a) == set(b) and all(bool((a[name].cpu() == b[name].cpu()).all()) for name in a)
+
+
+def _agree_(tensor: Tensor) -> None:
+    """Make it that of process 0, if several train."""
+    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
+        theirs = tensor.contiguous()
+        distributed.broadcast(theirs, 0)
+        tensor.copy_(theirs)
+
+
+__all__ = ["Session", "UnfinishedSchedule"]
