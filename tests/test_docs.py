@@ -20,6 +20,7 @@ from sparsight.cli import entry as cli
 from sparsight.cli.recipes import names
 
 ROOT = Path(__file__).parents[1]
+STUDIES = sorted(ROOT.glob("studies/*/README.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -111,7 +112,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", head).strip().lower()) for head in heads}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", [*PAGES, *STUDIES], ids=named)
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
         if target.startswith(("https://", "http://")):
@@ -122,13 +123,13 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(found), f"{named(page)} links to {target}"
 
 
-@pytest.mark.parametrize("page", [*PAGES, *sorted(ROOT.glob("studies/*/README.md"))], ids=named)
+@pytest.mark.parametrize("page", [*PAGES, *STUDIES], ids=named)
 def test_lines_are_short(page):
     """But for rows of tables."""
     assert [line for line in prose(page).splitlines() if len(line) > 120 and not line.startswith("|")] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=named)
+@pytest.mark.parametrize("page", [*PAGES, *STUDIES], ids=named)
 def test_files_that_are_named_exist(page):
     """Paths in code marks that begin with a folder of the repository."""
     for path in re.findall(r"`((?:docs|examples|benchmarks|studies|tests|src)/[\w./-]+)`", prose(page)):
