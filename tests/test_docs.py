@@ -165,8 +165,8 @@ def commands(page: Path) -> list[str]:
 RECIPES = ("sap", "lottery", "oneshot")  # those that go down level by level: one table for their options
 EVERY = tuple(names())
 COMMANDS = (  # beside run
-    "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "verify",
-    "phase", "recipes", "study",
+    "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "evaluate",
+    "verify", "phase", "recipes", "study",
 )  # fmt: skip
 WRITTEN = [
     (page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line
@@ -219,12 +219,15 @@ def test_every_option_is_in_a_table(options):
     assert {name: page for name, page in tables.items() if " " not in name} == {
         **{name.replace("-", "_"): name.replace("-", "_") for name in EVERY},
         **dict.fromkeys(("run", "certify", "phase"), "command-line"),
-        **{"study": "studies", "bench": "runtime", "compact": "compact", "export": "export", "ledger": "ledger"},
+        **{"study": "studies", "bench": "runtime"},
+        **{name: name for name in ("compact", "export", "ledger", "evaluate")},
     }
     assert tables[" ".join(RECIPES)] == "command-line"
 
 
-@pytest.mark.parametrize("name", [*EVERY, "certify", "phase", "bench", "compact", "export", "ledger", "study"])
+@pytest.mark.parametrize(
+    "name", [*EVERY, "certify", "phase", "bench", "compact", "export", "ledger", "evaluate", "study"]
+)
 def test_a_table_has_the_options_of_the_help(name, options):
     table = options["table"](name.replace("-", "_"))
     command = ("run", name) if name in EVERY else (name,)

@@ -19,6 +19,7 @@ from sparsight.records.files import DamagedFile, there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
 from sparsight.records.tensors import tensors_digest
+from sparsight.runs.again import names_of
 from sparsight.types import Data, Masks, Split, StateDict
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
@@ -120,13 +121,8 @@ def network_of(path: Path, number: int | None, model: str | None, data: str | No
 
 def _made_again(folder: RunFolder, model: str | None, data: str | None) -> tuple[str, Data, nn.Module]:
     """The name of a run's network, its data, and the network with its initial weights."""
-    data, run, path = data or _known_data(folder), folder.record, folder.path
-    spec = model or run.model.get("spec")
-    if spec is None:
-        raise Misuse(f"the network of {path} was made in Python: name it with --model package.module:attribute")
-    if model is None and ":" in spec:
-        raise Misuse(f"the network of {path} is code, which no run folder chooses: name it with --model {spec}")
-    return spec, *_network(spec, data, run.seed)
+    spec, name = names_of(folder, model, data)
+    return spec, *_network(spec, name, folder.record.seed)
 
 
 def _level(folder: RunFolder, number: int | None) -> LevelRecord:
@@ -195,15 +191,6 @@ def _untrained(before: nn.Module, after: nn.Module, masks: Masks, where: str) ->
         raise ValueError(
             f"no certificate for {where}: {error}. --as-pruned speaks of it as it was pruned, before that training"
         ) from error
-
-
-def _known_data(folder: RunFolder) -> str:
-    name = folder.record.data["name"]
-    if name not in readers.KNOWN:
-        raise Misuse(
-            f"the data of {folder.path}, {name!r}, are your own: name them with --data package.module:attribute"
-        )
-    return name
 
 
 # -- networks --------------------------------------------------------------------------------------------------

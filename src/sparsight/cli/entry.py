@@ -33,6 +33,7 @@ commands:
   export PATH      a network as ONNX, as a program of torch.export, or as a plain state dict
   ledger WHAT      what a pruned network is on disk, in memory and in time
   bench WHAT       time a sparse layer or network on this CPU, beside dense rivals
+  evaluate RUN     what finished networks are worth beyond accuracy, as tidy rows
   verify RUN       read every file of a run or a study, and say which is damaged
   phase            at which scale of initial weights signals get through, and where a network stands
   recipes          the recipes there are
@@ -68,12 +69,13 @@ SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder
 """
 
 COMMANDS = (
-    "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "verify",
-    "phase", "recipes", "study",
+    "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "evaluate",
+    "verify", "phase", "recipes", "study",
 )  # fmt: skip
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.cli.errors.Misuse": 2,
+    "sparsight.runs.again.Unnamed": 2,
     "sparsight.records.files.DamagedFile": 3,
     "sparsight.records.identity.ForeignRun": 3,
     "sparsight.records.lock.LockedRun": 3,

@@ -8,7 +8,7 @@ rewind.safetensors  the weights that a level may return to
 probe.safetensors   which training samples the stopping rules measure on, where they do
 state.safetensors   where the present level is: weights, optimiser, generators; rewritten as it trains
 model.safetensors, masks.safetensors   the network that the run hands over
-evaluation.json     the Evaluation
+evaluation.json     the Evaluation; beside it rows.json and predictions.safetensors (`records.rows`)
 run.lock            held by the one process that writes
 """
 
@@ -28,7 +28,7 @@ from torch import Tensor
 from sparsight.measure.flow import Probe
 from sparsight.records import files
 from sparsight.records.files import DamagedFile
-from sparsight.records.folder_files import REMEDIES, RunFiles, level_folder, normal
+from sparsight.records.folder_files import OF_THE_END, REMEDIES, RunFiles, level_folder, normal
 from sparsight.records.identity import content_id, run_id
 from sparsight.records.journal import LevelResult
 from sparsight.records.lock import take
@@ -182,7 +182,7 @@ class RunFolder:
                 lost = f"the weights of {record.role} {record.level}, which the levels after it need, are not there"
                 raise ValueError(f"cannot keep {keep} levels of {self.path}: {lost}; keep fewer, or none")
         self.update(chosen=None, status="interrupted", ended=None, why_ended=None)
-        for name in ("evaluation.json", "model.safetensors", "masks.safetensors", "state.safetensors"):
+        for name in OF_THE_END:
             files.remove(self._files.place(name))
         self._write_levels(done[:keep])
         for record in done[keep:]:

@@ -29,10 +29,18 @@ REMEDIES = {
     "levels.jsonl": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
     "times.jsonl": "delete it; only the seconds of the levels are lost",
     "evaluation.json": "delete it and evaluate the run again",
+    "rows.json": "delete it and give sparsight evaluate again",
+    "predictions.safetensors": "delete it and rows.json, and give sparsight evaluate again",
     "state.safetensors": "delete it; the run then resumes at the start of the level",
     "probe.safetensors": "delete it; the same samples are drawn again",
     "rewind.safetensors": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
 }
+
+OF_THE_END = (
+    "evaluation.json", "rows.json", "predictions.safetensors", "model.safetensors", "masks.safetensors",
+    "state.safetensors",
+)  # fmt: skip
+"""What follows from the last levels."""
 
 
 class RunFiles:
@@ -142,7 +150,7 @@ class RunFiles:
         """The state, the probe or the rewind point of the run, its facts and its digest."""
         return self._tensors(f"{kind}.safetensors", kind, REMEDIES[f"{kind}.safetensors"])
 
-    def _write_only(self, kind: str, found: Mapping[str, Tensor], **facts: Any) -> None:
+    def write_only(self, kind: str, found: Mapping[str, Tensor], **facts: Any) -> None:
         tensors.write_tensors(self.place(f"{kind}.safetensors"), found, {**self.about(kind), **facts})
 
     def state(self, levels: int) -> Any:
@@ -158,20 +166,20 @@ class RunFiles:
 
     def write_state(self, state: Mapping[str, Any], levels: int) -> None:
         found, skeleton = pack.pack_state(state)
-        self._write_only("state", found, levels=levels, skeleton=skeleton)
+        self.write_only("state", found, levels=levels, skeleton=skeleton)
 
     def keep_probe(self, probe: Probe) -> None:
         """Store which samples are measured on, or compare them with those stored."""
         path, indices = self.path / "probe.safetensors", {"indices": probe.indices}
         if not path.exists():
-            self._write_only("probe", indices)
+            self.write_only("probe", indices)
             return
         stored, _, _ = self.only("probe")
         if stored.keys() != indices.keys() or not torch.equal(stored["indices"], probe.indices):
             raise DamagedFile(path, "it names other samples than the run draws", REMEDIES[path.name])
 
     def write_rewind(self, weights: StateDict) -> None:
-        self._write_only("rewind", weights)
+        self.write_only("rewind", weights)
 
     def rewind(self, digest: str | None = None) -> tuple[dict[str, Tensor], str]:
         """What rewind.safetensors holds, and its digest, which must be `digest` if that is given."""

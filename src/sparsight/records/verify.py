@@ -13,6 +13,7 @@ from sparsight.records.folder import RunFolder
 from sparsight.records.folder_files import Reader, RunFiles, level_folder
 from sparsight.records.identity import run_id
 from sparsight.records.record import LevelRecord
+from sparsight.records.rows import stored_rows
 from sparsight.records.tensors import read_facts, read_tensors
 
 _TRIES = 10
@@ -98,6 +99,7 @@ def _damaged(folder: RunFolder, read: Reader) -> Iterator[DamagedFile]:
 def _looks(folder: RunFolder, files: RunFiles, levels: tuple[LevelRecord, ...]) -> Iterator[Callable[[], object]]:
     yield folder.times
     yield folder.evaluation
+    yield partial(stored_rows, folder)
     chosen = folder.record.chosen
     for record in levels:
         prefixes = [f"{level_folder(record)}/"]
@@ -112,6 +114,6 @@ def _looks(folder: RunFolder, files: RunFiles, levels: tuple[LevelRecord, ...]) 
         yield folder.chosen
     if folder.has_rewind_point():
         yield partial(files.rewind, folder.rewind_digest())
-    for kind in ("state", "probe"):
+    for kind in ("state", "probe", "predictions"):
         if there(folder.path / f"{kind}.safetensors"):
             yield partial(files.only, kind)

@@ -1,0 +1,22 @@
+"""What finished networks are worth beyond accuracy: metrics as functions, and as tidy rows of a run."""
+
+from sparsight.compare.evaluation.corruptions import CORRUPTIONS, corrupt
+from sparsight.compare.evaluation.evaluate import FAMILIES, Corrupted, Evaluated, evaluate, predictions, stored
+from sparsight.compare.evaluation.metrics import (
+    Estimate,
+    accuracy,
+    agreement,
+    brier,
+    calibration_error,
+    classes,
+    flips,
+    negative_log_likelihood,
+)
+from sparsight.compare.evaluation.outputs import Outputs, outputs_of
+from sparsight.compare.evaluation.potential import corruption_error, excess_error, prune_potential
+
+__all__ = [
+    "CORRUPTIONS", "FAMILIES", "Corrupted", "Estimate", "Evaluated", "Outputs", "accuracy", "agreement", "brier",
+    "calibration_error", "classes", "corrupt", "corruption_error", "evaluate", "excess_error", "flips",
+    "negative_log_likelihood", "outputs_of", "predictions", "prune_potential", "stored",
+]  # fmt: skip

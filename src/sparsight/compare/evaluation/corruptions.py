@@ -1,0 +1,204 @@
+"""Fourteen corruptions of images at five severities, made where they are needed and always the same ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from sparsight.numerics.checks import check_known
+from sparsight.numerics.seeds import derive
+
+SEVERITIES = (1, 2, 3, 4, 5)
+SIDE = 28
+"""Lengths below are in pixels of an image whose shorter side has so many; they grow with the image."""
+
+_BLOCK = 500  # images that share a generator
+
+Change = Callable[[Tensor, float, Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """What is done to images in [0, 1], and how much of it at each severity."""
+
+    change: Change
+    amounts: tuple[float, float, float, float, float]
+
+
+def corrupt(images: Tensor, name: str, severity: int) -> Tensor:
+    """The images [N, C, H, W], in [0, 1], with corruption `name` of `CORRUPTIONS` at severity 1 to 5.
+
+    Equal calls give equal images on every device: random numbers are drawn on the CPU, by name, severity and place
+    among the images. Outside of a turned or moved image lies black. ValueError for an unknown name or severity, and for
+    what is no batch of images.
+    Source: severities of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
+    Perturbations", ICLR 2019, for small images (CIFAR-10-C), and of Mu and Gilmer, "MNIST-C", 2019, for speckle noise
+    and geometry; defocus and motion blur are ours.
+    """
+    check_known(tuple(CORRUPTIONS), corruption=name)
+    check_known(SEVERITIES, severity=severity)
+    if images.dim() != 4 or not images.is_floating_point():
+        raise ValueError(f"corruptions need images [N, C, H, W] of floats, got {images.dtype} {tuple(images.shape)}")
+    corruption = CORRUPTIONS[name]
+    amount = corruption.amounts[severity - 1]
+    parts = []
+    for start in range(0, len(images), _BLOCK):
+        generator = Generator().manual_seed(derive(0, name, severity, start))
+        block = images[start : start + _BLOCK].detach().cpu().float()
+        parts.append(corruption.change(block, amount, generator).clamp(0, 1))
+    return torch.cat(parts).to(images) if parts else images.clone()
+
+
+def _scale(x: Tensor) -> float:
+    return min(x.shape[-2:]) / SIDE
+
+
+# -- noise ---------------------------------------------------------------------------------------------------------
+
+
+def gaussian_noise(x: Tensor, deviation: float, generator: Generator) -> Tensor:
+    """x + deviation * normal noise."""
+    return x + deviation * torch.randn(x.shape, generator=generator)
+
+
+def shot_noise(x: Tensor, photons: float, generator: Generator) -> Tensor:
+    """Poisson(x * photons) / photons."""
+    return torch.poisson(x * photons, generator=generator) / photons
+
+
+def impulse_noise(x: Tensor, share: float, generator: Generator) -> Tensor:
+    """A share of all values becomes 0 or 1, half of them each."""
+    drawn = torch.rand(x.shape, generator=generator)
+    return torch.where(drawn < share / 2, 0.0, torch.where(drawn > 1 - share / 2, 1.0, x))
+
+
+def speckle_noise(x: Tensor, deviation: float, generator: Generator) -> Tensor:
+    """x * (1 + deviation * normal noise)."""
+    return x * (1 + deviation * torch.randn(x.shape, generator=generator))
+
+
+# -- blur ----------------------------------------------------------------------------------------------------------
+
+
+def gaussian_blur(x: Tensor, deviation: float, generator: Generator) -> Tensor:
+    """Convolution with a Gaussian, cut off at 4 deviations; edges are repeated."""
+    deviation *= _scale(x)
+    places = torch.arange(-(reach := max(1, math.ceil(4 * deviation))), reach + 1)
+    weights = torch.exp(-places.double().square() / (2 * deviation**2)).float()
+    weights /= weights.sum()
+    return _filtered(_filtered(x, weights[None, :]), weights[:, None])
+
+
+def defocus_blur(x: Tensor, radius: float, generator: Generator) -> Tensor:
+    """Convolution with a disk; a pixel on its edge counts by how much of it lies inside, at 9 by 9 points."""
+    radius *= _scale(x)
+    reach = math.ceil(radius + 0.5)
+    points = (torch.arange((2 * reach + 1) * 9) + 0.5) / 9 - reach - 0.5
+    inside = (points[:, None].square() + points[None, :].square() <= radius**2).float()
+    disk = inside.reshape(2 * reach + 1, 9, 2 * reach + 1, 9).sum((1, 3))
+    return _filtered(x, disk / disk.sum())
+
+
+def motion_blur(x: Tensor, length: float, generator: Generator) -> Tensor:
+    """The mean along a line through each pixel, at an angle within 45 degrees that each image draws."""
+    n, length = len(x), length * _scale(x)
+    angles = (torch.rand(n, generator=generator) - 0.5) * math.pi / 2
+    moved = torch.zeros_like(x)
+    steps = 2 * math.ceil(length) + 1
+    for step in range(steps):
+        along = length * (step / (steps - 1) - 0.5)
+        moved += _warped(x, _still(n), torch.stack([along * angles.cos(), along * angles.sin()], 1), edge="border")
+    return moved / steps
+
+
+def _filtered(x: Tensor, kernel: Tensor) -> Tensor:
+    high, wide = (size // 2 for size in kernel.shape)
+    padded = functional.pad(x, (wide, wide, high, high), mode="replicate")
+    flat = padded.reshape(-1, 1, *padded.shape[-2:])
+    return functional.conv2d(flat, kernel[None, None]).reshape(x.shape)
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+def contrast(x: Tensor, factor: float, generator: Generator) -> Tensor:
+    """factor * x + (1 - factor) * the image's mean, by channel."""
+    return factor * x + (1 - factor) * x.mean((2, 3), keepdim=True)
+
+
+def brightness(x: Tensor, more: float, generator: Generator) -> Tensor:
+    """x + more."""
+    return x + more
+
+
+def pixelate(x: Tensor, factor: float, generator: Generator) -> Tensor:
+    """Means of larger pixels, `factor` times as many along each side."""
+    high, wide = (max(1, round(factor * side)) for side in x.shape[-2:])
+    return functional.interpolate(functional.adaptive_avg_pool2d(x, (high, wide)), x.shape[-2:], mode="nearest-exact")
+
+
+def quantize(x: Tensor, bits: float, generator: Generator) -> Tensor:
+    """Rounded to 2^bits values."""
+    most = 2**bits - 1
+    return (x * most).round() / most
+
+
+# -- geometry ------------------------------------------------------------------------------------------------------
+
+
+def rotation(x: Tensor, angle: float, generator: Generator) -> Tensor:
+    """Turned about the centre by `angle` radians, to a side that each image draws."""
+    angles = angle * _signs(len(x), generator)
+    turned = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], 1).reshape(-1, 2, 2)
+    return _warped(x, turned, torch.zeros(len(x), 2))
+
+
+def scaling(x: Tensor, factor: float, generator: Generator) -> Tensor:
+    """Smaller by `factor` about the centre."""
+    return _warped(x, _still(len(x)) / factor, torch.zeros(len(x), 2))
+
+
+def translation(x: Tensor, pixels: float, generator: Generator) -> Tensor:
+    """Moved by so many pixels along both sides, in directions that each image draws."""
+    signs = torch.stack([_signs(len(x), generator), _signs(len(x), generator)], 1)
+    return _warped(x, _still(len(x)), pixels * _scale(x) * signs)
+
+
+def _signs(n: int, generator: Generator) -> Tensor:
+    return 2.0 * (torch.rand(n, generator=generator) < 0.5) - 1
+
+
+def _still(n: int) -> Tensor:
+    return torch.eye(2).repeat(n, 1, 1)
+
+
+def _warped(x: Tensor, matrix: Tensor, shift: Tensor, edge: str = "zeros") -> Tensor:
+    """Images that have at (column, row) v, in pixels from the centre, what x has at matrix v - shift; bilinear."""
+    high, wide = x.shape[-2:]
+    half = torch.tensor([wide, high]) / 2
+    theta = torch.cat([matrix * half[None, None, :] / half[None, :, None], -(shift / half)[:, :, None]], 2)
+    grid = functional.affine_grid(theta, list(x.shape), align_corners=False)
+    return functional.grid_sample(x, grid, mode="bilinear", padding_mode=edge, align_corners=False)
+
+
+CORRUPTIONS: Mapping[str, Corruption] = {
+    "gaussian_noise": Corruption(gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
+    "shot_noise": Corruption(shot_noise, (500, 250, 100, 75, 50)),
+    "impulse_noise": Corruption(impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07)),
+    "speckle_noise": Corruption(speckle_noise, (0.15, 0.2, 0.35, 0.45, 0.6)),
+    "gaussian_blur": Corruption(gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
+    "defocus_blur": Corruption(defocus_blur, (0.75, 1.0, 1.25, 1.5, 2.0)),
+    "motion_blur": Corruption(motion_blur, (3, 5, 7, 9, 11)),
+    "contrast": Corruption(contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
+    "brightness": Corruption(brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
+    "pixelate": Corruption(pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
+    "quantize": Corruption(quantize, (5, 4, 3, 2, 1)),
+    "rotation": Corruption(rotation, (0.2, 0.4, 0.6, 0.8, 1.0)),
+    "scaling": Corruption(scaling, (0.9, 0.8, 0.7, 0.6, 0.5)),
+    "translation": Corruption(translation, (1, 2, 3, 4, 5)),
+}

@@ -1,0 +1,122 @@
+"""Rows that follow from records, predictions and other rows, and need no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from sparsight.compare.evaluation.metrics import Estimate, agreement, classes, flips
+from sparsight.compare.evaluation.potential import MARGINS, corruption_error, excess_error, prune_potential
+from sparsight.records.record import LevelRecord
+from sparsight.records.rows import Row
+
+
+def row(record: LevelRecord, metric: str, found: Estimate | float, group: str = "", severity: int | None = None) -> Row:
+    """A row of one network."""
+    estimate = found if isinstance(found, Estimate) else Estimate(float(found))
+    numbers = estimate.value, estimate.low, estimate.high, estimate.n
+    return Row(record.level, record.role, record.id, metric, group, severity, *numbers)
+
+
+def structure(record: LevelRecord) -> Iterator[Row]:
+    """The PQ index of all alive weights and of each layer, and the units that no kept weight leads to or away from."""
+    for i, (p, q) in enumerate(record.pq_pairs):
+        yield row(record, f"pq_index({p:g}, {q:g})", record.pq[i])
+        for layer in record.layers:
+            if len(layer.pq) > i:
+                yield row(record, f"pq_index({p:g}, {q:g})", layer.pq[i], layer.name)
+    if record.collapse is None:
+        return
+    for metric in ("dead_outputs", "dead_inputs"):
+        dead: Mapping[str, int] = getattr(record.collapse, metric)
+        yield row(record, metric, sum(dead.values()))
+        for name, count in dead.items():
+            yield row(record, metric, count, name)
+
+
+def by_class(
+    record: LevelRecord, predictions: Mapping[str, Tensor], parent: LevelRecord | None, names: Sequence[Any]
+) -> Iterator[Row]:
+    """Accuracy and impact of each class, and the worst class."""
+    before = predictions.get(parent.id) if parent is not None and parent.id != record.id else None
+    found = classes(predictions[record.id], predictions["labels"], before)
+
+    def called(label: int) -> str:
+        return str(names[label]) if 0 <= label < len(names) else str(label)
+
+    for each in found:
+        yield row(record, "class_accuracy", each.accuracy, called(each.label))
+        if each.impact is not None:
+            yield row(record, "class_impact", each.impact, called(each.label))
+    worst = min(found, key=lambda each: each.accuracy.value)
+    yield row(record, "worst_class_accuracy", worst.accuracy, called(worst.label))
+
+
+def beside_parent(record: LevelRecord, predictions: Mapping[str, Tensor], parent: LevelRecord | None) -> Iterator[Row]:
+    """Agreement and churn with the dense parent, answers lost and gained."""
+    if parent is None or parent.id == record.id or parent.id not in predictions:
+        return
+    mine, before = predictions[record.id], predictions[parent.id]
+    same = agreement(mine, before)
+    yield row(record, "agreement", same)
+    low, high = (None if bound is None else 1 - bound for bound in (same.high, same.low))
+    yield row(record, "churn", Estimate(1 - same.value, low, high, same.n))
+    lost, gained = flips(mine, predictions["labels"], before)
+    yield row(record, "lost", lost)
+    yield row(record, "gained", gained)
+
+
+# -- corruptions ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of one network: clean, and by corruption at each severity, on the same images."""
+
+    clean: float
+    corrupted: Mapping[str, tuple[float, ...]]
+
+    @property
+    def mean(self) -> float:
+        every = [error for errors in self.corrupted.values() for error in errors]
+        return sum(every) / len(every)
+
+
+def errors_of(rows: Sequence[Row]) -> Errors | None:
+    """From the rows of one network; None unless they have a corruption, and the same images without any."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for each in rows:
+        if each.metric == "corrupted_accuracy":
+            found.setdefault(each.group, []).append((each.severity or 0, 1 - each.value))
+    clean = found.pop("none", None)
+    if not clean or not found:
+        return None
+    return Errors(clean[0][1], {name: tuple(e for _, e in sorted(errors)) for name, errors in found.items()})
+
+
+def robustness(record: LevelRecord, mine: Errors, dense: Errors | None) -> Iterator[Row]:
+    """Mean accuracy over all corruptions and severities; beside dense the mean corruption error, and excess error."""
+    yield row(record, "robust_accuracy", 1 - mine.mean)
+    if dense is not None and dense.corrupted.keys() == mine.corrupted.keys():
+        yield row(record, "mce", corruption_error(mine.corrupted, dense.corrupted))
+        yield row(record, "excess_error", excess_error(mine.mean, mine.clean, dense.mean, dense.clean))
+
+
+def potentials(
+    levels: Sequence[LevelRecord], accuracies: Mapping[str, float], errors: Mapping[str, Errors], dense: LevelRecord
+) -> Iterator[tuple[str, str, float]]:
+    """(metric, distribution, sparsity): the prune potential of a run, clean and on each corruption, by margin."""
+    pruned = [x for x in levels if x.role == "level" and x.id in accuracies]
+    distributions = {"clean": {x.id: 1 - accuracies[x.id] for x in [*pruned, dense] if x.id in accuracies}}
+    for name in errors[dense.id].corrupted if dense.id in errors else ():
+        each = {key: of.corrupted[name] for key, of in errors.items() if name in of.corrupted}
+        distributions[name] = {key: sum(found) / len(found) for key, found in each.items()}
+    for name, by_id in distributions.items():
+        sparsities = {1 - x.density: by_id[x.id] for x in pruned if x.id in by_id}
+        for margin in MARGINS if dense.id in by_id else ():
+            for metric, monotone in (("prune_potential", False), ("monotone_potential", True)):
+                found = prune_potential(sparsities, by_id[dense.id], margin / 100, monotone=monotone)
+                yield f"{metric}({margin:g})", name, found

@@ -1,0 +1,291 @@
+"""Every metric of every network of a run, as tidy rows; what has been measured is read, not measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.compare.evaluation import derived
+from sparsight.compare.evaluation.corruptions import CORRUPTIONS, SEVERITIES
+from sparsight.compare.evaluation.metrics import CLEAN, share
+from sparsight.compare.evaluation.networks import Networks
+from sparsight.deploy.ledger.of_run import of_run
+from sparsight.deploy.ledger.records import Ledger, Request
+from sparsight.numerics.checks import check_known, check_whole
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import LevelRecord
+from sparsight.records.rows import Row, store_predictions, store_rows, stored_predictions, stored_rows
+from sparsight.runs.choose import dense_of
+from sparsight.runs.execute import write_report
+from sparsight.types import Data
+
+Family = Literal[
+    "accuracy", "classes", "agreement", "calibration", "corruptions", "potential", "structure", "size", "latency"
+]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+USUAL: tuple[Family, ...] = ("accuracy", "classes", "agreement", "calibration", "potential", "structure", "size")
+"""What is measured unless others are named: all that takes seconds."""
+
+OF_THE_TEST_SPLIT = frozenset({"accuracy", "classes", "agreement", "calibration", "corruptions", "potential"})
+
+_SIZES = ("alive", "dense_bytes", "packed_bytes", "floor_bytes", "dense_macs", "effective_macs")
+
+
+@dataclass(frozen=True)
+class Corrupted:
+    """Which corruptions, at which severities, on how many test images (the same share of each class).
+
+    ValueError for an unknown one, and for fewer than 1 image.
+    """
+
+    names: tuple[str, ...] = tuple(CORRUPTIONS)
+    severities: tuple[int, ...] = SEVERITIES
+    samples: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in self.names:
+            check_known(tuple(CORRUPTIONS), corruption=name)
+        for severity in self.severities:
+            check_known(SEVERITIES, severity=severity)
+        check_whole(1, samples=self.samples)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Tidy rows, each a dictionary with the same keys, and what could not be measured."""
+
+    rows: tuple[dict[str, Any], ...]
+    notes: tuple[str, ...] = ()
+
+
+def evaluate(
+    run: Path | str,
+    metrics: Sequence[Family] = USUAL,
+    *,
+    levels: Sequence[int] | None = None,
+    corrupted: Corrupted = Corrupted(),
+    model: str | nn.Module | None = None,
+    data: str | Data | None = None,
+) -> Evaluated:
+    """Evaluate the networks of a finished run that are on disk, or those of `levels`, by families of metrics.
+
+    Each network reads the test split once for all metrics without corruption; what it found is stored in the run
+    folder (rows.json, predictions.safetensors), and later calls measure only what is new. The dense parent is the
+    run's dense level, or else its dense control. A network or data that are not of the zoo must be given.
+
+    Row: run, recipe, seed, level, role, density, metric, group (class, corruption, layer or runtime), severity, value,
+    low, high (95 %), n. Rows of a run as a whole, the prune potentials, have no level.
+
+    Raises: ValueError for an unknown metric or level, a run that has not ended, data that are not the run's, a network
+    that does not score classes; FileNotFoundError, DamagedFile, LockedRun.
+    """
+    for name in metrics:
+        check_known(FAMILIES, metric=name)
+    path = Path(run)
+    with RunFolder.open(path, write=True) as folder:
+        if folder.record.status != "finished":
+            raise ValueError(
+                f"cannot evaluate {path}: the run is {folder.record.status}, and the test split is read after its end"
+            )
+        work = _Work(folder, Networks(folder, model, data), corrupted)
+        wanted, notes = _wanted(folder, levels)
+        measured = work.measured(metrics, wanted)
+        if measured and not (path / "report.html").exists():
+            write_report(folder)
+        return Evaluated(tuple(work.table(metrics, wanted)), (*notes, *work.notes))
+
+
+def stored(run: Path | str, metrics: Sequence[Family] = FAMILIES) -> Evaluated:
+    """What has been measured of a run so far, and what follows from it; nothing is measured. Errors of reading."""
+    with RunFolder.open(Path(run)) as folder:
+        rows = [row for row in stored_rows(folder) if row.metric == "corrupted_accuracy"]
+        most = max((row.n or 0 for row in rows), default=1)
+        work = _Work(folder, Networks(folder), replace(Corrupted(), samples=most))
+        there = {row.id for row in work.rows}
+        return Evaluated(tuple(work.table(metrics, [x for x in folder.levels() if x.id in there])))
+
+
+def _wanted(folder: RunFolder, levels: Sequence[int] | None) -> tuple[list[LevelRecord], tuple[str, ...]]:
+    """The records asked for whose weights are there, and what is left out."""
+    every = folder.levels()
+    if levels is not None:
+        known = {x.level: x for x in every if x.role == "level"}
+        for level in levels:
+            if level not in known:
+                raise ValueError(f"{folder.path} has no level {level}: expected one of {', '.join(map(str, known))}")
+        every = tuple(known[level] for level in dict.fromkeys(levels))
+    gone = [f"{x.role} {x.level}" for x in every if not folder.keeps(x)]
+    keep = folder.record.keep
+    notes = (f"not kept on disk (keep={keep!r}), so not evaluated: {', '.join(gone)}",) if gone else ()
+    return [x for x in every if folder.keeps(x)], notes
+
+
+class _Work:
+    """What is known of a run's networks, and the measuring of the rest."""
+
+    def __init__(self, folder: RunFolder, networks: Networks, corrupted: Corrupted) -> None:
+        self.folder, self.networks, self.corrupted = folder, networks, corrupted
+        self.rows, self.predictions = list(stored_rows(folder)), stored_predictions(folder)
+        self.parent = dense_of(folder.levels())
+        self.notes: list[str] = []
+        sizes = folder.record.data.get("splits", {}).get("test") or {}
+        self.samples = min(corrupted.samples, sizes.get("samples", corrupted.samples))
+
+    def measured(self, metrics: Sequence[Family], wanted: Sequence[LevelRecord]) -> bool:
+        """Measure what is asked for and not known yet, storing it network by network; whether there was anything."""
+        before = len(self.rows)
+        for record in self._with_parent(wanted) if OF_THE_TEST_SPLIT & {*metrics} else ():
+            if record.id not in self.predictions or not self._has(record, "accuracy"):
+                self._store(self._clean(record), clean=True)
+        if "corruptions" in metrics:
+            self._corrupt(self._with_parent(wanted))
+        for record in wanted:
+            if "size" in metrics and not self._has(record, "dense_bytes"):
+                self._store(list(_sizes(record, self._ledger(record))))
+            if "latency" in metrics and not self._has(record, "latency"):
+                self._store(list(_latencies(record, self._ledger(record, Request()))))
+        return len(self.rows) > before
+
+    def _ledger(self, record: LevelRecord, measure: Request | None = None) -> Ledger:
+        model = None if self.networks.model is None else self.networks.module
+        found = of_run(self.folder, record, model=model, measure=measure)
+        gone = {name: why for name, why in found.missing.items() if name in (("latency",) if measure else _SIZES)}
+        named = f"{record.role} {record.level}"
+        self.notes += [f"{named} has no {name.replace('_', ' ')}: {why}" for name, why in gone.items()]
+        return found
+
+    def _with_parent(self, wanted: Sequence[LevelRecord]) -> list[LevelRecord]:
+        """The dense parent first, if it is there."""
+        parent = self.parent
+        if parent is None or parent.id in self.predictions:
+            first = [] if parent is None or not self.folder.keeps(parent) else [parent]
+        elif self.folder.keeps(parent):
+            first = [parent]
+        else:
+            first, keep = [], self.folder.record.keep
+            self.notes.append(
+                f"the dense network was not kept (keep={keep!r}), so nothing is compared with it; run with --keep all"
+            )
+        return [*first, *(x for x in wanted if not first or x.id != first[0].id)]
+
+    def _has(self, record: LevelRecord, metric: str) -> bool:
+        return any(row.id == record.id and row.metric == metric for row in self.rows)
+
+    def _store(self, rows: Sequence[Row], clean: bool = False) -> None:
+        if not rows:
+            return
+        new = {(row.id, row.metric, row.group, row.severity, row.n) for row in rows}
+        kept = [r for r in self.rows if (r.id, r.metric, r.group, r.severity, r.n) not in new]
+        self.rows = [*kept, *rows]
+        if clean:
+            store_predictions(self.folder, self.predictions)
+        store_rows(self.folder, self.rows)
+
+    def _clean(self, record: LevelRecord) -> list[Row]:
+        outputs = self.networks.outputs(record)
+        self.predictions[record.id] = outputs.predictions.to(torch.int32)
+        self.predictions["labels"] = outputs.labels.to(torch.int32)
+        return [derived.row(record, name, function(outputs)) for name, function in CLEAN]
+
+    def _corrupt(self, records: Sequence[LevelRecord]) -> None:
+        """Corruption by corruption, so that each is made once for all networks."""
+        known = {(r.id, r.group, r.severity) for x in records for r in self._of(x, "corrupted_accuracy")}
+        asked = [(name, severity) for name in self.corrupted.names for severity in self.corrupted.severities]
+        for name, severity in [("none", 0), *asked]:
+            split, found = None, []
+            for record in records:
+                if (record.id, name, severity) not in known:
+                    split = split or self.networks.corrupted(name, severity, self.samples)
+                    right = self.networks.outputs(record, split).right
+                    found.append(derived.row(record, "corrupted_accuracy", share(right), name, severity))
+            self._store(found)
+
+    def _of(self, record: LevelRecord, metric: str) -> list[Row]:
+        found = [row for row in self.rows if row.id == record.id and row.metric == metric]
+        return [row for row in found if row.n == self.samples] if metric == "corrupted_accuracy" else found
+
+    # -- the table -------------------------------------------------------------------------------------------------
+
+    def table(self, metrics: Sequence[Family], wanted: Sequence[LevelRecord]) -> Iterator[dict[str, Any]]:
+        run = self.folder.record
+        about = {"run": str(self.folder.path), "recipe": run.recipe, "seed": run.seed}
+        for record in wanted:
+            where = {**about, "level": record.level, "role": record.role, "density": record.density}
+            for name in FAMILIES:
+                for row in self._family(name, record) if name in metrics else ():
+                    numbers = {"value": row.value, "low": row.low, "high": row.high, "n": row.n}
+                    yield {**where, "metric": row.metric, "group": row.group, "severity": row.severity, **numbers}
+        if "potential" in metrics:
+            yield from self._potentials({**about, "level": None, "role": "run", "density": None}, wanted)
+
+    def _family(self, name: Family, record: LevelRecord) -> Iterator[Row]:
+        if name == "accuracy":
+            yield from (*self._of(record, "accuracy"), *self._of(record, "nll"))
+        elif name == "calibration":
+            yield from (*self._of(record, "ece"), *self._of(record, "brier"))
+        elif name == "classes" and record.id in self.predictions:
+            yield from derived.by_class(record, self.predictions, self.parent, self._class_names)
+        elif name == "agreement" and record.id in self.predictions:
+            yield from derived.beside_parent(record, self.predictions, self.parent)
+        elif name == "corruptions":
+            yield from self._asked(record)
+            if (mine := derived.errors_of(self._asked(record))) is not None:
+                yield from derived.robustness(record, mine, self._errors(self.parent))
+        elif name == "structure":
+            yield from derived.structure(record)
+        elif name in ("size", "latency"):
+            for metric in _SIZES if name == "size" else ("latency", "speedup"):
+                yield from self._of(record, metric)
+
+    def _asked(self, record: LevelRecord) -> list[Row]:
+        names, severities = {*self.corrupted.names, "none"}, {*self.corrupted.severities, 0}
+        found = self._of(record, "corrupted_accuracy")
+        return [row for row in found if row.group in names and row.severity in severities]
+
+    def _errors(self, record: LevelRecord | None) -> derived.Errors | None:
+        return None if record is None else derived.errors_of(self._asked(record))
+
+    def _potentials(self, about: dict[str, Any], wanted: Sequence[LevelRecord]) -> Iterator[dict[str, Any]]:
+        if self.parent is None:
+            return
+        every = [*wanted, self.parent]
+        errors = {x.id: found for x in every if (found := self._errors(x)) is not None}
+        accuracies = {row.id: row.value for row in self.rows if row.metric == "accuracy"}
+        for metric, group, value in derived.potentials(wanted, accuracies, errors, self.parent):
+            nothing = {"severity": None, "value": value, "low": None, "high": None, "n": None}
+            yield {**about, "metric": metric, "group": group, **nothing}
+
+    @property
+    def _class_names(self) -> Sequence[Any]:
+        facts = self.folder.record.data.get("facts")
+        names = facts.get("class_names") if isinstance(facts, dict) else None
+        return names if isinstance(names, list | tuple) else ()
+
+
+def _sizes(record: LevelRecord, found: Ledger) -> Iterator[Row]:
+    for name in _SIZES:
+        value = getattr(found.counted, name)
+        if value is not None:
+            yield derived.row(record, name, value)
+
+
+def _latencies(record: LevelRecord, found: Ledger) -> Iterator[Row]:
+    """Median seconds of a call, and times as fast as the same network without zeros, by runtime."""
+    for one in found.measured.latency if found.measured else ():
+        where = f"{one.runtime}, batch {one.batch}, {one.threads} thread{'s' * (one.threads != 1)}"
+        yield derived.row(record, "latency", one.sparse.median, where)
+        yield derived.row(record, "speedup", one.ratio, where)
+
+
+def predictions(run: Path | str) -> dict[str, Tensor]:
+    """The class that each evaluated network of a run, by its id, gave each test sample; "labels" are the right ones.
+
+    {} if nothing was evaluated. Errors of reading.
+    """
+    with RunFolder.open(Path(run)) as folder:
+        return stored_predictions(folder)

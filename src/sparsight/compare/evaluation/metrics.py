@@ -1,0 +1,147 @@
+"""Numbers of a network's answers, each with its interval: accuracy, loss, calibration, classes, agreement."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparsight.compare.evaluation.outputs import Outputs
+from sparsight.numerics.intervals import paired_shares, wilson
+
+CONFIDENCE = 0.95
+BINS = 15
+DRAWS = 200
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number of n answers with its 95 % interval; None where there is none."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+
+
+def share(hits: Tensor) -> Estimate:
+    """The share of True among n answers, with Wilson's interval; NaN of none."""
+    n, value = len(hits), float(hits.double().mean())
+    return Estimate(value, *wilson(value, n, CONFIDENCE), n) if n else Estimate(math.nan, n=0)
+
+
+def average(values: Tensor) -> Estimate:
+    """The mean of n numbers ± z s / sqrt(n); no interval of one."""
+    n, value = len(values), float(values.mean())
+    if n < 2:
+        return Estimate(value, n=n)
+    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(values.std()) / math.sqrt(n)
+    return Estimate(value, value - half, value + half, n)
+
+
+# -- accuracy and calibration --------------------------------------------------------------------------------------
+
+
+def accuracy(outputs: Outputs) -> Estimate:
+    """The share of right answers."""
+    return share(outputs.right)
+
+
+def negative_log_likelihood(outputs: Outputs) -> Estimate:
+    """The mean of -log p(right class), in nats: the cross-entropy."""
+    log = outputs.scores.log_softmax(1)
+    return average(-log.gather(1, outputs.labels[:, None])[:, 0])
+
+
+def brier(outputs: Outputs) -> Estimate:
+    """The mean over answers of sum_k (p_k - [k is right])^2, in [0, 2].
+
+    Source: Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78 (1950).
+    """
+    p = outputs.probabilities
+    right = torch.nn.functional.one_hot(outputs.labels, p.shape[1])
+    return average((p - right).square().sum(1))
+
+
+def calibration_error(outputs: Outputs, bins: int = BINS) -> Estimate:
+    """ECE in bins of equal mass: sum over bins of n_b / n |mean confidence - share right|, in [0, 1].
+
+    Answers are sorted by confidence, the largest probability, and cut into `bins` parts whose sizes differ by at most
+    one, the larger ones first; equal confidences keep their order. The interval is value ± z times the deviation of 200
+    bootstrap draws of the answers, cut to [0, 1].
+    Source: Nguyen and O'Connor, EMNLP 2015, for bins of equal mass; Guo et al., ICML 2017, for the error.
+    """
+    confidence = outputs.probabilities.max(1).values.numpy()
+    right = outputs.right.double().numpy()
+    value, n = _calibration_error(confidence, right, bins), len(right)
+    rng = np.random.default_rng(0)
+    drawn = [rng.integers(0, n, n) for _ in range(DRAWS)]
+    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(
+        np.std([_calibration_error(confidence[i], right[i], bins) for i in drawn], ddof=1)
+    )
+    return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
+
+
+def _calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int) -> float:
+    order = np.argsort(confidence, kind="stable")
+    ends = np.concatenate([[0], np.cumsum([len(part) for part in np.array_split(order, min(bins, len(order)))])])
+    sums = np.add.reduceat(confidence[order] - right[order], ends[:-1])
+    return float(np.abs(sums).sum() / len(order))
+
+
+# -- beside another network ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """The answers to one class's samples: how many are right, and how that differs from the parent's."""
+
+    label: int
+    accuracy: Estimate
+    impact: Estimate | None  # share right less that of the parent, on the same samples; None without a parent
+
+
+def classes(predictions: Tensor, labels: Tensor, parent: Tensor | None = None) -> tuple[OfClass, ...]:
+    """Accuracy of each class that has samples, with its impact beside the predictions of the dense parent.
+
+    Impact is (only this one right - only the parent right) / n, with the interval of `paired_shares`.
+    Source: Hooker et al., "What do compressed deep neural networks forget?", 2019, for the question.
+    """
+    found = []
+    for label in labels.unique().tolist():
+        here = labels == label
+        right = predictions[here] == label
+        impact = None if parent is None else difference(right, parent[here] == label)
+        found.append(OfClass(int(label), share(right), impact))
+    return tuple(found)
+
+
+def difference(right: Tensor, parent: Tensor) -> Estimate:
+    """The share of right answers less the parent's, on the same n samples."""
+    n, mine, other = len(right), int((right & ~parent).sum()), int((~right & parent).sum())
+    return Estimate((mine - other) / n, *paired_shares(mine, other, n, CONFIDENCE), n)
+
+
+def agreement(predictions: Tensor, parent: Tensor) -> Estimate:
+    """The share of answers that are the parent's, right or wrong; 1 - agreement is the churn."""
+    return share(predictions == parent)
+
+
+def flips(predictions: Tensor, labels: Tensor, parent: Tensor) -> tuple[Estimate, Estimate]:
+    """Shares of all answers that were right in the parent and are wrong now, and the other way round."""
+    now, before = predictions == labels, parent == labels
+    return share(before & ~now), share(now & ~before)
+
+
+CLEAN: Sequence[tuple[str, Callable[[Outputs], Estimate]]] = (
+    ("accuracy", accuracy),
+    ("nll", negative_log_likelihood),
+    ("brier", brier),
+    ("ece", calibration_error),
+)
+"""What is measured of every network on the test split as it is, by the names of rows."""

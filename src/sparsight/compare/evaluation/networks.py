@@ -1,0 +1,130 @@
+"""The networks of a run and its test split, made again when they are first needed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.compare.evaluation.corruptions import corrupt
+from sparsight.compare.evaluation.outputs import Outputs, outputs_of
+from sparsight.numerics.stratified import stratified
+from sparsight.records.fingerprint import fingerprint
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import LevelRecord, to_json
+from sparsight.runs.again import names_of
+from sparsight.train.batches import to_device
+from sparsight.train.parallel import runtime
+from sparsight.types import Data, Split
+from sparsight.zoo import data as readers
+from sparsight.zoo import networks as zoo
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """A run's networks over its test split. Whatever is not of the zoo must be given."""
+
+    folder: RunFolder
+    model: str | nn.Module | None = None
+    data: str | Data | None = None
+
+    def outputs(self, record: LevelRecord, split: Split | None = None) -> Outputs:
+        """What a network says of a split, by default of the test split."""
+        self.module.load_state_dict(self.folder.weights(record))
+        return outputs_of(self.module, split or self._test, self._runtime)
+
+    def corrupted(self, name: str, severity: int, samples: int) -> Split:
+        """So many test images with a corruption; "none" leaves them as they are."""
+        if samples not in self._images:
+            self._images[samples] = images_of(self._source, samples)
+        images = self._images[samples]
+        x = images.pixels if name == "none" else corrupt(images.pixels, name, severity)
+        split = Split((x - images.mean) / images.deviation, images.labels)
+        return cast(Split, to_device(split, self._runtime.device))
+
+    @cached_property
+    def _runtime(self) -> Any:
+        return runtime("auto", "no")
+
+    @cached_property
+    def _source(self) -> Data:
+        """The data of the run. ValueError if their test split is another one, or there is none."""
+        given = self.data if isinstance(self.data, Data) else readers.load(self._names[1])
+        found = readers.prepared(given)
+        if found.test is None:
+            raise ValueError(f"cannot evaluate {self.folder.path}: its data have no test split")
+        stored = self.folder.record.data.get("splits", {}).get("test")
+        here = to_json(fingerprint(replace(found, train=found.test, validation=found.test))["splits"]["test"])
+        if stored is not None and stored != here:
+            raise ValueError(
+                f"the data given are not those of {self.folder.path}: its test split was {_short(stored)}, and that of "
+                f"{found.name!r} is {_short(here)}"
+            )
+        return found
+
+    @cached_property
+    def _names(self) -> tuple[str, str]:
+        model, data = (value if isinstance(value, str) else None for value in (self.model, self.data))
+        stand_in = "given" if isinstance(self.model, nn.Module) else model
+        return names_of(self.folder, stand_in, "given" if isinstance(self.data, Data) else data)
+
+    @cached_property
+    def module(self) -> nn.Module:
+        """A copy of the network, whose weights are exchanged."""
+        if isinstance(self.model, nn.Module):
+            return copy.deepcopy(self.model).to(self._runtime.device)
+        return zoo.build(self._names[0], self._source, self.folder.record.seed).to(self._runtime.device)
+
+    @cached_property
+    def _test(self) -> Any:
+        return to_device(self._source.test, self._runtime.device)  # type: ignore[arg-type]
+
+    @cached_property
+    def _images(self) -> dict[int, Images]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Test images with pixels in [0, 1], and what a network is given of them: (pixels - mean) / deviation."""
+
+    pixels: Tensor
+    labels: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+
+def images_of(data: Data, samples: int) -> Images:
+    """`samples` images of the test split, the same share of each class, always the same ones; all if it has no more.
+
+    ValueError for a test split that is not in memory or holds no images with a class each, and for images whose
+    normalisation is not known: `facts["normalisation"]` has their mean and std.
+    """
+    split = data.test
+    if not isinstance(split, Split) or split.x.dim() != 4 or split.y.dim() != 1 or split.y.is_floating_point():
+        raise ValueError(
+            f"corruptions need a test split in memory, of images [N, C, H, W] with a class each; that of {data.name!r} "
+            "is none: leave the metric corruptions out"
+        )
+    known = data.facts.get("normalisation")
+    if isinstance(known, Mapping):
+        mean, deviation = (torch.tensor(known[key]).float().reshape(1, -1, 1, 1) for key in ("mean", "std"))
+    elif split.x.min() >= 0 and split.x.max() <= 1:
+        mean, deviation = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    else:
+        raise ValueError(
+            f"corruptions change pixels in [0, 1], and how the images of {data.name!r} were normalised is not known: "
+            "say it as Data(facts={'normalisation': {'mean': ..., 'std': ...}})"
+        )
+    chosen = slice(None) if samples >= len(split) else stratified(split.y, [samples])[0]
+    pixels = (split.x[chosen].float() * deviation + mean).clamp(0, 1)
+    return Images(pixels, split.y[chosen], mean, deviation)
+
+
+def _short(split: Any) -> str:
+    return ", ".join(f"{key} {str(value)[:12]}" for key, value in split.items() if key != "augment")

@@ -1,0 +1,60 @@
+"""What a network says of a split: class scores beside the right classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparsight.model.functional import evaluating
+from sparsight.model.loss import IGNORED, scored
+from sparsight.numerics.seeds import reseeded, seeded
+from sparsight.train.batches import batches
+from sparsight.train.parallel import Runtime
+from sparsight.types import Batch, Split
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Class scores [N, C] in float64 and right classes [N] of N answers, on the CPU."""
+
+    scores: Tensor
+    labels: Tensor
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Softmax of the scores, [N, C]."""
+        return self.scores.softmax(1)
+
+    @property
+    def predictions(self) -> Tensor:
+        """The class with the highest score, [N]; of equal ones the first."""
+        return self.scores.argmax(1)
+
+    @property
+    def right(self) -> Tensor:
+        """Whether each answer is right, [N]."""
+        return self.predictions == self.labels
+
+
+def outputs_of(
+    model: nn.Module, split: Split | Iterable[Batch], runtime: Runtime, *, batch_size: int = 1000
+) -> Outputs:
+    """Run a network over a split, in eval mode and without gradients; the model and random state stay as they are.
+
+    Of label maps every pixel is an answer, and labels -100 are none; of class probabilities the likeliest is right.
+    ValueError for a network that does not score classes (as `cross_entropy`), or a split without an answer.
+    """
+    scores, labels = [], []
+    with evaluating(model), seeded(0), reseeded(split, 0), torch.no_grad(), runtime.autocast():
+        for batch in batches(split, batch_size, device=runtime.device):
+            found, y = scored(model, batch)
+            y = y.argmax(1) if y.is_floating_point() else y
+            counted = y.flatten() != IGNORED
+            scores.append(found.movedim(1, -1).flatten(0, -2)[counted].double().cpu())
+            labels.append(y.flatten()[counted].cpu())
+    if not sum(map(len, labels)):
+        raise ValueError("cannot evaluate on a split that yields no answer")
+    return Outputs(torch.cat(scores), torch.cat(labels))
