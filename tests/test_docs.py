@@ -76,12 +76,6 @@ def test_python_blocks_run(page, elsewhere):
             exec(compile(text, named(page), "exec", dont_inherit=True), space)
 
 
-@pytest.mark.parametrize("name", ["own_loop", "python_api"])
-def test_examples_run(name, elsewhere, capsys):
-    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
-    assert "accuracy" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("data", ["data", "loaders"])
 def test_own_model_on_the_command_line(data, elsewhere, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT))
