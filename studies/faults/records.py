@@ -107,7 +107,7 @@ def study_of(folder: Path, sources: list[Path], target: Path) -> None:
     from sparsight.runs.study import trials as module
 
     run_study([], target)
-    module._remember(trials, target, {"device": "auto", "precision": "no", "keep": "chosen"})
+    module.remember(trials, target, module.Shared())
     for trial, source in zip(trials, sources, strict=True):
         shutil.copytree(source, target / "trials" / trial.key)
 

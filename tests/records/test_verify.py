@@ -366,7 +366,7 @@ def study(runs, tmp_path) -> Path:
     out = tmp_path / "study"
     run_study([], out)
     listed = [Trial("lottery", seed=seed, label="=1") for seed in (2, 1, 0)]
-    trials._remember(listed, out, read_study(out)[1])
+    trials.remember(listed, out, trials.Shared())
     for trial, name in zip(listed, ("finished", "running"), strict=False):
         shutil.copytree(runs[name], out / "trials" / trial.key)
     return out

@@ -76,6 +76,7 @@ COMMANDS = (
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened
     "sparsight.cli.errors.Misuse": 2,
     "sparsight.runs.again.Unnamed": 2,
+    "sparsight.runs.study.source.StudyFileError": 2,
     "sparsight.records.files.DamagedFile": 3,
     "sparsight.records.identity.ForeignRun": 3,
     "sparsight.records.lock.LockedRun": 3,

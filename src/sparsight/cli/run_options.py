@@ -159,7 +159,7 @@ class RunRequest:
     stored: RunRecord | None = None  # of the run to go on with
 
 
-def _find(name: str) -> Callable[..., Recipe]:
+def find(name: str) -> Callable[..., Recipe]:
     """The recipe function of that name: one of the package, or package.module:function. Misuse if there is none."""
     if ":" not in name:
         stem = name.replace("-", "_")
@@ -183,7 +183,7 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
 
     Misuse, NotFound, DamagedFile; SystemExit after help, or after a bad value was explained.
     """
-    function = _find(name)
+    function = find(name)
     told = told_folder()
     arguments, settings = _parse(name, function, given)
     folder, stored, made = settings.out or told, None, False
@@ -192,12 +192,12 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
     if settings.resume:
         folder, stored = taken_up(name, function.__name__, folder)
         arguments, settings = as_it_was(name, partial(_parse, name, function), given, folder, stored)
-    recipe = _adapted(_build(name, function, arguments), settings)
+    recipe = adapted_recipe(built(name, function, arguments), settings)
     if settings.include or settings.exclude:
         own = recipe.prunable
         both = Prunable((*own.include, *settings.include), (*own.exclude, *settings.exclude))
         recipe = replace(recipe, prunable=both)
-    _look_for(settings)
+    look_for_all(settings)
     if folder is None:
         folder, made = next_folder(Path("runs"), recipe.name), True
     if main_process():
@@ -212,7 +212,7 @@ def _parse(name: str, function: Callable[..., Recipe], given: Sequence[str]) -> 
     return found["recipe"], found["run"]
 
 
-def _build(name: str, function: Callable[..., Recipe], arguments: Mapping[str, Any]) -> Recipe:
+def built(name: str, function: Callable[..., Recipe], arguments: Mapping[str, Any]) -> Recipe:
     try:
         recipe = function(**arguments)
     except (ValueError, TypeError) as error:
@@ -222,7 +222,7 @@ def _build(name: str, function: Callable[..., Recipe], arguments: Mapping[str, A
     return recipe
 
 
-def _adapted(recipe: Recipe, settings: RunOptions) -> Recipe:
+def adapted_recipe(recipe: Recipe, settings: RunOptions) -> Recipe:
     """The recipe with the loss, the optimiser and the metric that are named, and its epochs in all."""
 
     def named(spec: str | None) -> Any:
@@ -248,7 +248,7 @@ def _judge(found: Any) -> Any:
     return found() if makes else found
 
 
-def _look_for(settings: RunOptions) -> None:
+def look_for_all(settings: RunOptions) -> None:
     """NotFound, with close matches, if the data or the model that is named is not there."""
     if not readers.is_path(settings.data):
         look_for("data", settings.data, readers.KNOWN)

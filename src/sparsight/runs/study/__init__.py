@@ -1,7 +1,8 @@
 """Many runs for one question: recipes, arguments and seeds, each in a process of its own; then rows and intervals."""
 
+from sparsight.runs.study.local import run_study
 from sparsight.runs.study.rows import Row, rows, summarise, write_csv, write_markdown
-from sparsight.runs.study.trials import Ended, Trial, read_study, run_study, verify_study
+from sparsight.runs.study.trials import Ended, Trial, read_study, verify_study
 
 __all__ = [
     "Ended",

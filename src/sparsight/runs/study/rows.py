@@ -12,18 +12,23 @@ from sparsight.records.record import LevelRecord
 from sparsight.records.verify import whole
 from sparsight.report.escape import printable
 from sparsight.report.table import as_csv
+from sparsight.runs.study.costs import forward_equivalents, seconds
 from sparsight.runs.study.trials import Trial, begun, canonical, read_study
 from sparsight.train.metric import ACCURACY
 
 Row = dict[str, Any]
 
+COSTS = ("cumulative_epochs", "cumulative_steps", "forward_equivalents", "seconds")
+"""What a run has cost up to a level."""
+
 
 def rows(out: Path) -> list[Row]:
     """One row for each trial and level (the dense control too) of the study in `out`, finished or not.
 
-    Columns: those of the trial (arguments as JSON), status, level, role, density, kept, total, one PQ index for
-    each recorded pair ("pq(1, 2)"), epochs, cumulative_epochs (of the levels so far; the control's are its own),
-    steps, validation_accuracy, test_accuracy, both of the metric that levels are chosen by if it is another, chosen,
+    Columns: those of the trial (arguments and options as JSON), status, level, role, density, kept, total, one PQ
+    index for each recorded pair ("pq(1, 2)"), epochs, steps, what the run has cost up to here, shared training
+    included (cumulative_epochs, cumulative_steps, forward_equivalents, seconds; the control's are its own),
+    validation_accuracy, test_accuracy, both of the metric that levels are chosen by if it is another, chosen,
     reason. All rows have all columns; None where nothing is known. FileNotFoundError if `out` holds no study;
     DamagedFile for study.json or a file of a run.
     """
@@ -34,7 +39,7 @@ def rows(out: Path) -> list[Row]:
             found += _trial_rows(trial, folder)
     pairs = dict.fromkeys(name for row in found for name in row if name.startswith("pq("))
     judged = dict.fromkeys(name for row in found for name in row if name.startswith(("validation_", "test_")))
-    last = ("epochs", "cumulative_epochs", "steps", *judged, "chosen", "reason")
+    last = ("epochs", "cumulative_epochs", "steps", *COSTS[1:], *judged, "chosen", "reason")
     return [
         {**{n: v for n, v in row.items() if n not in pairs and n not in last}, **{n: row.get(n) for n in pairs},
          **{n: row.get(n) for n in last}}
@@ -45,22 +50,27 @@ def rows(out: Path) -> list[Row]:
 def _trial_rows(trial: Trial, folder: Path) -> list[Row]:
     with whole(folder) as run:
         record, levels, evaluation = run.record, run.levels(), run.evaluation()
+        times = {(t.level, t.role): seconds(t) for t in run.times()}
     tested = {entry.id: entry for entry in evaluation.entries} if evaluation else {}
     about = {
         "label": trial.label,
         "recipe": trial.recipe,
         "arguments": canonical(dict(trial.arguments)),
+        "options": canonical(dict(trial.options)),
         "seed": trial.seed,
         "model": trial.model,
         "data": trial.data,
         "status": record.status,
     }
-    so_far, found = 0.0, []
+    so_far: tuple[float | None, ...] = (0,) * len(COSTS)
+    found: list[Row] = []
     for level in levels:
-        so_far += level.epochs if level.role == "level" else 0.0
+        cost = (level.epochs, level.steps, forward_equivalents(record, level), times.get((level.level, level.role)))
+        if level.role == "level":
+            both = zip(so_far, cost, strict=True)
+            cost = so_far = tuple(None if a is None or b is None else a + b for a, b in both)
         chosen = record.chosen is not None and record.chosen.id == level.id
-        total = so_far if level.role == "level" else level.epochs
-        found.append({**about, **_level_row(level), "cumulative_epochs": total, "chosen": chosen})
+        found.append({**about, **_level_row(level), **dict(zip(COSTS, cost, strict=True)), "chosen": chosen})
         for metric in dict.fromkeys((ACCURACY, level.metric)):
             found[-1][f"validation_{metric.name}"] = (
                 level.observations[-1].value(metric) if level.observations else None

@@ -1,0 +1,80 @@
+"""The tables of a study: rows, means and intervals over seeds, and the networks handed over."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from sparsight.cli.errors import printable
+from sparsight.records.outputs import write_output
+from sparsight.records.record import to_json
+from sparsight.report import format as words
+from sparsight.report.table import stacked
+from sparsight.runs.study import Row, rows, summarise, write_csv, write_markdown
+from sparsight.runs.study.rows import COSTS
+
+
+def write(out: Path) -> None:
+    found = rows(out)
+    summary = summaries(found)
+    for name, lines in (("rows", found), ("summary", summary)):
+        write_csv(lines, out / f"{name}.csv")
+        write_markdown(lines, out / f"{name}.md")
+    write_output(out / "rows.json", [json.dumps(to_json(found), indent=1).encode(), b"\n"])
+    if told := table(summary):
+        sys.stdout.write(f"\nNetworks handed over, mean and 95 % interval over seeds:\n\n{told}\n")
+    where = f"{out / 'rows.csv'}, rows.json and rows.md, intervals in summary.csv and summary.md"
+    sys.stdout.write(printable(f"{len(found)} rows in {where}") + "\n")
+
+
+def summaries(found: list[Row]) -> list[Row]:
+    """Mean and interval over seeds of what is measured: of each level, and of the chosen one ("chosen")."""
+    done = [row for row in found if row["status"] == "finished"]
+    ladder = [{**row, "which": "control" if row["role"] == "control" else f"level {row['level']}"} for row in done]
+    chosen = [{**row, "which": "chosen"} for row in done if row["chosen"]]
+    by = ("label", "recipe", "arguments", "options", "model", "data", "which")
+    measured = ("density", *_judged(done), *COSTS)
+    return [line for part in (chosen, ladder) for value in measured for line in summarise(part, by, value)]
+
+
+def _judged(found: list[Row]) -> list[str]:
+    """The columns of metrics, on the validation and on the test split."""
+    return [name for name in (found[0] if found else ()) if name.startswith(("validation_", "test_"))]
+
+
+SHOWN = {"cumulative_epochs": "epochs", "forward_equivalents": "forward passes", "seconds": "seconds"}
+"""Costs in the table on the console, and what they are called there."""
+
+
+def table(summary: list[Row]) -> str:
+    """The networks that were handed over, setting by setting, sparser ones later; "" if there is none."""
+    chosen = [row for row in summary if row["which"] == "chosen"]
+    values = [v for v in dict.fromkeys(row["value"] for row in chosen) if v in SHOWN or v not in COSTS]
+    settings: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in chosen:
+        made = row["recipe"] if row["arguments"] == "{}" else f"{row['recipe']} {row['arguments']}"
+        at = (row["label"] or made, row["arguments"], row["options"], row["model"], row["data"])
+        settings.setdefault(at, {})[row["value"]] = row
+    several = len({at[3:] for at in settings}) > 1
+    ordered = sorted(settings.items(), key=lambda one: (one[0][3:], -round(one[1]["density"]["mean"], 4)))
+    heads = stacked(["seeds", *(SHOWN.get(v, printable(v).replace("_", " ", 1)) for v in values)], 14)
+    cells = [[str(of["density"]["n"]), *(_interval(of.get(value)) for value in values)] for _, of in ordered]
+    widths = [max(map(len, column)) for column in zip(*zip(*heads, strict=True), *cells, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)) for row in (*zip(*heads, strict=True), *cells)]
+    where = [f", {at[3]} on {at[4]}" if several else "" for at, _ in ordered]
+    named = [*[""] * len(heads[0]), *(printable(at[0] + of) for (at, _), of in zip(ordered, where, strict=True))]
+    return "\n".join(f"{line}  {name}".rstrip() for line, name in zip(lines, named, strict=True)) if cells else ""
+
+
+def _interval(row: Row | None) -> str:
+    """ "97.67 ± 0.41 %"; of a metric that is no share, four significant digits; of a cost, the mean."""
+    if row is None:
+        return "–"
+    if row["value"] in COSTS:
+        mean = row["mean"]
+        return f"{mean:.3g}" if mean >= 1e6 else words.count(round(mean)) if mean >= 10 else f"{mean:.2g}"
+    share = row["value"] in ("density", "validation_accuracy", "test_accuracy")
+    mean, half = row["mean"], row["half_width"]
+    numbers = [x for x in (mean, half) if x is not None]
+    return " ± ".join(f"{100 * x:.2f}" if share else f"{x:.4g}" for x in numbers) + (" %" if share else "")
