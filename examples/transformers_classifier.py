@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
@@ -23,7 +24,7 @@ from sparsight.integrations.transformers import FILE, PruningCallback
 from sparsight.report.ledger import sentence
 
 
-def main(checkpoint: str, texts: str, out: str, epochs: float = 3, rate: float = 1e-4) -> None:
+def main(checkpoint: str, texts: str, out: str, epochs: float = 3, rate: float = 3e-4) -> None:
     with open(texts, newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     random.Random(0).shuffle(table)
@@ -47,7 +48,10 @@ def main(checkpoint: str, texts: str, out: str, epochs: float = 3, rate: float =
         compute_metrics=lambda found: {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())},
     )  # fmt: skip
     trainer.train()
-    print(f"accuracy on {len(held_out)} held-out texts: {trainer.evaluate()['eval_accuracy']:.1%}")
+    guess = Counter(row["labels"] for row in held_out).most_common(1)[0][1] / len(held_out)
+    print(
+        f"accuracy on {len(held_out)} held-out texts: {trainer.evaluate()['eval_accuracy']:.1%}; guessing: {guess:.1%}"
+    )
 
     trainer.save_model(out)
     save_masks(pruning.masks, Path(out) / FILE)

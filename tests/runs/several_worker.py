@@ -60,7 +60,17 @@ def main() -> None:
     mine = data()
     samples = list(zip(mine.train.x, mine.train.y, strict=True))
     apart = dataclasses.replace(mine, train=torch.utils.data.DataLoader(samples, 10 + 20 * rank))
+    tensors = torch.utils.data.TensorDataset(mine.train.x, mine.train.y)
+    shuffled = torch.utils.data.DataLoader(tensors, 10, shuffle=True)
+    sampler = torch.utils.data.DistributedSampler(tensors)
+    parted = torch.utils.data.DataLoader(tensors, 10, sampler=sampler)
+    found["own loaders"] = [
+        content_id(level.weights, level.masks)
+        for level in run(RUNS["sap"][0](), linear(), dataclasses.replace(mine, train=parted), device="cpu")
+    ]
     found["refused"] = {
+        "same": refused(lambda: next(run(RUNS["sap"][0](), linear(), dataclasses.replace(mine, train=shuffled)))),
+        "parted": refused(lambda: next(run(RUNS["sap"][0](), linear(), dataclasses.replace(mine, test=parted)))),
         "batch": refused(other(batch_size=1)),
         "seed": refused(other(seed=rank)),
         "data": refused(other(of=apart)),

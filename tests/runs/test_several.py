@@ -58,6 +58,12 @@ def test_every_process_has_the_same_results_without_a_folder(both):
     assert first["in memory"] == second["in memory"] == first["snip"]["ids"]
 
 
+def test_loaders_that_are_shared_out_train_together(both):
+    _, (first, second) = both
+    assert first["own loaders"] == second["own loaders"]
+    assert len(first["own loaders"]) == 4  # the dense network, two levels, the control
+
+
 def test_gradients_are_averaged_where_one_process_has_none(both):
     _, found = both
     for here in found:
@@ -71,6 +77,8 @@ def test_gradients_are_averaged_where_one_process_has_none(both):
         "seed": "ValueError: the 2 processes are to run different things: description.seed is 0 in process 0",
         "data": "ValueError: the 2 processes are to run different things: data.splits.train.length is 9 in process 0",
         "loader": "ValueError: the training loaders of the 2 processes have 9, 3 batches, expected the same number",
+        "same": "ValueError: the training loaders of the 2 processes give the same batches, expected different ones",
+        "parted": "ValueError: the test loader gives each of 2 processes a part (DistributedSampler), and",
         "taken": "FileExistsError: cannot start a run in sap-run: it holds",
         "sparse": "ValueError: 2 processes cannot average sparse gradients, expected dense ones",
     }.items(),

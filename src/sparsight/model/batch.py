@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from sparsight.types import Batch
@@ -130,3 +132,14 @@ def tensors_of(batch: Any) -> Iterator[Tensor]:
     elif isinstance(batch, (tuple, list)):
         for value in batch:
             yield from tensors_of(value)
+
+
+def digest(batch: Any) -> str:
+    """SHA-256 of the dense tensors of a batch: dtype, shape, then bytes in logical row-major order. "" without any."""
+    found, seen = hashlib.sha256(), False
+    for tensor in tensors_of(batch):
+        if tensor.layout is torch.strided:
+            seen = True
+            found.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
+            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest() if seen else ""

@@ -94,7 +94,7 @@ def reseed(loader: Any, seed: int) -> None:
     """
     for number, generator in enumerate(own_generators(loader)):
         generator.manual_seed(derive(seed, "loader", number))
-    for sampler in _samplers(loader):
+    for sampler in samplers(loader):
         if callable(getattr(sampler, "set_epoch", None)):
             sampler.set_epoch(seed % 2**31)
 
@@ -114,11 +114,12 @@ def reseeded(loader: Any, seed: int) -> Iterator[None]:
 
 def own_generators(loader: Any) -> list[torch.Generator]:
     """The torch generators of a loader and its samplers, each once."""
-    found = [getattr(part, "generator", None) for part in (loader, *_samplers(loader))]
+    found = [getattr(part, "generator", None) for part in (loader, *samplers(loader))]
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 
-def _samplers(loader: Any) -> list[Any]:
+def samplers(loader: Any) -> list[Any]:
+    """The samplers of a loader, each once."""
     batch = getattr(loader, "batch_sampler", None)
     found = [getattr(loader, "sampler", None), batch, getattr(batch, "sampler", None)]
     return list({id(sampler): sampler for sampler in found if sampler is not None}.values())

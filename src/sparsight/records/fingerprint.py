@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterable, Sized
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from sparsight.model.batch import digest
 from sparsight.records.describe import describe
 from sparsight.types import Batch, Data, Split
 
@@ -31,19 +28,10 @@ def fingerprint(data: Data) -> dict[str, Any]:
 def _split(split: Split | Iterable[Batch]) -> dict[str, Any]:
     if isinstance(split, Split):
         augment = describe(split.augment)
-        return {"samples": len(split), "sha256": _digest(split.x, split.y), "augment": augment}
+        return {"samples": len(split), "sha256": digest((split.x, split.y)), "augment": augment}
     kind = f"{type(split).__module__}:{type(split).__qualname__}"
     length = None
     if isinstance(split, Sized):  # as a DataLoader over a stream is, with a __len__ that raises
         with contextlib.suppress(TypeError, NotImplementedError):
             length = len(split)
     return {"type": kind, "length": length}
-
-
-def _digest(*tensors: Tensor) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-        flat = tensor.detach().cpu().contiguous().flatten()
-        digest.update(flat.view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -31,7 +31,7 @@ from sparsight.types import Allocation, Data, Masks, Split
 def begin(state: RunState, masks: Masks, role: Literal["level", "control"], plan: TrainingPlan) -> Training:
     """The training of the level after those in `state.history`."""
     recipe, number = state.recipe, len(state.history)
-    check_parts(state.data.train, plan.batch_size, state.runtime)
+    check_parts(state.data, plan.batch_size, state.runtime)
     training = Training(
         state.model, masks, plan.optimizer(state.model.parameters()), plan, state.data, state.runtime, number, role,
         seed=recipe.seed, judge=recipe.judge, channels_last=recipe.channels_last,

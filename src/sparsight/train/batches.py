@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.utils.data import DistributedSampler
 
-from sparsight.model.batch import on_tensors, tensors_of
+from sparsight.model.batch import digest, on_tensors, tensors_of
 from sparsight.numerics.checks import check_whole
+from sparsight.numerics.seeds import samplers
 from sparsight.train.parallel import Runtime
-from sparsight.types import Batch, Split
+from sparsight.types import Batch, Data, Split
 
 USUAL, SMALL = 250, 32
 """Samples in a training step where no number is given: of a large split in memory, and of a small one."""
@@ -100,23 +102,41 @@ def own_part(batch: Batch, split: Any, runtime: Runtime) -> tuple[Batch, float]:
     return (x[mine], y[mine]), share * runtime.world / len(x)
 
 
-def check_parts(split: Split | Iterable[Batch], batch_size: int | None, runtime: Runtime) -> None:
-    """ValueError unless every process has a part of the batches: at least one sample of each, or as many batches."""
+def check_parts(data: Data, batch_size: int | None, runtime: Runtime) -> None:
+    """ValueError unless every process has a part of the training batches, and the main one all of the other splits."""
     if runtime.world == 1:
         return
-    if not isinstance(split, Split):
-        lengths = runtime.gathered(steps_per_epoch(split, USUAL))
+    for name, split in (("validation", data.validation), ("test", data.test)):
+        if any(isinstance(sampler, DistributedSampler) for sampler in samplers(split)):
+            raise ValueError(
+                f"the {name} loader gives each of {runtime.world} processes a part (DistributedSampler), and process 0 "
+                "alone reads it: give it all samples"
+            )
+    if not isinstance(data.train, Split):
+        lengths = runtime.gathered(steps_per_epoch(data.train, USUAL))
         if len({*lengths}) > 1:
             raise ValueError(
                 f"the training loaders of the {runtime.world} processes have {', '.join(map(str, lengths))} batches, "
                 "expected the same number in each: they take a step together"
             )
         return
-    size = min(step_size(split, batch_size), len(split))
+    size = min(step_size(data.train, batch_size), len(data.train))
     if size < runtime.world:
         raise ValueError(
             f"a batch of {size} cannot be shared among {runtime.world} processes, expected at least one sample for "
             "each: give a greater batch size, or start fewer processes"
+        )
+
+
+def check_apart(batch: Batch, split: Any, runtime: Runtime) -> None:
+    """ValueError if two processes were given the same batch by loaders of their own: nothing would be gained."""
+    if runtime.world == 1 or isinstance(split, Split):
+        return
+    found = runtime.gathered(digest(batch))
+    if found[0] and len({*found}) < len(found):
+        raise ValueError(
+            f"the training loaders of the {runtime.world} processes give the same batches, expected different ones: "
+            "give the DataLoader a torch.utils.data.DistributedSampler(dataset), or start one process"
         )
 
 

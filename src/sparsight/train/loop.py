@@ -15,7 +15,15 @@ from sparsight.model.hold import Bound, apply_, bind
 from sparsight.model.stepping import clear_state_, keeps_zeros
 from sparsight.numerics.exact import home
 from sparsight.numerics.seeds import captured, derive, drawing_on, reseed, seeded
-from sparsight.train.batches import batches, channels_last, own_part, sample_count, step_size, steps_per_epoch
+from sparsight.train.batches import (
+    batches,
+    channels_last,
+    check_apart,
+    own_part,
+    sample_count,
+    step_size,
+    steps_per_epoch,
+)
 from sparsight.train.evaluate import evaluate
 from sparsight.train.evaluation_points import next_point
 from sparsight.train.gradients import mask_and_clip_
@@ -168,6 +176,8 @@ def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, le
     settled = keeps_zeros(optimizer) and hooks.after_step is None  # a step moves no pruned weight
     tally.rate = tally.rate or bases[0]
     for whole in going.source:
+        if not training.step + tally.steps:
+            check_apart(whole, training.data.train, runtime)
         batch, weight = own_part(whole, training.data.train, runtime)
         progress = (going.epoch + (going.done / length if length else 0.0)) / plan.epochs
         for group, base in zip(optimizer.param_groups, bases, strict=True):

@@ -102,13 +102,12 @@ class Runtime:
         there = parts[0].new_tensor([grad is not None for grad in grads])
         flat = self.total(torch.cat([*parts, there]).div_(self.world))
         *means, found = flat.split([*map(len, parts), len(there)])
-        for grad, mean in zip(grads, means, strict=True):
-            if grad is not None:
-                grad.copy_(mean.view_as(grad))
-        if any(grad is None for grad in grads):
-            for parameter, grad, mean, share in zip(parameters, grads, means, found.tolist(), strict=True):
-                if grad is None and share:
-                    parameter.grad = mean.view_as(parameter).clone()
+        shares = found.tolist() if any(grad is None for grad in grads) else [1.0] * len(grads)
+        for parameter, mean, share in zip(parameters, means, shares, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.copy_(mean.view_as(parameter))
+            elif share:
+                parameter.grad = mean.view_as(parameter).clone()
 
     def spread_(self, model: nn.Module) -> None:
         """Give every process the parameters and buffers of the main one."""
@@ -120,18 +119,11 @@ class Runtime:
                         distributed.broadcast(same, 0)
                         value.detach().copy_(same)
 
-    def alone(self, make: Callable[[], T]) -> T | None:
-        """What `make` gives in the main process, None in the others, which wait. If it fails there, it fails in all."""
-        return self._made(make, share=False)
-
     def told(self, make: Callable[[], T]) -> T:
         """What `make` gives in the main process, told to all; the others do not call it. If it fails, it fails in all.
 
         Tensors must be those of the CPU.
         """
-        return self._made(make, share=True)  # type: ignore[return-value]
-
-    def _made(self, make: Callable[[], T], share: bool) -> T | None:
         if self.world == 1:
             return make()
         made, error = None, None
@@ -140,17 +132,23 @@ class Runtime:
                 made = make()
             except Exception as caught:
                 error = caught
-        box: list[Any] = [(made if share else None, _portable(error))]
+        box: list[Any] = [(made, _portable(error))]
         with _together():
             distributed.broadcast_object_list(box, 0)
         if error is not None or box[0][1] is not None:
             raise error or box[0][1]
-        return made if self.main else box[0][0]
+        return made if self.main else box[0][0]  # type: ignore[return-value]
+
+    def alone(self, make: Callable[[], T]) -> T | None:
+        """What `make` gives in the main process, None in the others, which wait. If it fails there, it fails in all."""
+        made: list[T] = []
+        self.told(lambda: made.append(make()))
+        return made[0] if made else None
 
     def first(self, make: Callable[[], T]) -> T:
         """What `make` gives in each process; it is called in the main one first, which may fetch what others find."""
         made = self.alone(make)
-        return make() if self.world > 1 and not self.main else made  # type: ignore[return-value]
+        return made if self.main else make()  # type: ignore[return-value]
 
     def gathered(self, value: T) -> list[T]:
         """The values of all processes, in their order."""
