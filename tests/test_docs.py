@@ -313,3 +313,20 @@ def test_the_walk_names_files_and_functions_that_are_there():
 @pytest.mark.parametrize("page", [*PAGES, *sorted((ROOT / "examples").glob("*.py"))], ids=named)
 def test_nothing_names_a_machine(page):
     assert not re.search(r"(?<![\w.])/(work|tmp|home|root|opt|Users|mnt)/", page.read_text())
+
+
+# -- citation --------------------------------------------------------------------------------------------------
+
+
+def test_the_citation_is_of_this_version_and_of_the_papers_that_pages_name():
+    from ruamel.yaml import YAML
+
+    import sparsight
+
+    cited = YAML(typ="safe").load((ROOT / "CITATION.cff").read_text())
+    assert (cited["cff-version"], cited["version"], cited["license"]) == ("1.2.0", sparsight.__version__, "MIT")
+    pages = " ".join(" ".join(page.read_text().split()) for page in PAGES)
+    for paper in cited["references"]:
+        assert paper["title"] in pages
+        assert paper["identifiers"][0]["value"].replace(":", " ") in pages
+        assert len(paper["authors"]) >= 2
