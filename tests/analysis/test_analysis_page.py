@@ -1,12 +1,13 @@
 """The page of an analysis and the command: what they say, what they escape, and their exit codes."""
 
+import html
 import json
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from pages import HOSTILE, browse, needs_browser, read, requests
+from pages import HOSTILE, looked_at, needs_browser, read, specs, tab
 from safetensors.torch import save_file
 from torch import nn
 
@@ -59,8 +60,8 @@ PAGES = {
 def test_page_is_whole_and_alone(kind: str):
     text = PAGES[kind]()
     seen = read(text)
-    assert seen.tags.count("script") == 1
-    assert "default-src 'none'" in text.replace("&#x27;", "'")
+    assert "default-src 'none'" in html.unescape(text)
+    assert {f"chart-{name}" for name in specs(text)} <= set(seen.ids)
     assert "<script>alert" not in text
     assert "\u202e" not in text
 
@@ -73,17 +74,40 @@ def test_page_has_the_numbers():
     assert rows[1][7] == f"{found.tensors[0].summary.measures[0].keeps[0].prune:,}"
 
 
+def test_charts_have_the_numbers():
+    found = analyze(state(), eta=0.1)
+    sets = specs(page(found))["tensors"]["datasets"]
+    assert [p["y"] for p in sets["points"]] == [t.summary.measures[0].index for t in found.tensors]
+    assert [b["share"] for b in sets["bars"]] == [t.summary.measures[0].keeps[0].share for t in found.tensors]
+    rows = read(page(found)).rows["Share of each tensor's weights by magnitude"]
+    assert [r[0] for r in rows[1:]] == ["l0.weight", "l1.weight", "l2.weight"]
+
+
 @pytest.mark.browser
 @needs_browser
 @pytest.mark.parametrize("kind", ["usual", "hostile", "path"])
 def test_page_in_a_browser(kind: str, tmp_path: Path):
-    where, log = tmp_path / "page.html", tmp_path / "net.json"
+    where = tmp_path / "page.html"
     where.write_text(PAGES[kind](), encoding="utf-8")
-    done = browse(where, tmp_path, f"--log-net-log={log}", "--dump-dom")
-    assert done.returncode == 0, done.stderr
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    assert requests(log) == []
-    assert "data-tip=" in done.stdout
+    assert "PQ index" in looked_at(where, tmp_path)
+
+
+@pytest.mark.browser
+@needs_browser
+def test_a_brush_along_the_depth_chooses_tensors(tmp_path: Path):
+    where = tmp_path / "page.html"
+    where.write_text(PAGES["many"](), encoding="utf-8")
+    with tab(tmp_path) as shown:
+        shown.open(where)
+        named = "[...document.querySelectorAll('#chart-tensors .role-axis-label text')].map(x => x.textContent)"
+        tensors = f"{named}.filter(x => x.startsWith('layer'))"
+        assert len(shown.run(tensors)) == 80
+        x, y, width, _ = shown.box("#chart-tensors svg")
+        shown.mouse((x + width - 300, y + 100), (x + width - 290, y + 110), (x + width - 280, y + 120), press=True)
+        shown.until(f"{tensors}.length < 40")
+        left = [int(name.removeprefix("layer").removesuffix(".weight")) for name in shown.run(tensors)]
+        assert left == [*range(left[0], left[-1] + 1)]
+        assert shown.console == []
 
 
 # -- the path --------------------------------------------------------------------------------------------------

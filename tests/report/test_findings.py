@@ -216,7 +216,7 @@ def test_levels_are_summed_up_and_each_thing_is_said_once(tmp_path, capsys):
     tell(s.run, levels, s.evaluation, tmp_path / "report.html")
     assert capsys.readouterr().out.splitlines()[-4:] == [f"Take note: {x}." for x in expected]
     page = report.page(s.run, levels, s.times, s.evaluation)
-    assert [page.count(x.replace("'", "&#x27;") + ".") for x in expected] == [1, 1, 1, 1]
+    assert [page.count(x.replace("'", "&#39;") + ".") for x in expected] == [1, 1, 1, 1]
 
 
 def test_the_target_that_was_missed_is_the_last_word(tmp_path, capsys):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from pages import HOSTILE, read
+from pages import HOSTILE, read, specs
 from samples import sample
 
 from sparsight import report
 from sparsight.report.stopping import MEMBER
 from sparsight.train.observation import Observation
 
+SHOWN = HOSTILE.replace("\u202e", "\\u202e")
 FLOW, NEAR = "information flow (rms, pre)", "information flow (rms, pre), relative to dense"
 
 
@@ -60,11 +61,12 @@ def test_epochs_spent_and_saved_and_why_each_level_ended():
 
 def test_flows_and_distances_over_time():
     text = page()
-    found = read(text)
-    assert f"<h3>{NEAR}: distance</h3>" in text
-    assert f"<h3>{FLOW}</h3>" in text
-    assert {f"distance-0-{n}-title" for n in range(3)} <= set(found.ids)
-    assert {f"values-0-{n}-title" for n in range(3)} <= set(found.ids)
+    found, drawn = read(text), specs(text)
+    assert f"<figcaption>{NEAR}: distance</figcaption>" in text
+    assert f"<figcaption>{FLOW}</figcaption>" in text
+    distances = drawn["distance-0"]["datasets"]["rows"]
+    assert [x["y"] for x in distances if x["of"].startswith("level 1")] == [0.5, 0.2, 0.25, 0.2, 0.5 / 3, 0.2]
+    assert {x["series"] for x in drawn["values-0"]["datasets"]["rows"]} == {"fc1 > fc2", SHOWN}
     rows = found.rows["What the stopping rules saw"]
     assert len(rows) == 1 + 4 + 3 + 1
     assert rows[1][:2] == ["0", "0.5"]
@@ -86,7 +88,13 @@ def test_any_number_can_be_drawn(bad):
     levels = [replace(x, observations=wild, operation={"epochs": 0}) for x in s.levels]
     text = report.page(s.run, levels, s.times, s.evaluation)
     read(text)
-    assert "nan" not in "".join(part for part in text.split("<svg")[1:] if 'd="' in part).lower().split("</svg>")[0]
+    drawn = [
+        x["y"]
+        for name, x in specs(text).items()
+        if name.startswith(("distance", "values"))
+        for x in x["datasets"]["rows"]
+    ]
+    assert drawn == ([-1.0, -1.0] * 2 if bad == -1.0 else [])
 
 
 def test_names_are_split_at_the_member():

@@ -1,21 +1,31 @@
-"""Charts of an analysis, drawn with the report's SVG."""
+"""The charts of an analysis and of the path of a run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from typing import Any
 
-from sparsight.analysis.records import Analysis, Keep, Tensor
+import altair as alt
+
+from sparsight.analysis.records import Analysis, Tensor
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.report import format as words
-from sparsight.report import svg
-from sparsight.report.charts import shorten
-from sparsight.report.escape import escape
+from sparsight.report.charts import (
+    SHORT,
+    WIDE,
+    Cell,
+    Ramp,
+    beside,
+    heat,
+    named,
+    span,
+    spec,
+    tips,
+)
+from sparsight.report.density import Line, Panel, over_density
+from sparsight.report.pages import Chart, Table
 
 MOST = 80
 """Tensors that charts with a row for each of them show."""
-_KINDS = ("c1", "c2", "c3", "c4", "c5")
-_SHAPES = ("circle", "diamond", "square")
 
 
 def largest(a: Analysis) -> list[Tensor]:
@@ -26,214 +36,108 @@ def largest(a: Analysis) -> list[Tensor]:
     return [t for t in a.tensors if t.summary.count >= least][:MOST]
 
 
-def _legend(items: Sequence[tuple[str, str]]) -> str:
-    """(markup of a 26 by 14 drawing, words) as a list."""
-    rows = "".join(
-        f"<li>{svg.element('svg', drawn, viewBox='0 0 26 14', class_='swatch', aria_hidden='true')}{escape(said)}</li>"
-        for drawn, said in items
+def tensors(a: Analysis) -> Chart:
+    """PQ index of each tensor along the depth; under it, what has to stay of those that a brush selects."""
+    known = [(i, t) for i, t in enumerate(a.tensors) if t.summary.defined]
+    points = [
+        {"i": i, "name": t.name, "weights": f"{t.summary.count:,}", "y": m.index, "shown": words.index(m.index),
+         "series": f"({m.p:g}, {m.q:g})"}
+        for i, t in known for m in t.summary.measures
+    ]  # fmt: skip
+    bars = [
+        {"i": i, "name": t.name, "count": t.summary.count, "weights": f"{t.summary.count:,}", "share": k.share,
+         "eta": f"has to stay at eta {k.eta:g}", "shown": words.percent(k.share), "prune": f"{k.prune:,}",
+         "enough": k.exact if k.eta > 0 else None, "more": words.percent(k.exact) if k.eta > 0 else words.NONE}
+        for i, t in known for k in t.summary.measures[0].keeps[:2]
+    ]  # fmt: skip
+    brush = alt.selection_interval("brush", encodings=["x"])
+    drawn = alt.vconcat(_depth(points, len(a.tensors), brush), _keeps(bars, brush), spacing=26)
+    title = "Which tensors are uneven, and what has to stay of each; drag across the points to choose tensors"
+    return Chart(
+        "tensors", title, spec(drawn.resolve_scale(color="independent"), points=points, bars=bars), "numbers",
+        side=beside(t.name for t in largest(a)) + 74,
+    )  # fmt: skip
+
+
+def _depth(points: list[dict[str, Any]], count: int, brush: Any) -> Any:
+    low, high = span((p["y"] for p in points), 0.05, 0.0, 1.0)
+    colour = (
+        alt.Color("series:N")
+        .sort(None)
+        .legend(alt.Legend(title="(p, q)") if len({p["series"] for p in points}) > 1 else None)
     )
-    return f'<ul class="legend">{rows}</ul>'
+    base = named("points").encode(
+        x=alt.X("i:Q").axis(title="place in the file", tickMinStep=1, format="d").scale(domain=[-0.5, count - 0.5]),
+        y=alt.Y("y:Q").axis(title=None, tickCount=5).scale(domain=[low, high], nice=False, zero=False),
+        color=colour,
+        tooltip=tips({"name": "tensor", "weights": "weights", "series": "(p, q)", "shown": "PQ index"}),
+    )  # fmt: skip
+    dot = base.mark_point(size=40 if count <= 60 else 16).add_params(brush)
+    return alt.layer(base.mark_line(strokeWidth=1.4, opacity=0.6), dot).properties(
+        width=WIDE, height=200, title="PQ index along the depth"
+    )
 
 
-def _y_axis(y: svg.Scale, left: float, right: float, label: str, factor: float = 1.0) -> list[str]:
-    at = svg.ticks(y.lo, y.hi, 5)
-    parts = [svg.text(6, y.b - 14, label, "label")]
-    for v, said in zip(at, svg.spelled(at, factor), strict=True):
-        parts += [svg.line((left, y(v)), (right, y(v)), "grid"), svg.text(left - 8, y(v) + 4, said, "tick", "end")]
-    return parts
+def _keeps(bars: list[dict[str, Any]], brush: Any) -> Any:
+    told = {"name": "tensor", "weights": "weights", "eta": "bar", "shown": "share", "prune": "SAP removes"}
+    told |= {"more": "is enough"} if any(b["enough"] is not None for b in bars) else {}
+    chosen = named("bars").transform_filter(brush).transform_window(
+        rank="dense_rank()", sort=[alt.SortField("count", "descending"), alt.SortField("i")]
+    ).transform_filter(f"datum.rank <= {MOST}")  # fmt: skip
+    base = chosen.encode(
+        y=alt.Y("name:N", sort=alt.EncodingSortField("i", op="min")).axis(
+            alt.Axis(title=None, domain=False, ticks=False, labelFont="monospace", labelLimit=330, labelExpr=SHORT)
+        ),
+        yOffset=alt.YOffset("eta:N").sort(None),
+        tooltip=tips(told),
+    )  # fmt: skip
+    share = alt.Axis(title=None, format="~%", orient="top", grid=True, tickCount=5)
+    x = alt.X("share:Q").scale(domain=[0, 1]).axis(share)
+    colour = alt.Color("eta:N").sort(None).legend(alt.Legend(columns=4))
+    enough = base.transform_filter("datum.enough !== null").mark_point(shape="diamond", size=50, style="dot")
+    return alt.layer(
+        base.mark_bar(cornerRadiusEnd=2).encode(x=x, color=colour),
+        enough.encode(x=alt.X("enough:Q")),
+        base.mark_text(style="soft", align="left", dx=4, fontSize=10).encode(x=x, text="shown:N"),
+    ).properties(width=WIDE, height=alt.Step(22, **{"for": "position"}), title="What has to stay")
 
 
-# -- along the depth -------------------------------------------------------------------------------------------
-
-
-def depth_legend(a: Analysis) -> str:
-    if len(a.pairs) < 2:
-        return ""
-    items = []
-    for j, (p, q) in enumerate(a.pairs):
-        kind = _KINDS[j % len(_KINDS)]
-        drawn = svg.line((1, 7), (25, 7), f"curve {kind}") + svg.mark(_SHAPES[j % 3], (13, 7), f"dot {kind}")
-        items.append((drawn, f"({p:g}, {q:g})"))
-    return _legend(items)
-
-
-def depth(a: Analysis, ident: str, width: int) -> str:
-    """PQ index of each tensor, in the order of the file, a line for each (p, q)."""
-    left, right, top, bottom = 52, width - 12, 40, 270
-    values = [m.index for t in a.tensors if t.summary.defined for m in t.summary.measures]
-    y = svg.Scale(*svg.span(values, 0.05, 0.0, 1.0), bottom, top)
-    n = len(a.tensors)
-    slot = (right - left) / max(n, 1)
-    parts = _y_axis(y, left, right, "PQ index")
-    for j, (p, q) in enumerate(a.pairs):
-        kind = _KINDS[j % len(_KINDS)]
-        seen = [
-            (left + slot * (i + 0.5), y(t.summary.measures[j].index), t)
-            for i, t in enumerate(a.tensors) if t.summary.defined
-        ]  # fmt: skip
-        parts.append(svg.path([(x, v) for x, v, _ in seen], f"curve {kind}"))
-        for x, v, t in seen:
-            said = f"PQ index ({p:g}, {q:g}) {words.index(t.summary.measures[j].index)}"
-            tip = f"{t.name}\n{t.summary.count:,} weights\n{said}"
-            hit = svg.rect(x - min(slot, 14) / 2, v - 7, min(slot, 14), 14, "band", tip)
-            dot = svg.mark(_SHAPES[j % 3], (x, v), f"dot {kind}", 4 if n <= 60 else 2.5)
-            parts.append(svg.element("g", dot, hit, class_="hot"))
-    parts += [
-        svg.text(left, bottom + 22, "first tensor", "tick"),
-        svg.text(right, bottom + 22, "last tensor", "tick", "end"),
-    ]
-    about = f"{words.plural(n, 'tensor')}; the numbers are in the table below."
-    return svg.drawing(ident, width, bottom + 32, "PQ index along the depth", about, parts)
-
-
-# -- what has to stay ------------------------------------------------------------------------------------------
-
-
-def keeps_legend(a: Analysis) -> str:
-    items = []
-    for j, eta in enumerate(a.etas[:2]):
-        items.append((svg.rect(1, 2, 24, 10, f"bar t{1 if j == 0 else 4}"), f"has to stay at eta {eta:g}"))
-        if a.sampled and eta > 0:
-            items.append((svg.mark("diamond", (13, 7), "dot c2"), f"is enough at eta {eta:g}"))
-    return _legend(items)
-
-
-def keeps(a: Analysis, ident: str, width: int) -> str:
-    """A bar for each tensor: the share that has to stay at the first two eta, and what is enough."""
-    tensors = largest(a)
-    most = 44 if width > 600 else 16
-    names = [shorten(t.name if width > 600 else t.name.removesuffix(".weight"), most) for t in tensors]
-    left = 16 + 6.9 * max(map(len, names))
-    right, row, top = width - 64, 20, 30
-    x = svg.Scale(0.0, 1.0, left, right)
-    bottom = top + row * len(tensors)
-    parts = []
-    for v in (0, 0.25, 0.5, 0.75, 1.0):
-        parts += [svg.line((x(v), top - 4), (x(v), bottom), "grid")]
-        parts += [svg.text(x(v), top - 10, f"{100 * v:g} %", "tick", "middle")]
-    for i, t in enumerate(tensors):
-        y = top + row * i
-        parts.append(_bar(t, a, x, y, row, names[i]))
-    about = f"Bars for {words.plural(len(tensors), 'tensor')}; the numbers are in the table below."
-    return svg.drawing(ident, width, bottom + 10, "Share of each tensor that has to stay", about, parts)
-
-
-def _bar(t: Tensor, a: Analysis, x: svg.Scale, y: float, row: float, name: str) -> str:
-    kinds, parts = ("t1", "t4"), [svg.text(x.a - 10, y + row / 2 + 4, name, "mono f11", "end", t.name)]
-    if not t.summary.defined:
-        return svg.element("g", *parts, svg.text(x.a + 4, y + row / 2 + 4, "all zero", "tick"), class_="hot")
-    found: Sequence[Keep] = t.summary.measures[0].keeps[:2]
-    tip = [t.name, f"{t.summary.count:,} weights"]
-    high = (row - 5) / len(found)
-    for j, k in enumerate(found):
-        parts.append(
-            svg.rect(x.a, y + 2 + high * j, x(k.share) - x.a, high - (1 if len(found) > 1 else 0), f"bar {kinds[j]}")
-        )
-        tip.append(f"eta {k.eta:g}: at least {words.percent(k.share)}, SAP removes {k.prune:,}")
-        if k.exact is not None and k.eta > 0:
-            parts.append(svg.mark("diamond", (x(k.exact), y + 2 + high * (j + 0.45)), "dot c2", 3.2))
-            tip.append(f"eta {k.eta:g}: {words.percent(k.exact)} is enough")
-    parts.append(svg.text(x(1.0) + 8, y + row / 2 + 4, words.percent(t.summary.measures[0].keeps[0].share), "tick"))
-    parts.append(svg.rect(x.a, y, x.b - x.a, row, "band", "\n".join(tip)))
-    return svg.element("g", *parts, class_="hot")
-
-
-# -- magnitudes ------------------------------------------------------------------------------------------------
-
-
-def magnitudes(a: Analysis, ident: str) -> str:
-    """A row for each tensor, a column for each power of two; the darker, the larger the share."""
-    tensors = largest(a)
-    seen = sorted({e for t in tensors for e, n in t.summary.octaves if n / t.summary.alive >= 1e-4})
+def magnitudes(a: Analysis) -> Chart | None:
+    """A row for each tensor, a column for each power of two."""
+    shown = largest(a)
+    seen = sorted({e for t in shown for e, n in t.summary.octaves if n / t.summary.alive >= 1e-4})
     if not seen:
-        return ""
+        return None
     last = seen[-1] + 1
-    first = max(seen[0], last - 48)
-    left = 16 + 6.9 * max(len(shorten(t.name, 40)) for t in tensors)
-    cell, row, top = min(max((940 - left) / (last - first), 12), 40), 18, 40
-    width = left + cell * (last - first) + 16
-    every = next(m for m in (1, 2, 4, 8, 16) if m * cell >= 46)
-    parts = [svg.text(left, 14, "magnitude, powers of two", "label")]
-    shown = [e for e in range(first, last + 1) if e % every == 0]
-    parts += [svg.text(left + cell * (e - first), top - 8, f"2^{e}", "tick", "middle") for e in shown]
-    for i, t in enumerate(tensors):
-        y = top + row * i
-        parts.append(svg.text(left - 10, y + row / 2 + 4, shorten(t.name, 40), "mono f11", "end", t.name))
-        for e, n in t.summary.octaves:
-            if first <= e < last and n:
-                share = n / t.summary.alive
-                step = min(max(int(10 + math.log2(share) * 1.25), 0), 9)
-                tip = f"{t.name}\nmagnitude 2^{e} to 2^{e + 1}: {words.percent(share)}"
-                box = svg.rect(left + cell * (e - first), y, cell - 1, row - 1, f"cell h{step}", tip)
-                parts.append(svg.element("g", box, class_="hot"))
-    about = f"{words.plural(len(tensors), 'tensor')} by powers of two."
-    return svg.drawing(ident, width, top + row * len(tensors) + 8, "Magnitudes by tensor", about, parts)
+    across = range(max(seen[0], last - 48), last)
+    shares = {(t.name, e): n / t.summary.alive for t in shown for e, n in t.summary.octaves if n}
+    cells = [
+        Cell(t.name, f"2^{e}", found, words.percent(found)) for t in shown for e in across
+        if (found := shares.get((t.name, e))) or t is shown[0]
+    ]  # fmt: skip
+    drawn = heat(cells, ("tensor", "magnitude from", "share"), Ramp(1e-4, max(shares.values()), ".2~%", log=True))
+    rows = [(t.name, *(words.percent(shares.get((t.name, e), 0.0)) for e in across)) for t in shown]
+    table = Table("Share of each tensor's weights by magnitude", ("tensor", *(f"2^{e}" for e in across)), rows)
+    title = "Where the magnitudes of each tensor lie, in powers of two"
+    return Chart("magnitudes", title, drawn, table, side=beside(t.name for t in shown))
 
 
-# -- the path --------------------------------------------------------------------------------------------------
-
-
-def path_legend(path: Trajectory) -> str:
-    items = [
-        (
-            svg.line((1, 7), (25, 7), "curve c1") + svg.mark("circle", (13, 7), "dot c1"),
-            f"PQ index ({path.p:g}, {path.q:g})",
-        )
+def path(found: Trajectory, table: Table) -> Chart:
+    """PQ index against density with its turning points, and the accuracy of the same levels below it."""
+    turns = {found.minimum: "minimum" if found.confirmed else "lowest so far", found.peak: "peak"}
+    marks = {s.density: turns[i] for i, s in enumerate(found.steps) if i in turns}
+    index = Line(f"PQ index ({found.p:g}, {found.q:g})", [(s.density, s.index) for s in found.steps], marks=marks)
+    accuracies = [
+        Line(what, [(s.density, v) for s in found.steps if (v := getattr(s, field)) is not None])
+        for what, field in (("validation accuracy", "validation_accuracy"), ("test accuracy", "test_accuracy"))
     ]
-    items += [(svg.mark("circle", (13, 7), "ring", 6), "turning point")]
-    for kind, said, has in (
-        ("c3", "validation accuracy", any(s.validation_accuracy is not None for s in path.steps)),
-        ("c2", "test accuracy", any(s.test_accuracy is not None for s in path.steps)),
-    ):
-        if has:
-            items.append((svg.line((1, 7), (25, 7), f"curve {kind}"), said))
-    return _legend(items)
-
-
-def path(path: Trajectory, ident: str, width: int) -> str:
-    """PQ index against density, and the accuracy of the same levels below it."""
-    left, right = 58, width - 30
-    alive = [s for s in path.steps if s.density > 0]
-    lowest = min((s.density for s in alive), default=0.5)
-    x = svg.Scale(1.0, min(lowest, 0.5), left, right, log=True)
-    y = svg.Scale(*svg.span([s.index for s in alive], 0.05, 0.0, 1.0), 250, 40)
-    known = [v for s in alive for v in (s.validation_accuracy, s.test_accuracy) if v is not None]
-    parts = _y_axis(y, left, right, "PQ index")
-    bottom = 250
-    if known:
-        z = svg.Scale(*svg.span(known, 0.02, 0.0, 1.0), 430, 310)
-        parts += _y_axis(z, left, right, "accuracy in percent", 100.0)
-        bottom = 430
-        for name, kind in (("validation_accuracy", "c3"), ("test_accuracy", "c2")):
-            seen = [(x(s.density), z(v)) for s in alive if (v := getattr(s, name)) is not None]
-            parts += [svg.path(seen, f"curve {kind}"), *(svg.mark("circle", at, f"dot {kind}", 3) for at in seen)]
-    labelled, _ = svg.log_ticks(min(lowest, 0.5), 1.0, 8 if width > 600 else 4)
-    for v in labelled:
-        parts.append(svg.text(x(v), bottom + 20, words.percent(v), "tick", "middle"))
-    parts.append(svg.text((left + right) / 2, bottom + 40, "density", "label", "middle"))
-    parts += _path_points(path, x, y, bottom)
-    about = f"{words.plural(len(path.steps), 'level')}; the numbers are in the table below."
-    return svg.drawing(ident, width, bottom + 50, "PQ index against density", about, parts)
-
-
-def _path_points(path: Trajectory, x: svg.Scale, y: svg.Scale, bottom: float) -> list[str]:
-    names = {path.minimum: "minimum" if path.confirmed else "lowest so far", path.peak: "peak"}
-    alive = [(i, s) for i, s in enumerate(path.steps) if s.density > 0]
-    parts = [svg.path([(x(s.density), y(s.index)) for _, s in alive], "curve c1")]
-    for i, s in alive:
-        at = (x(s.density), y(s.index))
-        tip = f"level {s.level}, density {words.percent(s.density)}\nPQ index {words.index(s.index)}"
-        if s.validation_accuracy is not None:
-            tip += f"\nvalidation accuracy {words.accuracy(s.validation_accuracy)}"
-        if s.test_accuracy is not None:
-            tip += f"\ntest accuracy {words.accuracy(s.test_accuracy)}"
-        shown = [svg.mark("circle", at, "dot c1")]
-        if names.get(i):
-            end = "start" if at[0] < (x.a + x.b) / 2 else "end"
-            up = -14 if i == path.peak else 24
-            shown += [
-                svg.mark("circle", at, "ring", 8),
-                svg.text(at[0], at[1] + up, names[i], "label chosen-text", end),
-            ]
-        parts.append(svg.element("g", *shown, svg.rect(at[0] - 9, 30, 18, bottom - 30, "band", tip), class_="hot"))
-    return parts
+    panels = [Panel("PQ index", [index], height=220, least=0.05)]
+    if any(line.points for line in accuracies):
+        panels.append(Panel("Accuracy", [x for x in accuracies if x.points], share=True, height=140))
+    seen = [
+        (s.density, {"level": str(s.level), "density": words.percent(s.density), "PQ index": words.index(s.index),
+                     "validation accuracy": words.accuracy(s.validation_accuracy),
+                     "test accuracy": words.accuracy(s.test_accuracy)})
+        for s in found.steps
+    ]  # fmt: skip
+    return Chart("path", "Where the PQ index turns as weights go", over_density(panels, seen), table, side=64)

@@ -8,7 +8,7 @@ from statistics import median
 
 from sparsight.records.record import LevelRecord
 from sparsight.report import format as words
-from sparsight.report import markup
+from sparsight.report.pages import Fold, Part, Section, Table
 from sparsight.report.run_view import Story
 from sparsight.types import GroupRecord
 
@@ -16,24 +16,21 @@ ROW = re.compile(r"(?P<tensor>.+)\[\d+\]", re.DOTALL)
 """Name of a group that is one row of a tensor."""
 
 
-def decisions(s: Story) -> str:
+def decisions(s: Story) -> Section | None:
     """Global scope: one table. Layer scope: a table for each level. Neuron scope: a summary for each tensor."""
     shown = [x for x in s.levels if x.groups]
     if not shown:
-        return ""
+        return None
     lead = (
         "d: alive weights before the round. PQ index: of those weights. r: least count that the PQI bound lets us "
         "keep. c: weights removed."
     )
+    parts: list[Part] = [_level(x) for x in shown]
     if all(len(x.groups) == 1 for x in shown):
         rows = [(str(x.level), *_one(x.groups[0])) for x in shown]
         marked = {i: "chosen" for i, x in enumerate(shown) if x is s.chosen}
-        content = markup.table(
-            ("level", *HEADINGS), rows, "What was decided at each level", words=(1, 7), marked=marked
-        )
-    else:
-        content = "".join(_level(x) for x in shown)
-    return markup.section("decisions", "What the allocator decided", lead, content)
+        parts = [Table("What was decided at each level", ("level", *HEADINGS), rows, words=(1, 7), marked=marked)]
+    return Section("decisions", "What the allocator decided", lead, parts)
 
 
 HEADINGS = ("group", "d", "PQ index", "r", "c", "removed", "remarks")
@@ -53,7 +50,7 @@ def tensor_of(name: str, layers: Sequence[str]) -> str | None:
     return found["tensor"] if found else None
 
 
-def _level(x: LevelRecord) -> str:
+def _level(x: LevelRecord) -> Fold:
     names = [layer.name for layer in x.layers]
     by_tensor: dict[str, list[GroupRecord]] = {}
     whole: list[GroupRecord] = []
@@ -62,26 +59,15 @@ def _level(x: LevelRecord) -> str:
         (whole if tensor is None else by_tensor.setdefault(tensor, [])).append(g)
     removed = sum(g.c for g in x.groups)
     title = f"Level {x.level}: {removed:,} weights removed in {words.plural(len(x.groups), 'group')}"
-    content = ""
+    content = []
     if whole:
-        content += markup.table(HEADINGS, map(_one, whole), f"Level {x.level}, by group", words=(0, 6))
+        content += [Table(f"Level {x.level}, by group", HEADINGS, [*map(_one, whole)], words=(0, 6))]
     if by_tensor:
-        heads = (
-            "tensor",
-            "rows",
-            "d",
-            "PQ index: least",
-            "median",
-            "greatest",
-            "c",
-            "c per row: least",
-            "median",
-            "greatest",
-            "remarks",
-        )
+        heads = ("tensor", "rows", "d", "PQ index: least", "median", "greatest", "c", "c per row: least", "median",
+                 "greatest", "remarks")  # fmt: skip
         rows = [_rows(tensor, groups) for tensor, groups in by_tensor.items()]
-        content += markup.table(heads, rows, f"Level {x.level}, rows of each tensor", words=(0, 10))
-    return markup.fold(title, content)
+        content += [Table(f"Level {x.level}, rows of each tensor", heads, rows, words=(0, 10))]
+    return Fold(title, content)
 
 
 def _rows(tensor: str, groups: Sequence[GroupRecord]) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import unicodedata
 
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -29,11 +28,6 @@ def cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     return f"'{printable(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else printable(value)
-
-
-def escape(text: str) -> str:
-    """`plain` text as markup, for content and for attributes in quotes."""
-    return html.escape(plain(text))
 
 
 def _steers(c: str) -> bool:

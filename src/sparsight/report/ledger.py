@@ -10,7 +10,7 @@ from sparsight.checkpoint.packed.head import FORMAT
 from sparsight.deploy.ledger.records import CODE, REQUEST, Counted, Latency, Ledger, Measured
 from sparsight.records.record import to_json
 from sparsight.report import format as words
-from sparsight.report import markup
+from sparsight.report.pages import Section, Table
 from sparsight.report.table import stacked
 
 WIDTH = 80
@@ -220,9 +220,9 @@ def rows(found: Ledger) -> list[dict[str, Any]]:
     return made
 
 
-def section(found: Ledger | None) -> str:
-    """The part of a report: the sentence and the table; nothing without a ledger."""
+def section(found: Ledger | None) -> Section | None:
+    """The part of a report: the sentence and the table; None without a ledger."""
     if found is None:
-        return ""
-    grid = markup.table(("column", "value", "how"), _cells(found), "What is real", words=(0, 2))
-    return markup.section("ledger", "What is real", sentence(found), grid)
+        return None
+    grid = Table("What is real", ("column", "value", "how"), _cells(found), words=(0, 2))
+    return Section("ledger", "What is real", sentence(found), [grid])

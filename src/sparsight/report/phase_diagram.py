@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,7 @@ from torch import Tensor
 from sparsight.measure.criticality.edge import EdgeOfChaos, NoEdgeOfChaos, edge_of_chaos
 from sparsight.measure.criticality.phase import NetworkPhase
 from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid
-from sparsight.report import svg
-from sparsight.report.escape import escape
+from sparsight.report.pages import Chart, Page, Section, Table, drawn, render
 
 SHOWN = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 """sigma_b for which the edge of chaos is listed."""
@@ -104,9 +104,11 @@ sigma_b. Below it they die out (chi < 1), above it they explode (chi > 1)."""
 
 def described(d: PhaseDiagram) -> str:
     """The diagram as text: the edge, a coarse map of chi, and the network's layers."""
-    parts = [_PURPOSE, "\n".join(_about(d)), _listed(d), _map(d)]
+    heads, rows = _listed(d)
+    parts = [_PURPOSE, "\n".join(_about(d)), _columns("the edge of chaos", [heads, *rows]), _map(d)]
     if d.network is not None:
-        parts.append("\n".join(_network(d.network)))
+        rows, *said = _network(d.network)
+        parts.append("\n".join([_columns("the network", rows, left=1), *said]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,12 +127,13 @@ def _about(d: PhaseDiagram) -> Iterator[str]:
         yield "  all of it: " + ", ".join(f"sigma_w {one.sigma_w:.6g} (q {one.q:.4g})" for one in edge.solutions)
 
 
-def _listed(d: PhaseDiagram) -> str:
-    rows: list[tuple[str, ...]] = [("sigma_b", "sigma_w", "q", "stable")]
+def _listed(d: PhaseDiagram) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headings and rows of the edge of chaos."""
+    rows: list[tuple[str, ...]] = []
     for b, e in d.listed:
         own = (f"{e.sigma_w:.6f}", f"{e.q:.4g}", "yes" if e.stable else "no") if e else ("-", "-", "no edge")
         rows.append((f"{b:g}", *own))
-    return _columns("the edge of chaos", rows)
+    return ("sigma_b", "sigma_w", "q", "stable"), rows
 
 
 def _map(d: PhaseDiagram) -> str:
@@ -143,19 +146,22 @@ def _map(d: PhaseDiagram) -> str:
     return _columns("chi by sigma_w; below 1 ordered, above 1 chaotic", rows)
 
 
-def _network(network: NetworkPhase) -> Iterator[str]:
+def _network(network: NetworkPhase) -> tuple[Any, ...]:
+    """Headings and rows of the layers, then what is said of the whole, in lines."""
     rows = [("layer", "fan-in", "sigma_w", "sigma_b", "q", "chi", "phase")]
     rows += [
         (x.name, str(x.fan_in), f"{x.sigma_w:.4f}", f"{x.sigma_b:.4f}", f"{x.q:.4g}", f"{x.chi:.4f}", x.phase)
         for x in network.layers
     ]
-    yield _columns("the network", rows, left=1)
     depth = "any depth" if math.isinf(network.depth) else f"about {network.depth:.3g} layers"
-    yield f"{network.phase}: chi {network.chi:.4g} on average; signals get through {depth}"
+    said = [f"{network.phase}: chi {network.chi:.4g} on average; signals get through {depth}"]
     if network.normalised:
-        yield "it has norm layers, which set the variances: what is said here holds without them"
+        said.append("it has norm layers, which set the variances: what is said here holds without them")
     if network.residual:
-        yield "it has shortcuts, past which signals get through with any weights: what is said here holds without them"
+        said.append(
+            "it has shortcuts, past which signals get through with any weights: what is said here holds without them"
+        )
+    return rows, *said
 
 
 def _columns(title: str, rows: Sequence[Sequence[str]], left: int = 0) -> str:
@@ -165,85 +171,81 @@ def _columns(title: str, rows: Sequence[Sequence[str]], left: int = 0) -> str:
     return "\n".join([title, *(f"  {line.rstrip()}" for line in lines)])
 
 
-# -- a picture -------------------------------------------------------------------------------------------------
-
-_STYLE = """
-svg { font: 13px system-ui, "Segoe UI", "Noto Sans", "DejaVu Sans", sans-serif; background: #fbfbfa; }
-text { fill: #1a1d21; } .soft { fill: #5c646e; } .edge { fill: none; stroke: #1a1d21; stroke-width: 2.5; }
-.axis { stroke: #9aa2ab; } .asked { fill: none; stroke: #1a1d21; stroke-width: 2; }
-.layer { fill: #ffd34d; stroke: #1a1d21; }
-.o0 { fill: #f3f7fb; } .o1 { fill: #d5e5f3; } .o2 { fill: #aacbe6; } .o3 { fill: #77a9d3; } .o4 { fill: #4683b9; }
-.k0 { fill: #fdf5f0; } .k1 { fill: #fadfcd; } .k2 { fill: #f3b98f; } .k3 { fill: #e08a4c; } .k4 { fill: #b9581c; }
-"""
-_STEPS = (0.02, 0.1, 0.3, 0.7)
-"""|log chi| at which the colours change."""
+# -- a picture and a page --------------------------------------------------------------------------------------
 
 
-def picture(d: PhaseDiagram, width: int = 760) -> str:
+def picture(d: PhaseDiagram) -> str:
     """The diagram as one SVG file: blue is ordered, orange chaotic, the line the edge, dots the network's layers."""
-    left, right, top, bottom = 64, width - 24, 52, 460
-    step_w, step_b = d.sigma_w[0], d.sigma_b[1]
-    x = svg.Scale(step_w / 2, d.sigma_w[-1] + step_w / 2, left, right)
-    y = svg.Scale(-step_b / 2, d.sigma_b[-1] + step_b / 2, bottom, top)
-    parts = [svg.text(right, 30, f"Phase diagram of {d.activation}", "title", "end")]
-    for i, b in enumerate(d.sigma_b):
-        for j, w in enumerate(d.sigma_w):
-            value = d.chi[i][j]
-            tip = f"sigma_b {b:.3g}, sigma_w {w:.3g}: chi {value:.3g}"
-            corner = x(w - step_w / 2), y(b + step_b / 2)
-            size = x(w + step_w / 2) - corner[0] + 0.6, y(b - step_b / 2) - corner[1] + 0.6
-            parts.append(svg.rect(*corner, *size, _colour(value), tip))
-    shown = [e for e in d.edge if e.sigma_w <= d.sigma_w[-1]]
-    parts.append(svg.path([(x(e.sigma_w), y(e.sigma_b)) for e in shown], "edge"))
-    if len(shown) == 1:
-        parts.append(svg.mark("diamond", (x(shown[0].sigma_w), y(shown[0].sigma_b)), "asked", 5))
-    if d.asked is not None and d.asked.sigma_w <= d.sigma_w[-1]:
-        parts.append(svg.mark("circle", (x(d.asked.sigma_w), y(d.asked.sigma_b)), "asked", 7))
-    for layer in d.network.layers if d.network is not None else ():
-        tip = f"{layer.name}: sigma_w {layer.sigma_w:.4g}, sigma_b {layer.sigma_b:.4g}, chi {layer.chi:.4g}"
-        dot = svg.mark("circle", (x(layer.sigma_w), y(layer.sigma_b)), "layer", 4.5)
-        parts.append(svg.element("g", svg.element("title", escape(tip)), dot))
-    parts += _axes(x, y, left, right, bottom)
-    about = "chi by sigma_w and sigma_b: blue ordered, orange chaotic, the line is the edge of chaos."
-    style = svg.element("style", _STYLE)
-    drawn = svg.drawing("phase", width, bottom + 84, f"Phase diagram of {d.activation}", about, [style, *parts])
-    return drawn.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{bottom + 84}" ', 1)
-
-
-def _colour(chi: float) -> str:
-    size = abs(math.log(chi)) if chi > 0 else math.inf
-    return f"{'o' if chi < 1 else 'k'}{sum(size > step for step in _STEPS)}"
-
-
-def _axes(x: svg.Scale, y: svg.Scale, left: float, right: float, bottom: float) -> Iterator[str]:
-    yield svg.line((left, bottom), (right, bottom), "axis")
-    at = svg.ticks(x.lo, x.hi, 8)
-    for value, said in zip(at, svg.spelled(at), strict=True):
-        yield svg.text(x(value), bottom + 20, said, "soft", "middle")
-    at = svg.ticks(max(y.lo, 0.0), y.hi, 6)
-    for value, said in zip(at, svg.spelled(at), strict=True):
-        yield svg.text(left - 8, y(value) + 4, said, "soft", "end")
-    yield svg.text((left + right) / 2, bottom + 42, "sigma_w", "soft", "middle")
-    yield svg.text(left - 40, y.b - 12, "sigma_b", "soft")
-    place = left
-    for kind, said in (("o3", "ordered"), ("k3", "chaotic"), ("layer", "layers of the network")):
-        yield svg.rect(place, bottom + 56, 14, 14, kind)
-        yield svg.text(place + 20, bottom + 68, said, "soft")
-        place += 40 + 8 * len(said)
-    yield svg.text(place, bottom + 68, "line: edge of chaos; ring: as asked", "soft")
+    return drawn(_chart(d, 640), 640)
 
 
 def page(d: PhaseDiagram) -> str:
-    """The picture and the text as one HTML file that asks nothing of anywhere."""
-    title = escape(f"Phase diagram of {d.activation}")
-    style = (
-        "body{margin:32px auto;max-width:800px;font:16px system-ui,sans-serif}"
-        "pre{font-size:14px;white-space:pre-wrap}svg{max-width:100%}"
+    """The diagram, its numbers and the network's layers as one HTML file that asks nothing of anywhere."""
+    chi = Table(
+        "chi by sigma_b (rows) and sigma_w", ("sigma_b", *(f"{w:.3g}" for w in d.sigma_w)),
+        [(f"{b:.3g}", *(f"{v:.3f}" for v in row)) for b, row in zip(d.sigma_b, d.chi, strict=True)],
+    )  # fmt: skip
+    chart = Chart(
+        "phase", "At which scale of weights and biases signals get through", _chart(d, "container"), chi, side=64
     )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{title}</title><style>{style}</style></head><body><h1>{title}</h1>"
-        f"{picture(d)}<pre>{escape(described(d))}</pre></body></html>\n"
-    )
+    lead = "Blue is ordered: signals die out. Orange is chaotic: they explode. The line between is the edge of chaos"
+    lead += "; dots are the network's layers." if d.network is not None else "."
+    edge = Table("The edge of chaos", *_listed(d))
+    sections = [Section("diagram", "Where signals live", lead, [chart]), Section("edge", edge.caption, "", [edge])]
+    if d.network is not None:
+        rows, *said = _network(d.network)
+        table = Table("The network's layers", rows[0], rows[1:])
+        sections.append(Section("network", table.caption, f"{'. '.join(said)}.", [table]))
+    title = f"Phase diagram of {d.activation}"
+    told = f"{' '.join(_PURPOSE.split())} {'. '.join(x.strip() for x in _about(d))}."
+    return render(Page(title, "phase diagram", d.activation, sections, told=told))
+
+
+def _chart(d: PhaseDiagram, width: int | str) -> dict[str, Any]:
+    """chi as colours, the edge, where it was asked for, and the layers."""
+    import altair as alt
+
+    from sparsight.report.charts import named, spec, tips
+
+    half_w, half_b = d.sigma_w[0] / 2, d.sigma_b[1] / 2
+    cells = (
+        {"w": w - half_w, "w2": w + half_w, "b": b - half_b, "b2": b + half_b, "tone": _tone(value),
+         "at": f"sigma_w {w:.3g}, sigma_b {b:.3g}", "chi": f"{value:.3g}"}
+        for b, row in zip(d.sigma_b, d.chi, strict=True) for w, value in zip(d.sigma_w, row, strict=True)
+    )  # fmt: skip
+    shown = [e for e in d.edge if e.sigma_w <= d.sigma_w[-1]]
+    asked = [e for e in (d.asked,) if e is not None and e.sigma_w <= d.sigma_w[-1]]
+    layers = d.network.layers if d.network is not None else ()
+    x = alt.X("w:Q", title="sigma_w").scale(domain=[half_w, d.sigma_w[-1] + half_w], nice=False)
+    y = alt.Y("b:Q", title="sigma_b").scale(domain=[-half_b, d.sigma_b[-1] + half_b], nice=False)
+    legend = alt.Legend(title="ordered – chaotic", values=[-1, 0, 1], titleOrient="left", labelExpr=_TONES)
+    colour = alt.Color("tone:Q").scale(domain=[-1, 1], range="diverging").legend(legend)
+    stroke = alt.Stroke("tone:Q").scale(domain=[-1, 1], range="diverging").legend(None)
+    line = named("edge").encode(x=x, y=y)
+    made = alt.layer(
+        named("cells").mark_rect(strokeWidth=0.4).encode(
+            x=x, y=y, x2="w2", y2="b2", color=colour, stroke=stroke, tooltip=tips({"at": "at", "chi": "chi"})
+        ),
+        line.mark_line(style="ring", order=False, strokeWidth=2.5).encode(order="b:Q") if len(shown) > 1
+        else line.mark_point(style="ring", shape="diamond", size=90, filled=False),
+        named("asked").mark_point(style="ring", size=170, filled=False, strokeWidth=2).encode(x=x, y=y),
+        named("layers").mark_point(style="dot", size=70, opacity=1).encode(
+            x=x, y=y, tooltip=tips({"name": "layer", "at": "at", "chi": "chi", "phase": "phase"})
+        ),
+    ).properties(width=width, height=420)  # fmt: skip
+    return spec(
+        made, cells=cells, edge=({"w": e.sigma_w, "b": e.sigma_b} for e in shown),
+        asked=({"w": e.sigma_w, "b": e.sigma_b} for e in asked),
+        layers=(
+            {"w": x.sigma_w, "b": x.sigma_b, "name": x.name, "chi": f"{x.chi:.4g}", "phase": x.phase,
+             "at": f"sigma_w {x.sigma_w:.4g}, sigma_b {x.sigma_b:.4g}"}
+            for x in layers
+        ),
+    )  # fmt: skip
+
+
+_TONES = "datum.value < 0 ? 'chi 0.37 or less' : datum.value > 0 ? 'chi 2.7 or more' : 'chi 1'"
+
+
+def _tone(chi: float) -> float:
+    return max(-1.0, min(1.0, math.log(chi))) if chi > 0 else -1.0

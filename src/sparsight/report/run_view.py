@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.train.metric import ACCURACY, Metric
@@ -99,6 +100,6 @@ def judged(record: LevelRecord) -> tuple[float, int] | None:
     return (value, samples) if record.metric.share and samples and value is not None and 0 <= value <= 1 else None
 
 
-def is_finite(value: float | None) -> bool:
+def is_finite(value: float | None) -> TypeGuard[float]:
     """True for a number that can be drawn."""
     return value is not None and math.isfinite(value)

@@ -7,27 +7,30 @@ from collections.abc import Iterable, Sequence
 
 from sparsight.records.record import LevelRecord
 from sparsight.report import format as words
-from sparsight.report import markup, svg
-from sparsight.report.escape import escape
+from sparsight.report.charts import CELL, small, span
+from sparsight.report.pages import Chart, Fold, Section, Table
 from sparsight.report.run_view import Story, is_finite, key
 
 MEMBER = re.compile(r"(?P<family>.*?\)), (?P<member>.+)", re.DOTALL)
 """A value of one of several: "gradient flow (norm), fc1.weight"."""
 
 LINES = 5
-"""As many colours as the style sheet has for lines; more members than that are in the table alone."""
+"""Members that a picture shows; more than that are in the table alone."""
 
 
-def stopping(s: Story) -> str:
-    """The section about stopping rules. Nothing where every level trained its whole budget and nothing was measured."""
+def stopping(s: Story) -> Section | None:
+    """The section about stopping rules. None where every level trained its whole budget and nothing was measured."""
     early = any((saved := _saved(x)) is not None and saved > 0 for x in s.levels)
     if not early and not _names(s.levels, "distance") and not _names(s.levels, "value"):
-        return ""
+        return None
     figures = [_figure(s, name, i) for i, name in enumerate(_names(s.levels, "distance"))]
     families = dict.fromkeys(_split(name)[0] for name in _names(s.levels, "value"))
     figures += [_figure(s, name, i, of_values=True) for i, name in enumerate(families)]
-    seen = markup.fold("These numbers as a table", _seen_table(s)) if figures else ""
-    return markup.section("stopping", "When each level ended", _lead(s), _level_table(s), *figures, seen)
+    names = list(dict.fromkeys(name for x in s.levels for o in x.observations for name in o.values))
+    said = "What the stopping rules saw"
+    seen = [Fold(said, [_seen_table(s, names, said)])] if any(figures) else []
+    parts = [_level_table(s), *filter(None, figures), *seen]
+    return Section("stopping", "When each level ended", _lead(s), parts)
 
 
 def _cap(x: LevelRecord) -> float | None:
@@ -57,7 +60,7 @@ def _lead(s: Story) -> str:
     return f"{told}{words.duration(trained)}; validating {words.duration(judged)}."
 
 
-def _level_table(s: Story) -> str:
+def _level_table(s: Story) -> Table:
     rows = [
         (
             f"{x.level}{' chosen' if x is s.chosen else ''}",
@@ -72,20 +75,16 @@ def _level_table(s: Story) -> str:
     ]
     marked = {i: "chosen" for i, x in enumerate(s.levels) if x is s.chosen}
     heads = ("level", "density", "epochs", "at most", "saved", "evaluations", "why it ended")
-    return markup.table(heads, rows, "Epochs spent and saved by level", words=(6,), marked=marked)
+    return Table("Epochs spent and saved by level", heads, rows, words=(6,), marked=marked)
 
 
-def _seen_table(s: Story) -> str:
-    """Every number that a rule saw, one row for each evaluation."""
-    names = list(dict.fromkeys(name for x in s.levels for o in x.observations for name in o.values))
+def _seen_table(s: Story, names: Sequence[str], caption: str) -> Table:
+    """Numbers that a rule saw, one row for each evaluation."""
     rows = [
         (str(x.level), f"{o.epoch:.4g}", *(_spell(o.values.get(name)) for name in names))
-        for x in s.levels
-        for o in x.observations
-        if o.values
-    ]
-    heads = ("level", "epoch", *(name.replace(":", ": ", 1) for name in names))
-    return markup.table(heads, rows, "What the stopping rules saw")
+        for x in s.levels for o in x.observations if any(name in o.values for name in names)
+    ]  # fmt: skip
+    return Table(caption, ("level", "epoch", *(name.replace(":", ": ", 1) for name in names)), rows)
 
 
 def _spell(value: float | None) -> str:
@@ -104,10 +103,10 @@ def _split(name: str) -> tuple[str, str]:
     return (found["family"], found["member"]) if found else (name, "")
 
 
-# -- a small picture for each level ------------------------------------------------------------------------------
+# -- small pictures for each level ---------------------------------------------------------------------------------
 
 
-def _figure(s: Story, name: str, i: int, of_values: bool = False) -> str:
+def _figure(s: Story, name: str, i: int, of_values: bool = False) -> Chart | None:
     """Small pictures of one distance with its threshold, or of the values of one family, by epoch."""
     if of_values:
         lines = [f"value:{other}" for other in _names(s.levels, "value") if _split(other)[0] == name][:LINES]
@@ -115,44 +114,16 @@ def _figure(s: Story, name: str, i: int, of_values: bool = False) -> str:
     else:
         lines, title = [f"distance:{name}", f"threshold:{name}"], f"{name}: distance"
         labels = ["distance", "threshold, below which it counts"]
-    levels = [x for x in s.levels if any(line in o.values for o in x.observations for line in lines)]
-    seen = [v for x in levels for o in x.observations for line in lines if is_finite(v := o.values.get(line))]
-    known = [v for v in seen if v is not None]
-    if not known:
-        return ""
-    lo, hi = svg.span(known, 1e-6, 0.0 if min(known) >= 0 else min(known))
-    last = max(o.epoch for x in levels for o in x.observations)
-    x, y = svg.Scale(0.0, last or 1.0, 50, 150), svg.Scale(lo, hi, 82, 24)
+    rows = [
+        {"of": f"level {x.level} · {words.percent(x.density)}", "x": o.epoch, "y": v, "series": label,
+         "shown": f"{v:.4g}"}
+        for x in s.levels for o in x.observations for line, label in zip(lines, labels, strict=True)
+        if is_finite(v := o.values.get(line))
+    ]  # fmt: skip
+    if not rows:
+        return None
+    known = [x["y"] for x in rows]
+    domain = span(known, 1e-6, 0.0 if min(known) >= 0 else min(known))
+    drawn = small(rows, domain, {"of": "level", "series": "line", "x": "epoch", "shown": "value"}, series=labels)
     ident = f"{'values' if of_values else 'distance'}-{i}"
-    pictures = "".join(_picture(s, record, lines, title, f"{ident}-{record.level}", x, y) for record in levels)
-    keys = [
-        svg.element("svg", svg.line((0, 6), (22, 6), f"curve c{n + 1}"), viewBox="0 0 22 12", class_="swatch")
-        + f" {escape(label)}"
-        for n, label in enumerate(labels)
-    ]
-    items = "".join(f"<li>{item}</li>" for item in keys)
-    legend = f'<ul class="legend">{items}</ul>'
-    return f'<h3>{escape(title)}</h3>{legend}<figure class="many">{pictures}</figure>'
-
-
-def _picture(
-    s: Story, record: LevelRecord, lines: Sequence[str], title: str, ident: str, x: svg.Scale, y: svg.Scale
-) -> str:
-    heading, chosen = f"level {record.level}", record is s.chosen
-    parts = [svg.text(50, 13, heading, "label chosen-text" if chosen else "label")]
-    parts += [svg.text(150, 13, words.percent(record.density), "tick", "end")]
-    parts += [svg.line((50, at), (150, at), "grid") for at in (y.b, y.a)]
-    parts += [svg.text(46, at + 4, f"{v:.2g}", "tick small", "end") for v, at in ((y.hi, y.b), (y.lo, y.a))]
-    rows = []
-    for n, line in enumerate(lines):
-        seen = [(o.epoch, v) for o in record.observations if (v := o.values.get(line)) is not None and is_finite(v)]
-        points = [(x(epoch), y(v)) for epoch, v in seen]
-        parts += [svg.path(points, f"curve c{n + 1}")]
-        if len(points) == 1 or not n:
-            parts += [svg.mark("circle", at, f"dot c{n + 1}", 2.5) for at in points[-1:]]
-        rows += [f"epoch {epoch:.4g}: {v:.4g}" for epoch, v in seen] if not n else []
-    parts += [svg.text(50, 97, "0", "tick small", "start"), svg.text(150, 97, f"{x.hi:g}", "tick small", "end")]
-    tip = "\n".join([heading, *(rows if len(rows) <= 8 else [*rows[:3], "…", *rows[-4:]])])
-    parts += [svg.element("g", svg.rect(0, 0, 160, 102, "band", tip), class_="hot")]
-    about = f"{words.plural(len(rows), 'point')}; the numbers are in the table below."
-    return svg.drawing(ident, 160, 102, f"{title} by epoch, level {record.level}", about, parts, "small")
+    return Chart(ident, title, drawn, _seen_table(s, lines, f"By level: {title}"), cell=CELL)

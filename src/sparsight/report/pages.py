@@ -1,0 +1,201 @@
+"""Pages that ask nothing of anywhere: templates that escape, charts with their numbers behind them, one policy."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from platformdirs import user_cache_dir
+
+from sparsight.records.files import make_folder, write_atomically
+from sparsight.report.escape import plain
+from sparsight.report.format import unbroken
+from sparsight.report.theme import CSS, FONT, config
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under headings. The first column names its row; columns in `words` are prose.
+
+    `marked` gives rows, by position, a CSS class.
+    """
+
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    _: KW_ONLY
+    words: Collection[int] = ()
+    marked: Mapping[int, str] = field(default_factory=dict)
+    kind: ClassVar = "table"
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A Vega-Lite or Vega chart and the table of its numbers, or the name of the section that has them.
+
+    A width of "container" is the page's less `side` pixels. Facets of `cell` pixels stand in as many columns as
+    fit.
+    """
+
+    name: str
+    title: str  # what is to be seen
+    spec: Mapping[str, Any]
+    table: Table | str
+    _: KW_ONLY
+    side: int = 0
+    cell: int = 0
+    kind: ClassVar = "chart"
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Parts that open on a click."""
+
+    title: str
+    parts: Sequence[Any]
+    kind: ClassVar = "fold"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Text as it was typed or stored."""
+
+    caption: str
+    text: str
+    kind: ClassVar = "code"
+
+
+@dataclass(frozen=True)
+class Cards:
+    """Small tables side by side."""
+
+    parts: Sequence[Table]
+    kind: ClassVar = "cards"
+
+
+Part = Table | Chart | Fold | Code | Cards | str
+"""What a section is made of; a string is a paragraph."""
+
+
+@dataclass(frozen=True)
+class Section:
+    name: str
+    title: str
+    lead: str
+    parts: Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number of a headline, and what to hold it against: (label, value)."""
+
+    label: str
+    value: str
+    beside: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a page says: a headline, what to know before it is trusted, and sections."""
+
+    title: str  # in the browser's tab
+    eyebrow: str
+    heading: str
+    sections: Sequence[Section]
+    _: KW_ONLY
+    about: str = ""
+    told: str = ""
+    tiles: Sequence[Tile] = ()
+    notes: Sequence[str] = ()
+    status: str = ""
+    warnings: Sequence[str] = ()
+
+
+def render(page: Page, template: str = "page.html", scripts: Sequence[str] = (), **more: Any) -> str:
+    """The page as one HTML file. Equal pages give equal bytes.
+
+    Strings are escaped wherever they stand. A content security policy forbids every request and every script but
+    Vega's, page.js and `scripts`; the charts' expressions are interpreted, not compiled. `more` is for the template.
+    """
+    from markupsafe import Markup
+
+    code = [vega(), asset("page.js"), *scripts]
+    digests = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(x.encode()).digest()).decode()}'" for x in code)
+    return environment().get_template(template).render(
+        page=page, policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src {digests}; img-src data:",
+        notice=Markup(asset("notice.txt")), style=Markup(asset("page.css")), font=Markup(FONT), css=CSS,
+        scripts=[Markup(x) for x in code], configs={mode: config(mode) for mode in CSS}, **more,
+    )  # fmt: skip
+
+
+def asset(name: str) -> str:
+    return (files("sparsight.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """The templates of all pages: what is put into them is escaped, and made `plain` before."""
+    import jinja2
+
+    found = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.PackageLoader("sparsight.report"), finalize=lambda x: plain(x) if type(x) is str else x,
+    )  # fmt: skip
+    found.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+    found.filters |= {"unbroken": unbroken, "harmless": harmless}
+    return found
+
+
+def harmless(value: Any) -> Any:
+    """JSON values whose strings are `plain`, keys too."""
+    if isinstance(value, str):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {plain(key): harmless(item) for key, item in value.items()}
+    return [harmless(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+@functools.cache
+def vega() -> str:
+    """Vega, Vega-Lite and Vega-Embed as one script, of about 900 kB.
+
+    Bundling takes seconds, so it is kept in the user's cache folder, by version and with its checksum.
+    """
+    kept = Path(user_cache_dir("sparsight", appauthor=False)) / f"vega-{version('vl-convert-python')}.js"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        digest, _, script = kept.read_text(encoding="utf-8").partition("\n")
+        if digest == hashlib.sha256(script.encode()).hexdigest():
+            return script
+    import vl_convert
+
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;").replace(
+        "</script", "<\\/script"
+    )
+    with contextlib.suppress(OSError):  # made again next time
+        make_folder(kept.parent)
+        write_atomically(kept, [f"{hashlib.sha256(script.encode()).hexdigest()}\n{script}".encode()])
+    return script
+
+
+def drawn(spec: Mapping[str, Any], width: int = 760) -> str:
+    """A chart as an SVG file, in the light colours; what fills its container is `width` pixels wide."""
+    import vl_convert
+
+    return vl_convert.vegalite_to_svg(_wide(harmless(spec), width), config={**config("light"), "background": "white"})
+
+
+def _wide(spec: Any, width: int) -> Any:
+    if isinstance(spec, dict):
+        return {k: width if (k, v) == ("width", "container") else _wide(v, width) for k, v in spec.items()}
+    return [_wide(x, width) for x in spec] if isinstance(spec, list) else spec
