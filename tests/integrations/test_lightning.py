@@ -199,6 +199,33 @@ def test_a_training_that_is_resumed_ends_with_the_same_bits(tmp_path, kind, sche
     assert density(second.masks) < 0.3
 
 
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
+def test_a_checkpoint_from_within_an_epoch_goes_on_with_its_masks(tmp_path):
+    class Tested(Net):
+        def test_step(self, batch: Any, number: int) -> None:
+            self.log("loss", F.cross_entropy(self(batch[0]), batch[1]))
+
+    first, kept = (
+        PruningCallback(Gradual(0.2, rounds=7)),
+        ModelCheckpoint(tmp_path, every_n_train_steps=15, save_top_k=-1),
+    )
+    loop = trainer(tmp_path, first, kept, enable_checkpointing=True)
+    loop.fit(Tested(), loader())
+    final = density(first.masks)
+    loop.test(fresh := Tested(), loader(), ckpt_path=tmp_path / "epoch=1-step=15.ckpt", verbose=False)
+    assert density(first.masks) > final  # those of the weights that were loaded
+    verify(fresh, first.masks)
+    second = PruningCallback(Gradual(0.2, rounds=7))
+    watch = Watch(second)
+    loop = trainer(
+        tmp_path, second, watch, ModelCheckpoint(tmp_path, every_n_train_steps=15), enable_checkpointing=True
+    )
+    loop.fit(Tested(), loader(), ckpt_path=tmp_path / "epoch=1-step=15.ckpt")
+    assert watch.seen == sorted(watch.seen, reverse=True)
+    assert watch.seen[0] < density(first.masks) + 1e-9
+    assert watch.seen[-1] == final
+
+
 def test_averages_of_other_callbacks_hold_them_too(tmp_path):
     for average in (EMAWeightAveraging(decay=0.9), StochasticWeightAveraging(0.01, swa_epoch_start=1)):
         model = Validated()

@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -223,6 +223,38 @@ def test_what_is_refused(tmp_path):
         PruningCallback(masks, start=masks)
     with pytest.raises(TypeError, match="expected masks, bool tensors by parameter name, got a "):
         PruningCallback(model)  # type: ignore[arg-type]
+
+
+def test_a_search_keeps_the_masks_of_each_trial_in_its_folder(tmp_path):
+    model = classifier()
+    pruning = PruningCallback(half(model))
+
+    class Search(transformers.TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            state.is_hyper_param_search = True
+            (tmp_path / f"checkpoint-{state.global_step}").rename(
+                tmp_path / "run-0" / f"checkpoint-{state.global_step}"
+            )
+
+    (tmp_path / "run-0").mkdir()
+    trainer(model, tmp_path, Search(), pruning, save_strategy="steps", save_steps=20).train()
+    assert (tmp_path / "run-0" / "checkpoint-20" / FILE).exists()
+
+
+def test_a_tracker_that_comes_after_sees_the_figures(tmp_path):
+    class Tracker(transformers.TrainerCallback):
+        seen: ClassVar[list[Any]] = []
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            self.seen.append(dict(logs))
+
+    model = classifier()
+    pruning = PruningCallback(half(model))
+    loop = trainer(model, tmp_path, Tracker(), pruning)
+    loop.add_callback(loop.pop_callback(Tracker))
+    loop.train()
+    assert [log["density"] for log in Tracker.seen] == [0.5] * 5
+    assert loop.evaluate().keys() >= {"eval_loss"}  # after the training there is nothing to log
 
 
 def test_two_processes(tmp_path):

@@ -45,8 +45,8 @@ class PruningCallback(Callback):
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks that are held, or were last. ValueError before the first training."""
-        return self._session.masks
+        """The masks that are held, or those of the checkpoint or the training before. ValueError if there are none."""
+        return self._session.masks if self._saved is None else self._saved
 
     def state_dict(self) -> dict[str, Any]:
         if not self._session.running:

@@ -101,7 +101,10 @@ def _place(state: TrainerState) -> Place:
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+    """Where the Trainer keeps the checkpoint of this step; a hyperparameter search has a folder for each trial."""
+    out, name = Path(str(args.output_dir)), f"checkpoint-{state.global_step}"
+    trials = out.glob(f"*/{name}") if state.is_hyper_param_search else ()
+    return max(trials, key=lambda folder: folder.stat().st_mtime, default=out / name)
 
 
 def _saved(args: TrainingArguments, state: TrainerState) -> dict[str, Tensor]:
