@@ -24,7 +24,8 @@ from tyro import conf
 DOCS = Path(__file__).resolve().parent
 COMMANDS = {
     "run": "run_options",
-    **{name: name for name in ("certify", "phase", "study", "bench", "compact", "export", "ledger", "evaluate")},
+    **{name: name for name in ("certify", "phase", "study", "bench", "compact", "export", "ledger")},
+    **{name: name for name in ("evaluate", "verdict")},
 }
 POSITIONAL = typing.get_args(conf.Positional[str])[1]
 TABLE = re.compile(r"(<!-- options: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)

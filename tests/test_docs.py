@@ -160,7 +160,7 @@ RECIPES = ("sap", "lottery", "oneshot")  # those that go down level by level: on
 EVERY = tuple(names())
 COMMANDS = (  # beside run
     "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "evaluate",
-    "verify", "phase", "recipes", "study",
+    "verdict", "verify", "phase", "recipes", "study",
 )  # fmt: skip
 WRITTEN = [
     (page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line
@@ -214,13 +214,13 @@ def test_every_option_is_in_a_table(options):
         **{name.replace("-", "_"): name.replace("-", "_") for name in EVERY},
         **dict.fromkeys(("run", "certify", "phase"), "command-line"),
         **{"study": "studies", "bench": "runtime"},
-        **{name: name for name in ("compact", "export", "ledger", "evaluate")},
+        **{name: name for name in ("compact", "export", "ledger", "evaluate", "verdict")},
     }
     assert tables[" ".join(RECIPES)] == "command-line"
 
 
 @pytest.mark.parametrize(
-    "name", [*EVERY, "certify", "phase", "bench", "compact", "export", "ledger", "evaluate", "study"]
+    "name", [*EVERY, "certify", "phase", "bench", "compact", "export", "ledger", "evaluate", "verdict", "study"]
 )
 def test_a_table_has_the_options_of_the_help(name, options):
     table = options["table"](name.replace("-", "_"))

@@ -156,7 +156,7 @@ def test_only_what_is_new_is_measured(run, monkeypatch):
         networks.Networks, "outputs", lambda self, record, *a: seen.append(record.level) or once(self, record, *a)
     )
     evaluate(run, ("classes", "calibration", "agreement"))
-    assert seen == [2, 3]  # level 2 and the control, after 3 levels: levels 0, the parent, and 1 were known
+    assert seen == [2, 2, 3, 3]  # test and validation, of level 2 and the control; levels 0 and 1 were known
 
 
 def test_a_level_that_is_trained_again_is_forgotten(run):

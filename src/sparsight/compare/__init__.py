@@ -1,4 +1,4 @@
-"""Networks side by side: what they are worth beyond accuracy, and statistics that do not rank within noise."""
+"""Networks side by side: worth beyond accuracy, statistics that do not rank within noise, and a verdict."""
 
 from sparsight.compare.evaluation import Corrupted, Evaluated, evaluate, predictions, stored
 from sparsight.compare.statistics import (
@@ -11,14 +11,17 @@ from sparsight.compare.statistics import (
     at,
     fronts,
     holm,
+    knee,
     paired_at,
     ranking,
     sparsest_within,
 )
+from sparsight.compare.verdict import verdict, verdicts
 from sparsight.numerics.intervals import Mean, difference, lower_bound, mean, paired, paired_shares, wilson
+from sparsight.records.verdict import Verdict
 
 __all__ = [
-    "At", "Candidate", "Corrupted", "Evaluated", "Mean", "Pair", "PairedAt", "Ranking", "Sparsest", "at",
-    "difference", "evaluate", "fronts", "holm", "lower_bound", "mean", "paired", "paired_at", "paired_shares",
-    "predictions", "ranking", "sparsest_within", "stored", "wilson",
+    "At", "Candidate", "Corrupted", "Evaluated", "Mean", "Pair", "PairedAt", "Ranking", "Sparsest", "Verdict", "at",
+    "difference", "evaluate", "fronts", "holm", "knee", "lower_bound", "mean", "paired", "paired_at",
+    "paired_shares", "predictions", "ranking", "sparsest_within", "stored", "verdict", "verdicts", "wilson",
 ]  # fmt: skip

@@ -49,7 +49,7 @@ def store_rows(folder: RunFolder, rows: Sequence[Row]) -> None:
 def stored_predictions(folder: RunFolder) -> dict[str, Tensor]:
     """The class that each network, by its id, gave each test sample, and the right ones as "labels"; {} without any.
 
-    DamagedFile.
+    Likewise "validation ID" and "validation labels" of the validation split. DamagedFile.
     """
     there = (folder.path / "predictions.safetensors").exists()
     return folder._files.only("predictions")[0] if there else {}

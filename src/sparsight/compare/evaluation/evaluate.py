@@ -187,7 +187,10 @@ class _Work:
         store_rows(self.folder, self.rows)
 
     def _clean(self, record: LevelRecord) -> list[Row]:
-        outputs = self.networks.outputs(record)
+        """Of the test split; the classes given to validation samples are kept beside it, for verdicts."""
+        outputs, validation = self.networks.outputs(record), self.networks.outputs(record, self.networks.validation)
+        for name, values in ((record.id, validation.predictions), ("labels", validation.labels)):
+            self.predictions[f"validation {name}"] = values.to(torch.int32)
         self.predictions[record.id] = outputs.predictions.to(torch.int32)
         self.predictions["labels"] = outputs.labels.to(torch.int32)
         return [derived.row(record, name, function(outputs)) for name, function in CLEAN]
@@ -282,10 +285,13 @@ def _latencies(record: LevelRecord, found: Ledger) -> Iterator[Row]:
         yield derived.row(record, "speedup", one.ratio, where)
 
 
-def predictions(run: Path | str) -> dict[str, Tensor]:
-    """The class that each evaluated network of a run, by its id, gave each test sample; "labels" are the right ones.
+def predictions(run: Path | str, split: Literal["test", "validation"] = "test") -> dict[str, Tensor]:
+    """The class that each evaluated network of a run, by its id, gave each sample; "labels" are the right ones.
 
     {} if nothing was evaluated. Errors of reading.
     """
     with RunFolder.open(Path(run)) as folder:
-        return stored_predictions(folder)
+        found = stored_predictions(folder)
+    before = "validation " if split == "validation" else ""
+    return {name.removeprefix(before): value for name, value in found.items()
+            if name.startswith("validation ") == bool(before)}  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -20,7 +20,7 @@ from sparsight.records.record import LevelRecord, to_json
 from sparsight.runs.again import names_of
 from sparsight.train.batches import to_device
 from sparsight.train.parallel import runtime
-from sparsight.types import Data, Split
+from sparsight.types import Batch, Data, Split
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
 
@@ -33,10 +33,10 @@ class Networks:
     model: str | nn.Module | None = None
     data: str | Data | None = None
 
-    def outputs(self, record: LevelRecord, split: Split | None = None) -> Outputs:
+    def outputs(self, record: LevelRecord, split: Split | Iterable[Batch] | None = None) -> Outputs:
         """What a network says of a split, by default of the test split."""
         self.module.load_state_dict(self.folder.weights(record))
-        return outputs_of(self.module, split or self._test, self._runtime)
+        return outputs_of(self.module, self._test if split is None else split, self._runtime)
 
     def corrupted(self, name: str, severity: int, samples: int) -> Split:
         """So many test images with a corruption; "none" leaves them as they are."""
@@ -53,18 +53,19 @@ class Networks:
 
     @cached_property
     def _source(self) -> Data:
-        """The data of the run. ValueError if their test split is another one, or there is none."""
+        """The data of the run. ValueError if their splits are others, or there is none to test on."""
         given = self.data if isinstance(self.data, Data) else readers.load(self._names[1])
         found = readers.prepared(given)
         if found.test is None:
             raise ValueError(f"cannot evaluate {self.folder.path}: its data have no test split")
-        stored = self.folder.record.data.get("splits", {}).get("test")
-        here = to_json(fingerprint(replace(found, train=found.test, validation=found.test))["splits"]["test"])
-        if stored is not None and stored != here:
-            raise ValueError(
-                f"the data given are not those of {self.folder.path}: its test split was {_short(stored)}, and that of "
-                f"{found.name!r} is {_short(here)}"
-            )
+        stored = self.folder.record.data.get("splits", {})
+        here = to_json(fingerprint(replace(found, train=found.test))["splits"])
+        for name in ("validation", "test"):
+            if stored.get(name) not in (None, here[name]):
+                raise ValueError(
+                    f"the data given are not those of {self.folder.path}: its {name} split was {_short(stored[name])}, "
+                    f"and that of {found.name!r} is {_short(here[name])}"
+                )
         return found
 
     @cached_property
@@ -79,6 +80,10 @@ class Networks:
         if isinstance(self.model, nn.Module):
             return copy.deepcopy(self.model).to(self._runtime.device)
         return zoo.build(self._names[0], self._source, self.folder.record.seed).to(self._runtime.device)
+
+    @cached_property
+    def validation(self) -> Split | Iterable[Batch]:
+        return to_device(self._source.validation, self._runtime.device)
 
     @cached_property
     def _test(self) -> Any:

@@ -3,10 +3,11 @@
 from sparsight.compare.statistics.curves import At, PairedAt, at, paired_at
 from sparsight.compare.statistics.fronts import Candidate, fronts
 from sparsight.compare.statistics.holm import holm
+from sparsight.compare.statistics.knee import knee
 from sparsight.compare.statistics.ranking import Pair, Ranking, ranking
 from sparsight.compare.statistics.sparsest import Sparsest, sparsest_within
 
 __all__ = [
-    "At", "Candidate", "Pair", "PairedAt", "Ranking", "Sparsest", "at", "fronts", "holm", "paired_at", "ranking",
-    "sparsest_within",
+    "At", "Candidate", "Pair", "PairedAt", "Ranking", "Sparsest", "at", "fronts", "holm", "knee", "paired_at",
+    "ranking", "sparsest_within",
 ]  # fmt: skip

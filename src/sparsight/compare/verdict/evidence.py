@@ -1,0 +1,125 @@
+"""What the runs recorded that speaks for pruning further than the network found, or against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Literal
+
+from sparsight.compare.statistics.knee import knee
+from sparsight.compare.verdict.stories import Told
+from sparsight.measure.pq.turning_points import turning_points
+from sparsight.records.record import LevelRecord
+from sparsight.records.verdict import Evidence
+from sparsight.report import format as words
+
+Says = Literal["for", "against", "open"]
+
+
+def evidence(runs: Sequence[Told], density: float | None, margin: float) -> tuple[Evidence, ...]:
+    """All that is on record, seen from the network of this density (1 if none was found)."""
+    here = 1.0 if density is None else density
+    found = (*_minimum(runs, here), *_bound(runs, here), *_knee(runs, here, margin))
+    return (*found, *_flow(runs, here), *_collapse(runs, here))
+
+
+def _says(place: float, here: float) -> Says:
+    """A landmark at a lower density speaks for going on; one that was passed, against it."""
+    return "for" if place < here else "against" if place > here else "open"
+
+
+def _range(places: Sequence[float]) -> str:
+    low, high = words.percent(min(places)), words.percent(max(places))
+    return f"{low} density" if low == high else f"{low} to {high} density"
+
+
+def _in(count: int, runs: Sequence[Told]) -> str:
+    return "" if len(runs) == 1 else f" in {count} of {len(runs)} runs"
+
+
+def _minimum(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
+    """The confirmed minimum of each PQ index: before it pruning makes the weights left more alike."""
+    for pair in runs[0].dense.pq_pairs:
+        named, places = f"the PQ index ({pair[0]:g}, {pair[1]:g})", []
+        recorded = 0
+        for run in runs:
+            levels = [x for x in run.levels if pair in x.pq_pairs]
+            if len(levels) < 2:
+                continue
+            recorded += 1
+            indices = [x.pq[x.pq_pairs.index(pair)] for x in levels]
+            turns = turning_points([x.density for x in levels], indices)
+            if turns.minimum is not None and turns.confirmed:
+                places.append(levels[turns.minimum].density)
+        if places:
+            said = f"{named} is lowest at {_range(places)}{_in(len(places), runs)}"
+            yield Evidence("pq-minimum", _says(median(places), here), said)
+        elif recorded:
+            yield Evidence("pq-minimum", "open", f"{named} has no confirmed minimum")
+
+
+def _bound(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
+    """SAP's bound of the network found, which was computed when the next level was pruned."""
+    found = []
+    for run in runs:
+        level = run.down_to(here) or run.dense
+        after = next((x for x in run.levels if x.parent == level.id), None)
+        bounds = [group.r for group in after.groups] if after is not None else []
+        whole = after is not None and sum(group.d for group in after.groups) == level.kept
+        if whole and bounds and all(r is not None for r in bounds):
+            found.append((sum(r or 0.0 for r in bounds) / level.total, level.density))
+    if found:
+        least = [share for share, _ in found]
+        room = all(share < density for share, density in found)
+        low, high = words.percent(min(least)), words.percent(max(least))
+        asked = low if low == high else f"{low} to {high}"
+        said = f"by the bound of its PQ index at least {asked} of the weights are to be kept"
+        yield Evidence("pq-bound", "for" if room else "open", said)
+
+
+def _knee(runs: Sequence[Told], here: float, margin: float) -> Iterator[Evidence]:
+    """The knee of each measured curve that falls by more than the margin: a flatter one bends by noise."""
+    curves = [run.points for run in runs if len(run.levels) >= 4]
+    falls = [curve for curve in curves if curve[0][1] - curve[-1][1] > margin]
+    places = [found for curve in falls if (found := knee(curve)) is not None]
+    name = runs[0].dense.metric.name
+    if places:
+        said = f"the curve of validation {name} bends at {_range(places)}{_in(len(places), runs)}"
+        yield Evidence("knee", _says(median(places), here), said)
+    elif curves:
+        yield Evidence("knee", "open", f"the curve of validation {name} has no knee")
+
+
+def _flow(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
+    """Distances of flows to those of the reference, at the end of the network found and of the next."""
+    for name in dict.fromkeys(n for run in runs for x in run.levels for n in _distances(x)):
+        now, after = [], []
+        for run in runs:
+            for record in run.levels:
+                pair = _distances(record).get(name)
+                if pair is not None and record.density == here:
+                    now.append(pair[0] <= pair[1])
+                elif pair is not None and record.density < here:
+                    after.append(pair[0] <= pair[1])
+        if after:
+            kept = sum(after)
+            said = f"{name} comes within its threshold at {kept} of {words.plural(len(after), 'sparser level')}"
+            yield Evidence("flow", "for" if kept == len(after) else "open" if kept else "against", said)
+        elif now:
+            said = f"{name} is {'within' if all(now) else 'beyond'} its threshold there"
+            yield Evidence("flow", "for" if all(now) else "against", said)
+
+
+def _distances(record: LevelRecord) -> dict[str, tuple[float, float]]:
+    """(distance, threshold) of each flow that a stopping rule measured last in the level."""
+    seen = record.observations[-1].values if record.observations else {}
+    names = [name.removeprefix("distance:") for name in seen if name.startswith("distance:") and "flow" in name]
+    return {n: (seen[f"distance:{n}"], seen[f"threshold:{n}"]) for n in names if f"threshold:{n}" in seen}
+
+
+def _collapse(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
+    """Whether a sparser level, or this one, has layers without a weight or no path left."""
+    broken = [x.density for run in runs for x in run.levels if x.collapsed or (x.collapse and x.collapse.disconnected)]
+    if broken:
+        said = f"layers are empty, or no path is left, from {words.percent(max(broken))} density on"
+        yield Evidence("collapse", "against" if max(broken) >= here else "open", said)

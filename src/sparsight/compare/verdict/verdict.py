@@ -1,0 +1,131 @@
+"""How far can I go? One record for each setting, from what its runs recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from scipy.stats import binomtest
+
+from sparsight.compare.evaluation.metrics import classes
+from sparsight.compare.statistics.holm import holm
+from sparsight.compare.statistics.sparsest import sparsest_within
+from sparsight.compare.verdict.evidence import evidence
+from sparsight.compare.verdict.stories import Told, grouped, told
+from sparsight.compare.verdict.surer import surer
+from sparsight.compare.verdict.walk import walk
+from sparsight.deploy.ledger.of_run import of_run
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import LevelRecord
+from sparsight.records.verdict import Pays, Speed, Verdict
+from sparsight.report.run_view import seconds
+
+
+def verdict(runs: Path | str | Sequence[Path | str], within: float = 0.5, confidence: float = 0.95) -> Verdict:
+    """How far the runs' setting can be pruned within `within` of dense: points of a share, or percent of its value.
+
+    The sparsest network whose one-sided lower bound of its validation metric beside dense is within the margin,
+    walking from dense to sparse and stopping at the first that is not (`sparsest_within`). Of one run the bound is over
+    validation samples: answer by answer after `evaluate`, else as if each network had samples of its own. Of several,
+    which may differ in their seeds alone, it is over the seeds, each beside its own dense network. The test split
+    decides nothing. The rest is read from the records, too, and nothing is trained or measured.
+
+    Raises: ValueError for runs of several settings or twice the same seed, a run that has not ended, has nothing dense
+    or nothing pruned, a margin below 0, a confidence outside (0.5, 1); errors of reading.
+    """
+    paths = [runs] if isinstance(runs, (str, Path)) else list(runs)
+    groups = grouped([told(Path(path)) for path in paths])
+    if len(groups) != 1:
+        raise ValueError(f"expected runs that differ in their seeds alone, got {len(groups)} settings; use verdicts")
+    return _of(groups[0], within, confidence)
+
+
+def verdicts(runs: Sequence[Path | str], within: float = 0.5, confidence: float = 0.95) -> tuple[Verdict, ...]:
+    """`verdict` on each setting of the runs, in order of appearance."""
+    return tuple(_of(group, within, confidence) for group in grouped([told(Path(path)) for path in runs]))
+
+
+def _of(runs: Sequence[Told], within: float, confidence: float) -> Verdict:
+    first, seeds = runs[0], tuple(run.run.seed for run in runs)
+    if len({*seeds}) < len(seeds):
+        raise ValueError(f"two runs have one seed: {first.path} and another; their results are not independent")
+    metric = first.dense.metric
+    basis, steps = walk(runs, confidence)
+    margin = within / 100 * (1.0 if metric.share else sum(abs(run.dense.value or 0.0) for run in runs) / len(runs))
+    found = sparsest_within({step.density: step.lower for step in steps}, margin)
+    level = next((step.level for step in steps if step.density == found.density), None)
+    record = first.down_to(found.density)
+    dense_bytes, packed_bytes = _bytes(first, record)
+    everything = [(run, x) for run in runs for x in run.records]
+    times = [t for run in runs for t in run.times]
+    return Verdict(
+        setting=_called(first), runs=tuple(str(run.path) for run in runs), seeds=seeds, metric=metric, margin=within,
+        confidence=confidence, basis=basis, steps=steps, density=found.density, level=level, refused=found.refused,
+        beyond=found.beyond, prunable=first.dense.total, evidence=evidence(runs, found.density, margin),
+        pays=_pays(runs, found.density), dense_bytes=dense_bytes, packed_bytes=packed_bytes,
+        speed=tuple(_speed(first, record)), epochs=sum(x.epochs for _, x in everything),
+        optimizer_steps=sum(x.steps for _, x in everything), seconds=sum(map(seconds, times)) if times else None,
+        surer=surer(runs, steps, found, margin, confidence),
+    )  # fmt: skip
+
+
+def _called(run: Told) -> str:
+    parts = (run.run.recipe, run.run.model.get("spec") or run.run.model.get("type"), run.run.data.get("name"))
+    return " on ".join(filter(None, (", ".join(filter(None, parts[:2])), parts[2])))
+
+
+def _rows(run: Told, record: LevelRecord, metric: str) -> Iterator[tuple[str, float]]:
+    return ((row.group, row.value) for row in run.rows if row.id == record.id and row.metric == metric)
+
+
+def _bytes(run: Told, record: LevelRecord | None) -> tuple[int | None, int | None]:
+    """Dense and packed, as they were measured; else counted, if the weights are on disk."""
+    if record is None:
+        return None, None
+    sizes = [
+        next((int(value) for _, value in _rows(run, record, name)), None) for name in ("dense_bytes", "packed_bytes")
+    ]
+    if sizes[1] is None:
+        with RunFolder.open(run.path) as folder:
+            if folder.keeps(record):
+                counted = of_run(folder, record, count_macs=False).counted
+                return counted.dense_bytes, counted.packed_bytes
+    return sizes[0], sizes[1]
+
+
+def _speed(run: Told, record: LevelRecord | None) -> Iterator[Speed]:
+    for where, ratio in _rows(run, record, "speedup") if record is not None else ():
+        yield Speed(where, ratio)
+
+
+def _pays(runs: Sequence[Told], density: float | None) -> tuple[Pays, ...] | None:
+    """Classes that lose on the test split, by McNemar's exact test corrected by Holm; of several seeds in the first
+    evaluated one. None if no network of that density was evaluated."""
+    for run in runs:
+        record = run.down_to(density)
+        named = () if record is None else (record.id, run.dense.id, "labels")
+        if not named or any(name not in run.predictions for name in named):
+            continue
+        mine, dense, labels = (run.predictions[name] for name in named)
+        found = [each for each in classes(mine, labels, dense) if each.impact is not None]
+        p_values = [_mcnemar(mine, dense, labels, each.label) for each in found]
+        facts = run.run.data.get("facts", {})
+        names = facts.get("class_names", ()) if isinstance(facts, dict) else ()
+        return tuple(
+            Pays(_name(names, each.label), impact.value, impact.low or 0.0, impact.high or 0.0)
+            for each, p in zip(found, holm(p_values), strict=True)
+            if (impact := each.impact) is not None and impact.value < 0 and p is not None and p <= 0.05
+        )
+    return None
+
+
+def _mcnemar(mine: torch.Tensor, dense: torch.Tensor, labels: torch.Tensor, label: int) -> float:
+    here = labels == label
+    lost = int(((dense == label) & (mine != label))[here].sum())
+    gained = int(((mine == label) & (dense != label))[here].sum())
+    return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
+
+
+def _name(names: Sequence[object], label: int) -> str:
+    return str(names[label]) if 0 <= label < len(names) else str(label)

@@ -1,0 +1,118 @@
+"""A verdict in words: one paragraph, a table of its steps, and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sparsight.records.record import to_json
+from sparsight.records.verdict import Step, Verdict
+from sparsight.report import format as words
+
+
+def paragraph(v: Verdict) -> str:
+    """How far one can go, and how sure that is: only what was recorded, and what was not."""
+    parts = [*_answer(v), *_evidence(v), *_worth(v), *_cost(v), *_surer(v)]
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
+
+
+def _points(v: Verdict, value: float | None) -> str:
+    if value is None:
+        return words.NONE
+    return f"{100 * value:+.2f} points" if v.metric.share else f"{value:+.4g}"
+
+
+def _margin(v: Verdict) -> str:
+    return f"{v.margin:g} {'%' if not v.metric.share else 'point' if v.margin == 1 else 'points'}"
+
+
+def _answer(v: Verdict) -> Iterator[str]:
+    sure = f"at {100 * v.confidence:g} % confidence"
+    found = next((step for step in v.steps if step.density == v.density), None)
+    refused = next((step for step in v.steps if step.density == v.refused), None)
+    over = f"with {v.setting} ({words.plural(len(v.seeds), 'seed')})"
+    if found is None:
+        yield f"{over}, no pruned network can be shown to be within {_margin(v)} of dense {sure}"
+    else:
+        named = "" if found.level is None else f", level {found.level},"
+        kept = round(found.density * v.prunable)
+        yield (
+            f"{over}, within {_margin(v)} of dense {sure}, the sparsest network{named} keeps "
+            f"{words.percent(found.density)} of {v.prunable:,} weights ({words.compression(kept, v.prunable)}): its "
+            f"validation {v.metric.name} is {_points(v, found.difference)} beside dense, and at least "
+            f"{_points(v, found.lower)}"
+        )
+        if found.interpolated:
+            yield "that density is interpolated between two levels in some runs"
+    yield f"bounds are of {v.basis}"
+    if refused is not None:
+        bound = "has no bound" if refused.lower is None else f"may be as low as {_points(v, refused.lower)}"
+        which = "first" if found is None else "next"
+        yield f"the {which}, at {words.percent(refused.density)}, is {_points(v, refused.difference)} and {bound}"
+    elif v.steps:
+        yield "no sparser network was tried"
+    if v.beyond:
+        yield (
+            f"alone {' and '.join(map(words.percent, v.beyond))} would pass too, after denser networks did not: that "
+            "may be luck"
+        )
+
+
+def _evidence(v: Verdict) -> Iterator[str]:
+    heads = (("for", "for going further"), ("against", "against"), ("open", "undecided"))
+    for says, head in heads:
+        told = [each.text for each in v.evidence if each.says == says]
+        if told:
+            yield f"{head}: {'; '.join(told)}"
+
+
+def _worth(v: Verdict) -> Iterator[str]:
+    if v.density is None:
+        return
+    if v.packed_bytes is not None and v.dense_bytes is not None:
+        gain = words.compression(v.packed_bytes, v.dense_bytes)
+        yield f"packed it takes {words.bytes_of(v.packed_bytes)}, {gain} smaller than dense"
+    if v.speed:
+        yield f"it is {', '.join(f'{each.ratio:.1f}× as fast in {each.where}' for each in v.speed)} on this machine"
+    else:
+        yield "its speed was not measured"
+    if v.pays is None:
+        yield "which classes pay was not measured"
+    elif v.pays:
+        yield f"classes that pay: {', '.join(f'{x.name} ({_points(v, x.impact)})' for x in v.pays)}"
+    else:
+        yield "no class is shown to pay"
+
+
+def _cost(v: Verdict) -> Iterator[str]:
+    time = "" if v.seconds is None else f" and {words.duration(v.seconds)}"
+    yield f"to find it took {words.plural(v.epochs, 'epoch')}, {words.plural(v.optimizer_steps, 'step')}{time}"
+
+
+def _surer(v: Verdict) -> Iterator[str]:
+    if v.surer:
+        yield f"to be surer, run: {'; '.join(v.surer)}"
+
+
+# -- tables --------------------------------------------------------------------------------------------------------
+
+HEADINGS = ("density", "level", "beside dense", "lower bound", "of", "within")
+
+
+def rows(v: Verdict) -> list[tuple[str, ...]]:
+    """The steps from dense to sparse, as text under `HEADINGS`."""
+    return [_row(v, step) for step in v.steps]
+
+
+def _row(v: Verdict, step: Step) -> tuple[str, ...]:
+    level = words.NONE if step.level is None else str(step.level)
+    passed = v.density is not None and step.density >= v.density
+    within = "yes" if passed else "alone" if step.density in v.beyond else "not shown"
+    place = f"{words.percent(step.density)}{' (interpolated)' if step.interpolated else ''}"
+    of = words.NONE if step.n is None else f"{step.n:,}"
+    return place, level, _points(v, step.difference), _points(v, step.lower), of, within
+
+
+def document(found: Sequence[Verdict]) -> list[dict[str, Any]]:
+    """JSON values of each record, and its paragraph."""
+    return [{**to_json(v), "paragraph": paragraph(v)} for v in found]
