@@ -122,6 +122,19 @@ def test_other_layers(kind):
         assert done.loss_after == pytest.approx(F.cross_entropy(done.model(batch[0]), batch[1]).item())
 
 
+def test_several_adapters_are_merged_together():
+    base = classifier()
+    masks = pruned(base)
+    model = adapted(base, target_modules=["query"])
+    model.add_adapter("second", peft.LoraConfig(r=2, target_modules=["query", "key"], init_lora_weights=False))
+    model.base_model.set_adapter(["default", "second"])
+    plain = copy.deepcopy(model).merge_and_unload()
+    done = merge_masked(model, masks)
+    for name, mask in masks.items():
+        assert torch.equal(done.model.get_parameter(name), torch.where(mask, plain.get_parameter(name), 0))
+    assert [layer.name.split(".")[-2] for layer in done.layers] == ["query", "key"] * 2
+
+
 def test_adapters_that_do_nothing_cost_nothing():
     base = classifier()
     masks = pruned(base)
