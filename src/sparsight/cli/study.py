@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -59,9 +60,23 @@ class StudyOptions:
     dry_run: Annotated[
         Switch, Doc("Tell what will run, what is shared and about how long it takes; start nothing.")
     ] = False
-    workers: Annotated[int, Doc("Trials at the same time.")] = 1
+    workers: Annotated[int, Doc("Trials at the same time, with --engine local.")] = 1
+    engine: Annotated[
+        Literal["local", "ray"],
+        Doc("Run the trials on this machine, or on a cluster of Ray (sparsight[ray])."),
+    ] = "local"
+    address: Annotated[
+        str | None,
+        conf.arg(metavar="HOST:PORT"),
+        Doc("With --engine ray, the cluster; auto is the one of this machine. Default: start one here."),
+    ] = None
+    print_slurm: Annotated[
+        Switch, Doc("With --engine ray, print the lines of a Slurm job that runs the study; start nothing.")
+    ] = False
     threads: Annotated[
-        int | None, conf.arg(metavar="N"), Doc("CPU threads of each trial. Default: cores / workers.")
+        int | None,
+        conf.arg(metavar="N"),
+        Doc("CPU threads of each trial. Default: cores / workers; with Ray, 1."),
     ] = None
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
@@ -81,11 +96,16 @@ def main(argv: list[str]) -> int:
     asked = options(StudyOptions, argv, "sparsight study", ABOUT)
     if asked.workers < 1:
         raise Misuse(f"--workers must be at least 1, got {asked.workers}")
+    if asked.engine == "local" and (asked.address or asked.print_slurm):
+        raise Misuse(f"{'--address' if asked.address else '--print-slurm'} needs --engine ray")
 
     from sparsight.cli.study_trials import planned
 
     plans = planned(asked.file)
     out = asked.out or Path("runs") / asked.file.stem
+    if asked.print_slurm:
+        sys.stdout.write(_slurm(asked, out))
+        return 0
     if asked.dry_run:
         from sparsight.cli.study_forecast import forecast
         from sparsight.runs.study.local import available_cores
@@ -98,7 +118,6 @@ def main(argv: list[str]) -> int:
 
 def _run(asked: StudyOptions, trials: list[Trial], out: Path) -> int:
     from sparsight.cli.study_table import write
-    from sparsight.runs.study import run_study
 
     count, failed = 0, 0
 
@@ -110,16 +129,40 @@ def _run(asked: StudyOptions, trials: list[Trial], out: Path) -> int:
         sys.stdout.flush()
 
     try:
-        run_study(
-            trials, out, workers=asked.workers, device=asked.device, precision=asked.precision, keep=asked.keep,
-            threads=asked.threads, on_done=tell,
-        )  # fmt: skip
+        _on_engine(asked, trials, out, tell)
     except KeyboardInterrupt:
         with unheard():
             say("interrupted; the same command goes on with the study", before="\n")
         return 130
     write(out)
     return 1 if failed else 0
+
+
+def _on_engine(asked: StudyOptions, trials: list[Trial], out: Path, tell: Callable[[Ended], None]) -> None:
+    from sparsight.runs.study import Shared, run_study
+
+    if asked.engine == "local":
+        run_study(
+            trials, out, workers=asked.workers, device=asked.device, precision=asked.precision, keep=asked.keep,
+            threads=asked.threads, on_done=tell,
+        )  # fmt: skip
+        return
+    from sparsight.integrations.ray import RayEngine, run_study_on_ray
+
+    engine, shared = RayEngine(asked.address, asked.threads or 1), Shared(asked.device, asked.precision, asked.keep)
+    try:
+        run_study_on_ray(trials, out, engine, shared, on_done=tell, say=say)
+    except ModuleNotFoundError as error:
+        raise Misuse(str(error)) from error
+
+
+def _slurm(asked: StudyOptions, out: Path) -> str:
+    """The lines of a Slurm job, with the options of this command."""
+    from sparsight.integrations.ray import slurm_command
+
+    own = {"out": out.resolve(), "device": asked.device, "precision": asked.precision, "keep": asked.keep}
+    own |= {} if asked.threads is None else {"threads": asked.threads}
+    return slurm_command(["sparsight", "study", str(asked.file.resolve()), *(f"--{n}={v}" for n, v in own.items())])
 
 
 def read(path: Path) -> list[Trial]:

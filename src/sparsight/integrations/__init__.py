@@ -1,6 +1,6 @@
-"""Where people already train: callbacks of transformers' Trainer and of Lightning, and adapters of peft.
+"""Where people already work: callbacks of transformers' Trainer and of Lightning, adapters of peft, studies on Ray.
 
-`sparsight.integrations.transformers`, `.lightning` and `.lora` need their library; nothing in sparsight imports them.
+`.transformers`, `.lightning`, `.lora` and `.ray` need their library. Of sparsight only `cli` imports from here.
 """
 
 from sparsight.integrations.schedule import AtEpochs, Gradual, Place, Schedule

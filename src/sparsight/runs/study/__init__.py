@@ -2,11 +2,12 @@
 
 from sparsight.runs.study.local import run_study
 from sparsight.runs.study.rows import Row, rows, summarise, write_csv, write_markdown
-from sparsight.runs.study.trials import Ended, Trial, read_study, verify_study
+from sparsight.runs.study.trials import Ended, Shared, Trial, read_study, verify_study
 
 __all__ = [
     "Ended",
     "Row",
+    "Shared",
     "Trial",
     "read_study",
     "rows",

@@ -1,0 +1,114 @@
+"""Running the trials of a study on a cluster: what `run_study` does on one machine, with the same folders and rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sparsight.integrations.ray.cluster import attached, ray
+from sparsight.integrations.ray.locks import Seen, check_locks, look
+from sparsight.integrations.ray.trial import run_trial
+from sparsight.numerics.checks import check_threads
+from sparsight.runs.study.trials import Ended, Shared, Trial, log_of, remember, stored
+
+ATTEMPTS = 20
+"""How often a trial is begun again because its worker or node died."""
+
+PASSED_ON = ("PYTHONPATH", "SPARSIGHT_DATA", "SPARSIGHT_DEBUG")
+"""Of the environment of the study, what trials get too."""
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Where the trials run: the cluster at `address`, or one started here; `threads` for each trial."""
+
+    address: str | None = None
+    threads: int = 1
+
+
+def run_study_on_ray(
+    trials: Sequence[Trial],
+    out: Path,
+    engine: RayEngine,
+    shared: Shared,
+    *,
+    on_done: Callable[[Ended], None] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> tuple[Ended, ...]:
+    """Run the trials into `out` on a cluster of Ray, as many at a time as there is room for; how each of them ended.
+
+    A trial is a task of `threads` cores, and of a GPU on device "cuda" or if the cluster has any; it runs in a process
+    of its own. If its worker or node dies, it goes on from its last evaluation point elsewhere. The same call resumes a
+    study whose coordinator died: finished trials are skipped.
+    Raises: ValueError as for `run_study`, for more threads than any node has, and for a folder that the nodes do not
+    share, or whose locks do not work (`UnlockedFolder`).
+    """
+    check_threads(engine.threads)
+    out = out.resolve()
+    remember(trials, out, shared)
+    ended: list[Ended] = []
+
+    def end(trial: Trial, status: Literal["finished", "skipped", "failed"], why: str = "") -> None:
+        ended.append(Ended(trial, status, log_of(trial, out), why))
+        if on_done is not None:
+            on_done(ended[-1])
+
+    todo = []
+    for trial in trials:
+        if stored(out / "trials" / trial.key).get("done"):
+            end(trial, "skipped")
+        else:
+            todo.append(trial)
+    if todo:
+        with attached(engine.address, say):
+            check_locks(out, _ask_all)
+            for trial, status, why in _ends(todo, out, engine, shared):
+                end(trial, status, why)
+    return tuple(ended)
+
+
+def _ends(todo: Sequence[Trial], out: Path, engine: RayEngine, shared: Shared) -> Any:
+    """Each trial as it ends, with its status and why it failed."""
+    library, needs = ray(), _needs(engine, shared)
+    task = library.remote(**needs, max_retries=ATTEMPTS)(run_trial)
+    here = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"cwd": os.getcwd()}
+    running = {task.remote(trial, out, shared, engine.threads, here): trial for trial in todo}
+    while running:
+        (ready,), _ = library.wait([*running], num_returns=1)
+        trial = running.pop(ready)
+        try:
+            yield (trial, *library.get(ready))
+        except library.exceptions.RayError as error:
+            yield trial, "failed", " ".join(str(error).split())[:200]
+
+
+def _needs(engine: RayEngine, shared: Shared) -> dict[str, float]:
+    """What a trial takes of a node. ValueError if no node has it."""
+    nodes = [node["Resources"] for node in ray().nodes() if node["Alive"]]
+    most = max((of.get("CPU", 0) for of in nodes), default=0)
+    if engine.threads > most:
+        raise ValueError(f"a trial of {engine.threads} threads fits on no node: the largest has {most:g} cores")
+    gpus = sum(of.get("GPU", 0) for of in nodes)
+    if shared.device == "cuda" and not gpus:
+        raise ValueError("no node of the cluster has a GPU: take --device cpu or auto")
+    return {"num_cpus": engine.threads, "num_gpus": 1 if gpus and shared.device in ("auto", "cuda") else 0}
+
+
+def _ask_all(folder: Path, word: str) -> dict[str, Seen]:
+    """What a process on each node finds of a folder that is locked here."""
+    library = ray()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    asked = {}
+    for node in library.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            task = library.remote(num_cpus=0, scheduling_strategy=there)(look)
+            asked[f"node {node['NodeManagerHostname']} ({node['NodeID'][:8]})"] = task.remote(folder, word)
+    return {name: library.get(answer) for name, answer in asked.items()}
+
+
+__all__ = ["RayEngine", "run_study_on_ray"]

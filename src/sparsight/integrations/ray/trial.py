@@ -1,0 +1,56 @@
+"""A trial as a task: the same process that a study on one machine starts, watched by a worker of Ray."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from sparsight.records.lock import LockedRun, take
+from sparsight.runs.study.process import last_line, start
+from sparsight.runs.study.trials import Shared, Trial, log_of, stored
+
+PATIENCE = 120.0
+"""Seconds to wait for the process of an earlier attempt, which ends when its worker has."""
+
+How = tuple[Literal["finished", "failed"], str]
+
+
+def run_trial(trial: Trial, out: Path, shared: Shared, threads: int, here: Mapping[str, str]) -> How:
+    """Run a trial to its end, from where an earlier attempt left it; how it ended, and of a failed one, why.
+
+    `here` are the current folder and the environment of the study. If this worker dies, so does the trial.
+    """
+    folder, log = out / "trials" / trial.key, log_of(trial, out)
+    if folder.is_dir():
+        _wait_for(folder)
+    found = stored(folder)
+    if found.get("done"):
+        return "finished", ""
+    if Path(here["cwd"]).is_dir():
+        os.chdir(here["cwd"])
+    os.environ.update({name: value for name, value in here.items() if name != "cwd"})
+    alive, held = os.pipe()  # whose other end closes with this worker, however it ends
+    try:
+        job = start(trial, out, shared, found.get("threads") or threads, alive, resume=bool(found))
+        failed = job.process.wait() != 0
+    finally:
+        os.close(held)
+        os.close(alive)
+    return ("failed", last_line(log)) if failed else ("finished", "")
+
+
+def _wait_for(folder: Path) -> None:
+    """Wait until no process writes the run any more; one that goes on is told by the trial itself."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        try:
+            take(folder).release()
+            return
+        except LockedRun:
+            time.sleep(0.2)
+
+
+__all__ = ["run_trial"]
