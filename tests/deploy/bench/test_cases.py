@@ -40,7 +40,9 @@ def test_a_layer_and_its_graph(case, name, x, out):
     assert tuple(case.module(case.x).shape)[1:] == (out if len(x) == 4 else out[:1])
     operation = case.graph.operations[-1]
     assert isinstance(operation, Conv)
-    assert (operation.weight.ravel() == case.module.weight.detach().numpy().ravel()).all()
+    dense = case.module.weight.detach().numpy().ravel()
+    assert operation.weight.places.tolist() == dense.nonzero()[0].tolist()
+    assert (operation.weight.values == dense[operation.weight.places]).all()
     assert (operation.bias == case.module.bias.detach().numpy()).all()
     assert not case.module.training
 

@@ -19,6 +19,7 @@ from sparsight.deploy.runtime import stream
 from sparsight.deploy.runtime.graph import Concat, Conv, Graph, Mean, Pool, Resample, Sum
 from sparsight.deploy.runtime.program import compiled
 from sparsight.deploy.runtime.trace import traced
+from sparsight.deploy.runtime.weight import Weight
 from sparsight.numerics.kernels import matvec
 from sparsight.zoo import networks as zoo
 from sparsight.zoo.networks.convolutional import vanilla_cnn
@@ -71,7 +72,7 @@ def test_any_convolution_is_torchs(
     first = graph.input(tuple(x.shape[1:]))
     other = graph.input(tuple(wanted.shape[1:])) if added else None
     add = drawn(seed + 4, *wanted.shape)
-    made = Conv(first, weight.numpy(), bias.numpy(), stride, padding, dilation, groups, activation, other)
+    made = Conv(first, Weight.of(weight), bias.numpy(), stride, padding, dilation, groups, activation, other)
     graph.outputs.append(graph.add(made))
     (got,) = compiled(graph, images)(x, *([add] if added else []))
     wanted = ACTIVATIONS[activation](wanted + (add if added else 0))
@@ -140,8 +141,8 @@ def test_whole_networks_are_torchs(name):
 def two_layers() -> Graph:
     weight = drawn(0, 24, 8, 3, 3).numpy() * (drawn(1, 24, 8, 3, 3).numpy() > 0.5)
     graph = Graph()
-    x = graph.add(Conv(graph.input((8, 20, 20)), weight, np.ones(24), padding=(1, 1), activation="relu"))
-    graph.outputs.append(graph.add(Conv(x, weight.transpose(1, 0, 2, 3), np.ones(8), (2, 2), (1, 1))))
+    x = graph.add(Conv(graph.input((8, 20, 20)), Weight.of(weight), np.ones(24), padding=(1, 1), activation="relu"))
+    graph.outputs.append(graph.add(Conv(x, Weight.of(weight.transpose(1, 0, 2, 3)), np.ones(8), (2, 2), (1, 1))))
     return graph
 
 
@@ -195,7 +196,7 @@ def test_a_matrix_times_a_vector(activation, slots, monkeypatch):
     x, add = drawn(3, 1, 301, 1, 1), drawn(4, 1, 37, 1, 1)
     graph = Graph()
     source, other = graph.input((301, 1, 1)), graph.input((37, 1, 1))
-    made = Conv(source, weight[:, :, None, None].numpy(), bias.numpy(), activation=activation, add=other)
+    made = Conv(source, Weight.of(weight).kernels(), bias.numpy(), activation=activation, add=other)
     graph.outputs.append(graph.add(made))
     (got,) = compiled(graph, 1)(x, add)
     wanted = weight.double() @ x.flatten().double() + bias + add.flatten()
@@ -228,9 +229,9 @@ def test_shapes_that_do_not_fit_are_refused():
     graph = Graph()
     x = graph.input((3, 8, 8))
     with pytest.raises(ValueError, match="does not fit 3 channels"):
-        graph.add(Conv(x, np.zeros((4, 2, 3, 3)), np.zeros(4)))
+        graph.add(Conv(x, Weight.of(np.zeros((4, 2, 3, 3))), np.zeros(4)))
     with pytest.raises(ValueError, match="leaves nothing"):
-        graph.add(Conv(x, np.zeros((4, 3, 9, 9)), np.zeros(4)))
+        graph.add(Conv(x, Weight.of(np.zeros((4, 3, 9, 9))), np.zeros(4)))
     with pytest.raises(ValueError, match="cannot add"):
         graph.add(Sum(x, graph.input((3, 8, 9))))
 
@@ -250,7 +251,9 @@ def test_weights_in_bfloat16_are_rounded_and_nothing_else_is(images):
     graph = traced(model, torch.randn(1, 3, 40, 48))
     rounded = copy.copy(graph)
     rounded.operations = [
-        replace(o, weight=torch.from_numpy(o.weight).float().bfloat16().double().numpy()) if isinstance(o, Conv) else o
+        replace(o, weight=replace(o.weight, values=torch.from_numpy(o.weight.values).bfloat16().float().numpy()))
+        if isinstance(o, Conv)
+        else o
         for o in graph.operations
     ]
     x = drawn(1, images, 3, 40, 48)
@@ -261,6 +264,6 @@ def test_weights_in_bfloat16_are_rounded_and_nothing_else_is(images):
 def test_a_matrix_in_bfloat16_times_a_vector():
     weight = drawn(0, 40, 500) * (drawn(1, 40, 500) > 0.8)
     graph, x = Graph(), drawn(2, 1, 500, 1, 1)
-    graph.outputs.append(graph.add(Conv(graph.input((500, 1, 1)), weight[:, :, None, None].numpy(), np.zeros(40))))
+    graph.outputs.append(graph.add(Conv(graph.input((500, 1, 1)), Weight.of(weight).kernels(), np.zeros(40))))
     (got,) = compiled(graph, 1, half=True)(x)
     assert error(got, weight.bfloat16().double() @ x.flatten().double()) < 1e-6

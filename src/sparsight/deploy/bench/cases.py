@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sparsight.deploy.runtime.graph import Conv, Graph
 from sparsight.deploy.runtime.trace import NotTraced, traced
+from sparsight.deploy.runtime.weight import Weight
 from sparsight.numerics.checks import check_fraction, check_seed, check_whole
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -116,10 +117,9 @@ def _input(shape: tuple[int, ...], density: float, seed: int) -> Tensor:
 
 def _graph(x: Tensor, layer: nn.Conv2d | nn.Linear, stride: tuple[int, int], padding: tuple[int, int]) -> Graph:
     assert layer.bias is not None
-    graph, weight = Graph(), layer.weight.detach().numpy()
+    graph, weight = Graph(), Weight.of(layer.weight)
     height, width = x.shape[2:] if x.dim() == 4 else (1, 1)
     value = graph.input((x.shape[1], height, width))
-    whole = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
     bias = layer.bias.detach().numpy().astype(np.float32)
-    graph.outputs.append(graph.add(Conv(value, whole, bias, stride, padding)))
+    graph.outputs.append(graph.add(Conv(value, weight.kernels() if x.dim() == 2 else weight, bias, stride, padding)))
     return graph

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from sparsight.deploy.runtime import stream as streams
 from sparsight.deploy.runtime.graph import Conv, Mean, Pool, Resample, Sum
-from sparsight.deploy.runtime.layout import IMAGES, Layout
 from sparsight.deploy.runtime.moves import move
 from sparsight.deploy.runtime.plan import Step
-from sparsight.deploy.runtime.tables import (
-    ALL,
-    edges,
-    inside,
-    lanes,
-    shares,
-    ungrouped,
-)
+from sparsight.deploy.runtime.tables import ALL, edges, inside, lanes, shares
 from sparsight.deploy.runtime.writer import Writer
 from sparsight.numerics.kernels import matvec
 from sparsight.numerics.kernels import planes as k
@@ -67,8 +60,7 @@ class Emitter(Writer):
         while half and not streams.fits_words(x, block):
             block = -(-block // 2)
         size = max(r * c for _, _, r, c in cut) * BYTES
-        work = np.count_nonzero(weight.reshape(len(weight), -1), axis=1)
-        cuts = self.cuts(len(weight), work, -(-len(weight) * size // _SUMS))
+        cuts = self.cuts(len(weight), weight.counts(), -(-len(weight) * size // _SUMS))
         made = self.once(
             lambda: streams.stream(weight, operation.groups, x, operation.dilation, block, cuts, half),
             id(operation), x.plane, x.pitch, half, block, *cuts,
@@ -113,15 +105,12 @@ class Emitter(Writer):
         return {conv.TILES: self.table.address(np.array(rows, np.int64)), conv.TILE_COUNT: len(rows)}
 
     def matvec(self, operation: Conv, step: Step) -> None:
-        matrix = ungrouped(operation.weight[:, :, 0, 0], operation.groups)
-        groups = -(-len(matrix) // LANES)
-        pad = np.zeros((groups * LANES - len(matrix), matrix.shape[1]), np.float32)
-        matrix = np.concatenate([matrix, pad])
-        work = np.count_nonzero(matrix, axis=1).reshape(groups, LANES).sum(1)
-        cuts = self.cuts(groups, work)
+        weight, rows = operation.weight, -(-len(operation.weight) // LANES) * LANES
+        row, column, _ = weight.taken_apart(operation.groups)
+        cuts = self.cuts(rows // LANES, np.bincount(row // LANES, minlength=rows // LANES))
         parts = len(cuts) - 1
         out, low_high = self.place(step.out), k.CLAMPS.get(operation.activation, k.CLAMPS[""])
-        bias = np.concatenate([operation.bias, np.zeros(len(pad))]).astype(np.float32)
+        bias = np.pad(operation.bias, (0, rows - len(weight))).astype(np.float32)
         words = {
             k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: BYTES, k.PARTS: parts,
             k.BOUNDS: self.table.address(cuts),
@@ -136,14 +125,13 @@ class Emitter(Writer):
         kernel = matvec.by_slots(self.half)
         if kernel is None:
             kernel = matvec.by_rows
-            flat = Layout((1, 1), IMAGES, (1, 1))
-            apart = np.arange(len(matrix) + 1)  # in the order of the rows
-            made = streams.stream(matrix[:, :, None, None], 1, flat, (1, 1), matrix.shape[1], apart)
-            made.nonzeros[:, 0] //= LANES  # one number a channel
-            words |= {matvec.PAIRS: self.table.address(made.nonzeros), matvec.STARTS: self.table.address(made.starts)}
+            pairs = np.stack([4 * column.astype(np.int32), weight.values.view(np.int32)], 1)
+            starts = np.searchsorted(row, np.arange(rows + 1)).astype(np.int32)
+            words |= {matvec.PAIRS: self.table.address(pairs), matvec.STARTS: self.table.address(starts)}
         else:
-            own = (matvec.ADVANCES, matvec.BLOCKS, matvec.STARTS)
-            made = self.once(lambda: matvec.slots(matrix, self.half), id(operation), self.half)
+            own, shape = (matvec.ADVANCES, matvec.BLOCKS, matvec.STARTS), (rows, operation.x.shape[0])
+            make = partial(matvec.slots, shape, row, column, weight.values, self.half)
+            made = self.once(make, id(operation), self.half)
             words |= {name: self.table.address(array) for name, array in zip(own, made, strict=True)}
         self.table.add(kernel, parts, words)
 

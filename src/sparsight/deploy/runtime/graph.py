@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 from torch.utils._pytree import TreeSpec
 
+from sparsight.deploy.runtime.weight import Weight
+
 Shape = tuple[int, int, int]
 Pair = tuple[int, int]
 Name = Literal["", "relu", "relu6", "silu", "gelu", "gelu_tanh"]
@@ -29,10 +31,10 @@ class Input:
 
 @dataclass(frozen=True, eq=False)
 class Conv:
-    """Weights (out, in / groups, height, width), zeros skipped; bias, `add`, activation. Linear layers are 1 x 1."""
+    """A weight (out, in / groups, height, width); bias, `add`, activation. Linear layers are 1 x 1."""
 
     x: Value
-    weight: np.ndarray
+    weight: Weight
     bias: np.ndarray
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
@@ -141,8 +143,8 @@ class Graph:
         for operation, value in zip(self.operations, self.values, strict=True):
             words.append(f"{type(operation).__name__}{value.shape}")
             if isinstance(operation, Conv):
-                density = np.count_nonzero(operation.weight) / max(1, operation.weight.size)
-                words.append(f"{operation.weight.shape}/{operation.stride}{operation.dilation} {density:.2f}")
+                weight = operation.weight
+                words.append(f"{weight.shape}/{operation.stride}{operation.dilation} {weight.density:.2f}")
         return hashlib.sha256(" ".join(words).encode()).hexdigest()
 
     def input(self, shape: Shape) -> Value:

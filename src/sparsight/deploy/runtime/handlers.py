@@ -12,6 +12,7 @@ from torch import fx
 
 from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Mean, Part, Pool, Resample, Sum, Value
 from sparsight.deploy.runtime.tracer import NotTraced, Tracer, Waiting, pair
+from sparsight.deploy.runtime.weight import Weight
 
 
 def _arguments(node: fx.Node, *defaults: Any) -> list[Any]:
@@ -24,10 +25,9 @@ def _arguments(node: fx.Node, *defaults: Any) -> list[Any]:
 
 def _conv(t: Tracer, node: fx.Node) -> Waiting:
     x, w, b, stride, padding, dilation, groups = _arguments(node, None, None, None, 1, 0, 1, 1)
-    weight, bias = t.constant(w), t.constant(b)
-    assert weight is not None
-    if weight.ndim != 4:
-        raise NotTraced(f"the runtime has convolutions of images only, not of {weight.ndim - 2} dimensions")
+    weight, bias = t.weight(w), t.constant(b)
+    if len(weight.shape) != 4:
+        raise NotTraced(f"the runtime has convolutions of images only, not of {len(weight.shape) - 2} dimensions")
     dilation = pair(dilation)
     if isinstance(padding, str):
         total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
@@ -43,20 +43,19 @@ def _conv(t: Tracer, node: fx.Node) -> Waiting:
 
 def _linear(t: Tracer, node: fx.Node) -> Waiting:
     x, w, b = _arguments(node, None, None, None)
-    source, weight, bias = t.value(x), t.constant(w), t.constant(b)
-    assert weight is not None
+    source, weight, bias = t.value(x), t.weight(w), t.constant(b)
     if source.shape[1:] != (1, 1):
         raise NotTraced("a linear layer over the last of several dimensions")
-    return Waiting(Conv(source, weight[:, :, None, None], np.zeros(len(weight)) if bias is None else bias))
+    return Waiting(Conv(source, weight.kernels(), np.zeros(len(weight)) if bias is None else bias))
 
 
 def _addmm(t: Tracer, node: fx.Node) -> Waiting:
     """A linear layer that keeps its weight the other way round."""
     b, x, w = _arguments(node)[:3]
-    weight, bias = t.constant(w), t.constant(b)
-    if weight is None or bias is None or any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
+    weight, bias = t.weight(w).transposed(), t.constant(b)
+    if bias is None or any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
         raise NotTraced("a product of two activations")
-    return Waiting(Conv(t.value(x), weight.T[:, :, None, None], np.broadcast_to(bias, weight.shape[1:])))
+    return Waiting(Conv(t.value(x), weight.kernels(), np.broadcast_to(bias, len(weight))))
 
 
 def _batch_norm(t: Tracer, node: fx.Node) -> Waiting:
@@ -69,10 +68,10 @@ def _batch_norm(t: Tracer, node: fx.Node) -> Waiting:
     shift = (0.0 if bias is None else bias) - mean * scale
     before = t.alone(x)
     if isinstance(before, Conv) and not before.activation and before.add is None:
-        folded = replace(before, weight=before.weight * scale[:, None, None, None], bias=before.bias * scale + shift)
+        folded = replace(before, weight=before.weight.times(scale), bias=before.bias * scale + shift)
         return Waiting(folded)
     source = t.value(x)
-    return Waiting(Conv(source, scale.reshape(-1, 1, 1, 1), shift, groups=len(scale)))
+    return Waiting(Conv(source, Weight.of(scale.reshape(-1, 1, 1, 1)), shift, groups=len(scale)))
 
 
 def _activation(name: Any) -> Callable[[Tracer, fx.Node], Waiting]:
@@ -215,7 +214,7 @@ def _padded(t: Tracer, node: fx.Node) -> Value:
     source, (left, right, above, below, before, after) = t.value(x), sizes
     if before or after:
         weight = np.pad(np.eye(source.shape[0]), ((before, after), (0, 0)))
-        source = t.add(Conv(source, weight[:, :, None, None], np.zeros(len(weight))))
+        source = t.add(Conv(source, Weight.of(weight).kernels(), np.zeros(len(weight))))
     if not any(sizes[:4]):
         return source
     pixels = [
@@ -231,10 +230,10 @@ def _times(t: Tracer, node: fx.Node) -> Waiting:
         raise NotTraced("a product of two activations")
     before = t.alone(x)
     if isinstance(before, Conv) and not before.activation and before.add is None:
-        return Waiting(replace(before, weight=before.weight * factor, bias=before.bias * factor))
+        return Waiting(replace(before, weight=before.weight.times(factor), bias=before.bias * factor))
     source = t.value(x)
     channels = source.shape[0]
-    return Waiting(Conv(source, np.full((channels, 1, 1, 1), factor), np.zeros(channels), groups=channels))
+    return Waiting(Conv(source, Weight.of(np.full((channels, 1, 1, 1), factor)), np.zeros(channels), groups=channels))
 
 
 def _same(t: Tracer, node: fx.Node) -> Value:

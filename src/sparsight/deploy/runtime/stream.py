@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sparsight.deploy.runtime.layout import Layout
+from sparsight.deploy.runtime.weight import Weight
 from sparsight.numerics.kernels.jit import has
 from sparsight.numerics.kernels.matvec import bfloat16
 from sparsight.numerics.kernels.tile_llvm import BYTES
@@ -53,7 +54,7 @@ class Stream:
 
 
 def stream(
-    weight: np.ndarray,
+    weight: Weight,
     groups: int,
     x: Layout,
     dilation: tuple[int, int],
@@ -61,18 +62,15 @@ def stream(
     cuts: np.ndarray,
     half: bool = False,
 ) -> Stream:
-    """Of a weight (out, in / groups, height, width), float32, its rows cut into parts.
+    """Of a weight (out, in / groups, height, width), its rows cut into parts.
 
     Raises:
         ValueError: the input's planes take over 2 GiB.
     """
-    rows, inner, *_ = weight.shape
-    channels = inner * groups
+    rows, channels, width = len(weight), weight.shape[1] * groups, weight.shape[3]
     if channels * x.plane > _LAST:
         raise ValueError(f"{channels} channels of {x.size} pixels take over 2 GiB")
-    row, channel, ky, kx = np.nonzero(weight)
-    values = weight[row, channel, ky, kx].astype(np.float32, copy=False)
-    channel = channel + inner * (row // (rows // groups))
+    row, channel, tap = weight.taken_apart(groups)
     blocks = max(1, -(-channels // block))
     counts = np.bincount((channel // block) * rows + row, minlength=blocks * rows).reshape(blocks, rows)
     part = np.searchsorted(cuts, np.arange(rows), side="right") - 1
@@ -81,15 +79,15 @@ def stream(
     np.put_along_axis(rank, ordered, np.arange(rows)[None, :], 1)
     run = (channel // block) * rows + rank[channel // block, row]
     order = np.argsort(run, kind="stable")
-    taps = ky * (dilation[0] * x.pitch) + kx * (dilation[1] * BYTES)
+    taps = (tap // width) * (dilation[0] * x.pitch) + (tap % width) * (dilation[1] * BYTES)
     if half:
         nonzeros = aligned(4 * len(order)).view(np.uint32)
         offset = ((channel % block) * x.plane + taps) // BYTES
-        nonzeros[:] = (offset[order].astype(np.uint32) << 16) | bfloat16(values[order])
+        nonzeros[:] = (offset[order].astype(np.uint32) << 16) | bfloat16(weight.values[order])
     else:
         nonzeros = aligned(8 * len(order)).view(np.int32).reshape(-1, 2)
         nonzeros[:, 0] = (channel * x.plane + taps)[order]
-        nonzeros[:, 1] = values[order].view(np.int32)
+        nonzeros[:, 1] = weight.values[order].view(np.int32)
     starts = np.zeros(blocks * rows + 1, np.int32)
     np.cumsum(np.take_along_axis(counts, ordered, 1).reshape(-1), out=starts[1:])
     return Stream(nonzeros, starts, (ordered - cuts[part][None, :]).astype(np.int32), blocks)
@@ -121,16 +119,13 @@ def sets(vectors: int) -> int:
     return 8 if vectors == 1 else 4 if vectors <= 3 else 2 if vectors < 7 else 1
 
 
-def channels_at_once(
-    weight: np.ndarray, tile: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
-) -> int:
+def channels_at_once(weight: Weight, tile: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> int:
     """Input channels whose part under a tile fits the first cache."""
     kernel = weight.shape[2:]
     lines = [(t - 1) * s + d * (k - 1) + 1 for t, s, d, k in zip(tile, stride, dilation, kernel, strict=True)]
     share = 1.5 if lines[0] == 1 else 1.1  # one line after another is fetched ahead
     fitting = int(share * machine().cache) // (BYTES * lines[0] * lines[1])
-    density = np.count_nonzero(weight) / max(1, weight.size)
-    return max(1, fitting, int(_ENOUGH / max(density * kernel[0] * kernel[1], 1e-3)))
+    return max(1, fitting, int(_ENOUGH / max(weight.density * kernel[0] * kernel[1], 1e-3)))
 
 
 def bounds(work: np.ndarray, parts: int) -> np.ndarray:

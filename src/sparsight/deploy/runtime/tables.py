@@ -57,15 +57,6 @@ class Place:
     row: int
 
 
-def ungrouped(matrix: np.ndarray, groups: int) -> np.ndarray:
-    """The matrix (out, in) of a grouped one (out, in / groups)."""
-    rows, inner = matrix.shape
-    whole = np.zeros((groups, rows // groups, groups, inner), np.float32)
-    for g, part in enumerate(matrix.reshape(groups, -1, inner)):
-        whole[g, :, g] = part
-    return whole.reshape(rows, -1)
-
-
 def inside(layout: Layout) -> np.ndarray:
     """Bits of the lanes of each vector of a block that lie in the image, (rows, cols) uint16."""
     inside = layout.bare.inside()

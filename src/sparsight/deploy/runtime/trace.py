@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 
 from sparsight.deploy.runtime.graph import Conv, Graph
 from sparsight.deploy.runtime.handlers import HANDLERS
 from sparsight.deploy.runtime.tracer import NotTraced, Tracer
+from sparsight.deploy.runtime.weight import Weight
 
 
-def traced(model: nn.Module, example: Tensor) -> Graph:
+def traced(model: nn.Module, example: Tensor, stored: Mapping[Tensor, Weight] = MappingProxyType({})) -> Graph:
     """The graph of a module that takes images (N, C, H, W) or rows (N, K), as it computes in evaluation mode.
+
+    `stored` are weights by the parameters that stand for them.
 
     Raises:
         NotTraced: an operation that the runtime does not have, or that torch.export cannot trace.
@@ -31,31 +38,45 @@ def traced(model: nn.Module, example: Tensor) -> Graph:
         program = torch.export.export(model, (two,), dynamic_shapes=({0: batch},))
     except Exception as error:
         raise NotTraced(f"torch.export cannot trace this model: {str(error).splitlines()[0]}") from error
-    graph = Tracer(_constants(program), HANDLERS).run(program.graph)
+    graph = Tracer(_constants(model, program, stored), HANDLERS).run(program.graph)
     graph.structure = program.call_spec.out_spec
     return graph
 
 
-def single(module: nn.Module, shape: tuple[int, ...]) -> Graph | None:
+def single(
+    module: nn.Module, shape: tuple[int, ...], stored: Mapping[Tensor, Weight] = MappingProxyType({})
+) -> Graph | None:
     """The graph of a plain linear layer or convolution, without tracing it; None for anything else."""
     graph = Graph(ranks=[len(shape)])
     channels, rows, cols = (*shape[1:], 1, 1)[:3]
     x = graph.input((channels, rows, cols))
-    if type(module) is nn.Linear:
-        weight, options = module.weight.detach()[:, :, None, None], {}
-    elif type(module) is nn.Conv2d and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-        weight = module.weight.detach()
-        options = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
-    else:
+    if not plain(module):
         return None
+    weight, options = stored.get(module.weight), {}
+    weight = Weight.of(module.weight) if weight is None else weight
+    if isinstance(module, nn.Linear):
+        weight = weight.kernels()
+    else:
+        options = {name: getattr(module, name) for name in ("stride", "padding", "dilation", "groups")}
     bias = torch.zeros(len(weight)) if module.bias is None else module.bias.detach()
-    graph.outputs.append(graph.add(Conv(x, weight.double().numpy(), bias.double().numpy(), **options)))
+    graph.outputs.append(graph.add(Conv(x, weight, bias.double().numpy(), **options)))
     return graph
 
 
-def _constants(program: torch.export.ExportedProgram) -> dict[str, Tensor]:
+def plain(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
+    """Whether it is a linear layer or a convolution of images whose forward is known."""
+    if type(module) is nn.Conv2d:
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return type(module) is nn.Linear
+
+
+def _constants(
+    model: nn.Module, program: torch.export.ExportedProgram, stored: Mapping[Tensor, Weight]
+) -> dict[str, Tensor | Weight]:
     """Parameters and buffers by the name of their placeholder."""
     signature, state = program.graph_signature, {**program.state_dict, **program.constants}
     names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     names |= dict(signature.inputs_to_lifted_tensor_constants)
-    return {placeholder: state[name].detach() for placeholder, name in names.items()}
+    by_name = dict(model.named_parameters(remove_duplicate=False)) if stored else {}
+    found = {placeholder: stored.get(by_name.get(name)) for placeholder, name in names.items()}  # type: ignore[arg-type]
+    return {key: state[names[key]].detach() if weight is None else weight for key, weight in found.items()}

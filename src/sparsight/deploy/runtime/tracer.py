@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, fx
 
 from sparsight.deploy.runtime.graph import Conv, Graph, Operation, Sum, Value
+from sparsight.deploy.runtime.weight import Weight
 
 
 class NotTraced(ValueError):
@@ -32,7 +33,7 @@ def pair(value: Any) -> tuple[int, int]:
 class Tracer:
     """Puts operations into a graph as late as it can, so that what follows becomes a part of them."""
 
-    constants: Mapping[str, Tensor]
+    constants: Mapping[str, Tensor | Weight]
     handlers: Mapping[str, Callable[[Tracer, fx.Node], Value | list[Value] | Waiting]]
     graph: Graph = field(default_factory=Graph)
     found: dict[fx.Node, Value | list[Value] | Waiting] = field(default_factory=dict)
@@ -92,9 +93,19 @@ class Tracer:
     def constant(self, node: Any) -> np.ndarray | None:
         if node is None:
             return None
+        found = self._known(node)
+        if isinstance(found, Weight):
+            raise NotTraced(f"{node} is used as anything but a weight")
+        return found.double().numpy()
+
+    def weight(self, node: Any) -> Weight:
+        found = self._known(node)
+        return found if isinstance(found, Weight) else Weight.of(found)
+
+    def _known(self, node: Any) -> Tensor | Weight:
         if not isinstance(node, fx.Node) or node.name not in self.constants:
             raise NotTraced(f"{node} is computed, and the runtime takes weights as they are")
-        return self.constants[node.name].double().numpy()
+        return self.constants[node.name]
 
     def alone(self, node: Any) -> Conv | Sum | None:
         """The operation of a node, if it waits and nothing else reads it."""

@@ -56,19 +56,20 @@ def _fill(begins, columns, weights, advances, places, values):
         count += 1
 
 
-def slots(matrix: np.ndarray, half: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def slots(
+    shape: tuple[int, int], row: np.ndarray, column: np.ndarray, weights: np.ndarray, half: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of a matrix (rows, columns): advances (n, 8), blocks of places and values (n, words), starts of each 16 rows.
 
-    `half`: values are the bits of bfloat16.
+    Its numbers that are not 0 are `weights`, float32, in row-major order. `half`: values are the bits of bfloat16.
     """
-    row, column = np.nonzero(matrix)
-    weights = matrix[row, column].astype(np.float32, copy=False)
-    begins = np.searchsorted(row, np.arange(len(matrix) + 1))
-    most = len(row) + -(-len(matrix) // LANES) * (1 + matrix.shape[1] // (255 * STEP))
+    rows, columns = shape
+    begins = np.searchsorted(row, np.arange(rows + 1))
+    most = len(row) + -(-rows // LANES) * (1 + columns // (255 * STEP))
     advances, places = np.zeros((most, 8), np.uint8), np.zeros((most, LANES), np.uint32)
     values = np.zeros((most, BLOCK, LANES), np.float32)
     starts = [0]
-    for first in range(0, len(matrix), LANES):
+    for first in range(0, rows, LANES):
         at, group = starts[-1], begins[first : first + LANES + 1]
         starts.append(at + _fill(group, column, weights, advances[at:], places[at:], values[at:]))
     n = starts[-1]
