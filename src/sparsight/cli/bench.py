@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,7 @@ class BenchOptions:
 
     what: Annotated[
         conf.Positional[str],
-        Doc("conv, linear, a network of the zoo, package.module:attribute, or a run folder."),
+        Doc("conv, linear, a network of the zoo, package.module:attribute, a run folder, or a checkpoint."),
     ]
     channels: Annotated[
         tuple[int, int] | None, conf.arg(metavar="IN OUT"), Doc("Channels of a convolution. Default: 64 64.")
@@ -58,7 +59,8 @@ class BenchOptions:
         int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
     ] = None
     model: Annotated[
-        str | None, Doc("The network of a run, package.module:attribute; a run knows a network of the zoo itself.")
+        str | None,
+        Doc("The network of a file or a run: a name of the zoo or package.module:attribute; a run knows the zoo's."),
     ] = None
     data: Annotated[
         str | None, Doc("The data of a run, package.module:attribute; a run knows those of the zoo itself.")
@@ -71,7 +73,10 @@ class BenchOptions:
             "package.module:attribute keeps its own weights without it."
         ),
     ] = ()
-    batch: Annotated[int, conf.arg(metavar="N"), Doc("Inputs at once.")] = 1
+    batch: Annotated[tuple[int, ...], conf.arg(metavar="N"), Doc("Inputs at once; several give a table each.")] = (1,)
+    layers: Annotated[
+        Switch, Doc("Of a network, also print what runs each layer, and why: its density and the times of both ways.")
+    ] = False
     rivals: Annotated[
         tuple[str, ...],
         conf.arg(metavar="NAME"),
@@ -82,8 +87,10 @@ class BenchOptions:
     ] = ()
     rounds: Annotated[int, conf.arg(metavar="N"), Doc("How often each way has its turn.")] = 25
     threads: Annotated[
-        int | None, conf.arg(metavar="N"), Doc("Threads of every way. Default: as many as torch takes.")
-    ] = None
+        tuple[int, ...],
+        conf.arg(metavar="N"),
+        Doc("Threads of every way; several give a table each. Default: as many as torch takes."),
+    ] = ()
     seed: Annotated[int, Doc("Seed of random weights and inputs.")] = 0
     json: Annotated[Switch, Doc("Print one JSON document instead of the tables.")] = False
     csv: Annotated[
@@ -101,16 +108,18 @@ def main(argv: list[str]) -> int:
     from sparsight.records.outputs import write_output
     from sparsight.report.escape import printable
     from sparsight.report.table import as_csv
-    from sparsight.report.timings import document, rows, timings
+    from sparsight.report.timings import document, layers, rows, timings
 
-    if asked.threads is not None:
-        torch.set_num_threads(asked.threads)
     found, about = [], machine()
-    for number, case in enumerate(_cases(asked)):
-        found.append(compare(case, chosen(asked.rivals), asked.rounds))
+    makers = list(_makers(asked))
+    for threads, make, batch in product(asked.threads or (torch.get_num_threads(),), makers, asked.batch):
+        torch.set_num_threads(threads)
+        found.append(compare(make(batch), chosen(asked.rivals), asked.rounds))
         if not asked.json and not quiet:
-            text = "\n".join(map(printable, timings(found[-1], asked.rounds, about).split("\n")))
-            sys.stdout.write("\n" * bool(number) + text + "\n")
+            text = timings(found[-1], asked.rounds, about)
+            text += f"\n\n{layers(found[-1].plan)}" if asked.layers and found[-1].plan else ""
+            text = "\n".join(map(printable, text.split("\n")))
+            sys.stdout.write("\n" * (len(found) > 1) + text + "\n")
     if asked.csv is not None:
         write_output(asked.csv, [as_csv(rows(found)).encode()])
     if asked.json:
@@ -119,14 +128,16 @@ def main(argv: list[str]) -> int:
 
 
 OF = {"conv": ("channels", "size", "kernel", "stride", "density"), "linear": ("features", "density")}
-OF_NETWORK, OF_RUN = ("shape", "density"), ("shape", "level", "model", "data")
+OF_NETWORK, OF_RUN, OF_FILE = ("shape", "density"), ("shape", "level", "model", "data"), ("shape", "model")
 
 
 def _check(asked: BenchOptions) -> None:
     from sparsight.deploy.bench import RIVALS
     from sparsight.numerics.checks import check_fraction, check_known, check_seed, check_threads, check_whole
 
-    fitting = OF.get(asked.what, OF_RUN if _is_run(asked) else OF_NETWORK)
+    fitting = OF.get(asked.what, OF_RUN if _is_run(asked) else OF_FILE if _is_file(asked) else OF_NETWORK)
+    if asked.layers and asked.what in OF:
+        raise Misuse(f"--layers is for networks: {asked.what} is one layer")
     for name in dict.fromkeys((*OF["conv"], *OF["linear"], *OF_NETWORK, *OF_RUN)):
         if getattr(asked, name) not in (None, ()) and name not in fitting:
             known = ", ".join(f"--{one}" for one in fitting)
@@ -138,8 +149,8 @@ def _check(asked: BenchOptions) -> None:
     for density in asked.density:
         checked(partial(_named, check_fraction, "density"), density)
     checked(check_seed, asked.seed)
-    if asked.threads is not None:
-        checked(check_threads, asked.threads)
+    for threads in asked.threads:
+        checked(check_threads, threads)
     for name in asked.rivals:
         checked(partial(_named, check_known, "rivals", tuple(RIVALS)), name)
 
@@ -156,7 +167,12 @@ def _is_run(asked: BenchOptions) -> bool:
     return asked.what not in OF and os.path.exists(os.path.join(asked.what, "run.json"))
 
 
-def _cases(asked: BenchOptions) -> Iterator[Case]:
+def _is_file(asked: BenchOptions) -> bool:
+    return asked.what not in OF and os.path.lexists(asked.what) and not _is_run(asked)
+
+
+def _makers(asked: BenchOptions) -> Iterator[Callable[[int], Case]]:
+    """What makes each case, given how many inputs at once."""
     from sparsight.deploy.bench import conv, linear, network, prune_at_random_
 
     if _is_run(asked):
@@ -164,19 +180,28 @@ def _cases(asked: BenchOptions) -> Iterator[Case]:
         from sparsight.zoo.networks import input_shape
 
         where, data, module = trained(Path(asked.what), asked.level, asked.model, asked.data)
-        yield network(where, module, asked.shape or input_shape(data), asked.batch, asked.seed)
+        yield partial(network, where, module, asked.shape or input_shape(data), seed=asked.seed)
+        return
+    if _is_file(asked):
+        from sparsight.model.pretrained import load_into
+
+        if asked.model is None:
+            raise Misuse(f"--model must be given for {asked.what}: the network that the file is of")
+        module, shape = _network(asked.model, asked.shape, asked.seed)
+        load_into(asked.what, module)
+        yield partial(network, asked.what, module, shape, seed=asked.seed)
         return
     for density in asked.density or (None if ":" in asked.what else 0.1,):
         if asked.what == "conv":
-            channels, size = asked.channels or (64, 64), asked.size or 56
-            yield conv(channels, size, asked.kernel or 3, asked.stride or 1, density or 0.0, asked.batch, asked.seed)
+            sizes = (asked.channels or (64, 64), asked.size or 56, asked.kernel or 3, asked.stride or 1)
+            yield partial(conv, *sizes, density or 0.0, seed=asked.seed)
         elif asked.what == "linear":
-            yield linear(asked.features or (1024, 1024), density or 0.0, asked.batch, asked.seed)
+            yield partial(linear, asked.features or (1024, 1024), density or 0.0, seed=asked.seed)
         else:
             module, shape = _network(asked.what, asked.shape, asked.seed)
             if density is not None:
                 prune_at_random_(module, density, asked.seed)
-            yield network(asked.what, module, shape, asked.batch, asked.seed)
+            yield partial(network, asked.what, module, shape, seed=asked.seed)
 
 
 def _network(spec: str, shape: tuple[int, ...], seed: int) -> tuple[nn.Module, tuple[int, ...]]:
@@ -187,8 +212,6 @@ def _network(spec: str, shape: tuple[int, ...], seed: int) -> tuple[nn.Module, t
     known = spec.lower().replace("_", "-")
     if known in KNOWN:
         return KNOWN[known](shape or (1, 28, 28), seed=seed), shape or (1, 28, 28)
-    if os.path.lexists(spec):
-        raise Misuse(f"{spec} is no run: expected conv, linear, a network's name, or a folder with a run.json")
     look_for("network", spec, ("conv", "linear", *KNOWN))
     if not shape:
         raise Misuse(f"--shape must be given for {spec}: its input's shape without the batch")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
 from sparsight.checkpoint.load import load_tensors
 from sparsight.checkpoint.open import open_checkpoint
 
@@ -38,6 +38,17 @@ def load_into(path: str | os.PathLike[str], model: nn.Module) -> str:
 
 
 def _loaded(model: nn.Module, path: Path) -> str:
+    entries = fitting(path, model)
+    found = load_tensors(Checkpoint(str(path), "", tuple({id(e): e for e in entries.values()}.values())))
+    model.load_state_dict({name: found[entry.name] for name, entry in entries.items()}, strict=False)
+    return f"{len(entries)} tensors from {path}"
+
+
+def fitting(path: Path, model: nn.Module) -> dict[str, Entry]:
+    """Which tensor of a file is which of the model's state dict, and of its shape. Nothing but headers is read.
+
+    Warnings and errors as of `load_into`.
+    """
     checkpoint = open_checkpoint(path)
     wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     names = {name for entry in checkpoint.entries for name in (entry.name, *entry.aliases)}
@@ -49,24 +60,19 @@ def _loaded(model: nn.Module, path: Path) -> str:
             f"{path} does not fit the {type(model).__name__}: it has no {_some(missing)}"
             f" ({len(wanted) - len(missing)} of {len(wanted)} tensors are there); the file holds {_some(sorted(names))}"
         )
-    found = _values(checkpoint, set(there.values()))
-    state = {name: found[there[name]] for name in there}
-    odd = [name for name, value in state.items() if value.shape != wanted[name].shape]
+    by_name = {name: entry for entry in checkpoint.entries for name in (entry.name, *entry.aliases)}
+    by_name |= {turned.name: turned for entry in checkpoint.entries for turned in entry.turned}
+    found = {name: by_name[other] for name, other in there.items()}
+    odd = [name for name, entry in found.items() if entry.shape != wanted[name].shape]
     if odd:
-        shapes = f"{tuple(state[odd[0]].shape)} in the file and {tuple(wanted[odd[0]].shape)} in the model"
+        shapes = f"{found[odd[0]].shape} in the file and {tuple(wanted[odd[0]].shape)} in the model"
         more = f", and {len(odd) - 1} more tensors differ" if len(odd) > 1 else ""
         raise ValueError(f"{path} does not fit the {type(model).__name__}: {odd[0]!r} is {shapes}{more}")
-    model.load_state_dict(state, strict=False)
     unused = sorted(names - set(there.values()))
     notes = [*said, *([f"not used: {_some(unused)}"] if unused else [])]
     if notes:
-        warnings.warn(f"{path}: {'; '.join(notes)}", WeightsNote, stacklevel=3)
-    return f"{len(state)} tensors from {path}"
-
-
-def _values(checkpoint: Checkpoint, names: set[str]) -> Mapping[str, Tensor]:
-    entries = tuple(e for e in checkpoint.entries if names & {e.name, *e.aliases})
-    return load_tensors(Checkpoint(checkpoint.source, checkpoint.format, entries, checkpoint.files))
+        warnings.warn(f"{path}: {'; '.join(notes)}", WeightsNote, stacklevel=4)
+    return found
 
 
 def _match(wanted: Mapping[str, Tensor], names: set[str]) -> tuple[dict[str, str], list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sparsight.checkpoint.packed.head import FORMAT
@@ -11,7 +11,7 @@ from sparsight.deploy.ledger.records import CODE, REQUEST, Counted, Latency, Led
 from sparsight.records.record import to_json
 from sparsight.report import format as words
 from sparsight.report.pages import Section, Table
-from sparsight.report.table import stacked
+from sparsight.report.table import grid
 
 WIDTH = 80
 _DOES = "sparsight ledger --measure does"
@@ -106,10 +106,10 @@ def _either(names: Iterable[str]) -> str:
 def text(found: Ledger) -> str:
     """The whole ledger in at most 80 columns: what was counted, what was measured, what was not, and the sentence."""
     cells = [(label, value, how.partition(":")[0]) for label, value, how in _cells(found)]
-    lines = [*_wrapped(f"{found.source} ({found.format})"), "", *_grid(("column", "value", "how"), cells, (0, 2))]
+    lines = [*_wrapped(f"{found.source} ({found.format})"), "", *grid(("column", "value", "how"), cells, (0, 2))]
     if found.measured is not None:
         lines += ["", *_wrapped(_machine(found.measured)), ""]
-        lines += _grid(_HEADINGS, [row for one in found.measured.latency for row in _times(one)], (0, 1))
+        lines += grid(_HEADINGS, [row for one in found.measured.latency for row in _times(one)], (0, 1))
         lines += _wrapped_all(_notes(found.measured))
     why: dict[str, list[str]] = {}
     for name, text in found.missing.items():
@@ -171,17 +171,6 @@ def _notes(measured: Measured) -> Iterator[str]:
         yield f"Dense beside {runtime} is {dense}, the fastest way measured here."
 
 
-def _grid(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int]) -> list[str]:
-    """Columns under stacked headings; those in `left` are flush left."""
-    heads = [*zip(*stacked(headings, 7), strict=True)]
-    widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
-    lines = []
-    for row in (*heads, ["-" * width for width in widths], *rows):
-        pairs = enumerate(zip(row, widths, strict=True))
-        lines.append("  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in pairs).rstrip())
-    return lines
-
-
 def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, WIDTH, break_long_words=False)
 
@@ -224,5 +213,5 @@ def section(found: Ledger | None) -> Section | None:
     """The part of a report: the sentence and the table; None without a ledger."""
     if found is None:
         return None
-    grid = Table("What is real", ("column", "value", "how"), _cells(found), words=(0, 2))
-    return Section("ledger", "What is real", sentence(found), [grid])
+    rows = Table("What is real", ("column", "value", "how"), _cells(found), words=(0, 2))
+    return Section("ledger", "What is real", sentence(found), [rows])

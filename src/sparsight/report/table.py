@@ -8,7 +8,7 @@ import json
 import math
 import textwrap
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
@@ -100,6 +100,17 @@ def stacked(headings: Sequence[str], width: int = 10) -> list[list[str]]:
     parts = [textwrap.wrap(text.replace("_", "_ "), width, break_long_words=False) or [""] for text in headings]
     most = max(map(len, parts))
     return [[""] * (most - len(lines)) + [line.replace("_ ", "_") for line in lines] for lines in parts]
+
+
+def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int], width: int = 7) -> list[str]:
+    """Columns under stacked headings; those in `left` are flush left."""
+    heads = [*zip(*stacked(headings, width), strict=True)]
+    widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
+    lines = []
+    for row in (*heads, ["-" * width for width in widths], *rows):
+        pairs = enumerate(zip(row, widths, strict=True))
+        lines.append("  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in pairs).rstrip())
+    return lines
 
 
 def _rows(s: Story) -> list[list[str]]:

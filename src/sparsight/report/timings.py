@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sparsight.deploy.bench.compare import Comparison, Row
+from sparsight.deploy.runtime.fast import Planned
 from sparsight.records.record import to_json
 from sparsight.report import format as words
-from sparsight.report.table import stacked
+from sparsight.report.table import grid
 
 WIDTH = 80
 
@@ -25,15 +26,33 @@ def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
         f"{machine['processor']}; {counted} of {words.plural(rounds, 'round')}."
     )
     rows = [_cells(found, row) for row in found.rows]
-    heads = [*zip(*stacked(["way", "numbers", "ms", "times ours", "error"]), strict=True)]
-    widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
-    lines = ["  ".join(_aligned(cell, w, i) for i, (cell, w) in enumerate(zip(row, widths, strict=True))).rstrip()
-             for row in (*heads, ["-" * w for w in widths], *rows)]  # fmt: skip
+    lines = grid(("way", "numbers", "ms", "times ours", "error"), rows, (0,), 10)
     held = f"A call of sparsight holds {found.memory / 1e6:.1f} MB of activations and scratch."
-    if not found.memory:
-        held = "sparsight computes this network part by part, each where it is fastest (sparse_runtime)."
+    if found.plan:
+        sparse = sum(row.runs == "sparse" for row in found.plan)
+        held = f"{sparse} of {words.plural(len(found.plan), 'layer')} run sparse, the others in PyTorch. {held}"
     under = [*_fastest(found), held, *(f"Left out: {name}: {why}." for name, why in found.missing.items())]
     return "\n".join([*_wrapped(about), "", *lines, "", *(line for text in under for line in _wrapped(text))])
+
+
+def layers(plan: Sequence[Planned]) -> str:
+    """A row for each layer, in at most 80 columns: density, what runs it, what both ways took; below, why not more."""
+    rows = []
+    for row in plan:
+        times = [
+            f"{row.milliseconds[way]:.3g}" if way in row.milliseconds else words.NONE for way in ("torch", "sparse")
+        ]
+        rows.append([_short(row.name or row.kind), words.percent(row.density), row.runs, *times])
+    lines = grid(("layer", "density", "runs", "torch ms", "sparse ms"), rows, (0, 2), 10)
+    under = ["Layers of one part that runs sparse as a whole have its times."]
+    reasons = dict.fromkeys(row.why for row in plan if row.runs == "torch")
+    named = {why: ", ".join(row.name or row.kind for row in plan if row.why == why) for why in reasons}
+    under += [f"In PyTorch: {names}: {why}." for why, names in named.items()]
+    return "\n".join([*lines, "", *(line for text in under for line in _wrapped(text))])
+
+
+def _short(name: str, most: int = 40) -> str:
+    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def document(found: Sequence[Comparison], rounds: int, machine: Mapping[str, Any]) -> dict[str, Any]:
@@ -79,10 +98,6 @@ def _fastest(found: Comparison) -> Iterator[str]:
         yield f"sparsight is {first.seconds / found.ours.seconds:.2f}× as fast as the fastest in fp32, {first.name}."
     whole = "of all" if first is not best else "rival"
     yield f"sparsight is {best.seconds / found.ours.seconds:.2f}× as fast as the fastest {whole}, {best.name}."
-
-
-def _aligned(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if column else cell.ljust(width)
 
 
 def _wrapped(text: str) -> list[str]:

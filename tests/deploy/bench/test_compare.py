@@ -72,7 +72,7 @@ def test_a_runtime_that_is_wrong_is_not_timed():
     case = linear((8, 4), density=1.0)
     other = linear((8, 4), density=1.0, seed=1)
     with pytest.raises(RuntimeError, match=r"linear 8→4, batch 1: sparsight is wrong by .* of the largest output"):
-        compare(Case(case.name, case.module, case.x, other.graph, layer=True), [], rounds=1)
+        compare(Case(case.name, case.module, case.x, other.graph), [], rounds=1)
 
 
 def test_outputs_that_are_not_finite_are_refused():

@@ -19,7 +19,7 @@ CASES = {
     "one row": linear((32, 24), density=0.3),
     "network": Case(
         "network", nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval(),
-        torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), conv((3, 4), 8).graph, layer=False,
+        torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)),
     ),
 }  # fmt: skip
 NEEDED = {

@@ -210,7 +210,7 @@ def test_rows_with_long_gaps_and_without_any(density, bfloat16):
     weight[:, 0] = weight[7] = 0
     weight[3, 4999] = 1.5
     graph = Graph()
-    made = Conv(graph.input((5000, 1, 1)), weight[:, :, None, None].numpy(), np.zeros(40, np.float32))
+    made = Conv(graph.input((5000, 1, 1)), Weight.of(weight).kernels(), np.zeros(40, np.float32))
     graph.outputs.append(graph.add(made))
     x = drawn(2, 1, 5000, 1, 1)
     stored = weight.bfloat16() if bfloat16 else weight

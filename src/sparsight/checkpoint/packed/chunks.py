@@ -124,9 +124,10 @@ def nonzero(chunk: memoryview, layout: Layout, size: int) -> tuple[np.ndarray, n
 
     ValueError for bytes that are no such chunk.
     """
-    parts, values = _Parts(chunk, layout, size), np.empty(size, layout.word)
-    parts.values(values[: parts.words])
-    return parts.places(), values[: parts.words]
+    parts = _Parts(chunk, layout, size)
+    values = np.empty(parts.words, layout.word)
+    parts.values(values)
+    return parts.places(), values
 
 
 class _Parts:

@@ -1,7 +1,4 @@
-"""What is timed: a torch module with zeros among its weights, an input, and the graph that the runtime computes.
-
-A network that has no graph is computed by `sparse_runtime`, part by part.
-"""
+"""What is timed: a torch module with zeros among its weights, an input, and of a single layer the runtime's graph."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.deploy.runtime.graph import Conv, Graph
-from sparsight.deploy.runtime.trace import NotTraced, traced
 from sparsight.deploy.runtime.weight import Weight
 from sparsight.numerics.checks import check_fraction, check_seed, check_whole
 
@@ -23,13 +19,19 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A module in evaluation mode, float32, and an input of it. Of a single layer the operation alone is timed too."""
+    """A module in evaluation mode, float32, and an input of it.
+
+    Of a single layer, which has a graph, the operation alone is timed too; a network is computed by `sparse_runtime`.
+    """
 
     name: str
     module: nn.Module
     x: Tensor
-    graph: Graph | None
-    layer: bool
+    graph: Graph | None = None
+
+    @property
+    def layer(self) -> bool:
+        return self.graph is not None
 
     @property
     def density(self) -> float:
@@ -62,7 +64,7 @@ def conv(
     times = f"{channels[0]}→{channels[1]}" if channels[0] != channels[1] else f"{channels[0]}"
     name = f"{kernel}×{kernel} {times} @ {size}" + (f", stride {stride}" if stride > 1 else "")
     pair, padding = (stride, stride), (kernel // 2, kernel // 2)
-    return Case(f"{name}, batch {batch}", layer.eval(), x, _graph(x, layer, pair, padding), layer=True)
+    return Case(f"{name}, batch {batch}", layer.eval(), x, _graph(x, layer, pair, padding))
 
 
 def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed: int = 0) -> Case:
@@ -73,20 +75,12 @@ def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed
     layer = nn.Linear(*features)
     prune_at_random_(layer, density, seed)
     name = f"linear {features[0]}→{features[1]}, batch {batch}"
-    return Case(name, layer.eval(), x, _graph(x, layer, (1, 1), (0, 0)), layer=True)
+    return Case(name, layer.eval(), x, _graph(x, layer, (1, 1), (0, 0)))
 
 
 def network(name: str, module: nn.Module, shape: tuple[int, ...], batch: int = 1, seed: int = 0) -> Case:
-    """A network in evaluation mode, on random inputs of a shape without the batch.
-
-    ValueError for a batch below 1, and for a network that fails on such an input.
-    """
-    module, x = copy.deepcopy(module).eval(), _input((batch, *shape), 1.0, seed)
-    try:
-        graph = traced(module, x)
-    except NotTraced:
-        graph = None
-    return Case(f"{name}, batch {batch}", module, x, graph, layer=False)
+    """A network in evaluation mode, on random inputs of a shape without the batch. ValueError for a batch below 1."""
+    return Case(f"{name}, batch {batch}", copy.deepcopy(module).eval(), _input((batch, *shape), 1.0, seed))
 
 
 def prune_at_random_(module: nn.Module, density: float, seed: int, leave: Collection[str] = ()) -> None:

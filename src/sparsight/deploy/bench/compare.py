@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from sparsight.deploy.bench.cases import Case
 from sparsight.deploy.bench.measure import Timing, timed
 from sparsight.deploy.bench.rivals import Rival, Unavailable, Way
-from sparsight.deploy.runtime.fast import sparse_runtime
+from sparsight.deploy.runtime.fast import Planned, held, sparse_runtime
 from sparsight.deploy.runtime.program import compiled
 from sparsight.numerics.checks import check_whole
 
@@ -52,9 +53,10 @@ class Comparison:
     density: float
     batch: int
     threads: int
-    memory: int  # bytes of activations and scratch that a call of the runtime holds; 0: part by part, not counted
+    memory: int  # bytes of activations and scratch that a call of the runtime holds
     rows: tuple[Row, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
+    plan: tuple[Planned, ...] = ()  # of a network: its layers
 
     @property
     def ours(self) -> Row:
@@ -84,7 +86,7 @@ def compare(case: Case, rivals: Sequence[Rival], rounds: int, dense: Case | None
     missing: dict[str, str] = {}
     with torch.inference_mode():
         want = _wanted(case)
-        ways, memory = ours(case)
+        ways, memory, plan = ours(case)
         errors = {name: _error(way.result(), want) for name, way in ways.items()}
         for name, error in errors.items():
             if not error <= (RIVALS_ERROR["bf16"] if name == BFLOAT16 else ERROR):
@@ -104,7 +106,7 @@ def compare(case: Case, rivals: Sequence[Rival], rounds: int, dense: Case | None
         times = timed({name: way.call for name, way in ways.items()}, rounds)
     threads = torch.get_num_threads()
     rows = tuple(Row(name, *kinds[name], errors[name], times[name].counted(threads), times[name]) for name in ways)
-    return Comparison(case.name, case.density, len(case.x), threads, memory, rows, missing)
+    return Comparison(case.name, case.density, len(case.x), threads, memory(), rows, missing, plan)
 
 
 def _wanted(case: Case) -> Tensor:
@@ -121,12 +123,12 @@ def _agreed(rival: Rival, error: float) -> float:
     return error
 
 
-def ours(case: Case) -> tuple[dict[str, Way], int]:
-    """The ways of the runtime, and the bytes that a call holds."""
+def ours(case: Case) -> tuple[dict[str, Way], Callable[[], int], tuple[Planned, ...]]:
+    """The ways of the runtime, the bytes that a call holds once there was one, and the layers of a network."""
     x = case.x.contiguous()
     if case.graph is None:
         fast = sparse_runtime(case.module, x)
-        return {OURS: Way(lambda: fast(x), lambda: fast(x))}, 0
+        return {OURS: Way(lambda: fast(x), lambda: fast(x))}, partial(held, fast), tuple(vars(fast)["plan"])
     x = x if x.dim() == 4 else x[:, :, None, None]
     program = compiled(case.graph, len(x))
     outputs = case.module(case.x).shape
@@ -135,11 +137,9 @@ def ours(case: Case) -> tuple[dict[str, Way], int]:
         return program(x)[0].reshape(outputs)
 
     whole = Way(lambda: program(x), result)
-    if not case.layer:
-        return {OURS: whole}, program.memory()
     half = compiled(case.graph, len(x), half=True)
     rounded = Way(half.inner(x), lambda: half(x)[0].reshape(outputs))
-    return {OURS: Way(program.inner(x), result), CONVERTING: whole, BFLOAT16: rounded}, program.memory()
+    return {OURS: Way(program.inner(x), result), CONVERTING: whole, BFLOAT16: rounded}, program.memory, ()
 
 
 def _error(got: Tensor, want: Tensor) -> float:

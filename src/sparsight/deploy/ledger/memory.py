@@ -59,10 +59,10 @@ def child(path: str) -> None:
             ours(case)[0][OURS].call()
         else:
             module(x)
-    sys.stdout.write(f"{_high_water()}\n")
+    sys.stdout.write(f"{high_water()}\n")
 
 
-def _high_water() -> int:
+def high_water() -> int:
     """Bytes that this process held at most. Linux's ru_maxrss may be that of the process that started it."""
     try:
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))

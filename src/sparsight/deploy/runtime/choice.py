@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -45,19 +45,21 @@ class Timed:
         return best if self.ratio > _MARGIN else first
 
 
-def timed(ways: Mapping[str, Callable[[], Any]], seconds: float, key: Any = None) -> Timed:
+def timed(
+    ways: Mapping[str, Callable[[], Any]], seconds: float, key: Any, within: AbstractContextManager | None = None
+) -> Timed:
     """Each way in turn, round after round, until the ranking is clear, for about `seconds` at most.
 
-    With a `key` that says what is computed, a measurement of the same on this machine, with as many threads, is not
-    done again.
+    `key` says what is computed: a measurement of the same on this machine, with as many threads, is not done again.
+    What is measured is measured in the block `within`.
     """
-    name = None if key is None else _name(key)
-    known = _read().get(name) if name is not None else None
+    name = _name(key)
+    known = _read().get(name)
     if isinstance(known, dict) and known.keys() == ways.keys() and all(_is_time(v) for v in known.values()):
         return Timed(known)
-    found = _measured(ways, seconds)
-    if name is not None:
-        _write({**dict(list(_read().items())[-_MOST:]), name: found})
+    with within or nullcontext():
+        found = _measured(ways, seconds)
+    _write({**dict(list(_read().items())[-_MOST:]), name: found})
     return Timed(found)
 
 
@@ -102,7 +104,7 @@ def _read() -> dict[str, Any]:
 
 def _write(measurements: dict[str, Any]) -> None:
     """Keep measurements, if they can be written."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         _file().parent.mkdir(parents=True, exist_ok=True)
         handle, path = tempfile.mkstemp(dir=_file().parent)
         with os.fdopen(handle, "w") as file:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sparsight.deploy.runtime.choice import timed
+from sparsight.deploy.network_of_run import default_level, input_shape, known_network, level_file
+from sparsight.deploy.runtime.choice import Timed, timed
 from sparsight.deploy.runtime.runner import Runner
+from sparsight.deploy.runtime.stored import Stored, stored_in
 from sparsight.deploy.runtime.trace import NotTraced, single, traced
+from sparsight.records.folder import RunFolder
 
 _ROUNDING, _HALF = 1e-4, 5e-2  # of the largest output, with weights in float32 and in bfloat16
 
@@ -35,24 +40,19 @@ class FastForward:
     """Stands for a module's forward: sparse for inputs like the example, the module's own for all others."""
 
     def __init__(self, module: nn.Module, runner: Runner, rows: bool):
-        self.dense: Callable[..., Any] = module.forward
+        self.own: Callable[..., Any] = module.forward
         self.runner, self.rows = runner, rows
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         x = args[0] if len(args) == 1 and not kwargs else None
         if not isinstance(x, Tensor):
-            return self.dense(*args, **kwargs)
+            return self.own(*args, **kwargs)
         if self.rows and x.dim() != 2:
             flat = x.reshape(-1, x.shape[-1]) if x.dim() else x
             if not self.runner.takes(flat):
-                return self.dense(x)
-            return self.checked(flat).reshape(*x.shape[:-1], -1)
-        return self.checked(x) if self.runner.takes(x) else self.dense(x)
-
-    def checked(self, x: Tensor) -> Any:
-        if x.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError("the sparse runtime computes no gradients: call it under torch.inference_mode()")
-        return self.runner(x)
+                return self.own(x)
+            return pytree.tree_map(lambda out: out.reshape(*x.shape[:-1], *out.shape[1:]), self.runner(flat))
+        return self.runner(x) if self.runner.takes(x) else self.own(x)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError("a network in the sparse runtime cannot be pickled or copied: save the model it was made from")
@@ -64,39 +64,82 @@ def _no_training(mode: bool = True) -> None:
 
 
 def sparse_runtime(
-    model: nn.Module, example_inputs: Tensor | tuple[Any, ...], *, bfloat16: bool = False, seconds: float = 2.0
+    model: nn.Module | str | os.PathLike[str],
+    example_inputs: Tensor | tuple[Any, ...] | None = None,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    bfloat16: bool = False,
+    seconds: float = 2.0,
 ) -> nn.Module:
     """A module with the model's outputs in which everything that is faster sparse on this machine runs sparse.
 
     The module is a copy that shares the memory of parameters; the model itself is not changed. For every
     traceable part and every linear layer, torch and the sparse kernels are timed on inputs of the example's shape, for
-    `seconds` at most, and the faster one serves: a part that gains nothing stays as it is. Zeros are those in the
-    weights at the time of the call; weights changed later are not seen. Other batch sizes work, inputs of other shapes
-    or types run the model's own way.
+    `seconds` at most, and the faster one serves: a part that gains nothing stays as it is, and all does if the whole
+    gains nothing. Zeros are those in the weights at the time of the call; weights changed later are not seen. Other
+    batch sizes work, inputs of other shapes or types run the model's own way.
+
+    From a packed file, weights of many zeros are read without them. Dense ones are made of a part only while it is
+    timed, and for good of what is faster dense. Such a network takes float32 inputs of any shape, and has no
+    state dict.
 
     Args:
-        model: a module in evaluation mode.
-        example_inputs: a tensor, or a tuple of positional arguments.
+        model: a module in evaluation mode, or the folder of a run whose network is one of the zoo.
+        example_inputs: a tensor, or a tuple of positional arguments. Default: zeros of the shape of the run's data.
+        weights: a checkpoint, packed or not, or the folder of a run. Its tensors take the place of the model's, which
+            may be on the meta device.
         bfloat16: keep the sparse weights in bfloat16, rounded, in half the memory; sums stay float32.
-        seconds: longest measurement of a part.
+        seconds: longest measurement of a part. 0: nothing is measured, and all that can run sparse does.
 
     Returns:
         A module with an attribute `plan`, a list of `Planned`.
 
     Raises:
-        ValueError: the model is in training mode, or fails on the example.
+        ValueError: the model is in training mode, or fails on the example; the network of a run is not known, or
+            `weights` do not fit. CheckpointError, FileNotFoundError: there are no weights that can be read.
     """
+    if not isinstance(model, nn.Module):
+        model, weights, example_inputs = _of_run(Path(model), example_inputs)
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
+    if example_inputs is None:
+        raise ValueError("expected an example of the model's inputs: a tensor or a tuple of arguments, got None")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    fast = _sharing(model)
-    shapes = _shapes(fast, inputs)
-    visit = _Visit(shapes, seconds, bfloat16)
+    fast, stored = _sharing(model), Stored()
+    if weights is not None:
+        stored = stored_in(_file(Path(weights)), fast, bfloat16)
+    shapes, outputs = _shapes(fast, inputs)
+    stored.fill_unused_(fast, shapes, outputs)
+    stored.forget()
+    plain = _sharing(fast) if seconds and not stored.weights else None
+    visit = _Visit(shapes, stored, seconds, bfloat16)
     visit(fast)
+    if plain is not None:
+        visit.check_whole(fast, plain, inputs)
+    stored.forget()
     for module in fast.modules():
         object.__setattr__(module, "train", _no_training)
     object.__setattr__(fast, "plan", visit.plan)
     return fast
+
+
+def _of_run(path: Path, inputs: Any) -> tuple[nn.Module, Path, Any]:
+    """The empty network of a run, the file of its weights, and an example."""
+    if not (path / "run.json").exists():
+        raise ValueError(f"expected a module or the folder of a run, got {path}: give a file's network, and weights=")
+    with RunFolder.open(path) as folder:
+        shape, file = input_shape(folder.record), level_file(folder, default_level(folder))
+        network = known_network(folder.record, shape, file, empty=True)
+    if network is None:
+        raise ValueError(f"{path} has no network of the zoo: give its network as the model, and weights={str(path)!r}")
+    return network.eval(), file, torch.zeros(1, *shape) if inputs is None else inputs
+
+
+def _file(path: Path) -> Path:
+    if not (path / "run.json").exists():
+        return path
+    with RunFolder.open(path) as folder:
+        return level_file(folder, default_level(folder))
 
 
 def _sharing(model: nn.Module) -> nn.Module:
@@ -109,76 +152,118 @@ def _sharing(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def _shapes(model: nn.Module, inputs: tuple[Any, ...]) -> dict[nn.Module, tuple[int, ...]]:
-    """Shape of the input of each module that is given one float32 tensor and nothing else."""
-    shapes: dict[nn.Module, tuple[int, ...]] = {}
+def _shapes(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[dict[nn.Module, tuple[int, ...] | None], Any]:
+    """Shape of the input of each module that is called, None unless it is one float32 tensor; and the outputs."""
+    shapes: dict[nn.Module, tuple[int, ...] | None] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
-        if len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].dtype == torch.float32:
-            shapes.setdefault(module, tuple(args[0].shape))
+        fits = len(args) == 1 and not kwargs and isinstance(args[0], Tensor) and args[0].dtype == torch.float32
+        if fits or module not in shapes:
+            shapes[module] = shapes.get(module) or (tuple(args[0].shape) if fits else None)
 
     handles = [module.register_forward_hook(note, with_kwargs=True) for module in model.modules()]
     try:
         with torch.inference_mode():
-            model(*inputs)
+            return shapes, model(*inputs)
     except Exception as error:
         raise ValueError(f"the model fails on the example: {error}") from error
     finally:
         for handle in handles:
             handle.remove()
-    return shapes
 
 
 @dataclass
 class _Visit:
     """Goes through a module's parts from the whole to the layers."""
 
-    shapes: dict[nn.Module, tuple[int, ...]]
+    shapes: Mapping[nn.Module, tuple[int, ...] | None]
+    stored: Stored
     seconds: float
     half: bool
     plan: list[Planned] = field(default_factory=list)
+    _seen: set[nn.Module] = field(default_factory=set)
 
     def __call__(self, module: nn.Module, name: str = "") -> None:
         """Have a module run sparse if that is faster, else look into it."""
-        if not _zeros(module):
+        if module in self._seen or not self.zeros(module):
             return
+        self._seen.add(module)
         made, leaf = self.candidate(module), not any(True for _ in module.children())
         if isinstance(made, FastForward):
-            x = _drawn(self.shapes[module])
-            key = (made.runner.graph.signature(), tuple(x.shape), self.half)
-            times = timed({"torch": lambda: module.forward(x), "sparse": lambda: made(x)}, self.seconds, key)
-            if times.fastest == "sparse":
+            times = self.compared(module, made)
+            if times is None or times.fastest == "sparse":
                 module.forward = made
-                self.note(module, name, "sparse", f"{times.ratio:.2f} times as fast", times.milliseconds)
+                why = "not timed" if times is None else f"{times.ratio:.2f} times as fast"
+                self.note(module, name, "sparse", why, {} if times is None else times.milliseconds)
                 return
             if leaf:
+                self.stored.fill_(module)
                 self.note(module, name, "torch", f"sparse is {times.ratio:.2f} times as fast", times.milliseconds)
                 return
         elif leaf:
+            self.stored.fill_(module)
             self.note(module, name, "torch", made, {})
             return
+        before = len(self.plan)
         for child_name, child in module.named_children():
             self(child, f"{name}.{child_name}".lstrip("."))
+        if isinstance(module, nn.TransformerEncoderLayer) and any(row.runs == "sparse" for row in self.plan[before:]):
+            vars(module)["activation_relu_or_gelu"] = 0  # its fast path reads weights without calling layers
+
+    def compared(self, module: nn.Module, made: FastForward) -> Timed | None:
+        """The times of both ways; None: nothing is to be timed."""
+        if not self.seconds:
+            return None
+        shape = self.shapes[module]
+        assert shape is not None
+        x, key = _drawn(shape), (made.runner.graph.signature(), shape, self.half)
+        ways = {"torch": lambda: module.forward(x), "sparse": lambda: made(x)}
+        return timed(ways, self.seconds, key, self.stored.dense(module))
 
     def candidate(self, module: nn.Module) -> FastForward | str:
         """What could stand for the module's forward, or why nothing can."""
         shape = self.shapes.get(module)
         if shape is None or 0 in shape:
-            return "its input is not one float32 tensor"
+            called = module in self.shapes
+            return "its input is not one float32 tensor" if called else "it is not called: its weights are read past it"
         rows = len(shape) not in (2, 4) or isinstance(module, nn.Linear)
         flat = (math.prod(shape[:-1]), shape[-1]) if rows else shape
+        known = self.stored.weights
         try:
-            graph = single(module, flat) or traced(module, _drawn(flat))
+            with self.stored.as_torch(module):
+                graph = single(module, flat, known) or traced(module, _drawn(flat), known)
         except NotTraced as error:
             return str(error)
         made = FastForward(module, Runner(graph, flat[1:], self.half), rows)
         x = _drawn(shape)
         with torch.inference_mode():
-            return (
-                made
-                if _equal(made(x), module.forward(x), _HALF if self.half else _ROUNDING)
-                else "it computes something else when traced"
-            )
+            wanted = module.forward(x)
+            self.stored.forget()
+            same = _equal(made(x), wanted, _HALF if self.half else _ROUNDING)
+        return made if same else "it computes something else when traced"
+
+    def check_whole(self, fast: nn.Module, plain: nn.Module, inputs: tuple[Any, ...]) -> None:
+        """Have everything run as in the plain network if the parts that are faster do not make the whole faster."""
+        sparse = [module for module in fast.modules() if isinstance(vars(module).get("forward"), FastForward)]
+        if not sparse or fast in sparse:
+            return
+        rows = [(row.name, row.kind, f"{row.density:.2f}", row.runs) for row in self.plan]
+        key = (rows, [getattr(x, "shape", x) for x in pytree.tree_leaves(inputs)], self.half)
+        ways = {"torch": lambda: plain(*inputs), "sparse": lambda: fast(*inputs)}
+        times = timed(ways, self.seconds, key)
+        if times.fastest == "sparse":
+            return
+        for module, other in zip(fast.modules(), plain.modules(), strict=True):
+            vars(module).pop("forward", None)
+            if isinstance(other, nn.TransformerEncoderLayer):
+                vars(module)["activation_relu_or_gelu"] = other.activation_relu_or_gelu
+        why = f"with all such parts the network is {times.ratio:.2f} times as fast"
+        self.plan[:] = [replace(row, runs="torch", why=why) if row.runs == "sparse" else row for row in self.plan]
+
+    def zeros(self, module: nn.Module) -> bool:
+        """Whether there are zeros in it that could make it faster."""
+        weights = self.stored.weights
+        return any(p in weights or (p.dim() > 1 and int(p.count_nonzero()) < p.numel()) for p in module.parameters())
 
     def note(self, module: nn.Module, name: str, runs: str, why: str, milliseconds: Mapping[str, float]) -> None:
         """One row for each layer with weights in a module that was decided on."""
@@ -186,8 +271,15 @@ class _Visit:
             weight = getattr(layer, "weight", None)
             if isinstance(weight, Tensor) and weight.dim() > 1:
                 full = ".".join(part for part in (name, child) if part)
-                density = int(weight.count_nonzero()) / weight.numel()
+                known = self.stored.weights.get(weight)
+                density = int(weight.count_nonzero()) / weight.numel() if known is None else known.density
                 self.plan.append(Planned(full, type(layer).__name__, density, runs, why, dict(milliseconds)))
+
+
+def held(fast: nn.Module) -> int:
+    """Bytes of activations and scratch that calls of a network of `sparse_runtime` hold."""
+    forwards = (vars(module).get("forward") for module in fast.modules())
+    return sum(forward.runner.memory() for forward in forwards if isinstance(forward, FastForward))
 
 
 def _drawn(shape: tuple[int, ...]) -> Tensor:
@@ -195,16 +287,11 @@ def _drawn(shape: tuple[int, ...]) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def _zeros(module: nn.Module) -> bool:
-    """Whether there are zeros in it that could make it faster."""
-    return any(p.dim() > 1 and int(p.count_nonzero()) < p.numel() for p in module.parameters())
-
-
 def _equal(found: Any, wanted: Any, rounding: float = _ROUNDING) -> bool:
     """Whether two results have the same structure and, to what rounding leaves, the same numbers."""
     found, structure = pytree.tree_flatten(found)
     wanted, same = pytree.tree_flatten(wanted)
     return structure == same and all(
-        a.shape == b.shape and float((a - b).abs().max()) <= rounding * float(b.abs().max())
+        a.shape == b.shape and (not a.numel() or float((a - b).abs().max()) <= rounding * float(b.abs().max()))
         for a, b in zip(found, wanted, strict=True)
     )

@@ -31,14 +31,13 @@ class Runner:
     _lock: Any = field(default_factory=threading.Lock)
 
     def takes(self, x: Any) -> bool:
-        """Whether this is an input that it was made for."""
+        """Whether this is an input that it was made for, of any number of images or rows, even none."""
         return (
             isinstance(x, Tensor)
             and x.dtype == torch.float32
             and x.device.type == "cpu"
             and x.layout == torch.strided
             and tuple(x.shape[1:]) == self.shape
-            and len(x) > 0
             and not torch.is_autocast_enabled("cpu")
         )
 
@@ -52,6 +51,10 @@ class Runner:
                 self._programs[images] = found
             return found
 
+    def memory(self) -> int:
+        """Bytes of activations and scratch of the programs that were used so far."""
+        return sum(program.memory() for program in self._programs.values())
+
     def parts(self, images: int) -> list[int]:
         """Images at a time: 16 and more as lanes; a few one by one, since missing lanes cost as much as others."""
         if self.flat:
@@ -64,6 +67,8 @@ class Runner:
         return all(value.shape[1:] == (1, 1) for value in self.graph.values)
 
     def __call__(self, x: Tensor) -> Any:
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError("the sparse runtime computes no gradients: call it under torch.inference_mode()")
         x = x.detach().contiguous()
         outputs = [
             torch.empty(len(x), *value.shape[: rank - 1])

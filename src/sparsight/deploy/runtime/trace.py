@@ -30,8 +30,9 @@ def traced(model: nn.Module, example: Tensor, stored: Mapping[Tensor, Weight] = 
     two = example[:1].expand(2, *example.shape[1:]).contiguous()  # a batch of 1 would be taken as fixed
     batch = torch.export.Dim("batch", min=1)
     try:
-        with torch.no_grad():
-            model(two)
+        if not stored:  # with what stands for weights it computes NaN, at the price of dense ones
+            with torch.no_grad():
+                model(two)
     except Exception as error:
         raise NotTraced(f"the model fails on an example of shape {tuple(example.shape)}: {error}") from error
     try:

@@ -65,17 +65,20 @@ def slots(
     """
     rows, columns = shape
     begins = np.searchsorted(row, np.arange(rows + 1))
-    most = len(row) + -(-rows // LANES) * (1 + columns // (255 * STEP))
+    groups = [begins[first : first + LANES + 1] for first in range(0, rows, LANES)]
+    most = max((group[-1] - group[0] for group in groups), default=0) + 1 + columns // (255 * STEP)
     advances, places = np.zeros((most, 8), np.uint8), np.zeros((most, LANES), np.uint32)
     values = np.zeros((most, BLOCK, LANES), np.float32)
-    starts = [0]
-    for first in range(0, rows, LANES):
-        at, group = starts[-1], begins[first : first + LANES + 1]
-        starts.append(at + _fill(group, column, weights, advances[at:], places[at:], values[at:]))
-    n = starts[-1]
-    kept = bfloat16(values[:n]) if half else values[:n]
-    blocks = np.concatenate([places[:n], kept.reshape(n, BLOCK * LANES).view(np.uint32)], axis=1)
-    return aligned_copy(advances[:n]), aligned_copy(blocks), np.array(starts, np.int32)
+    steps, blocks, starts = [], [], [0]
+    for group in groups:
+        n = _fill(group, column, weights, advances, places, values)
+        kept = bfloat16(values[:n]) if half else values[:n]
+        steps.append(advances[:n].copy())
+        blocks.append(np.concatenate([places[:n], kept.reshape(n, BLOCK * LANES).view(np.uint32)], axis=1))
+        starts.append(starts[-1] + n)
+        for used in (advances, places, values):
+            used[:n] = 0
+    return aligned_copy(np.concatenate(steps)), aligned_copy(np.concatenate(blocks)), np.array(starts, np.int32)
 
 
 @jit

@@ -1,0 +1,68 @@
+"""The network of a run, as far as its records know it: which file, which class, which inputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sparsight.checkpoint.open import open_checkpoint
+from sparsight.records.folder import RunFolder
+from sparsight.records.folder_files import level_folder
+from sparsight.records.record import LevelRecord, RunRecord
+from sparsight.zoo.networks import KNOWN
+
+_LARGEST = 1 << 24  # numbers of an input that a record may ask for
+
+
+def input_shape(run: RunRecord) -> tuple[int, ...]:
+    """The shape of an input, as the data's facts have it; empty if they do not."""
+    facts = run.data.get("facts")
+    found = facts.get("input_shape") if isinstance(facts, Mapping) else None
+    whole = isinstance(found, (list, tuple)) and all(type(size) is int and size > 0 for size in found)
+    return tuple(found) if found and whole and math.prod(found) <= _LARGEST else ()
+
+
+def known_network(run: RunRecord, shape: tuple[int, ...], path: Path, *, empty: bool = False) -> nn.Module | None:
+    """The run's network if it is one of the zoo, and the file is of it; made without memory first, to see that.
+
+    `empty`: as it is then, on the meta device.
+    """
+    spec = str(run.model.get("spec")).lower().replace("_", "-")
+    classes = run.data.get("facts", {}).get("classes") if shape else None
+    if spec not in KNOWN or type(classes) is not int or classes < 1:
+        return None
+    entries = open_checkpoint(path).entries
+    stored = {name: entry.shape for entry in entries for name in (entry.name, *entry.aliases)}
+    try:
+        with torch.device("meta"):
+            network = KNOWN[spec](shape, classes, seed=0)
+    except (ValueError, RuntimeError):
+        return None
+    if {k: tuple(v.shape) for k, v in network.state_dict().items()} != stored:
+        return None
+    return network if empty else KNOWN[spec](shape, classes, seed=0)
+
+
+def default_level(folder: RunFolder) -> LevelRecord:
+    """The level handed over, or else the last whose weights are there. FileNotFoundError without any."""
+    levels = [level for level in folder.levels() if level.role == "level" and folder.keeps(level)]
+    choice = folder.record.chosen
+    found = next((level for level in levels if choice is not None and level.id == choice.id), None)
+    if not levels:
+        raise FileNotFoundError(f"{folder.path} has no level whose weights are there yet")
+    return found or levels[-1]
+
+
+def level_file(folder: RunFolder, record: LevelRecord) -> Path:
+    """Where a level's weights are. FileNotFoundError if they were not kept."""
+    choice, path = folder.record.chosen, folder.path / level_folder(record) / "model.safetensors"
+    handed_over = folder.path / "model.safetensors"
+    if choice is not None and choice.id == record.id and handed_over.exists():
+        return handed_over
+    if not path.exists():
+        raise FileNotFoundError(f"the weights of {record.role} {record.level} were not kept in {folder.path}")
+    return path

@@ -1,0 +1,176 @@
+"""A module with the tensors of a packed file, in which weights with many zeros are kept without them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from sparsight.checkpoint.entry import Checkpoint, Entry
+from sparsight.checkpoint.load import load_tensors
+from sparsight.deploy.runtime.runner import Runner
+from sparsight.deploy.runtime.trace import plain, single
+from sparsight.deploy.runtime.weight import Weight
+from sparsight.model.pretrained import fitting
+
+_SPARSE = 0.5  # a weight of which more is kept takes less memory dense
+_SHAPES = 8  # of inputs of a layer, whose programs are kept
+
+
+@dataclass
+class Stored:
+    """Weights without zeros, and where they are in their file, by the parameters that stand for them."""
+
+    path: Path | None = None
+    weights: dict[Tensor, Weight] = field(default_factory=dict)
+    entries: dict[Tensor, Entry] = field(default_factory=dict)
+    forwards: list[StoredForward] = field(default_factory=list)
+
+    def layers(self, module: nn.Module) -> list[tuple[nn.Module, nn.Parameter]]:
+        """The layers in a module that have no dense weights, and what stands for them."""
+        found = ((layer, layer._parameters.get("weight")) for layer in module.modules())
+        return [(layer, weight) for layer, weight in found if weight is not None and weight in self.weights]
+
+    def fill_(self, module: nn.Module) -> None:
+        """Give the layers in a module their dense weights and torch's forward."""
+        for layer, weight in self.layers(module):
+            layer._parameters["weight"] = _parameter(_tensor(self.entries[weight]).to(weight.dtype))
+            del layer.forward
+
+    def fill_unused_(self, model: nn.Module, called: Container[nn.Module], outputs: Any) -> None:
+        """Fill layers that were not called, or all if NaN came out: something reads their weights past them."""
+        for layer, _ in self.layers(model):
+            if layer not in called:
+                self.fill_(layer)
+        floats = [x for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point()]
+        if any(bool(x.isnan().any()) for x in floats):
+            self.fill_(model)
+
+    def forget(self) -> None:
+        """What layers have laid out so far: a part that runs as a whole does not need it again."""
+        for forward in self.forwards:
+            forward.runners.clear()
+
+    def refuse_state_dict(self, layer: nn.Module, *_: Any) -> None:
+        if layer._parameters["weight"] in self.weights:
+            raise RuntimeError(f"the dense weights of this network were never made: they are those of {self.path}")
+
+    @contextmanager
+    def as_torch(self, module: nn.Module) -> Iterator[None]:
+        """A block in which its layers have torch's forward."""
+        had = [(layer, weight, layer.forward) for layer, weight in self.layers(module)]
+        for layer, *_ in had:
+            del layer.forward
+        try:
+            yield
+        finally:
+            for layer, weight, forward in had:
+                layer._parameters["weight"], layer.forward = weight, forward
+
+    @contextmanager
+    def dense(self, module: nn.Module) -> Iterator[None]:
+        """A block in which its layers have dense weights, and torch's forward."""
+        layers = self.layers(module)
+        with self.as_torch(module):
+            for layer, weight in layers:
+                layer._parameters["weight"] = _parameter(_tensor(self.entries[weight]).to(weight.dtype))
+            yield
+
+
+class StoredForward:
+    """The forward of a plain layer without a dense weight: float32 inputs of any size."""
+
+    def __init__(self, layer: nn.Module, stored: Stored, half: bool) -> None:
+        self._layer, self._stored, self._half = layer, stored, half
+        self.runners: dict[tuple[int, ...], Runner] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        rows = isinstance(self._layer, nn.Linear)
+        flat = x.reshape(-1, x.shape[-1]) if rows else x if x.dim() == 4 else x[None]
+        runner = self._runner(tuple(flat.shape[1:]))
+        if not runner.takes(flat):
+            what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"a network of packed weights takes float32 on the CPU without autocast, got {what}")
+        out = runner(flat)
+        return out.reshape(*x.shape[:-1], out.shape[-1]) if rows else out if x.dim() == 4 else out[0]
+
+    def _runner(self, shape: tuple[int, ...]) -> Runner:
+        with self._lock:
+            found = self.runners.get(shape)
+            if found is None:
+                graph = single(self._layer, (1, *shape), self._stored.weights)
+                assert graph is not None
+                found = Runner(graph, shape, self._half)
+                while len(self.runners) >= _SHAPES:
+                    self.runners.pop(next(iter(self.runners)))
+                self.runners[shape] = found
+            return found
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError(f"this network cannot be pickled or copied: its weights are those of {self._stored.path}")
+
+
+def stored_in(path: Path, model: nn.Module, half: bool) -> Stored:
+    """Give a module the tensors of a file, in place of its own.
+
+    The weight of a plain linear layer or convolution that is packed and has many zeros is kept without them: one number
+    stands for it, NaN, and the layer computes from the packed values. Errors as of `load_into`, and ValueError for what
+    the file has no values of.
+    """
+    entries, found = fitting(path, model), Stored(path)
+    owners: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            owners.setdefault(id(parameter), []).append((module, name))
+    rest, done = {}, set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        places, entry = owners.get(id(value)), entries.get(name)
+        if entry is None or id(value) in done:
+            continue
+        if places is None:
+            rest[name] = _tensor(entry)
+            continue
+        done.add(id(value))
+        kept = _kept(entry, value, places)
+        if kept is None:
+            made = _parameter(_tensor(entry).to(value.dtype))
+        else:
+            made = _parameter(torch.full((), torch.nan).expand(entry.shape))
+            found.weights[made], found.entries[made] = kept, entry
+        for module, attribute in places:
+            module._parameters[attribute] = made
+            if kept is not None:
+                module.forward = StoredForward(module, found, half)
+                found.forwards.append(module.forward)
+                module.register_state_dict_pre_hook(found.refuse_state_dict)
+    model.load_state_dict(rest, strict=False, assign=any(tensor.is_meta for tensor in model.buffers()))
+    empty = next((k for k, v in (*model.named_parameters(), *model.named_buffers()) if v.is_meta), None)
+    if empty is not None:
+        raise ValueError(f"{path} has no {empty!r}, and the model on the meta device has no values of it")
+    return found
+
+
+def _kept(entry: Entry, value: Tensor, places: list[tuple[nn.Module, str]]) -> Weight | None:
+    """The weight without its zeros, if it is worth that and nothing but plain layers reads it."""
+    if entry.packed is None or value.dtype != torch.float32 or not entry.dtype.startswith(("float", "bfloat")):
+        return None
+    if value.dim() < 2 or not all(plain(module) and name == "weight" for module, name in places):
+        return None
+    found = Weight.stored(entry)
+    return found if found.density <= _SPARSE else None
+
+
+def _tensor(entry: Entry) -> Tensor:
+    return load_tensors(Checkpoint(str(entry.path), "", (entry,)))[entry.name]
+
+
+def _parameter(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
