@@ -2,8 +2,8 @@
 
     python docs/options.py
 
-A table stands between `<!-- options: NAME -->` and `<!-- end -->`. NAME is a recipe, or one of COMMANDS. Several
-recipes give one table of the options that are the same in all of them.
+A table stands between `<!-- options: NAME -->` and `<!-- end -->`. NAME is a recipe or a command; `NAME: rate scope`
+gives some of its options. `reference()` is the page of the whole command line, which MkDocs asks for (hooks.py).
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from typing import Any, Literal
 from typing_extensions import Doc
 from tyro import conf
 
+from sparsight.cli import entry
+from sparsight.cli.options import Switch
+from sparsight.cli.recipes import names
+
 DOCS = Path(__file__).resolve().parent
-COMMANDS = {
-    "run": "run_options",
-    **{name: name for name in ("certify", "phase", "study", "bench", "compact", "export", "ledger")},
-    **{name: name for name in ("evaluate", "verdict")},
-}
+COMMANDS = {name: "run_options" if name == "run" else name for name in entry.COMMANDS if name != "recipes"}
 POSITIONAL = typing.get_args(conf.Positional[str])[1]
-TABLE = re.compile(r"(<!-- options: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SWITCH = typing.get_args(Switch)[1:]
+TABLE = re.compile(r"(<!-- options: ([\w ]+(?:: [\w ]+)?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def maker_of(name: str) -> Callable[..., Any]:
@@ -39,23 +40,26 @@ def maker_of(name: str) -> Callable[..., Any]:
     return next(module[known] for known in (f"{name.capitalize()}Options", f"_{name}") if known in module)
 
 
-def rows(maker: Callable[..., Any]) -> Iterator[str]:
-    """A row of the table for each option: its flags, its default, its help and the words that it takes."""
+def rows(maker: Callable[..., Any]) -> Iterator[tuple[str, str]]:
+    """Name and row of each option: its flags, its default, its help and the words that it takes; arguments first."""
     hints = typing.get_type_hints(maker, include_extras=True)
     told = arguments(inspect.getdoc(maker) or "")
     for name, parameter in inspect.signature(maker).parameters.items():
         kind, given = hints[name], parameter.default
         about = getattr(kind, "__metadata__", ())
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY or POSITIONAL in about:
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
             continue
         help = next((x.documentation for x in about if isinstance(x, Doc)), told.get(name))
         if not help:
             raise ValueError(f"{maker.__name__} does not say what {name} is")
         dashed = name.replace("_", "-")
         flags = f"`--{dashed}`, `--no-{dashed}`" if given is True else f"`--{dashed}`"
+        if given is True and set(SWITCH) <= set(about):
+            flags = f"`--no-{dashed}`"
+        flags = f"`{name.upper()}`" if POSITIONAL in about else flags
         values = ", ".join(f"`{word}`" for word in words(kind))
         meaning = f"{help} ({values})" if values else help
-        yield f"| {flags} | {default(given)} | {meaning.replace('|', chr(92) + '|')} |"
+        yield name, f"| {flags} | {default(given)} | {meaning.replace('|', chr(92) + '|')} |"
 
 
 def arguments(docstring: str) -> dict[str, str]:
@@ -86,16 +90,39 @@ def default(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def table(names: str) -> str:
-    """The table for a marker's names."""
-    first, *others = [list(rows(maker_of(name))) for name in names.split()]
-    shared = [row for row in first if all(row in other for other in others)]
-    return "\n".join(["", "| Option | Default | Meaning |", "| --- | --- | --- |", *shared, "", ""])
+def table(marker: str) -> str:
+    """The table for a marker: the options of a recipe or command, or those of them that it names after a colon."""
+    name, _, asked = marker.partition(": ")
+    found = dict(rows(maker_of(name)))
+    if not asked:
+        asked = " ".join(option for option, row in found.items() if row.startswith("| `--"))
+    chosen = [found[option] for option in asked.split()]
+    return "\n".join(["", "| Option | Default | Meaning |", "| --- | --- | --- |", *chosen, "", ""])
 
 
 def written(page: str) -> str:
     """The text of a page with its tables made anew."""
     return TABLE.sub(lambda found: found[1] + table(found[2]) + found[3], page)
+
+
+def reference() -> str:
+    """Every command and every recipe, each with its docstring, arguments and options."""
+    parts = []
+    for command in entry.COMMANDS:
+        if command not in COMMANDS:
+            continue
+        parts += [f"## sparsight {command}", *described(command)]
+        if command == "run":
+            for recipe in names():
+                parts += [f"### run {recipe}", *described(recipe.replace("-", "_"))]
+    return "\n\n".join(parts)
+
+
+def described(name: str) -> Iterator[str]:
+    """The docstring of a recipe or command without its Args, and the table of all that it takes."""
+    maker = maker_of(name)
+    yield (inspect.getdoc(maker) or "").partition("\nArgs:\n")[0]
+    yield table(f"{name}: {' '.join(option for option, _ in rows(maker))}")
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ STUDIES = sorted(ROOT.glob("studies/*/README.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+LEADING = re.compile(r"^│ (?:-\w(?: [A-Z]+)?, )?(--[a-z][a-z-]*)", re.MULTILINE)
 
 
 def named(page: Path) -> str:
@@ -86,8 +87,8 @@ def test_own_model_on_the_command_line(data, elsewhere, monkeypatch, capsys):
 
 
 def test_recipe_of_the_page_on_the_command_line(elsewhere, capsys):
-    """The command that docs/adding-a-method.md ends with."""
-    page = ROOT / "docs" / "adding-a-method.md"
+    """The command of docs/own-recipe.md."""
+    page = ROOT / "docs" / "own-recipe.md"
     for language, rest, text in fences(page):
         title = re.search(r'title="([^"]+)"', rest)
         if language == "python" and title:
@@ -101,8 +102,11 @@ def test_recipe_of_the_page_on_the_command_line(elsewhere, capsys):
 
 
 def anchors(page: Path) -> set[str]:
-    """Of its headings, as MkDocs and the usual hosts make them."""
-    heads = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    """Of its headings, those of the command line's reference included, as MkDocs and the usual hosts make them."""
+    text = prose(page)
+    if "<!-- commands -->" in text:
+        text += runpy.run_path(str(ROOT / "docs" / "options.py"))["reference"]()
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", head).strip().lower()) for head in heads}
 
 
@@ -119,8 +123,9 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", [*PAGES, *STUDIES], ids=named)
 def test_lines_are_short(page):
-    """But for rows of tables."""
-    assert [line for line in prose(page).splitlines() if len(line) > 120 and not line.startswith("|")] == []
+    """But for rows of tables, and the marks that they are made from."""
+    lines = prose(page).splitlines()
+    assert [line for line in lines if len(line) > 120 and not line.startswith(("|", "<!-- options"))] == []
 
 
 @pytest.mark.parametrize("page", [*PAGES, *STUDIES], ids=named)
@@ -143,10 +148,15 @@ def test_every_page_is_in_the_navigation():
 @cache
 def flags(*command: str) -> frozenset[str]:
     """The options in the help of a command."""
+    return frozenset(FLAG.findall(help_of(*command)))
+
+
+@cache
+def help_of(*command: str) -> str:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert cli.main([*command, "--help"]) == 0
-    return frozenset(FLAG.findall(out.getvalue()))
+    return out.getvalue()
 
 
 def commands(page: Path) -> list[str]:
@@ -156,7 +166,6 @@ def commands(page: Path) -> list[str]:
     return [line.partition("#")[0].strip() for line in lines if line.startswith("sparsight ")]
 
 
-RECIPES = ("sap", "lottery", "oneshot")  # those that go down level by level: one table for their options
 EVERY = tuple(names())
 COMMANDS = (  # beside run
     "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "evaluate",
@@ -206,37 +215,47 @@ def test_tables_of_options_are_up_to_date(page, options):
     assert options["written"](text) == text, "run python docs/options.py"
 
 
-def test_every_option_is_in_a_table(options):
-    """Of every recipe on its own page, and of the commands that have signatures."""
-    pages = {page.stem: page.read_text() for page in PAGES}
-    tables = {name: page for page, text in pages.items() for _, name, _ in options["TABLE"].findall(text)}
-    assert {name: page for name, page in tables.items() if " " not in name} == {
-        **{name.replace("-", "_"): name.replace("-", "_") for name in EVERY},
-        **dict.fromkeys(("run", "certify", "phase"), "command-line"),
-        **{"study": "studies", "bench": "runtime"},
-        **{name: name for name in ("compact", "export", "ledger", "evaluate", "verdict")},
-    }
-    assert tables[" ".join(RECIPES)] == "command-line"
+@pytest.fixture(scope="module")
+def reference(options) -> dict[str, str]:
+    """The sections of the command line's reference by the words that they are about."""
+    parts = re.split(r"^##+ (?:sparsight )?(.+)$", options["reference"](), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-@pytest.mark.parametrize(
-    "name", [*EVERY, "certify", "phase", "bench", "compact", "export", "ledger", "evaluate", "verdict", "study"]
-)
-def test_a_table_has_the_options_of_the_help(name, options):
-    table = options["table"](name.replace("-", "_"))
-    command = ("run", name) if name in EVERY else (name,)
-    both = set(FLAG.findall(table.replace("| --- |", ""))) | {"--help"}
-    if name in EVERY:
-        both |= {row.split("`")[1] for row in options["table"]("run").splitlines() if row.startswith("| `")}
-    listed = {flag for flag in both if not flag.startswith("--no-")}
-    assert {flag for flag in flags(*command) if not flag.startswith("--no-")} == listed
+def test_the_reference_has_every_command_and_recipe(reference):
+    assert {*reference} == {*COMMANDS, "run", *(f"run {recipe}" for recipe in EVERY)} - {"recipes"}
+    assert "<!-- commands -->" in (ROOT / "docs" / "command-line.md").read_text()
 
 
-def test_a_shared_table_has_what_is_the_same(options):
-    table = options["table"](" ".join(RECIPES))
-    assert "| `--lr` | – | Learning rate" in table
-    assert "`--rate`" not in table  # not of sap
-    assert "`--carry-on`" not in table  # not of oneshot
+@pytest.mark.parametrize("name", [*(f"run {recipe}" for recipe in EVERY), *(c for c in COMMANDS if c != "recipes")])
+def test_the_reference_has_the_options_of_the_help(name, reference):
+    text = reference[name] + (reference["run"] if name.startswith("run ") else "")
+    rows = re.findall(r"^\| (`.*?`) \| ", text, re.MULTILINE)
+    listed = {flag for row in rows for flag in FLAG.findall(row)} | {"--help"}
+    said = flags(*name.split())
+    assert listed <= said
+    assert {*LEADING.findall(help_of(*name.split()))} <= listed
+
+
+@pytest.mark.parametrize("recipe", EVERY)
+def test_a_page_of_a_recipe_has_its_own_options(recipe):
+    name = recipe.replace("-", "_")
+    assert f"<!-- options: {name}: " in (ROOT / "docs" / "methods" / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("room", [p.stem for p in (ROOT / "docs" / "reference").glob("[!i]*.md")])
+def test_the_reference_names_modules_that_are_there(room):
+    for name in re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "reference" / f"{room}.md").read_text(), re.MULTILINE):
+        path = ROOT.joinpath("src", *name.split("."))
+        there = path.is_dir() or path.with_suffix(".py").exists() or path.parent.with_suffix(".py").exists()
+        assert there, f"docs/reference/{room}.md names {name}"
+
+
+def test_every_room_has_a_page_of_reference():
+    from test_architecture import ORDER
+
+    there = {p.stem for p in (ROOT / "docs" / "reference").glob("*.md")} - {"index"}
+    assert there == {room for room in ORDER if list((ROOT / "src" / "sparsight").glob(f"{room}*"))} - {"cli"}
 
 
 def test_an_option_without_help_is_refused(options):
@@ -264,7 +283,7 @@ def test_what_a_row_says(options):
             on: That.
         """
 
-    assert list(options["rows"](told)) == [
+    assert [row for _, row in options["rows"](told)] == [
         "| `--way` | – | Which way \\| round. (`a`, `b`) |",
         "| `--rate` | 0.0005 | The rate, told in two lines. |",
         "| `--off` | off | This. |",
