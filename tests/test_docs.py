@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import io
+import json
 import re
 import runpy
 import shlex
@@ -324,6 +326,22 @@ def test_the_walk_names_files_and_functions_that_are_there():
     assert len(stops) == 6
     for path, function in stops:
         assert re.search(rf"^def {function}\(", (ROOT / "src" / "sparsight" / path).read_text(), re.MULTILINE)
+
+
+# -- the run of the README -------------------------------------------------------------------------------------
+
+
+def test_the_numbers_of_the_readme_are_those_of_the_run():
+    with (ROOT / "benchmarks" / "results" / "first-run.csv").open(newline="") as file:
+        rows = {(row["role"], row["level"]): row for row in csv.DictReader(file)}
+    text = (ROOT / "README.md").read_text()
+    (last,) = [row for row in rows.values() if row["chosen"] == "True"]
+    for row in (rows["level", "0"], last, next(row for key, row in rows.items() if key[0] == "control")):
+        for name in ("validation_accuracy", "test_accuracy"):
+            assert f"{float(row[name]):.2%}".replace("%", " %") in text
+    ledger = json.loads((ROOT / "benchmarks" / "results" / "first-run-ledger.json").read_text())["counted"]
+    assert f"{ledger['dense_bytes'] / ledger['packed_bytes']:.1f}× smaller" in text
+    assert f"its {ledger['prunable']:,} prunable weights" in " ".join(text.split())
 
 
 # -- machines --------------------------------------------------------------------------------------------------
