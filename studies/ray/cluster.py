@@ -31,7 +31,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
-os.environ |= {"RAY_enable_metrics_collection": "0"}
+os.environ |= {"RAY_enable_metrics_collection": "0", "RAY_worker_niceness": "0"}
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def faults(root: Path) -> dict[str, Any]:
         process = study(file, out, *words)
         until(lambda: len(finished(out)) >= 3 and len(running(out)) == 2, process)
         before = running(out)
-        nodes.remove_node(nodes.worker_nodes and next(iter(nodes.worker_nodes)), allow_graceful=False)
+        nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
         lost["node"] = before
         sleep(5)
         joined(nodes)
@@ -117,7 +117,7 @@ def faults(root: Path) -> dict[str, Any]:
         "trials": len(finished(out)), "rows": len(rows(out)), "same rows": True,
         "running when the node was killed": len(lost["node"]),
         "running when the coordinator was killed": len(lost["coordinator"]),
-        "begun more than once": len(again), "finished and left alone": len(kept),
+        "begun more than once": len(again), "begins": sum(begun(out).values()), "finished and left alone": len(kept),
     }  # fmt: skip
 
 
@@ -163,13 +163,16 @@ def main() -> None:
     parser.add_argument("what", choices=["faults", "overhead"])
     parser.add_argument("--trials", type=int, default=200)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help="work here, where what is finished is not done again")
     asked = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="ray-study-"))
+    root = asked.folder or Path(tempfile.mkdtemp(prefix="ray-study-"))
+    root.mkdir(exist_ok=True)
     found = faults(root) if asked.what == "faults" else overhead(root, asked.trials)
     print(json.dumps(found, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + "\n")
-    shutil.rmtree(root)
+    if asked.folder is None:
+        shutil.rmtree(root)
 
 
 if __name__ == "__main__":

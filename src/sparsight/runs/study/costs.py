@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from sparsight.records.record import LevelRecord, LevelTimes, RunRecord
@@ -29,18 +30,27 @@ def forward_equivalents(run: RunRecord, level: LevelRecord) -> float | None:
     for seen in level.observations:
         found += FORWARD * seen.values.get("cost:forward samples", 0.0)
         found += BACKWARD * seen.values.get("cost:backward samples", 0.0)
-    return found + _scored(run.description.get("score") or {}, level.operation, trained)
+    return found + _scored(run.description, level.operation, trained)
 
 
-def _scored(scoring: Any, operation: Any, trained: int) -> float:
+def _scored(recipe: Mapping[str, Any], operation: Mapping[str, Any], trained: int) -> float:
+    scoring = recipe.get("score") or {}
     rounds, batches = len(operation.get("rounds") or ()), scoring.get("batches", 0)
     scorer = scoring.get("scorer") or {}
     scorer = scorer.get("score", scorer) if isinstance(scorer, dict) else {}
     kind = scorer.get("type") if isinstance(scorer, dict) else None
     if kind == "SynFlow":
         return rounds * (FORWARD + BACKWARD)
-    samples = min(trained, batches * (operation.get("batch_size") or USUAL))
+    samples = min(trained, batches * (_batch_size(recipe.get("levels")) or USUAL))
     return rounds * samples * PASSES.get(str(kind), FORWARD + BACKWARD)
+
+
+def _batch_size(levels: Any) -> int | None:
+    """The batch size of level 0's plan, which its scorer takes: the first in the description of the levels."""
+    parts = levels if isinstance(levels, list) else [*levels.values()] if isinstance(levels, dict) else []
+    if isinstance(levels, dict) and "batch_size" in levels:
+        return levels["batch_size"]
+    return next((size for part in parts if (size := _batch_size(part)) is not None), None)
 
 
 def seconds(times: LevelTimes) -> float:

@@ -1,6 +1,6 @@
 """Kill a study of five methods and five seeds at random moments until it is finished; its table must be the same.
 
-    python studies/faults/study.py [--seed 0] [--least 20] [--json studies/faults/study.json]
+    python studies/faults/killed_study.py [--least 20] [--longest 30] [--json studies/faults/killed_study.json]
 
 Half of the kills hit the study, the other half one of its trials; all are SIGKILL. After each the same command is given
 again. In the end the rows and every file of every run must be those of a study that nobody disturbed, but for what
@@ -22,14 +22,13 @@ import sys
 import tempfile
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
 HERE = Path(__file__).parent
 CLOCKS = ("run.json", "times.jsonl", "report.html", "run.lock")
 
 
 def started(out: Path) -> subprocess.Popen[bytes]:
-    words = [sys.executable, "-m", "sparsight", "study", str(HERE / "study.yaml"), "--out", str(out)]
+    words = [sys.executable, "-m", "sparsight", "study", str(HERE / "killed_study.yaml"), "--out", str(out)]
     words += ["--workers", "2", "--threads", "1", "--device", "cpu"]
     with open(out.with_suffix(".log"), "ab") as log:
         return subprocess.Popen(words, stdout=log, stderr=log)
@@ -48,23 +47,24 @@ def trials_of(study: int) -> list[int]:
     return found
 
 
-def killed(out: Path, draw: random.Random, length: float) -> dict[str, Any]:
-    """Start the study, kill it or a trial after a while; what was killed and when, and how the study ended."""
-    study, since = started(out), monotonic()
-    at = draw.uniform(1, length)
-    while study.poll() is None and monotonic() - since < at:
-        sleep(0.02)
-    trials = trials_of(study.pid) if study.poll() is None else []
-    hit = None
-    if study.poll() is None:
-        hit = draw.choice(["study", "trial"]) if trials else "study"
-        os.kill(study.pid if hit == "study" else draw.choice(trials), signal.SIGKILL)
-    code = study.wait()
+def disturbed(out: Path, draw: random.Random, longest: float) -> tuple[list[str], int]:
+    """Start the study and kill trials of it, or in the end the study; what was hit, and how the study ended."""
+    study, hits, trials = started(out), [], []
+    while study.poll() is None:
+        until = monotonic() + draw.uniform(1, longest)
+        while study.poll() is None and monotonic() < until:
+            sleep(0.02)
+        trials = trials_of(study.pid) if study.poll() is None else []
+        if study.poll() is None:
+            hits.append("trial" if trials and draw.random() < 0.5 else "study")
+            os.kill(draw.choice(trials) if hits[-1] == "trial" else study.pid, signal.SIGKILL)
+            if hits[-1] == "study":
+                study.wait()
     for trial in trials:  # of a killed study, each ends with the pipe that it holds
         until = monotonic() + 90
         while Path(f"/proc/{trial}").exists() and monotonic() < until:
             sleep(0.05)
-    return {"hit": hit, "after": round(at, 1), "code": code}
+    return hits, study.returncode
 
 
 def rows(out: Path) -> list[dict[str, str]]:
@@ -83,36 +83,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--least", type=int, default=20)
+    parser.add_argument("--longest", type=float, default=30)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=Path, help="work here, where the undisturbed study is done once")
     asked = parser.parse_args()
-    root, draw = Path(tempfile.mkdtemp(prefix="study-kills-")), random.Random(asked.seed)
-    since = monotonic()
+    root, draw = asked.folder or Path(tempfile.mkdtemp(prefix="study-kills-")), random.Random(asked.seed)
+    root.mkdir(exist_ok=True)
     assert started(root / "whole").wait() == 0, (root / "whole.log").read_text()
-    length = monotonic() - since
     whole, expected = rows(root / "whole"), contents(root / "whole")
-    kills, studies = [], 0
-    while sum(kill["hit"] is not None for kill in kills) < asked.least:
-        out = root / f"killed-{studies}"
-        while True:
-            kills.append(killed(out, draw, length / 4))
-            print(kills[-1], flush=True)
-            if kills[-1]["code"] == 0:
-                break
+    hits, studies, starts = [], 0, 0
+    while len(hits) < asked.least:
+        out, code = root / f"killed-{studies}", -1
+        while code != 0:
+            more, code = disturbed(out, draw, asked.longest)
+            hits += more
+            print(more, code, flush=True)
         assert rows(out) == whole, f"other rows in {out}"
         assert contents(out) == expected, f"other files in {out}"
         starts = len(list((out / "shared").glob("*.safetensors")))
         shutil.rmtree(out)
         studies += 1
-    hits = [kill["hit"] for kill in kills]
     told = {
         "trials": len({(row["label"], row["seed"]) for row in whole}), "rows": len(whole), "studies": studies,
         "kills": {"study": hits.count("study"), "trial": hits.count("trial")}, "same rows": True, "same files": True,
-        "files": len(expected), "shared trainings": starts, "seconds undisturbed": round(length),
+        "files": len(expected), "shared trainings": starts,
     }  # fmt: skip
     print(json.dumps(told, indent=1))
     if asked.json:
         asked.json.write_text(json.dumps(told, indent=1) + "\n")
-    shutil.rmtree(root)
+    if asked.folder is None:
+        shutil.rmtree(root)
 
 
 if __name__ == "__main__":
