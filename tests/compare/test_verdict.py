@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import math
 from dataclasses import replace
@@ -17,6 +18,7 @@ from sparsight import RunFolder, execute
 from sparsight.cli.entry import main
 from sparsight.compare import difference, evaluate, knee, lower_bound, paired_shares, predictions, verdict, verdicts
 from sparsight.compare.statistics import Sparsest
+from sparsight.compare.verdict import of_folder, report
 from sparsight.compare.verdict.evidence import evidence
 from sparsight.compare.verdict.stories import Told
 from sparsight.compare.verdict.surer import enough, surer
@@ -371,3 +373,29 @@ def test_command_refuses(words, said, study, capsys, monkeypatch):
     monkeypatch.chdir(study)
     assert main(["verdict", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+# -- in the report -------------------------------------------------------------------------------------------------
+
+
+def test_a_run_s_report_has_its_verdict(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    short = ["--rate", "0.5", "--levels", "2", "--epochs", "1", "--no-control", "--within", "3"]
+    assert main(["run", "lottery", "--model", "linear", "--data", "digits", *short, "--out", "run"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    told = paragraph(verdict("run", within=3))
+    assert "How far can I go?" in page
+    assert told in " ".join(html.unescape(page).replace("\u00a0", " ").split())
+    (tmp_path / "run" / "report.html").unlink()
+    assert main(["report", "run"]) == 0
+    assert (tmp_path / "run" / "report.html").read_text() == page
+    evaluate("run", ("accuracy",))
+    assert "answer by answer" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_run_that_allows_no_verdict_has_a_report_without_one(tmp_path):
+    path = tmp_path / "run"
+    execute(lottery(levels=0, epochs=1, control=False), model="linear", data="digits", out=path)
+    with RunFolder.open(path) as folder:
+        assert of_folder(folder) is None
+        assert "How far can I go?" not in report(folder).read_text()

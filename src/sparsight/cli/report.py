@@ -27,14 +27,14 @@ def main(argv: list[str]) -> int:
     asked = options(ReportOptions, argv, "sparsight report")
 
     from sparsight.cli.show import opened
-    from sparsight.runs.execute import write_report
+    from sparsight.compare.verdict import report
 
     with opened(asked.run) as folder:
         before = folder.record.status, len(folder.levels())
-        path = write_report(folder)
+        path = report(folder)
     with opened(asked.run) as now:
         if (now.record.status, len(now.levels())) != before:  # it has gone on meanwhile
-            write_report(now)
+            report(now)
     sys.stdout.write(f"{printable(str(path))}\n")
     if asked.open:
         webbrowser.open(path.resolve().as_uri())

@@ -9,6 +9,7 @@ from typing import Any
 from sparsight.deploy.ledger.records import Ledger
 from sparsight.model.left_out import counted, lines
 from sparsight.records.record import Evaluation, LevelRecord, LevelTimes, RunRecord, to_json
+from sparsight.records.verdict import Verdict
 from sparsight.report import format as words
 from sparsight.report.allocations import decisions
 from sparsight.report.findings import findings
@@ -16,6 +17,7 @@ from sparsight.report.ledger import section
 from sparsight.report.pages import Cards, Code, Fold, Page, Section, Table, Tile, render
 from sparsight.report.run_tables import ids, level_table
 from sparsight.report.run_view import Story, name, story
+from sparsight.report.verdict import section as how_far
 
 _MEANING = {
     "running": "The run had not ended when this page was made.",
@@ -30,8 +32,9 @@ def page(
     times: Sequence[LevelTimes],
     evaluation: Evaluation | None,
     ledger: Ledger | None = None,
+    verdict: Verdict | None = None,
 ) -> str:
-    """The report of a run as one HTML file, computed from its records, and the ledger of the network, alone.
+    """The report of a run as one HTML file, computed from its records, the network's ledger and a verdict, alone.
 
     Equal records give equal bytes. Anything may be missing: no level yet, no evaluation, no times, no
     control, accuracies that are None or NaN; what is missing reads "–". Names are escaped, and a content
@@ -40,7 +43,7 @@ def page(
     from sparsight.report import run_charts, stopping
 
     s = story(run, levels, times, evaluation)
-    parts = [section(ledger)]
+    parts = [section(ledger), how_far(verdict)]
     if s.levels:
         parts += [run_charts.frontier(s), Section("levels", "All levels", "", [level_table(s)])]
         parts += [run_charts.layers(s, "density"), run_charts.layers(s, "pq"), run_charts.effort(s)]

@@ -8,6 +8,7 @@ from typing import Any
 from sparsight.records.record import to_json
 from sparsight.records.verdict import Step, Verdict
 from sparsight.report import format as words
+from sparsight.report.pages import Section, Table
 
 
 def paragraph(v: Verdict) -> str:
@@ -111,6 +112,14 @@ def _row(v: Verdict, step: Step) -> tuple[str, ...]:
     place = f"{words.percent(step.density)}{' (interpolated)' if step.interpolated else ''}"
     of = words.NONE if step.n is None else f"{step.n:,}"
     return place, level, _points(v, step.difference), _points(v, step.lower), of, within
+
+
+def section(v: Verdict | None) -> Section | None:
+    """The part of a report: the paragraph and the steps; None without a verdict."""
+    if v is None:
+        return None
+    grid = Table("The way from dense to sparse", HEADINGS, rows(v), words=(5,))
+    return Section("verdict", "How far can I go?", paragraph(v), [grid])
 
 
 def document(found: Sequence[Verdict]) -> list[dict[str, Any]]:

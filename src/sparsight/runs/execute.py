@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from sparsight.records.new_folder import forget, next_folder
 from sparsight.records.outputs import write_output
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
 from sparsight.records.starts import Starts, start_of
+from sparsight.records.verdict import Verdict
 from sparsight.records.verify import check_whole
 from sparsight.report import page
 from sparsight.runs.about import about_environment, about_model, most_frequent
@@ -73,6 +74,7 @@ def execute(
     arguments: Mapping[str, Any] | None = None,
     command: str | None = None,
     watch: Watch | None = None,
+    report: Callable[[RunFolder], object] | None = None,
 ) -> Outcome:
     """Run a recipe into a run folder: prune level by level, choose, evaluate once on the test split, report.
 
@@ -85,6 +87,8 @@ def execute(
     it is. `share` is a folder where runs that begin alike leave the training of the dense network for each other; each
     run folder is the same with and without it. `keep` says whose weights stay on disk in the end. `threads` is torch's
     number of threads, which the compiled kernels use too.
+
+    `report` writes the page instead of `write_report`.
 
     Under torchrun every process calls it: all train, the main one writes and judges, and all get its outcome.
 
@@ -116,7 +120,7 @@ def execute(
     with folder or nullcontext():
         if where.told(lambda: own.record.status == "finished"):
             where.alone(lambda: _evaluate(own, recipe, network, source, device, precision))
-            where.alone(lambda: _tidy(own))
+            where.alone(lambda: _tidy(own, report or write_report))
             return where.told(lambda: _outcome(own))
         try:
             with _state_named(folder):
@@ -124,6 +128,7 @@ def execute(
                 for _ in run(recipe, network, source, **how, starts=starts):
                     pass
             where.alone(lambda: _finish(own, recipe, network, source, device, precision))
+            where.alone(lambda: _tidy(own, report or write_report))
         except (KeyboardInterrupt, GeneratorExit, SystemExit, LostProcess):
             _stopped(folder, "interrupted")
             raise
@@ -207,7 +212,6 @@ def _finish(folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, dev
     _evaluate(folder, recipe, model, data, device, precision)
     end = recipe.search.next([level for level in levels if level.role == "level"])
     folder.update(status="finished", ended=_now(), why_ended=end.why if isinstance(end, Done) else None)
-    _tidy(folder)
 
 
 def _evaluate(
@@ -222,18 +226,18 @@ def _evaluate(
         folder.save_evaluation(found)
 
 
-def _tidy(folder: RunFolder) -> None:
+def _tidy(folder: RunFolder, report: Callable[[RunFolder], object]) -> None:
     """What follows from a finished run; a kill may have come before it."""
     folder.discard()
     if not (folder.path / "report.html").exists():
-        write_report(folder)
+        report(folder)
 
 
-def write_report(folder: RunFolder) -> Path:
-    """Write the run's page, from its records and the network that it hands over."""
+def write_report(folder: RunFolder, verdict: Verdict | None = None) -> Path:
+    """Write the run's page, from its records, the network that it hands over, and a verdict if there is one."""
     path = folder.path / "report.html"
     found = of_run(folder) if folder.record.chosen is not None else None
-    text = page(folder.record, folder.levels(), folder.times(), folder.evaluation(), found)
+    text = page(folder.record, folder.levels(), folder.times(), folder.evaluation(), found, verdict)
     write_output(path, [text.encode()])
     return path
 

@@ -14,6 +14,7 @@ from sparsight.compare.evaluation import derived
 from sparsight.compare.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from sparsight.compare.evaluation.metrics import CLEAN, share
 from sparsight.compare.evaluation.networks import Networks
+from sparsight.compare.verdict.reports import report
 from sparsight.deploy.ledger.of_run import of_run
 from sparsight.deploy.ledger.records import Ledger, Request
 from sparsight.numerics.checks import check_known, check_whole
@@ -21,7 +22,6 @@ from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
 from sparsight.records.rows import Row, store_predictions, store_rows, stored_predictions, stored_rows
 from sparsight.runs.choose import dense_of
-from sparsight.runs.execute import write_report
 from sparsight.types import Data
 
 Family = Literal[
@@ -96,7 +96,7 @@ def evaluate(
         wanted, notes = _wanted(folder, levels)
         measured = work.measured(metrics, wanted)
         if measured and not (path / "report.html").exists():
-            write_report(folder)
+            report(folder)
         return Evaluated(tuple(work.table(metrics, wanted)), (*notes, *work.notes))
 
 

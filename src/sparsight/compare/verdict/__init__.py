@@ -1,5 +1,6 @@
 """How far can I go? One paragraph and one record."""
 
+from sparsight.compare.verdict.reports import of_folder, report
 from sparsight.compare.verdict.verdict import verdict, verdicts
 
-__all__ = ["verdict", "verdicts"]
+__all__ = ["of_folder", "report", "verdict", "verdicts"]
