@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from sparsight.cli.entry import main
+from sparsight.cli.study_table import ranked
 from sparsight.recipes import grasp, incop, lottery, sipp, snip, synflow
 from sparsight.runs.execute import execute
 from sparsight.runs.study import rows
@@ -60,6 +61,22 @@ def test_loaders_whose_length_is_not_known_cost_nothing_that_could_be_told(tmp_p
     record = outcome.record
     record.data["splits"]["train"].pop("samples")
     assert forward_equivalents(record, outcome.levels[0]) is None
+
+
+def test_settings_are_ranked_as_far_as_their_seeds_allow():
+    values = {"a": (0.9, 0.91, 0.92), "b": (0.9, 0.92, 0.91), "c": (0.5, 0.51, 0.52)}
+    about = {"model": "m", "data": "d", "density": 0.1, "status": "finished", "chosen": True, "recipe": "r"}
+    found = [
+        {**about, "label": label, "arguments": "{}", "seed": seed, "test_accuracy": x, "validation_accuracy": 0.0}
+        for label, of in values.items()
+        for seed, x in enumerate(of)
+    ]
+    line, note = ranked(found)
+    assert line == "At 10.0 %, m on d, by test accuracy: (a, b) > c"
+    assert note.startswith("In brackets")
+    assert ranked([row for row in found if row["seed"] == 0]) == [], "one seed tells nothing"
+    assert ranked([{**row, "test_accuracy": None} for row in found]) != []
+    assert ranked([{**row, "chosen": False} for row in found]) == ranked([]) == []
 
 
 # -- a study ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from sparsight.cli.errors import printable
+from sparsight.compare.statistics import ranking
 from sparsight.records.outputs import write_output
 from sparsight.records.record import to_json
 from sparsight.report import format as words
@@ -24,6 +25,8 @@ def write(out: Path) -> None:
     write_output(out / "rows.json", [json.dumps(to_json(found), indent=1).encode(), b"\n"])
     if told := table(summary):
         sys.stdout.write(f"\nNetworks handed over, mean and 95 % interval over seeds:\n\n{told}\n")
+    for line in ranked(found):
+        sys.stdout.write(printable(line) + "\n")
     where = f"{out / 'rows.csv'}, rows.json and rows.md, intervals in summary.csv and summary.md"
     sys.stdout.write(printable(f"{len(found)} rows in {where}") + "\n")
 
@@ -41,6 +44,29 @@ def summaries(found: list[Row]) -> list[Row]:
 def _judged(found: list[Row]) -> list[str]:
     """The columns of metrics, on the validation and on the test split."""
     return [name for name in (found[0] if found else ()) if name.startswith(("validation_", "test_"))]
+
+
+def ranked(found: list[Row]) -> list[str]:
+    """A line for each density, model and data: the settings by accuracy, as far as their seeds allow an order.
+
+    Paired by seed, with Holm's correction over all pairs; settings that cannot be told apart stand in one bracket.
+    """
+    chosen = [row for row in found if row["chosen"] and row["status"] == "finished"]
+    value = "test_accuracy" if any(row["test_accuracy"] is not None for row in chosen) else "validation_accuracy"
+    groups: dict[tuple[str, str, float], dict[str, dict[int, float | None]]] = {}
+    for row in chosen:
+        at = groups.setdefault((row["model"], row["data"], row["density"]), {})
+        name = row["label"] or f"{row['recipe']} {row['arguments']}"
+        at.setdefault(name, {})[row["seed"]] = row[value]
+    lines = []
+    for (model, data, density), of in sorted(groups.items(), key=lambda one: (one[0][:2], -one[0][2])):
+        if len(of) < 2 or max(map(len, of.values())) < 2:
+            continue
+        tiers = (f"({', '.join(tier)})" if len(tier) > 1 else "".join(tier) for tier in ranking(of).tiers)
+        by = value.replace("_", " ")
+        lines.append(f"At {words.percent(density)}, {model} on {data}, by {by}: {' > '.join(tiers)}")
+    note = "In brackets: settings that these seeds cannot tell apart, with 95 % confidence over all pairs."
+    return [*lines, note] if any("(" in line.partition(": ")[2] for line in lines) else lines
 
 
 SHOWN = {"cumulative_epochs": "epochs", "forward_equivalents": "forward passes", "seconds": "seconds"}
