@@ -27,6 +27,7 @@ from sparsight.compare.verdict.walk import APART, NOTHING, SAMPLES, SEEDS, walk
 from sparsight.measure.pq import turning_points
 from sparsight.model.collapse import Collapse
 from sparsight.recipes import lottery
+from sparsight.records.rows import Row, store_rows, stored_rows
 from sparsight.records.verdict import Evidence, Pays, Speed
 from sparsight.report.format import percent
 from sparsight.report.verdict import HEADINGS, paragraph, rows
@@ -282,6 +283,15 @@ def test_a_verdict_reads_what_evaluate_stored_and_measures_nothing(study):
     assert len(predictions(study / "other", "validation")["labels"]) == after.steps[0].n
 
 
+def test_speed_is_read_from_what_was_measured(study):
+    path = study / "other"
+    with RunFolder.open(path, write=True) as folder:
+        level = folder.levels()[2]
+        one = Row(level.level, level.role, level.id, "speedup", "torch, batch 1, 2 threads", None, 1.5)
+        store_rows(folder, [*stored_rows(folder), one, replace(one, metric="faster", value=1.0)])
+    assert verdict(path, within=90).speed == (Speed("torch", "batch 1, 2 threads", 1.5, True),)
+
+
 def test_runs_of_several_settings_are_told_apart(study):
     both = [study / "seed0", study / "seed1"]
     found = verdict(both, within=2)
@@ -334,13 +344,17 @@ def test_the_paragraph_of_what_was_measured(study):
     rich = replace(
         found, density=steps[0].density, refused=steps[1].density, beyond=(steps[2].density,), surer=(),
         evidence=(Evidence("knee", "for", "x"), Evidence("flow", "against", "y")),
-        pays=(Pays("Shirt", -0.021, -0.03, -0.01),), speed=(Speed("sparsight, batch 1, 1 thread", 2.14),),
+        pays=(Pays("Shirt", -0.021, -0.03, -0.01),),
+        speed=(Speed("sparsight", "batch 1", 2.14, True), Speed("torch", "batch 1", 0.9, False)),
     )  # fmt: skip
     told = paragraph(rich)
     assert f"The next, at {percent(found.steps[1].density)}, is " in told
     assert f"Alone {percent(found.density)} would pass too, after denser networks did not: that may be luck." in told
     assert "For going further: x. Against: y." in told
-    assert "It is 2.1× as fast in sparsight, batch 1, 1 thread on this machine." in told
+    assert (
+        "It is 2.1× faster than without zeros in sparsight and no faster in torch, where that was measured, at batch 1."
+        in told
+    )
     assert "Classes that pay: Shirt (-2.10 points)." in told
     assert "surer" not in told
     assert "No class is shown to pay." in paragraph(replace(rich, pays=()))

@@ -44,8 +44,10 @@ class Pays:
 class Speed:
     """How many times as fast the network is as without zeros, in one runtime on the machine that measured it."""
 
-    where: str
+    runtime: str
+    at: str  # "batch 1, 1 thread"
     ratio: float
+    faster: bool  # beyond doubt, as the ledger tells it
 
 
 @dataclass(frozen=True)

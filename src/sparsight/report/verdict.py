@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sparsight.records.record import to_json
-from sparsight.records.verdict import Step, Verdict
+from sparsight.records.verdict import Speed, Step, Verdict
 from sparsight.report import format as words
 from sparsight.report.pages import Section, Table
 
@@ -73,9 +73,8 @@ def _worth(v: Verdict) -> Iterator[str]:
     if v.packed_bytes is not None and v.dense_bytes is not None:
         gain = words.compression(v.packed_bytes, v.dense_bytes)
         yield f"packed it takes {words.bytes_of(v.packed_bytes)}, {gain} smaller than dense"
-    if v.speed:
-        yield f"it is {', '.join(f'{each.ratio:.1f}× as fast in {each.where}' for each in v.speed)} on this machine"
-    else:
+    yield from (_speed([x for x in v.speed if x.at == at], at) for at in dict.fromkeys(x.at for x in v.speed))
+    if not v.speed:
         yield "its speed was not measured"
     if v.pays is None:
         yield "which classes pay was not measured"
@@ -83,6 +82,14 @@ def _worth(v: Verdict) -> Iterator[str]:
         yield f"classes that pay: {', '.join(f'{x.name} ({_points(v, x.impact)})' for x in v.pays)}"
     else:
         yield "no class is shown to pay"
+
+
+def _speed(here: Sequence[Speed], at: str) -> str:
+    """Where it is faster than without zeros, and where it is not."""
+    fast = [f"{x.ratio:.1f}× faster than without zeros in {x.runtime}" for x in here if x.faster]
+    slow = [x.runtime for x in here if not x.faster]
+    parts = [*fast, *([f"no faster in {', '.join(slow)}"] if slow else [])]
+    return f"it is {' and '.join(parts)}, where that was measured, at {at}"
 
 
 def _cost(v: Verdict) -> Iterator[str]:

@@ -242,7 +242,7 @@ class _Work:
         elif name == "structure":
             yield from derived.structure(record)
         elif name in ("size", "latency"):
-            for metric in _SIZES if name == "size" else ("latency", "speedup"):
+            for metric in _SIZES if name == "size" else ("latency", "speedup", "faster"):
                 yield from self._of(record, metric)
 
     def _asked(self, record: LevelRecord) -> list[Row]:
@@ -278,11 +278,12 @@ def _sizes(record: LevelRecord, found: Ledger) -> Iterator[Row]:
 
 
 def _latencies(record: LevelRecord, found: Ledger) -> Iterator[Row]:
-    """Median seconds of a call, and times as fast as the same network without zeros, by runtime."""
+    """Median seconds of a call, times as fast as without zeros, and whether that is beyond doubt, by runtime."""
     for one in found.measured.latency if found.measured else ():
         where = f"{one.runtime}, batch {one.batch}, {one.threads} thread{'s' * (one.threads != 1)}"
         yield derived.row(record, "latency", one.sparse.median, where)
         yield derived.row(record, "speedup", one.ratio, where)
+        yield derived.row(record, "faster", float(one.faster), where)
 
 
 def predictions(run: Path | str, split: Literal["test", "validation"] = "test") -> dict[str, Tensor]:

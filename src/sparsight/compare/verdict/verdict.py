@@ -95,8 +95,11 @@ def _bytes(run: Told, record: LevelRecord | None) -> tuple[int | None, int | Non
 
 
 def _speed(run: Told, record: LevelRecord | None) -> Iterator[Speed]:
-    for where, ratio in _rows(run, record, "speedup") if record is not None else ():
-        yield Speed(where, ratio)
+    if record is not None:
+        faster = dict(_rows(run, record, "faster"))
+        for where, ratio in _rows(run, record, "speedup"):
+            runtime, _, at = where.partition(", ")
+            yield Speed(runtime, at, ratio, bool(faster.get(where)))
 
 
 def _pays(runs: Sequence[Told], density: float | None) -> tuple[Pays, ...] | None:
