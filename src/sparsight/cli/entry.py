@@ -34,6 +34,7 @@ commands:
   ledger WHAT      what a pruned network is on disk, in memory and in time
   bench WHAT       time a sparse layer or network on this CPU, beside dense rivals
   evaluate RUN     what finished networks are worth beyond accuracy, as tidy rows
+  compare RUN...   the networks of runs side by side: a table, or a page with charts
   verdict RUN      how far one can go: the sparsest network within a margin of dense
   verify RUN       read every file of a run or a study, and say which is damaged
   phase            at which scale of initial weights signals get through, and where a network stands
@@ -71,7 +72,7 @@ SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder
 
 COMMANDS = (
     "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "evaluate",
-    "verdict", "verify", "phase", "recipes", "study",
+    "compare", "verdict", "verify", "phase", "recipes", "study",
 )  # fmt: skip
 
 _CODES = {  # by name, so that nothing is imported for an error that cannot have happened

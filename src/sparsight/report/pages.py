@@ -172,16 +172,15 @@ def vega() -> str:
 
     Bundling takes seconds, so it is kept in the user's cache folder, by version and with its checksum.
     """
-    kept = Path(user_cache_dir("sparsight", appauthor=False)) / f"vega-{version('vl-convert-python')}.js"
+    kept = Path(user_cache_dir("sparsight", appauthor=False)) / f"charts-{version('vl-convert-python')}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError):
         digest, _, script = kept.read_text(encoding="utf-8").partition("\n")
         if digest == hashlib.sha256(script.encode()).hexdigest():
             return script
     import vl_convert
 
-    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;").replace(
-        "</script", "<\\/script"
-    )
+    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    script = f"(() => {{{bundle}\n}})();"  # whose names, of one letter or two, would stand in everybody's way
     with contextlib.suppress(OSError):  # made again next time
         make_folder(kept.parent)
         write_atomically(kept, [f"{hashlib.sha256(script.encode()).hexdigest()}\n{script}".encode()])

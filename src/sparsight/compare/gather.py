@@ -1,0 +1,218 @@
+"""The networks of runs side by side: what they are, what they are worth, what they cost, and where they came from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from sparsight.compare.evaluation import stored
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import LevelRecord, to_json
+from sparsight.report.run_view import Story, name, seconds, story
+
+Kind = Literal["text", "share", "number", "count", "bytes", "seconds"]
+MANY = 1000
+"""Networks up to which all levels are shown unless others are asked for."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A fact of networks: its name, how its values are spelled, and which are better: 1 higher, -1 lower, 0 neither."""
+
+    name: str
+    kind: Kind = "text"
+    better: int = 0
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network. `parts` has, by what ("density", "class accuracy", ...), its value for each layer, class, ..."""
+
+    key: str  # run and level, unique
+    id: str  # content id: equal networks of several runs share it
+    parent: str | None  # id of the network that it was pruned from
+    made: str  # how, in words
+    setting: str  # what it shares with the same level of other seeds
+    values: Mapping[str, Any]  # by name of column
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of its run's recipe
+
+
+@dataclass(frozen=True)
+class Comparison:
+    networks: tuple[Network, ...]
+    columns: tuple[Column, ...]  # those whose values differ
+    same: Mapping[str, Any]  # what is the same for all networks
+    left_out: int  # networks that are not shown
+
+
+_COLUMNS = {
+    column.name: column
+    for column in (
+        Column("run"), Column("recipe"), Column("level", "count"), Column("role"), Column("handed over"),
+        Column("seed", "count"), Column("status"), Column("density", "share", -1), Column("kept", "count", -1),
+        Column("validation accuracy", "share", 1), Column("test accuracy", "share", 1),
+        Column("worst class accuracy", "share", 1), Column("robust accuracy", "share", 1), Column("ece", "share", -1),
+        Column("brier", "number", -1), Column("nll", "number", -1), Column("agreement", "share", 1),
+        Column("churn", "share", -1), Column("lost", "share", -1), Column("mce", "number", -1),
+        Column("excess error", "share", -1), Column("validation loss", "number", -1), Column("test loss", "number", -1),
+        Column("dead outputs", "count", -1), Column("packed bytes", "bytes", -1),
+        Column("effective macs", "count", -1), Column("latency", "seconds", -1), Column("speedup", "number", 1),
+        Column("epochs so far", "number", -1), Column("steps so far", "count", -1),
+        Column("seconds so far", "seconds", -1), Column("content id"), Column("came from"), Column("made by"),
+        Column("model"), Column("data"), Column("device"), Column("sparsight"),
+    )
+}  # fmt: skip
+_PARTS = {"class_accuracy": "accuracy by class", "corrupted_accuracy": "accuracy under corruption"}
+
+
+def gather(runs: Iterable[Path], levels: Literal["auto", "all", "chosen"] = "auto") -> Comparison:
+    """The networks of the runs in these folders, from their records and what `evaluate` stored of them.
+
+    With "chosen", of each run the network that it hands over (or its last level) and the dense one, which runs may
+    share; with "auto", these if there are more than 1,000 networks in all. Errors of reading, as for `RunFolder`.
+    """
+    found = [_run(Path(path)) for path in dict.fromkeys(map(str, runs))]
+    every = sum(map(len, found))
+    if levels == "chosen" or (levels == "auto" and every > MANY):
+        found = [_ends(networks) for networks in found]
+        first = {n.id: n.key for networks in reversed(found) for n in networks if not n.values["handed over"]}
+        found = [[n for n in of if first.get(n.id, n.key) == n.key] for of in found]  # dense ones that runs share
+    networks = [n for of in found for n in of]
+    keys = dict.fromkeys(k for n in networks for k in n.arguments)
+    seen = {k: {json.dumps(to_json(n.arguments.get(k))) for n in networks} for k in keys}
+    differ = [k for k in seen if len(seen[k]) > 1 and k != "seed"]
+    networks = [_named(network, differ) for network in networks]
+    names = list(dict.fromkeys(name for n in networks for name in n.values))
+    names.sort(key=lambda x: [*_COLUMNS].index(x) if x in _COLUMNS else len(_COLUMNS))
+    same: dict[str, Any] = {k: json.loads(next(iter(v))) for k, v in seen.items() if len(v) == 1}
+    columns = []
+    for one in names:
+        values = {repr(n.values.get(one)) for n in networks}
+        if len(values) > 1:
+            columns.append(_COLUMNS.get(one, _column(one, networks)))
+        elif networks:
+            same[one] = networks[0].values.get(one)
+    return Comparison(tuple(networks), tuple(columns), same, every - len(networks))
+
+
+def _column(name: str, networks: Sequence[Network]) -> Column:
+    """Of an argument of recipes, a PQ index, or another metric."""
+    values = [n.values.get(name) for n in networks]
+    numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values if v is not None)
+    return Column(name, "number" if numbers and any(v is not None for v in values) else "text")
+
+
+def _named(network: Network, differ: Sequence[str]) -> Network:
+    """The network with the arguments that differ among its values, and a setting told by them."""
+    own = {k: network.arguments.get(k) for k in differ}
+    told = [network.setting, *(f"{k} {_short(v)}" for k, v in own.items() if v is not None)]
+    values = {**network.values, **{k: v if isinstance(v, (int, float)) else _short(v) for k, v in own.items()}}
+    return replace(network, setting=", ".join(told), values=values)
+
+
+def _short(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(to_json(value))
+
+
+def _ends(networks: Sequence[Network]) -> list[Network]:
+    """What is handed over, or else the last level, and the first level; parents are the nearest that are left."""
+    levels = [n for n in networks if n.values["role"] == "level"]
+    chosen = next((n for n in levels if n.values["handed over"] == "yes"), levels[-1] if levels else None)
+    kept = [n for n in networks if n is chosen or n is (levels[0] if levels else None)]
+    parents, left = {n.id: n.parent for n in networks}, {n.id for n in kept}
+
+    def nearest(parent: str | None) -> str | None:
+        return parent if parent is None or parent in left else nearest(parents.get(parent))
+
+    return [Network(n.key, n.id, nearest(n.parent), n.made, n.setting, n.values, n.parts, n.arguments) for n in kept]
+
+
+def _run(path: Path) -> list[Network]:
+    with RunFolder.open(path) as folder:
+        s = story(folder.record, folder.levels(), folder.times(), folder.evaluation())
+    measured: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+    if (path / "rows.json").exists():
+        for row in stored(path).rows:
+            if row["level"] is not None:
+                measured.setdefault((row["role"], row["level"]), []).append(row)
+    run = s.run
+    about = {
+        "run": path.name, "recipe": run.recipe, "seed": run.seed, "status": run.status,
+        "model": str(run.model.get("spec") or run.model.get("type", "")), "data": str(run.data.get("name", "")),
+        "device": str(run.environment.get("device", "")), "sparsight": str(run.environment.get("sparsight", "")),
+    }  # fmt: skip
+    epochs = steps = took = 0.0
+    found = []
+    for x in s.records:
+        times = s.times.get(f"{x.role} {x.level}")
+        spent = seconds(times) if times else None
+        if x.role == "level":
+            epochs, steps = epochs + x.epochs, steps + x.steps
+            took = took + spent if spent is not None else took
+        cost = (epochs, steps, took or None) if x.role == "level" else (x.epochs, x.steps, spent)
+        values = {
+            **about,
+            **_facts(s, x),
+            **dict(zip(("epochs so far", "steps so far", "seconds so far"), cost, strict=True)),
+        }
+        parts: dict[str, dict[str, float]] = {"density by layer": {layer.name: layer.density for layer in x.layers}}
+        if x.pq_pairs:
+            parts["PQ index by layer"] = {layer.name: layer.pq[0] for layer in x.layers if layer.pq and layer.kept}
+        _evaluated(measured.get((x.role, x.level), ()), values, parts)
+        what = f"{run.recipe} on {about['data']}, {name(x)}"
+        found.append(Network(f"{path} {name(x)}", x.id, x.parent, _made(x), what, values, parts, run.arguments))
+    return found
+
+
+def _facts(s: Story, x: LevelRecord) -> dict[str, Any]:
+    facts = {
+        "level": x.level, "role": x.role, "density": x.density, "kept": x.kept,
+        "handed over": "yes" if x is s.chosen else "", "content id": x.id[:12], "came from": (x.parent or "")[:12],
+        "made by": _made(x),
+        "validation loss": x.validation_loss, f"validation {x.metric.name}": x.value,
+        f"test {x.metric.name}": s.test_value(x),
+    }  # fmt: skip
+    return facts | {f"PQ index ({p:g}, {q:g})": v for (p, q), v in zip(x.pq_pairs, x.pq, strict=False)}
+
+
+def _evaluated(rows: Iterable[Mapping[str, Any]], values: dict[str, Any], parts: dict[str, dict[str, float]]) -> None:
+    """Put what was measured of a network among its values, or among its parts."""
+    severe: dict[str, list[float]] = {}
+    for row in rows:
+        metric = row["metric"].replace("_", " ")
+        if row["metric"] == "corrupted_accuracy":
+            severe.setdefault(row["group"], []).append(row["value"])
+        elif row["metric"] in _PARTS:
+            parts.setdefault(_PARTS[row["metric"]], {})[row["group"]] = row["value"]
+        elif row["metric"] in ("latency", "speedup"):
+            values[metric if row["group"] == "sparsight" else f"{metric}, {row['group']}"] = row["value"]
+        elif metric in _COLUMNS and (not row["group"] or row["metric"] == "worst_class_accuracy"):
+            values["test accuracy" if metric == "accuracy" else metric] = row["value"]
+    if severe:
+        parts[_PARTS["corrupted_accuracy"]] = {group: sum(of) / len(of) for group, of in severe.items()}
+
+
+def _made(x: LevelRecord) -> str:
+    """What made a network: how it was pruned, where it started again, how long it was trained."""
+    rounds = [r.get("type", "") for r in x.operation.get("rounds", ()) if isinstance(r, Mapping)]
+    pruned = f"{' and '.join(dict.fromkeys(rounds))} to {100 * x.density:.4g} %" if rounds else "not pruned"
+    times = f", {len(rounds)} rounds" if len(rounds) > 1 else ""
+    start = str(x.operation.get("restart", "")).removeprefix("sparsight:") if rounds else ""
+    return f"{pruned}{times}{f', {start}' if start else ''}, {x.epochs:g} epochs"
+
+
+def rows(found: Comparison) -> list[dict[str, Any]]:
+    """A row for each network, with all that is known of it; None where nothing is."""
+    names = list(dict.fromkeys(name for n in found.networks for name in n.values))
+    names += [name for name in dict.fromkeys(k for n in found.networks for k in n.arguments) if name not in names]
+    every = []
+    for n in found.networks:
+        own = {k: v if isinstance(v, (int, float, str)) or v is None else _short(v) for k, v in n.arguments.items()}
+        values = {**own, **n.values}
+        every.append({"key": n.key, "id": n.id, "parent": n.parent, "made": n.made,
+                      **{name: values.get(name) for name in names}})  # fmt: skip
+    return every

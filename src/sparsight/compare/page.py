@@ -1,0 +1,203 @@
+"""The page that puts networks side by side: a table, a scatter, a family tree, and those that are picked in detail."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from sparsight.compare.gather import Column, Comparison, Network
+from sparsight.report import format as words
+from sparsight.report.pages import Page, asset, render
+
+ROWS = 250
+"""Rows of the table that are shown at first, of more."""
+PARTS_MOST = 200_000
+"""Numbers by layer, class and corruption that a page holds; of more networks than fit they are left out."""
+
+_ASIDE = frozenset({
+    "kept", "status", "content id", "came from", "made by", "brier", "nll", "churn", "lost", "mce", "excess error",
+    "validation loss", "test loss", "dead outputs", "effective macs", "steps so far", "role", "model", "data",
+    "device", "sparsight",
+})  # fmt: skip
+"""Columns that are not shown at first."""
+
+
+def page(found: Comparison) -> str:
+    """The networks as one HTML file: state in its address, operable by keys, readable without scripts."""
+    names = [column.name for column in found.columns]
+    parts, left_out = _parts(found.networks)
+    told = f"{words.plural(len(found.networks), 'network')} of {words.plural(_runs(found), 'run')}."
+    if found.left_out:
+        told += f" {words.plural(found.left_out, 'further network')} of these runs not shown."
+    if left_out:
+        told += " Numbers by layer and class are left out: there are too many."
+    same = {name: value for name, value in found.same.items() if value not in (None, "")}
+    data = {
+        "columns": [{"name": c.name, "kind": c.kind, "better": c.better} for c in found.columns],
+        "rows": [[_number(n.values.get(name)) for name in names] for n in found.networks],
+        "names": [_label(n) for n in found.networks],
+        "settings": [n.setting for n in found.networks],
+        "ids": [n.id[:12] for n in found.networks],
+        "parents": [n.parent and n.parent[:12] for n in found.networks],
+        "made": [n.made for n in found.networks],
+        "parts": parts,
+        "shown": [i for i, name in enumerate(names) if name not in _ASIDE],
+        "axes": [_axis(found, _X), _axis(found, _Y)],
+        "most": ROWS,
+        "t": stdtrit(np.arange(1, 31), 0.975).tolist(),
+    }
+    return render(
+        Page("Compare", "Sparsight · compare", "Networks side by side", [], told=told),
+        "compare.html", [asset("compare.js")], columns=found.columns, data=data, tree=TREE,
+        rows=[[spelled(c, n.values.get(c.name)) for c in found.columns] for n in found.networks],
+        names=data["names"], most=ROWS, same=[(k, v if isinstance(v, str) else json.dumps(v)) for k, v in same.items()],
+        scatter=SCATTER, detail=DETAIL, extra=asset("compare.css"),
+    )  # fmt: skip
+
+
+_X = ("density", "packed bytes", "kept")
+_Y = ("test accuracy", "validation accuracy", "worst class accuracy")
+
+
+def _axis(found: Comparison, wanted: Sequence[str]) -> int:
+    """The first of the wanted columns, or else the first with numbers."""
+    names = [c.name for c in found.columns]
+    numbers = [c.name for c in found.columns if c.kind != "text"]
+    return names.index(next((w for w in wanted if w in names), numbers[0] if numbers else names[0])) if names else 0
+
+
+def _runs(found: Comparison) -> int:
+    return len({n.key.rpartition(" level ")[0] or n.key.rpartition(" dense ")[0] for n in found.networks})
+
+
+def _label(n: Network) -> str:
+    return f"{n.values['run']}, {'control' if n.values['role'] == 'control' else 'level ' + str(n.values['level'])}"
+
+
+def _number(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _parts(networks: Sequence[Network]) -> tuple[dict[str, Any], bool]:
+    """By what: the names of its parts, and the values of each network, to four digits; whether they are left out."""
+    if sum(len(of) for n in networks for of in n.parts.values()) > PARTS_MOST:
+        return {}, True
+    found: dict[str, Any] = {}
+    for what in dict.fromkeys(what for n in networks for what in n.parts):
+        names = list(dict.fromkeys(name for n in networks for name in n.parts.get(what, ())))
+        values = [[_digits(of.get(name)) for name in names] if (of := n.parts.get(what)) else None for n in networks]
+        found[what] = {"names": names, "values": values}
+    return found, False
+
+
+def _digits(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+
+
+def spelled(column: Column, value: Any) -> str:
+    """A value of a column as text."""
+    if value is None or value == "":
+        return "" if column.kind == "text" else words.NONE
+    if column.kind == "text" or isinstance(value, str):
+        return str(value)
+    if not math.isfinite(value):
+        return repr(value)
+    shown = {"share": words.percent if column.name == "density" else words.accuracy, "count": words.count,
+             "bytes": words.bytes_of, "seconds": words.duration}  # fmt: skip
+    return shown[column.kind](value) if column.kind in shown else f"{value:.4g}"
+
+
+# -- charts: what stands between @ is put in by the page's script -----------------------------------------------------
+
+
+def _tips(**names: str) -> list[dict[str, str]]:
+    return [{"field": name, "title": title} for name, title in names.items()]
+
+
+_MOVE = "[pointerdown[{}event.shiftKey], window:pointerup] > window:pointermove!"
+_AXES = {
+    name: {"field": name, "type": "quantitative", "scale": {"type": f"@{name} type@", "padding": 12},
+           "axis": {"title": f"@{name} title@", "labelExpr": f"@{name} label@", "grid": True, "labelOverlap": True}}
+    for name in ("x", "y")
+}  # fmt: skip
+_SETTING = {"field": "hue", "scale": {"domain": "@settings@"}, "legend": "@legend@"}
+_DIAMOND = {"type": "point", "shape": "diamond", "size": 130}
+_MEAN = _tips(setting="mean of", n="seeds", b="@y title@")
+
+SCATTER: dict[str, Any] = {
+    "width": "container", "height": 380,
+    "datasets": {"networks": [], "means": [], "front": []},
+    "params": [{"name": "picked", "value": []}],
+    "encoding": _AXES,
+    "layer": [
+        {"data": {"name": "front"}, "mark": {"type": "line", "style": "soft", "interpolate": "@step@"}},
+        {"data": {"name": "networks"}, "mark": {"type": "point", "size": 46, "cursor": "pointer"},
+         "params": [
+             {"name": "brush", "select": {"type": "interval", "on": _MOVE.format("!"), "translate": False,
+                                          "zoom": False}},
+             {"name": "zoom", "bind": "scales", "select": {"type": "interval", "translate": _MOVE.format(""),
+                                                           "zoom": "wheel![event.ctrlKey]"}}],
+         "encoding": {"color": _SETTING, "opacity": {"condition": {"param": "brush", "value": 0.75}, "value": 0.12},
+                      "tooltip": _tips(name="network", setting="setting", a="@x title@", b="@y title@")}},
+        {"data": {"name": "means"}, "mark": {"type": "rule", "strokeWidth": 1.6},
+         "encoding": {"y": {**_AXES["y"], "field": "low"}, "y2": {"field": "high"}, "color": _SETTING}},
+        {"data": {"name": "means"}, "transform": [{"filter": "!datum.behind"}], "mark": _DIAMOND,
+         "encoding": {"color": _SETTING, "tooltip": _MEAN}},
+        {"data": {"name": "means"}, "transform": [{"filter": "datum.behind"}], "mark": {**_DIAMOND, "filled": False},
+         "encoding": {"color": _SETTING, "tooltip": [{"field": "setting", "title": "behind: mean of"}, *_MEAN[1:]]}},
+        {"data": {"name": "networks"}, "transform": [{"filter": "indexof(picked, datum.i) >= 0"}],
+         "mark": {"type": "point", "style": "chosen", "size": 200, "filled": False, "strokeWidth": 2.4}},
+    ],
+}  # fmt: skip
+"""Networks by two metrics, the means of settings over seeds with their intervals, and the front of these."""
+
+_NETWORK = {"field": "network", "scale": {"domain": "@networks@"}}
+DETAIL: dict[str, Any] = {
+    "width": "container", "height": {"step": 20}, "data": {"name": "rows"}, "datasets": {"rows": []},
+    "encoding": {"y": {"field": "part", "sort": None, "type": "nominal", "axis": {
+        "title": None, "domain": False, "ticks": False, "grid": True, "labelLimit": 330}}},
+    "layer": [
+        {"mark": {"type": "rule", "style": "hover", "strokeWidth": 2}, "encoding": {
+            "x": {"field": "value", "aggregate": "min", "type": "quantitative"},
+            "x2": {"field": "value", "aggregate": "max"}}},
+        {"mark": {"type": "point", "size": 70}, "encoding": {
+            "x": {"field": "value", "type": "quantitative", "scale": {"zero": False, "padding": 12},
+                  "axis": {"title": None, "labelExpr": "@label@", "orient": "top"}},
+            "color": {**_NETWORK, "legend": {"columns": 3}}, "shape": _NETWORK,
+            "tooltip": _tips(part="@part@", network="network", shown="@what@")}},
+    ],
+}  # fmt: skip
+"""The picked networks by layer, class or corruption."""
+
+TREE: dict[str, Any] = {
+    "width": "container", "height": "@height@", "padding": {"left": 6, "right": "@right@", "top": 8, "bottom": 8},
+    "signals": [{"name": "state", "value": {}}],
+    "data": [
+        {"name": "nodes", "values": "@nodes@", "transform": [
+            {"type": "stratify", "key": "id", "parentKey": "parent"},
+            {"type": "tree", "method": "tidy", "size": [{"signal": "height"}, {"signal": "width"}],
+             "as": ["y", "x", "depth", "children"]},
+        ]},
+        {"name": "links", "source": "nodes", "transform": [
+            {"type": "treelinks"}, {"type": "linkpath", "orient": "horizontal", "shape": "diagonal"},
+        ]},
+    ],
+    "marks": [
+        {"type": "path", "from": {"data": "links"}, "encode": {
+            "update": {"path": {"field": "path"}, "stroke": {"value": "@rule@"}, "strokeWidth": {"value": 1.4}}}},
+        {"type": "symbol", "from": {"data": "nodes"}, "encode": {
+            "enter": {"size": {"value": 64}, "cursor": {"value": "pointer"}, "stroke": {"value": "@card@"},
+                      "tooltip": {"signal": "{network: datum.label, made: datum.made}"}},
+            "update": {"x": {"field": "x"}, "y": {"field": "y"}, "fill": {"signal":
+                "state[datum.id] == 2 ? '@chosen@' : state[datum.id] == 1 ? '@accent@' : '@axis@'"}}}},
+        {"type": "text", "from": {"data": "nodes"}, "interactive": False, "encode": {
+            "update": {"x": {"field": "x"}, "y": {"field": "y"}, "dx": {"value": 8}, "baseline": {"value": "middle"},
+                       "text": {"field": "text"}, "fill": {"value": "@soft@"}, "fontSize": {"value": 11}}}},
+    ],
+}  # fmt: skip
+"""The family tree, in Vega: from the networks that were not pruned, on the left, to those that came of them."""
