@@ -171,7 +171,7 @@ def commands(page: Path) -> list[str]:
 EVERY = tuple(names())
 COMMANDS = (  # beside run
     "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "evaluate",
-    "verdict", "verify", "phase", "recipes", "study",
+    "compare", "verdict", "verify", "phase", "recipes", "study",
 )  # fmt: skip
 WRITTEN = [
     (page, line) for page in PAGES for line in commands(page) if "RECIPE" not in line and "my_pkg.rec" not in line

@@ -28,7 +28,7 @@ class CompareOptions:
         Literal["auto", "all", "chosen"],
         Doc(
             "Which networks of each run: all, or the one handed over and the dense one; auto is all of them up to "
-            "2,000 networks."
+            "1,000 networks."
         ),
     ] = "auto"
     out: Annotated[
