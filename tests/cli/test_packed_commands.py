@@ -6,8 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparsight import load
+from sparsight import execute, load
 from sparsight.cli import main
+from sparsight.recipes import oneshot
+
+FILES = ("chosen.safetensors", "dense.safetensors")
 
 
 @pytest.fixture
@@ -91,3 +94,24 @@ def test_a_damaged_packed_file_is_damage_at_every_door(here, capsys):
         assert main(words) == 3
         assert "p.safetensors" in capsys.readouterr().err
     assert main(on) in (1, 2, 3)
+
+
+def test_a_level_of_a_run(here, capsys):
+    execute(oneshot(target_density=0.2, epochs=1, control=False), model="linear", data="digits", out="run")
+    assert main(["pack", "run", "-o", "chosen.safetensors"]) == 0
+    assert main(["pack", "run", "-o", "dense.safetensors", "--level", "0"]) == 0
+    zeros = [int((next(t for n, t in load(f).items() if "weight" in n) == 0).sum()) for f in FILES]
+    assert zeros[0] == 512 > zeros[1]
+    capsys.readouterr()
+    assert main(["ledger", "run", "--level", "0"]) == 0
+    assert "This is level 0, which is not pruned: none of the prunable weights is zero" in _words(capsys)
+    assert main(["ledger", "run"]) == 0
+    assert "80.0 % of the prunable weights are zero" in _words(capsys)
+    assert main(["pack", "run", "-o", "x", "--level", "70"]) == 2
+    assert "run has no level 70: expected one of 0, " in capsys.readouterr().err
+    assert main(["pack", "a.safetensors", "-o", "x", "--level", "0"]) == 2
+    assert "--level is for runs" in capsys.readouterr().err
+
+
+def _words(capsys) -> str:
+    return " ".join(capsys.readouterr().out.split())

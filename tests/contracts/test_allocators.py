@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pruning_methods import public_classes
 
 from sparsight.pruning.allocate.fixed import Global, Uniform
+from sparsight.pruning.allocate.n_of_m import NofM
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.allocate.shuffled import Shuffled
@@ -50,6 +51,8 @@ def example(kind: type, scope: str | None) -> Allocator:
 ALLOCATORS = [
     *allocators(),
     Global(count=9, min_keep=0),
+    NofM(0, 1),
+    NofM(1, 3),
     Global(density=0.3, recover=True),
     SiPPDet(0.3, min_keep=0, recover=True),
     *(SAP(1.0, 2.0, eta=0.05, scope=scope) for scope in ("global", "layer", "neuron")),
@@ -61,7 +64,7 @@ ALLOCATORS = [
 
 def test_allocators_are_found():
     assert {type(allocator).__name__ for allocator in allocators()} >= {
-        "Global", "Uniform", "Shrink", "SAP", "Shuffled", "SiPPDet", "SiPPRand", "SiPPHybrid",
+        "Global", "Uniform", "Shrink", "SAP", "Shuffled", "SiPPDet", "SiPPRand", "SiPPHybrid", "NofM",
     }  # fmt: skip
     assert {(type(x), x.scope) for x in allocators() if hasattr(x, "scope")} == {
         *((kind, scope) for kind in (Shrink, SAP) for scope in ("global", "layer", "neuron")),
@@ -116,7 +119,7 @@ def test_every_allocator(allocator, case):
 
 
 def _ranked_inside_tensor(allocator) -> bool:
-    return getattr(allocator, "scope", "global") != "neuron" and not isinstance(allocator, DRAWN)
+    return getattr(allocator, "scope", "global") != "neuron" and not isinstance(allocator, (*DRAWN, NofM))
 
 
 @pytest.mark.parametrize("allocator", ALLOCATORS, ids=repr)

@@ -16,7 +16,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, check_outputs, checked
-from sparsight.cli.options import Switch, options
+from sparsight.cli.options import LEVEL, Switch, options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,9 +55,7 @@ class BenchOptions:
         conf.arg(metavar="N"),
         Doc("Shape of a network's input without the batch. Default: that of the run's data, else 1 28 28."),
     ] = ()
-    level: Annotated[
-        int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
-    ] = None
+    level: LEVEL = None
     model: Annotated[
         str | None,
         Doc("The network of a file or a run: a name of the zoo or package.module:attribute; a run knows the zoo's."),

@@ -140,6 +140,14 @@ def _level(folder: RunFolder, number: int | None) -> LevelRecord:
     return found
 
 
+def level_of(folder: RunFolder, number: int) -> LevelRecord:
+    """The level of that number, pruned or not. Misuse if there is none."""
+    levels = {one.level: one for one in folder.levels() if one.role == "level"}
+    if number not in levels:
+        raise Misuse(f"{folder.path} has no level {number}: expected one of {', '.join(map(str, levels))}")
+    return levels[number]
+
+
 def _check_origin(record: LevelRecord, path: Path, as_pruned: bool) -> None:
     """Refuse a level whose network before or after pruning the folder does not hold."""
     score = record.operation.get("score")

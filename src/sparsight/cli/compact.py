@@ -12,14 +12,14 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import check_outputs, printable
-from sparsight.cli.options import options
+from sparsight.cli.options import OfNetwork, options
 
 if TYPE_CHECKING:
     from sparsight.deploy import Compacted
 
 
-@dataclass(frozen=True)
-class CompactOptions:
+@dataclass(frozen=True, kw_only=True)
+class CompactOptions(OfNetwork):
     """Write a pruned network without the units that have no effect: smaller dense tensors, the same outputs.
 
     Units without inputs are folded into the biases behind them. The smaller network is compared with the pruned one on
@@ -32,16 +32,6 @@ class CompactOptions:
         Path | None,
         conf.arg(metavar="FILE"),
         Doc("JSON: the old indices of what each tensor has left. Default: beside --out, with the suffix .json."),
-    ] = None
-    level: Annotated[
-        int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
-    ] = None
-    model: Annotated[
-        str | None, Doc("The network: a name of the zoo, or package.module:attribute. A run knows those of the zoo.")
-    ] = None
-    data: Annotated[
-        str | None,
-        Doc("Its data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows those of the zoo."),
     ] = None
 
 

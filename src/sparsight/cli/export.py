@@ -11,11 +11,11 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, check_outputs, printable
-from sparsight.cli.options import Switch, options
+from sparsight.cli.options import OfNetwork, Switch, options
 
 
-@dataclass(frozen=True)
-class ExportOptions:
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions(OfNetwork):
     """Write a pruned network as ONNX, as a program of torch.export, or as a plain state dict.
 
     What is written is run beside the network first, on validation inputs and on random ones, and the largest difference
@@ -29,16 +29,6 @@ class ExportOptions:
         Doc("ONNX, a program of torch.export (.pt2), or the tensors as safetensors."),
     ] = "onnx"
     compact: Annotated[Switch, Doc("First remove the units that have no effect.")] = False
-    level: Annotated[
-        int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
-    ] = None
-    model: Annotated[
-        str | None, Doc("The network: a name of the zoo, or package.module:attribute. A run knows those of the zoo.")
-    ] = None
-    data: Annotated[
-        str | None,
-        Doc("Its data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows those of the zoo."),
-    ] = None
 
 
 def main(argv: list[str]) -> int:

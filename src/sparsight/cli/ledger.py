@@ -13,7 +13,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, check_outputs, checked
-from sparsight.cli.options import Switch, options
+from sparsight.cli.options import LEVEL, Switch, options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,9 +33,7 @@ class LedgerOptions:
         conf.Positional[str],
         Doc("A run folder, a checkpoint of any kind, a network of the zoo, or package.module:attribute."),
     ]
-    level: Annotated[
-        int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
-    ] = None
+    level: LEVEL = None
     model: Annotated[
         str | None,
         Doc("The network of a file or a run: a name of the zoo or package.module:attribute; a run knows the zoo's."),
@@ -139,17 +137,15 @@ def _measurable(found: Ledger, asked: LedgerOptions) -> Ledger:
 
 
 def _of_run(asked: LedgerOptions, measure: Request | None) -> Ledger:
+    from sparsight.cli.certify_inputs import level_of
     from sparsight.cli.show import opened
     from sparsight.deploy.ledger.of_run import of_run
 
     with opened(Path(asked.what)) as folder:
-        levels = {one.level: one for one in folder.levels() if one.role == "level"}
-        if asked.level is not None and asked.level not in levels:
-            raise Misuse(f"{asked.what} has no level {asked.level}: expected one of {', '.join(map(str, levels))}")
         facts = folder.record.data.get("facts", {})
         shape = asked.shape or tuple(facts.get("input_shape", ()))
         model = _network(asked.model, shape) if asked.model else None
-        record = None if asked.level is None else levels[asked.level]
+        record = None if asked.level is None else level_of(folder, asked.level)
         try:
             return _measurable(of_run(folder, record, model=model, shape=shape, measure=measure), asked)
         except FileNotFoundError as error:

@@ -8,10 +8,12 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import tyro
+from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, near
@@ -20,6 +22,25 @@ T = TypeVar("T")
 
 Switch = conf.FlagCreatePairsOff[bool]
 """An option that is on if it is named."""
+
+
+LEVEL = Annotated[
+    int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfNetwork:
+    """Which network of a run or a checkpoint, and its data."""
+
+    level: LEVEL = None
+    model: Annotated[
+        str | None, Doc("The network: a name of the zoo, or package.module:attribute. A run knows those of the zoo.")
+    ] = None
+    data: Annotated[
+        str | None,
+        Doc("Its data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows those of the zoo."),
+    ] = None
 
 
 def options(kind: type[T], argv: Sequence[str], prog: str, description: str = "") -> T:

@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import NotFound, printable
-from sparsight.cli.options import options
+from sparsight.cli.errors import Misuse, NotFound, printable
+from sparsight.cli.options import LEVEL, options
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class PackOptions:
         ),
     ]
     out: Annotated[Path, conf.arg(aliases=("-o",), metavar="OUT"), Doc("The packed file; of shards, the folder.")]
+    level: LEVEL = None
     lossy: Annotated[
         Literal["bfloat16", "float16"] | None, Doc("First round wider floats to this; by default nothing is lost.")
     ] = None
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
 
     if not there(asked.path):
         raise NotFound(f"there is no {asked.path}")
-    done = pack(asked.path, asked.out, lossy=asked.lossy)
+    done = pack(_file(asked), asked.out, lossy=asked.lossy)
     before, after = bytes_of(done.dense), bytes_of(done.size)
     ratio = compression(done.size, done.dense)
     tensors = f"{done.tensors:,} tensor{'s' * (done.tensors != 1)}"
@@ -54,3 +55,20 @@ def main(argv: list[str]) -> int:
         said.append(f"Not packed, beside the network: {', '.join(done.left_out[:4])}{more}")
     sys.stdout.write("".join(f"{printable(line)}\n" for line in said))
     return 0
+
+
+def _file(asked: PackOptions) -> Path:
+    """The checkpoint that is meant: of a run, that of a level."""
+    from sparsight.cli.certify_inputs import level_of
+    from sparsight.deploy.network_of_run import default_level, level_file
+    from sparsight.records.folder import RunFolder
+
+    if not (asked.path / "run.json").exists():
+        if asked.level is not None:
+            raise Misuse(f"--level is for runs: {asked.path} is none")
+        return asked.path
+    with RunFolder.open(asked.path) as folder:
+        try:
+            return level_file(folder, default_level(folder) if asked.level is None else level_of(folder, asked.level))
+        except FileNotFoundError as error:
+            raise NotFound(str(error)) from error

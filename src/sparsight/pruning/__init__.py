@@ -2,6 +2,7 @@
 
 from sparsight.pruning.allocate.fixed import Global, Uniform
 from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP
+from sparsight.pruning.allocate.n_of_m import NofM
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.allocate.shuffled import Shuffled
@@ -21,6 +22,6 @@ from sparsight.pruning.sipp.score import SiPP
 
 __all__ = [
     "FORCE", "MBP", "SAP", "SNIP", "Conditioning", "Global", "GraSP", "IllConditioned", "IterativeSNIP", "Magnitude",
-    "Random", "Reinitialise", "Rescale", "Shrink", "Shuffled", "SiPP", "SiPPDet", "SiPPHybrid", "SiPPRand", "SynFlow",
-    "Uniform", "carry_on", "conditioning", "residual_branches", "rewind", "stable_resnet",
+    "NofM", "Random", "Reinitialise", "Rescale", "Shrink", "Shuffled", "SiPP", "SiPPDet", "SiPPHybrid", "SiPPRand",
+    "SynFlow", "Uniform", "carry_on", "conditioning", "residual_branches", "rewind", "stable_resnet",
 ]  # fmt: skip

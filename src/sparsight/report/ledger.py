@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sparsight.checkpoint.packed.head import FORMAT
-from sparsight.deploy.ledger.records import CODE, REQUEST, Counted, Latency, Ledger, Measured
+from sparsight.deploy.ledger.records import CODE, REQUEST, Latency, Ledger, Measured
 from sparsight.records.record import to_json
 from sparsight.report import format as words
 from sparsight.report.pages import Section, Table
@@ -36,17 +36,19 @@ _COLUMNS = {  # of a ledger: what it is called, and its unit
 
 def sentence(found: Ledger) -> str:
     """What is real of a pruned network, in one sentence: only what was counted or measured, and what was not."""
-    parts = [_zeros(found.counted), _packed(found), *_speed(found)]
+    parts = [_zeros(found), _packed(found), *_speed(found)]
     text = "; ".join(part for part in parts if part)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _zeros(counted: Counted) -> str:
+def _zeros(found: Ledger) -> str:
+    counted = found.counted
     total, zeros, which = counted.parameters, counted.zeros, "weights"
     if counted.prunable is not None and counted.alive is not None:
         total, zeros, which = counted.prunable, counted.prunable - counted.alive, "prunable weights"
     if not zeros:
-        return f"none of the {which} is zero"
+        where = "" if found.level is None else f"this is level {found.level}, which is not pruned: "
+        return f"{where}none of the {which} is zero"
     return f"{words.percent(zeros / total)} of the {which} {'is' if zeros == 1 else 'are'} zero"
 
 

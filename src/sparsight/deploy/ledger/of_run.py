@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
@@ -31,4 +33,5 @@ def of_run(
     shape = shape or input_shape(folder.record)
     model = model or known_network(folder.record, shape, path)
     inputs = torch.zeros(1, *shape) if shape and model is not None else None
-    return ledger(path, inputs, model=model, roles=roles, measure=measure, count_macs=count_macs)
+    found = ledger(path, inputs, model=model, roles=roles, measure=measure, count_macs=count_macs)
+    return replace(found, level=record.level)

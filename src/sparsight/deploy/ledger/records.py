@@ -111,4 +111,5 @@ class Ledger:
     counted: Counted
     measured: Measured | None = None
     missing: Mapping[str, str] = field(default_factory=dict)  # why a field of `counted` or `measured` is not there
+    level: int | None = None  # of a run
     schema: int = SCHEMA
