@@ -75,3 +75,37 @@ class Inverted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.hardtanh(self.stem(x), 0.0, 6.0)
         return self.head(F.adaptive_avg_pool2d(x + self.body(x), 1).flatten(1))
+
+
+class Bottlenecks(nn.Module):
+    """ResNet-50's blocks: narrow, 3 x 3, widen, with a sum, the first with a convolution on the way around."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 7, 2, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.around = nn.Sequential(nn.Conv2d(16, 32, 1, 2, bias=False), nn.BatchNorm2d(32))
+        self.first, self.second, self.head = self._block(16, 2), self._block(32, 1), nn.Linear(32, 7)
+
+    def _block(self, inputs: int, stride: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Conv2d(inputs, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 8, 3, stride, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+            nn.Conv2d(8, 32, 1, bias=False), nn.BatchNorm2d(32),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = F.relu(self.first(x) + self.around(x))
+        return self.head(F.relu(self.second(x) + x).mean((2, 3)))
+
+
+class Several(nn.Module):
+    """Whole numbers and a second input in, an LSTM, a linear head, two outputs, one of them of whole numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.lstm, self.head = nn.Embedding(20, 12), nn.LSTM(12, 16, batch_first=True), nn.Linear(16, 5)
+
+    def forward(self, tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.head(self.lstm(self.embedding(tokens))[0] * weight)
+        return out, out.argmax(-1)

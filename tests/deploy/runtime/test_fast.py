@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import Detector, error, sparse_
+from networks import Bottlenecks, Detector, Inverted, Several, error, sparse_
 from torch import Tensor, nn
 
 from sparsight import sparse_runtime
@@ -58,6 +58,63 @@ def test_any_batch_size_and_other_shapes(make, shape, sparse_wins):
             x = torch.randn(2, 3, 40, 40)
             same(fast_one(x), model(x))
         same(fast_one(torch.randn(0, *shape)), model(torch.randn(0, *shape)))
+
+
+NAMED = {
+    "resnet18": (lambda: zoo.resnet18((3, 32, 32)), lambda n: (torch.randn(n, 3, 32, 32),)),
+    "bottlenecks": (Bottlenecks, lambda n: (torch.randn(n, 3, 48, 40),)),
+    "mobilenet": (Inverted, lambda n: (torch.randn(n, 3, 24, 24),)),
+    "transformer": (
+        lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2),
+        lambda n: (torch.randn(n, 7, 32),),
+    ),
+    "several inputs": (Several, lambda n: (torch.randint(0, 20, (n, 9)), torch.rand(n, 9, 1))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_networks_that_people_have(name, sparse_wins):
+    make, inputs = NAMED[name]
+    model = sparse_(make(), 0.2)
+    made = sparse_runtime(model, inputs(1))
+    assert any(row.runs == "sparse" for row in made.plan)
+    for n in (1, 3, 17):
+        given = inputs(n)
+        with torch.inference_mode():
+            for a, b in zip(*([x] if isinstance(x, Tensor) else x for x in (made(*given), model(*given))), strict=True):
+                assert a.shape == b.shape
+                assert a.dtype == b.dtype
+                assert torch.equal(a, b) if not a.is_floating_point() else error(a, b.double()) < ENOUGH
+
+
+def test_layers_of_a_transformer_run_what_the_plan_says(sparse_wins):
+    model = sparse_(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 0.2)
+    made = sparse_runtime(model, torch.randn(1, 7, 32))
+    called = []
+    for name in ("linear1", "linear2"):
+        forward = getattr(made, name).forward
+        assert isinstance(forward, fast.FastForward)
+        getattr(made, name).forward = lambda x, f=forward, n=name: called.append(n) or f(x)
+    with torch.inference_mode():
+        made(torch.randn(2, 5, 32))
+    assert called == ["linear1", "linear2"]
+
+
+def test_a_network_that_gains_nothing_as_a_whole_stays_as_it_is(monkeypatch):
+    def measured(ways, seconds):
+        parts = len(asked) < 2
+        asked.append(1)
+        return dict.fromkeys(ways, 1.0 if parts else 9.0) | {"torch": 9.0 if parts else 1.0}
+
+    asked: list[int] = []
+    monkeypatch.setattr(choice, "_measured", measured)
+    model = sparse_(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 0.2)
+    made = sparse_runtime(model, torch.randn(1, 7, 32))
+    assert len(asked) == 3
+    assert {row.runs for row in made.plan} == {"torch"}
+    assert any(row.why == "with all such parts the network is 0.11 times as fast" for row in made.plan)
+    assert all("forward" not in vars(module) for module in made.modules())
+    assert made.activation_relu_or_gelu == model.activation_relu_or_gelu
 
 
 def test_a_layer_in_the_middle_of_a_model_that_cannot_be_traced(sparse_wins):
