@@ -27,7 +27,7 @@ class CompareOptions:
     levels: Annotated[
         Literal["auto", "all", "chosen"],
         Doc(
-            "Which networks of each run: all, or the one handed over and the dense one; auto is all of them up to "
+            "Which networks of each run: all, or the chosen one and the dense one; auto is all of them up to "
             "1,000 networks."
         ),
     ] = "auto"
