@@ -49,9 +49,8 @@ def main(checkpoint: str, texts: str, out: str, epochs: float = 3, rate: float =
     )  # fmt: skip
     trainer.train()
     guess = Counter(row["labels"] for row in held_out).most_common(1)[0][1] / len(held_out)
-    print(
-        f"accuracy on {len(held_out)} held-out texts: {trainer.evaluate()['eval_accuracy']:.1%}; guessing: {guess:.1%}"
-    )
+    accuracy = trainer.evaluate()["eval_accuracy"]
+    print(f"accuracy on {len(held_out)} held-out texts: {accuracy:.1%}; of the most frequent label: {guess:.1%}")
 
     trainer.save_model(out)
     save_masks(pruning.masks, Path(out) / FILE)
