@@ -198,6 +198,9 @@ def test_a_study_from_its_file_to_its_tables(tmp_path, capsys, monkeypatch):
     with open(out / "rows.csv", newline="") as lines:
         assert [float(r["density"]) for r in csv.DictReader(lines)] == [r["density"] for r in found]
     assert len((out / "rows.md").read_text().splitlines()) == 2 + len(found)
+    page = (out / "compare.html").read_text()
+    assert second.key in page
+    assert f"Page: {out / 'compare.html'}" in said
     with open(out / "summary.csv", newline="") as lines:
         summary = list(csv.DictReader(lines))
     (line,) = [r for r in summary if r["which"] == "level 1" and r["value"] == "test_accuracy"]

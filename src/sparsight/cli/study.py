@@ -42,7 +42,7 @@ All of it is checked before anything starts. Training of the dense network that 
 Give the same command again after any end of it: finished trials are skipped, unfinished ones go on where they
 were. A trial that fails does not stop the others; its log is named. Writes rows.csv, rows.json and rows.md (one row
 a trial and level) and summary.csv and summary.md (mean, standard deviation and half-width of the 95 % Student-t
-interval over seeds), beside study.json, trials/, shared/ and logs/.
+interval over seeds) and compare.html, beside study.json, trials/, shared/ and logs/.
 
 examples:
   sparsight study study.yaml --dry-run

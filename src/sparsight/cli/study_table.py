@@ -12,8 +12,9 @@ from sparsight.records.outputs import write_output
 from sparsight.records.record import to_json
 from sparsight.report import format as words
 from sparsight.report.table import stacked
-from sparsight.runs.study import Row, rows, summarise, write_csv, write_markdown
+from sparsight.runs.study import Row, read_study, rows, summarise, write_csv, write_markdown
 from sparsight.runs.study.rows import COSTS
+from sparsight.runs.study.trials import PAGE, stored
 
 
 def write(out: Path) -> None:
@@ -27,8 +28,20 @@ def write(out: Path) -> None:
         sys.stdout.write(f"\nNetworks handed over, mean and 95 % interval over seeds:\n\n{told}\n")
     for line in ranked(found):
         sys.stdout.write(printable(line) + "\n")
+    _page(out)
     where = f"{out / 'rows.csv'}, rows.json and rows.md, intervals in summary.csv and summary.md"
     sys.stdout.write(printable(f"{len(found)} rows in {where}") + "\n")
+
+
+def _page(out: Path) -> None:
+    """The page that puts the networks of all finished trials side by side."""
+    from sparsight.compare.gather import gather
+    from sparsight.compare.page import page
+
+    finished = [out / "trials" / key for key in read_study(out)[0] if stored(out / "trials" / key).get("done")]
+    if finished:
+        write_output(out / PAGE, [page(gather(finished)).encode()])
+        sys.stdout.write(printable(f"Page: {out / PAGE}") + "\n")
 
 
 def summaries(found: list[Row]) -> list[Row]:

@@ -35,7 +35,8 @@ from sparsight.records.folder_files import REMEDIES
 from sparsight.records.record import Keep, from_json
 from sparsight.records.verify import verify_run
 
-TABLES = ("rows.csv", "rows.md", "summary.csv", "summary.md")
+PAGE = "compare.html"
+TABLES = ("rows.csv", "rows.json", "rows.md", "summary.csv", "summary.md", PAGE)
 """What is made of the runs, beside them."""
 
 
