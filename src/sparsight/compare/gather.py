@@ -39,6 +39,7 @@ class Network:
     values: Mapping[str, Any]  # by name of column
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of its run's recipe
+    run: str = ""  # the folder of its run
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,9 @@ def _run(path: Path) -> list[Network]:
             parts["PQ index by layer"] = {layer.name: layer.pq[0] for layer in x.layers if layer.pq and layer.kept}
         _evaluated(measured.get((x.role, x.level), ()), values, parts)
         what = f"{run.recipe} on {about['data']}, {name(x)}"
-        found.append(Network(f"{path} {name(x)}", x.id, x.parent, _made(x), what, values, parts, run.arguments))
+        found.append(
+            Network(f"{path} {name(x)}", x.id, x.parent, _made(x), what, values, parts, run.arguments, str(path))
+        )
     return found
 
 

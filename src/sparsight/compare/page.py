@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
+from sparsight.compare.flips import flips
 from sparsight.compare.gather import Column, Comparison, Network
 from sparsight.report import format as words
 from sparsight.report.pages import Page, asset, render
@@ -49,6 +50,7 @@ def page(found: Comparison) -> str:
         "shown": [i for i, name in enumerate(names) if name not in _ASIDE],
         "axes": [_axis(found, _X), _axis(found, _Y)],
         "most": ROWS,
+        "flips": flips(found.networks),
         "t": stdtrit(np.arange(1, 31), 0.975).tolist(),
     }
     return render(

@@ -85,6 +85,12 @@ class Networks:
     def validation(self) -> Split | Iterable[Batch]:
         return to_device(self._source.validation, self._runtime.device)
 
+    @property
+    def images(self) -> Tensor | None:
+        """The test images as the network is given them, [N, C, H, W]; None for other samples, or none in memory."""
+        test = self._source.test
+        return test.x if isinstance(test, Split) and test.x.ndim == 4 else None
+
     @cached_property
     def _test(self) -> Any:
         return to_device(self._source.test, self._runtime.device)  # type: ignore[arg-type]

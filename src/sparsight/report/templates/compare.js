@@ -1,7 +1,7 @@
 "use strict";
 // Networks side by side: the table, the scatter, the tree and the details show one state, which stands in the address.
 {
-  const { columns, rows, names, settings, ids, parents, made, parts, shown, axes, most, t } = stored("data");
+  const { columns, rows, names, settings, ids, parents, made, parts, shown, axes, most, flips, t } = stored("data");
   const $ = (id) => document.getElementById(id);
   const make = (tag, text, more = {}) => Object.assign(document.createElement(tag), { textContent: text ?? "", ...more });
   const table = $("table");
@@ -253,6 +253,25 @@
     })];
   }).filter(Boolean);
   const kindOf = (what) => (what.startsWith("PQ") ? "number" : "share");
+  const flipped = (a, b) => {
+    const [one, two] = [flips.answers[a], flips.answers[b]], called = (k) => flips.names[k] ?? `class ${k}`;
+    const there = flips.samples.map((_, k) => k).filter((k) => one[k] !== two[k]);
+    const gained = there.filter((k) => two[k] === flips.labels[k]).length, lost = there.filter((k) => one[k] === flips.labels[k]).length;
+    const fold = make("details", "", { open: true });
+    fold.append(make("summary", `Flipped: ${there.length} of the ${flips.samples.length} samples on which networks of this page differ; right only in ${names[a]}: ${lost}, only in ${names[b]}: ${gained}`));
+    const box = fold.appendChild(make("ul", "", { className: "flips" }));
+    for (const k of there.slice(0, 60)) {
+      const item = box.appendChild(make("li"));
+      const { sheet } = flips;
+      if (sheet && k < sheet.count) {
+        const look = item.appendChild(make("span", "", { className: "look" }));
+        Object.assign(look.style, { width: `${sheet.width}px`, height: `${sheet.height}px`, backgroundImage: `url(${sheet.url})`,
+          backgroundPosition: `${-(k % sheet.across) * sheet.width}px ${-Math.floor(k / sheet.across) * sheet.height}px` });
+      }
+      item.append(make("b", called(flips.labels[k])), make("span", `${called(one[k])} → ${called(two[k])}`), make("small", `sample ${flips.samples[k]}`));
+    }
+    return fold;
+  };
   let latest = 0;
   const details = async () => {
     const mine = ++latest, who = state.picked.slice(0, 7), into = $("details");
@@ -262,6 +281,7 @@
     if (who.length < 2) return;
     const told = who.map((i) => names[i]);
     into.append(grid("What differs; the better values are marked", ["", ...told], compared(who)));
+    if (flips && flips.answers[who[0]] && flips.answers[who[1]]) into.append(flipped(who[0], who[1]));
     const area = into.appendChild(make("div", "", { className: "charts" }));
     const spec = stored("detail");
     const there = Object.entries(parts).filter(([, { values }]) => who.filter((i) => values[i]).length > 1);
