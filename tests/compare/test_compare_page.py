@@ -42,7 +42,7 @@ def test_networks_have_what_differs_and_the_rest_is_said_once(runs):
     first = next(n for n in found.networks if n.key.endswith("sap-0000 level 1"))
     assert first.setting == "sap on fashion-mnist, level 1, rate 0.2"
     assert first.values["density"] == pytest.approx(0.8, abs=0.01)
-    assert first.values["handed over"] == "yes"
+    assert first.values["chosen"] == "yes"
     assert first.values["made by"] == f"SAP to {100 * first.values['density']:.4g} %, rewind, 3 epochs"
     assert first.parent == next(n.id for n in found.networks if n.key.endswith("sap-0000 level 0"))
     again = next(n for n in found.networks if n.key.endswith("sap-0020 level 1"))
@@ -54,7 +54,7 @@ def test_only_what_is_handed_over_and_what_it_came_from(runs, tmp_path):
     assert len(found.networks) == 8 + 4, "runs of one recipe and seed share their dense network"
     assert found.left_out == 8 * 5 - 12
     ids = {n.id for n in found.networks}
-    assert all(n.parent in ids for n in found.networks if n.values["handed over"])
+    assert all(n.parent in ids for n in found.networks if n.values["chosen"])
     with pytest.raises(FileNotFoundError):
         gather([tmp_path / "nothing"])
     assert gather([]).networks == ()

@@ -53,7 +53,7 @@ class Comparison:
 _COLUMNS = {
     column.name: column
     for column in (
-        Column("run"), Column("recipe"), Column("level", "count"), Column("role"), Column("handed over"),
+        Column("run"), Column("recipe"), Column("level", "count"), Column("role"), Column("chosen"),
         Column("seed", "count"), Column("status"), Column("density", "share", -1), Column("kept", "count", -1),
         Column("validation accuracy", "share", 1), Column("test accuracy", "share", 1),
         Column("worst class accuracy", "share", 1), Column("robust accuracy", "share", 1), Column("ece", "share", -1),
@@ -73,14 +73,14 @@ _PARTS = {"class_accuracy": "accuracy by class", "corrupted_accuracy": "accuracy
 def gather(runs: Iterable[Path], levels: Literal["auto", "all", "chosen"] = "auto") -> Comparison:
     """The networks of the runs in these folders, from their records and what `evaluate` stored of them.
 
-    With "chosen", of each run the network that it hands over (or its last level) and the dense one, which runs may
+    With "chosen", of each run its chosen network (or its last level) and the dense one, which runs may
     share; with "auto", these if there are more than 1,000 networks in all. Errors of reading, as for `RunFolder`.
     """
     found = [_run(Path(path)) for path in dict.fromkeys(map(str, runs))]
     every = sum(map(len, found))
     if levels == "chosen" or (levels == "auto" and every > MANY):
         found = [_ends(networks) for networks in found]
-        first = {n.id: n.key for networks in reversed(found) for n in networks if not n.values["handed over"]}
+        first = {n.id: n.key for networks in reversed(found) for n in networks if not n.values["chosen"]}
         found = [[n for n in of if first.get(n.id, n.key) == n.key] for of in found]  # dense ones that runs share
     networks = [n for of in found for n in of]
     keys = dict.fromkeys(k for n in networks for k in n.arguments)
@@ -120,9 +120,9 @@ def _short(value: Any) -> str:
 
 
 def _ends(networks: Sequence[Network]) -> list[Network]:
-    """What is handed over, or else the last level, and the first level; parents are the nearest that are left."""
+    """The chosen network, or else the last level, and the first level; parents are the nearest that are left."""
     levels = [n for n in networks if n.values["role"] == "level"]
-    chosen = next((n for n in levels if n.values["handed over"] == "yes"), levels[-1] if levels else None)
+    chosen = next((n for n in levels if n.values["chosen"] == "yes"), levels[-1] if levels else None)
     kept = [n for n in networks if n is chosen or n is (levels[0] if levels else None)]
     parents, left = {n.id: n.parent for n in networks}, {n.id for n in kept}
 
@@ -174,7 +174,7 @@ def _run(path: Path) -> list[Network]:
 def _facts(s: Story, x: LevelRecord) -> dict[str, Any]:
     facts = {
         "level": x.level, "role": x.role, "density": x.density, "kept": x.kept,
-        "handed over": "yes" if x is s.chosen else "", "content id": x.id[:12], "came from": (x.parent or "")[:12],
+        "chosen": "yes" if x is s.chosen else "", "content id": x.id[:12], "came from": (x.parent or "")[:12],
         "made by": _made(x),
         "validation loss": x.validation_loss, f"validation {x.metric.name}": x.value,
         f"test {x.metric.name}": s.test_value(x),

@@ -19,8 +19,8 @@ _FIRST = (
 
 
 def text(found: Comparison) -> str:
-    """The networks that runs hand over, or all of them if none is: what differs, as many columns as fit 80."""
-    chosen = [n for n in found.networks if n.values["handed over"] == "yes"]
+    """The chosen networks of runs, or all of them if none is: what differs, as many columns as fit 80."""
+    chosen = [n for n in found.networks if n.values["chosen"] == "yes"]
     shown = (chosen or list(found.networks))[:MOST]
     columns = {column.name: column for column in found.columns}
     names = [name for name in _FIRST if name in columns]
