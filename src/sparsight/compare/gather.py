@@ -129,7 +129,7 @@ def _ends(networks: Sequence[Network]) -> list[Network]:
     def nearest(parent: str | None) -> str | None:
         return parent if parent is None or parent in left else nearest(parents.get(parent))
 
-    return [Network(n.key, n.id, nearest(n.parent), n.made, n.setting, n.values, n.parts, n.arguments) for n in kept]
+    return [replace(n, parent=nearest(n.parent)) for n in kept]
 
 
 def _run(path: Path) -> list[Network]:
