@@ -1,8 +1,7 @@
 """Sparsight finds how far a network can be pruned without losing accuracy, and prunes it.
 
-The names that most programs need stand here and are imported when first used (PEP 562), so that `import sparsight`
-costs nothing and the command line can answer without loading torch. All others are listed by their rooms:
-`sparsight.measure.pq`, `sparsight.pruning.sipp`, `sparsight.train.stop`, ...
+Common names are imported when first used (PEP 562): `import sparsight` does not load torch. All others are in their
+packages: `sparsight.measure.pq`, `sparsight.pruning.sipp`, `sparsight.train.stop`, ...
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 __version__ = "0.2.0"
 
-_HOME = {  # room -> the public names of it that stand here too
+_HOME = {  # room -> its public names that are available here too
     "types": ("Data", "Masks", "Split"),
     "model": (
         "LeftOutWarning", "apply_", "bind", "counts", "cross_entropy", "dense", "find_collapse", "held", "left_out",
@@ -38,7 +37,7 @@ _HOME = {  # room -> the public names of it that stand here too
     "analysis": ("analyze", "trajectory"),
 }  # fmt: skip
 
-_MOVED = {  # names of version 0.1 that stand in their room alone; gone in version 0.3
+_MOVED = {  # names of version 0.1 that are now only in their room; removed in version 0.3
     "types": (
         "Allocation", "Allocator", "Batch", "GroupRecord", "Params", "Restart", "Scorer", "Scores",
     ),
@@ -76,7 +75,7 @@ _MOVED = {  # names of version 0.1 that stand in their room alone; gone in versi
     "analysis": ("Analysis", "Trajectory"),
 }  # fmt: skip
 
-_ROOMS = {  # modules of version 0.1 that other people's code may import, and the rooms that hold what they held
+_ROOMS = {  # modules of version 0.1, and the rooms that now hold their names
     "allocate": ("pruning", "pruning.sipp"),
     "certificate": ("pruning.sipp.certificate",),
     "criticality": ("measure.criticality", "pruning.conditioning"),
@@ -92,7 +91,7 @@ _ROOMS = {  # modules of version 0.1 that other people's code may import, and th
     "study": ("runs.study", "compare"),
 }
 
-_GONE = {  # names of version 0.1 without a successor of their kind, and what to write instead
+_GONE = {  # removed names of version 0.1, and what to use instead
     "PerLevel": "each level has its own TrainingPlan; Until(level, first=..., last=...) tells the ends apart",
     "Sensitivities": "the scores of SiPP are a sparsight.types.Scored",
 }
@@ -127,7 +126,7 @@ def _moved(old: str, new: str) -> None:
 
 
 class _OldRoom(ModuleType):
-    """A module of version 0.1: looks its names up where they are now, and says so."""
+    """A module of version 0.1: finds its names in their new places, with a warning."""
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__"):

@@ -1,4 +1,4 @@
-"""The nouns (dictionaries of tensors by parameter name) and the protocols between them."""
+"""The common types (dictionaries of tensors by parameter name) and protocols."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor, nn
 
 Params = Mapping[str, Float[Tensor, "..."]]
-"""Tensors by parameter name, as `named_parameters()` gives it (a tied weight once, under its first name)."""
+"""Tensors by parameter name, as in `named_parameters()` (a tied weight once, under its first name)."""
 
 Scores = Mapping[str, Float[Tensor, "..."]]
-"""Saliency of every prunable weight; higher = keep. Entries of pruned weights are ignored."""
+"""The saliency of every prunable weight; higher = keep. Entries of pruned weights are ignored."""
 
 Masks = Mapping[str, Bool[Tensor, "..."]]
-"""True = kept. The keys are the prunable set."""
+"""True = kept. The keys are the names of the prunable weights."""
 
 StateDict = Mapping[str, Tensor]
-"""Parameters and buffers, as `nn.Module.state_dict()` gives them."""
+"""Parameters and buffers, as in `nn.Module.state_dict()`."""
 
 Batch = Any
-"""One batch; `(x, y)` by default. Only `loss(model, batch)` looks inside."""
+"""A batch, by default `(x, y)`."""
 
 Scope = Literal["global", "layer", "neuron"]
 """What is ranked together: all weights, each tensor (each expert of a stack), or each output unit."""
@@ -32,8 +32,8 @@ Scope = Literal["global", "layer", "neuron"]
 class Layout:
     """Which dimensions of a weight are outputs and which inputs: by default [outputs, inputs, *kernel].
 
-    With `groups`, as convolutions have them, dimension 0 goes through group after group. `swapped` weights have inputs
-    before outputs, `stacked` ones a dimension of experts before both, one group each.
+    With `groups`, as in convolutions, dimension 0 holds one group after the other. `swapped` weights have inputs before
+    outputs, `stacked` ones a dimension of experts before both, one group each.
     """
 
     groups: int = 1
@@ -41,27 +41,27 @@ class Layout:
     stacked: bool = False
 
     def split(self, x: Tensor) -> Tensor:
-        """A view of a tensor of the weight's shape as [groups, outputs, inputs, *kernel], the last three of a group."""
+        """A tensor of the weight's shape as [groups, outputs per group, inputs per group, *kernel]."""
         x = x.reshape(-1, 1) if x.dim() < 2 else x
         x = x if self.stacked else x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
         return x.transpose(1, 2) if self.swapped else x
 
     def rows(self, x: Tensor) -> Tensor:
-        """The same as [outputs, inputs of an output's group, *kernel]: a row for each output unit."""
+        """A tensor of the weight's shape as [outputs, inputs per group, *kernel]: a row per output unit."""
         return self.split(x).flatten(0, 1)
 
     def back(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
-        """The tensor of that shape whose `rows` these are."""
+        """The inverse of `rows`, for a tensor of the given shape."""
         groups = shape[0] if self.stacked else self.groups
         x = rows.reshape(groups, len(rows) // max(1, groups), *rows.shape[1:])
         return (x.transpose(1, 2) if self.swapped else x).reshape(tuple(shape)).contiguous()
 
     def outputs(self, mask: Tensor) -> Tensor:
-        """Which output units a weight is kept of."""
+        """Which output units keep a weight."""
         return self.rows(mask).flatten(1).any(1)
 
     def inputs(self, mask: Tensor) -> Tensor:
-        """Which input units a weight is kept of, group by group; none of a tensor without two dimensions."""
+        """Which input units keep a weight, group by group; empty for a tensor with fewer than two dimensions."""
         if mask.dim() < 2:
             return mask.new_zeros(0)
         return self.split(mask).transpose(1, 2).flatten(2).any(2).flatten()
@@ -69,46 +69,43 @@ class Layout:
 
 @dataclass(frozen=True)
 class GroupRecord:
-    """What one group of a scope was measured at, and what was decided for it.
+    """The measurements of a group of a scope, and the decision for it.
 
-    `name` is "global", a parameter name, or one with the number of an output unit (of an expert, in layer scope):
+    `name` is "global", a parameter name, or a name with the index of an output unit (in layer scope, of an expert):
     "fc1.weight[3]".
     """
 
     name: str
     d: int  # alive weights before the round
     c: int  # weights removed by the round
-    index: float | None = None  # PQ index of the alive weights; 0.0 where it is undefined
-    r: float | None = None  # least count that the PQI bound lets us keep, not rounded
-    defined: bool = True  # False: no alive weight, or all of them zero, so the index is undefined
-    floor_bound: bool = False  # True: `min_keep` changed what was removed here
+    index: float | None = None  # PQ index of the alive weights; 0.0 if undefined
+    r: float | None = None  # least count to keep by the PQI bound, not rounded
+    defined: bool = True  # False: the index is undefined, without alive weights or with only zeros
+    floor_bound: bool = False  # True: `min_keep` changed the number of removed weights
 
 
 @dataclass(frozen=True)
 class Allocation:
-    """What a round decided, and why."""
+    """The decision of a round."""
 
     masks: Masks
     groups: tuple[GroupRecord, ...] = ()
     multipliers: Params | None = None
-    floors: tuple[str, ...] = ()  # tensors or rows where `min_keep` changed the selection
+    floors: tuple[str, ...] = ()  # tensors or rows in which `min_keep` changed the selection
 
 
 @dataclass(frozen=True, eq=False)
 class Scored(Mapping[str, Tensor]):
-    """Scores by parameter name, with what a later stage may need of how they came about.
-
-    A mapping like any other scores. What the scorer does not give is empty; a filtered copy is a plain dictionary.
-    """
+    """Scores by parameter name, with additional facts for later stages; a mapping like any other scores."""
 
     scores: Scores
-    facts: Mapping[str, Any] = field(default_factory=dict)  # what is known of each tensor besides its scores
-    model: nn.Module | None = None  # the network that was scored
-    batches: Sequence[Batch] = ()  # and the batches
-    points: int = 0  # inputs that were seen
-    wanted: int = 0  # of those that a formula asks for
-    reduction: str = ""  # what the largest over patches, or their mean, was taken of
-    silent: Callable[[Masks, Params | None], Mapping[str, Tensor]] | None = None  # where no gradient would arrive
+    facts: Mapping[str, Any] = field(default_factory=dict)  # facts about each tensor
+    model: nn.Module | None = None  # the scored network
+    batches: Sequence[Batch] = ()  # the batches used for scoring
+    points: int = 0  # number of inputs used
+    wanted: int = 0  # number of inputs that a formula requires
+    reduction: str = ""  # over patches: "max" or "mean"
+    silent: Callable[[Masks, Params | None], Mapping[str, Tensor]] | None = None  # finds parameters without a gradient
     layouts: Mapping[str, Layout] = field(default_factory=dict)  # of tensors that are not [outputs, inputs, *kernel]
 
     def __getitem__(self, name: str) -> Tensor:
@@ -123,18 +120,18 @@ class Scored(Mapping[str, Tensor]):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """One saliency criterion. It leaves the model as it was; a loss, where needed, is a field of it."""
+    """A saliency criterion. It does not change the model; a loss, if needed, is one of its fields."""
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores: ...
 
 
 @runtime_checkable
 class Allocator(Protocol):
-    """How much to keep, and where: exact counts. Inherit from it and write `plan`."""
+    """Decides how many weights to keep, and which; counts are exact. To write your own, inherit and define `plan`."""
 
     @property
     def monotone(self) -> bool:
-        """Whether it never brings a pruned weight back."""
+        """Whether pruned weights never return."""
         return True
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation: ...
@@ -144,12 +141,12 @@ class Allocator(Protocol):
 
 
 def check_allocator(allocator: object, where: str) -> None:
-    """TypeError, naming what it lacks, for something in `where` that is no allocator."""
+    """Raise TypeError for anything but an allocator; `where` names the argument."""
     lacks = [name for name in ("monotone", "plan", "__call__") if not hasattr(allocator, name)]
     if isinstance(allocator, type) or lacks:
         why = "it is a class" if isinstance(allocator, type) else f"it lacks {', '.join(lacks)}"
         raise TypeError(
-            f"{where} holds {allocator!r:.60}, which is not an allocator: {why}; one of your own inherits from "
+            f"{where} holds {allocator!r:.60}, which is not an allocator: {why}; your own allocator must inherit from "
             "sparsight.types.Allocator"
         )
 
@@ -163,10 +160,10 @@ class Restart(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """One split held in memory: the fast path.
+    """A split in memory.
 
-    `x` holds N samples, `y` their N labels. `augment(x, generator)` is applied to every training batch,
-    on the device of the tensors, and draws from `generator` alone.
+    `x` holds N samples, `y` their N labels. `augment(x, generator)` is applied to every training batch, on the device
+    of the tensors, and must draw only from `generator`.
     """
 
     x: Tensor
@@ -175,7 +172,7 @@ class Split:
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise ValueError(f"a split needs as many labels as samples: got {len(self.y)} for {len(self.x)}")
+            raise ValueError(f"a split needs as many labels as samples, got {len(self.y):,} for {len(self.x):,}")
 
     def __len__(self) -> int:
         return len(self.x)
@@ -183,10 +180,10 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What a run trains on, chooses by and is judged on.
+    """The data of a run.
 
-    Each split is a `Split` (in memory, fast) or any re-iterable of `(x, y)` batches, such as a `DataLoader`.
-    `validation` serves curves, selection and stopping; `test` is read once, by the evaluation.
+    Each split is a `Split` (in memory, faster) or a re-iterable of `(x, y)` batches, such as a `DataLoader`.
+    `validation` is for curves, selection and stopping; `test` is read once, for the final evaluation.
     """
 
     name: str

@@ -78,7 +78,9 @@ def test_a_run_has_its_own_weights_shape_and_data(capsys, tmp_path, monkeypatch)
     assert one["case"] == "level 8 of run, batch 1"
     assert one["density"] == pytest.approx(0.2, abs=1e-3)
     assert main(["bench", "run", *QUICK, "--density", "0.1"]) == 2
-    assert "--density is no option of run: expected one of --shape, --level, --model, --data" in capsys.readouterr().err
+    assert (
+        "--density does not apply to run: its options are --shape, --level, --model, --data" in capsys.readouterr().err
+    )
     assert main(["bench", "run", *QUICK, "--level", "70"]) == 2
     assert "has no level 70" in capsys.readouterr().err
 
@@ -109,24 +111,24 @@ def test_a_file_needs_its_network_and_layers_are_told(capsys, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["conv", "--density", "1.5"], 2, "--density must be a number in [0, 1]: got 1.5"),
-        (["conv", "--density", "0.1", "-1"], 2, "--density must be a number in [0, 1]: got -1.0"),
+        (["conv", "--density", "1.5"], 2, "--density must be in [0, 1], got 1.5"),
+        (["conv", "--density", "0.1", "-1"], 2, "--density must be in [0, 1], got -1.0"),
         (["conv", "--density", "nan"], 2, "--density must be a number"),
-        (["linear", "--batch", "0"], 2, "--batch must be a whole number >= 1, got 0"),
-        (["linear", "--rounds", "0"], 2, "--rounds must be a whole number >= 1, got 0"),
-        (["conv", "--channels", "64", "0"], 2, "--channels must be a whole number >= 1, got 0"),
-        (["conv", "--kernel", "0"], 2, "--kernel must be a whole number >= 1, got 0"),
+        (["linear", "--batch", "0"], 2, "--batch must be at least 1, got 0"),
+        (["linear", "--rounds", "0"], 2, "--rounds must be at least 1, got 0"),
+        (["conv", "--channels", "64", "0"], 2, "--channels must be at least 1, got 0"),
+        (["conv", "--kernel", "0"], 2, "--kernel must be at least 1, got 0"),
         (["linear", "--threads", "0"], 2, "--threads must be"),
         (["linear", "--seed", "-1"], 2, "--seed must be"),
-        (["linear", "--rivals", "tvm"], 2, "unknown rivals 'tvm', expected one of 'torch', 'torch-bf16', 'torch-csr'"),
-        (["linear", "--kernel", "3"], 2, "--kernel is no option of linear: expected one of --features, --density"),
-        (["conv", "--features", "3", "3"], 2, "--features is no option of conv: expected one of --channels, --size"),
-        (["mlp", "--size", "3"], 2, "--size is no option of mlp: expected one of --shape, --density"),
-        (["mlp", "--level", "3"], 2, "--level is no option of mlp"),
+        (["linear", "--rivals", "tvm"], 2, "rivals must be one of 'torch', 'torch-bf16', 'torch-csr'"),
+        (["linear", "--kernel", "3"], 2, "--kernel does not apply to linear: its options are --features, --density"),
+        (["conv", "--features", "3", "3"], 2, "--features does not apply to conv: its options are --channels, --size"),
+        (["mlp", "--size", "3"], 2, "--size does not apply to mlp: its options are --shape, --density"),
+        (["mlp", "--level", "3"], 2, "--level does not apply to mlp"),
         (["con"], 4, "unknown network 'con'; did you mean 'conv'"),
         (["nobody.knows:it"], 4, "nobody"),
-        (["torch.nn:Identity"], 2, "--shape must be given for torch.nn:Identity"),
-        (["linear", "--json", "--csv", "-"], 2, "standard output can take one of"),
+        (["torch.nn:Identity"], 2, "torch.nn:Identity needs --shape"),
+        (["linear", "--json", "--csv", "-"], 2, "can go to standard output"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else None,
 )

@@ -96,8 +96,8 @@ class TestRun:
 
     def test_a_retrained_level_is_refused_with_the_reason(self, run, capsys):
         said = refused(capsys, 1, run)
-        assert "no certificate for level" in said
-        assert "it was trained or reweighted afterwards" in said
+        assert "cannot certify level" in said
+        assert "it was trained or reweighted after pruning" in said
         assert "--as-pruned" in said
 
     def test_a_level_that_was_not_trained_is_certified(self, tmp_path, capsys):
@@ -115,7 +115,7 @@ class TestRun:
         assert "fc1.weight" in text
         assert "vacuous" in text
         assert "50 held-out inputs" in text
-        assert "All bounds hold together but with probability at most" in text
+        assert "All bounds hold together, except with probability at most" in text
         assert "probability at least 1 " not in text
         *_, above = (line for line in text.splitlines() if line.endswith("  layer"))
         (row,) = (line for line in text.splitlines() if line.endswith("  fc2.weight"))
@@ -141,7 +141,7 @@ class TestRun:
         save_file(pruned, tmp_path / "tenth.safetensors")
         text = told(capsys, tmp_path / "tenth.safetensors", "--dense", whole, *NAMES)
         assert len(text.splitlines()) <= 6
-        assert "Nothing is certified: for every pruned neuron and for the outputs the bound is 1 or more" in text
+        assert "Nothing is certified: no pruned neuron or output has a bound below 1" in text
         assert "Measured on 300 held-out inputs: the largest relative error of an output is" in text
         found = json.loads(told(capsys, tmp_path / "tenth.safetensors", "--dense", whole, *NAMES, "--json"))
         assert all(n["bound"] >= 1 for layer in found["certificate"]["layers"] for n in layer["neurons"])
@@ -169,11 +169,11 @@ class TestRun:
     def test_what_the_folder_does_not_hold_is_refused(self, tmp_path, capsys):
         execute(sipp(levels=1, propagate=True, target_density=0.3, **SHORT), data="digits", out=tmp_path / "silent")
         said = refused(capsys, 1, tmp_path / "silent", "--level", 1, "--as-pruned")
-        assert "also set biases and norms to 0 that no gradient reached (propagate)" in said
+        assert "(propagate) also set biases and norms to 0" in said
         execute(sbp(density=0.3, **SHORT), data="digits", out=tmp_path / "critical")
         for words in ((), ("--as-pruned",)):
             said = refused(capsys, 1, tmp_path / "critical", "--level", 0, *words)
-            assert "its weights were drawn anew before they were scored and pruned" in said
+            assert "it pruned freshly drawn weights" in said
 
     def test_wrong_levels(self, run, capsys):
         assert f"{run} has no level 7: pruned levels are 1, 2" in refused(capsys, 2, run, "--level", 7)
@@ -181,7 +181,7 @@ class TestRun:
         assert "is not pruned" in said
 
     def test_what_is_for_checkpoints_alone(self, run, pair, capsys):
-        assert "knows its unpruned weights" in refused(capsys, 2, run, "--dense", pair[1])
+        assert "holds its unpruned weights" in refused(capsys, 2, run, "--dense", pair[1])
 
     def test_weights_that_were_not_kept(self, tmp_path, capsys):
         out = tmp_path / "small"
@@ -191,7 +191,7 @@ class TestRun:
     def test_a_network_made_in_python_must_be_named(self, tmp_path, capsys):
         out = tmp_path / "own"
         execute(oneshot(levels=1, rate=0.3, **SHORT), model=mlp((1, 8, 8), 10, seed=0), data=digits(), out=out)
-        assert "was made in Python: name it with --model" in refused(capsys, 2, out, "--as-pruned", "--level", 1)
+        assert "was built in Python: give --model" in refused(capsys, 2, out, "--as-pruned", "--level", 1)
         assert "a pruning of level 0" in told(capsys, out, "--as-pruned", "--level", 1, "--model", "mlp")
 
     def test_a_damaged_run(self, run, tmp_path, capsys):
@@ -211,7 +211,7 @@ class TestCheckpoint:
         assert found["certificate"]["bound"] == "reference"
         assert found["certificate"]["delta"] == found["certificate"]["delta_points"]
         outside = sum(layer["violations"] for layer in found["certificate"]["layers"])
-        said = f"{outside} measured values were outside their bound"
+        said = f"{outside} measured values exceeded their bound"
         assert (outside > 0) == any(line.startswith(said) for line in found["certificate"]["says"])
 
     def test_retrained_weights_are_refused(self, pair, capsys):
@@ -224,7 +224,7 @@ class TestCheckpoint:
 
     def test_unpruned_weights_are_needed(self, pair, capsys):
         said = refused(capsys, 2, pair[0], *NAMES)
-        assert "so the unpruned weights (--dense), the network (--model) and the data (--data) must be named" in said
+        assert "is a checkpoint, which needs --dense, --model and --data" in said
         assert "got no --dense" in said
         assert "got no --dense, --model, --data" in refused(capsys, 2, pair[0])
 
@@ -258,19 +258,19 @@ class TestCheckpoint:
         tensors = load_file(pair[0])
         save_file({**tensors, "fc4.weight": torch.zeros(2)}, pair[0])
         said = refused(capsys, 2, pair[0], "--dense", pair[1], *NAMES)
-        assert "it has fc4.weight, which the network has not" in said
+        assert "which has no fc4.weight" in said
 
     @pytest.mark.parametrize(
         ("words", "said"),
         [
             (["--level", "1"], "--level and --as-pruned are for runs"),
             (["--as-pruned"], "--level and --as-pruned are for runs"),
-            (["--delta", "0"], "--delta must be a number with 0 < delta < 1: got 0"),
-            (["--delta", "1"], "--delta must be a number with 0 < delta < 1: got 1"),
+            (["--delta", "0"], "--delta must be greater than 0 and less than 1, got 0"),
+            (["--delta", "1"], "--delta must be greater than 0 and less than 1, got 1"),
             (["--constant", "nan"], "--constant must be a number, got nan"),
-            (["--constant", "0.9"], "--constant must be a finite number >= 1: got 0.9"),
-            (["--points", "0"], "--points must be at least 1: got 0"),
-            (["--held-out", "0"], "--held-out must be at least 1: got 0"),
+            (["--constant", "0.9"], "--constant must be finite and at least 1, got 0.9"),
+            (["--points", "0"], "--points must be at least 1, got 0"),
+            (["--held-out", "0"], "--held-out must be at least 1, got 0"),
             (["--helt-out", "3"], "did you mean '--held-out'"),
         ],
     )
@@ -280,7 +280,7 @@ class TestCheckpoint:
     def test_few_points_are_told(self, pair, capsys):
         text = told(capsys, pair[0], "--dense", pair[1], *NAMES, "--points", 5)
         assert "delta = 1 over 5 points" in text
-        assert "taken over 5 points; the delta asked for needs" in text
+        assert "come from 5 points; the requested delta needs" in text
 
     def test_a_network_without_bounds(self, tmp_path, monkeypatch, capsys):
         (tmp_path / "own_transposed.py").write_text(
@@ -294,7 +294,7 @@ class TestCheckpoint:
         torch.save(own_transposed.build().state_dict(), "whole.pt")
         words = ("whole.pt", "--dense", "whole.pt", "--model", "own_transposed:build", "--data", "digits")
         said = refused(capsys, 2, *words)
-        assert "there is no bound for this network: SiPP cannot score '0.weight': expected Linear" in said
+        assert "cannot certify this network: SiPP cannot score '0.weight': expected Linear" in said
 
 
 class TestLoading:

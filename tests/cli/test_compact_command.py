@@ -83,14 +83,14 @@ def test_what_stays_is_told(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [
-    (["nothing", "-o", "b"], 4, "there is no nothing"),
-    (["a.safetensors", "-o", "b"], 2, "name its network (--model) and the data it is for (--data), got no --model"),
-    (["a.safetensors", "--model", "mlp", "-o", "b"], 2, "got no --data"),
-    (["a.safetensors", *ON, "--level", "1", "-o", "b"], 2, "got --level, which is of runs"),
+    (["nothing", "-o", "b"], 4, "nothing does not exist"),
+    (["a.safetensors", "-o", "b"], 2, "which needs --model and --data: missing --model"),
+    (["a.safetensors", "--model", "mlp", "-o", "b"], 2, "missing --data"),
+    (["a.safetensors", *ON, "--level", "1", "-o", "b"], 2, "--level is for runs"),
     (["a.safetensors", "--model", "lenet-300-100", "--data", "digits", "-o", "b"], 2, "does not fit lenet-300-100"),
-    (["a.safetensors", *ON, "-o", "no/b"], 2, "there is no folder"),
-    (["a.safetensors", *ON, "-o", "b", "--maps", "no/b"], 2, "--maps is no/b"),
-    (["a.safetensors", *ON], 2, "required"),
+    (["a.safetensors", *ON, "-o", "no/b"], 2, "the folder"),
+    (["a.safetensors", *ON, "-o", "b", "--maps", "no/b"], 2, "cannot write --maps no/b"),
+    (["a.safetensors", *ON], 2, "missing -o FILE, --out FILE"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(network, tmp_path, capsys, words, code, said):
     assert main(["compact", *words]) == code

@@ -53,11 +53,11 @@ def test_a_state_dict(network, capsys, more, units):
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [
-    (["nothing", "-o", "b"], 4, "there is no nothing"),
-    (["a.safetensors", "-o", "b"], 2, "name its network (--model) and the data it is for (--data), got no --model"),
-    (["a.safetensors", *ON, "-o", "no/b"], 2, "there is no folder"),
+    (["nothing", "-o", "b"], 4, "nothing does not exist"),
+    (["a.safetensors", "-o", "b"], 2, "which needs --model and --data: missing --model"),
+    (["a.safetensors", *ON, "-o", "no/b"], 2, "the folder"),
     (["a.safetensors", *ON, "--to", "tflite", "-o", "b"], 2, "tflite"),
-    (["a.safetensors", *ON], 2, "required"),
+    (["a.safetensors", *ON], 2, "missing -o FILE, --out FILE"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(network, tmp_path, capsys, words, code, said):
     assert main(["export", *words]) == code

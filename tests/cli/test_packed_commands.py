@@ -57,12 +57,12 @@ def test_lossy_is_an_option(here):
 def test_what_stands_beside_the_network_is_told(here, capsys):
     torch.save({"state_dict": here, "optimizer": {"state": {0: {"m": torch.ones(3)}}, "param_groups": []}}, "a.pt")
     assert main(["pack", "a.pt", "-o", "p.safetensors"]) == 0
-    assert "\nNot packed, beside the network: optimizer.state.0.m\n" in capsys.readouterr().out
+    assert "\nNot packed, not part of the network: optimizer.state.0.m\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [
-    (["pack", "nothing", "-o", "p"], 4, "there is no nothing"),
-    (["unpack", "nothing", "-o", "p"], 4, "there is no nothing"),
+    (["pack", "nothing", "-o", "p"], 4, "nothing does not exist"),
+    (["unpack", "nothing", "-o", "p"], 4, "nothing does not exist"),
     (["unpack", "a.safetensors", "-o", "p"], 3, "not a packed file but safetensors"),
     (["pack", "a.safetensors", "-o", "."], 1, "it is a folder"),
     (["pack", "a.safetensors", "-o", "no/p"], 1, "its folder is gone"),

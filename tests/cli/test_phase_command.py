@@ -66,10 +66,10 @@ def test_json(capsys):
     ("words", "code", "said"),
     [
         (["--activation", "tahn"], 2, "unknown activation 'tahn'; did you mean 'tanh'?"),
-        (["--sigma-b", "-1"], 2, "--sigma-b must be >= 0: got -1"),
+        (["--sigma-b", "-1"], 2, "--sigma-b must be at least 0, got -1"),
         (["--out", "phase.png"], 2, "--out must end in .svg or .html, got phase.png"),
-        (["--critical"], 2, "--critical draws a network's weights: got no --model"),
-        (["--out", "no/such/phase.svg"], 2, "--out is no/such/phase.svg: there is no folder"),
+        (["--critical"], 2, "--critical needs --model"),
+        (["--out", "no/such/phase.svg"], 2, "cannot write --out no/such/phase.svg: the folder"),
         (["--model", "resnet9"], 4, "unknown model 'resnet9'; did you mean"),
         (["--model", "no_such_module:build"], 4, "no module 'no_such_module'"),
         (["--activation", "math:pi"], 2, "'math:pi' is of type float: expected a function or module"),

@@ -101,7 +101,7 @@ def test_the_others_wait_until_the_command_is_understood_or_has_ended(rank, monk
 @pytest.mark.parametrize("command", sorted({*COMMANDS} - {"run", "recipes"}))
 def test_other_commands_are_done_by_one_process(command, rank):
     rank(0)
-    with pytest.raises(Misuse, match=f"sparsight {command} is done by one process: start it without torchrun"):
+    with pytest.raises(Misuse, match=f"sparsight {command} needs a single process: start it without torchrun"):
         processes.join(command)
 
 
@@ -115,5 +115,5 @@ def test_the_line_to_type_names_the_launcher(rank, monkeypatch):
 def test_a_folder_must_be_named_without_a_store(rank):
     rank(1)
     processes._store.cache_clear()
-    with pytest.raises(Misuse, match="cannot agree on a run folder: name it with --out, or start them with torchrun"):
+    with pytest.raises(Misuse, match="need a common run folder: give --out, or start them with torchrun"):
         understand("sap", ["--data", "digits"])

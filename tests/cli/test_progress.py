@@ -108,7 +108,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path):
         process.stdout.close()
         said = process.stderr.read()
     assert process.returncode == 0
-    assert said == "sparsight: nobody reads the output any more; the run goes on\n"
+    assert said == "sparsight: the output was closed; the run continues\n"
     with RunFolder.open(tmp_path / "x") as folder:
         assert folder.record.status == "finished"
         assert len(folder.levels()) == 5

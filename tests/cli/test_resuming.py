@@ -83,9 +83,9 @@ def test_what_was_named_must_be_named_again_and_the_line_to_type_is_said(here, m
     del sys.modules["own"]
     assert main(["run", "lottery", "--resume", "--out", "r"]) == 2
     err = capsys.readouterr().err
-    assert "code of its own, which no run folder chooses" in err
+    assert "your own code, which must be named again" in err
     assert "own" not in sys.modules
-    line = err.partition("name it again with ")[2].strip()
+    line = err.partition("named again to resume: ")[2].strip()
     assert shlex.split(line) == shlex.split(hint)
     assert main(shlex.split(line)[1:]) == 0
     with RunFolder.open(Path("r")) as folder:
@@ -97,7 +97,7 @@ def test_the_line_keeps_what_was_given(here, monkeypatch, capsys):
     capsys.readouterr()
     words = ["run", "own:recipe", "--resume", "--out=r", "--threads", "1", "--data", "own:data"]
     assert main(words) == 2
-    line = capsys.readouterr().err.partition("name it again with ")[2].strip()
+    line = capsys.readouterr().err.partition("named again to resume: ")[2].strip()
     assert shlex.split(line) == ["sparsight", *words, "--model=own:build", "--hook=own:x"]
     assert main(shlex.split(line)[1:]) == 0
 
@@ -133,7 +133,7 @@ def test_a_command_that_is_none_is_damage(here, monkeypatch, capsys):
     with RunFolder.open(Path("r"), write=True) as folder:
         folder.update(command="sparsight run lottery 'unended")
     assert main(["run", "lottery", "--resume", "--out", "r"]) == 3
-    assert "r/run.json is damaged: its command is none" in capsys.readouterr().err
+    assert "r/run.json is damaged: its command cannot be read" in capsys.readouterr().err
 
 
 def test_certify_imports_no_network_that_a_run_names(here, capsys):
@@ -141,5 +141,5 @@ def test_certify_imports_no_network_that_a_run_names(here, capsys):
     del sys.modules["own"]
     capsys.readouterr()
     assert main(["certify", "r", "--data", "digits", "--as-pruned", "--level", "1"]) == 2
-    assert "name it with --model own:build" in capsys.readouterr().err
+    assert "add --model own:build" in capsys.readouterr().err
     assert "own" not in sys.modules

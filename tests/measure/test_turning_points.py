@@ -83,7 +83,7 @@ def test_tolerance():
         ([1.5], [0.1], 0.01, "must be in .0, 1., got 1.5 at level 0"),
         ([1.0], [1.1], 0.01, "index must be in .0, 1., got 1.1"),
         ([1.0], [-0.1], 0.01, "index must be in .0, 1., got -0.1"),
-        ([1.0], [0.1], 0.0, "tolerance must be a finite number > 0: got 0.0"),
+        ([1.0], [0.1], 0.0, "tolerance must be finite and greater than 0, got 0.0"),
     ],
 )
 def test_refusals(densities, indices, tolerance, message):

@@ -356,7 +356,7 @@ class TestRuns:
         assert main(words) == 0
         again = ["run", "lottery", "--resume", *words[2:5]]
         assert main(again) == 0
-        assert "is finished already" in capsys.readouterr().out
+        assert "is already finished" in capsys.readouterr().out
         assert main([*again, "--exclude", "head.*"]) == 3
         assert "another run" in capsys.readouterr().err
 

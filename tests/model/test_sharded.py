@@ -38,5 +38,5 @@ def test_what_needs_whole_tensors_refuses_in_plain_words(both):
         assert len(here["refused"]) == 7
         for what, said in here["refused"].items():
             assert said.startswith("TypeError: "), what
-            assert "is shared out over processes (a DTensor), expected a whole tensor" in said, what
+            assert "is sharded over processes (a DTensor)" in said, what
         assert here["still"]

@@ -64,9 +64,9 @@ def test_a_value_that_is_not_finite_makes_everything_nan(wrong):
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95, -0.5, math.nan])
 def test_the_confidence_is_a_share(confidence):
-    with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="confidence must be greater than 0 and less than 1"):
         mean([1.0], confidence)
-    with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="confidence must be greater than 0 and less than 1"):
         paired({}, {}, confidence)
 
 

@@ -277,7 +277,7 @@ def test_mismatched_masks():
     scores, masks = ones(a=(2, 3), b=(4,))
     with pytest.raises(ValueError, match=r"masks must have .* none for \['b'\], and \['c'\]"):
         prune_smallest(scores, {"a": masks["a"], "c": masks["b"]}, 1)
-    with pytest.raises(ValueError, match=r"shape of masks\['b'\]: expected that of its scores, \(4,\), got \(5,\)"):
+    with pytest.raises(ValueError, match=r"masks\['b'\] must have the shape of its scores, \(4,\), got \(5,\)"):
         prune_smallest(scores, {**masks, "b": torch.ones(5, dtype=torch.bool)}, 1)
     with pytest.raises(TypeError):
         prune_smallest(scores, {**masks, "b": torch.ones(4)}, 1)

@@ -227,7 +227,7 @@ class TestWords:
         scores, plan, _ = made(model, x, density=0.1)
         found = certify(model, plan.masks, scores, [gaussian(10, 1)])
         assert found.layers[0].vacuous == 24
-        assert "says nothing about 0.weight: it is 1 or more for each of its 24 neurons" in found.layers[0].says
+        assert "says nothing about 0.weight: it is at least 1 for each of its 24 neurons" in found.layers[0].says
         assert "removing every weight would give an error of exactly 1" in found.layers[0].says
         assert any("vacuous" in line for line in found.says)
         assert "says nothing about the outputs" in found.network.says
@@ -257,7 +257,7 @@ def test_chains():
     pooled = nn.Sequential(nn.Conv1d(1, 2, 3), nn.AvgPool1d(2), nn.Flatten(), nn.Linear(4, 2))
     for model in (network(), Functional()):
         assert why_no_chain(model, layers(model)) is None
-    assert "means of numbers of both signs" in why_no_chain(pooled, [pooled[0], pooled[3]])
+    assert "averages numbers of both signs" in why_no_chain(pooled, [pooled[0], pooled[3]])
     model = network()
     assert "not among the layers with bounds" in why_no_chain(model, [model[0]])
 
@@ -270,7 +270,7 @@ def test_chains():
             return x + self.a(x)
 
     parts = Parts()
-    assert "paths meet or part" in why_no_chain(parts, [parts.a])
+    assert "paths join or split" in why_no_chain(parts, [parts.a])
 
     class Branches(Parts):
         def forward(self, x):
@@ -305,7 +305,7 @@ def test_reading_a_size_is_no_second_path():
     model = Reads(lambda x: x.view(x.size(0), -1) / x.size(1))
     assert "neither a layer" in why_no_chain(model, [model.a, model.b])
     model = Reads(lambda x: x.flatten(1) + x.flatten(1))
-    assert "paths meet or part" in why_no_chain(model, [model.a, model.b])
+    assert "paths join or split" in why_no_chain(model, [model.a, model.b])
 
 
 class TestPruningOf:
@@ -333,7 +333,7 @@ class TestPruningOf:
         model = network()
         other = copy.deepcopy(model)
         other[0].bias.data[2] = 0
-        with pytest.raises(ValueError, match=r"1 of 24 values of '0.bias' were set to 0, and it is not among"):
+        with pytest.raises(ValueError, match=r"1 of 24 values of '0.bias' were set to 0, but it is not a prunable"):
             pruning_of(model, other, dense(model))
         other[0].bias.data = model[0].bias.data.clone()
         for one in (model, other):
@@ -350,7 +350,7 @@ def test_refusals():
         certify(model, masks, SiPP("mean")(model, masks, [x]), [x])
     with pytest.raises(ValueError, match="got 'dict'"):
         certify(model, masks, dict(scores), [x])
-    with pytest.raises(ValueError, match="no batches"):
+    with pytest.raises(ValueError, match="at least one held-out batch"):
         certify(model, masks, scores, [])
     with pytest.raises(ValueError, match="delta"):
         certify(model, masks, scores, [x], delta=0.0)
@@ -360,25 +360,27 @@ class TestScoresOfOtherWeights:
     def test_of_the_pruned_network(self):
         model, x = network(), gaussian(30, 0)
         _, plan, _ = made(model, x, density=0.4)
-        with pytest.raises(ValueError, match=r"scores are of other weights .*0.weight.* were 0 \(pruned\) when scored"):
+        with pytest.raises(
+            ValueError, match=r"scores belong to other weights .*0.weight.* were 0 \(pruned\) when scored"
+        ):
             certify(model, plan.masks, SiPP()(model, plan.masks, [x]), [x])
 
     def test_of_weights_that_have_changed_since(self):
         model, x = network(), gaussian(30, 0)
         scores, plan, _ = made(model, x)
         model[2].weight.data[1, 3] *= -1
-        with pytest.raises(ValueError, match=r"of other weights than the model's: 1 of 144 of '2.weight' differ, 0 of"):
+        with pytest.raises(ValueError, match=r"belong to other weights: 1 of 144 in '2.weight' differ, and 0 of"):
             certify(model, plan.masks, scores, [x])
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"delta": 1.0}, "delta must be a number with 0 < delta < 1: got 1.0"),
-        ({"constant": 0.5}, "constant must be a finite number >= 1: got 0.5"),
-        ({"multipliers": {"zz": torch.ones(1)}}, "multipliers must be of the parameters 0.weight.* got 'zz'"),
+        ({"delta": 1.0}, "delta must be greater than 0 and less than 1, got 1.0"),
+        ({"constant": 0.5}, "constant must be finite and at least 1, got 0.5"),
+        ({"multipliers": {"zz": torch.ones(1)}}, "multipliers must be named after the parameters 0.weight.* got 'zz'"),
         ({"multipliers": {"0.weight": torch.ones(3)}}, r"'0.weight' must have its shape \(24, 16\), got \(3,\)"),
-        ({"held": [torch.full((3, 16), math.nan, dtype=D)]}, "'0.weight': the held-out input of its layer is not fin"),
+        ({"held": [torch.full((3, 16), math.nan, dtype=D)]}, "'0.weight': an input of its layer is not fin"),
     ],
 )
 def test_refusals_of_values(options, said):
@@ -405,7 +407,7 @@ def test_an_unpruned_output_that_is_not_finite():
             return self.a(x) / 0
 
     model, x = Divides(), torch.rand(4, 3)
-    with pytest.raises(ValueError, match="output for held-out part 0 is not finite"):
+    with pytest.raises(ValueError, match="output for held-out batch 0 is not finite"):
         certify(model, dense(model), SiPP()(model, dense(model), [x]), [x])
 
 

@@ -316,9 +316,7 @@ def test_a_run_in_neuron_scope_prunes_every_unit(scorer):
 def test_sipp_names_what_it_cannot_score_and_how_to_go_on(layer, name, kind):
     model = nn.ModuleDict({"part": layer, "head": nn.Linear(4, 3)})
     full = f"part.{name}"
-    with pytest.raises(
-        TypeError, match=rf"SiPP cannot score '{full}': .*{kind}.*leave it out with exclude=\('{full}',\)"
-    ):
+    with pytest.raises(TypeError, match=rf"SiPP cannot score '{full}': .*{kind}.*skip it with exclude=\('{full}',\)"):
         SiPP()(model, all_kept(model), [batch()])
 
 
@@ -335,7 +333,7 @@ def test_rescaling_names_what_it_leaves_as_it_is():
     )
     masks = dense(model)
     with pytest.warns(
-        UserWarning, match="no weights of linear or convolution layers: 2.parametrizations.weight.original1"
+        UserWarning, match="because not in linear or convolution layers: 2.parametrizations.weight.original1"
     ):
         found = Rescale(by="layer", gain=1.0).factors(model, masks)
     assert found.keys() == {"0.weight", "4.weight"}

@@ -273,7 +273,7 @@ def test_levels_follow_the_schedule():
     linear = IterativeSNIP(0.1, 5, schedule=Linear, min_keep=3)
     assert [a.density for a in linear] == pytest.approx(golden["linear(e)=1-(1-rho)e/n"]["rho=0.1,n=5"])
     assert all(a.min_keep == 3 and not a.recover for a in linear)
-    with pytest.raises(ValueError, match="rounds must be a whole number >= 1"):
+    with pytest.raises(ValueError, match="rounds must be at least 1"):
         FORCE(0.1, 0)
 
 
@@ -530,11 +530,11 @@ def test_what_is_refused():
     model = tiny()
     masks = dense(model)
     for scorer in (SNIP(), GraSP()):
-        with pytest.raises(ValueError, match="needs data: expected .* got no batches"):
+        with pytest.raises(ValueError, match="needs at least one batch"):
             scorer(model, masks, [])
         with pytest.raises(ValueError, match=r"cannot tell the samples.*\(0, 4\)"):
             scorer(model, masks, [(X[:0], Y[:0])])
-    with pytest.raises(ValueError, match="neither input_shape nor batches"):
+    with pytest.raises(ValueError, match="needs input_shape or at least one batch"):
         SynFlow()(model, masks)
     for wrong in (lambda: SNIP(batch_norm="both"), lambda: GraSP(batch_norm=""), lambda: SynFlow(batch_norm="train")):
         with pytest.raises((ValueError, TypeError), match="batch_norm"):
@@ -548,7 +548,7 @@ def test_batches_are_a_sequence_of_pairs(scorer):
     model = tiny()
     with pytest.raises(TypeError, match="batches"):
         scorer(model, dense(model), (batch for batch in WHOLE))
-    with pytest.raises(TypeError, match=r"expected \[\(x, y\)\], got one \(x, y\)"):
+    with pytest.raises(TypeError, match=r"batches \[\(x, y\)\], got one batch \(x, y\)"):
         scorer(model, dense(model), (X, Y))
 
 

@@ -57,7 +57,7 @@ def test_golden():
 def test_scales():
     assert scales(9) == pytest.approx([1 / 3] * 9)
     assert scales(5, "decreasing") == pytest.approx(GOLDEN["decrease_scaling"]["first5"], rel=1e-14)
-    with pytest.raises(ValueError, match="at least one block, got 0"):
+    with pytest.raises(ValueError, match="blocks must be at least 1, got 0"):
         scales(0)
     with pytest.raises(ValueError, match="unknown kind 'none'"):
         scales(3, "none")
@@ -137,15 +137,15 @@ def test_named_branches_and_refusals():
     found = stable_resnet(model, ["blocks.*.bn2"])
     x = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(found(x), stable_resnet(model)(x))
-    with pytest.raises(ValueError, match="is a Stable ResNet already"):
+    with pytest.raises(ValueError, match="is already a Stable ResNet"):
         stable_resnet(found)
-    with pytest.raises(ValueError, match="is a Stable ResNet already"):
+    with pytest.raises(ValueError, match="is already a Stable ResNet"):
         stable_resnet(zoo.resnet8(stable=True, seed=0))
     with pytest.raises(ValueError, match=r"pattern 'layers.\*' matches no module"):
         stable_resnet(model, ["layers.*"])
-    with pytest.raises(ValueError, match="found no residual branch in MLP: name the last module"):
+    with pytest.raises(ValueError, match="no residual branch found in MLP: name the last module"):
         stable_resnet(zoo.mlp(seed=0))
-    with pytest.raises(ValueError, match="layers and batch norms only, got 'blocks.0'"):
+    with pytest.raises(ValueError, match="fold works only for layers and batch norms, got 'blocks.0'"):
         stable_resnet(model, ["blocks.0"], fold=True)
 
 
@@ -203,7 +203,7 @@ def test_a_block_counts_as_often_as_it_is_called():
         for _ in range(16):
             expected = expected + two(model, expected) / 4
         assert torch.allclose(made(x), expected, rtol=1e-4, atol=1e-6)
-    with pytest.raises(ValueError, match="'b' ends several branches, whose factors differ"):
+    with pytest.raises(ValueError, match="'b' ends several branches with different factors"):
         stable_resnet(model, kind="decreasing")
 
 
@@ -232,14 +232,18 @@ def test_a_branch_that_is_a_sum_is_one_block():
 
 def test_what_cannot_be_scaled_is_said():
     model = Blocks(lambda m, x: x + F.relu(two(m, x)))
-    with pytest.raises(ValueError, match=r"no module alone ends that of stem \+ relu, which ends in relu; name"):
+    with pytest.raises(
+        ValueError, match=r"that of stem \+ relu, which ends in relu does not end in a single module; name"
+    ):
         stable_resnet(model)
     with pytest.raises(ValueError, match="the branch that ends in c, which is called elsewhere too"):
         stable_resnet(Blocks(lambda m, x: x + m.c(F.relu(m.c(x)))))
     for bent in (lambda y: y * y, lambda y: 1 / y):
         assert residual_branches(Blocks(lambda m, x, bent=bent: x + bent(two(m, x)))) == ()
     mixed = Blocks(lambda m, x: m.a(x + two(m, x)) + m.c(x + two(m, x)))
-    with pytest.warns(UserWarning, match=r"not scaled, for both sides pass as many layers: a \+ c; .*branches="):
+    with pytest.warns(
+        UserWarning, match=r"not scaled, because both sides have the same number of layers: a \+ c; .*branches="
+    ):
         stable_resnet(mixed)
-    with pytest.raises(TypeError, match=r"branches must be a sequence of patterns, as \['1.f'\], got '1.f'"):
+    with pytest.raises(TypeError, match=r"branches must be a sequence of patterns, such as \['1.f'\], got '1.f'"):
         stable_resnet(model, "1.f")

@@ -33,5 +33,5 @@ def test_formulas():
 def test_refuses(kind, final):
     with pytest.raises(ValueError, match="got"):
         kind(final)
-    with pytest.raises(ValueError, match="rounds must be a whole number >= 1"):
+    with pytest.raises(ValueError, match="rounds must be at least 1"):
         rounds(constant, 0)

@@ -101,7 +101,7 @@ def test_scores_that_cannot_tell_what_is_dead_are_refused(kind):
     masks = dense(model)
     scores = SiPP(points=10)(model, masks, [torch.rand(10, 1, 20, 20)])
     for given in (scores, dict(scores)):
-        with pytest.raises(ValueError, match=r"refill needs scores .* use SiPP\(propagate=True\)"):
+        with pytest.raises(ValueError, match=r"refill needs the scores of SiPP\(propagate=True\)"):
             kind(0.1, refill=True).plan(given, masks)
 
 
@@ -120,7 +120,7 @@ def test_samples_are_not_drawn_again():
     for name, mask in refilled.masks.items():
         gamma, before = refilled.multipliers[name][mask], first.multipliers[name][mask]
         assert bool(((gamma == before) | (gamma == 1)).all())  # those that joined are whole
-    with pytest.raises(ValueError, match="exact=False"):
+    with pytest.raises(ValueError, match="refill needs exact=True"):
         SiPPRand(0.2, refill=True, exact=False)
 
 

@@ -115,7 +115,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
 def test_every_recipe_trains(name):
     """A plan may judge a network as it is; a recipe without an epoch is a slip."""
     for wrong in (0, -1, True):
-        with pytest.raises(ValueError, match=f"epochs must be a whole number >= 1, got {wrong}"):
+        with pytest.raises(ValueError, match=f"epochs must be at least 1, got {wrong}"):
             getattr(recipes, name)(epochs=wrong)
 
 

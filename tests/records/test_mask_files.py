@@ -89,12 +89,12 @@ def test_a_few_zeros_may_be_chance():
     layer = nn.Linear(100, 100)
     with torch.no_grad():
         layer.weight[0, :3] = 0
-    with pytest.warns(AccidentalZeros, match=r"may be chance: weight \(3 of 10,000\)"):
+    with pytest.warns(AccidentalZeros, match=r"may be accidental: weight \(3 of 10,000\)"):
         found = masks_from(layer)
     assert counts(found) == (9_997, 10_000)
 
 
 def test_nothing_to_make_masks_of(tmp_path):
     save_file({"bias": torch.zeros(3), "tokens": torch.zeros(3, 3, dtype=torch.int64)}, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match="two dimensions or more, got none"):
+    with pytest.raises(ValueError, match="two dimensions or more"):
         masks_from(tmp_path / "a.safetensors")

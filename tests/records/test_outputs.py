@@ -118,7 +118,7 @@ def test_outputs_are_checked_before_the_work(tmp_path):
         check_output(path)
     with pytest.raises(IsADirectoryError):
         check_output(tmp_path)
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
+    with pytest.raises(FileNotFoundError, match="the folder"):
         check_output(tmp_path / "no" / "f")
 
 
@@ -216,10 +216,10 @@ def test_a_table_on_standard_output_is_alone_there(weights, capfd):
     ("words", "said"),
     [
         (["analyze", "w.safetensors", "--csv", "."], "--csv is .: it is a folder"),
-        (["analyze", "w.safetensors", "--html", "no/page.html"], "--html is no/page.html: there is no folder"),
-        (["analyze", "w.safetensors", "--csv", "-", "--html", "/dev/stdout"], "can take one of --csv, --html"),
-        (["analyze", "w.safetensors", "--csv", "-", "--json"], "can take one of --csv, --json"),
-        (["phase", "--out", "no/x.svg"], "--out is no/x.svg: there is no folder"),
+        (["analyze", "w.safetensors", "--html", "no/page.html"], "cannot write --html no/page.html: the folder"),
+        (["analyze", "w.safetensors", "--csv", "-", "--html", "/dev/stdout"], "only one of --csv, --html"),
+        (["analyze", "w.safetensors", "--csv", "-", "--json"], "only one of --csv, --json"),
+        (["phase", "--out", "no/x.svg"], "cannot write --out no/x.svg: the folder"),
         (["phase", "--out", "d.svg"], "--out is d.svg: it is a folder"),
     ],
 )

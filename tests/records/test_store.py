@@ -210,7 +210,7 @@ class TestWhatIsStored:
                 lambda: folder.update(status="failed"),
                 lambda: folder.keep_progress({}),
             ):
-                with pytest.raises(RuntimeError, match="not open for writing"):
+                with pytest.raises(RuntimeError, match="open the folder with write=True"):
                     write()
         assert contents(path) == before
 
@@ -280,7 +280,7 @@ class TestFolders:
         with pytest.raises(FileExistsError, match="cannot start a run in .*run: it holds"):
             RunFolder.create(path, run(seed=5))
         assert contents(path) == before
-        with pytest.raises(FileNotFoundError, match=r"no run in .*no run\.json"):
+        with pytest.raises(FileNotFoundError, match=r"is not a run folder: it has no run\.json"):
             RunFolder.open(tmp_path)
 
     def test_left_halves_are_removed_by_a_writer_and_ignored_by_a_reader(self, path):
@@ -607,7 +607,7 @@ time.sleep(60)
         ) as writer:
             lines = dict(writer.stdout.readline().split(maxsplit=1) for _ in range(2))
             try:
-                assert "not open for writing" in lines["worker"]
+                assert "open the folder with write=True" in lines["worker"]
                 with pytest.raises(LockedRun):
                     RunFolder.open(path, write=True)
                 writer.kill()

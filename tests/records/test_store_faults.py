@@ -261,7 +261,7 @@ def test_levels_are_parsed_once_however_often_state_is_saved(run, monkeypatch):
 def test_levels_whose_weights_are_gone_cannot_be_gone_on_from(tmp_path):
     with RunFolder.open(filled(tmp_path / "r", finished=True, keep="last"), write=True) as folder:
         folder.discard()
-        with pytest.raises(ValueError, match="cannot keep 3 levels of .* weights of level 0.* are not there"):
+        with pytest.raises(ValueError, match="cannot keep 3 levels of .* weights of level 0.* are missing"):
             folder.drop_levels(3)
         assert folder.record.status == "finished"
         folder.drop_levels(0)
@@ -311,13 +311,13 @@ def refused(run: Path, name: str, read: Callable[[RunFolder], Any], match: str |
 def test_another_rewind_point_of_the_same_run(run):
     with RunFolder.open(run, write=True) as folder:
         folder.keep_rewind_point(network(8)[0])
-    refused(run, "rewind.safetensors", lambda folder: folder.rewind_point(), "another checksum than levels.jsonl says")
+    refused(run, "rewind.safetensors", lambda folder: folder.rewind_point(), "do not have the checksum in levels.jsonl")
 
 
 def test_right_id_but_other_tensors(run):
     about = {"kind": "model", "run": run_id(run_record()), "id": level(2).id}
     write_tensors(run / "levels/002/model.safetensors", network(1)[0], about)
-    with RunFolder.open(run) as folder, pytest.raises(DamagedFile, match="another checksum than levels.jsonl"):
+    with RunFolder.open(run) as folder, pytest.raises(DamagedFile, match="do not have the checksum in levels.jsonl"):
         folder.weights(folder.levels()[2])
 
 

@@ -119,15 +119,15 @@ def test_a_level_of_another_run_or_another_level_is_damage(run, runs, tmp_path):
     shutil.copy(run / "levels/000/masks.safetensors", run / "levels/002/masks.safetensors")
     first, second = sorted(verify_run(run), key=str)
     assert "it belongs to another run" in str(first)
-    assert "it is of another level" in str(second)
+    assert "it belongs to another level" in str(second)
 
 
 def test_the_command_says_that_all_is_well_and_that_there_is_no_run(run, capsys):
     assert main(["verify", str(run)]) == 0
-    assert capsys.readouterr().out == f"{run}: every file is as it was written\n"
+    assert capsys.readouterr().out == f"{run}: every file is intact\n"
     for path in (run / "levels", run / "nothing", run / ("x" * 300)):
         assert main(["verify", str(path)]) == 2
-        assert "there is no run" in capsys.readouterr().err
+        assert "is not a run folder" in capsys.readouterr().err
 
 
 # -- whoever reads -------------------------------------------------------------------------------------------------

@@ -49,13 +49,15 @@ class Own(Search):
 
 
 CANNOT = {
-    "another end": (sap(until="pq-minimum", **SHORT), 48, "sap cannot share out 48 epochs in all: any of"),
+    "another end": (sap(until="pq-minimum", **SHORT), 48, "sap cannot train for 48 epochs in total: any of"),
     "too few": (lottery(epochs=3, **SHORT), 5, "its levels need at least 6"),
     "too few of a list": (sipp(levels=3, epochs=2, **SHORT), 6, "its levels need at least 7"),
     "inside an epoch": (
-        lottery(stop="recovered", evaluate_every=0.5, epochs=2, **SHORT), 48, r"inside an epoch \(evaluate_every=0.5\)",
+        lottery(stop="recovered", evaluate_every=0.5, epochs=2, **SHORT),
+        48,
+        r"inside an epoch; set evaluate_every=0.5 to 1",
     ),
-    "none": (snip(**SHORT), 0, "total_epochs must be a whole number >= 1, got 0"),
+    "none": (snip(**SHORT), 0, "total_epochs must be at least 1, got 0"),
 }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ class TestWithoutTraining:
         worth = evaluate(model, digits().validation, classify, runtime("cpu"))
         assert (seen.epoch, seen.step, seen.train_loss) == (0.0, 0, None)
         assert (seen.validation_accuracy, seen.validation_loss) == (worth.accuracy, worth.loss)
-        assert seen.reason == "judged as it is, without training"
+        assert seen.reason == "evaluated without training"
         assert (result.record.epochs, result.record.steps, result.record.density) == (0.0, 0, 1.0)
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in result.weights.items())
 
@@ -211,7 +211,7 @@ class OfOnesOwn:
 class TestSearches:
     @pytest.mark.parametrize("lacks", [("rules",), ("after_pruning",), ("rules", "after_pruning", "upcoming")])
     def test_one_that_lacks_a_member_is_named_with_it(self, lacks):
-        words = f"levels must be a Search, or one Level or more, got .*: it lacks {', '.join(lacks)}; a search of your"
+        words = f"a sequence of at least one Level, got .*: it lacks {', '.join(lacks)}; your own search"
         with pytest.raises(TypeError, match=words):
             recipe(levels=OfOnesOwn(*lacks))
 
@@ -219,7 +219,7 @@ class TestSearches:
         "levels", [(), [], 3, None, "sap", lambda history: None, ((Shrink(0.5),),), (Shrink(0.5),)]
     )
     def test_what_is_no_search_is_refused(self, levels):
-        with pytest.raises(TypeError, match="levels must be a Search, or one Level or more, got"):
+        with pytest.raises(TypeError, match="levels must be a Search or a sequence of at least one Level, got"):
             recipe(levels=levels)
 
     def test_a_class_is_no_search(self):
@@ -249,7 +249,7 @@ class TestSearches:
             def next(self, history):
                 return Done("there is nothing to do")
 
-        with pytest.raises(ValueError, match="a recipe needs a level 0, got none: there is nothing to do"):
+        with pytest.raises(ValueError, match="a recipe needs at least one level, got none: there is nothing to do"):
             recipe(levels=Never())
 
     def test_a_list_is_a_search(self):
@@ -265,5 +265,5 @@ class TestSearches:
 def test_a_scorer_is_one():
     with pytest.raises(TypeError, match=r"scorer must be callable as scorer\(model, masks, batches\), got 'magnitude'"):
         Scoring("magnitude")
-    with pytest.raises(ValueError, match="batches must be a whole number >= 0, got -1"):
+    with pytest.raises(ValueError, match="batches must be at least 0, got -1"):
         Scoring(Magnitude(), batches=-1)

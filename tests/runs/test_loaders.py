@@ -138,5 +138,5 @@ def test_judging_leaves_the_generators_of_a_loader():
 def test_state_that_cannot_be_kept_is_said_beforehand(tmp_path, rng, named):
     recipe = lottery(levels=0, epochs=1, control=False)
     split = Data(name="mine", train=DataLoader(Noisy(rng), 16), validation=DataLoader(TABLE, 48))
-    with pytest.warns(ResumeNote, match=f"the train split draws from {named}, which a run cannot keep"):
+    with pytest.warns(ResumeNote, match=f"the train split draws from {named}, which a run cannot store"):
         execute(recipe, model=model(), data=split, out=tmp_path / "run", threads=1)

@@ -75,7 +75,7 @@ class TestPQMinimum:
         levels = [dataclasses.replace(x, pq=(x.pq[1], 0.5 - x.pq[1] / 2)) for x in history(FALL_RISE)]
         assert stops_at(PQMinimum(0.5, 1.0), levels) == 5
         assert stops_at(PQMinimum(1.0, 2.0), levels) != 5
-        with pytest.raises(ValueError, match=r"level 0 has no PQ index \(0.3, 1\) on record: there is \(0.5, 1\)"):
+        with pytest.raises(ValueError, match=r"level 0 has no PQ index \(0.3, 1\) it records \(0.5, 1\)"):
             PQMinimum(0.3, 1.0).stop(levels)
 
     def test_the_tolerance_counts(self):
@@ -132,7 +132,7 @@ class TestAtPQMinimum:
         choice = AtPQMinimum()(levels)
         assert choice.level == 2
         assert choice.why.endswith(
-            "; within 0.01 of it from level 1 on (density 50 %), whose validation accuracy is 91.00 %"
+            "; it is within 0.01 of that from level 1 (density 50 %, validation accuracy 91.00 %)"
         )
         assert "within 0.005" not in AtPQMinimum(tolerance=0.005)(levels).why
 
@@ -152,7 +152,7 @@ class TestAtPQMinimum:
         assert choice.id == "level2"
         assert "against 92.00 % dense" in choice.why, "without a dense level it is compared with the control"
         assert "against" not in AtPQMinimum()(levels).why
-        with pytest.raises(ValueError, match="there is none"):
+        with pytest.raises(ValueError, match="the run has none"):
             AtPQMinimum()([control])
 
 
@@ -208,7 +208,7 @@ class TestRecipes:
         assert (search_of(floor).density, search_of(floor).stop) == (None, AccuracyFloor(0.5))
         assert search_of(make(until="accuracy", within=2.0)).stop == AccuracyFloor(2.0)
         assert floor.choose == SparsestWithin(0.5)
-        with pytest.raises(ValueError, match="unknown until 'never', expected one of density, pq-minimum, accuracy"):
+        with pytest.raises(ValueError, match="until must be one of density, pq-minimum, accuracy"):
             make(until="never")
 
     def test_sap_looks_at_its_own_pair(self):

@@ -73,10 +73,10 @@ def test_gradients_are_averaged_where_one_process_has_none(both):
 @pytest.mark.parametrize(
     ("what", "words"),
     {
-        "batch": "ValueError: a batch of 1 cannot be shared among 2 processes, expected at least one sample for each",
+        "batch": "ValueError: a batch of 1 is too small for 2 processes",
         "seed": "ValueError: the 2 processes are to run different things: description.seed is 0 in process 0",
         "data": "ValueError: the 2 processes are to run different things: data.splits.train.length is 9 in process 0",
-        "loader": "ValueError: the training loaders of the 2 processes have 9, 3 batches, expected the same number",
+        "loader": "ValueError: the training loaders of the 2 processes must have the same number of batches, got 9, 3",
         "same": "ValueError: the training loaders of the 2 processes give the same batches, expected different ones",
         "parted": "ValueError: the test loader gives each of 2 processes a part (DistributedSampler), and",
         "taken": "FileExistsError: cannot start a run in sap-run: it holds",

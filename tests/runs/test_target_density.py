@@ -128,13 +128,15 @@ def test_a_floor_that_binds_is_said():
     assert [r.kept for r in results] == [65, 8, 8, 8, 8]
     choice = recipe.choose(results)
     assert choice.level == 4
-    assert choice.why.startswith("the last level, which keeps 8 weights; asked for was 1 %, which is 1 of 65 weights; ")
+    assert choice.why.startswith(
+        "the last level, which keeps 8 weights; the target was 1 %, which is 1 of 65 weights; "
+    )
     assert choice.missed == (
-        "the target density of 1 % is missed: 12.31 % of the weights are kept, 7 more than the 1 asked for; "
-        "min_keep holds weights back in every tensor or row; try a lower min_keep or a higher target"
+        "the target density of 1 % was missed: 12.31 % of the weights are kept, 7 more than the target of 1; "
+        "min_keep keeps weights in every tensor or row; try a lower min_keep or a higher target"
     )
     end = recipe.search.next(results)
-    assert end == Done("two levels in a row removed nothing, and the last could go no further (density 12.31 %)")
+    assert end == Done("two levels in a row removed nothing, and neither did the last (density 12.31 %)")
     none = kept(lottery(rate=0.9, scope="neuron", min_keep=0, target_density=0.01, **SHORT))
     assert none == [65, 8, 8, 8, 1], "floor(0.9 x 1) of a row is 0, so the last level alone gets there"
 
@@ -195,9 +197,9 @@ class TestTarget:
 
     @pytest.mark.parametrize("kind", [Shrink, SAP])
     def test_refusals(self, kind):
-        with pytest.raises(ValueError, match=r"target_density must be a number in \[0, 1\]: got 1.5"):
+        with pytest.raises(ValueError, match=r"target_density must be in \[0, 1\], got 1.5"):
             kind(target_density=1.5)
-        with pytest.raises(ValueError, match="exact needs a target_density: got None"):
+        with pytest.raises(ValueError, match="exact needs a target_density"):
             kind(exact=True)
 
 
@@ -252,7 +254,7 @@ class TestUntil:
         rounds = [search.next(levels[:n]).prune for n in (2, 3, 4)]
         assert rounds == [self.own.prune, self.own.prune, self.last.prune]
         assert [may_be_last(search, levels[:n], 33) for n in (2, 3, 4)] == [False, False, True]
-        assert "the last could go no further" in search.next(levels).why
+        assert "neither did the last" in search.next(levels).why
         for same in (None, self.ends):
             end = Until(self.own, density=0.1, last=same).next(levels[:4])
             assert "removed nothing (" in end.why, "as ever, without other rounds"
@@ -266,16 +268,16 @@ class TestChoice:
         levels = [record(0, 65), record(1, 30, accuracy=0.95), record(2, 7, accuracy=0.85)]
         said = "pruned to exactly 10 %, which is 7 of 65 weights; validation accuracy 85.00 % against 90.00 % dense"
         assert AtDensity(0.1)(levels).why == f"{said} (-5.00 points)" + (
-            "; the last step removed 76.67 % of what was left: more levels make smaller steps"
+            "; the last step removed 76.67 % of the remaining weights: more levels make smaller steps"
         )
         assert AtDensity(0.1)(levels).missed is None
         short = AtDensity(0.3)(levels[:2])
         assert short.missed == (
-            "the target density of 30 % is missed: 46.15 % of the weights are kept, 10 more than the 20 asked for; "
+            "the target density of 30 % was missed: 46.15 % of the weights are kept, 10 more than the 20 asked for; "
             "the search ended at 46.15 %; try more levels"
         )
         assert AtDensity(0.2)(levels).missed == "6 weights fewer are kept than the 13 of 20 %"
-        with pytest.raises(ValueError, match="there is none"):
+        with pytest.raises(ValueError, match="the run has none"):
             AtDensity(0.2)([])
         for bad in (-0.1, 1.1, float("nan")):
             with pytest.raises(ValueError, match="density must be a number"):
@@ -286,8 +288,8 @@ class TestChoice:
         choice = SparsestWithin(0.5, density=0.1)(levels)
         assert choice.level == 1
         assert choice.missed == (
-            "the target density of 10 % is missed: 46.15 % of the weights are kept, 23 more than the 7 asked for; "
-            "level 2, which keeps no more than that, is 2.31 points below dense, further than within 0.5 allows; "
+            "the target density of 10 % was missed: 46.15 % of the weights are kept, 23 more than the target of 7; "
+            "level 2, which reaches it, is 2.31 points below dense, more than within 0.5 allows; "
             "try within 2.31, more epochs, or more levels for smaller steps"
         )
         assert SparsestWithin(2.31, density=0.1)(levels) == Choice(2, "2", SparsestWithin(2.31, 0.1)(levels).why)
@@ -368,8 +370,8 @@ def test_the_command_says_what_it_answers_and_what_it_missed(tmp_path, capsys, m
     assert [level.kept for level in levels] == [43520, 436, 44]
     assert run.chosen.level == 0
     assert run.chosen.missed.startswith(
-        "the target density of 0.1 % is missed: 100 % of the weights are kept, 43,476 more than the 44 asked for; "
-        "level 2, which keeps no more than that, is "
+        "the target density of 0.1 % was missed: 100 % of the weights are kept, 43,476 more than the target of 44; "
+        "level 2, which reaches it, is "
     )
     assert out[-1] == f"Not what was asked for: {run.chosen.missed}."
     assert lines(["show", "x"], capsys)[-2] == out[-1]  # and last what is real
@@ -395,4 +397,4 @@ def test_a_choice_of_ones_own_is_named(tmp_path, capsys, monkeypatch):
         "    return dataclasses.replace(lottery(epochs=epochs, levels=0, control=control), choose=first)\n"
     )
     out = lines(["run", "mine:recipe", *COMMAND], capsys)
-    assert out[0] == "Handing over the level that the recipe's own rule chooses."
+    assert out[0] == "The recipe's own rule chooses a level."

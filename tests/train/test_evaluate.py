@@ -149,7 +149,7 @@ class TestJudge:
     @pytest.mark.parametrize(
         ("returned", "words"),
         [
-            ((0.0, 98.5, 4), "found 98.5 of 4 right, an accuracy of 24.62, and an accuracy is in"),
+            ((0.0, 98.5, 4), "has 98.5 of 4 right, an accuracy of 24.62, but an accuracy must be in"),
             ((0.0, -1, 4), "found -1 of 4 right"),
             ((0.0, math.nan, 4), "found nan of 4 right"),
             ((0.0, 1, 0), "found 1 of 0 right"),
@@ -157,8 +157,8 @@ class TestJudge:
             ((0.0, 1, -4), "counted -4"),
             ((0.0, 1, math.inf), "counted inf"),
             ((0.0, 0, 0), "counted no answer in 1 batches"),
-            ((0.0, 1), r"must return \(summed loss, right answers, answers counted\) of a batch.*: got \(0.0, 1\)"),
-            ((0.0, torch.ones(4), 4), r"accuracy holds a Tensor of shape \(4,\), no single number"),
+            ((0.0, 1), r"must return \(summed loss, right answers, number of answers\).*: got \(0.0, 1\)"),
+            ((0.0, torch.ones(4), 4), r"accuracy holds a Tensor of shape \(4,\), not a single number"),
             ((None, 1, 4), "loss holds a NoneType"),
         ],
     )
@@ -184,7 +184,7 @@ class TestJudge:
         assert worth(scores(4, 3), labels(4), Fixed(math.inf, 1, 4)).loss == math.inf
 
     def test_all_labels_ignored(self):
-        with pytest.raises(ValueError, match=r"judge classify counted no answer in 2 batches.*-100 does not"):
+        with pytest.raises(ValueError, match=r"judge classify counted no answer in 2 batches.*labels other than -100"):
             worth(scores(8, 3), torch.full((8,), -100), batch_size=4)
 
 

@@ -179,7 +179,7 @@ def test_a_split_that_tells_no_length_has_whole_epochs_only():
 
     endless = dataclasses.replace(digits(), train=Stream())
     assert len(list(run(recipe(), network(), endless, device="cpu"))) == 2
-    with pytest.raises(ValueError, match="does not tell its length"):
+    with pytest.raises(ValueError, match="has no length"):
         list(run(recipe(evaluate_every=0.5), network(), endless, device="cpu"))
 
 
@@ -224,7 +224,7 @@ def test_the_probe_is_kept_with_the_run(tmp_path):
     assert bool((indices[1:] > indices[:-1]).all())
     with RunFolder.open(tmp_path / "r", write=True) as folder:
         folder.keep_probe(Probe(indices, (), 3))
-        with pytest.raises(DamagedFile, match="other samples"):
+        with pytest.raises(DamagedFile, match="its samples"):
             folder.keep_probe(Probe(indices + 1, (), 3))
     save_file({"indices": indices}, tmp_path / "r" / "probe.safetensors")
     with RunFolder.open(tmp_path / "r", write=True) as folder, pytest.raises(DamagedFile):

@@ -217,13 +217,13 @@ class TestOwn:
         def dice(model, batch):
             return {"dice": (1.0, 2)}
 
-        with pytest.raises(ValueError, match="judge dice measures dice and does not say .*way is better: .*Judged"):
+        with pytest.raises(ValueError, match="judge dice measures dice but does not say .*way is better: .*Judged"):
             evaluate(nn.Identity(), [(normal(2), normal(2))], dice, CPU)
 
     @pytest.mark.parametrize(
         ("returned", "words"),
         [
-            ({"dice": 3.0}, r"dice is 3.0, no \(sum, count\)"),
+            ({"dice": 3.0}, r"dice is 3.0, not \(sum, count\)"),
             ({}, "got {}"),
             ({"dice": (1.0, 2.5)}, "counted 2.5 for dice"),
         ],
@@ -235,18 +235,18 @@ class TestOwn:
 
     def test_batches_that_measure_different_things(self):
         judge = Judged(lambda model, batch: {str(len(batch[0])): (1.0, 1)}, (Metric("2"),))
-        with pytest.raises(ValueError, match="in batch 2 it measured 1, and in the first 2"):
+        with pytest.raises(ValueError, match="batch 2 has the metrics 1, the first batch 2"):
             evaluate(nn.Identity(), Split(normal(3), normal(3)), judge, CPU, batch_size=2)
 
     def test_names(self):
         assert named_judge("rmse", mse) == Error("rmse")
         assert named_judge("loss", mse) == Loss(mse)
         assert named_loss("mae") is mae
-        with pytest.raises(ValueError, match="unknown metric 'f1', expected one of auto, accuracy"):
+        with pytest.raises(ValueError, match="metric must be one of auto, accuracy"):
             named_judge("f1", mse)
-        with pytest.raises(ValueError, match="unknown loss 'hinge', expected one of task"):
+        with pytest.raises(ValueError, match="loss must be one of task"):
             named_loss("hinge")
-        with pytest.raises(TypeError, match="a metric must be"):
+        with pytest.raises(TypeError, match="metric must be"):
             named_judge(3, mse)
 
 
@@ -282,7 +282,7 @@ class TestTorchMetrics:
         assert (found.metric, found.samples) == (Metric("worst", "lower"), 20)
 
     def test_what_it_computes_must_be_named(self):
-        with pytest.raises(ValueError, match="computes worst, other: give one of them as key"):
+        with pytest.raises(ValueError, match="computes worst, other: set key to one of them"):
             evaluate(nn.Identity(), Split(normal(4), normal(4)), TorchMetric(Largest()), CPU)
 
     def test_one_that_does_not_know_its_direction(self):

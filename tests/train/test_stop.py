@@ -215,7 +215,7 @@ def test_a_network_is_at_distance_0_from_itself_but_for_the_published_mistake():
     literal = GradientConsistent(0.5, statistic="literal", norm="l2", reference="warmup")
     values, _ = literal.measure(golden_context(masked=False), {})
     assert values[f"distance:{literal.name}"] == pytest.approx(2.497371, abs=1e-6)
-    with pytest.raises(ValueError, match=r"n / \(n - 1\)"):
+    with pytest.raises(ValueError, match=r"at least 2 probe batches"):
         literal.measure(golden_context(batch=12), {})
 
 
@@ -241,7 +241,7 @@ def test_fixed_epochs():
     assert FixedEpochs(0.5).stop([Observation(0.5, 1)]) == "trained 0.5 of 0.5 epochs"
     thirds = [Observation(sum([0.1] * n), n) for n in range(1, 4)]
     assert stops_at(FixedEpochs(0.3), thirds) == 3  # 0.1 + 0.1 + 0.1 is not 0.3
-    with pytest.raises(ValueError, match="epochs must be a finite number > 0: got 0"):
+    with pytest.raises(ValueError, match="epochs must be finite and greater than 0, got 0"):
         FixedEpochs(0)
 
 
@@ -258,7 +258,7 @@ def test_accuracy_recovery():
     assert values == {rule.name: 0.9, "threshold:validation accuracy, 0.95 of parent - 0.01": target}
     judged = [dataclasses.replace(o, values=values) for o in seen]
     assert stops_at(rule, judged) == 4
-    assert rule.stop(judged[:4]) == "validation accuracy 90.00% has reached 84.50% (the level before)"
+    assert rule.stop(judged[:4]) == "validation accuracy 90.00 % has reached 84.50 % (the previous level)"
     other = AccuracyRecovery(fraction=0.9, reference="parent")  # decides by the same record with another fraction
     assert stops_at(other, judged) == 4
     assert stops_at(dataclasses.replace(other, fraction=0.85), judged) == 2
@@ -289,7 +289,7 @@ def test_what_is_no_rule_is_refused():
         small(stop="mask-stable")
     with pytest.raises(TypeError, match="got <class .*MaskStable.*: it is a class, not a rule"):
         small(stop=MaskStable)
-    with pytest.raises(ValueError, match="epochs must be a finite number > 0: got '3'"):
+    with pytest.raises(ValueError, match="epochs must be finite and greater than 0, got '3'"):
         FixedEpochs("3")
 
 
@@ -307,7 +307,7 @@ class OfOnesOwn:
 
 @pytest.mark.parametrize("lacks", [("needs",), ("sources",), ("needs", "sources"), ("measure",), ("stop",)])
 def test_a_rule_that_lacks_a_member_is_refused_when_the_plan_is_made(lacks):
-    match = f"it lacks {', '.join(lacks)}; a rule of your own inherits from sparsight.train.stop.StoppingRule"
+    match = f"it lacks {', '.join(lacks)}; your own rule must inherit from sparsight.train.stop.StoppingRule"
     with pytest.raises(TypeError, match=f"stop must be a stopping rule.*{match}"):
         TrainingPlan(stop=OfOnesOwn(*lacks))
     for several in (AllOf, AnyOf):
@@ -479,7 +479,7 @@ def test_jaccard_distance():
     none = {"x": torch.zeros(3, dtype=torch.bool)}
     assert jaccard_distance(none, none) == 0.0
     assert jaccard_distance(none, {"x": torch.ones(3, dtype=torch.bool)}) == 1.0
-    with pytest.raises(ValueError, match="other tensors"):
+    with pytest.raises(ValueError, match="the same names and shapes"):
         jaccard_distance(a, none)
 
 
@@ -579,7 +579,7 @@ def test_dead_networks_are_not_alike():
     batches = [(torch.randn(8, 3), torch.zeros(8, dtype=torch.long))]
     context = Context(model, dense(model), 1, seen, probe=batches, references={"dense": there})
     rule = InformationConsistent()
-    with pytest.warns(RuntimeWarning, match="at level 1: nothing flows in one of the two networks"):
+    with pytest.warns(RuntimeWarning, match="at level 1: the flow of one of the two networks is zero or not finite"):
         values, _ = rule.measure(context, {})
     assert math.isnan(values[f"distance:{rule.name}"])
     assert rule.stop([dataclasses.replace(seen, values=values)]) is None
@@ -612,7 +612,7 @@ def test_a_search_whose_last_level_is_not_known_trains_all_in_full(recipe, until
 
 
 def test_evaluating_at_every_step_is_not_below_a_thousandth_of_an_epoch():
-    with pytest.raises(ValueError, match=r"evaluate_every must be a finite number >= 0.001, got 1e-20"):
+    with pytest.raises(ValueError, match=r"evaluate_every must be finite and at least 0.001, got 1e-20"):
         small(evaluate_every=1e-20)
 
 
@@ -637,7 +637,7 @@ def test_gf_ema_costs_no_pass_and_changes_no_bit():
     assert len(mine) == 3
     gap = math.dist(mine, reference) / math.hypot(*reference)
     assert last["distance:gradient flow (ema), relative to dense"] == pytest.approx(gap)
-    with pytest.raises(ValueError, match="gf_ema is on record"):
+    with pytest.raises(ValueError, match="statistic='ema' needs reference"):
         GradientConsistent(statistic="ema", reference="warmup")
 
 
@@ -674,7 +674,7 @@ def test_levels_before_the_last_may_have_a_budget_a_schedule_and_a_restart_of_th
 
 
 def test_a_rule_against_the_warm_up_needs_one():
-    with pytest.raises(ValueError, match="rewind_epoch >= 1, got 0"):
+    with pytest.raises(ValueError, match="rewind_epoch must be at least 1"):
         small(stop=InformationConsistent(reference="warmup"))
     for wrong in ({"evaluate_every": 0.0}, {"probes": 0}, {"epochs": -1}, {"batch_size": 0}, {"clip": 0.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -706,10 +706,10 @@ def test_incop_is_the_published_setting():
     assert ours == GradientConsistent(0.1, statistic="ema", norm="relative", reference="dense")
     for preset, arguments in PRESETS.items():
         assert incop(variant="both", preset=preset) == incop(variant="both", **arguments)
-    with pytest.raises(ValueError, match="expected reference dense, parent or best"):
+    with pytest.raises(ValueError, match="needs reference 'dense', 'parent' or 'best'"):
         incop(variant="gf", statistic="ema")
     assert {type(incop(prune=p).levels.level.prune[0]).__name__ for p in ("sap", "lottery")} == {"SAP", "Shrink"}
-    with pytest.raises(ValueError, match="warmup must be a whole number >= 1, got 0"):
+    with pytest.raises(ValueError, match="warmup must be at least 1, got 0"):
         incop(warmup=0, reference="dense")
     for wrong in ({"variant": "fi"}, {"prune": "random"}, {"preset": "mine"}):
         with pytest.raises(ValueError, match="unknown"):
@@ -752,7 +752,7 @@ def test_levels_between_may_be_short_and_carried_on(recipe):
     how = recipe(epochs=3, middle_epochs=1, carry_on=True, target_density=0.0, levels=2, control=False)
     assert how.levels.level.restart is how.levels.last.restart is carry_on
     for wrong in (0, -1):
-        with pytest.raises(ValueError, match=f"middle_epochs must be a whole number >= 1, got {wrong}"):
+        with pytest.raises(ValueError, match=f"middle_epochs must be at least 1, got {wrong}"):
             recipe(middle_epochs=wrong)
     assert [level.epochs for level in records(how)] == [3, 1, 3]
     with pytest.raises(ValueError, match=r"rewind_epoch must be 0, got 2"):

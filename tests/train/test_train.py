@@ -180,10 +180,10 @@ def test_any_iterable_of_batches_works(kind):
 
 def test_a_loader_that_yields_nothing_is_refused():
     data = dataclasses.replace(digits(), train=[], name="empty")
-    with pytest.raises(ValueError, match="training split of 'empty' yielded no batch"):
+    with pytest.raises(ValueError, match="training split of 'empty' must yield at least one batch"):
         list(train(training(model(), plan(), data)))
     data = dataclasses.replace(digits(), validation=[])
-    with pytest.raises(ValueError, match="yields no sample"):
+    with pytest.raises(ValueError, match="an empty split"):
         list(train(training(model(), plan(), data)))
 
 

@@ -1,4 +1,4 @@
-"""The command line: one module a command, none with logic of its own. Importing it loads no torch."""
+"""The command line: one module per command, without logic of its own. Importing it does not load torch."""
 
 from sparsight.cli.entry import exit_code, main
 

@@ -1,4 +1,4 @@
-"""`sparsight analyze PATH`: how compressible a network is, without its code."""
+"""`sparsight analyze PATH`: how compressible a checkpoint is."""
 
 from __future__ import annotations
 
@@ -15,55 +15,50 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, check_outputs, checked, printable, resolved
-from sparsight.cli.options import Switch, options
+from sparsight.cli.options import Json, Switch, options
 
 SHOWN = 40
-"""Tensors in the table unless all are asked for."""
-
+"""Tensors in the table without --all."""
 
 Sort = Literal["compressible", "index", "size", "zeros", "gini", "name", "file"]
 
 
 @dataclass(frozen=True)
 class AnalyzeOptions:
-    """Say how compressible a network is, tensor by tensor, from its weights alone: no code of it is needed or run.
+    """Measure how compressible each tensor of a network is, from its weights alone. The network's code is not needed.
 
-    A checkpoint of any size is read once, in bounded memory. Of a run folder the path is shown: how the PQ index
-    went as weights were pruned, where it turned, and what that means.
+    A checkpoint of any size is read once, in bounded memory. For a run folder, the path is shown: how the PQ index
+    changed as weights were pruned, where it turned, and what that means.
     """
 
     path: Annotated[
         conf.Positional[str],
         Doc(
-            "A .safetensors, a folder with model.safetensors.index.json, a .pt, .pth or .bin of PyTorch, a run folder, "
-            "or package.module:attribute, a module or a function that makes one."
+            "A .safetensors file, a folder with model.safetensors.index.json, a PyTorch .pt, .pth or .bin file, a run "
+            "folder, or package.module:attribute (a module or a function that returns one)."
         ),
     ]
-    p: Annotated[tuple[float, ...], Doc("One or several p, paired with q; 0 < p < q.")] = (0.5,)
-    q: Annotated[tuple[float, ...], Doc("One or several q.")] = (1.0,)
-    eta: Annotated[tuple[float, ...], Doc("How much of the kept weights' p-mass may be lost.")] = (0.0, 0.1)
-    gamma: Annotated[float, Doc("SAP's factor on what the bound lets go.")] = 1.0
-    beta: Annotated[float, Doc("SAP's greatest share to remove at once.")] = 0.9
-    include: Annotated[tuple[str, ...], Doc("Analyse tensors of these names too; shell-style patterns.")] = ()
-    exclude: Annotated[tuple[str, ...], Doc("Leave tensors of these names out.")] = ()
-    sort: Annotated[Sort, Doc("What comes first in the table.")] = "compressible"
-    all: Annotated[Switch, Doc("Show every tensor, not only the first 40.")] = False
+    p: Annotated[tuple[float, ...], Doc("Exponents p of the PQ index, one per q; 0 < p < q.")] = (0.5,)
+    q: Annotated[tuple[float, ...], Doc("Exponents q of the PQ index.")] = (1.0,)
+    eta: Annotated[tuple[float, ...], Doc("Share of the kept weights' p-mass that pruning may lose.")] = (0.0, 0.1)
+    gamma: Annotated[float, Doc("SAP's factor on the number of weights that the bound removes.")] = 1.0
+    beta: Annotated[float, Doc("Largest share of the weights that SAP removes in one round.")] = 0.9
+    include: Annotated[tuple[str, ...], Doc("Also analyse tensors with these names; shell-style patterns.")] = ()
+    exclude: Annotated[tuple[str, ...], Doc("Skip tensors with these names.")] = ()
+    sort: Annotated[Sort, Doc("Sort the table by this.")] = "compressible"
+    all: Annotated[Switch, Doc("Show every tensor instead of the first 40.")] = False
     neurons: Annotated[Switch, Doc("Show every neuron.")] = False
-    exact: Annotated[Switch, Doc("Make the Gini index and the answer at eta exact, by further passes.")] = False
-    sample: Annotated[Switch, Doc("Estimate these two from weights drawn at random; without it they are left out.")] = (
-        True
+    exact: Annotated[Switch, Doc("Compute the Gini index and the answer at eta exactly; reads the file again.")] = False
+    sample: Annotated[Switch, Doc("Do not estimate the Gini index and the answer at eta from sampled weights.")] = True
+    budget: Annotated[int, conf.arg(metavar="MIB"), Doc("Memory to use, in MiB, in addition to Python and torch.")] = (
+        256
     )
-    budget: Annotated[
-        int, conf.arg(metavar="MIB"), Doc("Memory to use, in MiB, beside what Python and torch take.")
-    ] = 256
     threads: Annotated[
-        int | None,
-        conf.arg(metavar="N"),
-        Doc("Threads; by default as many as torch takes. The result does not depend on it."),
+        int | None, Doc("CPU threads; the result does not depend on them. Default: as many as torch uses.")
     ] = None
-    json: Annotated[Switch, Doc("Print one JSON document instead of the table.")] = False
+    json: Json = False
     csv: Annotated[
-        Path | None, conf.arg(metavar="FILE"), Doc("Write a line for each tensor to this file; - is standard output.")
+        Path | None, conf.arg(metavar="FILE"), Doc("Write a row per tensor to this file; - is standard output.")
     ] = None
     html: Annotated[
         Path | None, conf.arg(metavar="FILE"), Doc("Write a page with charts to this file; - is standard output.")
@@ -122,21 +117,21 @@ def _network(asked: AnalyzeOptions, quiet: bool) -> int:
 
 
 def _again(error: ValueError) -> NoReturn:
-    """A file's fault stays what it is; a number or pattern that was given is misuse."""
+    """Raise errors of files as they are, others as Misuse."""
     from sparsight.checkpoint import CheckpointError
     from sparsight.records.files import DamagedFile
 
     if isinstance(error, (CheckpointError, DamagedFile)):
         raise error
-    raise Misuse(f"sparsight analyze: {error}") from error
+    raise Misuse(str(error)) from error
 
 
 def _thing(spec: str) -> Any:
-    """A path, or the module that package.module:attribute names or makes."""
+    """The path, or the module of package.module:attribute."""
     if os.path.exists(spec):
         return Path(spec)
     if ":" not in spec or "/" in spec.partition(":")[0]:
-        raise NotFound(f"there is no {spec}")
+        raise NotFound(f"{spec} does not exist: expected a file, a folder or package.module:attribute")
     from torch import nn
 
     from sparsight.zoo.resolve import required_arguments
@@ -146,7 +141,7 @@ def _thing(spec: str) -> Any:
         return thing
     missing = required_arguments(thing)
     if missing:
-        raise Misuse(f"{spec!r} cannot be called without {', '.join(missing)}")
+        raise Misuse(f"{spec} must be callable without arguments, but needs {', '.join(missing)}")
     return thing()
 
 
@@ -163,7 +158,7 @@ def _set_threads(threads: int | None) -> None:
 
 @contextmanager
 def _progress(stream: Any) -> Iterator[Any]:
-    """A bar on a terminal, nothing elsewhere."""
+    """A progress bar on a terminal, otherwise None."""
     if not stream.isatty():
         yield None
         return
@@ -198,10 +193,10 @@ def _path(asked: AnalyzeOptions, quiet: bool) -> int:
     from sparsight.report.escape import plain
 
     if asked.csv is not None:
-        raise Misuse("--csv is for checkpoints: the path of a run has its numbers in --json")
+        raise Misuse("--csv is for checkpoints: use --json for a run")
     p, q = (asked.p, asked.q) if (asked.p, asked.q) != ((0.5,), (1.0,)) else ((None,), (None,))
     if len(p) != 1 or len(q) != 1:
-        raise Misuse("the path of a run is drawn at one (p, q)")
+        raise Misuse("a run is analysed at one p and one q: give one value each")
     try:
         found = trajectory(asked.path, p[0], q[0])
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""`sparsight bench`: how fast a sparse layer or network is on this machine's CPU, beside dense rivals."""
+"""`sparsight bench`: time a sparse layer or network on this CPU against dense runtimes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, check_outputs, checked
-from sparsight.cli.options import LEVEL, Switch, options
+from sparsight.cli.options import DataName, Json, LevelNumber, ModelName, Switch, options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Time a sparse layer or network on this machine's CPU, beside the fastest dense ways of computing it.
+    """Time a sparse layer or network on this CPU against the fastest dense runtimes.
 
-    Weights of a layer, or of a network of the zoo, are drawn at random at a density; those of a run are its own. All
-    ways take turns; on one thread the least process time of each counts, on more the least wall time. Results are
-    checked against float64 first.
+    Layers and zoo networks get random weights at the given density; a run has its own weights. Runtimes take turns:
+    the time is the shortest process time on one thread, and the shortest wall time on several. Outputs are first
+    checked against float64.
     """
 
     what: Annotated[
@@ -40,59 +40,46 @@ class BenchOptions:
     channels: Annotated[
         tuple[int, int] | None, conf.arg(metavar="IN OUT"), Doc("Channels of a convolution. Default: 64 64.")
     ] = None
-    size: Annotated[
-        int | None, conf.arg(metavar="N"), Doc("Height and width of a convolution's images. Default: 56.")
-    ] = None
-    kernel: Annotated[
-        int | None, conf.arg(metavar="N"), Doc("Kernel size of a convolution, padded by half of it. Default: 3.")
-    ] = None
-    stride: Annotated[int | None, conf.arg(metavar="N"), Doc("Stride of a convolution. Default: 1.")] = None
+    size: Annotated[int | None, Doc("Height and width of a convolution's images. Default: 56.")] = None
+    kernel: Annotated[int | None, Doc("Kernel size of a convolution, padded by half of it. Default: 3.")] = None
+    stride: Annotated[int | None, Doc("Stride of a convolution. Default: 1.")] = None
     features: Annotated[
         tuple[int, int] | None, conf.arg(metavar="IN OUT"), Doc("Features of a linear layer. Default: 1024 1024.")
     ] = None
     shape: Annotated[
         tuple[int, ...],
-        conf.arg(metavar="N"),
-        Doc("Shape of a network's input without the batch. Default: that of the run's data, else 1 28 28."),
+        Doc("Shape of a network's input without the batch. Default: that of the run's data, otherwise 1 28 28."),
     ] = ()
-    level: LEVEL = None
-    model: Annotated[
-        str | None,
-        Doc("The network of a file or a run: a name of the zoo or package.module:attribute; a run knows the zoo's."),
-    ] = None
-    data: Annotated[
-        str | None, Doc("The data of a run, package.module:attribute; a run knows those of the zoo itself.")
-    ] = None
+    level: LevelNumber = None
+    model: ModelName = None
+    data: DataName = None
     density: Annotated[
         tuple[float, ...],
-        conf.arg(metavar="FLOAT"),
         Doc(
-            "Share of weights that are not zero, in every layer; several give a table each. Default: 0.1; "
-            "package.module:attribute keeps its own weights without it."
+            "Share of nonzero weights in every layer; several densities give a table each. Default: 0.1, or the "
+            "network's own weights for package.module:attribute."
         ),
     ] = ()
-    batch: Annotated[tuple[int, ...], conf.arg(metavar="N"), Doc("Inputs at once; several give a table each.")] = (1,)
+    batch: Annotated[tuple[int, ...], Doc("Inputs per call; several batch sizes give a table each.")] = (1,)
     layers: Annotated[
-        Switch, Doc("Of a network, also print what runs each layer, and why: its density and the times of both ways.")
+        Switch, Doc("Also show how each layer of a network runs, and why: its density and both times.")
     ] = False
     rivals: Annotated[
         tuple[str, ...],
-        conf.arg(metavar="NAME"),
         Doc(
-            "Rivals to time: torch, torch-bf16, torch-csr, onnxruntime, openvino, openvino-bf16. Default: all that are "
-            "installed."
+            "Runtimes to compare with: torch, torch-bf16, torch-csr, onnxruntime, openvino, openvino-bf16. Default: "
+            "all that are installed."
         ),
     ] = ()
-    rounds: Annotated[int, conf.arg(metavar="N"), Doc("How often each way has its turn.")] = 25
+    rounds: Annotated[int, Doc("Timed calls of each runtime.")] = 25
     threads: Annotated[
         tuple[int, ...],
-        conf.arg(metavar="N"),
-        Doc("Threads of every way; several give a table each. Default: as many as torch takes."),
+        Doc("CPU threads; several numbers give a table each. Default: torch's number."),
     ] = ()
     seed: Annotated[int, Doc("Seed of random weights and inputs.")] = 0
-    json: Annotated[Switch, Doc("Print one JSON document instead of the tables.")] = False
+    json: Json = False
     csv: Annotated[
-        Path | None, conf.arg(metavar="FILE"), Doc("Write a row for each way to this file; - is standard output.")
+        Path | None, conf.arg(metavar="FILE"), Doc("Write a row per runtime to this file; - is standard output.")
     ] = None
 
 
@@ -139,7 +126,7 @@ def _check(asked: BenchOptions) -> None:
     for name in dict.fromkeys((*OF["conv"], *OF["linear"], *OF_NETWORK, *OF_RUN)):
         if getattr(asked, name) not in (None, ()) and name not in fitting:
             known = ", ".join(f"--{one}" for one in fitting)
-            raise Misuse(f"--{name} is no option of {asked.what}: expected one of {known}")
+            raise Misuse(f"--{name} does not apply to {asked.what}: its options are {known}")
     for name in ("channels", "size", "kernel", "stride", "features", "shape", "batch", "rounds"):
         value = getattr(asked, name)
         for number in value if isinstance(value, tuple) else () if value is None else (value,):
@@ -203,7 +190,7 @@ def _makers(asked: BenchOptions) -> Iterator[Callable[[int], Case]]:
 
 
 def _network(spec: str, shape: tuple[int, ...], seed: int) -> tuple[nn.Module, tuple[int, ...]]:
-    """A network of the zoo or one's own, and the shape of its input."""
+    """A network of the zoo or of package.module:attribute, and the shape of its input."""
     from sparsight.cli.run_options import look_for
     from sparsight.zoo.networks.build import KNOWN, own
 
@@ -212,7 +199,7 @@ def _network(spec: str, shape: tuple[int, ...], seed: int) -> tuple[nn.Module, t
         return KNOWN[known](shape or (1, 28, 28), seed=seed), shape or (1, 28, 28)
     look_for("network", spec, ("conv", "linear", *KNOWN))
     if not shape:
-        raise Misuse(f"--shape must be given for {spec}: its input's shape without the batch")
+        raise Misuse(f"{spec} needs --shape, the shape of its input without the batch")
     try:
         return own(spec, seed), shape
     except TypeError as error:

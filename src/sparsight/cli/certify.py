@@ -1,4 +1,4 @@
-"""`sparsight certify`: which error bound a pruned network satisfies, and the error measured beside it."""
+"""`sparsight certify`: the error bound of a pruned network, and its measured error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse
-from sparsight.cli.options import Switch, options
+from sparsight.cli.options import DataName, LevelNumber, ModelName, Switch, options
 
 if TYPE_CHECKING:
     from sparsight.cli.certify_inputs import Pruned
@@ -28,50 +28,30 @@ AT_ONCE = 250
 
 @dataclass(frozen=True)
 class CertifyOptions:
-    """Say which error bound a pruned network satisfies, how sure it is, and the error measured on held-out inputs.
+    """Compute an error bound for a pruned network, its failure probability, and the error on held-out inputs.
 
-    Sensitivities are taken of the unpruned weights, on training inputs; errors are measured on validation inputs.
-    No bound covers weights that were trained after pruning: such a network is refused.
+    Sensitivities come from the unpruned weights and training inputs; errors are measured on validation inputs. No
+    bound covers weights that were trained after pruning: such a network is refused.
     """
 
     path: Annotated[conf.Positional[Path], Doc("A run folder, or a checkpoint of the pruned network.")]
-    dense: Annotated[
-        Path | None,
-        conf.arg(metavar="PATH"),
-        Doc("The checkpoint of the unpruned weights; a run knows its own."),
-    ] = None
-    model: Annotated[
-        str | None,
-        Doc("The network: a name of the zoo, or package.module:attribute. A run knows its own."),
-    ] = None
-    data: Annotated[
-        str | None,
-        Doc("The data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows its own."),
-    ] = None
-    level: Annotated[
-        int | None,
-        conf.arg(metavar="N"),
-        Doc("Which level of a run; by default the chosen one. Its unpruned weights are those that were scored for it."),
-    ] = None
+    dense: Annotated[Path | None, Doc("Checkpoint of the unpruned weights. Runs do not need it.")] = None
+    model: ModelName = None
+    data: DataName = None
+    level: LevelNumber = None
     as_pruned: Annotated[
-        Switch,
-        Doc("Of a run, the network that the level's masks made of the weights scored, before it was trained."),
+        Switch, Doc("For a run, certify the level as it was pruned, before its weights were trained.")
     ] = False
-    delta: Annotated[
-        float,
-        Doc("Failure probability that the number of calibration points, and of draws, is made for."),
-    ] = 1e-16
-    constant: Annotated[float, Doc("C, on which the bounds and the number of points depend.")] = 3.0
+    delta: Annotated[float, Doc("Failure probability, which sets the number of calibration points and of draws.")] = (
+        1e-16
+    )
+    constant: Annotated[float, Doc("C in the bounds and in the number of points.")] = 3.0
     bound: Annotated[
         Literal["bernstein", "reference"],
-        Doc("For sampled groups, the bound that is proved (bernstein) or that of the published code (reference)."),
+        Doc("Bound for sampled groups: the proved one (bernstein) or that of the published code (reference)."),
     ] = "bernstein"
-    points: Annotated[
-        int | None,
-        conf.arg(metavar="N"),
-        Doc("Calibration points; if not given, the number that delta asks for."),
-    ] = None
-    held_out: Annotated[int, conf.arg(metavar="N"), Doc("Validation inputs to measure errors on, at most.")] = 1000
+    points: Annotated[int | None, Doc("Calibration points. Default: the number that --delta requires.")] = None
+    held_out: Annotated[int, Doc("Measure errors on at most this many validation inputs.")] = 1000
     json: Annotated[Switch, Doc("Print one JSON document instead, with every neuron.")] = False
 
 
@@ -82,11 +62,11 @@ def main(argv: list[str]) -> int:
 
     if os.path.exists(asked.path / "run.json"):
         if asked.dense is not None:
-            raise Misuse(f"{asked.path} is a run, which knows its unpruned weights: --dense is for checkpoints")
+            raise Misuse(f"--dense is for checkpoints: the run {asked.path} holds its unpruned weights")
         pruned = of_run(asked.path, asked.level, asked.model, asked.data, asked.as_pruned)
     else:
         if asked.level is not None or asked.as_pruned:
-            raise Misuse(f"{asked.path} is not a run: --level and --as-pruned are for runs")
+            raise Misuse(f"--level and --as-pruned are for runs: {asked.path} is a checkpoint")
         pruned = of_checkpoint(asked.path, asked.dense, asked.model, asked.data)
     certificate = _certificate(asked, pruned)
     _tell(asked, pruned, certificate)
@@ -95,12 +75,12 @@ def main(argv: list[str]) -> int:
 
 def _check(asked: CertifyOptions) -> None:
     if not 0 < asked.delta < 1:
-        raise Misuse(f"--delta must be a number with 0 < delta < 1: got {asked.delta:g}")
+        raise Misuse(f"--delta must be greater than 0 and less than 1, got {asked.delta:g}")
     if not 1 <= asked.constant < float("inf"):
-        raise Misuse(f"--constant must be a finite number >= 1: got {asked.constant:g}")
+        raise Misuse(f"--constant must be finite and at least 1, got {asked.constant:g}")
     for name, count in (("points", asked.points), ("held-out", asked.held_out)):
         if count is not None and count < 1:
-            raise Misuse(f"--{name} must be at least 1: got {count}")
+            raise Misuse(f"--{name} must be at least 1, got {count}")
 
 
 # -- the certificate -------------------------------------------------------------------------------------------
@@ -124,11 +104,11 @@ def _certificate(asked: CertifyOptions, pruned: Pruned) -> Certificate:
             constant=asked.constant, bound=asked.bound,
         )  # fmt: skip
     except TypeError as error:
-        raise Misuse(f"there is no bound for this network: {error}") from error
+        raise Misuse(f"cannot certify this network: {error}") from error
 
 
 def _calibration(pruned: Pruned, wanted: int) -> list[Batch]:
-    """Training inputs, shuffled as a run shuffles those that it scores on."""
+    """Training inputs, shuffled like those that a run scores on."""
     import torch
 
     from sparsight.numerics.seeds import derive, seeded
@@ -188,15 +168,15 @@ def _nothing(certificate: Certificate) -> list[str]:
     largest = max(layer.measured for layer in certificate.layers)
     return [
         certificate.says[0],
-        "Nothing is certified: for every pruned neuron and for the outputs the bound is 1 or more, or there is none, "
-        "and removing every weight would give an error of exactly 1. --json has every neuron.",
+        "Nothing is certified: no pruned neuron or output has a bound below 1, the error of removing every weight. "
+        "--json lists every neuron.",
         f"Measured on {found.inputs:,} held-out inputs: the largest relative error of an output is "
         f"{found.measured:.3g} (mean {found.mean:.3g}), of a neuron's sum {largest:.3g}.",
     ]
 
 
 def _table(layers: Sequence[LayerCertificate], sizes: Mapping[str, int]) -> list[str]:
-    """A line for each layer: the share of its weights that is kept, the bounds of its neurons, the errors measured."""
+    """A line per layer: its density, the bounds of its neurons, the measured errors."""
     from sparsight.report.format import percent
     from sparsight.report.table import stacked
 

@@ -1,4 +1,4 @@
-"""What commands speak of: an unpruned network with the masks of another, a pruned network of a run or a checkpoint."""
+"""The networks of commands: a pruned network from a run or a checkpoint, and its unpruned original."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
 
 INPUTS = 64
-"""Real inputs that a network made smaller or exported is compared on."""
+"""Validation inputs on which a compacted or exported network is compared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """An unpruned network, a pruning of it, and the data that both are for."""
+    """An unpruned network, the masks that prune it, and its data."""
 
     source: str
-    unpruned: str  # where the weights before pruning are from
+    unpruned: str  # source of the weights before pruning
     data: Data
     before: nn.Module
     masks: Masks
@@ -42,18 +42,15 @@ class Pruned:
 
 
 def of_checkpoint(path: Path, unpruned: Path | None, model: str | None, data: str | None) -> Pruned:
-    """The network in a file, against the unpruned weights in another.
+    """The network in a file, and its unpruned weights in another.
 
-    Misuse where something is not named; NotFound; CheckpointError; ValueError where it is no pruning.
+    Raises: Misuse if an option is missing; NotFound; CheckpointError; ValueError if it is not a pruning of the other.
     """
-    _there(path)
+    _check_exists(path)
     missing = [name for name, value in (("--dense", unpruned), ("--model", model), ("--data", data)) if value is None]
     if unpruned is None or model is None or data is None:
-        raise Misuse(
-            f"{path} is a checkpoint and not a run, so the unpruned weights (--dense), the network (--model) and the "
-            f"data (--data) must be named: got no {', '.join(missing)}"
-        )
-    _there(unpruned)
+        raise Misuse(f"{path} is a checkpoint, which needs --dense, --model and --data: missing {', '.join(missing)}")
+    _check_exists(unpruned)
     source, network = _network(model, data, 0)
     before = _filled(network, load_tensors(open_checkpoint(unpruned)), str(unpruned), model)
     after = _filled(network, load_tensors(open_checkpoint(path)), str(path), model)
@@ -61,9 +58,9 @@ def of_checkpoint(path: Path, unpruned: Path | None, model: str | None, data: st
 
 
 def of_run(path: Path, number: int | None, model: str | None, data: str | None, as_pruned: bool) -> Pruned:
-    """A level of a run, against the weights that were scored for it; by default the level that was chosen.
+    """A level of a run, by default the chosen one, and the weights that it was pruned from.
 
-    With `as_pruned` the network is that of before the level's training. ValueError where its weights were trained.
+    `as_pruned` takes the level before its training. Raises: ValueError if its weights were trained.
     """
     with RunFolder.open(path) as folder:
         record = _level(folder, number)
@@ -78,14 +75,14 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
             masks = _untrained(before, after, masks, where)
     notes = []
     if as_pruned:
-        notes.append(f"This is {where} as it was pruned, before its training; the weights in the folder are others.")
+        notes.append(f"This is {where} as it was pruned, before its training, not the weights in the run folder.")
         if any(word in json.dumps(dict(record.operation)) for word in ("SiPPRand", "SiPPHybrid", "Rescale")):
-            notes.append("Its recipe may have reweighted what it kept; this is the bound of the mask alone.")
+            notes.append("Its recipe may have reweighted the kept weights; this bound is for the mask alone.")
     return Pruned(where, unpruned, source, before, masks, run.seed, tuple(notes))
 
 
 def trained(path: Path, number: int | None, model: str | None, data: str | None) -> tuple[str, Data, nn.Module]:
-    """A pruned level of a run with its weights, by default the chosen one: what to call it, its data, the network."""
+    """A pruned level of a run, by default the chosen one: its name, its data and its network."""
     with RunFolder.open(path) as folder:
         record = _level(folder, number)
         spec, source, network = _made_again(folder, model, data)
@@ -94,17 +91,19 @@ def trained(path: Path, number: int | None, model: str | None, data: str | None)
 
 
 def network_of(path: Path, number: int | None, model: str | None, data: str | None) -> tuple[str, nn.Module, Tensor]:
-    """A pruned network in evaluation mode, of a run or of a checkpoint: what to call it, and real inputs of it.
+    """A pruned network of a run or a checkpoint, in evaluation mode: its name, itself, and validation inputs.
 
-    Errors as of `of_checkpoint`; Misuse for inputs that are no tensor.
+    Raises: as `of_checkpoint`; Misuse for inputs that are not one tensor.
     """
-    _there(path)
+    _check_exists(path)
     if (path / "run.json").exists():
         where, source, network = trained(path, number, model, data)
     elif model is None or data is None or number is not None:
-        got = "--level, which is of runs" if number is not None else f"no {'--data' if model else '--model'}"
-        wanted = "name its network (--model) and the data it is for (--data)"
-        raise Misuse(f"{path} is a checkpoint and not a run: {wanted}, got {got}")
+        if number is not None:
+            raise Misuse(f"--level is for runs: {path} is a checkpoint")
+        raise Misuse(
+            f"{path} is a checkpoint, which needs --model and --data: missing {'--data' if model else '--model'}"
+        )
     else:
         source, network = _network(model, data, 0)
         where, network = str(path), _filled(network, load_tensors(open_checkpoint(path)), str(path), model)
@@ -112,7 +111,7 @@ def network_of(path: Path, number: int | None, model: str | None, data: str | No
     x = split.x if isinstance(split, Split) else next(iter(split))
     x = x[0] if isinstance(x, tuple | list) else x
     if not isinstance(x, Tensor):
-        raise Misuse(f"the inputs of {source.name} must be one tensor, got {type(x).__name__}")
+        raise Misuse(f"the inputs of {source.name} must be a tensor, got {type(x).__name__}")
     return where, network.eval(), x[:INPUTS]
 
 
@@ -120,13 +119,13 @@ def network_of(path: Path, number: int | None, model: str | None, data: str | No
 
 
 def _made_again(folder: RunFolder, model: str | None, data: str | None) -> tuple[str, Data, nn.Module]:
-    """The name of a run's network, its data, and the network with its initial weights."""
+    """The spec of a run's network, its data, and the network with its initial weights."""
     spec, name = names_of(folder, model, data)
     return spec, *_network(spec, name, folder.record.seed)
 
 
 def _level(folder: RunFolder, number: int | None) -> LevelRecord:
-    """The level of that number, which must be pruned; without one that which was chosen, or the last."""
+    """The level of that number, by default the chosen one, otherwise the last. Raises: Misuse if it is not pruned."""
     levels = [level for level in folder.levels() if level.role == "level"]
     pruned = ", ".join(str(level.level) for level in levels if level.kept < level.total) or "none yet"
     if number is None:
@@ -134,9 +133,9 @@ def _level(folder: RunFolder, number: int | None) -> LevelRecord:
         number = choice.level if choice is not None else levels[-1].level if levels else 0
     found = next((level for level in levels if level.level == number), None)
     if found is None:
-        raise Misuse(f"{folder.path} has no level {number}: pruned levels are {pruned}")
+        raise Misuse(f"{folder.path} has no level {number}: its pruned levels are {pruned}")
     if found.kept == found.total:
-        raise Misuse(f"level {number} of {folder.path} is not pruned; name one with --level: pruned are {pruned}")
+        raise Misuse(f"level {number} of {folder.path} is not pruned: give --level, the pruned levels are {pruned}")
     return found
 
 
@@ -149,38 +148,38 @@ def level_of(folder: RunFolder, number: int) -> LevelRecord:
 
 
 def _check_origin(record: LevelRecord, path: Path, as_pruned: bool) -> None:
-    """Refuse a level whose network before or after pruning the folder does not hold."""
+    """Raise ValueError if the folder does not hold the level's network before or after pruning."""
     score = record.operation.get("score")
     score = score if isinstance(score, Mapping) else {}
     where = f"level {record.level} of {path}"
     if score.get("start") is not None:
         raise ValueError(
-            f"no certificate for {where}: its weights were drawn anew before they were scored and pruned, and what was "
-            "drawn is not kept; expected a level that pruned stored or initial weights"
+            f"cannot certify {where}: it pruned freshly drawn weights, which the run folder does not keep; "
+            "choose a level that pruned stored or initial weights"
         )
     if as_pruned and score.get("propagate"):
         raise ValueError(
-            f"no certificate for {where} as it was pruned: its recipe also set biases and norms to 0 that no gradient "
-            "reached (propagate), which of them is not kept, and no bound covers them; expected a run without it"
+            f"cannot certify {where} as it was pruned: its recipe (propagate) also set biases and norms to 0, which no "
+            "bound covers; choose a run without propagate"
         )
 
 
 def _scored(folder: RunFolder, record: LevelRecord, network: nn.Module) -> tuple[str, StateDict]:
-    """The weights that the level's masks were chosen for, and what they are called."""
+    """The name of the weights that the level pruned, and the weights."""
     levels = [level for level in folder.levels() if level.role == "level"]
     come_from = record.operation.get("score_from")
     if come_from != "init" and record.parent is not None:
         wanted = levels[0].id if come_from == "dense" else record.parent
         parent = next((level for level in levels if level.id == wanted), None)
         if parent is None:
-            what = f"the level {wanted!r:.80}, whose weights level {record.level} pruned, is not in it"
+            what = f"it lacks the level {wanted!r:.80}, which level {record.level} was pruned from"
             raise DamagedFile(folder.path / "levels.jsonl", what)
         return f"level {parent.level}", _weights(folder, parent)
     initial = network.state_dict()
     if tensors_digest(initial) != folder.record.model["fingerprint"]:
         raise ValueError(
-            f"level {record.level} of {folder.path} pruned the initial weights, which are not kept, and the network "
-            "made again has others; it must be the one of the run, made from its seed"
+            f"level {record.level} of {folder.path} pruned the initial weights, and the network now starts from "
+            "others: give the same model, built from the run's seed"
         )
     return "the initial weights", initial
 
@@ -197,20 +196,20 @@ def _untrained(before: nn.Module, after: nn.Module, masks: Masks, where: str) ->
         return pruning_of(before, after, masks)
     except ValueError as error:
         raise ValueError(
-            f"no certificate for {where}: {error}. --as-pruned speaks of it as it was pruned, before that training"
+            f"cannot certify {where}: {error}. Use --as-pruned to certify it before that training"
         ) from error
 
 
 # -- networks --------------------------------------------------------------------------------------------------
 
 
-def _there(path: Path) -> None:
+def _check_exists(path: Path) -> None:
     if not there(path):
-        raise NotFound(f"there is no {path}")
+        raise NotFound(f"{path} does not exist")
 
 
 def _network(spec: str, data: str, seed: int) -> tuple[Data, nn.Module]:
-    """The data, and the network that is named, made for them."""
+    """The data, and a network built for them."""
     look_for("data", data, readers.KNOWN)
     look_for("model", spec, zoo.KNOWN)
     try:
@@ -221,18 +220,18 @@ def _network(spec: str, data: str, seed: int) -> tuple[Data, nn.Module]:
 
 
 def _filled(network: nn.Module, tensors: Mapping[str, Tensor], where: str, spec: str) -> nn.Module:
-    """A copy of the network with these weights. Misuse, naming the first tensor that does not fit."""
+    """A copy of the network with these weights. Raises: Misuse, with the first tensor that does not fit."""
     wanted = network.state_dict()
     for name, tensor in wanted.items():
         if name not in tensors:
             has = ", ".join(sorted(tensors)[:6])
-            raise Misuse(f"{where} does not fit {spec}: it has no {name!r}, but {has}")
+            raise Misuse(f"{where} does not fit {spec}: it has {has}, but not {name!r}")
         if tensors[name].shape != tensor.shape:
             got, expected = tuple(tensors[name].shape), tuple(tensor.shape)
             raise Misuse(f"{where} does not fit {spec}: {name!r} must have shape {expected}, got {got}")
     others = sorted(set(tensors) - set(wanted))
     if others:
-        raise Misuse(f"{where} does not fit {spec}: it has {', '.join(others[:6])}, which the network has not")
+        raise Misuse(f"{where} does not fit {spec}, which has no {', '.join(others[:6])}")
     made = copy.deepcopy(network)
     made.load_state_dict(tensors)
     return made

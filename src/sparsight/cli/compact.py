@@ -1,4 +1,4 @@
-"""`sparsight compact PATH -o FILE`: a pruned network without its dead units."""
+"""`sparsight compact PATH -o FILE`: remove the dead units of a pruned network."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class CompactOptions(OfNetwork):
-    """Write a pruned network without the units that have no effect: smaller dense tensors, the same outputs.
+    """Remove the units of a pruned network that have no effect: smaller dense tensors, the same outputs.
 
-    Units without inputs are folded into the biases behind them. The smaller network is compared with the pruned one on
-    validation inputs and on random ones first. What could not be removed is told.
+    Units without inputs are folded into the next layer's biases. The outputs of both networks are compared on
+    validation inputs and on random inputs. Units that could not be removed are listed.
     """
 
     path: Annotated[conf.Positional[Path], Doc("A run folder, or a checkpoint of a pruned network.")]
@@ -31,7 +31,7 @@ class CompactOptions(OfNetwork):
     maps: Annotated[
         Path | None,
         conf.arg(metavar="FILE"),
-        Doc("JSON: the old indices of what each tensor has left. Default: beside --out, with the suffix .json."),
+        Doc("JSON file of the indices that each tensor keeps. Default: --out with the suffix .json."),
     ] = None
 
 
@@ -52,15 +52,15 @@ def main(argv: list[str]) -> int:
     write_output(maps, [(json.dumps(document(done), indent=1) + "\n").encode()])
     said = [
         f"{asked.out}: {where}, {count(done.before)} parameters, {count(done.after)} left "
-        f"({compression(done.after, done.before)} smaller), outputs differ by {done.difference:.1g} at most",
-        *(f"stays: {plural(one.units, 'unit')} of {one.layer}: {one.why}" for one in done.left),
+        f"({compression(done.after, done.before)} smaller), outputs differ by at most {done.difference:.1g}",
+        *(f"not removed: {plural(one.units, 'unit')} of {one.layer}: {one.why}" for one in done.left),
     ]
     sys.stdout.write("".join(f"{printable(line)}\n" for line in said))
     return 0
 
 
 def document(done: Compacted) -> dict[str, Any]:
-    """As JSON: sizes, what each tensor has left, what stays and why."""
+    """As JSON: sizes, the indices that each tensor keeps, and units that stay, with the reason."""
     kept = {name: {str(d): i.tolist() for d, i in sorted(dims.items())} for name, dims in done.kept.items()}
     left = [asdict(one) for one in done.left]
     return {"before": done.before, "after": done.after, "difference": done.difference, "kept": kept, "left": left}

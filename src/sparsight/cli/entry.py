@@ -1,4 +1,4 @@
-"""The command line: which command, and what its errors are worth. Only the standard library is imported here."""
+"""The entry point: finds the command and turns errors into exit codes. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ usage: sparsight COMMAND ...
 Sparsight finds how far a network can be pruned without losing accuracy, and prunes it.
 
 commands:
-  run RECIPE       prune a network by a recipe, into a run folder of its own
-  show RUN         the table of a run and what it says, finished or not
-  report RUN       write the report of a run again, from its records
-  analyze PATH     how compressible a network is, without its code; or the path of a run
-  certify PATH     which error bound a pruned network satisfies, beside the error measured
-  pack PATH        a checkpoint in few bytes: pruned weights take next to nothing
-  unpack FILE      a packed file as plain safetensors
-  compact PATH     a pruned network without the units that have no effect
-  export PATH      a network as ONNX, as a program of torch.export, or as a plain state dict
-  ledger WHAT      what a pruned network is on disk, in memory and in time
-  bench WHAT       time a sparse layer or network on this CPU, beside dense rivals
-  evaluate RUN     what finished networks are worth beyond accuracy, as tidy rows
-  compare RUN...   the networks of runs side by side: a table, or a page with charts
-  verdict RUN      how far one can go: the sparsest network within a margin of dense
-  verify RUN       read every file of a run or a study, and say which is damaged
-  phase            at which scale of initial weights signals get through, and where a network stands
-  recipes          the recipes there are
-  study FILE       many runs: several recipes, arguments and seeds, with intervals over the seeds
+  run RECIPE       prune a network with a recipe, and keep the results in a run folder
+  show RUN         print the results of a run, finished or not
+  report RUN       rewrite the report of a run
+  analyze PATH     measure how compressible a checkpoint is, or follow a run
+  certify PATH     compute an error bound for a pruned network, and measure its error
+  pack PATH        store a sparse checkpoint in fewer bytes
+  unpack FILE      write a packed file as plain safetensors
+  compact PATH     remove the units of a pruned network that have no effect
+  export PATH      write a network as ONNX, a torch.export program, or a state dict
+  ledger WHAT      measure the size of a pruned network on disk and in memory, and its speed
+  bench WHAT       time a sparse layer or network on this CPU against dense runtimes
+  evaluate RUN     measure finished networks beyond accuracy, as tidy rows
+  compare RUN...   compare the networks of runs: a table, or a page with charts
+  verdict RUN      find out how far one can go: the sparsest network within a margin of dense
+  verify PATH      find damaged files of a run or a study
+  phase            plot an activation's phase diagram and place a network in it
+  recipes          list the recipes
+  study FILE       run several recipes, arguments and seeds, with intervals over the seeds
 
-  sparsight COMMAND --help      what a command takes
-  sparsight run RECIPE --help   what a recipe takes
+  sparsight COMMAND --help      options of a command
+  sparsight run RECIPE --help   options of a recipe
   sparsight --version
 
 examples:
@@ -50,7 +50,7 @@ examples:
   sparsight run sap --data digits --epochs 5  the small set of digits that comes with sparsight
   sparsight run lottery --rate 0.3 --seed 1 --out runs/lottery-fast
   sparsight run sap --model my_pkg.models:build --data my_pkg.data:build
-  sparsight run sap --resume                  go on after Ctrl-C, a kill or a power cut
+  sparsight run sap --resume                  resume after Ctrl-C, a kill or a power cut
   sparsight show runs/sap-001 --json
   sparsight analyze model.safetensors --html analysis.html
   sparsight pack runs/sap-001 -o packed.safetensors
@@ -62,12 +62,12 @@ examples:
 exit codes:
   0    done
   1    the run failed, a certificate was refused, or an unexpected error
-  2    wrong use: an unknown command, recipe or option, a bad value, a folder that is taken
+  2    wrong use: an unknown command, recipe or option, a bad value, or an output folder in use
   3    a damaged file, a folder that holds another run, or a run that another process is writing
   4    data or a network was not found
   130  interrupted; a run can be resumed
 
-SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA names a folder that has the data.
+SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA is the folder to read data sets from.
 """
 
 COMMANDS = (
@@ -75,7 +75,7 @@ COMMANDS = (
     "compare", "verdict", "verify", "phase", "recipes", "study",
 )  # fmt: skip
 
-_CODES = {  # by name, so that nothing is imported for an error that cannot have happened
+_CODES = {  # by name, to import nothing
     "sparsight.cli.errors.Misuse": 2,
     "sparsight.runs.again.Unnamed": 2,
     "sparsight.runs.study.source.StudyFileError": 2,
@@ -90,13 +90,13 @@ _CODES = {  # by name, so that nothing is imported for an error that cannot have
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Answer a command line (by default that of the process, which then ends); the exit code. Nothing is raised."""
+    """Run a command line, by default that of the process, and return its exit code. Raises nothing."""
     end_with_the_study()
     for stream in {"stdout", "stderr"} - {name for name, value in vars(sys).items() if value is not None}:
         setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115 - a shell closed it, as with >&-
     try:
         code = _answer(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:  # again, before the first one was told
+    except KeyboardInterrupt:  # a second Ctrl-C, before the first was reported
         code = 130
     if argv is None:
         leave(code)
@@ -105,16 +105,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(argv: list[str]) -> int:
-    """The exit code of a command line; what went wrong is said."""
+    """The exit code of a command line; errors are printed."""
     try:
         with interruptible(), _harmless_warnings():
             return _dispatch(argv)
     except KeyboardInterrupt:
         return last_word("interrupted", 130)
-    except BrokenPipeError:  # the reader, such as `head`, has enough
+    except BrokenPipeError:  # the reader, such as `head`, is done
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes at exit
         return 1
-    except SystemExit as error:  # from the parser of options: help, or a bad value that it has explained
+    except SystemExit as error:  # --help
         return last_word(None, error.code if isinstance(error.code, int) else int(error.code is not None))
     except Exception as error:
         if os.environ.get("SPARSIGHT_DEBUG", "0") not in ("", "0"):
@@ -124,7 +124,7 @@ def _answer(argv: list[str]) -> int:
 
 @contextmanager
 def _harmless_warnings() -> Iterator[None]:
-    """A block in which the text of a warning, which may hold names from files, is made harmless as errors are."""
+    """Escape the text of warnings, which may hold names from files, like that of errors."""
 
     def harmless(message: Warning | str, *where: Any) -> str:
         return usual(printable(str(message)), *where)
@@ -137,7 +137,7 @@ def _harmless_warnings() -> Iterator[None]:
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code that an error is worth: 1 unless it is one of those that the help names."""
+    """The exit code of an error: 1 unless the help lists another."""
     names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
     return next((_CODES[name] for name in names if name in _CODES), 1)
 
@@ -155,16 +155,16 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         what = "option" if command.startswith("-") else "command"
-        hint = near(command, (*COMMANDS, "--help", "--version")) or f"; there are {', '.join(COMMANDS)}"
+        hint = near(command, (*COMMANDS, "--help", "--version")) or f"; the commands are {', '.join(COMMANDS)}"
         raise Misuse(f"unknown {what} {command!r}{hint}")
     join(command)
     return importlib.import_module(f"sparsight.cli.{command}").main(rest)
 
 
 def _words(error: Exception) -> str:
-    """What to tell of an error: its own words where it was made to be read, else its type too."""
+    """The message of an error, with its type if it was not written for users."""
     if isinstance(error, MemoryError):
-        return "there is not enough memory for it"
+        return "not enough memory"
     if isinstance(error, (ValueError, OSError, RuntimeError, TypeError, NotFound)) and str(error):
         return str(error)
     return f"unexpected {type(error).__name__}: {error} (SPARSIGHT_DEBUG=1 shows where)"

@@ -1,4 +1,4 @@
-"""What is wrong with a command line. Nothing heavy is imported: `sparsight.cli.entry` needs it to answer at once."""
+"""Errors of the command line. Imports nothing heavy, because `sparsight.cli.entry` must answer at once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 
 class Misuse(ValueError):
-    """The command line asks for what cannot be: an unknown name, a bad value, a folder that is taken."""
+    """A wrong command line: an unknown name, a bad value, or an output folder that is in use."""
 
 
 class NotFound(LookupError):
-    """Data or a network that the command line names is not there."""
+    """Data, a file or a network that does not exist."""
 
 
 def say(text: str, before: str = "") -> None:
-    """Tell something on standard error, under the name of the program; a terminal that is gone is told nothing.
+    """Write a message to standard error, prefixed "sparsight: "; ignores a closed terminal.
 
-    Lines after the first are indented: text from a file cannot pass for a message of its own.
+    Later lines are indented: text from a file cannot pose as another message.
     """
     with contextlib.suppress(OSError):
         sys.stderr.write(before + "\n  ".join(map(printable, f"sparsight: {text}".split("\n"))) + "\n")
@@ -29,7 +29,7 @@ def say(text: str, before: str = "") -> None:
 
 
 def printable(text: str) -> str:
-    """As `sparsight.report.escape.printable`, which is loaded only if there is something to spell out."""
+    """`sparsight.report.escape.printable`, imported only if needed."""
     if text.isprintable():
         return text
     from sparsight.report import escape
@@ -38,14 +38,14 @@ def printable(text: str) -> str:
 
 
 def near(word: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'sap'?" with up to three close matches, or nothing."""
+    """ "; did you mean 'sap'?" with up to three close matches, otherwise ""."""
     by_lower = {name.lower(): name for name in known}
     found = [repr(by_lower[name]) for name in difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.65)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
 def checked(check: Callable[[Any], None], value: Any) -> None:
-    """Misuse for the value of an option that `check` refuses, in its words."""
+    """Raise Misuse if `check` refuses the value of an option."""
     try:
         check(value)
     except ValueError as error:
@@ -53,7 +53,7 @@ def checked(check: Callable[[Any], None], value: Any) -> None:
 
 
 def resolved(spec: str) -> Any:
-    """What package.module:attribute names. NotFound if there is no such thing."""
+    """The object that package.module:attribute names. Raises: NotFound."""
     from sparsight.zoo.resolve import resolve
 
     try:
@@ -63,20 +63,20 @@ def resolved(spec: str) -> Any:
 
 
 def check_outputs(json: bool, **paths: Path | None) -> bool:
-    """Whether standard output is left to one of the outputs that options name, and nothing else is to be said there.
+    """Whether one of the outputs is standard output, which must then show nothing else.
 
-    Misuse, before any work is done, for an output that cannot be written, and for two of them in one place.
+    Raises: Misuse if an output cannot be written, or if two outputs are standard output.
     """
     from sparsight.records.outputs import check_output, is_standard
 
     given = {f"--{name}": path for name, path in paths.items() if path is not None}
-    there = [name for name, path in given.items() if is_standard(path)]
-    if len(there) + json > 1 and there:
-        both = ", ".join([*there, *(["--json"] if json else [])])
-        raise Misuse(f"standard output can take one of {both}: name a file for the others")
+    standard = [name for name, path in given.items() if is_standard(path)]
+    if len(standard) + json > 1 and standard:
+        both = ", ".join([*standard, *(["--json"] if json else [])])
+        raise Misuse(f"only one of {both} can go to standard output: name a file for the others")
     for name, path in given.items():
         try:
             check_output(path)
         except OSError as error:
-            raise Misuse(f"{name} is {path}: {error.strerror}") from error
-    return bool(there)
+            raise Misuse(f"cannot write {name} {path}: {error.strerror}") from error
+    return bool(standard)

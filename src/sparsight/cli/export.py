@@ -11,24 +11,39 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, check_outputs, printable
+<<<<<<< HEAD
 from sparsight.cli.options import OfNetwork, Switch, options
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(OfNetwork):
     """Write a pruned network as ONNX, as a program of torch.export, or as a plain state dict.
+=======
+from sparsight.cli.options import DataName, LevelNumber, ModelName, Switch, options
 
-    What is written is run beside the network first, on validation inputs and on random ones, and the largest difference
-    is told. Zeros are stored like all other weights; --compact removes the units that have no effect.
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a pruned network as ONNX, as a torch.export program, or as a plain state dict.
+>>>>>>> 3ffa771 (Messages, help and docstrings in plain English)
+
+    The exported network is compared with the original on validation inputs and on random inputs, and the largest
+    difference is printed. Zeros are stored like other weights; --compact removes the units that have no effect.
     """
 
     path: Annotated[conf.Positional[Path], Doc("A run folder, or a checkpoint.")]
     out: Annotated[Path, conf.arg(aliases=("-o",), metavar="FILE"), Doc("The file to write.")]
     to: Annotated[
         Literal["onnx", "exported", "state-dict"],
-        Doc("ONNX, a program of torch.export (.pt2), or the tensors as safetensors."),
+        Doc("The format: ONNX, a torch.export program (.pt2), or the tensors as safetensors."),
     ] = "onnx"
     compact: Annotated[Switch, Doc("First remove the units that have no effect.")] = False
+<<<<<<< HEAD
+=======
+    level: LevelNumber = None
+    model: ModelName = None
+    data: DataName = None
+>>>>>>> 3ffa771 (Messages, help and docstrings in plain English)
 
 
 def main(argv: list[str]) -> int:
@@ -52,6 +67,6 @@ def main(argv: list[str]) -> int:
         said.append(f"compacted from {count(small.before)} to {count(small.after)} parameters")
     said.append(bytes_of(done.size))
     if done.to != "state-dict":
-        said.append(f"outputs differ by {done.difference:.1g} at most")
+        said.append(f"outputs differ by at most {done.difference:.1g}")
     sys.stdout.write(printable(f"{done.path}: {', '.join(said)}") + "\n")
     return 0

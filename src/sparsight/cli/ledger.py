@@ -1,4 +1,4 @@
-"""`sparsight ledger WHAT`: what a pruned network is on disk, in memory and in time, each number for itself."""
+"""`sparsight ledger WHAT`: the size of a pruned network on disk and in memory, and its speed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, check_outputs, checked
-from sparsight.cli.options import LEVEL, Switch, options
+from sparsight.cli.options import Json, LevelNumber, ModelName, Switch, options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,42 +23,36 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LedgerOptions:
-    """Say what a pruned network is: parameters, bytes, multiplications; with --measure, times and memory too.
+    """Count the parameters, bytes and multiplications of a pruned network; with --measure, also time and memory.
 
-    Every number is counted or measured, none stands for another, and one sentence says what is real. Zeros found in
-    the file count as pruned.
+    Every number is counted or measured, never derived from another, and one sentence sums them up. Zeros in the file
+    count as pruned.
     """
 
     what: Annotated[
         conf.Positional[str],
         Doc("A run folder, a checkpoint of any kind, a network of the zoo, or package.module:attribute."),
     ]
-    level: LEVEL = None
-    model: Annotated[
-        str | None,
-        Doc("The network of a file or a run: a name of the zoo or package.module:attribute; a run knows the zoo's."),
-    ] = None
+    level: LevelNumber = None
+    model: ModelName = None
     shape: Annotated[
-        tuple[int, ...],
-        conf.arg(metavar="N"),
-        Doc("Shape of the network's input without the batch. Default: that of the run's data."),
+        tuple[int, ...], Doc("Shape of the network's input without the batch. Default: that of the run's data.")
     ] = ()
-    measure: Annotated[
-        Switch, Doc("Take times and peak memory too, beside the same network without zeros, in the same run.")
-    ] = False
-    batch: Annotated[tuple[int, ...], conf.arg(metavar="N"), Doc("Inputs at once; several are timed each.")] = (1,)
+    measure: Annotated[Switch, Doc("Also measure time and peak memory, next to the same network without zeros.")] = (
+        False
+    )
+    batch: Annotated[tuple[int, ...], Doc("Inputs per call; each of several is timed.")] = (1,)
     threads: Annotated[
-        tuple[int, ...], conf.arg(metavar="N"), Doc("Threads; several are timed each. Default: as many as torch takes.")
+        tuple[int, ...], Doc("CPU threads; each of several is timed. Default: as many as torch uses.")
     ] = ()
     runtimes: Annotated[
         tuple[str, ...],
-        conf.arg(metavar="NAME"),
-        Doc("Runtimes to time beside Sparsight's: torch, torch-bf16, onnxruntime, openvino, openvino-bf16."),
+        Doc("Runtimes to time besides Sparsight's: torch, torch-bf16, onnxruntime, openvino, openvino-bf16."),
     ] = ("torch", "onnxruntime", "openvino")
-    rounds: Annotated[int, conf.arg(metavar="N"), Doc("How often each way has its turn.")] = 25
-    json: Annotated[Switch, Doc("Print one JSON document instead of the tables.")] = False
+    rounds: Annotated[int, Doc("Timed calls of each runtime.")] = 25
+    json: Json = False
     csv: Annotated[
-        Path | None, conf.arg(metavar="FILE"), Doc("Write a row for each number to this file; - is standard output.")
+        Path | None, conf.arg(metavar="FILE"), Doc("Write a row per number to this file; - is standard output.")
     ] = None
 
 
@@ -85,7 +79,7 @@ def main(argv: list[str]) -> int:
 
 
 def _request(asked: LedgerOptions) -> Request | None:
-    """What to measure. Misuse for a number below 1, an unknown runtime, and for options that nothing takes."""
+    """What to measure. Raises: Misuse for bad numbers, unknown runtimes, and options of --measure without it."""
     from sparsight.deploy.ledger import Request
     from sparsight.numerics.checks import check_known, check_whole
 
@@ -94,7 +88,7 @@ def _request(asked: LedgerOptions) -> Request | None:
     given = [f"--{name}" for name in _OF_TIMES if getattr(asked, name) != getattr(LedgerOptions(""), name)]
     if not asked.measure:
         if given:
-            raise Misuse(f"{given[0]} is for times: give --measure too")
+            raise Misuse(f"{given[0]} needs --measure")
         return None
     from sparsight.deploy.bench import RIVALS
 
@@ -111,7 +105,7 @@ def _found(asked: LedgerOptions, measure: Request | None) -> Ledger:
     if os.path.exists(os.path.join(asked.what, "run.json")):
         return _of_run(asked, measure)
     if asked.level is not None:
-        raise Misuse(f"--level is for runs: {asked.what} is none")
+        raise Misuse(f"--level is for runs: {asked.what} is not a run folder")
     import torch
 
     from sparsight.deploy.ledger import Roles, ledger
@@ -128,11 +122,11 @@ def _found(asked: LedgerOptions, measure: Request | None) -> Ledger:
 
 
 def _measurable(found: Ledger, asked: LedgerOptions) -> Ledger:
-    """Misuse where times were asked for of what cannot be run."""
+    """Raise Misuse if a network without code should be timed."""
     from sparsight.deploy.ledger.records import CODE
 
     if asked.measure and found.missing.get("latency") == CODE:
-        raise Misuse(f"--measure {CODE}: name them with --model package.module:attribute and --shape")
+        raise Misuse(f"--measure {CODE}: give --model package.module:attribute and --shape")
     return found
 
 
@@ -167,7 +161,7 @@ def _network(spec: str, shape: tuple[int, ...]) -> nn.Module:
 
 
 def _roles(path: Path) -> Roles:
-    """What the tensors of a file are, told as `analyze` tells it."""
+    """The roles of the tensors in a file, judged as by `analyze`."""
     from sparsight.analysis.tensor_kinds import judge
     from sparsight.checkpoint import open_checkpoint
     from sparsight.deploy.ledger import Roles

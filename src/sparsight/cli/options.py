@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import io
 import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from typing_extensions import Doc
@@ -21,70 +23,143 @@ from sparsight.cli.errors import Misuse, near
 T = TypeVar("T")
 
 Switch = conf.FlagCreatePairsOff[bool]
-"""An option that is on if it is named."""
+"""An option that is off unless named."""
 
+SWITCH, POSITIONAL = Switch.__metadata__[0], typing.get_args(conf.Positional[str])[1]
 
-LEVEL = Annotated[
-    int | None, conf.arg(metavar="N"), Doc("Which level of a run. Default: the chosen one, or else the last.")
+LevelNumber = Annotated[int | None, Doc("Level of a run. Default: the chosen one, otherwise the last.")]
+ModelName = Annotated[
+    str | None, Doc("The network: a name of the zoo, or package.module:attribute. Runs on zoo networks do not need it.")
 ]
+DataName = Annotated[
+    str | None,
+    Doc("The data: fashion-mnist, mnist, digits, or package.module:attribute. Runs on these data sets do not need it."),
+]
+Threads = Annotated[int | None, Doc("CPU threads. Default: as many as torch uses.")]
+Json = Annotated[Switch, Doc("Print one JSON document instead.")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OfNetwork:
-    """Which network of a run or a checkpoint, and its data."""
+    """A network of a run or a checkpoint, and its data."""
 
-    level: LEVEL = None
-    model: Annotated[
-        str | None, Doc("The network: a name of the zoo, or package.module:attribute. A run knows those of the zoo.")
-    ] = None
-    data: Annotated[
-        str | None,
-        Doc("Its data: fashion-mnist, mnist, digits, or package.module:attribute. A run knows those of the zoo."),
-    ] = None
+    level: LevelNumber = None
+    model: ModelName = None
+    data: DataName = None
 
 
 def options(kind: type[T], argv: Sequence[str], prog: str, description: str = "") -> T:
-    """The dataclass `kind`, filled from a command line: every field is an option, `Doc` says what it does.
+    """The dataclass `kind` from a command line: each field is an option, explained by its `Doc`.
 
-    The description is the docstring of `kind` unless another is given. SystemExit after help, or after a bad value was
-    explained; Misuse, with close matches, for an unknown option.
+    The help begins with `description`, by default the docstring of `kind`. Raises: Misuse for an unknown option or a
+    bad value; SystemExit after --help.
     """
     _check([kind], argv, prog)
-    found = tyro.cli(kind, prog=prog, description=description or inspect.getdoc(kind), args=list(argv))
+    found = _ask(_shown(kind), argv, prog, description or inspect.getdoc(kind) or "")
     _check_numbers(vars(found))
     return found
 
 
 def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
-    """What each function of `groups` returns for its share of `argv`, by the name of the group.
+    """What each function of `groups` returns for its options; the help shows one box per group.
 
-    Every parameter is an option, documented by `Doc` or the function's docstring; the help shows a box for each group.
-    Errors as of `options`.
+    Every parameter is an option, explained by its `Doc`. Raises: as `options`.
     """
     _check(groups.values(), argv, prog)
 
     def build(**values: Any) -> dict[str, Any]:
         return values
 
-    kinds = {name: Annotated[Any, conf.arg(name=name, constructor=made)] for name, made in groups.items()}
-    only = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter(name, only, annotation=kind) for name, kind in kinds.items()]
-    build.__signature__ = inspect.Signature(parameters)
-    build.__annotations__ = kinds
-    config = (conf.OmitArgPrefixes,)
-    found = tyro.cli(build, prog=prog, description=description, args=list(argv), config=config)
+    kinds = {name: Annotated[Any, conf.arg(name=name, constructor=_shown(made))] for name, made in groups.items()}
+    _sign(build, [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kinds[name]) for name in kinds])
+    found = _ask(build, argv, prog, description)
     for group in found.values():
         _check_numbers(group if isinstance(group, Mapping) else vars(group))
     return found
 
 
+def _ask(make: Callable[..., Any], argv: Sequence[str], prog: str, description: str) -> Any:
+    """What `make` returns for a command line."""
+    config = (conf.OmitArgPrefixes, conf.PositionalMetavarFromFieldName)
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(make, prog=prog, description=description, args=list(argv), config=config)
+    except SystemExit as error:
+        if not error.code:
+            raise
+        raise Misuse(f"{_one_line(box.getvalue())}; {prog} --help lists the options") from None
+
+
+def _shown(maker: Callable[..., Any]) -> Callable[..., Any]:
+    """`maker`, its help with short names of types and no default that is None, off or empty."""
+    hints = typing.get_type_hints(inspect.unwrap(maker), include_extras=True)
+
+    def make(**values: Any) -> Any:
+        return maker(**values)
+
+    parameters = []
+    for name, parameter in inspect.signature(maker).parameters.items():
+        default = parameter.default
+        hint = "" if default is None or default is False or default == () else "Default: {}.".format
+        kind, *about = typing.get_args(hints[name]) if typing.get_origin(hints[name]) is Annotated else (hints[name],)
+        metavar = None if POSITIONAL in about else _metavar(kind)  # of which tyro shows the name
+        if default is True:  # a switch that is on shows only --no-...
+            hint = "" if SWITCH in about else "Default: on."
+        shown = conf.arg(metavar=metavar, help_behavior_hint=hint)
+        parameters.append(parameter.replace(annotation=Annotated[(kind, shown, *about)]))
+    _sign(make, parameters)
+    return make
+
+
+def _sign(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> None:
+    function.__signature__ = inspect.Signature(parameters)
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+
+
+def _metavar(kind: Any) -> str | None:
+    """What stands for a value in the help, None to let tyro say it: "N" for `int | None`, "N ..." for many."""
+    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        words = [_metavar(one) for one in typing.get_args(kind) if one is not types.NoneType]
+        return words[0] if len(words) == 1 else None
+    if typing.get_origin(kind) is Literal:
+        return "{" + ",".join(map(str, typing.get_args(kind))) + "}"
+    if typing.get_origin(kind) is tuple:
+        return f"{_metavar(typing.get_args(kind)[0])} ..." if typing.get_args(kind)[1:] == (...,) else None
+    return {int: "N", float: "X", str: "NAME", Path: "PATH"}.get(kind)
+
+
+def _one_line(box: str) -> str:
+    """What a box of tyro's says about a command line, in the words of all other errors."""
+    plain = re.sub(r"\x1b\[[\d;]*m|│", lambda found: " " * (found[0] == "│"), box)
+    lines = [line[2:].rstrip() for line in plain.split("\n")]
+    lines = lines[1 + (set(lines[1]) == {"-"}) :]  # after the title, which without UTF-8 is underlined
+    rule = next((n for n, line in enumerate(lines) if re.match("──|--+$", line)), len(lines))
+    said = " ".join(map(str.strip, lines[:rule]))
+    if found := re.match(r"Error parsing ([^\s:/]+).*?: (?:.*?\[(.*?)\]|.*: ('.*'))", said):
+        shown = next((line.strip() for line in lines[rule:] if line.strip().startswith(found[1])), found[1])
+        kinds = {"N": "a whole number", "X": "a number", "X ...": "numbers", "N ...": "whole numbers"}
+        shown = shown.removeprefix(found[1]).strip()
+        kind = kinds.get(shown, f"of the form {shown}")
+        return f"{found[1]} must be {kind}, got {found[2] or found[3]}"
+    if found := re.match(r"invalid choice (.*) for argument '(.*?)'\. Expected one of \((.*?),?\)\.", said):
+        choices = sorted(set(re.findall(r"'(.*?)'", found[3])) - {"None"})
+        return f"{found[2]} must be one of {', '.join(choices)}, got {found[1]}"
+    if found := re.match(r"Missing value for argument '(.*?)'", said):
+        return f"{found[1]} needs a value"
+    if said.startswith("Missing from"):
+        return f"missing {', '.join(line.strip() for line in lines[:rule] if re.match(r' {4}[^ ]', line))}"
+    return re.sub(r"^Unrecognized options: (.*)$", r"unexpected argument '\1'", said)
+
+
 def about(function: Callable[..., Any]) -> str:
-    """The docstring of a function without its Args: what it does."""
+    """The docstring of a function without its Args."""
     return (inspect.getdoc(function) or "").partition("\nArgs:\n")[0].strip()
 
 
 def keywords(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """A function with the same signature and docstring that only returns the arguments it is given."""
+    """A function with the same signature that returns its arguments."""
 
     @functools.wraps(function)
     def given(**arguments: Any) -> dict[str, Any]:
@@ -94,10 +169,9 @@ def keywords(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
 
 def as_typed(message: str, names: Iterable[str]) -> str:
-    """A message about parameters with their names as they are typed: --p=2.0, --target-density must be at least 0.
+    """A message with the names of parameters written as options: --p=2.0, --target-density must be at least 0.
 
-    Words that are names too are left alone: replaced are names with an underscore, those before =, and those that begin
-    the message.
+    Only names with an underscore, before =, or at the beginning are replaced: others may be ordinary words.
     """
     any_of = "|".join(sorted(map(re.escape, names), key=len, reverse=True))
     if not any_of:
@@ -112,7 +186,7 @@ def as_typed(message: str, names: Iterable[str]) -> str:
 
 
 def why_no_maker(found: Any, kind: type) -> str | None:
-    """Why a thing cannot make a `kind` from options, as far as its signature tells; None if it may."""
+    """Why `found` cannot make a `kind` from options, judged by its signature; None if it can."""
     if inspect.isclass(found) or not callable(found):
         return "is a class" if inspect.isclass(found) else f"is of type {type(found).__name__}"
     hints = typing.get_type_hints(inspect.unwrap(found))
@@ -123,12 +197,12 @@ def why_no_maker(found: Any, kind: type) -> str | None:
         takes, given = hints.get(name, Any), parameter.default
         required = given is parameter.empty and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if required and (takes is Any or (inspect.isclass(takes) and not issubclass(takes, (str, int, float, Path)))):
-            return f"takes {name!r}, which no option can give"
+            return f"takes {name!r}, which cannot be given as an option"
     return None
 
 
 def _check(makers: Iterable[Callable[..., Any]], argv: Sequence[str], prog: str) -> None:
-    """Misuse for the first word that looks like an option and is none."""
+    """Raise Misuse for the first unknown option."""
     flags = {"--help", *(flag for maker in makers for flag in _flags(maker))}
     for word in argv:
         flag = word.partition("=")[0].replace("_", "-")
@@ -137,7 +211,7 @@ def _check(makers: Iterable[Callable[..., Any]], argv: Sequence[str], prog: str)
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
-    """Misuse for an option that is not a number where one is meant: no option takes NaN."""
+    """Raise Misuse for NaN, which no option takes."""
     for name, value in values.items():
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, float) and number != number:
@@ -145,7 +219,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
 
 
 def _flags(maker: Callable[..., Any]) -> set[str]:
-    """Every option that the parameters of a function, or the fields of a dataclass, make."""
+    """The options of a function or a dataclass."""
     hints = typing.get_type_hints(inspect.unwrap(maker))
     names = [name.replace("_", "-") for name in inspect.signature(maker).parameters]
     switches = [name.replace("_", "-") for name, kind in hints.items() if _is_bool(kind)]

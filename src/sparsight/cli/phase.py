@@ -1,4 +1,4 @@
-"""`sparsight phase`: the phase diagram of an activation, and where a network stands in it."""
+"""`sparsight phase`: plot an activation's phase diagram and place a network in it."""
 
 from __future__ import annotations
 
@@ -12,46 +12,45 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, check_outputs, checked, near, resolved
-from sparsight.cli.options import Switch, options
+from sparsight.cli.options import Json, Switch, options
 
 if TYPE_CHECKING:
     from torch import nn
 
-
-USUAL = 0.2
-"""The default sigma_b, if the activation has an edge of chaos there."""
+DEFAULT_SIGMA_B = 0.2
+"""Used if the activation has an edge of chaos there, otherwise 0."""
 
 
 @dataclass(frozen=True)
 class PhaseOptions:
-    """Show the phase diagram of an activation: at which scale of the weights signals die, explode, or get through.
+    """Plot an activation's phase diagram: at which weight scale signals die, explode or get through.
 
-    Of a network, the table says where each layer stands as it is initialised, and the picture shows it.
+    With --model, the table and the plot place each layer of the freshly initialised network in it.
     """
 
     activation: Annotated[
         str,
         Doc(
-            "Its name (tanh, relu, gelu, ...) or package.module:function; auto is the network's, and tanh without one."
+            "A name (tanh, relu, gelu, ...) or package.module:function; auto takes the network's own, and tanh without "
+            "--model."
         ),
     ] = "auto"
     sigma_b: Annotated[
         float | None,
-        conf.arg(metavar="FLOAT"),
         Doc(
-            "Standard deviation of the biases at which the edge of chaos is wanted. Default: 0.2, or 0 for an "
-            "activation that has no edge there, as relu."
+            "Standard deviation of the biases. Default: 0.2, or 0 for an activation without an edge of chaos there, "
+            "such as relu."
         ),
     ] = None
     model: Annotated[
         str | None,
-        Doc("A network of the zoo, for images of 28 by 28 and 10 classes, or package.module:attribute."),
+        Doc("A network of the zoo, built for 28 × 28 images and 10 classes, or package.module:attribute."),
     ] = None
     critical: Annotated[Switch, Doc("Draw the network's weights at the edge of chaos first.")] = False
     seed: Annotated[int, Doc("Seed of the network's weights.")] = 0
-    json: Annotated[Switch, Doc("Print one JSON document instead of the tables.")] = False
+    json: Json = False
     out: Annotated[
-        Path | None, conf.arg(metavar="FILE"), Doc("Draw it to this file, .svg or .html; - is standard output.")
+        Path | None, conf.arg(metavar="FILE"), Doc("Write the plot to this .svg or .html file; - is standard output.")
     ] = None
 
 
@@ -63,10 +62,10 @@ def main(argv: list[str]) -> int:
     if asked.out is not None and asked.out.suffix not in (".svg", ".html") and not is_device(asked.out):
         raise Misuse(f"--out must end in .svg or .html, got {asked.out}")
     if asked.sigma_b is not None and not asked.sigma_b >= 0:
-        raise Misuse(f"--sigma-b must be >= 0: got {asked.sigma_b:g}")
+        raise Misuse(f"--sigma-b must be at least 0, got {asked.sigma_b:g}")
     checked(check_seed, asked.seed)
     if asked.critical and asked.model is None:
-        raise Misuse("--critical draws a network's weights: got no --model")
+        raise Misuse("--critical needs --model")
     return _answer(asked, quiet=check_outputs(asked.json, out=asked.out))
 
 
@@ -87,7 +86,7 @@ def _answer(asked: PhaseOptions, *, quiet: bool) -> int:
         try:
             activation = activation_of(network)
         except ValueError as error:
-            raise Misuse(f"{error}: --activation") from error
+            raise Misuse(f"{error}: give --activation") from error
         name = getattr(activation, "__name__", None) or type(activation).__name__
     sigma_b = _usual(activation) if asked.sigma_b is None else asked.sigma_b
     if network is not None and asked.critical:
@@ -113,7 +112,7 @@ def _usual(activation: Any) -> float:
     from sparsight.measure.criticality import NoEdgeOfChaos, edge_of_chaos
 
     try:
-        return edge_of_chaos(activation, USUAL).sigma_b
+        return edge_of_chaos(activation, DEFAULT_SIGMA_B).sigma_b
     except NoEdgeOfChaos:
         return 0.0
 
@@ -126,11 +125,11 @@ def _activation(name: str) -> Any:
         if isinstance(found, type):
             found = found()
         if not callable(found):
-            raise Misuse(f"{name!r} is of type {type(found).__name__}: expected a function or module")
+            raise Misuse(f"{name} must be a function or a module, got {type(found).__name__}")
         return found
     plain = name.lower().replace("_", "-")
     if plain not in NAMED:
-        raise Misuse(f"unknown activation {name!r}{near(plain, NAMED) or '; there are ' + ', '.join(NAMED)}")
+        raise Misuse(f"unknown activation {name!r}{near(plain, NAMED) or '; expected one of ' + ', '.join(NAMED)}")
     return NAMED[plain]
 
 

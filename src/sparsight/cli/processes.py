@@ -1,4 +1,4 @@
-"""A command in several processes, as torchrun starts it: they speak with one voice and end with one exit code."""
+"""A command in several processes, started by torchrun: one of them prints, and all end with one exit code."""
 
 from __future__ import annotations
 
@@ -17,33 +17,30 @@ from sparsight.cli.signals import unheard
 
 
 def several() -> bool:
-    """Whether this process is one of several that torchrun, or a launcher like it, has started for one command."""
+    """Whether torchrun, or a launcher like it, started several processes for this command."""
     return "LOCAL_RANK" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def main_process() -> bool:
-    """Whether this process is the one that writes files and talks."""
+    """Whether this process writes files and prints."""
     return not several() or os.environ.get("RANK") == "0"
 
 
 def join(command: str) -> None:
-    """Begin a command: all but the main process are silent. Misuse for a command that only one process can do."""
+    """Silence all but the main process. Raises: Misuse if the command needs a single process."""
     if not main_process():
         sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
     if several() and command not in ("run", "recipes"):
-        raise Misuse(f"sparsight {command} is done by one process: start it without torchrun")
+        raise Misuse(f"sparsight {command} needs a single process: start it without torchrun")
 
 
 def last_word(text: str | None, code: int, before: str = "") -> int:
-    """Say why the command ends, unless another process has said it; the exit code of the one that has.
-
-    With None it has been said.
-    """
+    """Print why the command ends, unless another process did or `text` is None; the exit code of the first to end."""
     with unheard():
         first = own = f"{os.environ.get('RANK', 0)} {code}"
         if several():
             first = own if main_process() else f"0 {code}"
-            with suppress(Exception):  # the launcher has gone, or keeps no store: the main process speaks
+            with suppress(Exception):  # the launcher has gone or has no store: the main process prints
                 first = _store().compare_set(_key("ended"), "", own).decode()
         if first == own and text is not None:
             sys.stderr = sys.stderr if main_process() else sys.__stderr__
@@ -52,27 +49,24 @@ def last_word(text: str | None, code: int, before: str = "") -> int:
 
 
 def tell_folder(folder: Path) -> None:
-    """Tell the other processes that the command was understood, and where the run is."""
+    """Tell the other processes that the command line is valid, and where the run folder is."""
     if several() and (store := _store()) is not None:
         store.set(_key("folder"), str(folder))
 
 
 def told_folder() -> Path | None:
-    """Wait until the main process has understood the command; where it has the run. None if it cannot be asked.
-
-    SystemExit if the command has ended instead.
-    """
+    """Wait for the run folder of the main process; None if it cannot be asked. Raises: SystemExit if it ended."""
     if main_process() or (store := _store()) is None:
         return None
     while not store.check([_key("folder")]):
         if store.check([_key("ended")]):
             raise SystemExit(int(store.get(_key("ended")).split()[1]))
-        time.sleep(0.05)  # rather than in the store, where no signal is heard
+        time.sleep(0.05)  # waiting in the store would block signals
     return Path(store.get(_key("folder")).decode())
 
 
 def launched(words: Sequence[str]) -> str:
-    """The command line `sparsight WORDS...`, for as many processes as there are."""
+    """The command line `sparsight WORDS...`, with torchrun if there are several processes."""
     if not several():
         return shlex.join(["sparsight", *words])
     here, all_of_them = os.environ.get("LOCAL_WORLD_SIZE", "1"), os.environ["WORLD_SIZE"]
@@ -81,7 +75,7 @@ def launched(words: Sequence[str]) -> str:
 
 
 def part(code: int) -> None:
-    """End this process's part. After an error at once: what tears connections down would wait, or abort."""
+    """End this process; at once after an error, because closing connections would wait or abort."""
     if not several():
         return
     if code:
@@ -102,7 +96,7 @@ def _key(name: str) -> str:
 
 @functools.cache
 def _store() -> Any:
-    """What the launcher keeps for its processes; None if it keeps nothing."""
+    """The launcher's store; None if it has none."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     import datetime

@@ -1,4 +1,4 @@
-"""What is seen of a run while it runs: a line for each level, and on a terminal a bar for the present one."""
+"""The progress of a run: a line per level, and on a terminal a bar for the current level."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from sparsight.train.metric import ACCURACY, LOSS, PERPLEXITY
 
 
 class Watcher:
-    """A `watch` for `execute`, and a context manager that owns the bar. `began` tells that training has begun.
+    """A `watch` for `execute`, and a context manager that owns the bar. `began`: whether training has begun.
 
-    With a recipe it tells how long the run has taken, and about how long it still takes. `done` are the levels
-    of a run that is resumed. A reader that goes away, as `head` does, ends what is written and not the run.
+    With a recipe it also shows elapsed and remaining time. `done` are the levels of a resumed run. If the reader goes
+    away, as `head` does, the output ends but the run continues.
     """
 
     def __init__(self, stream: TextIO, recipe: Recipe | None = None, done: Sequence[LevelRecord] = ()) -> None:
         self.began = False
-        self.unread = False  # whoever read what is written has gone
+        self.unread = False  # the reader of the output has gone
         self._stream, self._recipe = stream, recipe
         self._levels = [record for record in done if record.role == "level"]
         self._since, self._epochs, self._now = monotonic(), 0.0, 0.0  # epochs of this session: done, of this level
@@ -79,7 +79,7 @@ class Watcher:
             except BrokenPipeError:
                 self.unread = True
                 discard_output()
-                sys.stderr.write("sparsight: nobody reads the output any more; the run goes on\n")
+                sys.stderr.write("sparsight: the output was closed; the run continues\n")
 
     def _move(self, event: Event, bar: Progress) -> None:
         if event.kind == "done" and self._task is not None:
@@ -102,7 +102,7 @@ class Watcher:
     # -- time --------------------------------------------------------------------------------------------------
 
     def _count(self, event: Event) -> None:
-        """Keep count of the epochs of this session, at which the run's speed is measured."""
+        """Count the epochs of this session, which give the run's speed."""
         at = event.observation.epoch if event.observation is not None else 0.0
         if event.kind == "begin":
             self._now = at
@@ -111,7 +111,7 @@ class Watcher:
             self._levels.append(event.record)
 
     def _time(self, event: Event) -> str:
-        """ ", 12 s, about 48 s left", as far as it can be told."""
+        """ ", 12 s, about 48 s left"; only the first if the rest is unknown."""
         spent = monotonic() - self._since
         left = None if self._recipe is None else epochs_left(self._recipe, self._levels, event)
         if left is None or not self._epochs:
@@ -120,7 +120,7 @@ class Watcher:
 
 
 def discard_output() -> None:
-    """Let standard output lead nowhere: Python would complain of its reader at exit."""
+    """Send standard output nowhere: Python would complain about the missing reader at exit."""
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115
 
 
@@ -131,10 +131,10 @@ def rough(seconds: float) -> str:
 
 
 def epochs_left(recipe: Recipe, done: Sequence[LevelRecord], event: Event) -> float | None:
-    """Epochs that a run still takes at most, after an event; None if its search does not say how many levels come.
+    """Epochs left at most after an event; None if the search does not know how many levels follow.
 
-    Levels to come take the mean of those pruned so far, or the present one's budget; the control, if the recipe has
-    one, as many as all levels together.
+    Future levels are assumed to take the mean of the pruned levels so far, or the current one's budget; a control
+    takes as many as all levels together.
     """
     at = event.observation.epoch if event.observation is not None else 0.0
     here = 0.0 if event.kind == "done" else event.budget - at
@@ -146,7 +146,7 @@ def epochs_left(recipe: Recipe, done: Sequence[LevelRecord], event: Event) -> fl
     most = levels_left(recipe.search, done)
     if most is None:
         return None
-    most -= event.kind != "done"  # the present one is on its way
+    most -= event.kind != "done"  # the current level
     pruned = [record.epochs for record in done if record.kept < record.total]
     later = max(0, most) * (sum(pruned) / len(pruned) if pruned else float(event.budget))
     so_far = sum(record.epochs for record in done) + (0.0 if event.kind == "done" else event.budget)
@@ -154,7 +154,7 @@ def epochs_left(recipe: Recipe, done: Sequence[LevelRecord], event: Event) -> fl
 
 
 def levels_left(search: Search, done: Sequence[LevelRecord]) -> int | None:
-    """Levels after those done, at most: by their number, and by the density at the last one's rate; None: not known."""
+    """Levels left at most: by their number, and by the target density at the last level's rate; None if unknown."""
     if isinstance(search, Listed):
         return len(search.levels) - len(done)
     if not isinstance(search, Until):

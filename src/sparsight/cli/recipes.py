@@ -1,4 +1,4 @@
-"""`sparsight recipes`: the recipes there are. Their files are read, not imported, so that the answer is at once."""
+"""`sparsight recipes`: list the recipes. Reads their files without importing them, which is faster."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ FOLDER = Path(__file__).parent.parent / "recipes"
 HELP = """\
 usage: sparsight recipes [--json]
 
-List the recipes that come with sparsight, with one line each. `sparsight run RECIPE --help` says what one takes.
+List the recipes that come with sparsight. `sparsight run RECIPE --help` shows the options of one.
 
-  --json   a JSON list of {"name", "description"}
+  --json   Print a JSON list of {"name", "description"}.
 """
 
 
 def names() -> dict[str, str]:
-    """Name -> one line of description, of every recipe in the package: a file with a function of its own name."""
+    """The first line of every recipe's docstring, by name. A recipe is a file with a function of the same name."""
     found = {}
     for path in sorted(FOLDER.glob("[a-z]*.py")):
         body = ast.parse(path.read_bytes()).body
@@ -43,11 +43,11 @@ def main(argv: list[str]) -> int:
         listed = [{"name": name, "description": line} for name, line in found.items()]
         sys.stdout.write(json.dumps(listed, indent=2) + "\n")
         return 0
-    sys.stdout.write(table(found) + "\nsparsight run RECIPE --help says what a recipe takes.\n")
+    sys.stdout.write(table(found) + "\nsparsight run RECIPE --help shows the options of a recipe.\n")
     return 0
 
 
 def table(found: dict[str, str]) -> str:
-    """A line for each recipe."""
+    """A line per recipe."""
     width = max(map(len, found), default=0)
     return "".join(f"{name:<{width}}  {line}\n" for name, line in found.items())

@@ -1,4 +1,4 @@
-"""`sparsight report RUN`: the page of a run, written again from its records."""
+"""`sparsight report RUN`: rewrite the report of a run from its records."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sparsight.cli.options import options
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Write report.html of a run again, from its records alone, and print its path."""
+    """Rewrite report.html of a run from its records, and print its path."""
 
-    run: Annotated[conf.Positional[Path], Doc("The run folder; the run may be unfinished.")]
+    run: Annotated[conf.Positional[Path], Doc("The run folder, finished or not.")]
     open: Annotated[bool, Doc("Open the page in the browser.")] = False
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         before = folder.record.status, len(folder.levels())
         path = report(folder)
     with opened(asked.run) as now:
-        if (now.record.status, len(now.levels())) != before:  # it has gone on meanwhile
+        if (now.record.status, len(now.levels())) != before:  # the run continued meanwhile
             report(now)
     sys.stdout.write(f"{printable(str(path))}\n")
     if asked.open:

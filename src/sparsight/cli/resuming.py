@@ -1,4 +1,4 @@
-"""`sparsight run RECIPE --resume`: which run is gone on with, and as what. A run folder never chooses code."""
+"""`sparsight run RECIPE --resume`: finds the run and its options. A run folder never chooses which code runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def taken_up(name: str, function: str, out: Path | None) -> tuple[Path, RunRecord]:
-    """The run to go on with: the one in `out`, or the newest unfinished one of the recipe under runs/."""
+    """The run to resume: the one in `out`, otherwise the newest unfinished one of the recipe under runs/."""
     if out is not None:
         try:
             with RunFolder.open(out) as folder:
@@ -37,16 +37,16 @@ def taken_up(name: str, function: str, out: Path | None) -> tuple[Path, RunRecor
                 if folder.record.status != "finished":
                     return path.parent, folder.record
                 done += 1
-    raise Misuse(f"there is no unfinished run of {name!r} under runs/ ({done} finished); name it with --out")
+    raise Misuse(f"no unfinished run of {name!r} under runs/ ({done} finished): give the run folder with --out")
 
 
 def as_it_was(
     name: str, parse: Callable[[Sequence[str]], Understood], given: Sequence[str], folder: Path, stored: RunRecord
 ) -> Understood:
-    """What the first command line says with the words `given` after it, so that these win where both speak.
+    """The arguments of the first command line, with `given` appended, which wins.
 
-    A word that changes what the run is makes it another run, which `execute` refuses. Misuse, with the line to type, if
-    the first names code that is not named again: what stands in a folder is compared, never imported.
+    `execute` refuses arguments that change the run. Raises: Misuse if the first command line names code that `given`
+    does not: names in a run folder are compared, never imported.
     """
     first, (own, now) = _command(folder, stored), parse(given)
     arguments, then = parse([*first[1:], *given]) if first[:1] == [name] else (own, now)
@@ -54,8 +54,8 @@ def as_it_was(
     missing = [word for word in code(arguments, then) if word not in again]
     if missing:
         raise Misuse(
-            f"the run in {folder} was begun with code of its own, which no run folder chooses: to go on, name it again "
-            f"with {shlex.join(['sparsight', 'run', name, *given, *missing])}"
+            f"the run in {folder} uses your own code, which must be named again to resume: "
+            f"{shlex.join(['sparsight', 'run', name, *given, *missing])}"
         )
     threads = then.threads or stored.environment.get("threads")
     return arguments, replace(then, out=now.out, resume=True, json=now.json, threads=threads)
@@ -67,7 +67,7 @@ def resume_line(name: str, folder: Path, arguments: Mapping[str, Any], settings:
 
 
 def code(arguments: Mapping[str, Any], settings: RunOptions) -> list[str]:
-    """The options that name code, "package.module:attribute", as words of a command line."""
+    """The options whose value is package.module:attribute, as words of a command line."""
     values = {**vars(settings), **arguments}
     return [
         f"--{n.replace('_', '-')}={value}" for n, value in values.items() if isinstance(value, str) and ":" in value
@@ -75,10 +75,10 @@ def code(arguments: Mapping[str, Any], settings: RunOptions) -> list[str]:
 
 
 def _command(folder: Path, record: RunRecord) -> list[str]:
-    """The words after `sparsight run` of the command line that made the run; none if Python made it."""
+    """The words after `sparsight run` in the command line of the run; [] if it was started in Python."""
     try:
         words = shlex.split(record.command or "")
     except ValueError as error:
-        what = f"its command is none: {error}"
-        raise DamagedFile(folder / "run.json", what, "restore it from a copy, or start the run anew") from error
+        what = f"its command cannot be read: {error}"
+        raise DamagedFile(folder / "run.json", what, "restore it from a copy, or start a new run") from error
     return words[2:] if words[:2] == ["sparsight", "run"] else []

@@ -1,4 +1,4 @@
-"""`sparsight run RECIPE`: prune a network, into a run folder."""
+"""`sparsight run RECIPE`: prune a network and keep the results in a run folder."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 HELP = """\
 usage: sparsight run RECIPE [options]
 
-Prune a network by a recipe, level by level, into a run folder of its own.
+Prune a network with a recipe, level by level, and keep the results in a run folder.
 
 recipes:
 {recipes}
-A recipe of your own: package.module:function, a function that returns a Recipe.
+Your own recipe: package.module:function, a function that returns a Recipe.
 
-  sparsight run RECIPE --help   the options of a recipe, and of every run
+  sparsight run RECIPE --help   options of a recipe
 """
 
 
@@ -38,10 +38,10 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     name, given = argv[0], argv[1:]
     if name.startswith("-"):
-        raise Misuse(f"name the recipe before the options: sparsight run RECIPE {shlex.join(argv)}")
+        raise Misuse(f"the recipe must come before the options: sparsight run RECIPE {shlex.join(argv)}")
     known = names()
     if ":" not in name and name.replace("_", "-") not in known:
-        hint = near(name, known) or f"; there are {', '.join(known)}, or package.module:function of your own"
+        hint = near(name, known) or f"; expected one of {', '.join(known)}, or package.module:function"
         raise Misuse(f"unknown recipe {name!r}{hint}")
 
     from sparsight.cli.progress import discard_output
@@ -57,13 +57,13 @@ def main(argv: list[str]) -> int:
         return last_word(_interrupted(str(error), name, asked), 1)
     finally:
         if asked.made and not any(asked.folder.iterdir()):
-            asked.folder.rmdir()  # nothing was begun
+            asked.folder.rmdir()  # the run never began
     try:
         _tell(outcome, asked)
         sys.stdout.flush()
-    except BrokenPipeError:  # the run is done, whoever read it
+    except BrokenPipeError:  # nobody reads the output any more
         discard_output()
-        say(f"the run is finished; sparsight show {shlex.quote(str(asked.folder))} tells it")
+        say(f"the run is finished; see it with: sparsight show {shlex.quote(str(asked.folder))}")
     return 0
 
 
@@ -120,7 +120,7 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
         except (CheckpointError, DamagedFile, ForeignRun):
             raise
         except FileExistsError as error:
-            raise Misuse(f"{asked.folder} is taken: go on with --resume, or give another --out ({error})") from error
+            raise Misuse(f"{asked.folder} is in use: add --resume, or give another --out ({error})") from error
         except (ValueError, TypeError) as error:
             if watcher.began:
                 raise
@@ -129,7 +129,7 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
 
 @contextmanager
 def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
-    """What a run leaves out, and what was done to data and weights, is told as lines of its own."""
+    """Print notes about parameters that are not pruned, and about data and weights, as lines."""
     from sparsight.model.left_out import LeftOutWarning
     from sparsight.model.pretrained import WeightsNote
     from sparsight.runs.resumable import ResumeNote
@@ -152,16 +152,16 @@ def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
 
 
 def _announce(asked: RunRequest, say: Callable[[str], None]) -> None:
-    """Which question the run answers, then what is run where."""
+    """Print which question the run answers, then what runs in which folder."""
     from sparsight.runs.choose import Question
 
     choose = asked.recipe.choose
     if isinstance(choose, Question):
         say(choose.question)
     else:
-        say("Handing over the level that the recipe's own rule chooses.")
+        say("The recipe's own rule chooses a level.")
     if asked.stored is not None and asked.stored.status == "finished":
-        say(f"{asked.folder} is finished already; nothing was trained")
+        say(f"{asked.folder} is already finished; nothing to train")
     else:
         verb = "resuming" if asked.stored is not None else "running"
         settings = asked.settings

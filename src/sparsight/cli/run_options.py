@@ -1,4 +1,4 @@
-"""What a command line of `sparsight run` asks for: a recipe, its arguments, and where it is run."""
+"""The command line of `sparsight run`: a recipe, its arguments, and the options of every run."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from sparsight.zoo import networks as zoo
 from sparsight.zoo.resolve import resolve
 
 NOTES = """\
-Writes a run folder (records, weights, masks, report.html) and prints its table. Ctrl-C stops the run; it goes
-on later with --resume, bit for bit as if it had never stopped.
+Writes a run folder (records, weights, masks, report.html) and prints its table. Ctrl-C stops the run; --resume
+continues it later with identical results.
 
 examples:
   sparsight run {name}
@@ -44,134 +44,124 @@ interrupted."""
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What it is run on, and where it is kept."""
+    """Options of every run: network, data, training, and output."""
 
     model: Annotated[
         str,
         Doc(
             "The network: mlp, lenet-300-100, lenet5, cnn, vanilla-cnn, resnet8, resnet18, resnet20, resnet32, "
             "stable-resnet8, stable-resnet18, stable-resnet20, stable-resnet32, linear, or package.module:attribute (a "
-            "module or a function that makes one), looked for in the current folder too."
+            "module or a function that returns one; the current folder is searched too)."
         ),
     ] = "mlp"
     data: Annotated[
         str,
         Doc(
-            "The data: fashion-mnist, mnist, digits; a path to a .npz of arrays, a folder of images by class, or one "
-            "of CIFAR's binary files; or package.module:attribute (a sparsight.Data or a function that makes one)."
+            "The data: fashion-mnist, mnist, digits; a path to a .npz file, a folder of images by class, or a folder "
+            "of CIFAR's binary files; or package.module:attribute (a sparsight.Data or a function that returns one)."
         ),
     ] = "fashion-mnist"
     weights: Annotated[
         Path | None,
         conf.arg(metavar="FILE"),
-        Doc("Load the network's weights from this file (safetensors, .pt, .bin, or a folder); implies --pretrained."),
+        Doc("Load the network's weights from this file or folder (safetensors, .pt, .bin); implies --pretrained."),
     ] = None
     pretrained: Annotated[
         Switch,
         Doc(
-            "The network is trained already: judge it as it is instead of training level 0, and train pruned levels at "
-            "a learning rate for fine-tuning."
+            "The network is already trained: evaluate it as level 0 instead of training it, and fine-tune pruned "
+            "levels at a lower learning rate."
         ),
     ] = False
     loss: Annotated[
         str | None,
         Doc(
-            "What is minimised: task (the model's own loss, or cross-entropy), cross-entropy, binary-cross-entropy, "
-            "mse, mae, or package.module:function, called with a model and a batch."
+            "The loss to minimise: task (the model's own, otherwise cross-entropy), cross-entropy, "
+            "binary-cross-entropy, mse, mae, or package.module:function, called with a model and a batch. Default: the "
+            "recipe's."
         ),
     ] = None
     optimizer: Annotated[
         str | None,
-        Doc(
-            "sgd, adam, adamw, or package.module:function, called with the parameters. Default: the recipe's, which "
-            "is SGD."
-        ),
+        Doc("sgd, adam, adamw, or package.module:function, called with the parameters. Default: the recipe's, SGD."),
     ] = None
     metric: Annotated[
         str | None,
         Doc(
-            "What levels are chosen by: auto (accuracy, or what the outputs allow), accuracy, loss, perplexity, mse, "
-            "rmse, mae, or package.module:attribute (a judge or a metric of torchmetrics)."
+            "The metric that chooses a level: auto (accuracy, or whatever the outputs allow), accuracy, loss, "
+            "perplexity, mse, rmse, mae, or package.module:attribute (a judge or a torchmetrics metric). Default: the "
+            "recipe's."
         ),
     ] = None
-    relative: Annotated[Switch, Doc("Read `within` as percent of the dense network's value, not as points.")] = False
-    include: Annotated[tuple[str, ...], Doc("Also prune parameters of these names; shell-style patterns.")] = ()
-    exclude: Annotated[tuple[str, ...], Doc("Leave parameters of these names dense, without a word about them.")] = ()
+    relative: Annotated[Switch, Doc("Read --within as percent of the dense network's value, not as points.")] = False
+    include: Annotated[tuple[str, ...], Doc("Also prune parameters with these names; shell-style patterns.")] = ()
+    exclude: Annotated[tuple[str, ...], Doc("Keep parameters with these names dense, and do not warn of them.")] = ()
     total_epochs: Annotated[
-        int | None,
-        conf.arg(metavar="N"),
-        Doc("Train for exactly this many epochs in all: the last level takes what those before it leave."),
+        int | None, Doc("Train for exactly this many epochs in total: the last level takes those that are left.")
     ] = None
     share: Annotated[
         Path | None,
         conf.arg(metavar="DIR"),
         Doc(
-            "Take the training of the dense network from this folder if a run that began alike has left it there, and "
-            "leave it there otherwise. The run folder is the same with and without it, bit for bit."
+            "Share the training of the dense network through this folder: reuse it if a run with the same start left "
+            "it there, otherwise leave it there. The results are identical without it."
         ),
     ] = None
     out: Annotated[
         Path | None,
         conf.arg(metavar="DIR"),
-        Doc("The run folder. Default: the next free runs/RECIPE-001. An existing run is never overwritten."),
+        Doc("The run folder. Default: the next free runs/RECIPE-001. Existing runs are never overwritten."),
     ] = None
     resume: Annotated[
         Switch,
         Doc(
-            "Resume the run in --out. Default: the newest unfinished run of the recipe. Options that are not given "
-            "again stay as they were; package.module:attribute names must be given again."
+            "Resume the run in --out, otherwise the newest unfinished run of the recipe. Options keep their values, "
+            "but package.module:attribute names must be given again."
         ),
     ] = False
     keep: Annotated[
         Literal["all", "packed", "chosen", "last"],
         Doc(
-            "Which levels' weights to keep on disk once the run is finished, packed being all, in packed files; masks "
-            "and records always stay."
+            "Levels whose weights stay on disk after the run; packed keeps all of them in packed files. Masks and "
+            "records always stay."
         ),
     ] = "all"
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
-        Doc("Where to compute; auto takes an accelerator if there is one."),
+        Doc("The device; auto uses an accelerator if there is one."),
     ] = "auto"
-    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training, or no.")] = "no"
+    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training; no is float32.")] = "no"
     threads: Annotated[
-        int | None,
-        conf.arg(metavar="N"),
-        Doc(
-            "CPU threads, for torch and the compiled kernels alike. Default: as many as torch takes. The bits of a run "
-            "depend on it."
-        ),
+        int | None, Doc("CPU threads, which change the last bits of results. Default: as many as torch uses.")
     ] = None
-    json: Annotated[Switch, Doc("Print one JSON document instead of the table; progress goes to standard error.")] = (
-        False
-    )
+    json: Annotated[Switch, Doc("Print one JSON document instead; progress goes to standard error.")] = False
 
 
 @dataclass(frozen=True)
 class RunRequest:
-    """A command line, understood."""
+    """A parsed command line."""
 
     recipe: Recipe
     arguments: Mapping[str, Any]
     settings: RunOptions
-    folder: Path  # where the run is, or will be
-    made: bool  # the folder was made for it
-    stored: RunRecord | None = None  # of the run to go on with
+    folder: Path
+    made: bool  # whether the folder was created for this run
+    stored: RunRecord | None = None  # of the run to resume
 
 
 def find(name: str) -> Callable[..., Recipe]:
-    """The recipe function of that name: one of the package, or package.module:function. Misuse if there is none."""
+    """The recipe function of that name, or of package.module:function. Raises: Misuse."""
     if ":" not in name:
         stem = name.replace("-", "_")
         return getattr(importlib.import_module(f"sparsight.recipes.{stem}"), stem)
     found: Any = _resolved(name, Misuse)
     if (why := why_no_maker(found, Recipe)) is not None:
-        raise Misuse(f"{name!r} {why}: expected a function that returns a Recipe, its parameters the options")
-    return cast(Callable[..., Recipe], found)  # what it returns is seen when it is called
+        raise Misuse(f"{name!r} {why}: expected a function that returns a Recipe and whose parameters are options")
+    return cast(Callable[..., Recipe], found)  # checked when it is called
 
 
 def _resolved(spec: str, error: type[Exception]) -> Any:
-    """What `spec` names; `error` where there is no such thing."""
+    """The object that `spec` names. Raises: `error`."""
     try:
         return resolve(spec)
     except ValueError as cause:
@@ -179,16 +169,16 @@ def _resolved(spec: str, error: type[Exception]) -> Any:
 
 
 def understand(name: str, given: Sequence[str]) -> RunRequest:
-    """What `sparsight run NAME GIVEN...` asks for. A folder is made for a new run where none is named.
+    """Parse `sparsight run NAME GIVEN...`. Creates a run folder if --out is missing.
 
-    Misuse, NotFound, DamagedFile; SystemExit after help, or after a bad value was explained.
+    Raises: Misuse, NotFound, DamagedFile; SystemExit after --help.
     """
     function = find(name)
     told = told_folder()
     arguments, settings = _parse(name, function, given)
     folder, stored, made = settings.out or told, None, False
     if folder is None and not main_process():
-        raise Misuse("these processes cannot agree on a run folder: name it with --out, or start them with torchrun")
+        raise Misuse("several processes need a common run folder: give --out, or start them with torchrun")
     if settings.resume:
         folder, stored = taken_up(name, function.__name__, folder)
         arguments, settings = as_it_was(name, partial(_parse, name, function), given, folder, stored)
@@ -218,12 +208,12 @@ def built(name: str, function: Callable[..., Recipe], arguments: Mapping[str, An
     except (ValueError, TypeError) as error:
         raise Misuse(as_typed(str(error), arguments)) from error
     if not isinstance(recipe, Recipe):
-        raise Misuse(f"{name!r} returned a {type(recipe).__name__}: expected a sparsight Recipe")
+        raise Misuse(f"{name!r} must return a sparsight Recipe, got {type(recipe).__name__}")
     return recipe
 
 
 def adapted_recipe(recipe: Recipe, settings: RunOptions) -> Recipe:
-    """The recipe with the loss, the optimiser and the metric that are named, and its epochs in all."""
+    """The recipe with the loss, optimiser, metric and total epochs of the options."""
 
     def named(spec: str | None) -> Any:
         return _resolved(spec, NotFound) if spec is not None and ":" in spec else spec
@@ -243,28 +233,28 @@ def adapted_recipe(recipe: Recipe, settings: RunOptions) -> Recipe:
 
 
 def _judge(found: Any) -> Any:
-    """What is named as a metric; a function or class without arguments makes it."""
+    """The metric, made by calling `found` if that is a class or a function without parameters."""
     makes = inspect.isclass(found) or (inspect.isfunction(found) and not inspect.signature(found).parameters)
     return found() if makes else found
 
 
 def look_for_all(settings: RunOptions) -> None:
-    """NotFound, with close matches, if the data or the model that is named is not there."""
+    """Raise NotFound if data, model or weights do not exist."""
     if not readers.is_path(settings.data):
         look_for("data", settings.data, readers.KNOWN)
     elif not there(Path(settings.data)):
-        raise NotFound(f"there is no file or folder {settings.data} to read data from")
+        raise NotFound(f"--data {settings.data} does not exist")
     look_for("model", settings.model, zoo.KNOWN)
     if settings.weights is not None and not there(settings.weights):
-        raise NotFound(f"there is no file {settings.weights} to load weights from")
+        raise NotFound(f"--weights {settings.weights} does not exist")
     if settings.threads is not None:
         checked(check_threads, settings.threads)
 
 
 def look_for(what: str, spec: str, known: Collection[str]) -> None:
-    """NotFound, with close matches, if there is no `what` of that name, nor package.module:attribute."""
+    """Raise NotFound, with close matches, for an unknown name or package.module:attribute."""
     if ":" in spec:
         _resolved(spec, NotFound)
     elif spec.lower().replace("_", "-") not in known:
-        hint = near(spec, known) or f"; there are {', '.join(known)}, or package.module:attribute of your own"
+        hint = near(spec, known) or f"; expected one of {', '.join(known)}, or package.module:attribute"
         raise NotFound(f"unknown {what} {spec!r}{hint}")

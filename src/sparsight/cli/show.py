@@ -1,4 +1,4 @@
-"""`sparsight show RUN`: what a run says, from its records; or what a packed file holds, from its heads."""
+"""`sparsight show PATH`: the results of a run, or the tensors of a packed file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, check_outputs
-from sparsight.cli.options import Switch, options
+from sparsight.cli.options import Json, options
 
 if TYPE_CHECKING:
     from sparsight.records.folder import RunFolder
@@ -23,15 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ShowOptions:
-    """Print the table of a run and what it says; finished or not, also while it is running.
+    """Print the results of a run, finished or not; or the tensors of a packed file and their sizes."""
 
-    Of a packed file: its tensors, and how many bytes each takes.
-    """
-
-    run: Annotated[conf.Positional[Path], Doc("The run folder, or a packed file.")]
-    json: Annotated[Switch, Doc("Print one JSON document instead.")] = False
+    run: Annotated[conf.Positional[Path], Doc("A run folder or a packed file.")]
+    json: Json = False
     csv: Annotated[
-        Path | None, conf.arg(metavar="FILE"), Doc("Write a row for each level to this file; - is standard output.")
+        Path | None, conf.arg(metavar="FILE"), Doc("Write a row per level to this file; - is standard output.")
     ] = None
 
 
@@ -67,7 +64,7 @@ def main(argv: list[str]) -> int:
 
 
 def _real(path: Path, run: RunRecord) -> str | None:
-    """The sentence of the ledger of the network handed over; None if there is none yet."""
+    """The ledger's sentence about the chosen network; None if no level is chosen yet."""
     from sparsight.deploy.ledger.of_run import of_run
     from sparsight.records.folder import RunFolder
     from sparsight.report.ledger import sentence
@@ -87,7 +84,7 @@ def _packed(asked: ShowOptions) -> int:
 
     found = open_checkpoint(asked.run)
     if found.format != FORMAT:
-        raise Misuse(f"{asked.run} is neither a run folder nor a packed file; sparsight analyze takes it")
+        raise Misuse(f"{asked.run} is neither a run folder nor a packed file: try sparsight analyze")
     if asked.csv is not None or asked.json:
         raise Misuse("--csv and --json are for runs")
     lines, dense = [], 0
@@ -105,7 +102,7 @@ def _packed(asked: ShowOptions) -> int:
 
 
 def opened(path: Path) -> RunFolder:
-    """The run in `path`, for reading. Misuse if there is none; DamagedFile if a file of it is missing or cut short."""
+    """The run in `path`, for reading. Raises: Misuse if it is not a run; DamagedFile."""
     from sparsight.records.verify import whole
 
     try:
@@ -115,11 +112,7 @@ def opened(path: Path) -> RunFolder:
 
 
 def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None, report: Path) -> None:
-    """The table, the summary, why the run ended and where its report is, on standard output; in colour on a terminal.
-
-    The last lines are what a reader must know before trusting the numbers, and by how much the run missed what was
-    asked for, if it did.
-    """
+    """Print the table, the summary, why the run ended, the path of its report, and any findings and missed target."""
     from sparsight.report import rich_table, summary, table
     from sparsight.report.escape import plain, printable
     from sparsight.report.findings import findings
@@ -139,7 +132,7 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
 
         console = Console()
         console.print(rich_table(run, levels, evaluation))
-        for line in lines:  # broken between words
+        for line in lines:
             console.print(Text(printable(line)), highlight=False, soft_wrap=line.startswith("Report: "))
     else:
         sys.stdout.write("\n" + plain(table(run, levels, evaluation)) + "\n")
@@ -149,7 +142,7 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
 def document(
     path: Path, run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None
 ) -> dict[str, Any]:
-    """JSON values: the run as a whole, a row for each level, and the summary in words."""
+    """The run as JSON values, with a row per level and the summary."""
     from sparsight.records.record import to_json
     from sparsight.report import summary, table
     from sparsight.report.findings import findings

@@ -1,4 +1,4 @@
-"""What ends a command from outside: Ctrl-C, a scheduler, a closed terminal, or the end of the study that it is of."""
+"""How a command is ended from outside: by Ctrl-C, a scheduler, a closed terminal, or the end of its study."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ TRIAL = "SPARSIGHT_TRIAL"
 GRACE = 30.0
 """Seconds that a trial has to end by itself."""
 
-
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """The signals that end a command."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """A block in which SIGTERM (a scheduler) and SIGHUP (a closed terminal) are Ctrl-C: KeyboardInterrupt.
+    """Turn SIGTERM (a scheduler) and SIGHUP (a closed terminal) into KeyboardInterrupt, in the main thread.
 
-    One that comes while Python cannot raise, in a callback from C or a finaliser, is raised a moment later, without a
-    word. What is ignored, as SIGHUP is under nohup, stays so. Nothing is changed outside the main thread.
+    One that arrives while Python cannot raise, in a C callback or a finaliser, is raised a moment later. Ignored
+    signals, such as SIGHUP under nohup, stay ignored.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -63,7 +62,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """A block for last words: whoever presses Ctrl-C again has been heard already."""
+    """Ignore further Ctrl-C while the last message is printed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -78,7 +77,7 @@ def unheard() -> Iterator[None]:
 
 
 def leave(code: int) -> None:
-    """All is said: what comes while Python tidies up ends the process at once, with its exit code and no traceback."""
+    """Let signals during Python's shutdown end the process at once, with its exit code and no traceback."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     exec("pass")  # else a KeyboardInterrupt that came inside such a text, caught or not, would be how `python -m` ends
@@ -87,7 +86,7 @@ def leave(code: int) -> None:
         return
     for number in heard:
         signal.signal(number, lambda *_: os._exit(code))
-    # Python gives back the default to what is heard, and then takes its time to free what was imported.
+    # Python restores the default handlers, then takes its time to free modules.
     atexit.register(lambda: [signal.signal(number, signal.SIG_IGN) for number in heard])
 
 
@@ -99,12 +98,12 @@ def _interrupt_main() -> None:
 
 
 def end_with_the_study() -> None:
-    """Of a trial: end, politely and then not, when the study that started it has ended, however that did."""
+    """In a trial of a study: end when the study ends, first by SIGTERM, then by SIGKILL."""
     if os.environ.pop(TRIAL, None) is None:
         return
     pipe = os.dup(0)
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)  # what the trial runs finds an empty standard input
+    os.dup2(nothing, 0)  # give the trial's code an empty standard input
     os.close(nothing)
 
     def wait() -> None:
@@ -118,7 +117,7 @@ def end_with_the_study() -> None:
 
 
 def stop_group(leader: int) -> None:
-    """Kill a process, and all that it has started where it leads a group of its own."""
+    """Kill a process, and its whole group if it leads one."""
     if hasattr(os, "killpg") and os.getpgid(leader) == leader:
         os.killpg(leader, signal.SIGKILL)
     else:

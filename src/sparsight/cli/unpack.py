@@ -1,4 +1,4 @@
-"""`sparsight unpack IN -o OUT`: a packed file as plain safetensors."""
+"""`sparsight unpack PATH -o OUT`: a packed file as plain safetensors."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ from sparsight.cli.options import options
 
 @dataclass(frozen=True)
 class UnpackOptions:
-    """Write the tensors of a packed file as a plain safetensors file, which any reader of safetensors loads.
-
-    A damaged file is refused, and nothing is written.
-    """
+    """Write a packed file as a plain safetensors file. A damaged file is refused, and nothing is written."""
 
     path: Annotated[conf.Positional[Path], Doc("A packed file, or a folder of packed shards.")]
-    out: Annotated[Path, conf.arg(aliases=("-o",), metavar="OUT"), Doc("The safetensors file; of shards, the folder.")]
+    out: Annotated[Path, conf.arg(aliases=("-o",), metavar="OUT"), Doc("The safetensors file; for shards, the folder.")]
 
 
 def main(argv: list[str]) -> int:
@@ -32,7 +29,7 @@ def main(argv: list[str]) -> int:
     from sparsight.records.files import there
 
     if not there(asked.path):
-        raise NotFound(f"there is no {asked.path}")
+        raise NotFound(f"{asked.path} does not exist")
     unpack(asked.path, asked.out)
     sys.stdout.write(printable(f"written: {asked.out}") + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""`sparsight verify RUN`: whether the files of a run, or of all runs of a study, are those that were written."""
+"""`sparsight verify PATH`: check the files of a run or a study against their checksums."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparsight.cli.options import options
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Read every file of a run, finished or not, and compare it with its checksum and with the run's records.
+    """Check every file of a run, finished or not, against its checksum and the run's records.
 
-    One line for each damaged file says what is wrong with it and what to do; the exit code is then 3.
+    Prints a line per damaged file, with what is wrong and what to do; the exit code is then 3.
     """
 
-    path: Annotated[conf.Positional[Path], Doc("A run folder, or the folder of a study.")]
+    path: Annotated[conf.Positional[Path], Doc("A run folder or a study folder.")]
 
 
 def main(argv: list[str]) -> int:
@@ -34,9 +34,9 @@ def main(argv: list[str]) -> int:
     try:
         found = verify_study(asked.path) if there(asked.path / "study.json") else verify_run(asked.path)
     except FileNotFoundError as error:
-        raise Misuse(f"{error}, and no study.json") from error
+        raise Misuse(f"{error}; expected a run folder or a study folder") from error
     for damage in found:
         sys.stdout.write(f"{printable(str(damage))}\n")
     if not found:
-        sys.stdout.write(f"{printable(str(asked.path))}: every file is as it was written\n")
+        sys.stdout.write(f"{printable(str(asked.path))}: every file is intact\n")
     return 3 if found else 0

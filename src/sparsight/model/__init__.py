@@ -1,4 +1,4 @@
-"""Which weights a model has and how they lie: names, masks, holding them through training, and what a mask cuts off."""
+"""The weights of a model: names, layouts, masks, how to hold them during training, and what a mask cuts off."""
 
 from sparsight.model.collapse import Collapse, find_collapse
 from sparsight.model.hold import apply_, bind, mask_grads_

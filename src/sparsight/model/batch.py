@@ -1,4 +1,4 @@
-"""What a batch is to a model: which part of it goes in, which part are labels, and what comes out."""
+"""Inputs, labels and outputs of a model for a batch."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from torch import Tensor, nn
 from sparsight.types import Batch
 
 LABELS = ("labels", "label", "targets", "target", "y")
-"""Keys under which a dictionary batch may hold its labels."""
+"""Possible keys of the labels in a dictionary batch."""
 
 
 def predict(model: nn.Module, batch: Batch) -> Any:
     """The model's output for a batch.
 
-    Of `(x, y)` the model is given `x`, and of a dictionary what its `forward` takes by name, labels included; `x` may
-    be a dictionary too. Anything else is given as it is. TypeError if `forward` takes nothing of a dictionary.
+    The model gets `x` of `(x, y)`; of a dictionary, the entries that its `forward` accepts by name, including labels
+    (`x` may be a dictionary too); anything else unchanged. Raises: TypeError if `forward` accepts no entry.
     """
     x = batch[0] if isinstance(batch, (tuple, list)) and len(batch) else batch
     return model(**_accepted(model, x)) if isinstance(x, Mapping) else model(x)
 
 
 def labels_of(batch: Batch) -> Any:
-    """The labels of `(x, y)`, or of a dictionary that calls them labels, label, targets, target or y; else None."""
+    """The labels of `(x, y)`, or of a dictionary under a key of `LABELS`; otherwise None."""
     if isinstance(batch, Mapping):
         return next((batch[key] for key in LABELS if key in batch), None)
     return batch[1] if isinstance(batch, (tuple, list)) and len(batch) == 2 else None
 
 
 def scores_of(output: Any) -> Tensor | None:
-    """The tensor that a model puts out: its output, or the `logits` of one that has them; None if there is neither."""
+    """The output itself if it is a tensor, otherwise its `logits`; None without them."""
     if isinstance(output, Tensor):
         return output
     found = _part(output, "logits")
@@ -43,7 +43,7 @@ def scores_of(output: Any) -> Tensor | None:
 
 
 def own_loss(output: Any) -> Tensor | None:
-    """The loss that the model itself computed, `output.loss` or `output["loss"]`; None if it did not."""
+    """The loss computed by the model, `output.loss` or `output["loss"]`; None without one."""
     found = None if isinstance(output, Tensor) else _part(output, "loss")
     return found if isinstance(found, Tensor) else None
 
@@ -63,21 +63,21 @@ def _accepted(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     taken = given if others else {key: value for key, value in given.items() if key in names}
     if not taken:
         raise TypeError(
-            f"{type(inner).__name__}.forward takes {', '.join(names) or 'nothing'} by name, and the batch holds "
+            f"{type(inner).__name__}.forward accepts {', '.join(names) or 'nothing'} by name, but the batch holds "
             f"{', '.join(given) or 'nothing'}: {ASK}"
         )
     return taken
 
 
 def _inside(model: nn.Module) -> nn.Module | None:
-    """The module that a compiled or DDP-wrapped one runs."""
+    """The module inside a compiled or DDP-wrapped one."""
     found = getattr(model, "_orig_mod", None)
     return model.module if found is None and isinstance(model, nn.parallel.DistributedDataParallel) else found
 
 
 @functools.cache
 def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
-    """Names by which arguments can be given, and whether any other name is taken too."""
+    """The names of keyword arguments, and whether any other name is accepted."""
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return (
@@ -86,26 +86,26 @@ def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
     )
 
 
-ASK = "give the recipe a loss(model, batch) and a judge(model, batch) of your own (--loss and --metric)"
-"""What to do where a batch or an output cannot be read."""
+ASK = "give your own loss(model, batch) and judge(model, batch) (--loss and --metric)"
+"""What to do if a batch or an output cannot be read."""
 
 
 # -- samples ---------------------------------------------------------------------------------------------------
 
 
 def batch_size(batch: Batch) -> int:
-    """Samples of a batch: the length of its first tensor. ValueError if there is none, or it is empty."""
+    """Samples of a batch: the length of its first tensor. Raises: ValueError without one, or if it is empty."""
     first = next(tensors_of(batch), None)
     if first is None or first.dim() == 0 or not len(first):
         got = type(batch).__name__ if first is None else f"a first tensor of shape {tuple(first.shape)}"
-        raise ValueError(f"cannot tell the samples of a batch: got {got}, expected (x, y) with at least one sample")
+        raise ValueError(f"a batch must be (x, y) with at least one sample, got {got}")
     return len(first)
 
 
 def on_tensors(do: Callable[..., Tensor], batch: Any, *others: Any) -> Any:
-    """The batch with `do` of its tensors, in tuples, lists and mappings too; the rest as it is.
+    """The batch with `do` applied to its tensors, also in tuples, lists and mappings.
 
-    `do` is given, too, the tensors that stand at the same place in `others`.
+    `do` also gets the tensors at the same places in `others`.
     """
     if isinstance(batch, Tensor):
         return do(batch, *others)
@@ -118,7 +118,7 @@ def on_tensors(do: Callable[..., Tensor], batch: Any, *others: Any) -> Any:
 
 
 def copied(batch: Any) -> Any:
-    """The batch with tensors of its own, for models that write to their input."""
+    """The batch with cloned tensors, for models that write to their input."""
     return on_tensors(Tensor.clone, batch)
 
 

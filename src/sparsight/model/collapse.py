@@ -1,4 +1,4 @@
-"""What a mask cuts off: empty and nearly empty tensors, dead neurons, weights on no path, no path at all."""
+"""Finds what a mask cuts off: empty and nearly empty tensors, dead units, weights on no path, no path at all."""
 
 from __future__ import annotations
 
@@ -20,37 +20,35 @@ from sparsight.types import Layout, Masks
 
 @dataclass(frozen=True)
 class Collapse:
-    """What a mask cuts off, by prunable tensor; tensors of which nothing is to be said are left out."""
+    """What a mask cuts off, by prunable tensor; omits tensors without findings."""
 
     empty: tuple[str, ...] = ()  # no weight left
-    nearly_empty: tuple[str, ...] = ()  # some, but too few to carry a signal
-    dead_outputs: Mapping[str, int] = field(default_factory=dict)  # units that no kept weight leads to
-    dead_inputs: Mapping[str, int] = field(default_factory=dict)  # units that no kept weight leads away from
-    cut_off: Mapping[str, int] | None = None  # kept weights on no path from input to output; None: not known
-    disconnected: bool | None = None  # no path from input to output is left; None: not known
+    nearly_empty: tuple[str, ...] = ()  # too few weights to carry a signal
+    dead_outputs: Mapping[str, int] = field(default_factory=dict)  # output units without kept weights
+    dead_inputs: Mapping[str, int] = field(default_factory=dict)  # input units without kept weights
+    cut_off: Mapping[str, int] | None = None  # kept weights on no path from input to output; None: unknown
+    disconnected: bool | None = None  # no path from input to output is left; None: unknown
 
 
 def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = None, *, share: float = 0.1) -> Collapse:
-    """What these masks cut off, layer by layer; with a model and an example, path by path too.
+    """What these masks cut off, layer by layer; with a model and an example, also path by path.
 
-    A tensor is empty with no kept weight, nearly empty with fewer than `share` times the units of its narrower side
-    (at least 2): too few to carry a signal, though not none. A unit is dead if no weight is kept that leads to it
-    (an output) or away from it (an input). Which dimensions are outputs and inputs, and the groups of a convolution,
-    are the model's; each expert of a stack has units of its own. Without a model dimension 0 is taken for the outputs
-    and dimension 1 for the inputs.
+    A tensor is empty without kept weights, and nearly empty with fewer than `share` times the units of its narrower
+    side (at least 2). A unit is dead if none of its weights is kept. Without a model, dimension 0 is outputs and
+    dimension 1 inputs; each expert of a stack has its own units.
 
-    With `model` and `example` (a batch `(x, y)` or samples `x`; only the shape is used), a kept weight is cut off if
-    it lies on no path of kept weights from an input to an output, and the network is disconnected if there is no
-    path. Decided by one pass there and one back with every kept weight 1, every pruned one 0, biases 0, activations
-    linear, max-pooling as averaging and every sum set to "some" or "none", so it is exact at any depth. Differences
-    count as sums, offsets and divisors as nothing. Softmax attention counts as averaging: it passes its values on, and
-    what shapes the attention counts as cut off. A model that cannot be run so (outputs that are no tensor, say), or
-    whose paths are lost without any mask too, leaves `disconnected` and `cut_off` None.
+    With `model` and `example` (a batch `(x, y)` or samples `x`; only the shape is used), a kept weight is cut off if it
+    lies on no path of kept weights from an input to an output, and the network is disconnected without any path. This
+    takes a forward and a backward pass with kept weights 1, pruned ones 0, biases 0, linear activations, averaging in
+    place of max-pooling, and every sum reduced to "some" or "none", which is exact at any depth. Differences count as
+    sums, offsets and divisors as nothing. Softmax attention counts as averaging: weights that only shape the attention
+    count as cut off. `disconnected` and `cut_off` are None for a model that cannot be run in this way, or that has no
+    paths even without masks.
 
-    Errors: masks that do not fit the model, or are no masks; share < 0.
+    Raises: TypeError, ValueError for masks that do not fit the model; ValueError for share < 0.
     """
     if share < 0:
-        raise ValueError(f"share must be >= 0: got {share!r}")
+        raise ValueError(f"share must be at least 0, got {share!r}")
     check_mapping(masks)
     if model is not None:
         check(model, masks)
@@ -68,7 +66,7 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
     if model is not None and example is not None:
         with torch.inference_mode(False):
             found = _paths(model, masks, example)
-            if found is not None and not found[0]:  # is that the masks' doing?
+            if found is not None and not found[0]:  # because of the masks?
                 whole = _paths(model, {name: torch.ones_like(mask) for name, mask in masks.items()}, example)
                 found = found if whole is not None and whole[0] else None
         if found is not None:
@@ -86,7 +84,7 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
 
 
 def _paths(model: nn.Module, masks: Masks, example: Any) -> tuple[bool, dict[str, Tensor]] | None:
-    """Whether any path leads through, and which kept weights of every tensor lie on one; None if it cannot be told."""
+    """Whether any path exists, and which kept weights lie on one; None if unknown."""
     call = pure(model)
     device = next(iter(call.params.values())).device
     params = {n: torch.full_like(p, not is_bias(n), dtype=torch.float32) for n, p in call.params.items()}
@@ -103,14 +101,14 @@ def _paths(model: nn.Module, masks: Masks, example: Any) -> tuple[bool, dict[str
                 grads = torch.autograd.grad(total, by, materialize_grads=True)
             else:  # the output depends on nothing
                 grads = [torch.zeros_like(each) for each in by]
-        except Exception:  # any model may come; that the paths of one cannot be followed must not end a run
+        except Exception:  # a model whose paths cannot be followed must not end a run
             return None
     through = bool((grads[-1] > 0).any()) if x.requires_grad else float(total.detach()) > 0
     return through, {n: (g > 0).to(m.device) & m for (n, m), g in zip(masks.items(), grads, strict=False)}
 
 
 class _Some(torch.autograd.Function):
-    """1 where there is anything, there and on the way back."""
+    """1 for positive values, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

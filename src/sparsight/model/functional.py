@@ -1,4 +1,4 @@
-"""A model as a function of its parameters: the one seam for functional calls, and eval mode for a block."""
+"""A model as a function of its parameters, and eval mode for a block."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsight.types import Batch
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a block; every module's own train/eval flag is put back afterwards."""
+    """Eval mode for a block; restores every module's train/eval flag afterwards."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -29,8 +29,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _computed(model: nn.Module) -> Iterator[None]:
-    """A block after which tensors that are plain attributes of modules are put back: weights that hooks compute, as
-    those of `torch.nn.utils.prune`."""
+    """Restore tensors that are plain attributes of modules after a block: weights computed by hooks, as in
+    `torch.nn.utils.prune`."""
     plain = [(m.__dict__, key, x) for m in model.modules() for key, x in m.__dict__.items() if isinstance(x, Tensor)]
     try:
         yield
@@ -41,11 +41,11 @@ def _computed(model: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Pure:
-    """The forward of a model at given parameters, on buffers of its own. Make it with `pure`.
+    """The forward of a model for given parameters, with its own buffers. Made by `pure`.
 
-    `params` are the model's parameters by plain name, detached, sharing its memory: never write to them.
-    A call may give any of them anew; those left out are as in the model. Buffers that the forward writes to
-    (running statistics) are copies. Train and eval flags are the model's: see `evaluating`.
+    `params` are the model's parameters by plain name, detached, sharing its memory: never write to them. A call may
+    replace any of them. Buffers are copies, because the forward may write to them. Train and eval flags are the
+    model's: see `evaluating`.
     """
 
     module: nn.Module
@@ -67,15 +67,15 @@ class Pure:
     def _given(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
         unknown = next((name for name in params if name not in self.params), None)
         if unknown is not None:
-            raise ValueError(f"the model has no parameter {unknown!r}, expected one of {', '.join(self.params)}")
+            raise ValueError(f"the model has no parameter {unknown!r}: its parameters are {', '.join(self.params)}")
         return {self.names[name]: value for name, value in {**self.params, **params}.items()}
 
 
 def pure(model: nn.Module) -> Pure:
-    """The model as a function of its parameters. Nothing that is called through it changes the model.
+    """The model as a function of its parameters; calls do not change the model.
 
-    Compiled and DDP-wrapped models work by their plain names. Parameters are whole tensors: a model sharded over
-    processes (FSDP2) has to be gathered first. TypeError otherwise.
+    Compiled and DDP-wrapped models use their plain names. Raises: TypeError for a sharded model (FSDP2), which must be
+    gathered first.
     """
     inside = {id(parameter): name for name, parameter in model.named_parameters()}
     parameters = named(model)
@@ -89,7 +89,7 @@ def pure(model: nn.Module) -> Pure:
 
 
 class _Loss(nn.Module):
-    """A loss as the forward of a module, so that the model inside it can be called functionally."""
+    """A loss as the forward of a module, for functional calls of the model inside it."""
 
     def __init__(self, model: nn.Module, loss: Callable[[nn.Module, Batch], Tensor]) -> None:
         super().__init__()

@@ -1,9 +1,6 @@
-"""Masks bound to a model: gradients cleared before clipping, weights after the optimiser step.
+"""Masks bound to a model: `mask_grads_` clears gradients before clipping, `apply_` weights after the optimiser step.
 
-Two operations do it: `mask_grads_` before clipping, so that pruned weights do not count in the norm and momentum stays
-clean, and `apply_` after the optimiser step, so that a pruned weight *is* +0.0. Both clear bits instead of
-multiplying: NaN, infinity and -0.0 become +0.0 too, at the price of a multiplication or less. The module itself is
-never altered.
+Both clear bits instead of multiplying, and turn NaN, infinity and -0.0 into +0.0 too.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from sparsight.model.names import modules_of, named
 from sparsight.numerics.kernels.clear import Place, clear, clear_plainly_, sums_of_squares, table
 from sparsight.types import Masks
 
-_MEASURED = (torch.float32, torch.float64)  # types of gradients whose norm is taken as they are masked
+_MEASURED = (torch.float32, torch.float64)  # dtypes of gradients whose norm is computed while masking
 
 
 @dataclass(frozen=True)
@@ -32,20 +29,20 @@ class Norms:
     """Norms of masked gradients."""
 
     total: float  # of all parameters as one vector
-    held: tuple[float | None, ...]  # of each weight with a mask, in their order; None of one without a gradient
+    held: tuple[float | None, ...]  # of each weight with a mask, in order; None without a gradient
 
     def of_held(self) -> Tensor:
-        """Those of the weights with a mask, in float64; 0 where there is no gradient."""
+        """The norms of the weights with a mask, in float64; 0 without a gradient."""
         return torch.tensor([norm or 0.0 for norm in self.held], dtype=torch.float64)
 
 
 class Bound:
-    """Masks bound to the parameters of one model: the fast form for a loop. Make it with `bind`.
+    """Masks bound to the parameters of a model, for use in a loop. Made by `bind`.
 
-    Each use looks first what has become of the weights. Those that have moved in memory, or lie there in another order
-    or type, are laid out again; parameters that were replaced are found by their names.
+    Each use first follows the weights: weights that moved in memory or changed their layout or dtype, and parameters
+    that were replaced, found by their names.
 
-    Raises: ValueError where a name is gone, or its weight has another shape than the mask.
+    Raises: ValueError if a name is gone, or a weight has another shape than its mask.
     """
 
     def __init__(self, model: nn.Module, masks: Masks) -> None:
@@ -57,10 +54,10 @@ class Bound:
         found = named(self._model)
         lost = [name for name in masks if name not in found]
         if lost:
-            raise ValueError(f"the model no longer has a parameter {lost[0]!r}: bind masks to the model as it is now")
+            raise ValueError(f"the model no longer has a parameter {lost[0]!r}: bind the masks again")
         self.holds = tuple(Hold(name, found[name], mask) for name, mask in masks.items())
-        self.parameters = tuple(found.values())  # all of the model, in its order
-        self._links: list[tuple[dict[str, Any], str, Any]] = [  # where modules and parameters hang, and which
+        self.parameters = tuple(found.values())  # of the whole model, in order
+        self._links: list[tuple[dict[str, Any], str, Any]] = [  # dictionaries of modules and parameters, and entries
             (owner, key, value)
             for _, module in modules_of(self._model)
             for owner in (module._modules, module._parameters)
@@ -69,24 +66,24 @@ class Bound:
         self._forget()
 
     def _forget(self) -> None:
-        self._of: tuple[Hold, ...] | None = None  # whose work the next two are
+        self._of: tuple[Hold, ...] | None = None  # the holds of the next two
         self._rows: list[tuple[int, np.ndarray]] = []
         self._others: list[Hold] = []
         self.__dict__.pop("free", None)
 
     @cached_property
     def free(self) -> tuple[nn.Parameter, ...]:
-        """Those without a mask."""
+        """The parameters without a mask."""
         mine = {id(hold.weight) for hold in self.holds}
         return tuple(parameter for parameter in self.parameters if id(parameter) not in mine)
 
     def follow(self) -> None:
-        """Look what has become of the weights."""
+        """Follow weights that were replaced or moved."""
         self.find()
         self.lay()
 
     def find(self) -> bool:
-        """Take over parameters that were replaced; True if the model has other parameters or modules than before."""
+        """Adopt replaced parameters; True if parameters or modules were replaced."""
         for owner, key, value in self._links:
             if owner.get(key) is not value:
                 self._find({hold.name: hold.whole for hold in self.holds})
@@ -94,7 +91,7 @@ class Bound:
         return False
 
     def lay(self) -> None:
-        """Lay masks out anew whose weights have moved in memory."""
+        """Lay out again the masks of weights that moved in memory."""
         for hold in self.holds:
             if hold.moved():
                 hold.lay()
@@ -106,9 +103,9 @@ class Bound:
         self.clear_(self.holds)
 
     def clear_(self, holds: tuple[Hold, ...]) -> bool:
-        """Set the pruned weights of some of `holds` to +0.0; whether the kernel found one that was not.
+        """Set the pruned weights of `holds` to +0.0; returns whether the kernel found one that was not.
 
-        Their weights must lie where they lay at the last `follow` or `lay`.
+        The weights must not have moved since the last `follow` or `lay`.
         """
         found = False
         for width, rows in self._work(holds):
@@ -118,7 +115,7 @@ class Bound:
         return found
 
     def _work(self, holds: tuple[Hold, ...]) -> list[tuple[int, np.ndarray]]:
-        """The kernel's work on weights, by their width in bytes; kept for the next call with the same tuple."""
+        """The kernel's work on weights by width in bytes, cached for the next call with the same tuple."""
         if holds is not self._of:
             by_width: dict[int, list[np.ndarray]] = {}
             for hold in holds:
@@ -129,14 +126,14 @@ class Bound:
         return self._rows
 
     def mask_grads_(self) -> None:
-        """Set the gradient of every pruned weight to +0.0. Weights without a gradient are passed over."""
+        """Set the gradient of every pruned weight to +0.0; skips weights without a gradient."""
         self.follow()
         clear_grads_(self.holds)
 
     def check(self) -> None:
-        """Look whether pruned weights are +0.0, and whether clearing them leaves all kept ones as they are.
+        """Check in tensor code, without the kernel, that pruned weights are +0.0 and that clearing spares kept ones.
 
-        Both are found out in tensor code, apart from the kernel. Raises: ValueError, RuntimeError.
+        Raises: ValueError, RuntimeError.
         """
         self.follow()
         for hold in self.holds:
@@ -144,10 +141,10 @@ class Bound:
             hold.verify()
 
     def mask_and_measure_grads_(self) -> Norms | None:
-        """The same, and the norms of the gradients, in one pass over memory.
+        """`mask_grads_`, and the norms of the gradients (in float64), in one pass over memory.
 
-        Squares are summed in float64. None, and nothing is done, unless all gradients are dense float32 or all
-        float64, on the CPU, and lie in memory as the masks do.
+        Does nothing and returns None unless all gradients are dense, float32 or all float64, on the CPU, and have the
+        layout of the masks.
         """
         self.follow()
         kinds, places, held = set(), [], []
@@ -177,13 +174,13 @@ class Bound:
 
 
 def _plain(grad: Tensor) -> bool:
-    """Whether it is memory of this process, of a type whose squares are summed here."""
+    """Whether it is a dense CPU tensor of a measured dtype."""
     strided = type(grad) is Tensor and grad.layout is torch.strided
     return strided and grad.device.type == "cpu" and grad.dtype in _MEASURED
 
 
 def clear_grads_(holds: Iterable[Hold]) -> None:
-    """Set the gradients of the pruned weights of some of a model's holds to +0.0."""
+    """Set the gradients of the pruned weights of `holds` to +0.0."""
     places: dict[int, list[Place]] = {}
     for hold in holds:
         grad = hold.weight.grad
@@ -202,7 +199,7 @@ def bind(model: nn.Module, masks: Masks) -> Bound:
 
 
 def apply_(model: nn.Module, masks: Masks) -> None:
-    """Set every pruned weight of the model to exactly +0.0, whatever it was. In a loop, use `bind` or `held`."""
+    """Set every pruned weight of the model to +0.0. In a loop, use `bind` or `held`."""
     bind(model, masks).apply_()
 
 

@@ -1,4 +1,4 @@
-"""What goes into layers and what comes out: the only forward hooks of the package."""
+"""Forward hooks that show the inputs and outputs of layers."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ See = Callable[[str, nn.Module, tuple[Any, ...], Any], None]
 
 @contextmanager
 def tapped(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
-    """Show `see` every call of the given layers, in execution order, for one block.
+    """Call `see` after every forward of the given layers, in execution order, for a block.
 
-    `inputs` are the positional arguments. What `see` returns is ignored: the outputs stay as they are. The hooks
-    are gone after the block, also when it raises.
+    `inputs` are the positional arguments. The result of `see` is ignored.
     """
     handles = []
 

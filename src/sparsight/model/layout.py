@@ -1,4 +1,4 @@
-"""A mask laid out in memory like its weight, so that one pass over both clears what is pruned."""
+"""A mask with the memory layout of its weight, to clear pruned weights in one pass over both."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sparsight.numerics.kernels.clear import BITS, Place, clear, clear_plainly_,
 
 
 class Hold:
-    """One weight and its mask.
+    """A weight and its mask.
 
-    `mask` is a copy of the one given: on the weight's device and in its memory order; of a weight that is shared out
-    over processes (FSDP2) the part that is here. `rows` is the kernel's work on the weight, None if tensor code does
-    it: on other devices, and where the weight's memory has gaps.
+    `mask` is a copy on the weight's device, in its memory order; for a sharded weight (FSDP2), the local part. `rows`
+    is the kernel's work on the weight, None if tensor code does it: on other devices, or if the weight's memory has
+    gaps.
     """
 
     rows: np.ndarray | None = None
@@ -24,13 +24,13 @@ class Hold:
         self.name, self.weight, self.mask = name, weight, mask
         self.plain = type(weight) in PLAIN
         self._whole = None if self.plain else mask.clone()
-        self._last: tuple[int, int, int, int] | None = None  # the gradient that was cleared last: place and width
+        self._last: tuple[int, int, int, int] | None = None  # the last cleared gradient: place and width
         self._last_rows = table([], 4)
         self.lay()
 
     @property
     def values(self) -> Tensor:
-        """The weight, or the part of it that is in this process."""
+        """The weight, or its local part."""
         return self.weight.detach() if self.plain else local(self.weight.detach())
 
     @property
@@ -39,20 +39,20 @@ class Hold:
         return self.mask if self._whole is None else self._whole
 
     def lay(self) -> None:
-        """Lay the mask out as the weight lies now, and check that it is so.
+        """Give the mask the current layout of the weight, and check it.
 
-        Raises: ValueError for a weight of another shape, TypeError for one that is not in ordinary memory.
+        Raises: ValueError for a weight of another shape, TypeError for one that is not a dense tensor with values.
         """
         self._refuse_shape(self.weight)
         weight = self.values
-        if self.rows is not None and weight.is_cpu and self._where()[1:] == self._key[1:]:  # in other memory, but alike
+        if self.rows is not None and weight.is_cpu and self._where()[1:] == self._key[1:]:  # only moved
             self.rows[:, 0] += weight.data_ptr() - self._key[0]
             self._key = self._where()
             return
         if weight.layout is not torch.strided or weight.element_size() not in BITS or weight.is_meta:
             raise TypeError(
-                f"cannot hold the mask of {self.name!r}, a weight of {weight.dtype} with layout {weight.layout} on "
-                f"device {weight.device.type!r}: expected a dense floating-point weight that has values"
+                f"cannot hold the mask of {self.name!r}: expected a dense floating-point weight with values, got "
+                f"{weight.dtype}, {weight.layout} on {weight.device.type}"
             )
         self.rows = None
         self.mask = torch.empty_like(weight, dtype=torch.bool).copy_(share(self.whole, self.weight))
@@ -68,11 +68,11 @@ class Hold:
         return weight.data_ptr(), weight.stride(), weight.shape, weight.dtype
 
     def moved(self) -> bool:
-        """Whether the weight has other memory than it was laid out for, or lies there in another order or type."""
+        """Whether the weight has moved, or changed its layout or dtype, since `lay`."""
         return self._where() != self._key
 
     def place_of(self, x: Tensor) -> Place | None:
-        """The kernel's work on `x`, the weight or its gradient; None if it lies in memory otherwise than the mask."""
+        """The kernel's work on `x`, the weight or its gradient; None if its layout differs from the mask's."""
         if type(x) not in PLAIN or not x.is_cpu or x.layout is not torch.strided or x.shape != self._shape:
             return None
         if x.stride() != self._strides and not _same_order(x, self.mask):
@@ -80,7 +80,7 @@ class Hold:
         return (x.data_ptr(), self._address, self._count) if self._count else None
 
     def clear_grad_(self) -> Tensor | None:
-        """Set the gradient of every pruned weight to +0.0, if there is one. It may be sparse (COO). The gradient."""
+        """Set the gradient of every pruned weight to +0.0, and return the gradient, which may be sparse (COO)."""
         grad = self.weight.grad
         if grad is None:
             return None
@@ -91,7 +91,7 @@ class Hold:
         width = grad.element_size()
         if self._last is None or self._last[1:] != (*place[1:], width):
             self._last, self._last_rows = (*place, width), table([place], width)
-        elif self._last[0] != place[0]:  # other memory than that of the step before
+        elif self._last[0] != place[0]:  # moved since the last step
             self._last_rows[:, 0] += place[0] - self._last[0]
             self._last = (*place, width)
         clear(self._last_rows, width, everything=True)
@@ -104,18 +104,18 @@ class Hold:
             clear_plainly_(grad._values(), self.mask.to(grad.device)[tuple(grad._indices())])
         elif grad.layout is torch.strided:
             if self.plain and any(step == 0 and n > 1 for n, step in zip(grad.shape, grad.stride(), strict=True)):
-                self.weight.grad = grad = grad.contiguous()  # one value stood for many
+                self.weight.grad = grad = grad.contiguous()  # an expanded tensor
             clear_plainly_(grad, self.mask.to(grad.device))
         else:
             raise TypeError(
-                f"cannot mask the gradient of {self.name!r}, which has layout {grad.layout}: "
-                "expected torch.strided or torch.sparse_coo"
+                f"cannot mask the gradient of {self.name!r}: its layout must be torch.strided or torch.sparse_coo, got "
+                f"{grad.layout}"
             )
 
     def check(self) -> None:
-        """Try the layout on a tensor that lies like the weight: exactly the kept values must stay.
+        """Try the layout on a tensor like the weight, before writing to the weight.
 
-        Raises: RuntimeError, before a weight is written, if they would not.
+        Raises: RuntimeError unless exactly the kept values stay.
         """
         weight = self.values
         trial = torch.empty_like(weight).view(BITS[weight.element_size()]).fill_(1)
@@ -131,26 +131,26 @@ class Hold:
             raise self._fault()
 
     def verify(self) -> None:
-        """ValueError if a pruned weight is anything but +0.0."""
+        """Raise ValueError if a pruned weight is not +0.0."""
         verify_weight(self.name, self.values, self.mask)
 
     def _refuse_shape(self, x: Tensor) -> None:
         if x.shape != self.whole.shape:
             raise ValueError(
-                f"the weight {self.name!r} now has shape {tuple(x.shape)}, and its mask {tuple(self.whole.shape)}: "
-                "make masks of the new shape and hold those"
+                f"the weight {self.name!r} now has shape {tuple(x.shape)}, but its mask has {tuple(self.whole.shape)}: "
+                "make new masks and hold those"
             )
 
     def _fault(self) -> RuntimeError:
         weight = self.values
         return RuntimeError(
-            f"the mask of {self.name!r} does not lie in memory as the weight does (shape {tuple(weight.shape)}, "
-            f"strides {weight.stride()}, {weight.dtype}): clearing would hit kept weights. "
-            "This is a fault of sparsight: please report it"
+            f"the mask of {self.name!r} does not have the memory layout of its weight (shape {tuple(weight.shape)}, "
+            f"strides {weight.stride()}, {weight.dtype}): clearing would change kept weights. "
+            "This is a bug in sparsight: please report it"
         )
 
 
 def _same_order(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors of one shape lie in memory alike. (The stride of a dimension of size 1 says nothing.)"""
+    """Whether two tensors of the same shape have the same layout, ignoring strides of dimensions of size 1."""
     here, there = a.stride(), b.stride()
     return len(here) == len(there) and all(n == 1 or s == t for n, s, t in zip(a.shape, here, there, strict=True))

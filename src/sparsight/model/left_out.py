@@ -1,4 +1,4 @@
-"""Matrix-shaped parameters that are not prunable: which, how much of the network, and what would include them."""
+"""Matrix-shaped parameters that are not prunable: their share of the network, and patterns to include them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RECURRENT = re.compile(r"^(weight_[a-z]+_l)\d+(_reverse)?$")
 
 
 class LeftOutWarning(UserWarning):
-    """Matrix-shaped parameters are not prunable, and no `exclude` says that this is meant."""
+    """Matrix-shaped parameters are not prunable, and not excluded explicitly."""
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class LeftOut:
     name: str
     shape: tuple[int, ...]
     share: float  # of the elements of all parameters, in [0, 1]
-    include: str | None  # the pattern that makes it prunable, alone or with others of its kind; None: none does
-    note: str = ""  # what to do before including it, or why no pattern does
+    include: str | None  # the pattern that makes it prunable, perhaps with others of its kind; None: impossible
+    note: str = ""  # what to do before including it, or why that is impossible
 
 
 def unsettled(known: Mapping[str, Weight], settled: Collection[str]) -> tuple[LeftOut, ...]:
-    """The matrix-shaped of a model's parameters whose names are not `settled`, in their order.
+    """The matrix-shaped parameters of a model that are not in `settled`, in order.
 
-    Matrix-shaped: more than one element along at least two dimensions; of types that cannot be pruned, which may be
-    packed, two dimensions do. A lazy parameter has no shape yet and is passed over.
+    Matrix-shaped: more than one element along at least two dimensions; for dtypes that cannot be pruned, which may be
+    packed, just two dimensions. Skips lazy parameters, which have no shape yet.
     """
     known = {n: w for n, w in known.items() if not isinstance(w.parameter, nn.parameter.UninitializedParameter)}
     total = sum(weight.parameter.numel() for weight in known.values())
@@ -55,9 +55,9 @@ def _matrix_shaped(parameter: nn.Parameter) -> bool:
 
 
 def _patterns(names: Iterable[str], first: Mapping[str, str], settled: Collection[str]) -> dict[str, str]:
-    """A pattern for each name: one for all that differ in whole numbers only, if it reaches no unsettled other.
+    """A pattern for each name: a common one for names that differ only in numbers, unless it matches other names.
 
-    Those of a recurrent layer, `weight_ih_l0` and the like, are one for all its layers and directions.
+    Weights of a recurrent layer, such as `weight_ih_l0`, share a pattern over layers and directions.
     """
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -77,14 +77,13 @@ def _patterns(names: Iterable[str], first: Mapping[str, str], settled: Collectio
 
 
 def counted(left: Sequence[LeftOut]) -> str:
-    """ "2 matrix-shaped tensors, 61.1 % of all parameters": how much it is."""
+    """ "2 matrix-shaped tensors, 61.1 % of all parameters"."""
     tensors = f"{len(left):,} matrix-shaped tensor{'' if len(left) == 1 else 's'}"
     return f"{tensors}, {_percent(sum(x.share for x in left))} of all parameters"
 
 
 def lines(left: Sequence[LeftOut], most: int = 10) -> list[str]:
-    """A line for each pattern, the largest first, with its share of all parameters; of more than `most` the rest as
-    one line."""
+    """A line per pattern, largest first, with its share of all parameters; beyond `most`, one line for the rest."""
     groups: dict[str, list[LeftOut]] = {}
     for x in left:
         groups.setdefault(x.include or x.name, []).append(x)
@@ -102,17 +101,17 @@ def lines(left: Sequence[LeftOut], most: int = 10) -> list[str]:
 
 
 def told(left: Sequence[LeftOut]) -> str:
-    """What is left out, and what to do about it, in a few lines."""
+    """A message about parameters that are not prunable, and what to do."""
     verb = "is" if len(left) == 1 else "are"
     listed = "".join(f"\n  {line}" for line in lines(left))
     return (
         f"{counted(left)}, {verb} not prunable and stay{'s' if len(left) == 1 else ''} dense:{listed}\n"
-        "include takes these names and patterns to prune them, exclude to leave them dense without this warning"
+        "to prune them, pass these names and patterns to include; to keep them dense without this warning, to exclude"
     )
 
 
 def warn(left: Sequence[LeftOut], stacklevel: int) -> None:
-    """LeftOutWarning, from where it is called (`stacklevel` 1), or from the caller of that (2); nothing for nothing."""
+    """Issue a LeftOutWarning if anything is left out; `stacklevel` as in `warnings.warn`."""
     if left:
         warnings.warn(told(left), LeftOutWarning, stacklevel=stacklevel + 1)
 

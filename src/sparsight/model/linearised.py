@@ -1,4 +1,4 @@
-"""A network made linear and positive: activations, norms and pooling as plain positive maps, for sums over paths."""
+"""A linear and positive version of a network, for sums over paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SUMMING = (
 
 
 def every(names: str) -> frozenset[Any]:
-    """The functions of these names, wherever torch keeps them: modules, functional, methods, in-place forms."""
+    """The torch functions of these names: in torch, functional, as methods, and in-place."""
     forms = [form for name in names.split() for form in (name, f"{name}_")]
     homes = (torch, F, Tensor)
     return frozenset(getattr(home, form) for home in homes for form in forms if hasattr(home, form))
@@ -40,15 +40,15 @@ _OVER = every("div divide true_divide __truediv__ __itruediv__")
 
 
 class Positive(TorchFunctionMode):
-    """Inside, activations do nothing and norms scale alone; with weights and inputs >= 0 so is everything.
+    """In this mode activations do nothing and norms only scale: with weights and inputs >= 0, all values are >= 0.
 
-    Activations (tanh, GELU, ReLU, ...) and `log_softmax` become the identity. Batch norm becomes
-    x gamma / sqrt(running variance + eps) + beta, layer, group, instance and RMS norm x gamma + beta: no mean is taken
-    off; nor is anything clamped from above. `after(y)`, where given, is applied to what layers and matrix products
-    return. With `average`, max-pooling becomes averaging, so that no path is hidden behind a larger one, x - y becomes
-    x + y, -x becomes x, an offset x - 1 nothing, and a division by a tensor none. `attends` says whether a softmax has
-    been met. Everything else stays as it is, softmax and
-    what `nn.MultiheadAttention` does inside too. Whose sign gamma and beta have is up to the parameters given.
+    Activations (tanh, GELU, ReLU, ...) and `log_softmax` become the identity. Batch norm becomes x gamma / sqrt(running
+    variance + eps) + beta; layer, group, instance and RMS norm become x gamma + beta. Clamps lose their upper limit.
+    `after(y)` is applied to the results of layers and matrix products.
+
+    With `average`, max-pooling becomes averaging, which reveals all paths; x - y becomes x + y, -x becomes x, an offset
+    x - 1 becomes x, and division by a tensor does nothing. `attends`: whether a softmax was used. Everything else,
+    including softmax and `nn.MultiheadAttention`, does not change.
     """
 
     def __init__(self, after: Callable[[Tensor], Tensor] | None = None, *, average: bool = False) -> None:
@@ -144,7 +144,7 @@ _NORMS: dict[Any, Callable[..., Tensor]] = {
 
 
 def _clamped_below(func: Any, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
-    """No upper end: it would saturate. A lower one that is not above 0 does nothing."""
+    """Clamp only from below, and only above 0."""
     if (
         min is None
         or getattr(func, "__name__", "").startswith("clamp_max")
@@ -155,7 +155,7 @@ def _clamped_below(func: Any, input: Tensor, min: Any = None, max: Any = None) -
 
 
 def _plus(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
-    """x + y for x - y; x where y is a number, or a tensor that is the model's own or no signal."""
+    """x + y for x - y; x if y is a number or a tensor without a gradient."""
     signals = [one for one in (input, other) if isinstance(one, Tensor) and one.requires_grad]
     if len(signals) == 2:
         return input + other
@@ -169,7 +169,7 @@ def _same(input: Tensor, **keywords: Any) -> Tensor:
 
 
 def _undivided(input: Any, other: Any, **keywords: Any) -> Tensor:
-    """x for x / y, y being a scale: only which numbers are not 0 matters."""
+    """x for x / y: only which numbers are nonzero matters."""
     if not isinstance(other, Tensor):
         return input * abs(1 / other) if other else input
     if not isinstance(input, Tensor):
@@ -210,7 +210,7 @@ def _average(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Tensor:
-    """The mean where the maximum is asked for; the maximum where its place matters, or its windows have holes."""
+    """The mean in place of the maximum, unless indices are returned or windows are dilated."""
     if return_indices or dilation not in (1, (1,), (1, 1), (1, 1, 1)):
         return func(input, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
     return _MAX_POOLS[func](input, kernel_size, stride or kernel_size, padding, ceil_mode)
@@ -224,16 +224,16 @@ def _average_to(func: Any, input: Tensor, output_size: Any, return_indices: bool
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter of that name is an offset: "bias", "in_proj_bias" and the like."""
+    """Whether a parameter of that name is an offset, such as "bias" or "in_proj_bias"."""
     leaf = name.rpartition(".")[2]
     return leaf == "bias" or leaf.endswith("_bias") or leaf.startswith("bias_")
 
 
 def ones(example: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
-    """One sample of ones, of the shape of those in `example`: a tensor of samples, or a batch that begins with one.
+    """A sample of ones with the shape of the samples in `example`, a tensor or a batch that starts with one.
 
-    Of a dictionary, a dictionary of such samples, without the labels. Whole numbers (tokens) stay of their type. On
-    `device`, by default that of the example. ValueError if there is no tensor in it.
+    For a dictionary, a dictionary of such samples without labels. Integers (tokens) keep their dtype. Raises:
+    ValueError without a tensor.
     """
     if isinstance(example, (tuple, list)) and example:
         example = example[0]
@@ -242,6 +242,6 @@ def ones(example: Any, dtype: torch.dtype, device: torch.device | None = None) -
         return {key: ones(value, dtype, device) for key, value in inputs.items()}
     if not isinstance(example, Tensor) or not example.dim():
         kind = type(example).__name__
-        raise ValueError(f"cannot tell the shape of a sample: expected (x, y), x or a dictionary, got {kind}")
+        raise ValueError(f"an example must be (x, y), x or a dictionary of tensors, got {kind}")
     kind = dtype if example.is_floating_point() else example.dtype
     return torch.ones((1, *example.shape[1:]), dtype=kind, device=device or example.device)

@@ -1,4 +1,4 @@
-"""What is minimised, and which labels count: for the training loop and for scorers."""
+"""Losses for training and for scorers."""
 
 from __future__ import annotations
 
@@ -12,57 +12,58 @@ from sparsight.model.batch import ASK, labels_of, own_loss, predict, scores_of
 from sparsight.types import Batch
 
 Loss = Callable[[nn.Module, Batch], Tensor]
-"""The mean loss over the samples of a batch, as a scalar."""
+"""The mean loss over the samples of a batch, a scalar."""
 
 LossName = Literal["task", "cross-entropy", "binary-cross-entropy", "mse", "mae"]
-"""The losses that have a name; "task" is `task_loss`."""
+"""The names of losses; "task" is `task_loss`."""
 
 IGNORED = -100
-"""The label that does not count, neither in the loss nor in the accuracy."""
+"""The label that loss and accuracy ignore."""
 
 
 def task_loss(model: nn.Module, batch: Batch) -> Tensor:
-    """The loss that the model itself returns, `output.loss` or `output["loss"]`, else its cross-entropy: the default.
+    """The default loss: the model's own, `output.loss` or `output["loss"]`, otherwise the cross-entropy.
 
-    Works for batches `(x, y)` and dictionaries (see `predict`), and for models that return class scores, or something
-    with `logits` or a `loss`. Errors: those of `cross_entropy`; ValueError for a loss that is no single number.
+    Works for batches `(x, y)` and dictionaries (see `predict`), and for models that return class scores, `logits` or a
+    `loss`. Raises: as `cross_entropy`; ValueError for a loss that is not a single number.
     """
     output = predict(model, batch)
     loss = own_loss(output)
     if loss is None:
         return entropy(*fitting(output, batch))
     if loss.numel() != 1:
-        raise ValueError(f"the loss that the model returns has shape {tuple(loss.shape)}, expected one number: {ASK}")
+        raise ValueError(f"the model must return a loss that is one number, got shape {tuple(loss.shape)}: {ASK}")
     return loss.reshape(())
 
 
 def cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy over the labels that count.
+    """Mean cross-entropy over all labels except -100.
 
-    The network returns class scores [N, C, ...], one set of C for each of the labels [N, ...]; with the classes last
-    ([N, ..., C]) where labels fit only so. Labels are class indices of any integer dtype, of which -100 does not count
-    ([N, 1] for scores [N, C] as well), or class probabilities of the shape of the scores. NaN if no label counts.
-    ValueError for labels that do not fit the scores, and for floating ones of a single score.
+    The network returns class scores [N, C, ...] for labels [N, ...]; or [N, ..., C], if labels fit only that. Labels
+    are class indices of any integer dtype ([N, 1] for scores [N, C] as well), or class probabilities with the shape of
+    the scores. NaN if all labels are -100.
+
+    Raises: ValueError for labels that do not fit the scores, and for floating-point labels with a single score.
     """
     return entropy(*scored(model, batch))
 
 
 def binary_cross_entropy(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean cross-entropy of single scores and labels of 0 and 1 (or probabilities): `with_logits`, any fitting shapes.
+    """Mean binary cross-entropy with logits, for labels 0 and 1 (or probabilities).
 
-    ValueError for labels that have not as many elements as the scores.
+    Raises: ValueError unless there are as many labels as scores.
     """
     scores, y = paired(model, batch)
     return functional.binary_cross_entropy_with_logits(scores, y)
 
 
 def mse(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean squared error over all elements. ValueError for targets that have not as many elements as the output."""
+    """Mean squared error over all elements. Raises: ValueError unless targets have as many elements as the output."""
     return functional.mse_loss(*paired(model, batch))
 
 
 def mae(model: nn.Module, batch: Batch) -> Tensor:
-    """Mean absolute error over all elements. ValueError for targets that have not as many elements as the output."""
+    """Mean absolute error over all elements. Raises: ValueError unless targets have as many elements as the output."""
     return functional.l1_loss(*paired(model, batch))
 
 
@@ -73,33 +74,33 @@ _NAMED: Mapping[str, Loss] = {
 
 
 def named_loss(loss: LossName | Loss) -> Loss:
-    """The loss of that name; a function as it is. ValueError for an unknown name, TypeError for anything else."""
+    """The loss of that name, or the function itself. Raises: ValueError for an unknown name, otherwise TypeError."""
     if isinstance(loss, str):
         if loss not in _NAMED:
-            raise ValueError(f"unknown loss {loss!r}, expected one of {', '.join(get_args(LossName))}, or a function")
+            raise ValueError(f"loss must be one of {', '.join(get_args(LossName))}, or a function, got {loss!r}")
         return _NAMED[loss]
     if not callable(loss):
-        raise TypeError(f"a loss must be a name or callable as loss(model, batch), got {loss!r:.60}")
+        raise TypeError(f"loss must be a name or a function loss(model, batch), got {loss!r:.60}")
     return loss
 
 
-_SINGLE = "for one score and labels of 0 and 1 there is the loss binary-cross-entropy, for a regression mse and mae"
+_SINGLE = "use the loss binary-cross-entropy for one score and labels 0 and 1, or mse or mae for a regression"
 
 
 # -- scores and labels -----------------------------------------------------------------------------------------
 
 
 def scored(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Class scores and labels of a batch; with the errors of `cross_entropy` for those that do not fit each other."""
+    """Class scores and labels of a batch. Raises: as `cross_entropy`."""
     return fitting(predict(model, batch), batch)
 
 
 def paired(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
-    """What the network puts out and what it should, of one shape. ValueError if they have not as many elements."""
+    """The network's output and the targets, in the same shape. Raises: ValueError if they do not fit."""
     output = predict(model, batch)
     scores, y = scores_of(output), labels_of(batch)
     if scores is None or not isinstance(y, Tensor):
-        raise ValueError(f"expected an output and targets as tensors, got {_kinds(output, y)}; {ASK}")
+        raise ValueError(f"output and targets must be tensors, got {_kinds(output, y)}; {ASK}")
     if scores.numel() != y.numel() or (scores.shape != y.shape and _flat(scores.shape) != _flat(y.shape)):
         raise ValueError(
             f"targets of shape {tuple(y.shape)} do not fit an output of shape {tuple(scores.shape)}; {ASK}"
@@ -116,7 +117,7 @@ def _kinds(output: Any, y: Any) -> str:
 
 
 def fitting(output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Class scores and labels of a batch that has been run through; errors as of `scored`."""
+    """Class scores and labels, for a known output. Raises: as `scored`."""
     scores, y = scores_of(output), labels_of(batch)
     if not isinstance(scores, Tensor) or not isinstance(y, Tensor):
         raise ValueError(f"cross-entropy needs class scores and labels as tensors, got {_kinds(output, y)}; {ASK}")
@@ -128,14 +129,13 @@ def fitting(output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
         scores = scores.movedim(-1, 1)
     if len(shape) < 2 or (scores.shape[1] < 2 and not whole):
         raise ValueError(
-            f"cross-entropy needs a score for each of two classes or more, got an output of shape {shape} and "
-            f"{y.dtype} labels; {_SINGLE}; otherwise {ASK}"
+            f"cross-entropy needs scores of at least two classes, got an output of shape {shape} and {y.dtype} labels; "
+            f"{_SINGLE}; otherwise {ASK}"
         )
     if tuple(y.shape) != ((scores.shape[0], *scores.shape[2:]) if whole else shape):
         raise ValueError(
-            f"labels of shape {tuple(y.shape)} and {y.dtype} do not fit an output of shape {shape}, whose dimension 1 "
-            f"holds the classes: expected class indices of shape {indices} or floating probabilities of shape {shape}; "
-            f"otherwise {ASK}"
+            f"labels of shape {tuple(y.shape)} and {y.dtype} do not fit an output of shape {shape} with classes in "
+            f"dimension 1: expected class indices of shape {indices} or probabilities of shape {shape}; otherwise {ASK}"
         )
     return scores, y if y.is_floating_point() else y.long()
 
@@ -143,13 +143,12 @@ def fitting(output: Any, batch: Batch) -> tuple[Tensor, Tensor]:
 def entropy(
     scores: Tensor, y: Tensor, reduction: Literal["mean", "sum"] = "mean", ignore_index: int = IGNORED
 ) -> Tensor:
-    """Cross-entropy of what `scored` returns. ValueError for a class that the network does not score."""
+    """The cross-entropy for the result of `scored`. Raises: ValueError for an unknown class."""
     try:
         return functional.cross_entropy(scores, y, reduction=reduction, ignore_index=ignore_index)
     except IndexError as error:
         classes = scores.shape[1]
         raise ValueError(
-            f"a label is no class of the network: {str(error).rstrip('.')}; it scores {classes} classes, so labels "
-            f"must be 0 to {classes - 1}, or {ignore_index} for what does not count"
-            + (f"; {_SINGLE}" if classes == 1 else "")
+            f"labels must be 0 to {classes - 1} for a network with {classes} classes, or {ignore_index} to be ignored: "
+            f"{str(error).rstrip('.')}" + (f"; {_SINGLE}" if classes == 1 else "")
         ) from error

@@ -1,4 +1,4 @@
-"""Parameters and modules by name, whatever a launcher has wrapped around the model."""
+"""Parameters and modules by name, without the names that wrappers add."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-# Wrappers that put one more component into parameter names, by class name: some live in optional packages.
+# Wrappers that add a component to parameter names, by class name, because some are in optional packages.
 _WRAPPERS = {
     "OptimizedModule": "_orig_mod",
     "DataParallel": "module",
@@ -18,7 +18,7 @@ _WRAPPERS = {
 
 
 def modules_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Every module with the name it would have without wrappers, in `named_modules` order, repeats included."""
+    """Every module with its name without wrappers, in `named_modules` order, with repeats."""
     wrapped = {_WRAPPERS[kind.__name__] for kind in type(module).__mro__ if kind.__name__ in _WRAPPERS}
     yield prefix, module
     for name, child in module._modules.items():
@@ -28,7 +28,7 @@ def modules_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mo
 
 
 def named(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters by plain name: behind torch.compile, DDP or `AveragedModel` the names of the inner model.
+    """Parameters by plain name, without the names added by torch.compile, DDP or `AveragedModel`.
 
     A tied parameter appears once, under its first name, as in `named_parameters()`.
     """
@@ -43,7 +43,7 @@ def named(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def names_of(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
-    """Every (name, owning module) of each parameter, by identity of the parameter."""
+    """All (name, owning module) pairs of each parameter, by its identity."""
     owners: dict[int, list[tuple[str, nn.Module]]] = {}
     for prefix, module in modules_of(model):
         for leaf, parameter in module._parameters.items():

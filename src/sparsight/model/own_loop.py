@@ -1,4 +1,4 @@
-"""Holding masks in a training loop that is not ours: hooks on gradients and optimisers, for the time of a block."""
+"""Holds masks in a user's own training loop, with hooks on gradients and optimisers for the duration of a block."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from sparsight.model.layout import Hold
 from sparsight.model.stepping import Changed, clear_state_, elementwise, family, given, keeps_zeros, on_step, stepped
 from sparsight.types import Masks
 
-_EAGER: Any = torch.compiler.disable  # what torch.compile leaves as it is, where it compiles a step
+_EAGER: Any = torch.compiler.disable  # keeps torch.compile away if it compiles a step
 OnGradients = Callable[[nn.Module], None]
 
 
 class Holding:
-    """Masks that are being held: what the block of `held` is given."""
+    """The masks held in a block of `held`."""
 
     def __init__(self, keeper: _Keeper) -> None:
         self._keeper = keeper
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks that are held now."""
+        """The current masks."""
         return {hold.name: hold.whole for hold in self._keeper.bound.holds}
 
     def update(self, masks: Masks) -> None:
         """Hold these masks from now on; call it between two steps.
 
-        What they prune becomes +0.0 at once, in copies and in what optimisers remember too. A weight that they bring
-        back begins at +0.0. Errors: those of `held`; then the masks before are held as they were.
+        Newly pruned weights become +0.0 at once, also in copies and optimiser states. Restored weights start at +0.0.
+        Raises: as `held`, and keeps the previous masks.
         """
         self._keeper.update(masks)
 
@@ -48,25 +48,24 @@ def held(
     copies: Sequence[nn.Module] = (),
     on_gradients: OnGradients | None = None,
 ) -> Iterator[Holding]:
-    """Hold the masks in a training loop that is not ours; hooks do the work and are gone at the end.
+    """Hold the masks in your own training loop, with hooks that are removed at the end.
 
-    Gradients are masked as they are accumulated, so a clip in the loop sees masked ones, and again before a step
-    wherever they may have been written since; weights, and those of `copies` (an EMA of the model, say), are +0.0 at
-    entry, after every step and at the end. What the optimiser remembers of pruned weights is cleared at entry. Works
-    with any optimiser, closures (LBFGS) and gradient scalers included, and with optimisers that wrap others (Lookahead,
-    SAM): pass the outermost one.
+    Gradients are masked as they accumulate, and again before a step if they may have changed. Pruned weights, also
+    those of `copies` (such as an EMA of the model), are +0.0 at entry, after every step and at the end. Optimiser
+    states of pruned weights are cleared at entry. Works with any optimiser, including closures (LBFGS), gradient
+    scalers, and optimisers that wrap others (Lookahead, SAM): pass the outermost one.
 
-    Inside the block weights may be frozen, unfrozen, moved, cast or laid out in another memory format. A parameter
-    that is replaced is held under its name, from the next step on, if one of the optimisers steps it. At entry and at
-    the end a check, apart from the code that clears, finds pruned weights at +0.0 and kept ones out of its reach.
+    Inside the block, weights may be frozen, unfrozen, moved, cast or change their memory format. A replaced parameter
+    is held under its name from the next step on, if an optimiser steps it. Independent checks at entry and at the end
+    verify that pruned weights are +0.0 and that clearing spares kept ones.
 
-    The block is given a `Holding`: `update(masks)` prunes further inside it, as gradual pruning does.
+    The block gets a `Holding`: its `update(masks)` changes the masks, for gradual pruning.
 
-    `on_gradients(model)` is called before each step, and after each closure, with the dense gradients in `.grad`; they
-    are then masked only after it, so that a clip before the step sees dense ones.
+    `on_gradients(model)` is called before each step, and after each closure, with dense gradients in `.grad`, which are
+    masked only afterwards: a clip before the step then sees dense gradients.
 
-    Raises: TypeError for what is no optimiser; ValueError if a masked weight would be trained by none of those given,
-    or has lost its name or shape.
+    Raises: TypeError for anything but an optimiser; ValueError if no optimiser trains a masked weight, or if a weight
+    has lost its name or shape.
     """
     keeper = _Keeper(model, masks, given(optimizer), copies, on_gradients)
     with keeper.hooks:
@@ -74,7 +73,7 @@ def held(
             keeper.begin()
             yield Holding(keeper)
         except BaseException:
-            with suppress(Exception):  # the loop's own error says more
+            with suppress(Exception):  # the loop's own error matters more
                 keeper.clear()
             raise
     keeper.clear()
@@ -82,7 +81,7 @@ def held(
 
 
 class _Keeper:
-    """One block's work. `hooks` closes what it has opened."""
+    """The work of a block. `hooks` undoes it."""
 
     def __init__(
         self,
@@ -97,18 +96,18 @@ class _Keeper:
         self.bound, self.copies = bind(model, masks), [bind(copy, masks) for copy in copies]
         self.copied = copies
         self.hooks = ExitStack()
-        self.accumulations = ExitStack()  # those on gradients, which go with a parameter that is replaced
-        # If each weight's step depends on that weight alone, a gradient that was written behind torch's back (through
-        # `.data`, say) spoils pruned weights only. They are found after the step, and gradients trusted no longer.
+        self.accumulations = ExitStack()  # hooks on gradients, which end with a replaced parameter
+        # If each weight's step depends only on that weight, a gradient written behind torch's back (through `.data`)
+        # affects only pruned weights. These are found after the step, and gradients are no longer trusted.
         self.elementwise = all(map(elementwise, optimizers))
         self.trusting = self.elementwise and on_gradients is None
-        self.dividing = self.elementwise and not all(map(keeps_zeros, optimizers))  # 0 / 0 may spoil what they remember
-        self.masked: dict[Hold, tuple[Tensor, int]] = {}  # gradients as they were masked, with torch's count of writes
-        self.active: tuple[Hold, ...] = ()  # whose weights a step may move
+        self.dividing = self.elementwise and not all(map(keeps_zeros, optimizers))  # 0 / 0 may spoil their states
+        self.masked: dict[Hold, tuple[Tensor, int]] = {}  # masked gradients, with torch's count of writes
+        self.active: tuple[Hold, ...] = ()  # holds of weights that a step may change
         self.select()
 
     def begin(self) -> None:
-        """Clear weights and what optimisers remember, check, and hook in."""
+        """Clear weights and optimiser states, check, and add hooks."""
         self.clear()
         self.forget()
         self.check()
@@ -119,7 +118,7 @@ class _Keeper:
                 self.hooks.callback(undo)
 
     def update(self, masks: Masks) -> None:
-        """Exchange the masks."""
+        """Replace the masks."""
         before = self.bound, self.copies, self.active
         try:
             self.bound, self.copies = bind(self.model, masks), [bind(copy, masks) for copy in self.copied]
@@ -134,7 +133,7 @@ class _Keeper:
         self.check()
 
     def select(self) -> None:
-        """Find the weights that a step may move. ValueError if one is trained by no optimiser that was given."""
+        """Find the weights that a step may change. Raises: ValueError if no optimiser trains one of them."""
         mine = stepped(self.steppers)
         active = tuple([hold for hold in self.bound.holds if id(hold.weight) in mine])
         if len(active) < len(self.bound.holds):
@@ -149,23 +148,22 @@ class _Keeper:
         names = ", ".join(map(repr, lost[:4])) + (", …" if len(lost) > 4 else "")
         count = f"{len(lost)} of the {len(self.bound.holds)} masked weights"
         return ValueError(
-            f"no optimizer given ({kinds}) steps {count}, {names}, so they would not be held: "
-            "pass every optimizer of the loop, made for the parameters of this model, "
-            "or freeze these weights (requires_grad_(False))"
+            f"no given optimizer ({kinds}) trains {count}, {names}: pass every optimizer of the loop, made for this "
+            "model's parameters, or freeze these weights with requires_grad_(False)"
         )
 
     def watch(self) -> None:
-        """Mask gradients as they are accumulated, those of frozen weights too: they may be unfrozen later."""
+        """Mask gradients as they accumulate, also of frozen weights, which may be unfrozen later."""
         self.accumulations.close()
         for hold in self.bound.holds if self.on_gradients is None else ():
             self.accumulations.callback(_on_accumulation(hold, self.masked))
 
     def before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
-        """Before a step: mask what gradients may have been written since they were accumulated."""
+        """Before a step: mask gradients that may have been written since they accumulated."""
         if self.bound.find():
             self.watch()
         self.select()
-        if self.on_gradients is not None and len(family(optimizer)) == 1:  # the one that really steps
+        if self.on_gradients is not None and len(family(optimizer)) == 1:  # the innermost optimiser
             closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
             if closure is not None:
                 shown = self.showing(closure, self.on_gradients)
@@ -177,7 +175,7 @@ class _Keeper:
         return None
 
     def showing(self, closure: Callable[[], Any], on_gradients: OnGradients) -> Callable[[], Any]:
-        """The closure, its gradients shown and then masked."""
+        """The closure, followed by `on_gradients` and masking."""
 
         def shown() -> Any:
             loss = closure()
@@ -188,14 +186,14 @@ class _Keeper:
         return shown
 
     def written(self, hold: Hold) -> bool:
-        """Whether the gradient may be another than the one that was masked."""
+        """Whether the gradient may have changed since it was masked."""
         grad, seen = hold.weight.grad, self.masked.get(hold)
-        if seen is None or hold.rows is None or not hold.plain:  # elsewhere it is not known after a step what had moved
+        if seen is None or hold.rows is None or not hold.plain:  # only the kernel reports weights that moved
             return True
         return grad is not seen[0] or seen[0]._version != seen[1]
 
     def after(self, *_: Any) -> None:
-        """After a step: clear the weights, and what the optimiser remembers if one of them had moved."""
+        """After a step: clear the weights, and optimiser states if a pruned weight had changed."""
         self.masked.clear()
         self.bound.lay()
         moved = self.bound.clear_(self.active)
@@ -206,12 +204,12 @@ class _Keeper:
             copy.apply_()
 
     def forget(self) -> None:
-        """Clear what the optimisers remember of pruned weights."""
+        """Clear the optimiser states of pruned weights."""
         for optimizer in self.optimizers:
             clear_state_(self.model, {hold.name: hold.whole for hold in self.bound.holds}, optimizer)
 
     def clear(self) -> None:
-        """Clear all weights, the frozen ones and the copies too."""
+        """Clear all pruned weights, including frozen ones and copies."""
         for bound in (self.bound, *self.copies):
             bound.apply_()
 
@@ -221,7 +219,7 @@ class _Keeper:
 
 
 def _on_accumulation(hold: Hold, masked: dict[Hold, tuple[Tensor, int]]) -> Callable[[], None]:
-    """Have the gradient masked as it is accumulated; what undoes it. A frozen weight is thawed for a moment."""
+    """Mask the gradient as it accumulates; returns the undo function. Briefly unfreezes a frozen weight."""
     if not hold.weight.is_floating_point():
         return lambda: None
 

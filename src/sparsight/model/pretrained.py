@@ -1,4 +1,4 @@
-"""Weights from a file into a model: whatever the file calls them, nothing left out without a word."""
+"""Loads weights from a file into a model, matching names and reporting what does not fit."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ from sparsight.checkpoint.open import open_checkpoint
 
 
 class WeightsNote(UserWarning):
-    """How the names of a file were read, and which of its tensors were not used."""
+    """How the names in a file were matched, and which of its tensors were not used."""
 
 
 def load_into(path: str | os.PathLike[str], model: nn.Module) -> str:
-    """Load the state dict in a file into `model`, in place; what was read, as a sentence.
+    """Load the state dict in a file into `model`, in place; returns a sentence about what was read.
 
-    `path` is whatever `analyze` reads: a packed file, safetensors, a `.pt` or `.bin` of PyTorch (also a training
-    checkpoint that holds the state dict under a key of its own), shards, or a folder of one. No code in it is run. What
-    stands before all names of the model in the file ("module.", "_orig_mod.", "model.", "state_dict.") is stripped, and
-    so is what the model has and the file has not. A `WeightsNote` names that, and the tensors of the file that were not
-    used.
+    `path` is anything that `analyze` reads: a packed file, safetensors, a PyTorch `.pt` or `.bin` file (also a training
+    checkpoint with the state dict under some key), shards, or their folder. No code in it is run. Prefixes of all names
+    ("module.", "_orig_mod.", "model.", "state_dict."), in the file or in the model, are stripped.
 
-    Raises: `CheckpointError` for a file that cannot be read; ValueError for a tensor of the model that is not in the
-    file, or has another shape there, and nothing is loaded then.
+    Warns: `WeightsNote` about stripped prefixes and unused tensors. Raises: `CheckpointError` for an unreadable file;
+    ValueError for a tensor that the file lacks or has with another shape, without loading anything.
     """
     try:
         return _loaded(model, Path(path))
@@ -57,8 +55,8 @@ def fitting(path: Path, model: nn.Module) -> dict[str, Entry]:
     missing = [name for name in wanted if name not in there and not any(other in there for other in tied.get(name, ()))]
     if missing:
         raise ValueError(
-            f"{path} does not fit the {type(model).__name__}: it has no {_some(missing)}"
-            f" ({len(wanted) - len(missing)} of {len(wanted)} tensors are there); the file holds {_some(sorted(names))}"
+            f"{path} does not fit {type(model).__name__}: it lacks {_some(missing)} "
+            f"({len(missing)} of {len(wanted)} tensors); it holds {_some(sorted(names))}"
         )
     by_name = {name: entry for entry in checkpoint.entries for name in (entry.name, *entry.aliases)}
     by_name |= {turned.name: turned for entry in checkpoint.entries for turned in entry.turned}
@@ -67,7 +65,7 @@ def fitting(path: Path, model: nn.Module) -> dict[str, Entry]:
     if odd:
         shapes = f"{found[odd[0]].shape} in the file and {tuple(wanted[odd[0]].shape)} in the model"
         more = f", and {len(odd) - 1} more tensors differ" if len(odd) > 1 else ""
-        raise ValueError(f"{path} does not fit the {type(model).__name__}: {odd[0]!r} is {shapes}{more}")
+        raise ValueError(f"{path} does not fit {type(model).__name__}: {odd[0]!r} has shape {shapes}{more}")
     unused = sorted(names - set(there.values()))
     notes = [*said, *([f"not used: {_some(unused)}"] if unused else [])]
     if notes:
@@ -76,10 +74,10 @@ def fitting(path: Path, model: nn.Module) -> dict[str, Entry]:
 
 
 def _match(wanted: Mapping[str, Tensor], names: set[str]) -> tuple[dict[str, str], list[str]]:
-    """The name in the file of each tensor of the model, and how they differ.
+    """The name in the file of each tensor of the model, and notes on prefixes.
 
-    Tried are all that could stand before the model's names in the file, or before the file's in the model; what fits
-    most tensors is taken, the shorter among equals.
+    Tries all possible prefixes of names in the file, or in the model, and takes the one that fits most tensors, the
+    shortest among equals.
     """
     added = Counter(f[: -len(w)] for w in wanted for f in names if f.endswith(w) and _whole(f[: -len(w)]))
     taken = Counter(w[: -len(f)] for w in wanted for f in names if w.endswith(f) and w != f and _whole(w[: -len(f)]))
@@ -88,13 +86,13 @@ def _match(wanted: Mapping[str, Tensor], names: set[str]) -> tuple[dict[str, str
     if not ways:
         return {}, []
     _, _, in_file, in_model = max(ways)
-    there = {}
+    matched = {}
     for name in wanted:
         other = in_file + name.removeprefix(in_model) if name.startswith(in_model) else ""
         if other in names:
-            there[name] = other
-    said = [f"{in_file!r} before every name was stripped"] if in_file else []
-    return there, said + ([f"names go without {in_model!r}"] if in_model else [])
+            matched[name] = other
+    said = [f"the prefix {in_file!r} was stripped"] if in_file else []
+    return matched, said + ([f"its names lack the prefix {in_model!r}"] if in_model else [])
 
 
 def _whole(prefix: str) -> bool:
@@ -102,7 +100,7 @@ def _whole(prefix: str) -> bool:
 
 
 def _tied(model: nn.Module) -> dict[str, list[str]]:
-    """The other names of each tensor of the state dict that has several: files hold it once."""
+    """The other names of each tied tensor of the state dict, which files may hold once."""
     by: dict[int, list[str]] = {}
     for name, value in model.state_dict(keep_vars=True).items():
         by.setdefault(id(value), []).append(name)

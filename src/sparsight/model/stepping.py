@@ -1,4 +1,4 @@
-"""What holding masks has to know of optimisers: which weights they step, what they remember, when they have stepped."""
+"""Facts about optimisers for holding masks: which weights they step, their states, and hooks on their steps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsight.model.masks import local, share
 from sparsight.model.names import named
 from sparsight.types import Masks
 
-# Optimisers of torch that move each weight by its own value, gradient and state alone.
+# Optimisers of torch that update each weight from its own value, gradient and state alone.
 _ELEMENTWISE = (
     optim.SGD,
     optim.Adam,
@@ -31,26 +31,26 @@ _ELEMENTWISE = (
 
 
 def elementwise(optimizer: Optimizer) -> bool:
-    """Whether a weight's step depends on nothing but that weight, its gradient and its state.
+    """Whether a weight's step depends only on that weight, its gradient and its state.
 
-    True for most optimisers of `torch.optim` themselves; a subclass, one that wraps another, or one with hooks after
-    its step may do anything.
+    True for most optimisers of `torch.optim`, but not for subclasses, wrappers, or optimisers with hooks after the
+    step.
     """
     return type(optimizer) in _ELEMENTWISE and not _altered(optimizer) and not optimizer._optimizer_step_post_hooks
 
 
 def _altered(optimizer: Any) -> bool:
-    """Whether a step was put on the object itself. (Learning-rate schedules do, and change nothing.)"""
+    """Whether the object has its own `step`, other than that of a learning-rate schedule."""
     own = getattr(optimizer, "__dict__", {}).get("step")
     return own is not None and not hasattr(own, "_wrapped_by_lr_sched")
 
 
 def keeps_zeros(optimizer: Optimizer) -> bool:
-    """Whether a step leaves at +0.0 every weight that is +0.0 with gradient and optimiser state +0.0.
+    """Whether a step keeps a weight of +0.0, with gradient and state +0.0, at +0.0.
 
-    Then, once `clear_state_` and `mask_grads_` have done their work, `apply_` has nothing to do after the step.
-    True for the `elementwise` optimisers as long as learning rate x weight decay stays below 1 (beyond, a step makes
-    -0.0), and `eps` is not 0 in the weights' own precision (then it makes NaN: 0 / 0).
+    Then, after `clear_state_` and `mask_grads_`, `apply_` has nothing to do after the step. True for `elementwise`
+    optimisers if learning rate x weight decay is below 1 (otherwise a step gives -0.0), and `eps` is not 0 in the
+    weights' precision (otherwise it gives NaN: 0 / 0).
     """
     return elementwise(optimizer) and all(
         group["lr"] * group.get("weight_decay", 0.0) < 1 and _divides(group) for group in optimizer.param_groups
@@ -58,17 +58,17 @@ def keeps_zeros(optimizer: Optimizer) -> bool:
 
 
 def _divides(group: Mapping[str, Any]) -> bool:
-    """Whether `eps`, if there is one, is above 0 in the type of every weight."""
+    """Whether `eps`, if any, is above 0 in the dtype of every weight."""
     if "eps" not in group:
         return True
     return all(float(torch.tensor(float(group["eps"]), dtype=kind)) > 0 for kind in {p.dtype for p in group["params"]})
 
 
 def clear_state_(model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:
-    """Set what an optimiser remembers of every pruned weight to +0.0 (momentum, moments: tensors of its shape).
+    """Set the optimiser states of every pruned weight (momentum, moments: tensors of its shape) to +0.0.
 
-    What an optimiser inside it remembers too. Left alone, momentum from before pruning decays into denormal numbers,
-    and steps become several times slower.
+    Includes wrapped optimisers. Otherwise momentum from before pruning would decay into denormal numbers, which make
+    steps several times slower.
     """
     parameters = named(model)
     for each in family(optimizer):
@@ -81,15 +81,15 @@ def clear_state_(model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:
 
 
 def given(optimizer: Any) -> list[Any]:
-    """The optimisers, as a list. TypeError for anything that steps no weights, with what to pass instead."""
+    """The optimisers as a list. Raises: TypeError for anything but optimisers."""
     single = callable(getattr(optimizer, "step", None)) or not isinstance(optimizer, Iterable)
     steppers = [optimizer] if single else list(optimizer)
     for each in steppers:
         wraps = callable(getattr(each, "step", None)) and not isinstance(each, LRScheduler) and len(family(each)) > 1
         if not _steps(each) and not wraps:
             raise TypeError(
-                f"cannot hold masks through {type(each).__name__}, which steps no weights: expected an optimizer "
-                "(torch.optim.Optimizer, or an object that wraps one and has a `step`), or a list of optimizers"
+                f"optimizer must be a torch.optim.Optimizer, an object with a `step` that wraps one, or a list of "
+                f"these, got {type(each).__name__}"
             )
     return steppers
 
@@ -107,14 +107,14 @@ def family(optimizer: Any) -> list[Any]:
 
 
 def _steps(x: Any) -> bool:
-    """Whether it steps weights: an optimiser, or something that behaves like one."""
+    """Whether it is an optimiser, or behaves like one."""
     if isinstance(x, LRScheduler | type):
         return False
     return isinstance(x, Optimizer) or (callable(getattr(x, "step", None)) and hasattr(x, "param_groups"))
 
 
 def stepped(optimizers: Iterable[Any]) -> set[int]:
-    """Identities of the parameters that the optimisers step, those inside them included."""
+    """The identities of the parameters that the optimisers step."""
     return {
         id(parameter)
         for optimizer in optimizers
@@ -124,17 +124,17 @@ def stepped(optimizers: Iterable[Any]) -> set[int]:
 
 
 Changed = tuple[tuple[Any, ...], dict[str, Any]] | None
-"""Other arguments and keyword arguments of a step; None: those it was called with."""
+"""Changed arguments and keyword arguments of a step; None: unchanged."""
 
 Before = Callable[[Any, tuple[Any, ...], dict[str, Any]], Changed]
-"""Called with the optimiser, the arguments of its step (itself the first, as in torch) and the keyword arguments."""
+"""Called with the optimiser, the arguments of its step (first itself, as in torch) and the keyword arguments."""
 
 
 def on_step(optimizer: Any, before: Before, after: Callable[..., None]) -> Iterator[Callable[[], None]]:
-    """Have functions called around every step of an optimiser; what undoes it.
+    """Call functions around every step of an optimiser; yields undo functions.
 
-    By hooks, and where a step does not run those (wrappers that leave `Optimizer.__init__` out, or a `step` that was
-    put on the object itself), in place of its own step.
+    Uses hooks, or replaces `step` if it does not run hooks (wrappers that skip `Optimizer.__init__`, or objects with
+    their own `step`).
     """
     hooked = hasattr(optimizer, "_optimizer_step_post_hooks") and getattr(type(optimizer).step, "hooked", False)
     if hooked:
@@ -171,7 +171,7 @@ def _replace_step(optimizer: Any, before: Before, after: Callable[..., None]) ->
         optimizer.step = ours
     except AttributeError as error:
         raise TypeError(
-            f"cannot hold masks through {type(optimizer).__name__}, which runs no hooks and whose `step` cannot be "
-            "replaced: pass the optimizer that it wraps"
+            f"cannot hold masks through {type(optimizer).__name__}, which runs no hooks and has a `step` that cannot "
+            "be replaced: pass the optimizer that it wraps"
         ) from error
     return undo

@@ -1,4 +1,4 @@
-"""What a weight is: of each parameter its module, its kind, its outputs and inputs, and whether it is prunable."""
+"""Facts about each parameter: its module, its kind, its layout, and whether it is prunable."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Kind = Literal["linear", "convolution", "transposed convolution", "attention", "
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = Layout()
-_COMPUTED = "a weight is computed from it, which may not have its zeros; first remove the parametrisation"
+_COMPUTED = "a weight is computed from it, which may not keep its zeros; remove the parametrisation first"
 
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """A parameter, and what it is to its module."""
+    """A parameter and its role in a module."""
 
-    name: str  # the first of its names
-    names: tuple[str, ...]  # all of them: more than one if it is tied
+    name: str  # its first name
+    names: tuple[str, ...]  # all names: several if it is tied
     parameter: nn.Parameter
-    module: nn.Module  # the layer that computes with it
-    kind: Kind | None  # None: not prunable by default, whatever it is
+    module: nn.Module  # the layer that uses it
+    kind: Kind | None  # None: not prunable by default
     layout: Layout = _PLAIN
-    parametrised: bool = False  # the layer's weight is computed from it, with its zeros
+    parametrised: bool = False  # the layer's weight is computed from it, and keeps its zeros
     why: str = ""  # why it is not prunable by default, or at all
     given: Tensor | None = None  # the mask of `torch.nn.utils.prune`, 1 = kept
-    norm: int | None = None  # weight norm: the dimension of whose indices each needs a kept weight, -1 for all as one
+    norm: int | None = None  # weight norm: the dimension in which every index needs a kept weight, -1 for all at once
 
 
 def weights(model: nn.Module) -> dict[str, Weight]:
@@ -61,7 +61,7 @@ def weights(model: nn.Module) -> dict[str, Weight]:
 
 
 def layout_of(module: nn.Module) -> tuple[Kind, Layout] | None:
-    """Kind and layout of `module.weight`, for a layer that is linear or a convolution; None for any other module."""
+    """The kind and layout of `module.weight` for a linear layer or a convolution; None for any other module."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return "transposed convolution", Layout(module.groups, swapped=True)
     if isinstance(module, nn.modules.conv._ConvNd):
@@ -72,12 +72,12 @@ def layout_of(module: nn.Module) -> tuple[Kind, Layout] | None:
 
 
 def layouts(model: nn.Module, names: Container[str]) -> dict[str, Layout]:
-    """The layouts of those tensors of the model that are not [outputs, inputs, *kernel]."""
+    """The layouts of the tensors that are not [outputs, inputs, *kernel]."""
     return {name: w.layout for name, w in weights(model).items() if name in names and w.layout != _PLAIN}
 
 
 def laid_out(model: nn.Module, scores: Scores) -> Scores:
-    """The scores, with the layouts of their tensors where there are any to tell. TypeError for sharded ones."""
+    """The scores with the layouts of their tensors, if any are special. Raises: TypeError for sharded tensors."""
     check_gathered(scores)
     found = layouts(model, scores)
     if not found:
@@ -109,7 +109,7 @@ def _described(
 
 
 def _kind(path: str, leaf: str, parameter: nn.Parameter, module: nn.Module) -> tuple[Kind | None, Layout]:
-    """What the parameter that is called `leaf` is to its module, which is at `path`."""
+    """The kind and layout of parameter `leaf` of the module at `path`."""
     found = layout_of(module) if leaf == "weight" else None
     if found is not None:
         return found
@@ -121,7 +121,7 @@ def _kind(path: str, leaf: str, parameter: nn.Parameter, module: nn.Module) -> t
 
 
 def _is_conv1d(module: nn.Module) -> bool:
-    """Whether it is the linear layer of GPT-2 in transformers, which keeps its weight as [inputs, outputs]."""
+    """Whether it is transformers' linear layer of GPT-2, with a weight [inputs, outputs]."""
     kinds = [kind for kind in type(module).__mro__ if kind.__name__ == "Conv1D"]
     weight = getattr(module, "weight", None) if kinds else None
     if not isinstance(weight, Tensor) or weight.dim() != 2:
@@ -131,7 +131,7 @@ def _is_conv1d(module: nn.Module) -> bool:
 
 
 def _is_stack(path: str, leaf: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-    """Whether it is the weights of several experts: three dimensions, in a module that is named for experts."""
+    """Whether it holds the weights of several experts: three dimensions, in a module named after experts."""
     if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.dim() != 3:
         return False
     kinds = [kind.__name__ for kind in type(module).__mro__ if not kind.__module__.startswith("torch.")]
@@ -140,10 +140,10 @@ def _is_stack(path: str, leaf: str, parameter: nn.Parameter, module: nn.Module) 
 
 
 def _inputs_first(leaf: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-    """Whether experts have their weights as [experts, inputs, outputs], and not as [experts, outputs, inputs].
+    """Whether weights of experts are [experts, inputs, outputs], and not [experts, outputs, inputs].
 
-    As the module's `is_transposed` says; else as a bias [experts, outputs] or the shapes of `gate_up_proj` (twice as
-    many outputs as `down_proj` has inputs) tell. If nothing tells, outputs come first, as in `nn.Linear`.
+    Uses the module's `is_transposed`, otherwise a bias [experts, outputs], otherwise the shapes of `gate_up_proj`
+    (twice as many outputs as `down_proj` has inputs). Without any of these, outputs come first, as in `nn.Linear`.
     """
     said = getattr(module, "is_transposed", None)
     if isinstance(said, bool):
@@ -159,13 +159,13 @@ def _inputs_first(leaf: str, parameter: nn.Parameter, module: nn.Module) -> bool
     return up.shape[2] == 2 * down.shape[1] and up.shape[1] == down.shape[2]
 
 
-# -- what is computed, and what is an output ----------------------------------------------------------------------
+# -- parametrisations and output embeddings -----------------------------------------------------------------------
 
-_KEEPS_ZEROS = (parametrizations._WeightNorm, parametrizations._SpectralNorm)  # they scale, so that 0 stays 0
+_KEEPS_ZEROS = (parametrizations._WeightNorm, parametrizations._SpectralNorm)  # they only scale
 
 
 def _parametrisations(model: nn.Module) -> Iterator[tuple[int, tuple[str, nn.Module]]]:
-    """(identity of a list of parametrisations, the name of the tensor it computes and its module)."""
+    """(identity of a list of parametrisations, (name of the computed tensor, its module))."""
     for _, module in modules_of(model):
         lists = module._modules.get("parametrizations")
         if isinstance(lists, nn.ModuleDict):
@@ -177,7 +177,7 @@ def _weight_norm(steps: ParametrizationList) -> int | None:
 
 
 def _output_embeddings(model: nn.Module) -> set[int]:
-    """Identities of the parameters of what `get_output_embeddings()` gives: heads of transformers' language models."""
+    """The identities of the parameters of `get_output_embeddings()`, the heads of transformers' language models."""
     found: set[int] = set()
     for _, module in modules_of(model):
         get: Any = getattr(module, "get_output_embeddings", None)

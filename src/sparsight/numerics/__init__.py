@@ -1,4 +1,4 @@
-"""Exact selection, seeds and compiled loops: arrays in, numbers out, and nothing that knows a model."""
+"""Exact selection, seeds and compiled loops on arrays, independent of models."""
 
 from sparsight.numerics.seeds import derive
 from sparsight.numerics.select import keep_largest, prune_smallest

@@ -1,4 +1,4 @@
-"""Arguments that are refused: numbers out of range, and words that are not among those known."""
+"""Checks of arguments: numbers in a range, and words from a list. Each names the argument and its value."""
 
 from __future__ import annotations
 
@@ -8,43 +8,45 @@ from typing import Any, get_args
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is an int or a float; a bool is none."""
+    """Whether the value is an int or a float, but not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def check_positive(**values: Any) -> None:
-    """ValueError, naming it, for what is no finite number > 0."""
+    """Raise ValueError for anything but a finite number > 0."""
     for name, value in values.items():
         if not (is_number(value) and 0 < value < math.inf):
-            raise ValueError(f"{name} must be a finite number > 0: got {value!r}")
+            raise ValueError(f"{name} must be finite and greater than 0, got {value!r}")
 
 
 def check_not_negative(**values: Any) -> None:
-    """ValueError, naming it, for what is no finite number >= 0."""
+    """Raise ValueError for anything but a finite number >= 0."""
     for name, value in values.items():
         if not (value >= 0 and math.isfinite(value)):
-            raise ValueError(f"{name} must be a finite number >= 0: got {value!r}")
+            raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
 
 
 def check_fraction(**values: Any) -> None:
-    """ValueError, naming it, for what is no number in [0, 1]."""
+    """Raise ValueError for anything but a number in [0, 1]."""
     for name, value in values.items():
         if not (is_number(value) and 0 <= value <= 1):
-            raise ValueError(f"{name} must be a number in [0, 1]: got {value!r}")
+            raise ValueError(f"{name} must be in [0, 1], got {value!r}")
 
 
 MOST_WHOLE = 10**12
-"""More than any run counts: epochs, levels, samples, weights."""
+"""Upper limit of counts such as epochs, samples and weights."""
 
 MOST_LISTED = 100_000
-"""More than any run lists one by one: rounds of a level, levels of a schedule."""
+"""Upper limit of lists, such as the rounds of a level."""
 
 
 def check_whole(least: int, most: int = MOST_WHOLE, **values: Any) -> None:
-    """ValueError, naming it, for what is no whole number from `least` to `most`."""
+    """Raise ValueError for anything but a whole number from `least` to `most`."""
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{name} must be a whole number >= {least}, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f"{name} must be a whole number, got {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value!r}")
         if value > most:
             raise ValueError(f"{name} must be at most {most:,}, got {value!r}")
 
@@ -53,28 +55,28 @@ MOST_THREADS = 1024
 
 
 def check_threads(threads: Any) -> None:
-    """ValueError for a number of threads that no machine has: torch would try to make them, and end the process."""
+    """Raise ValueError for an impossible number of threads, with which torch would end the process."""
     check_whole(1, MOST_THREADS, threads=threads)
 
 
 def check_seed(seed: Any) -> None:
-    """ValueError for a seed that is no whole number in [0, 2^63), which every generator takes."""
+    """Raise ValueError for anything but a whole number in [0, 2^63), which every generator accepts."""
     check_whole(0, 2**63 - 1, seed=seed)
 
 
 def check_known(known: Any, **values: Any) -> None:
-    """ValueError, naming it, for a value that is not among those known, a sequence or the type Literal[...] of them."""
+    """Raise ValueError for a value that is not in `known`, a sequence or a Literal[...] type."""
     words: Sequence[Any] = get_args(known) or known
     for name, value in values.items():
         if value not in words:
-            raise ValueError(f"unknown {name} {value!r}, expected one of {', '.join(map(repr, words))}")
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, words))}, got {value!r}")
 
 
 def check_gathered(tensors: Mapping[str, Any]) -> None:
-    """TypeError, naming it, for a tensor that is shared out over processes (a DTensor, as FSDP2 makes them)."""
+    """Raise TypeError for a sharded tensor (a DTensor, as of FSDP2)."""
     for name, tensor in tensors.items():
         if hasattr(tensor, "device_mesh"):
             raise TypeError(
-                f"{name!r} is shared out over processes (a {type(tensor).__name__}), expected a whole tensor: score "
-                "and run the model before fully_shard, or gather it with full_tensor()"
+                f"{name!r} is sharded over processes (a {type(tensor).__name__}): use the model before fully_shard, or "
+                "gather the tensor with full_tensor()"
             )

@@ -1,4 +1,4 @@
-"""Python's collector of garbage, paused."""
+"""Pauses Python's garbage collector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Make many small objects without their being searched for cycles, again and again, while they are made."""
+    """Pause garbage collection, which would scan many small objects repeatedly while they are created."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Numbers in float64, on devices that have no such type too: Apple's GPUs."""
+"""float64 numbers, also for devices without that type, such as Apple's GPUs."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from torch import Tensor
 
 
 def home(device: torch.device) -> torch.device:
-    """Where float64 numbers of a device live: there, or on the CPU if it has none."""
+    """The device for float64 numbers: `device` itself, or the CPU if it lacks float64."""
     try:
         torch.empty(0, dtype=torch.float64, device=device)
-    except TypeError:  # what torch raises for a type that the device lacks
+    except TypeError:  # the device lacks float64
         return torch.device("cpu")
     return device
 
 
 def exact(x: Tensor) -> Tensor:
-    """`x` in float64, at `home`. As `x.to(torch.float64)`: `x` itself if it is that already."""
+    """`x` in float64, on `home`; `x` itself if it already is."""
     return at_home(x).to(torch.float64)
 
 
 def at_home(x: Tensor) -> Tensor:
-    """`x` as it is, at `home`: for what computes in float64 along the way."""
+    """`x` on `home`, for computations in float64."""
     return x.to(home(x.device))

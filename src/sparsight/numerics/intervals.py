@@ -1,4 +1,4 @@
-"""How far a number may be off: shares that were counted, means over seeds, and differences of either."""
+"""Confidence intervals of shares, of means over seeds, and of differences of either."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 
 def wilson(share: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share of n independent answers, inside [0, 1]. ValueError for n < 1.
+    """Wilson's score interval of a share of n independent answers, in [0, 1]. Raises: ValueError for n < 1.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
@@ -25,10 +25,10 @@ def wilson(share: float, n: int, confidence: float = 0.95) -> tuple[float, float
 
 
 def difference(a: float, b: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Newcombe's interval of a - b, two shares of n answers each, as if the answers were of different samples.
+    """Newcombe's interval of a - b, two shares of n answers each, from independent samples.
 
-    Two networks judged on the same samples err on many of the same ones, so their difference is better known than that:
-    `paired_shares` tells how well, if it is known on which samples they differ.
+    Two networks evaluated on the same samples make many of the same errors, so their difference is known better:
+    see `paired_shares`.
     Source: Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine
     17 (1998), method 10.
     """
@@ -39,9 +39,10 @@ def difference(a: float, b: float, n: int, confidence: float = 0.95) -> tuple[fl
 def paired_shares(only_a: int, only_b: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The interval of (only_a - only_b) / n, the difference of two shares of right answers on the same n samples.
 
-    `only_a` samples are answered right by a alone, `only_b` by b alone. With s = (only_a + 1) / (n + 2),
-    t = (only_b + 1) / (n + 2): s - t ± z sqrt((s + t - (s - t)^2) / (n + 2)), cut to [-1, 1]. ValueError unless the
-    counts fit n >= 1.
+    `only_a` samples are right for a alone, `only_b` for b alone. With s = (only_a + 1) / (n + 2) and
+    t = (only_b + 1) / (n + 2): s - t ± z sqrt((s + t - (s - t)^2) / (n + 2)), clipped to [-1, 1].
+
+    Raises: ValueError unless the counts fit n >= 1.
     Source: Bonett and Price, "Adjusted Wald confidence interval for a difference of binomial proportions based on
     paired data", J. Educational and Behavioral Statistics 37 (2012).
     """
@@ -76,7 +77,7 @@ class Mean:
 
     @property
     def verdict(self) -> str:
-        """Where the interval lies: "above" zero, "below" it, "undecided" around it; "" without an interval.
+        """Whether the interval is "above" zero, "below" it, or "undecided"; "" without an interval.
 
         An interval that touches zero, or is NaN, is undecided.
         """
@@ -103,11 +104,11 @@ class Mean:
 def mean(values: Iterable[float | None], confidence: float = 0.95) -> Mean | None:
     """The mean of the values with its two-sided Student-t interval.
 
-    half_width = t((1 + confidence) / 2, n - 1) s / sqrt(n), with the sample standard deviation
-    s = sqrt(sum (x - mean)^2 / (n - 1)). It supposes independent values that are about normally distributed.
-    None among the values are left out; None is returned if no value is left. From one value there is neither
-    deviation nor interval. A NaN or an infinity makes mean, half-width and deviation NaN.
-    ValueError unless 0 < confidence < 1.
+    half_width = t((1 + confidence) / 2, n - 1) s / sqrt(n), with the sample standard deviation s = sqrt(sum (x -
+    mean)^2 / (n - 1)). Assumes independent, roughly normal values. Ignores None; returns None if no value is left. A
+    single value has no deviation or interval. NaN or infinity makes mean, half-width and deviation NaN.
+
+    Raises: ValueError unless 0 < confidence < 1.
     """
     _check(confidence)
     known = [float(value) for value in values if value is not None]
@@ -125,10 +126,10 @@ def mean(values: Iterable[float | None], confidence: float = 0.95) -> Mean | Non
 
 
 def paired(a: Mapping[int, float | None], b: Mapping[int, float | None], confidence: float = 0.95) -> Mean | None:
-    """`mean` of a - b over the seeds that both have, from their values by seed.
+    """`mean` of a - b over the common seeds, from values by seed.
 
-    What varies with the seed in both alike cancels, so that the interval is that of the difference. A seed that one
-    side lacks, or whose value is None there, is left out; None is returned if no seed is left. Errors as for `mean`.
+    The variation that both share cancels. Ignores seeds that one side lacks or has as None; returns None if no seed is
+    left. Raises: as `mean`.
     """
     both = [(a[seed], b[seed]) for seed in sorted(a.keys() & b.keys())]
     return mean([x - y for x, y in both if x is not None and y is not None], confidence)
@@ -137,7 +138,7 @@ def paired(a: Mapping[int, float | None], b: Mapping[int, float | None], confide
 def lower_bound(values: Iterable[float | None], confidence: float = 0.95) -> float | None:
     """The one-sided lower bound of the mean: mean - t(confidence, n - 1) s / sqrt(n).
 
-    None from fewer than two values; NaN as for `mean`. ValueError unless 0.5 < confidence < 1.
+    None for fewer than two values; NaN as for `mean`. Raises: ValueError unless 0.5 < confidence < 1.
     """
     found = mean(values, both_sides(confidence))
     return None if found is None or found.interval is None else found.interval[0]
@@ -146,10 +147,10 @@ def lower_bound(values: Iterable[float | None], confidence: float = 0.95) -> flo
 def both_sides(confidence: float) -> float:
     """The confidence of the two-sided interval whose lower end is the one-sided bound."""
     if not 0.5 < confidence < 1:
-        raise ValueError(f"the confidence of a bound must lie between 0.5 and 1, both excluded: got {confidence}")
+        raise ValueError(f"the confidence of a bound must be greater than 0.5 and less than 1, got {confidence}")
     return 2 * confidence - 1
 
 
 def _check(confidence: float) -> None:
     if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, both excluded: got {confidence}")
+        raise ValueError(f"confidence must be greater than 0 and less than 1, got {confidence}")

@@ -1,4 +1,4 @@
-"""Random state that depends on where in a run we are, not on what ran before."""
+"""Random state that depends on the place in a run, not on what ran before."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def derive(seed: int, *place: int | str) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block with every global generator (torch, numpy, random) seeded, and put them back as they were.
+    """Seed every global generator (torch, numpy, random) for a block, and restore them afterwards.
 
-    Foreign code draws from them: dropout, a loader's shuffling, a data set's augmentation. Seeding each epoch by
-    its place makes a resumed run draw what an undisturbed one would.
+    Dropout, shuffling and augmentation draw from them. Seeding each epoch by its place makes a resumed run draw the
+    same numbers as an uninterrupted one.
     """
 
     def set_all() -> None:
@@ -39,7 +39,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def drawing_on(states: Mapping[str, Any]) -> Iterator[None]:
-    """Run a block with every global generator as `captured` found it, and put them back as they were."""
+    """Set every global generator to a `captured` state for a block, and restore them afterwards."""
 
     def set_all() -> None:
         torch.default_generator.set_state(states["torch"])
@@ -54,7 +54,7 @@ def drawing_on(states: Mapping[str, Any]) -> Iterator[None]:
 
 
 def captured() -> dict[str, Any]:
-    """Where every global generator stands, as tensors, numbers and tuples of them: for `drawing_on`."""
+    """The states of all global generators, as tensors, numbers and tuples of them, for `drawing_on`."""
     state: Any = numpy.random.get_state()  # noqa: NPY002
     name, keys, *rest = state
     return {
@@ -87,10 +87,10 @@ _DRAWING = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, r
 
 
 def reseed(loader: Any, seed: int) -> None:
-    """Seed the generators that a loader and its samplers have of their own, and tell samplers that the epoch changed.
+    """Seed the generators of a loader and its samplers, and call `set_epoch` of samplers.
 
-    So the order depends on the place in a run, not on how often the loader has been gone through before, nor on the
-    seed that it was made with. For anything but a loader nothing is done.
+    The order then depends on the place in a run, not on earlier passes or the loader's own seed. Does nothing for
+    anything but a loader.
     """
     for number, generator in enumerate(own_generators(loader)):
         generator.manual_seed(derive(seed, "loader", number))
@@ -101,7 +101,7 @@ def reseed(loader: Any, seed: int) -> None:
 
 @contextmanager
 def reseeded(loader: Any, seed: int) -> Iterator[None]:
-    """`reseed` for a block; the loader's generators are put back afterwards."""
+    """`reseed` for a block; restores the loader's generators afterwards."""
     generators = own_generators(loader)
     states = [generator.get_state() for generator in generators]
     reseed(loader, seed)
@@ -113,7 +113,7 @@ def reseeded(loader: Any, seed: int) -> Iterator[None]:
 
 
 def own_generators(loader: Any) -> list[torch.Generator]:
-    """The torch generators of a loader and its samplers, each once."""
+    """The torch generators of a loader and its samplers, without duplicates."""
     found = [getattr(part, "generator", None) for part in (loader, *samplers(loader))]
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
@@ -126,7 +126,7 @@ def samplers(loader: Any) -> list[Any]:
 
 
 def hidden_state(loader: Any) -> list[str]:
-    """Where a loader keeps random state that is not seeded anew for each epoch: so a resumed run may draw otherwise."""
+    """The places of random state in a loader that `reseed` cannot seed; a resumed run may draw other numbers there."""
     known = {id(generator) for generator in own_generators(loader)}
     parts = {"": loader, "dataset": getattr(loader, "dataset", None), "sampler": getattr(loader, "sampler", None)}
     parts["dataset.dataset"] = getattr(parts["dataset"], "dataset", None)
@@ -138,5 +138,5 @@ def hidden_state(loader: Any) -> list[str]:
     if getattr(loader, "persistent_workers", False):
         found.append("persistent_workers")
     if isinstance(loader, Iterator):
-        found.append("an iterator, which is gone through once")
+        found.append("an iterator, which can be used only once")
     return found

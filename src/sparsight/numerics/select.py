@@ -33,9 +33,9 @@ def prune_smallest(
     `min_keep`: every tensor (global, layer) or row (neuron) keeps at least this many of its alive weights. In
     global scope the largest `min_keep` of each tensor are set aside, and the smallest of the rest go.
 
-    Returns new contiguous masks, and the names of the tensors where the floor changed the selection (global
-    scope only: elsewhere a count that breaks the floor is refused). The answer is the same on every device
-    and for every number of threads. Raises: ValueError, TypeError.
+    Returns new contiguous masks, and the names of the tensors whose selection the floor changed (global scope only;
+    other scopes refuse a count that breaks the floor). The result is the same on every device and for any number of
+    threads. Raises: ValueError, TypeError.
     """
     return _select(scores, masks, counts, "prune", scope, min_keep, _kind)
 
@@ -83,10 +83,9 @@ def _select(
 
 
 def _global(pieces: Mapping[str, list[Piece]], count: Any, verb: _Verb, min_keep: int) -> tuple[str, ...]:
-    """Write the masks; the tensors that the floor held up.
+    """Write the masks; returns the tensors held at the floor.
 
-    Whoever falls below the floor would fall further if others were spared, so it is settled at the floor, and
-    the rest share what it did not give.
+    A tensor that falls below the floor is fixed at it, and the other tensors give up the rest.
     """
     alive = dict.fromkeys(pieces, 0)
     every = [piece for of in pieces.values() for piece in of]
@@ -127,7 +126,7 @@ def _to_prune(what: str, count: Any, alive: int, verb: _Verb, where: str, min_ke
 
 
 def _row_counts(name: str, mask: Tensor, counts: Any, verb: _Verb, min_keep: int) -> Tensor:
-    """How many entries of each row go."""
+    """The number of weights to prune in each row."""
     rows = mask.shape[0] if mask.dim() else 1
     if not isinstance(counts, Tensor) or counts.dtype != torch.int64 or counts.shape != (rows,):
         got = f"{counts.dtype} of shape {tuple(counts.shape)}" if isinstance(counts, Tensor) else type(counts).__name__
@@ -162,7 +161,7 @@ def _rows(kind: type[Piece], name: str, score: Tensor, mask: Tensor, out: Tensor
         raise ValueError(f"NaN among the alive scores of {name!r}")
 
 
-# -- what is refused -------------------------------------------------------------------------------------------
+# -- checks ----------------------------------------------------------------------------------------------------
 
 
 def _check(scores: Scores, masks: Masks) -> None:
@@ -175,10 +174,10 @@ def _check(scores: Scores, masks: Masks) -> None:
         if mask.dtype != torch.bool:
             raise TypeError(f"masks[{name!r}] must be torch.bool, got {mask.dtype}")
         if mask.shape != score.shape:
-            shapes = f"expected that of its scores, {tuple(score.shape)}, got {tuple(mask.shape)}"
-            raise ValueError(f"shape of masks[{name!r}]: {shapes}")
+            shapes = f"the shape of its scores, {tuple(score.shape)}, got {tuple(mask.shape)}"
+            raise ValueError(f"masks[{name!r}] must have {shapes}")
         if mask.device != score.device:
-            raise ValueError(f"masks[{name!r}] must be on {score.device} as its scores, got {mask.device}")
+            raise ValueError(f"masks[{name!r}] must be on {score.device} like its scores, got {mask.device}")
 
 
 def _check_keys(what: str, got: Any, scores: Scores) -> None:
@@ -186,7 +185,7 @@ def _check_keys(what: str, got: Any, scores: Scores) -> None:
         raise TypeError(f"{what} must be a mapping with the keys of scores, got {type(got).__name__}")
     if got.keys() != scores.keys():
         missing, extra = sorted(scores.keys() - got.keys()), sorted(got.keys() - scores.keys())
-        raise ValueError(f"{what} must have the keys of scores: got none for {missing}, and {extra} too many")
+        raise ValueError(f"{what} must have the keys of scores: missing {missing}, unexpected {extra}")
 
 
 def _check_int(what: str, value: Any) -> None:

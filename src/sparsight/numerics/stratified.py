@@ -1,4 +1,4 @@
-"""Splitting a data set once and for all, with every class in its share."""
+"""Fixed splits of a data set with balanced classes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ _KEY = 20230501  # any fixed number: the split must not depend on the seed of a 
 
 
 def stratified(labels: Int64[Tensor, " n"], sizes: Sequence[int]) -> list[Int64[Tensor, " part"]]:
-    """Indices of disjoint parts of the given sizes, and last of all the rest; each part in ascending order.
+    """Indices of disjoint parts of the given sizes, then of the rest; each part in ascending order.
 
-    Sample i has the i-th 64-bit number of numpy's PCG64 with a fixed key (a stream that numpy promises never
-    to change). Within a class, samples in the order of their numbers fill the parts one after the other.
-    A class of n_c of n samples has floor(size * n_c / n) places in a part; the places left go to the classes
-    with the largest remainders, the lower class first. So parts depend on labels and sizes alone.
-    ValueError unless every part, and the rest, is at least one sample.
+    Sample i gets the i-th 64-bit number of numpy's PCG64 with a fixed key, a stream that numpy promises not to change.
+    Within a class, samples fill the parts in the order of their numbers. A class with n_c of n samples has
+    floor(size * n_c / n) places in a part; the remaining places go to the classes with the largest remainders, lower
+    class first. The result depends only on labels and sizes.
+
+    Raises: ValueError unless every part, and the rest, has at least one sample.
     """
     n = len(labels)
     if any(size < 1 for size in sizes) or sum(sizes) >= n:
@@ -41,7 +42,7 @@ def _members(y: np.ndarray) -> list[np.ndarray]:
 
 
 def _places(size: int, counts: list[int]) -> list[int]:
-    """Largest remainders, in integers. `counts` are what is left of each class."""
+    """Places per class by largest remainders; `counts` are the remaining samples of each class."""
     n = sum(counts)
     places = [size * count // n for count in counts]
     order = sorted(range(len(counts)), key=lambda c: (-(size * counts[c] % n), c))

@@ -1,4 +1,4 @@
-"""Which weights go: scorers, allocators, where a level restarts from, rescaling, and SiPP with its certificates."""
+"""Scorers, allocators, restarts, rescaling, and SiPP with its certificates."""
 
 from sparsight.pruning.allocate.fixed import Global, Uniform
 from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP

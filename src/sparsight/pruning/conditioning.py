@@ -1,4 +1,4 @@
-"""Whether a network is well-conditioned for pruning at initialisation, and which layer would die first."""
+"""The conditioning of a network for pruning at initialisation, and which layer would die first."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class IllConditioned(UserWarning):
 
 @dataclass(frozen=True)
 class Conditioning:
-    """The criterion's second moments m^l, layer by layer, and what follows from them.
+    """The criterion's second moments m^l per layer, and what follows from them.
 
-    `spread` = max m^l / min m^l. `chi` is what the slope of log m^l along the depth says (nan below 3 layers).
-    `weakest` dies first, at `critical_density` as predicted from m^l; `measured_density` and `first_empty` are what
-    these very scores give. `bound` is the least density that theorem 1 allows for at that chi; 0 says nothing.
+    `spread` = max m^l / min m^l. `chi` is the estimate from the slope of log m^l over depth (NaN below 3 layers).
+    `weakest` is predicted to die first, at `critical_density`; for these scores it is `first_empty`, at
+    `measured_density`. `bound` is the least density that theorem 1 allows at that chi; 0 means no bound.
     """
 
     moments: Mapping[str, float]
@@ -53,21 +53,21 @@ def conditioning(
     limit: float = 1000.0,
     warn: bool = True,
 ) -> Conditioning:
-    """m^l = mean((W dL/dW)^2) over the alive weights of each layer, L the mean loss over all samples; well-conditioned
-    if max m^l / min m^l <= `limit`.
+    """m^l = mean((W dL/dW)^2) over the alive weights of each layer, with the mean loss L.
 
-    In the paper's sense A <= m^l / m^L <= B for all l and all depths; one network has one depth, so a bound is chosen.
-    Of an ill-conditioned one `IllConditioned` is warned, with the layer and the density at which it would die.
-    Nothing of the model changes. Errors are those of `SNIP`. Source: Hayou et al., ICLR 2021, definition 1; the
-    prediction is that of `critical_density`.
+    Well-conditioned if max m^l / min m^l <= `limit`. The paper asks for A <= m^l / m^L <= B at all depths; for a single
+    network `limit` stands for that. Does not change the model.
+
+    Warns: `IllConditioned`, with the layer and the density at which it would die. Raises: ValueError for a limit below
+    1, otherwise as `SNIP`. Source: Hayou et al., ICLR 2021, definition 1; the prediction is `critical_density`.
     """
     if not limit >= 1:
-        raise ValueError(f"limit must be >= 1: got {limit!r}")
+        raise ValueError(f"limit must be at least 1, got {limit!r}")
     masks = all_kept(model) if masks is None else masks
     scores = SNIP(loss=loss, batch_norm=batch_norm)(model, masks, batches)
     alive = {name: exact(scores[name][mask]) for name, mask in masks.items() if bool(mask.any())}
     if not alive:
-        raise ValueError("cannot tell the conditioning of a network without an alive weight")
+        raise ValueError("conditioning needs at least one alive weight")
     counts = {name: score.numel() for name, score in alive.items()}
     moments = {name: float((score**2).mean()) for name, score in alive.items()}
     least, most = min(moments.values()), max(moments.values())

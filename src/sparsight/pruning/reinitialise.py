@@ -1,4 +1,4 @@
-"""A level that starts from fresh weights."""
+"""A restart from fresh weights."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sparsight.types import Allocation, StateDict
 
 @dataclass(frozen=True)
 class Reinitialise:
-    """Draw fresh weights, by each module's own `reset_parameters`; the sanity check that masks alone matter.
+    """Draw fresh weights with each module's `reset_parameters`: a sanity check of whether only the masks matter.
 
-    Drawn from `seed` without touching the global random state. ValueError names a module that holds parameters
-    and has no `reset_parameters`.
+    Uses `seed`, without changing the global random state. Raises: ValueError for a module with parameters but without
+    `reset_parameters`.
     """
 
     seed: int = 0
@@ -32,6 +32,6 @@ class Reinitialise:
                 elif next(module.parameters(recurse=False), None) is not None:
                     raise ValueError(
                         f"cannot reinitialise {name or 'the model'!r} ({type(module).__name__}): it has parameters "
-                        "and no `reset_parameters`; give the recipe a restart of your own"
+                        "but no `reset_parameters`; use your own restart"
                     )
         return carry_on(model, rewind_point, allocation)

@@ -1,4 +1,4 @@
-"""Where the next level starts from: the same weights, or stored ones."""
+"""Restarts: the weights that the next level starts from."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sparsight.types import Allocation, Params, StateDict
 
 
 def carry_on(model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
-    """Go on from the weights as trained, the pruned ones +0.0."""
+    """Continue from the current weights, with pruned ones set to +0.0."""
     apply_(reweighted(model, allocation.multipliers), allocation.masks)
     return model
 
 
 def rewind(model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
-    """Return to the rewind point: weights, biases, normalisation parameters *and* buffers, copied by value.
+    """Return to the rewind point: weights, biases, normalisation parameters and buffers.
 
-    With the rewind point at initialisation this is the lottery ticket's reset.
+    From initialisation, this is the lottery ticket's reset.
     """
     model.load_state_dict(rewind_point)
     return carry_on(model, rewind_point, allocation)
 
 
 def reweighted(model: nn.Module, multipliers: Params | None) -> nn.Module:
-    """The model, changed: its parameters times `multipliers`."""
+    """Multiply the parameters of the model in place; returns the model."""
     parameters = named(model)
     with torch.no_grad():
         for name, factor in (multipliers or {}).items():
@@ -37,7 +37,7 @@ def reweighted(model: nn.Module, multipliers: Params | None) -> nn.Module:
 
 
 def composed(earlier: Params | None, allocation: Allocation) -> Allocation:
-    """The allocation, with the factors of an earlier round multiplied into its own."""
+    """The allocation, with the factors of earlier rounds multiplied into its own."""
     if not earlier:
         return allocation
     own = allocation.multipliers or {}

@@ -1,4 +1,4 @@
-"""Progress in [0, 1] to a value: learning-rate multipliers, and densities over rounds."""
+"""Schedules of densities over rounds, as functions of progress in [0, 1]."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Geometric:
 
     def __post_init__(self) -> None:
         if not 0 < self.final <= 1:
-            raise ValueError(f"a geometric schedule needs a final density in (0, 1]: got {self.final!r}")
+            raise ValueError(f"the final density of a geometric schedule must be in (0, 1], got {self.final!r}")
 
     def __call__(self, progress: float) -> float:
         return self.final**progress
@@ -49,6 +49,6 @@ class Cubic:
 
 
 def rounds(schedule: Callable[[float], float], n: int) -> list[float]:
-    """The density after each of n rounds: schedule(1/n), ..., schedule(1). ValueError unless 1 <= n <= 100,000."""
+    """The density after each of n rounds: schedule(1/n), ..., schedule(1). Raises: ValueError unless n >= 1."""
     check_whole(1, MOST_LISTED, rounds=n)
     return [schedule(i / n) for i in range(1, n + 1)]

@@ -1,6 +1,6 @@
-"""Published experiments, one function each: its keyword parameters are the command line, its value is a `Recipe`.
+"""Published experiments, one function each: its parameters are the command line's options, its result a `Recipe`.
 
-The functions are imported here, so that `recipes.sap` is the function and not the file it stands in.
+Importing the functions here makes `recipes.sap` the function and not the module.
 """
 
 from sparsight.recipes.grasp import grasp

@@ -1,4 +1,4 @@
-"""What the recipes that prune an untrained network have in common: one pruned level, and two sanity checks."""
+"""Shared by recipes that prune an untrained network: a single pruned level, and two sanity checks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Control = Annotated[bool, Doc("Also train the dense network for as many epochs."
 
 @dataclass(frozen=True, kw_only=True)
 class AtInit:
-    """Prune the initial network to `density`, train it once; the dense control says what pruning cost.
+    """Prune the initial network to `density` and train it once; the dense control shows what pruning cost.
 
-    `shuffle` permutes the final mask within each tensor, `reinitialise` draws the weights to be trained anew, by each
-    module's `reset_parameters`: the sanity checks of Frankle et al., ICLR 2021.
+    `shuffle` permutes the final mask within each tensor; `reinitialise` draws new weights with each module's
+    `reset_parameters` before training: the sanity checks of Frankle et al., ICLR 2021.
 
-    Raises: ValueError for a density outside (0, 1], or `score_batches` below 1 (None needs no batches).
+    Raises: ValueError for a density outside (0, 1], or `score_batches` below 1 (None: no batches needed).
     """
 
     density: float
@@ -43,16 +43,16 @@ class AtInit:
         if not 0 < self.density <= 1:
             raise ValueError(f"density must be in (0, 1], got {self.density!r}")
         if self.score_batches is not None and self.score_batches < 1:
-            raise ValueError(f"score_batches must be at least 1, got {self.score_batches!r}: they give the scores")
+            raise ValueError(f"score_batches must be at least 1, got {self.score_batches!r}")
 
     def shuffled(self, rounds: tuple[Allocator, ...]) -> tuple[Allocator, ...]:
-        """The rounds, the last one shuffled if that is asked for."""
+        """The rounds, with the last one shuffled if `shuffle` is on."""
         if not self.shuffle:
             return rounds
         return (*rounds[:-1], Shuffled(rounds[-1], seed=derive(self.seed, "shuffle")))
 
     def recipe(self, name: str, score: Scorer, rounds: tuple[Allocator, ...], restart: Restart | None = None) -> Recipe:
-        """The recipe that prunes in these rounds; by default it trains from the weights that were scored."""
+        """The recipe that prunes in these rounds; without `restart` it trains from the scored weights."""
         drawn = Reinitialise(seed=derive(self.seed, "reinitialise")) if self.reinitialise else rewind
         return Recipe(
             name=name,

@@ -1,4 +1,4 @@
-"""What the two recipes of robust pruning at initialisation share."""
+"""Shared by the two recipes of robust pruning at initialisation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sparsight.runs.recipe import Recipe
 def critical(
     name: str, how: AtInit, score: SNIP, prune: Global, activation: str, sigma_b: float, rescale: By | None = None
 ) -> Recipe:
-    """Draw at the edge of chaos, prune by |w dL/dw|, rescale if asked, train.
+    """Draw weights at the edge of chaos, prune by |w dL/dw|, rescale if asked, and train.
 
-    Weights that are drawn anew for the ablation, at the edge of chaos or as the modules themselves do, do not depend on
-    the mask: "neuron" is right for them, and taken in the place of "data".
+    With `reinitialise`, new weights do not depend on the mask: rescaling by "neuron" is then right, and replaces
+    "data".
     """
     _check_start(activation, sigma_b)
     given = NAMED.get(activation)
@@ -42,11 +42,11 @@ def critical(
 
 
 def _check_start(activation: str, sigma_b: float) -> None:
-    """ValueError for an activation that is not known, or has no edge of chaos at sigma_b; one for a wrong sigma_b."""
+    """Raise ValueError for a bad sigma_b, an unknown activation, or one without an edge of chaos at sigma_b."""
     if not 0 <= sigma_b < math.inf:
-        raise ValueError(f"sigma_b must be a finite number >= 0, got {sigma_b!r}")
+        raise ValueError(f"sigma_b must be finite and at least 0, got {sigma_b!r}")
     if activation in NAMED:
-        with warnings.catch_warnings():  # an unstable edge is warned of where weights are drawn at it
+        with warnings.catch_warnings():  # drawing the weights warns of an unstable edge
             warnings.simplefilter("ignore")
             critical_sigma_w(NAMED[activation], sigma_b)
     elif activation not in ("auto", "own"):

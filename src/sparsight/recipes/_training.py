@@ -1,4 +1,4 @@
-"""From the options of training to plans, and from the options of an iterative recipe to its search and choice."""
+"""Turns the options of recipes into training plans, searches and choices."""
 
 from __future__ import annotations
 
@@ -25,39 +25,38 @@ from sparsight.types import Restart
 Choose = Callable[[Sequence[LevelRecord]], Choice]
 
 TARGET = 0.1
-"""Density at which a search until the density ends if none is given."""
+"""Default density at which until="density" ends."""
 
 LEVELS = {"density": 15, "pq-minimum": 30, "accuracy": 30}
-"""Pruned levels after which a search ends if no number is given; 30 is the published runs' number."""
+"""Default number of pruned levels; 30 is that of the published runs."""
 
 WITHIN = 0.5
-"""Points of dense validation accuracy within which a level is chosen if none are given."""
+"""Default percentage points below the dense validation accuracy."""
 
 SHORT = 3
-"""Levels that carry on train for at most one epoch in so many, between the first and the last."""
+"""With carry_on, levels between the first and the last train for 1/3 of the epochs."""
 
 
 def sgd(
     epochs: int, batch_size: int | None, lr: float | None, momentum: float, weight_decay: float, clip: float | None
 ) -> TrainingPlan:
-    """Nesterov SGD with a cosine schedule, clipped: the training of the PQ-index paper. ValueError without an epoch."""
+    """Nesterov SGD with a cosine schedule and clipping, as in the PQ-index paper. Raises: ValueError for 0 epochs."""
     check_whole(1, epochs=epochs)
     optimizer = NesterovSGD(lr=lr, momentum=momentum, weight_decay=weight_decay)
     return TrainingPlan(epochs=epochs, batch_size=batch_size, optimizer=optimizer, clip=clip)
 
 
 def target_of(until: Ending, target_density: float | None) -> float | None:
-    """The density at which the search ends: the one given, else 0.1 with until="density"; None for 0, no target."""
+    """The density at which the search ends: the given one, otherwise 0.1 with until="density"; None: no target."""
     if target_density is None:
         return TARGET if until == "density" else None
     return target_density or None
 
 
 def choice(target_density: float | None, within: float | None) -> AtDensity | SparsestWithin:
-    """What to hand over: the network at the density asked for, or the sparsest `within` so many points of dense.
+    """Which level to choose: the one at the target density, or the sparsest within `within` points of dense.
 
-    A density that was given (0 is none) is handed over, unless `within` is given too; then it is what the sparsest
-    network is compared with. With neither it is the sparsest within 0.5 points.
+    `within` wins if both are given; the target is then only reported. Without either: the sparsest within 0.5 points.
     """
     if target_density and within is None:
         return AtDensity(target_density)
@@ -65,23 +64,22 @@ def choice(target_density: float | None, within: float | None) -> AtDensity | Sp
 
 
 def exactly(prune: SAP | Shrink, target_density: float | None) -> SAP | Shrink:
-    """`prune` for the last level: exactly to the density that was given; the same without one."""
+    """`prune` for the last level: exactly to the target density, if there is one."""
     if not target_density:
         return prune
-    with warnings.catch_warnings(action="ignore"):  # its exponents have been warned of already
+    with warnings.catch_warnings(action="ignore"):  # `prune` already warned of its exponents
         return replace(prune, exact=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Iterative:
-    """The options that the recipes which prune level by level share, as they were given.
+    """Options of the recipes that prune level by level.
 
-    Levels that carry on train for a third of the epochs at most, and end once they have recovered, unless something
-    else is asked for: that reaches the accuracy of the full budget. No rule does so with levels that are rewound, and
-    another `until` than the density may make any level the last.
+    With `carry_on` and no other choice, levels train for at most a third of the epochs and end once they have
+    recovered, which reaches the accuracy of the full budget. No rule does so for rewound levels.
 
-    Raises: ValueError for an unknown `until`; for one other than "density" with levels that end early, since any level
-    may then be the last; for a rewind point that nothing returns to.
+    Raises: ValueError for an unknown `until`; for levels that end early with an `until` other than "density", because
+    any level may then be the last; for `rewind_epoch` with `carry_on`.
     """
 
     plan: TrainingPlan
@@ -97,30 +95,30 @@ class Iterative:
 
     def __post_init__(self) -> None:
         if self.until not in get_args(Ending):
-            raise ValueError(f"unknown until {self.until!r}, expected one of {', '.join(get_args(Ending))}")
+            raise ValueError(f"until must be one of {', '.join(get_args(Ending))}, got {self.until!r}")
         if self.carry_on and self.rewind_epoch:
-            raise ValueError(f"with carry_on nothing is rewound: rewind_epoch must be 0, got {self.rewind_epoch}")
+            raise ValueError(f"rewind_epoch must be 0 with carry_on, which never rewinds, got {self.rewind_epoch}")
         ends = (self.stop or "fixed-epochs") != "fixed-epochs"
         if self.until != "density" and (ends or self.middle_epochs is not None):
             short = f"stop={self.stop!r}" if ends else f"middle_epochs={self.middle_epochs}"
             raise ValueError(
-                f"{short} needs until='density', got {self.until!r}: otherwise any level may be the last, and the last "
-                "must train in full"
+                f"{short} needs until='density', got {self.until!r}: otherwise any level may be the last, which must "
+                "train in full"
             )
 
     @property
     def _short(self) -> bool:
-        """Whether the default rule of levels that carry on is in force."""
+        """Whether the defaults of `carry_on` apply."""
         return self.carry_on and self.until == "density" and self.stop is None and self.middle_epochs is None
 
     def _plans(self) -> tuple[TrainingPlan, TrainingPlan]:
-        """How the first and the last level train, and how those between them do."""
+        """The plan of the first and the last level, and that of the levels between."""
         every = self.evaluate_every if self.evaluate_every is not None else 0.5 if self._short else 1.0
         whole = replace(self.plan, evaluate_every=every)
         stop = self.stop or ("recovered" if self._short else "fixed-epochs")
         epochs = -(-whole.epochs // SHORT) if self._short else self.middle_epochs
         if epochs is not None and epochs < 1:
-            raise ValueError(f"middle_epochs must be a whole number >= 1, got {epochs!r}")
+            raise ValueError(f"middle_epochs must be at least 1, got {epochs!r}")
         return whole, replace(whole, epochs=whole.epochs if epochs is None else epochs, stop=named_rule(stop))
 
     def search(self, prune: SAP | Shrink, pair: tuple[float, float]) -> Until:
@@ -147,7 +145,7 @@ class Iterative:
         return WITHIN if self.within is None else self.within
 
     def choose(self, pair: tuple[float, float]) -> Choose:
-        """Which level is handed over."""
+        """The rule that chooses a level."""
         if self.until == "density":
             return choice(self.target_density, self.within)
         if self.until == "pq-minimum" and self.within is None:

@@ -1,4 +1,4 @@
-"""GraSP: prune the untrained network so that gradients go on flowing."""
+"""GraSP: prune the untrained network and preserve its gradient flow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def grasp(
     control: Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Prune the untrained network by w (Hg), signed, and train what is left.
+    """Prune the untrained network by w (Hg), signed, and train it.
 
     Source: Wang, Zhang and Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020;
     temperature and batch statistics as in the published code.

@@ -1,4 +1,4 @@
-"""Information consistent pruning: each level trains only until its flow is like the dense network's."""
+"""Information consistent pruning: each level trains only until its flow is close to the dense network's."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "literal": {**_PAPER, "statistic": "literal"},
     "ours": {**_PAPER, "eps_if": 0.05, "eps_gf": 0.25, "reduction": "rms", "norm": "relative", "reference": "dense"},
 }
-"""Arguments of `incop` by the name of a preset.
+"""Arguments of `incop` by preset.
 
-"paper": its operating point, gradient flow as intended; "readme": the thresholds that the published command lines
-really run with; "literal": the published code's gradient flow, mistakes included, for tests; "ours".
+"paper": the paper's operating point, with its intended gradient flow; "readme": the thresholds of the published command
+lines; "literal": the published code's gradient flow, mistakes included, for tests; "ours".
 """
 
 
@@ -52,38 +52,42 @@ def incop(
         Literal["if", "gf", "both"], Doc("Compare information flow (if), gradient flow (gf), or both at once.")
     ] = "if",
     prune: Annotated[
-        Literal["lottery", "sap"], Doc("Prune each level as SAP does, or at a fixed rate as a lottery ticket.")
+        Literal["lottery", "sap"], Doc("Prune each level like SAP, or at a fixed rate like a lottery ticket.")
     ] = "sap",
     preset: Annotated[
         Preset,
         Doc(
-            "What the next six options default to: the paper's operating point; the thresholds of the published "
-            "command lines (readme); its code's gradient flow, mistakes included (literal); ours."
+            "Defaults of the next six options: the paper's operating point; the thresholds of the published command "
+            "lines (readme); the published code's gradient flow, mistakes included (literal); ours."
         ),
     ] = "paper",
-    eps_if: Annotated[float | None, Doc("End a level at this distance of the information flow, or closer.")] = None,
-    eps_gf: Annotated[float | None, Doc("End a level at this distance of the gradient flow, or closer.")] = None,
+    eps_if: Annotated[
+        float | None, Doc("End a level if its information flow is at most this far from the reference.")
+    ] = None,
+    eps_gf: Annotated[
+        float | None, Doc("End a level if its gradient flow is at most this far from the reference.")
+    ] = None,
     reduction: Annotated[
         Literal["rms", "abs", "signed", "matrix"] | None,
-        Doc("What is made of a pair's correlations; signed is the published mean."),
+        Doc("How to reduce the correlations of a pair of layers; signed is the published mean."),
     ] = None,
     statistic: Annotated[
         Literal["norm", "mean_abs", "mean_abs_live", "total", "ema", "literal"] | None,
         Doc(
-            "What is made of a tensor's gradient; ema averages the gradients of training instead; literal repeats the "
+            "How to reduce a tensor's gradient; ema averages the gradients of training instead; literal repeats the "
             "published code's mistake."
         ),
     ] = None,
-    norm: Annotated[Literal["relative", "l2", "linf"] | None, Doc("The distance of two flows.")] = None,
+    norm: Annotated[Literal["relative", "l2", "linf"] | None, Doc("Distance between two flows.")] = None,
     reference: Annotated[
-        Baseline | None, Doc("Whose flow it is compared with; with --statistic ema, not warmup.")
+        Baseline | None, Doc("Network to compare the flow with; warmup does not work with --statistic ema.")
     ] = None,
     accuracy_exit: Annotated[
-        bool, Doc("Also end a level when its validation accuracy reaches the best of the warm-up.")
+        bool, Doc("Also end a level when it reaches the best validation accuracy of the warm-up.")
     ] = True,
-    evaluate_every: Annotated[float, Doc("Epochs between two evaluations; a fraction evaluates inside epochs.")] = 2.0,
+    evaluate_every: Annotated[float, Doc("Epochs between two evaluations; may be a fraction.")] = 2.0,
     probes: Annotated[
-        int | None, Doc("Training samples to measure the flows on, the same all run. Default: 1024, or all there are.")
+        int | None, Doc("Training samples to measure the flows on, fixed for the run. Default: 1024, or all if fewer.")
     ] = None,
     p: Annotated[float | None, Doc("Exponent p of the PQ index, with --prune sap; 0 < p <= 1. Default: 1.")] = None,
     q: Annotated[float | None, Doc("Exponent q of the PQ index, with --prune sap; q >= 1, q > p. Default: 2.")] = None,
@@ -96,31 +100,31 @@ def incop(
     target_density: Annotated[
         float | None,
         Doc(
-            "Prune the last level to exactly this density (kept / prunable weights) and hand that network over. 0 is "
-            "no target. Default: no target, the number of levels alone."
+            "Prune the last level to exactly this density (kept / prunable weights) and choose that level. Default: no "
+            "target, end after --levels."
         ),
     ] = None,
     levels: Annotated[int, Doc("Prune at most this many levels.")] = 14,
-    warmup: Annotated[int, Doc("Epochs of the dense network, level 0; the others restart from its end.")] = 20,
-    epochs: Annotated[int, Doc("Most epochs of a pruned level, and those of the last.")] = 40,
-    batch_size: Annotated[int, Doc("Samples in a training step.")] = 64,
-    lr: Annotated[float, Doc("Learning rate, constant.")] = 0.01,
+    warmup: Annotated[int, Doc("Epochs of the dense network (level 0), from whose end the others restart.")] = 20,
+    epochs: Annotated[int, Doc("Epochs of the last level, and at most of each other pruned level.")] = 40,
+    batch_size: Annotated[int, Doc("Samples per training step.")] = 64,
+    lr: Annotated[float, Doc("Constant learning rate.")] = 0.01,
     momentum: o.Momentum = 0.0,
     weight_decay: o.WeightDecay = 5e-4,
     within: Annotated[
         float | None,
         Doc(
-            "Pick the sparsest level at most this many percentage points below the dense network's validation "
-            "accuracy. Default: 0.5; with a target density, the network at that density."
+            "Choose the sparsest level at most this many percentage points below the dense network's validation "
+            "accuracy. Default: 0.5 (with a target density, the level at it)."
         ),
     ] = None,
     control: o.Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Train each level only until a flow statistic is close to the dense network's; the last one to its whole budget.
+    """Train each level only until a flow statistic is close to the dense network's, the last for its full budget.
 
-    Source: Gharatappeh and Sekeh, "Information Consistent Pruning", arXiv 2501.15592, with their published code's
-    settings: dense warm-up, which is rewind point and reference; then prune, rewind, train. Level 0 is the warm-up.
+    Source: Gharatappeh and Sekeh, "Information Consistent Pruning", arXiv 2501.15592, with the settings of their
+    published code. Level 0 is the dense warm-up: both rewind point and reference.
     """
     check_whole(1, warmup=warmup)
     given = {
@@ -156,26 +160,26 @@ def incop(
 
 
 def _cut(prune: str, sap: SAP, shrink: Shrink, target_density: float | None) -> SAP | Shrink:
-    """The allocator of that name, which goes no further than the target."""
+    """The allocator of that name, limited by the target density."""
     if prune not in ("sap", "lottery"):
-        raise ValueError(f"unknown prune {prune!r}, expected 'lottery' or 'sap'")
+        raise ValueError(f"prune must be 'lottery' or 'sap', got {prune!r}")
     return replace(sap if prune == "sap" else shrink, target_density=target_density or None)
 
 
 def _check_used(prune: str, **given: float | None) -> None:
-    """ValueError for an argument that the way of pruning does not use."""
+    """Raise ValueError for an argument that `prune` does not use."""
     for name, value in given.items():
         needs = "lottery" if name == "rate" else "sap"
         if value is not None and prune in ("sap", "lottery") and prune != needs:
-            raise ValueError(f"{name}={value:g} needs prune={needs!r}, got prune={prune!r}, which does not use it")
+            raise ValueError(f"{name}={value:g} needs prune={needs!r}, got prune={prune!r}")
 
 
 def _flow(variant: str, preset: Preset, given: Mapping[str, Any]) -> StoppingRule:
-    """The rule on flows, of a preset and what is given beside it."""
+    """The stopping rule on flows: the preset, overridden by `given`."""
     if variant not in ("if", "gf", "both"):
-        raise ValueError(f"unknown variant {variant!r}, expected 'if', 'gf' or 'both'")
+        raise ValueError(f"variant must be 'if', 'gf' or 'both', got {variant!r}")
     if preset not in PRESETS:
-        raise ValueError(f"unknown preset {preset!r}, expected one of {', '.join(PRESETS)}")
+        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
     how = {**PRESETS[preset], **given}
     shared = {"norm": how["norm"], "reference": how["reference"]}
     rules: list[StoppingRule] = []

@@ -25,7 +25,7 @@ def magnitude_at_init(
     control: Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Prune the untrained network by |w|, over all layers together, and train what is left.
+    """Prune the untrained network by |w|, over all layers together, and train it.
 
     Source: the baseline of Frankle et al., "Pruning Neural Networks at Initialization: Why are we missing the mark?",
     ICLR 2021.

@@ -1,4 +1,4 @@
-"""One-shot pruning: every level is cut from the trained dense network's weights, then trained from the start."""
+"""One-shot pruning: every level is pruned by the weights of the trained dense network, then trained from the start."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def oneshot(
     control: o.Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Rank by the trained dense network at every level: level t keeps (1 - rate)^t of it, rewinds, and trains.
+    """Prune every level by the trained dense weights: level t keeps (1 - rate)^t of them, rewinds, and trains.
 
-    Each level is one-shot magnitude pruning to its own density; the levels trace the curve. Source: the one-shot
-    baseline of Diao et al., ICLR 2023, with one dense network scored throughout.
+    Each level is one-shot magnitude pruning to its own density. Source: the one-shot baseline of Diao et al., ICLR
+    2023, with a single dense network.
     """
     how = Iterative(
         plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), until=until, target_density=target_density,

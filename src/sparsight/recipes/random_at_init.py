@@ -1,4 +1,4 @@
-"""Random pruning of the untrained network: the baseline that knows nothing."""
+"""Random pruning of the untrained network: a baseline."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def random_at_init(
     control: Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Prune the untrained network at random, over all layers together, and train what is left.
+    """Prune the untrained network at random, over all layers together, and train it.
 
     Every layer keeps about the same share. Source: the baseline of Frankle et al., "Pruning Neural Networks at
     Initialization: Why are we missing the mark?", ICLR 2021.

@@ -1,4 +1,4 @@
-"""Sparsity-informed adaptive pruning: the PQ index says how many weights each round removes."""
+"""Sparsity-informed adaptive pruning: the PQ index decides how many weights each level removes."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def sap(
     *,
     p: o.P = 1.0,
     q: o.Q = 2.0,
-    eta: Annotated[float, Doc("Share of the p-mass that the bound may lose; larger prunes more.")] = 0.0,
-    gamma: Annotated[float, Doc("Factor on the count that the bound gives; larger prunes more.")] = 1.0,
-    beta: Annotated[float, Doc("Remove at most this share of the remaining weights at one level.")] = 0.9,
+    eta: Annotated[float, Doc("Share of the p-mass that pruning may lose; larger prunes more.")] = 0.0,
+    gamma: Annotated[float, Doc("Factor on the number of weights that the bound removes; larger prunes more.")] = 1.0,
+    beta: Annotated[float, Doc("Remove at most this share of the remaining weights at each level.")] = 0.9,
     scope: o.Scope = "global",
     min_keep: o.MinKeep = 1,
     until: o.Until = "density",
@@ -40,10 +40,10 @@ def sap(
     control: o.Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Prune as many weights at each level as the PQ index calls superfluous, restart, and train again.
+    """Prune as many weights at each level as the PQ index finds redundant, restart, and train again.
 
-    Source: Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023, algorithm 1. The
-    training recipe is the paper's (Nesterov SGD, cosine, gradients clipped after masking) with fewer epochs.
+    Source: Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023, algorithm 1. Trains as
+    in the paper (Nesterov SGD, cosine, gradients clipped after masking) for fewer epochs.
     """
     how = Iterative(
         plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), until=until, target_density=target_density,

@@ -30,7 +30,7 @@ def sbp(
     control: Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Draw the weights at the edge of chaos, prune them by |w dL/dw|, and train what is left.
+    """Draw the weights at the edge of chaos, prune by |w dL/dw|, and train.
 
     Source: Hayou, Ton, Doucet and Teh, "Robust Pruning at Initialization", ICLR 2021.
     """

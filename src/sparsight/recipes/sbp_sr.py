@@ -1,4 +1,4 @@
-"""Sensitivity-based pruning with what keeps signals alive: rescaling of plain networks, Stable ResNets."""
+"""Sensitivity-based pruning that keeps signals alive: by rescaling plain networks, or with Stable ResNets."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def sbp_sr(
     rescale: Annotated[
         By,
         Doc(
-            "One factor a layer, measured on the scored batches (data); or from the kept weights alone, a factor per "
-            "neuron, layer or offset of a kernel, which is right for masks that do not depend on the data."
+            "One factor per layer, measured on the scored batches (data); or from the kept weights alone, a factor per "
+            "neuron, layer or kernel offset, which is right for masks that do not depend on the data."
         ),
     ] = "data",
     score_batches: o.ScoreBatches = 1,
@@ -42,10 +42,10 @@ def sbp_sr(
     control: Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Draw at the edge of chaos, prune by |w dL/dw|, rescale what is left so that signals survive, and train it.
+    """Draw the weights at the edge of chaos, prune by |w dL/dw|, rescale the kept weights, and train.
 
-    For a residual network choose a Stable ResNet as the model (stable-resnet20, say): that is SBP-SR as published.
-    Rescaling is for plain networks; residual and normalised ones are left as they are, with a warning.
+    Rescaling is for plain networks; it skips residual and normalised ones, with a warning. For a residual network
+    choose a Stable ResNet, such as stable-resnet20: that is SBP-SR as published.
 
     Source: Hayou, Ton, Doucet and Teh, "Robust Pruning at Initialization", ICLR 2021.
     """

@@ -1,4 +1,4 @@
-"""SiPP: prune by the share of a neuron's input that each weight carries, over a small batch of inputs."""
+"""SiPP: prune by each weight's share of its neuron's input, over a small batch of inputs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sparsight.types import Allocation, Allocator, Restart, StateDict
 
 @dataclass(frozen=True)
 class Unweighted:
-    """A restart from other weights than those that were sampled: the masks hold, the factors do not."""
+    """A restart from other weights than the sampled ones: it keeps the masks and drops the factors."""
 
     restart: Restart
 
@@ -42,81 +42,81 @@ def sipp(
     variant: Annotated[
         Literal["det", "rand", "hybrid"],
         Doc(
-            "Keep the most sensitive weights of all layers together (det); or share the budget out over the groups of "
-            "weights, and keep a reweighted sample of each (rand) or whichever has the better bound (hybrid)."
+            "Keep the most sensitive weights of all layers (det); or divide the budget among groups of weights and "
+            "keep a reweighted sample of each (rand), or whichever of the two has the better bound (hybrid)."
         ),
     ] = "hybrid",
     reduction: Annotated[
         Reduction | None,
         Doc(
-            "Over the patches of a convolution, the largest share (max) or the mean. Default, as in the published "
-            "code: mean with det, max with rand and hybrid."
+            "Take the largest share (max) or the mean over the patches of a convolution. Default, as in the published "
+            "code: mean with det, otherwise max."
         ),
     ] = None,
     order: Annotated[
-        Literal["cascade", "oneshot"], Doc("Score the current network at each level, or always the unpruned one.")
+        Literal["cascade", "oneshot"], Doc("Score the current network at each level, or always the unpruned network.")
     ] = "cascade",
     untrained: Annotated[bool, Doc("Prune the initial network, without training it first.")] = False,
     start: Annotated[
         Literal["pruned", "rewind", "fresh"],
         Doc(
-            "Train on from the weights as pruned, return to the rewind point, or draw fresh ones (both under the masks "
-            "alone, without the factors of a sample)."
+            "Continue from the pruned weights, return to the rewind point, or draw fresh weights. The last two use the "
+            "masks without the factors of a sample."
         ),
     ] = "pruned",
-    first_density: Annotated[float, Doc("Density of the first pruned level; a single level has the target.")] = 0.8,
+    first_density: Annotated[
+        float, Doc("Density of the first pruned level; a single level goes straight to the target.")
+    ] = 0.8,
     target_density: Annotated[
-        float | None, Doc("Density of the last level; if given, that network is handed over. Default: 0.1.")
+        float | None, Doc("Density of the last level; if given, that level is chosen. Default: 0.1.")
     ] = None,
     levels: Annotated[int, Doc("Number of pruned levels.")] = 8,
-    delta: Annotated[float, Doc("Failure probability that the number of points and the bounds are made for.")] = 1e-16,
-    constant: Annotated[float, Doc("C, on which both depend.")] = 3.0,
+    delta: Annotated[float, Doc("Failure probability, which sets the number of points and the bounds.")] = 1e-16,
+    constant: Annotated[float, Doc("C in the bounds and in the number of points.")] = 3.0,
     bound: Annotated[
-        Bound, Doc("How many draws for which error: as in the published code, or as Bernstein's inequality gives it.")
+        Bound, Doc("Draws needed for an error: as in the published code, or by Bernstein's inequality.")
     ] = "reference",
-    points: Annotated[int | None, Doc("Calibration points. Default: the number that --delta asks for.")] = None,
+    points: Annotated[int | None, Doc("Calibration points. Default: the number that --delta requires.")] = None,
     propagate: Annotated[
         bool, Doc("Also remove all parameters that no gradient reaches on the calibration batches.")
     ] = False,
     refill: Annotated[
-        bool, Doc("Propagate, and spend what that frees on weights that are alive, until they meet the density.")
+        bool, Doc("Propagate, and keep other live weights instead, until the density is reached.")
     ] = False,
-    min_keep: Annotated[int, Doc("Keep at least this many weights in every tensor (det; samples have no floor).")] = 1,
+    min_keep: Annotated[int, Doc("Keep at least this many weights in every tensor; with --variant det only.")] = 1,
     epochs: o.Epochs = 3,
     batch_size: o.BatchSize = None,
     lr: o.LearningRate = None,
     momentum: o.Momentum = 0.9,
     weight_decay: o.WeightDecay = 5e-4,
     clip: o.Clip = 1.0,
-    rewind_epoch: Annotated[
-        int, Doc("With --start rewind, the epoch of level 0 to return to; 0 is initialisation.")
-    ] = 0,
+    rewind_epoch: Annotated[int, Doc("With --start rewind, the epoch of level 0 to return to; 0: initialisation.")] = 0,
     within: Annotated[
         float | None,
         Doc(
-            "Pick the sparsest level at most this many percentage points below the dense network's validation "
-            "accuracy. Default: 0.5; with a target density, the network at that density."
+            "Choose the sparsest level at most this many percentage points below the dense network's validation "
+            "accuracy. Default: 0.5 (with a target density, the level at it)."
         ),
     ] = None,
     stop: Annotated[
         StopName, Doc("Rule that may end the levels between the first and the last early; fixed-epochs: never.")
     ] = "fixed-epochs",
     evaluate_every: Annotated[
-        float, Doc("Epochs between two evaluations, at which a level may end; a fraction evaluates inside epochs.")
+        float, Doc("Epochs between two evaluations, after which --stop may end a level; may be a fraction.")
     ] = 1.0,
     control: o.Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Keep the weights that carry the largest share of their neuron's input on some calibration point, and retrain.
+    """Keep the weights with the largest share of their neuron's input on any calibration point, and retrain.
 
-    Source: Baykal et al., "SiPPing Neural Networks", 2019 (SIMODS 2022), after its published code. Densities fall
-    geometrically from the first to the target. A cascade scores what the last level trained, one-shot always the
-    network before any pruning; each level is then trained for the full number of epochs.
+    Source: Baykal et al., "SiPPing Neural Networks", 2019 (SIMODS 2022), and its published code. Densities fall
+    geometrically from the first to the target. A cascade scores the network of the previous level, one-shot always the
+    unpruned network; each level then trains for all epochs.
     """
     oneshot = order == "oneshot"
     _check(order=(order, ("cascade", "oneshot")), variant=(variant, ("det", "rand", "hybrid")))
     if variant != "det" and min_keep != 1:
-        raise ValueError(f"min_keep needs variant 'det', got {min_keep} with {variant!r}, whose samples have no floor")
+        raise ValueError(f"min_keep={min_keep} needs variant='det', got variant={variant!r}")
     back, rewind_epoch = _restart(start, oneshot, untrained, rewind_epoch, epochs, seed)
 
     def prune(number: int, density: float) -> Allocator:
@@ -152,17 +152,17 @@ def sipp(
 def _check(**given: tuple[str, tuple[str, ...]]) -> None:
     for name, (value, known) in given.items():
         if value not in known:
-            raise ValueError(f"unknown {name} {value!r}, expected one of {', '.join(known)}")
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _densities(first: float, target: float, levels: int) -> list[float]:
-    """From the first to the target at a constant rate; a single level has the target."""
+    """Densities from the first to the target at a constant rate; only the target for a single level."""
     check_whole(1, MOST_LISTED, levels=levels)
     if levels == 1:
         first = target
     if not 0 < target <= first <= 1:
         got = f"{first!r} first and {target!r} last" if levels > 1 else repr(target)
-        raise ValueError(f"densities must fall, inside (0, 1], got {got}")
+        raise ValueError(f"densities must be in (0, 1] and must not increase, got {got}")
     if levels == 1:
         return [target]
     return [first, *(first * share for share in rounds(Geometric(target / first), levels - 1)[:-1]), target]
@@ -171,13 +171,10 @@ def _densities(first: float, target: float, levels: int) -> list[float]:
 def _restart(
     start: str, oneshot: bool, untrained: bool, rewind_epoch: int, epochs: int, seed: int
 ) -> tuple[Restart, int]:
-    """Where a level starts from, and the epoch of the rewind point.
-
-    One-shot pruning goes on from the unpruned network at every level: its rewind point is the network that is scored.
-    """
+    """The restart of a level, and the epoch of the rewind point: for one-shot pruning, that of the scored network."""
     _check(start=(start, ("pruned", "rewind", "fresh")))
     if start != "rewind" and rewind_epoch:
-        raise ValueError(f"start={start!r} rewinds nothing: rewind_epoch must be 0, got {rewind_epoch}")
+        raise ValueError(f"rewind_epoch must be 0 with start={start!r}, which never rewinds, got {rewind_epoch}")
     if start == "pruned":
         return (rewind, 0 if untrained else epochs) if oneshot else (carry_on, rewind_epoch)
     return Unweighted(rewind if start == "rewind" else Reinitialise(seed)), rewind_epoch

@@ -18,7 +18,7 @@ def snip(
     *,
     density: o.Density = 0.05,
     rounds: Annotated[int, Doc("Rounds on a geometric schedule, each scored anew; 1 is SNIP, 60 iterative SNIP.")] = 1,
-    recover: Annotated[bool, Doc("Let pruned weights return in later rounds: FORCE.")] = False,
+    recover: Annotated[bool, Doc("Let pruned weights return in later rounds, as in FORCE.")] = False,
     score_batches: o.ScoreBatches = 1,
     batch_norm: o.BatchNorm = "train",
     min_keep: o.LayerFloor = 1,
@@ -33,9 +33,9 @@ def snip(
     control: Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Prune the untrained network by |w dL/dw|, and train what is left.
+    """Prune the untrained network by |w dL/dw|, and train it.
 
-    Source: Lee, Ajanthan and Torr, "SNIP", ICLR 2019; in several rounds, with and without recovery, de Jorge et al.,
+    Source: Lee, Ajanthan and Torr, "SNIP", ICLR 2019; for several rounds, with and without recovery, de Jorge et al.,
     "Progressive Skeletonization", ICLR 2021.
     """
     how = AtInit(

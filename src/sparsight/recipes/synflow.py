@@ -1,4 +1,4 @@
-"""SynFlow: prune the untrained network by what flows through it, in many rounds and without data."""
+"""SynFlow: prune the untrained network by its synaptic flow, in many rounds and without data."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def synflow(
     control: Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
-    """Prune the untrained network by its synaptic flow in many rounds, and train what is left.
+    """Prune the untrained network by its synaptic flow in many rounds, and train it.
 
-    One training batch is drawn for its shape; its values are not looked at. Source: Tanaka et al., "Pruning neural
+    Uses only the shape of a training batch, not its values. Source: Tanaka et al., "Pruning neural
     networks without any data by iteratively conserving synaptic flow", NeurIPS 2020, algorithm 1.
     """
     how = AtInit(

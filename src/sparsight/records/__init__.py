@@ -1,4 +1,4 @@
-"""What a run remembers: records, the run folder they are kept in, and what makes two runs the same."""
+"""Records of a run, the run folder that holds them, and the identity of runs."""
 
 from sparsight.records.files import DamagedFile
 from sparsight.records.fingerprint import fingerprint

@@ -1,4 +1,4 @@
-"""What a recipe is made of, as JSON values: equal for equal recipes, so that two runs can be told apart."""
+"""Describes a recipe as JSON values, which are equal for equal recipes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ import torch
 
 
 def describe(thing: Any) -> Any:
-    """JSON values that say what a recipe, allocator, rule or function is; equal for equal things.
+    """JSON values that describe a recipe, allocator, rule or function; equal for equal things.
 
-    A dataclass gives its type and fields, a function its public name, a partial or bound method
-    its parts, a tensor or array its type, shape and SHA-256. A closure, a lambda or any other object is named by
-    place or type only: the run cannot tell two of them apart.
+    A dataclass gives its type and fields, a function its public name, a partial or bound method its parts, a tensor or
+    array its type, shape and SHA-256. A closure, lambda or other object gives only its place or type, which may not
+    identify it.
     """
     if isinstance(thing, enum.Enum):
         return f"{type(thing).__qualname__}.{thing.name}"
@@ -54,7 +54,7 @@ def describe(thing: Any) -> Any:
 
 
 def public_name(thing: Any) -> str:
-    """ "module:qualified name" of a function or class; of our own "sparsight:name", wherever it is defined."""
+    """ "module:qualified name" of a function or class; for Sparsight's own, "sparsight:name"."""
     home = "sparsight" if thing.__module__.partition(".")[0] == "sparsight" else thing.__module__
     return f"{home}:{thing.__qualname__}"
 

@@ -1,7 +1,6 @@
-"""Files that are whole or refused: atomic writes, and checksummed JSON. Nothing is pickled.
+"""Checksummed JSON files, written atomically, without pickle.
 
-A file is written beside its place, flushed to the disk and renamed: a reader finds the old one or the new one,
-whatever happens in between. Every file carries a schema version and the SHA-256 of what it holds.
+Each file is written next to its place, flushed and renamed. It holds a schema version and the SHA-256 of its contents.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from typing import Any, BinaryIO, NoReturn
 from sparsight.checkpoint.writing import PART, refuse_write, sync_folder, try_remove, write_atomically
 
 SCHEMA = 1
-"""Version of the envelopes below (not of the records inside). A reader refuses one that it does not know."""
+"""Version of the envelopes below, not of the records inside. Readers refuse unknown versions."""
 
-_MOST_SAID = 500
+_LONGEST_MESSAGE = 500
 LONGEST = 1 << 30
-"""Bytes of JSON beyond which a record is refused: no run writes that many."""
+"""Readers refuse larger JSON files, in bytes."""
 
 
 class DamagedFile(ValueError):
-    """A file that is not what was written: which one, what is wrong with it in 500 characters, and what to do."""
+    """A damaged file: its path, what is wrong (at most 500 characters), and what to do."""
 
     def __init__(self, path: Path, what: str, remedy: str = "restore it from a copy") -> None:
-        if len(what) > _MOST_SAID:  # values from files are as long as they like
-            what = f"{what[:_MOST_SAID]}…"
+        if len(what) > _LONGEST_MESSAGE:  # it may quote values of any length
+            what = f"{what[:_LONGEST_MESSAGE]}…"
         super().__init__(path, what, remedy)
         self.path, self.what, self.remedy = path, what, remedy
 
@@ -41,7 +40,7 @@ class DamagedFile(ValueError):
 
 @contextlib.contextmanager
 def reading(path: Path, remedy: str) -> Iterator[None]:
-    """A block in which what does not fit makes a DamagedFile of `path`."""
+    """Turn errors of reading `path` into DamagedFile."""
     try:
         yield
     except DamagedFile:
@@ -49,25 +48,25 @@ def reading(path: Path, remedy: str) -> Iterator[None]:
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise DamagedFile(path, str(error), remedy) from error
     except (MemoryError, RecursionError) as error:
-        raise DamagedFile(path, "it asks for more memory than there is", remedy) from error
+        raise DamagedFile(path, "it needs more memory than is available", remedy) from error
 
 
 # -- writing ---------------------------------------------------------------------------------------------------
 
 
 def appending(path: Path) -> BinaryIO:
-    """A file to append to, made if missing, never reached through a link. OSError, naming it, for what is no file."""
+    """Open a file for appending, or create it. Raises: OSError for a link or anything but a regular file."""
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise OSError(errno.EEXIST, "it is no regular file")
+            raise OSError(errno.EEXIST, "it is not a regular file")
         return os.fdopen(os.open(path, flags, 0o666), "ab")
     except OSError as error:
         refuse_write(path, error, "try again")
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and what lies above it, where missing. OSError names the folder."""
+    """Create `folder` and its parents. Raises: OSError, with the folder."""
     if folder.is_dir():
         return
     if folder.parent != folder:
@@ -80,7 +79,7 @@ def make_folder(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file if it is there. OSError names it."""
+    """Remove a file if it exists. Raises: OSError, with its path."""
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -88,7 +87,7 @@ def remove(path: Path) -> None:
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what killed processes left half written in `folder` and below."""
+    """Remove the partial files that killed processes left in `folder` and below."""
     for part in folder.rglob(f".*{PART}"):
         try_remove(part)
 
@@ -111,7 +110,7 @@ def seal(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unseal(value: Any) -> dict[str, Any]:
-    """The fields that `seal` was given. ValueError if the schema is unknown or a value has changed."""
+    """The fields passed to `seal`. Raises: ValueError if the schema is unknown or a value has changed."""
     if not isinstance(value, dict):
         raise ValueError(f"expected a JSON object, got {type(value).__name__}")
     if value.get("schema") != SCHEMA:
@@ -122,7 +121,7 @@ def unseal(value: Any) -> dict[str, Any]:
     except RecursionError as error:
         raise ValueError("not JSON: it is nested too deep") from error
     if not same:
-        raise ValueError("checksum: its values are not those that were written")
+        raise ValueError("its values do not match their checksum")
     return fields
 
 
@@ -132,68 +131,68 @@ def write_json(path: Path, fields: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
-    """The fields that `write_json` wrote; DamagedFile if not exactly those."""
+    """The fields written by `write_json`. Raises: DamagedFile."""
     with reading(path, remedy):
         return unseal(parse_json(read_text(path, remedy)))
 
 
 def write_lines(path: Path, lines: Sequence[str], fields: Mapping[str, Any]) -> None:
-    """Write lines of JSON atomically, and a last line that seals them: `fields`, their number and checksum."""
+    """Write lines of JSON atomically, and a last line with `fields`, their number and their checksum."""
     body = "".join(f"{line}\n" for line in lines)
     last = seal({**fields, "lines": len(lines), "lines_sha256": _sha256(body)})
     write_atomically(path, [body.encode(), canonical(last).encode(), b"\n"])
 
 
 def read_lines(path: Path, remedy: str) -> tuple[list[str], dict[str, Any]]:
-    """The lines and fields that `write_lines` wrote; DamagedFile if not exactly those."""
+    """The lines and fields written by `write_lines`. Raises: DamagedFile."""
     *lines, last = read_text(path, remedy).removesuffix("\n").split("\n")
     with reading(path, remedy):
         fields = unseal(parse_json(last))
         if fields.pop("lines", None) != len(lines):
-            raise ValueError(f"it has {len(lines)} lines, not as many as were written")
+            raise ValueError(f"it has {len(lines)} lines, a different number than was written")
         if fields.pop("lines_sha256", None) != _sha256("".join(f"{line}\n" for line in lines)):
-            raise ValueError("checksum: its lines are not those that were written")
+            raise ValueError("its lines do not match their checksum")
     return lines, fields
 
 
 def there(path: Path) -> bool:
-    """Whether there is something at `path`; False too for a name that cannot be one."""
+    """Whether `path` exists; False for an impossible name."""
     return os.path.exists(path)
 
 
 def check_there(path: Path, remedy: str) -> None:
-    """DamagedFile where there is no regular file; an OSError that names it where it may not be read.
+    """Raise DamagedFile unless `path` is a regular file, and OSError if it cannot be read.
 
-    A FIFO, which would wait for a writer, and a device, which may have no end, are refused without a read.
+    Refuses a FIFO, which would wait for a writer, and a device, which may never end, without reading.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode) and not path.is_dir():
-            raise DamagedFile(path, "it is no regular file", remedy)
+            raise DamagedFile(path, "it is not a regular file", remedy)
         path.open("rb").close()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        raise DamagedFile(path, "there is no such file", remedy) from error
+        raise DamagedFile(path, "the file is missing", remedy) from error
 
 
 def read_text(path: Path, remedy: str) -> str:
-    """The text of a record, to its last line's end; DamagedFile for anything else."""
+    """The text of a record file. Raises: DamagedFile, also if its last line is cut."""
     check_there(path, remedy)
     try:
         with path.open("rb") as file:
             found = file.read(LONGEST + 1)
         text = found.decode()
     except UnicodeDecodeError as error:
-        raise DamagedFile(path, "not JSON: not even text", remedy) from error
+        raise DamagedFile(path, "it is not text", remedy) from error
     except OSError as error:
         raise DamagedFile(path, f"it cannot be read ({error.strerror or error})", remedy) from error
     if len(found) > LONGEST:
-        raise DamagedFile(path, f"it has more than {LONGEST:,} bytes, which no record has", remedy)
+        raise DamagedFile(path, f"it has more than {LONGEST:,} bytes", remedy)
     if not text.endswith("\n"):
-        raise DamagedFile(path, "truncated: its last line has no end", remedy)
+        raise DamagedFile(path, "truncated: its last line is incomplete", remedy)
     return text
 
 
 def parse_json(text: str) -> Any:
-    """The values that JSON text spells. ValueError for anything else, NaN and nesting without end among it."""
+    """The values of JSON text. Raises: ValueError, also for NaN and excessive nesting."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"not JSON: {constant}")

@@ -1,4 +1,4 @@
-"""What a run writes down about its data, to know them again."""
+"""The fingerprint by which a run recognises its data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sparsight.types import Batch, Data, Split
 
 
 def fingerprint(data: Data) -> dict[str, Any]:
-    """JSON values that are equal for equal data: name, facts, and of each split what can be known of it.
+    """JSON values that are equal for equal data: name, facts, and a description of each split.
 
-    A split in memory gives the SHA-256 of its tensors (dtype, shape, then bytes in logical row-major order)
-    and its augmentation. An iterable gives its type and its length, if it has one; nothing is drawn from it.
+    A split in memory gives the SHA-256 of its tensors (dtype, shape, then bytes in logical row-major order) and its
+    augmentation. An iterable gives its type and, if known, its length; nothing is drawn from it.
     """
     splits = {"train": data.train, "validation": data.validation, "test": data.test}
     return {
@@ -31,7 +31,7 @@ def _split(split: Split | Iterable[Batch]) -> dict[str, Any]:
         return {"samples": len(split), "sha256": digest((split.x, split.y)), "augment": augment}
     kind = f"{type(split).__module__}:{type(split).__qualname__}"
     length = None
-    if isinstance(split, Sized):  # as a DataLoader over a stream is, with a __len__ that raises
+    if isinstance(split, Sized):  # the __len__ of a DataLoader over a stream raises
         with contextlib.suppress(TypeError, NotImplementedError):
             length = len(split)
     return {"type": kind, "length": length}

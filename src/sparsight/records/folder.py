@@ -1,14 +1,14 @@
-"""The run folder: what a run leaves behind, and what it needs to go on after it was killed.
+"""The run folder: the results of a run, and everything needed to resume it.
 
 run.json            the RunRecord
-levels.jsonl        one LevelRecord a line, then a line that seals them; what is listed here is done
-times.jsonl         one LevelTimes a line, sealed likewise: apart, so that levels.jsonl knows no clock
-levels/007/         model.safetensors and masks.safetensors (one bit a weight); levels/control/ likewise
+levels.jsonl        a LevelRecord per line, then a line with their checksum; the levels that are done
+times.jsonl         a LevelTimes per line, likewise: separate, because levels.jsonl is reproducible
+levels/007/         model.safetensors and masks.safetensors (one bit per weight); levels/control/ likewise
 rewind.safetensors  the weights that a level may return to
-probe.safetensors   which training samples the stopping rules measure on, where they do
-state.safetensors   where the present level is: weights, optimiser, generators; rewritten as it trains
-model.safetensors, masks.safetensors   the network that the run hands over
-evaluation.json     the Evaluation; beside it rows.json and predictions.safetensors (`records.rows`)
+probe.safetensors   the training samples that stopping rules measure on, if they do
+state.safetensors   the state of the current level: weights, optimiser, generators; rewritten as it trains
+model.safetensors, masks.safetensors   the chosen network
+evaluation.json     the Evaluation; next to it rows.json and predictions.safetensors (`records.rows`)
 run.lock            held by the one process that writes
 """
 
@@ -38,23 +38,23 @@ from sparsight.types import Masks, StateDict
 
 
 class RunFolder:
-    """One run on disk. Make it by `create` or `open`; a context manager that holds the lock of a writer."""
+    """A run on disk, made by `create` or `open`. As a context manager it holds the lock of a writer."""
 
-    record: RunRecord  # the run as a whole, as run.json has it
+    record: RunRecord  # as in run.json
 
     def __init__(self, path: Path, lock: FileLock | None) -> None:
         self.path = path
         self._lock = lock
         self._files = RunFiles(path, writable=lock is not None)
-        self._done: tuple[LevelRecord, ...] | None = None  # what levels.jsonl holds; a writer knows, once read
+        self._done: tuple[LevelRecord, ...] | None = None  # the contents of levels.jsonl, cached by a writer
         if lock is not None and hasattr(os, "register_at_fork"):
-            # A worker forked off must not write. (It holds no lock either: filelock sees to that.)
+            # A forked worker must not write. (It holds no lock: filelock ensures that.)
             this = weakref.ref(self)
             os.register_at_fork(after_in_child=lambda: _close(this()))
 
     @classmethod
     def create(cls, path: Path | str, record: RunRecord) -> RunFolder:
-        """A new run in `path`, which is made, or empty. FileExistsError otherwise; LockedRun."""
+        """A new run in `path`, which must be missing or empty. Raises: FileExistsError, LockedRun."""
         files.make_folder(path := Path(path))
         refuse_contents(path)
         folder = cls(path, take(path))
@@ -63,7 +63,7 @@ class RunFolder:
             refuse_contents(path)  # another process may have come first
             record = normal(RunRecord, record)
             folder._know(record)
-            folder._write_levels([])  # from now on, a run without this file is a damaged one
+            folder._write_levels([])  # from now on, a run without this file is damaged
             folder._write_record(record)
         except BaseException:
             folder.close()
@@ -72,9 +72,9 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str, *, write: bool = False) -> RunFolder:
-        """The run in `path`. FileNotFoundError if there is none; DamagedFile; LockedRun if `write` and locked."""
+        """The run in `path`. Raises: FileNotFoundError, DamagedFile; LockedRun if `write`."""
         if not files.there((path := Path(path)) / "run.json"):
-            raise FileNotFoundError(f"there is no run in {path}: it has no run.json")
+            raise FileNotFoundError(f"{path} is not a run folder: it has no run.json")
         folder = cls(path, take(path) if write else None)
         try:
             if write:
@@ -86,7 +86,7 @@ class RunFolder:
         return folder
 
     def close(self) -> None:
-        """Let the lock go."""
+        """Release the lock."""
         _close(self)
 
     def __enter__(self) -> RunFolder:
@@ -101,43 +101,43 @@ class RunFolder:
         self.record, self._files.run = record, run_id(record)
 
     def update(self, **changes: Any) -> RunRecord:
-        """Change fields of the RunRecord, such as status; ValueError for those that say which run it is."""
+        """Change fields of the RunRecord, such as status. Raises: ValueError for fields that identify the run."""
         record = normal(RunRecord, dataclasses.replace(self.record, **changes))
         if run_id(record) != self._files.run:
-            raise ValueError(f"cannot make another run of {self.path} by changing {sorted(changes)}")
+            raise ValueError(f"cannot change {sorted(changes)} of {self.path}: that would be another run")
         self._write_record(record)
         return record
 
     # -- levels ------------------------------------------------------------------------------------------------
 
     def levels(self) -> tuple[LevelRecord, ...]:
-        """The levels that are done, in the order of their completion; the control among them."""
+        """The finished levels in order of completion, including the control."""
         done = self._files.lines("levels", LevelRecord) if self._done is None else self._done
-        if self._lock is not None:  # nobody else writes
+        if self._lock is not None:  # no other process writes
             self._done = done
         return done
 
     def times(self) -> tuple[LevelTimes, ...]:
-        """Seconds of the levels that are done; fewer if times.jsonl was deleted."""
+        """The times of the finished levels; fewer if times.jsonl was deleted."""
         if not (self.path / "times.jsonl").exists():
             return ()
         done = {(record.level, record.role) for record in self.levels()}
         return tuple(times for times in self._files.lines("times", LevelTimes) if (times.level, times.role) in done)
 
     def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]:
-        """Weights and masks of a level. FileNotFoundError, DamagedFile."""
+        """The weights and masks of a level. Raises: FileNotFoundError, DamagedFile."""
         return self.weights(record), self.masks(record)
 
     def keep_level(self, result: LevelResult) -> LevelResult:
-        """Store a level that is done and forget the state inside it; the result with `record.files` filled in.
+        """Store a finished level and delete its state; returns the result with `record.files` filled in.
 
-        Its files first; the line in levels.jsonl makes it done. Killed before that, the level is written again.
-        ValueError if there is such a level, or `record.id` is not `content_id(weights, masks)`.
+        Writes the files first, then the line in levels.jsonl: if killed in between, the level is written again.
+        Raises: ValueError if the level exists, or if `record.id` is not `content_id(weights, masks)`.
         """
         record, weights, masks = result.record, result.weights, result.masks
         done = self.levels()
         if any((other.level, other.role) == (record.level, record.role) for other in done):
-            raise ValueError(f"{self.path} has {record.role} {record.level} already")
+            raise ValueError(f"{self.path} already has {record.role} {record.level}")
         found = content_id(weights, masks)
         if record.id != found:
             raise ValueError(f"{record.role} {record.level} has the id {record.id!r}, but its content has {found!r}")
@@ -145,7 +145,7 @@ class RunFolder:
         written = self._files.write_network(
             f"{level_folder(record)}/", record, weights, masks, as_packed=self.record.keep == "packed"
         )
-        if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is a damaged one
+        if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is damaged
             written["rewind.safetensors"] = self._files.rewind()[1]
         record = normal(LevelRecord, dataclasses.replace(record, files=written))
         self._files.write_lines("times", [*self.times(), normal(LevelTimes, result.times)])
@@ -154,33 +154,33 @@ class RunFolder:
         return dataclasses.replace(result, record=record)
 
     def weights(self, record: LevelRecord) -> dict[str, Tensor]:
-        """The weights of a level. FileNotFoundError if `keep` said not to keep them; DamagedFile."""
+        """The weights of a level. Raises: FileNotFoundError if `keep` did not keep them; DamagedFile."""
         relative = f"{level_folder(record)}/model.safetensors"
         if not (self.path / relative).exists() and not self.must_have(record):
-            if self.keeps(record):  # as the network handed over
+            if self.keeps(record):  # as the chosen network
                 return self._files.network("", record)[0]
             lost = f"the weights of {record.role} {record.level} were not kept in {self.path}"
-            raise FileNotFoundError(f"{lost}: the run has keep={self.record.keep!r}; run it with keep='all'")
+            raise FileNotFoundError(f"{lost} (keep={self.record.keep!r}): run it again with keep='all'")
         return self._files.part(relative, "model", record)[0]
 
     def keeps(self, record: LevelRecord) -> bool:
-        """Whether the weights of a level are, or should be, in the folder."""
+        """Whether the folder should hold the weights of a level."""
         chosen = self.record.chosen
         return self.must_have(record) or (chosen is not None and chosen.id == record.id)
 
     def masks(self, record: LevelRecord) -> dict[str, Tensor]:
-        """The masks of a level; they are always kept. DamagedFile."""
+        """The masks of a level, which are always kept. Raises: DamagedFile."""
         return self._files.masks(f"{level_folder(record)}/masks.safetensors", record)
 
     def drop_levels(self, keep: int) -> None:
-        """Forget all but the first `keep` levels of `levels()`, and what followed from them, to train them again."""
+        """Delete all but the first `keep` levels of `levels()`, and everything based on them, to train them again."""
         done = self.levels()
         if not 0 <= keep <= len(done):
             raise ValueError(f"cannot keep {keep} of {len(done)} levels")
         for record in done[:keep]:
             if not (self.path / level_folder(record) / "model.safetensors").exists():
-                lost = f"the weights of {record.role} {record.level}, which the levels after it need, are not there"
-                raise ValueError(f"cannot keep {keep} levels of {self.path}: {lost}; keep fewer, or none")
+                lost = f"the weights of {record.role} {record.level}, which later levels need, are missing"
+                raise ValueError(f"cannot keep {keep} levels of {self.path}: {lost}; keep fewer")
         self.update(chosen=None, status="interrupted", ended=None, why_ended=None)
         for name in OF_THE_END:
             files.remove(self._files.place(name))
@@ -191,19 +191,22 @@ class RunFolder:
     # -- resuming ----------------------------------------------------------------------------------------------
 
     def keep_progress(self, state: Mapping[str, Any]) -> None:
-        """Replace the state inside the present level: nested values that `pack.pack_state` takes."""
+        """Replace the state of the current level: nested values accepted by `pack.pack_state`."""
         self._files.write_state(state, len(self.levels()))
 
     def progress(self) -> Any:
-        """What `keep_progress` stored last in the present level, tensors on the CPU; None if nothing. DamagedFile."""
+        """The last state stored by `keep_progress` in the current level, on the CPU; None without one.
+
+        Raises: DamagedFile.
+        """
         return self._files.state(len(self.levels()))
 
     def clear_progress(self) -> None:
-        """Forget the state inside the present level."""
+        """Delete the state of the current level."""
         files.try_remove(self._files.place("state.safetensors"))
 
     def keep_probe(self, probe: Probe) -> None:
-        """Store which samples are measured on, unless that is stored. DamagedFile if others are."""
+        """Store the samples of the probe. Raises: DamagedFile if other samples are already stored."""
         self._files.keep_probe(probe)
 
     def keep_rewind_point(self, weights: StateDict) -> None:
@@ -211,53 +214,53 @@ class RunFolder:
         self._files.write_rewind(weights)
 
     def rewind_point(self) -> dict[str, Tensor] | None:
-        """The weights that a level may return to; None if none were stored. DamagedFile."""
+        """The weights that a level may return to; None without any. Raises: DamagedFile."""
         return self._files.rewind(self.rewind_digest())[0] if self.has_rewind_point() else None
 
     def rewind_digest(self) -> str | None:
-        """The digest of these weights, once a level is done that was trained with them."""
+        """The digest of the rewind point, once a level is done."""
         done = self.levels()
         return done[0].files.get("rewind.safetensors") if done else None
 
     def has_rewind_point(self) -> bool:
-        """Whether these weights are, or should be, in the folder."""
+        """Whether the folder holds, or should hold, the rewind point."""
         discarded = self.record.status == "finished" and self.record.keep not in KEEPS_ALL
         return (self.path / "rewind.safetensors").exists() or not (discarded or self.rewind_digest() is None)
 
     # -- the end -----------------------------------------------------------------------------------------------
 
     def save_chosen(self, record: LevelRecord, why: str, missed: str | None = None) -> None:
-        """Hand over a level: its weights and masks at the top of the folder, and the choice in run.json."""
+        """Choose a level: write its weights and masks at the top of the folder, and the choice to run.json."""
         weights, masks = self.weights(record), self.masks(record)
         if self.record.chosen is not None and self.record.chosen.id != record.id:
-            self.update(chosen=None)  # it must not speak of another network than the one that lies there
+            self.update(chosen=None)  # it must always match the stored network
         self._files.write_network("", record, weights, masks)
         self.update(chosen=Choice(record.level, record.id, why, missed))
 
     def chosen(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Weights and masks of the network handed over. ValueError if none is; DamagedFile."""
+        """The weights and masks of the chosen network. Raises: ValueError without a choice; DamagedFile."""
         choice = self.record.chosen
         if choice is None:
             raise ValueError(f"no level of {self.path} has been chosen yet")
         for record in self.levels():
             if record.id == choice.id:
                 return self._files.network("", record)
-        what = f"no level has the id {choice.id!r} that run.json chose"
+        what = f"it lacks the level {choice.id!r} that run.json chose"
         raise DamagedFile(self.path / "levels.jsonl", what, REMEDIES["levels.jsonl"])
 
     def save_evaluation(self, evaluation: Evaluation) -> None:
-        """Store what the test split said."""
+        """Store the results on the test split."""
         self._files.write_value("evaluation", evaluation)
 
     def evaluation(self) -> Evaluation | None:
-        """What the test split said; None if it has not been asked. DamagedFile."""
+        """The results on the test split; None before the evaluation. Raises: DamagedFile."""
         return self._files.value("evaluation", Evaluation) if (self.path / "evaluation.json").exists() else None
 
     def discard(self) -> None:
-        """Remove the weights that `keep` does not ask for; masks and records stay.
+        """Delete the weights that `keep` does not keep; masks and records stay.
 
-        ValueError unless the run is finished, and with keep="chosen" a network was chosen. That is read first: nothing
-        goes while it is damaged.
+        Reads the chosen network first, and deletes nothing if it is damaged. Raises: ValueError unless the run is
+        finished, and with keep="chosen" a level is chosen; DamagedFile.
         """
         if self.record.status != "finished":
             raise ValueError(f"cannot discard weights of {self.path}: the run is {self.record.status}")
@@ -274,13 +277,13 @@ class RunFolder:
     # -- inside ------------------------------------------------------------------------------------------------
 
     def must_have(self, record: LevelRecord) -> bool:
-        """Whether the folder of the level must hold its weights."""
+        """Whether the level's own folder must hold its weights."""
         if self.record.status != "finished" or self.record.keep in KEEPS_ALL:
             return True
         if self.record.keep != "last":
             return False
         levels = [other for other in self.levels() if other.role == "level"]
-        # Not `levels[-1] == record`: a record that holds a NaN is not equal to itself when read again.
+        # Not `levels[-1] == record`: a record with a NaN does not equal itself when read again.
         return bool(levels) and levels[-1].level == record.level
 
     def _write_record(self, record: RunRecord) -> None:
@@ -288,7 +291,7 @@ class RunFolder:
         self._know(record)
 
     def _write_levels(self, records: Sequence[LevelRecord]) -> None:
-        self._done = None  # if this fails, what is there has to be read
+        self._done = None  # if this fails, the file must be read again
         self._files.write_lines("levels", records)
         self._done = tuple(records)
 

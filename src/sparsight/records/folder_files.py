@@ -1,4 +1,4 @@
-"""The files of a run folder: each says what it is, and all but run.json of which run; a network's, of which level."""
+"""The files of a run folder. Each holds its kind, its run (except run.json), and a network's also its level."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ Reader = Callable[[Path, str], tuple[dict[str, Tensor], dict[str, Any], str]]
 """`read_tensors`, or `read_facts` to look at headers alone."""
 
 REMEDIES = {
-    "run.json": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
-    "levels.jsonl": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
+    "run.json": "restore it from a copy, or start the run again in a new folder",
+    "levels.jsonl": "restore it from a copy, or start the run again in a new folder",
     "times.jsonl": "delete it; only the seconds of the levels are lost",
     "evaluation.json": "delete it and evaluate the run again",
     "rows.json": "delete it and give sparsight evaluate again",
     "predictions.safetensors": "delete it and rows.json, and give sparsight evaluate again",
     "state.safetensors": "delete it; the run then resumes at the start of the level",
     "probe.safetensors": "delete it; the same samples are drawn again",
-    "rewind.safetensors": "restore it from a copy; without it the run cannot go on, start it again in a new folder",
+    "rewind.safetensors": "restore it from a copy, or start the run again in a new folder",
 }
 
 OF_THE_END = (
@@ -44,7 +44,7 @@ OF_THE_END = (
 
 
 class RunFiles:
-    """Reads and writes them. What is read must belong to the run `run`, which is known once run.json is."""
+    """Reads and writes the files of the run with the id `run`, which is set once run.json is read."""
 
     def __init__(self, path: Path, *, writable: bool, read: Reader = tensors.read_tensors) -> None:
         self.path, self.writable, self._read = path, writable, read
@@ -52,7 +52,7 @@ class RunFiles:
 
     def place(self, relative: str) -> Path:
         if not self.writable:
-            raise RuntimeError(f"cannot write {relative} in {self.path}: it is not open for writing (write=True)")
+            raise RuntimeError(f"cannot write {relative} in {self.path}: open the folder with write=True")
         return self.path / relative
 
     def about(self, kind: str) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class RunFiles:
 
     def _check(self, path: Path, fields: Mapping[str, Any], kind: str, remedy: str) -> None:
         if fields.get("kind") != kind:
-            raise DamagedFile(path, f"it is another file: expected {kind!r}, got {fields.get('kind')!r}", remedy)
+            raise DamagedFile(path, f"expected a file of kind {kind!r}, got {fields.get('kind')!r}", remedy)
         if fields.get("run") != self.about(kind).get("run"):
             raise DamagedFile(path, "it belongs to another run than run.json", remedy)
 
@@ -92,7 +92,7 @@ class RunFiles:
 
     @contextmanager
     def _other_records(self) -> Iterator[None]:
-        """A block that changes records: the page made of them goes before it, or after it if it was made meanwhile."""
+        """Delete the report before and after records change."""
         files.remove(self.place("report.html"))
         yield
         files.remove(self.place("report.html"))
@@ -100,7 +100,7 @@ class RunFiles:
     def write_network(
         self, prefix: str, record: LevelRecord, weights: StateDict, masks: Masks, as_packed: bool = False
     ) -> dict[str, str]:
-        """Write weights and masks below `prefix`; the digest of each file by its relative path."""
+        """Write weights and masks below `prefix`; returns the digest of each file by its relative path."""
         packed, shapes = pack.pack_masks(masks)
         about = {"level": record.level, "role": record.role, "id": record.id}
         model, mask = f"{prefix}model.safetensors", f"{prefix}masks.safetensors"
@@ -112,11 +112,11 @@ class RunFiles:
         }
 
     def network(self, prefix: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Weights and masks below `prefix`, which must be those of the record."""
+        """The weights and masks below `prefix`, checked against the record."""
         weights, _ = self.part(f"{prefix}model.safetensors", "model", record)
         masks = self.masks(f"{prefix}masks.safetensors", record)
         if content_id(weights, masks) != record.id:
-            what = f"its tensors are not those of {record.role} {record.level}"
+            what = f"its tensors do not match the record of {record.role} {record.level}"
             remedy = self._remedy(f"{prefix}model.safetensors", record)
             raise DamagedFile(self.path / f"{prefix}model.safetensors", what, remedy)
         return weights, masks
@@ -127,15 +127,15 @@ class RunFiles:
             return pack.unpack_masks(packed, facts["shapes"])
 
     def part(self, relative: str, kind: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """A file of the record's network: of this run, this level and this content."""
+        """A file of the record's network, checked for run, level and content."""
         remedy, path = self._remedy(relative, record), self.path / relative
         found, facts, digest = self._tensors(relative, kind, remedy)
         if facts.get("id") != record.id:
-            what = f"it is of another level: expected id {record.id!r}, got {facts.get('id')!r:.80}"
+            what = f"it belongs to another level: expected id {record.id!r}, got {facts.get('id')!r:.80}"
             raise DamagedFile(path, what, remedy)
         stored = record.files.get(f"{level_folder(record)}/{path.name}")
         if stored is not None and digest != stored:
-            raise DamagedFile(path, f"its tensors have another checksum than levels.jsonl says ({stored})", remedy)
+            raise DamagedFile(path, f"its tensors do not have the checksum in levels.jsonl ({stored})", remedy)
         return found, facts
 
     def _tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
@@ -144,7 +144,7 @@ class RunFiles:
         self._check(path, facts, kind, remedy)
         return found, facts, digest
 
-    # -- what is stored once, beside the levels ------------------------------------------------------------------
+    # -- files of the whole run ----------------------------------------------------------------------------------
 
     def only(self, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         """The state, the probe or the rewind point of the run, its facts and its digest."""
@@ -154,7 +154,7 @@ class RunFiles:
         tensors.write_tensors(self.place(f"{kind}.safetensors"), found, {**self.about(kind), **facts})
 
     def state(self, levels: int) -> Any:
-        """What was stored inside the level after so many; None if nothing."""
+        """The state of the level after the first `levels`; None without one."""
         path = self.path / "state.safetensors"
         if not path.exists():
             return None
@@ -169,24 +169,24 @@ class RunFiles:
         self.write_only("state", found, levels=levels, skeleton=skeleton)
 
     def keep_probe(self, probe: Probe) -> None:
-        """Store which samples are measured on, or compare them with those stored."""
+        """Store the samples of the probe, or compare them with the stored ones."""
         path, indices = self.path / "probe.safetensors", {"indices": probe.indices}
         if not path.exists():
             self.write_only("probe", indices)
             return
         stored, _, _ = self.only("probe")
         if stored.keys() != indices.keys() or not torch.equal(stored["indices"], probe.indices):
-            raise DamagedFile(path, "it names other samples than the run draws", REMEDIES[path.name])
+            raise DamagedFile(path, "its samples are not those that the run draws", REMEDIES[path.name])
 
     def write_rewind(self, weights: StateDict) -> None:
         self.write_only("rewind", weights)
 
     def rewind(self, digest: str | None = None) -> tuple[dict[str, Tensor], str]:
-        """What rewind.safetensors holds, and its digest, which must be `digest` if that is given."""
+        """The weights in rewind.safetensors, and their digest, which must equal `digest` unless that is None."""
         weights, _, found = self.only("rewind")
         if digest not in (None, found):
             path = self.path / "rewind.safetensors"
-            what = f"its tensors have another checksum than levels.jsonl says ({digest})"
+            what = f"its tensors do not have the checksum in levels.jsonl ({digest})"
             raise DamagedFile(path, what, REMEDIES[path.name])
         return weights, found
 
@@ -199,7 +199,7 @@ class RunFiles:
 
 
 def normal(kind: type[T], record: T) -> T:
-    """The record as it will be read again: lists where tuples were given, and the like, do not survive JSON."""
+    """The record after a round trip through JSON, which turns lists into tuples, for example."""
     return from_json(kind, json.loads(dumps(record)), kind.__name__)
 
 
@@ -210,6 +210,6 @@ def level_folder(record: LevelRecord) -> str:
 def _remedy_of(record: LevelRecord) -> str:
     again = "RunFolder.open(path, write=True).drop_levels(n)"
     if record.role == "control":
-        return f"restore it from a copy, or forget the control by {again}, n levels before it, and resume the run"
+        return f"restore it from a copy, or delete the control with {again}, n levels before it, and resume the run"
     n = record.level
-    return f"restore it from a copy, or forget the levels from {n} on by {again.replace('(n)', f'({n})')} and resume"
+    return f"restore it from a copy, or delete the levels from {n} with {again.replace('(n)', f'({n})')} and resume"

@@ -1,4 +1,4 @@
-"""Which run it is, and which network: names by what is inside, and what must agree for a run to go on."""
+"""The identity of runs and networks, and what must match to resume a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from sparsight.records.tensors import tensors_digest
 from sparsight.types import Masks, StateDict
 
 SAME = ("recipe", "description", "seed", "data", "model")
-"""Fields of a RunRecord that must be equal for a run to be taken up again."""
+"""Fields of a RunRecord that must match to resume a run."""
 
 SAME_ENVIRONMENT = ("device", "precision", "threads", "world_size")
-"""Keys of `RunRecord.environment` that decide the bits of a run."""
+"""Keys of `RunRecord.environment` that affect the bits of a run."""
 
 
 class ForeignRun(ValueError):
-    """The folder holds a run of another recipe, seed, model, data or precision than the one to be resumed."""
+    """The folder holds a run with another recipe, seed, model, data or precision."""
 
 
 def _identity(record: RunRecord) -> dict[str, Any]:
@@ -26,47 +26,49 @@ def _identity(record: RunRecord) -> dict[str, Any]:
 
 
 def run_id(record: RunRecord) -> str:
-    """SHA-256 of what decides the bits of a run: equal for a run that was killed and one that was not."""
+    """The SHA-256 of everything that determines the bits of a run."""
     return hashlib.sha256(dumps(_identity(record)).encode()).hexdigest()
 
 
 def check_same(stored: RunRecord, wanted: RunRecord) -> None:
-    """ForeignRun, naming the first difference and both values, unless `stored` can go on as `wanted`.
+    """Raise ForeignRun, with the first difference, unless `stored` can continue as `wanted`.
 
-    Compares recipe, description, seed, data, model, and of the environment what decides bits (`SAME_ENVIRONMENT`);
-    not times, status, `keep` or the command, and of versions only Sparsight's own: one 0.x describes runs in its way.
+    Compares recipe, description, seed, data, model, `SAME_ENVIRONMENT`, and Sparsight's version, because each 0.x
+    describes runs in its own way; not times, status, `keep`, the command or other versions.
     """
     begun, here = (str(r.environment.get("sparsight")) for r in (stored, wanted))
     if begun.split(".")[:2] != here.split(".")[:2]:
         if stored.status == "finished":
             raise ForeignRun(
-                f"this run was made and finished with sparsight {begun}, and {here} cannot tell whether it is the one "
-                "asked for: read it with sparsight show, or start a new folder"
+                f"this run was finished with sparsight {begun}, and {here} cannot compare it with this command: "
+                "read it with sparsight show, or start a new run in another folder"
             )
         raise ForeignRun(
-            f"this run was begun with sparsight {begun} and can only be finished by it, not by {here}: install "
-            f"sparsight=={begun} to resume, or start a new folder"
+            f"this run was begun with sparsight {begun}, and {here} cannot resume it: install sparsight=={begun}, or "
+            "start a new run in another folder"
         )
     difference = first_difference(stored, wanted)
-    if difference is not None and difference[0].startswith("description"):  # what made it so, if that is known
+    if difference is not None and difference[0].startswith(
+        "description"
+    ):  # name the argument that caused it, if possible
         given = {name: value for name, value in to_json(wanted.arguments).items() if name in stored.arguments}
         own = _difference({name: to_json(stored.arguments)[name] for name in given}, given, "")
         difference = own or difference
     if difference is not None:
         where, old, new = difference
         raise ForeignRun(
-            f"the folder holds another run: {where} is {old!r:.120} there and {new!r:.120} here; "
-            "resume with the values of that run, or start a new folder"
+            f"the folder holds another run: its {where} is {old!r:.120}, not {new!r:.120}; "
+            "resume with the values of that run, or start a new run in another folder"
         )
 
 
 def first_difference(one: RunRecord, other: RunRecord) -> tuple[str, Any, Any] | None:
-    """Where two runs first differ in what decides their bits, and both values; None if they are the same."""
+    """The first difference between two runs that affects their bits, with both values; None if they match."""
     return _difference(_spelled_alike(_identity(one)), _spelled_alike(_identity(other)), "")
 
 
 def _spelled_alike(identity: dict[str, Any]) -> dict[str, Any]:
-    """The same with dashes in the recipe's name: a folder goes on however its recipe is spelled."""
+    """The same with dashes in the recipe's name: both spellings are the same run."""
     named = {"name": str(name).replace("_", "-")} if (name := identity["description"].get("name")) else {}
     return {
         **identity, "recipe": identity["recipe"].replace("_", "-"), "description": {**identity["description"], **named},
@@ -90,6 +92,6 @@ def _difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any] | None:
 
 
 def content_id(weights: StateDict, masks: Masks) -> str:
-    """SHA-256 of the digests of weights and of masks, as hexadecimal: the name of a level by what it holds."""
+    """The content id of a level: the hexadecimal SHA-256 of the digests of its weights and masks."""
     text = tensors_digest(weights) + tensors_digest(masks)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a run tells those around it: who watches it, and who writes it down."""
+"""The events of a run, and the journal that stores it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsight.types import Masks, StateDict
 
 @dataclass(frozen=True)
 class LevelResult:
-    """One level: what is on record of it, its weights (a state dict by value, on the CPU) and its masks."""
+    """A level: its record, its weights (a copied state dict on the CPU) and its masks."""
 
     record: LevelRecord
     times: LevelTimes
@@ -24,7 +24,7 @@ class LevelResult:
 
 @dataclass(frozen=True)
 class Event:
-    """What a watcher of a run is told: a level begins, an evaluation point is reached ("epoch"), a level is done."""
+    """An event of a run: a level begins, reaches an evaluation point ("epoch"), or is done."""
 
     kind: Literal["begin", "epoch", "done"]
     role: Literal["level", "control"]
@@ -40,7 +40,7 @@ Watch = Callable[[Event], None]
 
 
 class Journal(Protocol):
-    """Where a run is written down, and taken up again. Without another answer: nowhere."""
+    """Stores a run, and restores it. The defaults store nothing."""
 
     def levels(self) -> Sequence[LevelRecord]:
         return ()
@@ -68,4 +68,4 @@ class Journal(Protocol):
 
 
 class Nowhere(Journal):
-    """The journal of a run that is not kept."""
+    """The journal of a run that is not stored."""

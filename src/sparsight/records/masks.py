@@ -1,4 +1,4 @@
-"""Masks in files of their own, and masks from the zeros that a network has."""
+"""Mask files, and masks from the zeros of a network."""
 
 from __future__ import annotations
 
@@ -20,32 +20,31 @@ from sparsight.types import Masks
 
 
 class AccidentalZeros(UserWarning):
-    """So few zeros that chance may have made them, not pruning."""
+    """A tensor has so few zeros that they may be accidental."""
 
 
 FEW = 1e-3
-"""A share of zeros below which they may be accidental."""
+"""Zeros may be accidental below this share."""
 
 
 def save_masks(masks: Masks, path: str | os.PathLike[str]) -> None:
-    """Write masks to a safetensors file as a run keeps them: one bit a weight, row-major, 1 = kept.
+    """Write masks to a safetensors file, as in a run folder: one bit per weight, row-major, 1 = kept.
 
-    Shapes and a checksum stand in the header. The file is replaced as a whole, or not at all. ValueError for a mask
-    that is not bool.
+    The header holds shapes and a checksum. Writes atomically. Raises: ValueError for a mask that is not bool.
     """
     packed, shapes = pack_masks(masks)
     write_tensors(Path(path), packed, {"kind": "masks", "shapes": shapes}, write_output)
 
 
 def load_masks(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The masks in a file of `save_masks` or of a run (`levels/003/masks.safetensors`), on the CPU.
+    """The masks in a file from `save_masks` or a run (`levels/003/masks.safetensors`), on the CPU.
 
-    Raises: `DamagedFile` for a file that is cut, altered, or holds no masks; FileNotFoundError for none.
+    Raises: `DamagedFile` for a file that is cut, altered, or not a mask file; FileNotFoundError.
     """
-    path, remedy = Path(path), "name a file that save_masks or a run wrote, or restore it from a copy"
+    path, remedy = Path(path), "give a file written by save_masks or a run, or restore it from a copy"
     packed, facts, _ = read_tensors(path, remedy)
     if facts.get("kind") != "masks":
-        raise DamagedFile(path, f"it is another file: expected 'masks', got {facts.get('kind')!r:.80}", remedy)
+        raise DamagedFile(path, f"expected a file of kind 'masks', got {facts.get('kind')!r:.80}", remedy)
     with reading(path, remedy):
         return unpack_masks(packed, facts["shapes"])
 
@@ -56,14 +55,14 @@ def masks_from(
     include: str | Iterable[str] = (),
     exclude: str | Iterable[str] = (),
 ) -> dict[str, Tensor]:
-    """Masks of the weights that are not zero: of a pruned model, of tensors by name, or of a file of them.
+    """Masks of the nonzero weights of a pruned model, of named tensors, or of a checkpoint file.
 
-    Of a model these are its prunable weights, with `include` and `exclude` as in `dense`; else all floating-point
-    tensors of two dimensions and more. +0.0 and -0.0 are pruned, NaN is kept. `counts(masks)` says how many are kept
-    in all, `sparsight.model.counts_by_tensor(masks)` in each tensor. An `AccidentalZeros` warning names tensors in
-    which fewer than one weight in a thousand is zero: holding them would freeze weights that chance left at zero.
+    For a model these are its prunable weights, with `include` and `exclude` as in `dense`; otherwise all floating-point
+    tensors with at least two dimensions. +0.0 and -0.0 are pruned, NaN is kept. `counts(masks)` counts kept weights,
+    `sparsight.model.counts_by_tensor(masks)` those of each tensor.
 
-    Raises: `CheckpointError` for a file that cannot be read; ValueError as `dense`, or without such a tensor.
+    Warns: `AccidentalZeros` for tensors with fewer than one zero in a thousand weights, which are probably not pruned.
+    Raises: `CheckpointError` for an unreadable file; ValueError as `dense`, or without such a tensor.
     """
     if isinstance(source, nn.Module):
         weights = {n: p.detach() for n, p in prunable(source, include=include, exclude=exclude).items()}
@@ -71,13 +70,13 @@ def masks_from(
         found = source if isinstance(source, Mapping) else load_tensors(open_checkpoint(Path(source)))
         weights = {n: x for n, x in found.items() if x.is_floating_point() and x.dim() >= 2}
         if not weights:
-            raise ValueError("masks are made of floating-point tensors of two dimensions or more, got none")
+            raise ValueError("masks need at least one floating-point tensor with two dimensions or more")
     masks = {name: weight != 0 for name, weight in weights.items()}
     zeros = {name: mask.numel() - int(mask.sum()) for name, mask in masks.items()}
     few = [f"{n} ({zeros[n]:,} of {m.numel():,})" for n, m in masks.items() if 0 < zeros[n] < FEW * m.numel()]
     if few:
         more = f" and {len(few) - 4:,} more" if len(few) > 4 else ""
-        warnings.warn(f"so few zeros that they may be chance: {', '.join(few[:4])}{more}", AccidentalZeros, 2)
+        warnings.warn(f"so few zeros that they may be accidental: {', '.join(few[:4])}{more}", AccidentalZeros, 2)
     return masks
 
 

@@ -1,4 +1,4 @@
-"""Where a new run may go: a folder of a name that is free, or one that holds nothing else."""
+"""Finds a folder for a new run: one with a free name, or an empty one."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from sparsight.records import files
 
 
 def next_folder(root: Path, name: str) -> Path:
-    """Make and return the folder `root/name-001`, or with the next number after the highest there.
+    """Create and return `root/name-001`, or the next number after the highest in use, even among several processes.
 
-    Never one that exists, even if two processes ask at once. ValueError for a name that is no file name;
-    OSError naming the folder if `root` cannot hold it.
+    Raises: ValueError for a name that is not a file name; OSError, with the folder.
     """
     if not name or Path(name).name != name:
-        raise ValueError(f"cannot name a run folder {name!r}: expected a plain file name")
+        raise ValueError(f"the name of a run folder must be a plain file name, got {name!r}")
     files.make_folder(root)
     taken = (path.name.removeprefix(f"{name}-") for path in root.glob("*") if path.name.startswith(f"{name}-"))
     number = 1 + max((int(tail) for tail in taken if tail.isascii() and tail.isdigit()), default=0)
@@ -32,7 +31,7 @@ def next_folder(root: Path, name: str) -> Path:
 
 
 def forget(path: Path, *, keep_folder: bool) -> None:
-    """Remove what a run that trained nothing wrote, and the folder if nothing else is in it, unless it is to stay."""
+    """Remove the files of a run that trained nothing, and its folder if empty, unless `keep_folder`."""
     for name in ("report.html", "run.json", "probe.safetensors", "levels.jsonl", "run.lock"):
         files.try_remove(path / name)
     with contextlib.suppress(OSError):  # it holds something else
@@ -41,8 +40,8 @@ def forget(path: Path, *, keep_folder: bool) -> None:
 
 
 def refuse_contents(path: Path) -> None:
-    """FileExistsError if the folder holds more than a `create` leaves that was killed before it wrote run.json."""
+    """Raise FileExistsError unless the folder is empty, or holds only the remains of a killed `create`."""
     remains = ("run.lock", "levels.jsonl")
     others = sorted(item.name for item in path.iterdir() if item.name not in remains and item.suffix != ".part")
     if others:
-        raise FileExistsError(f"cannot start a run in {path}: it holds {others[0]}; resume it, or take another folder")
+        raise FileExistsError(f"cannot start a run in {path}: it holds {others[0]}; resume it, or use another folder")

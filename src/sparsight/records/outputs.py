@@ -1,4 +1,4 @@
-"""Files that someone asks for by name: a table, a page, a picture. They go where they are sent."""
+"""Output files that a user names: a table, a page, a picture."""
 
 from __future__ import annotations
 
@@ -27,26 +27,21 @@ def is_device(path: Path) -> bool:
 
 
 def check_output(path: Path) -> None:
-    """OSError, before any work is done for it, for an output that `write_output` could not write.
-
-    That is a folder, and a file in a folder that is not there or may not be written.
-    """
+    """Raise OSError if `write_output` could not write the output: a folder, or a file in a bad folder."""
     if is_standard(path):
         return
     special = _is_special(path)
     place = path if special else Path(os.path.realpath(path)).parent
     if not place.exists():
-        raise FileNotFoundError(errno.ENOENT, f"there is no folder {place}")
+        raise FileNotFoundError(errno.ENOENT, f"the folder {place} does not exist")
     if not os.access(place, os.W_OK):
-        raise PermissionError(errno.EACCES, f"{place} may not be written")
+        raise PermissionError(errno.EACCES, f"{place} is not writable")
 
 
 def write_output(path: Path, chunks: Iterable[Any]) -> None:
-    """Write the buffers `chunks` to what `path` names.
+    """Write the buffers `chunks` to `path`: a file, a device, a FIFO, or "-" for standard output.
 
-    A file is replaced as a whole or not at all, and keeps its permissions. A link stays, and the file that it leads to
-    is replaced. A device, a FIFO, or standard output ("-") is written to. OSError, naming it, for a folder and for what
-    cannot be written.
+    Replaces a file atomically and keeps its permissions; follows a link. Raises: OSError, with the path.
     """
     if is_standard(path):
         sys.stdout.flush()
@@ -59,7 +54,7 @@ def write_output(path: Path, chunks: Iterable[Any]) -> None:
             with os.fdopen(os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0)), "wb") as file:
                 file.writelines(chunks)
             return
-    except BrokenPipeError:  # its reader has enough
+    except BrokenPipeError:  # the reader is done
         raise
     except OSError as error:
         refuse_write(path, error, _THEN)
@@ -69,11 +64,11 @@ def write_output(path: Path, chunks: Iterable[Any]) -> None:
 
 
 def _is_special(path: Path) -> bool:
-    """Whether there is something else than a file; OSError for a folder."""
+    """Whether `path` exists but is not a file. Raises: OSError for a folder."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
         return False
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder, expected the name of a file")
+        raise IsADirectoryError(errno.EISDIR, "it is a folder: give the name of a file")
     return not stat.S_ISREG(mode)

@@ -1,4 +1,4 @@
-"""Python values as tensors and JSON, without pickle: nested state, and masks of one bit a weight."""
+"""Nested Python state as tensors and JSON, without pickle, and masks with one bit per weight."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from sparsight.records.tensors import can_store
 from sparsight.types import Masks
 
 Skeleton = Any
-"""JSON values that say where the tensors go."""
+"""JSON values with references to tensors."""
 
 
 def pack_state(state: Any) -> tuple[dict[str, Tensor], Skeleton]:
     """Split nested state, such as an optimiser's `state_dict()`, into named tensors and a JSON skeleton.
 
-    Takes None, bool, int, float (NaN and infinities too), str, dense tensors, and lists, tuples and mappings
-    (keys: str or int) of them. A tensor that occurs twice is kept once and comes back shared; the order of
-    mappings and the memory format of tensors come back too. TypeError names the place of anything else.
+    Accepts None, bool, int, float (also NaN and infinities), str, dense tensors, and lists, tuples and mappings (with
+    str or int keys) of them. Preserves shared tensors, the order of mappings and the memory format of tensors.
+
+    Raises: TypeError for anything else, with its place.
     """
     tensors: dict[str, Tensor] = {}
     seen: dict[Any, str] = {}
@@ -65,7 +66,7 @@ def _encode(value: Any, where: str, keep: Callable[[Tensor], Skeleton]) -> Skele
 
 
 def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether the strides are a reordering of row-major: every element once, no gaps (channels-last is)."""
+    """Whether the strides permute row-major order without gaps, as channels-last does."""
     expected = 1
     for stride, size in sorted((st, si) for st, si in zip(strides, shape, strict=True) if si != 1):
         if stride != expected:
@@ -75,7 +76,7 @@ def _dense(shape: Sequence[int], strides: Sequence[int]) -> bool:
 
 
 def unpack_state(tensors: Mapping[str, Tensor], skeleton: Skeleton) -> Any:
-    """The state that `pack_state` split; tensors on the CPU. ValueError if the two do not fit each other."""
+    """The state from `pack_state`, with tensors on the CPU. Raises: ValueError if the two do not match."""
     laid: dict[tuple[str, tuple[int, ...] | None], Tensor] = {}
 
     def tensor(name: str, stride: tuple[int, ...] | None) -> Tensor:
@@ -83,7 +84,7 @@ def unpack_state(tensors: Mapping[str, Tensor], skeleton: Skeleton) -> Any:
         if found is None:
             found = tensors[name]
             if stride is not None:
-                if not _dense(found.shape, stride):  # it might ask for any amount of memory
+                if not _dense(found.shape, stride):  # could need any amount of memory
                     raise ValueError(f"tensor {name} of shape {tuple(found.shape)} cannot have the strides {stride}")
                 found = torch.empty_strided(found.shape, stride, dtype=found.dtype).copy_(found)
             laid[name, stride] = found
@@ -105,11 +106,11 @@ def unpack_state(tensors: Mapping[str, Tensor], skeleton: Skeleton) -> Any:
     try:
         return decode(skeleton)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"skeleton and tensors do not fit each other: {error!r}") from error
+        raise ValueError(f"skeleton and tensors do not match: {error!r}") from error
 
 
 def pack_masks(masks: Masks) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """One bit a weight (row-major, first weight in the highest bit, zeros at the end), and the shapes."""
+    """Masks with one bit per weight (row-major, first weight in the highest bit, zero padding), and their shapes."""
     packed: dict[str, Tensor] = {}
     for name, mask in masks.items():
         if mask.dtype != torch.bool:
@@ -119,12 +120,12 @@ def pack_masks(masks: Masks) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
 
 
 def unpack_masks(packed: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The masks that `pack_masks` packed. ValueError if bits and shapes do not fit each other."""
+    """The masks from `pack_masks`. Raises: ValueError if bits and shapes do not match."""
     sizes = shapes.values() if isinstance(shapes, Mapping) else [None]
     if not all(isinstance(s, list) and all(type(n) is int and n >= 0 for n in s) for s in sizes):
-        raise ValueError(f"shapes of masks: expected lists of sizes by name, got {shapes!r:.80}")
+        raise ValueError(f"shapes of masks must be lists of sizes by name, got {shapes!r:.80}")
     if set(packed) != set(shapes):
-        raise ValueError(f"masks and shapes of different names: {sorted(packed)} and {sorted(shapes)}")
+        raise ValueError(f"masks and shapes have different names: {sorted(packed)} and {sorted(shapes)}")
     masks: dict[str, Tensor] = {}
     for name, bits in packed.items():
         shape, count = shapes[name], math.prod(shapes[name])
@@ -133,6 +134,6 @@ def unpack_masks(packed: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> dic
             raise ValueError(f"mask of {name!r}: expected torch.uint8 for {count} bits, got {got}")
         flat = np.unpackbits(bits.numpy())
         if flat[count:].any():
-            raise ValueError(f"mask of {name!r}: bits are set behind its {count} weights")
+            raise ValueError(f"mask of {name!r}: bits are set after its {count} weights")
         masks[name] = torch.from_numpy(flat[:count].view(np.bool_).reshape(shape).copy())
     return masks

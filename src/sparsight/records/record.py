@@ -1,7 +1,6 @@
-"""What a run remembers: frozen records, and their JSON.
+"""The records of a run, and their JSON.
 
-Records hold numbers that the run computed and nothing that the clock says, so that a run which was killed
-and resumed writes the same bytes as one that was not. Seconds live apart, in `LevelTimes`.
+Records are reproducible: a resumed run writes the same bytes. Times are separate, in `LevelTimes`.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from pydantic_core import SchemaValidator, ValidationError
 
 SCHEMA = 1
-"""Version of the records below. A reader refuses a version that it does not know."""
+"""Version of the records below. Readers refuse unknown versions."""
 
 Keep = Literal["all", "packed", "chosen", "last"]
 """Which levels' weights stay on disk."""
@@ -36,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Layer:
-    """One prunable tensor at one level. `pq` follows the pairs of `LevelRecord.pq_pairs`."""
+    """A prunable tensor at a level. `pq` has one entry per pair of `LevelRecord.pq_pairs`."""
 
     name: str
     shape: tuple[int, ...]
@@ -57,21 +56,21 @@ class LevelRecord:
     role: Literal["level", "control"]  # "control": the dense network trained for the whole run's epochs
     id: str  # content id: SHA-256 over weights and masks
     parent: str | None  # id of the level whose weights were scored; None for the first
-    operation: Mapping[str, Any]  # what made it: rounds, restart, stopping rule, as JSON values
+    operation: Mapping[str, Any]  # how it was made: rounds, restart, stopping rule, as JSON values
     kept: int
     total: int
     layers: tuple[Layer, ...]
     pq_pairs: tuple[tuple[float, float], ...]  # the (p, q) at which PQ indices are recorded
-    pq: tuple[float, ...]  # PQ index of all alive weights together, one per pair
-    groups: tuple[GroupRecord, ...]  # what the allocator of the last round recorded
+    pq: tuple[float, ...]  # PQ index of all alive weights, one per pair
+    groups: tuple[GroupRecord, ...]  # recorded by the allocator of the last round
     floors: tuple[str, ...]  # where `min_keep` changed the selection
-    collapsed: tuple[str, ...]  # prunable tensors with no weight left
+    collapsed: tuple[str, ...]  # prunable tensors without kept weights
     observations: tuple[Observation, ...]
     epochs: float
     steps: int
     files: Mapping[str, str] = field(default_factory=dict)  # relative path -> SHA-256 of its tensors
-    collapse: Collapse | None = None  # what the masks cut off; None in records from before it was looked for
-    metric: Metric = ACCURACY  # what networks are chosen by
+    collapse: Collapse | None = None  # what the masks cut off; None in old records
+    metric: Metric = ACCURACY  # chooses between networks
     schema: int = SCHEMA
 
     @property
@@ -85,12 +84,12 @@ class LevelRecord:
 
     @property
     def value(self) -> float | None:
-        """Its metric on the validation split."""
+        """The metric on the validation split."""
         return self.observations[-1].value(self.metric) if self.observations else None
 
     @property
     def worth(self) -> float:
-        """The same, turned so that larger is better; NaN where it was not judged."""
+        """`value` with the sign that makes larger better; NaN if it was not evaluated."""
         return self.metric.worth(self.value)
 
     @property
@@ -105,14 +104,14 @@ class LevelRecord:
 
 @dataclass(frozen=True)
 class LevelTimes:
-    """Seconds that a level took, over all processes that worked on it."""
+    """The seconds of a level, over all sessions that trained it."""
 
     level: int
     role: Literal["level", "control"]
     prune: float = 0.0  # scoring, allocating, restarting
     train: float = 0.0
     validate: float = 0.0
-    measure: float = 0.0  # what the stopping rule measured
+    measure: float = 0.0  # by the stopping rule
     store: float = 0.0
 
     def __post_init__(self) -> None:
@@ -130,17 +129,17 @@ class Evaluated:
     test_accuracy: float | None
     test_loss: float | None
     samples: int
-    metrics: Mapping[str, float] = field(default_factory=dict)  # beside loss and accuracy
+    metrics: Mapping[str, float] = field(default_factory=dict)  # besides loss and accuracy
 
     def value(self, metric: Metric) -> float | None:
-        """The value of a metric; None where it was not measured."""
+        """The value of a metric; None if it was not measured."""
         here = {"accuracy": self.test_accuracy, "loss": self.test_loss}
         return here[metric.name] if metric.name in here else self.metrics.get(metric.name)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The test split, read once, after the run has ended. `entries` follow the stored levels."""
+    """The results on the test split, read once after the run. `entries` follow the stored levels."""
 
     entries: tuple[Evaluated, ...]
     schema: int = SCHEMA
@@ -148,21 +147,21 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which level the run hands over, and why."""
+    """The chosen level, and why."""
 
     level: int
     id: str
     why: str
-    missed: str | None = None  # if it is not what was asked for: by how much, and what to try
+    missed: str | None = None  # if it misses the target: by how much, and what to try
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The run as a whole: everything needed to know what was done, and to do it again."""
+    """The run as a whole: everything needed to repeat it."""
 
     recipe: str
-    arguments: Mapping[str, Any]  # as given to the recipe function
-    description: Mapping[str, Any]  # the recipe as built, `describe`d
+    arguments: Mapping[str, Any]  # of the recipe function
+    description: Mapping[str, Any]  # the recipe, by `describe`
     seed: int
     data: Mapping[str, Any]  # name, facts and fingerprint
     model: Mapping[str, Any]  # type, parameter counts, prunable tensors, fingerprint of the initial weights
@@ -171,12 +170,12 @@ class RunRecord:
     status: Literal["running", "interrupted", "failed", "finished"]
     started: str  # ISO 8601, UTC
     ended: str | None = None
-    resumed: int = 0  # how often the run was taken up again
+    resumed: int = 0  # how often the run was resumed
     chosen: Choice | None = None
     why_ended: str | None = None  # why no further level was pruned
-    command: str | None = None  # command line that made the run
-    left_out: tuple[LeftOut, ...] | None = None  # not prunable, though matrix-shaped; None: not on record
-    most_frequent: float | None = None  # share of the most frequent label of the validation split; None: not known
+    command: str | None = None  # the command line of the run
+    left_out: tuple[LeftOut, ...] | None = None  # not prunable, though matrix-shaped; None: not recorded
+    most_frequent: float | None = None  # share of the most frequent validation label; None: unknown
     schema: int = SCHEMA
 
 
@@ -184,9 +183,9 @@ class RunRecord:
 
 
 def to_json(record: Any) -> Any:
-    """JSON values of a record. A number that JSON lacks (NaN, infinity) becomes a string: "nan", "inf", "-inf".
+    """JSON values of a record. NaN and infinities become the strings "nan", "inf" and "-inf", tuples become lists.
 
-    Keys become strings, tuples lists. ValueError for keys that would become one; TypeError for any other value.
+    Raises: ValueError for keys that become equal strings; TypeError for other types.
     """
     if record is None or isinstance(record, (bool, int, str)):
         return record
@@ -197,7 +196,7 @@ def to_json(record: Any) -> Any:
     if isinstance(record, Mapping):
         found = {str(key): to_json(value) for key, value in record.items()}
         if len(found) != len(record):
-            raise ValueError(f"cannot record {record!r:.80}: two of its keys are spelled alike")
+            raise ValueError(f"cannot record {record!r:.80}: two of its keys are the same as text")
         return found
     if isinstance(record, (list, tuple)):
         return [to_json(item) for item in record]
@@ -206,21 +205,21 @@ def to_json(record: Any) -> Any:
 
 
 def dumps(record: Any) -> str:
-    """One line of JSON: sorted keys, no spaces, so that equal records give equal bytes."""
+    """One line of JSON with sorted keys and without spaces: equal records give equal bytes."""
     return json.dumps(to_json(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def from_json(kind: type[T], value: Any, where: str = "record") -> T:
-    """The record of `kind` that JSON values spell; errors call it `where`.
+    """The record of `kind` from JSON values, called `where` in errors.
 
-    Strict: lists become tuples, whole numbers and "nan", "inf", "-inf" floats where these are meant; nothing else is
-    converted. ValueError names the first field that is wrong, what it got and what is expected; every key must be
-    known, and those without a default must be there.
+    Converts lists to tuples, and whole numbers, "nan", "inf" and "-inf" to floats, but nothing else.
+
+    Raises: ValueError with the first wrong field, also for unknown and missing keys.
     """
     from pydantic import ValidationError
 
     versioned = isinstance(value, dict) and "schema" in getattr(kind, "__dataclass_fields__", ())
-    if versioned and value.get("schema") != SCHEMA:  # before all else: in another version anything may differ
+    if versioned and value.get("schema") != SCHEMA:  # first: in another version anything may differ
         expected = f"{SCHEMA} (written by another version of sparsight?)"
         raise ValueError(f"{where}.schema: got {value.get('schema')!r:.80}, expected {expected}")
     try:
@@ -231,8 +230,7 @@ def from_json(kind: type[T], value: Any, where: str = "record") -> T:
 
 @functools.cache
 def _reader(kind: Any) -> SchemaValidator:
-    """What reads JSON values as `kind`: pydantic's schema of it, strict, but with objects for dataclasses and lists
-    for tuples."""
+    """Pydantic's strict schema of `kind`, but with objects for dataclasses and lists for tuples."""
     from pydantic import TypeAdapter
     from pydantic_core import SchemaValidator, core_schema
 
@@ -268,7 +266,7 @@ _EXPECTED = {
 
 
 def _wrong(error: ValidationError) -> str:
-    """The first thing that is wrong: which field, what it got, what is expected."""
+    """The first wrong field, its value, and the expected one."""
     found: list[Any] = error.errors(include_url=False)
     kind, place, got = found[0]["type"], found[0]["loc"], found[0]["input"]
     expected = _EXPECTED.get(kind, "another value")

@@ -38,33 +38,34 @@ _DTYPES = {
 
 
 def can_store(tensor: Tensor) -> bool:
-    """Whether `write_tensors` takes the tensor: dense, with values, of a type that safetensors knows."""
+    """Whether `write_tensors` accepts the tensor: dense, with values, of a safetensors type."""
     return tensor.dtype in _DTYPES and tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _plain(name: str, tensor: Tensor) -> Tensor:
-    """The tensor in the CPU's memory, row-major; without a copy where it lies so already."""
+    """The tensor on the CPU in row-major order; copies only if necessary."""
     if name == "__metadata__":
-        raise ValueError("cannot store a tensor named '__metadata__': safetensors keeps that name for itself")
+        raise ValueError("cannot store a tensor named '__metadata__': safetensors reserves that name")
     if not can_store(tensor):
         got = f"{tensor.dtype}, {tensor.layout} on {tensor.device}"
-        raise ValueError(f"cannot store tensor {name!r}: expected a dense one of {sorted(_DTYPES.values())}, got {got}")
+        expected = f"a dense tensor of type {', '.join(sorted(_DTYPES.values()))}"
+        raise ValueError(f"cannot store tensor {name!r}: expected {expected}, got {got}")
     if sys.byteorder != "little":
         raise NotImplementedError("sparsight writes tensors on little-endian machines only")
     return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 
 def _bytes(tensor: Tensor) -> Any:
-    """The memory of a plain tensor, as a buffer; no copy."""
+    """The memory of a plain tensor as a buffer, without a copy."""
     return tensor.reshape(-1).view(torch.uint8).numpy()
 
 
 def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors, as hexadecimal: equal exactly for equal names, types, shapes and bits.
+    """The hexadecimal SHA-256 of named tensors: equal exactly for equal names, types, shapes and bits.
 
-    Over the names in sorted order: one line of JSON [name, type, shape], then the elements in row-major order,
-    little-endian. Device, memory format, sharing and the order of the mapping do not count; -0.0 and +0.0
-    differ, and so do NaNs of different bits. ValueError for a tensor that is not dense or of an unknown type.
+    Over the sorted names: a line of JSON [name, type, shape], then the elements in row-major order, little-endian.
+    Ignores device, memory format, sharing and the order of the mapping; distinguishes -0.0 from +0.0, and NaNs by their
+    bits. Raises: ValueError for a tensor that is not dense or of an unknown type.
     """
     sha = hashlib.sha256()
     for name in sorted(tensors):
@@ -81,13 +82,11 @@ def write_tensors(
     write: Callable[[Path, Iterator[Any]], None] = write_atomically,
     packed: bool = False,
 ) -> str:
-    """Write a safetensors file, atomically unless by another `write`; returns `tensors_digest(tensors)`.
+    """Write a safetensors file with `write`, by default atomically; returns `tensors_digest(tensors)`.
 
-    `packed` makes it a packed file, which is read alike; there tensors that share memory are written once.
-
-    `facts` are JSON values, kept with their own checksum in the header's metadata. Tensors that share memory
-    are written once per name, so the file loads into a plain model with tied weights. The order of the
-    mapping (parameter order decides ties) comes back.
+    `facts` are JSON values, stored with their own checksum in the header's metadata. The order of the mapping, which
+    breaks ties between scores, is stored too. Tensors that share memory are written once per name, to load into a model
+    with tied weights; with `packed`, which writes a packed file, only once.
     """
     digest = tensors_digest(tensors)
     metadata = {
@@ -112,7 +111,7 @@ def write_tensors(
 
 
 def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """The tensors (in memory of their own), facts and digest that `write_tensors` wrote; else DamagedFile."""
+    """The tensors (copied), facts and digest written by `write_tensors`. Raises: DamagedFile."""
     found, facts, digest = _header(path, remedy)
     tied = {alias for entry in found.entries for alias in entry.aliases}
     try:
@@ -122,23 +121,23 @@ def read_tensors(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, 
     with reading(path, remedy):
         real = tensors_digest(tensors)
     if digest != real:
-        raise DamagedFile(path, f"checksum: its tensors have {real}, not {digest:.80}", remedy)
+        raise DamagedFile(path, f"its tensors have the checksum {real}, not {digest:.80}", remedy)
     return {name: tensors[name] for name in facts.pop("order")}, facts, digest
 
 
 def read_facts(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-    """As `read_tensors`, but of the header alone, which must fit the size of the file: no tensor is read."""
+    """Like `read_tensors`, but without tensors: reads only the header, which must match the size of the file."""
     _, facts, digest = _header(path, remedy)
     return {}, {name: fact for name, fact in facts.items() if name != "order"}, digest
 
 
 def _header(path: Path, remedy: str) -> tuple[Checkpoint, dict[str, Any], str]:
-    """Where the tensors lie, the facts with their order, and the digest that the file says they have."""
+    """The entries, the facts with the order of the tensors, and the stored digest."""
     check_there(path, remedy)
     try:
         found = read_safetensors(path)
     except CheckpointError as error:
-        raise DamagedFile(path, f"not a whole safetensors file ({error.what})", remedy) from error
+        raise DamagedFile(path, f"it is not a complete safetensors file ({error.what})", remedy) from error
     metadata = found.metadata
     if metadata.get("sparsight_schema") != str(SCHEMA):
         got = metadata.get("sparsight_schema")
@@ -149,5 +148,5 @@ def _header(path: Path, remedy: str) -> tuple[Checkpoint, dict[str, Any], str]:
         facts = unseal(parse_json(metadata["facts"]))
         order, names = facts.get("order"), sorted(n for e in found.entries for n in (e.name, *e.aliases))
         if not isinstance(order, list) or not all(isinstance(n, str) for n in order) or sorted(order) != names:
-            raise ValueError(f"its order of tensors, {order!r:.80}, is not of those that it holds")
+            raise ValueError(f"its order of tensors, {order!r:.80}, does not match its tensors")
     return found, facts, metadata["sha256"]

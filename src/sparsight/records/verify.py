@@ -1,4 +1,4 @@
-"""Whether the files of a run folder are those that its records speak of."""
+"""Checks the files of a run folder against its records."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from sparsight.records.rows import stored_rows
 from sparsight.records.tensors import read_facts, read_tensors
 
 _TRIES = 10
-"""How often a run that another process writes is looked at, until it holds still for long enough."""
+"""How often to look again at a run that another process is writing."""
 
 
 def verify_run(path: Path | str) -> tuple[DamagedFile, ...]:
-    """The damaged files of the run in `path`, finished or not: () if every file holds what was written.
+    """The damaged files of the run in `path`, finished or not; () if all are intact.
 
-    Every byte of records, weights, masks and state is read and compared with its checksum, and with the run and the
-    level that it should be of. Two files are not the run's: report.html, which is made of the records again, and
-    run.lock. FileNotFoundError if there is no run; OSError for a file that may not be read.
+    Reads every byte of records, weights, masks and state, and checks checksum, run and level. Ignores report.html,
+    which can be rewritten, and run.lock. Raises: FileNotFoundError if it is not a run; OSError for an unreadable file.
     """
     try:
         with RunFolder.open(Path(path)) as folder:
@@ -35,10 +34,9 @@ def verify_run(path: Path | str) -> tuple[DamagedFile, ...]:
 
 
 def whole(path: Path) -> RunFolder:
-    """The run in `path`, for reading, if no file of it is missing, cut short, or of another run or level.
+    """The run in `path`, for reading, after a quick check: records, and headers and sizes of tensor files.
 
-    Records are read; of tensors the headers and the sizes alone, so that it takes no time. FileNotFoundError if there
-    is no run; DamagedFile for the first file that is damaged so.
+    Raises: FileNotFoundError if it is not a run; DamagedFile for a file that is missing, cut, or of another run.
     """
     folder = RunFolder.open(path)
     check_whole(folder)
@@ -46,13 +44,13 @@ def whole(path: Path) -> RunFolder:
 
 
 def check_whole(folder: RunFolder) -> None:
-    """DamagedFile for the first file of an open run that is damaged as `whole` tells."""
+    """Raise DamagedFile for the first damaged file of an open run, by the check of `whole`."""
     for damage in _settled(folder, read_facts):
         raise damage
 
 
 def _settled(folder: RunFolder, read: Reader) -> tuple[DamagedFile, ...]:
-    """The damaged files of a run, once another process, if it goes on with it, has changed none that seemed to be."""
+    """The damaged files of a run, ignoring those that another process has just changed."""
     found: tuple[DamagedFile, ...] = ()
     for _ in range(_TRIES):
         before, at = _stamps(folder.path), _reached(folder)
@@ -64,7 +62,7 @@ def _settled(folder: RunFolder, read: Reader) -> tuple[DamagedFile, ...]:
 
 
 def _reached(folder: RunFolder) -> tuple[str, int | None]:
-    """How far a run is: its status, and how many levels are done, if that can be read."""
+    """The status of a run, and its number of finished levels if that can be read."""
     try:
         return folder.record.status, len(folder.levels())
     except DamagedFile:
@@ -72,10 +70,10 @@ def _reached(folder: RunFolder) -> tuple[str, int | None]:
 
 
 def _stamps(path: Path) -> dict[Path, tuple[int, int, int]]:
-    """What tells whether a file is still the same one, for each file of a folder."""
+    """Inode, modification time and size of each file in a folder."""
     found = {}
     for file in path.rglob("*"):
-        with suppress(OSError):  # it is gone
+        with suppress(OSError):  # deleted meanwhile
             about = os.lstat(file)
             found[file] = (about.st_ino, about.st_mtime_ns, about.st_size)
     return found

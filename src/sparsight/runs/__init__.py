@@ -1,4 +1,4 @@
-"""A run: what a recipe is, level by level, from its first word to its report; and studies of many runs."""
+"""Runs of recipes: levels, search, choice, execution into a run folder, and studies of many runs."""
 
 from sparsight.runs.adapt import adapted
 from sparsight.runs.budget import budgeted

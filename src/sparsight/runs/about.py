@@ -1,4 +1,4 @@
-"""What a run writes down about its model and the machine."""
+"""What a run records about its model and the machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparsight.types import Data, Split
 
 
 def about_model(model: nn.Module, recipe: Recipe, spec: str | None) -> dict[str, Any]:
-    """Type, counts and prunable tensors of a model, and the fingerprint of its weights; `spec` is how it was named."""
+    """The type, counts and prunable tensors of a model, and the fingerprint of its weights."""
     weights = prunable(model, include=recipe.prunable.include, exclude=recipe.prunable.exclude)
     return {
         "spec": spec,
@@ -33,9 +33,9 @@ def about_model(model: nn.Module, recipe: Recipe, spec: str | None) -> dict[str,
 
 
 def most_frequent(data: Data) -> float | None:
-    """The share of the most frequent label in the validation split, which guessing gives; None if it has no classes.
+    """The share of the most frequent validation label, the accuracy of guessing; None without classes.
 
-    Labels below 0 are not counted.
+    Ignores labels below 0.
     """
     labels = data.validation.y if isinstance(data.validation, Split) else None
     if labels is None or labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():

@@ -1,4 +1,4 @@
-"""A recipe fitted to a task: another loss, optimiser or metric, and networks that are trained already."""
+"""Adapts a recipe to a task: another loss, optimiser or metric, or a pretrained network."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ def adapted(
     pretrained: bool = False,
     relative: bool = False,
 ) -> Recipe:
-    """The recipe with another loss, optimiser or metric in all its levels; None leaves what it has.
+    """The recipe with another loss, optimiser or metric in all levels; None keeps the recipe's own.
 
-    `loss` is a name or loss(model, batch); scorers that need a loss take it too. `optimizer` is a name, with the
-    recipe's learning rate, momentum and weight decay, or makes one of the parameters. `metric` is a name, a judge, or a
-    metric of torchmetrics (`sparsight.train.judges`): levels are chosen by it.
+    `loss` is a name or loss(model, batch), also used by scorers that need a loss. `optimizer` is a name, used with the
+    recipe's learning rate, momentum and weight decay, or a function of the parameters. `metric` chooses the level: a
+    name, a judge, or a torchmetrics metric (`sparsight.train.judges`).
 
-    `pretrained` says that the network is trained already: level 0 judges it as it is, in 0 epochs, it is the rewind
-    point, and where no learning rate is given, pruned levels train at that of fine-tuning (SGD 0.03, Adam 0.0001).
+    `pretrained`: the network is already trained. Level 0 evaluates it in 0 epochs and is the rewind point; without a
+    learning rate, pruned levels fine-tune at 0.03 (SGD) or 0.0001 (Adam).
 
-    With `relative`, the margin within which a level is chosen, or the search ends, is in percent of the dense network's
-    value; always so for a metric that is no share.
+    `relative`: margins are percent of the dense network's value, as they always are for metrics that are not shares.
 
-    Raises: ValueError for an unknown name, and for a pretrained network of which the recipe draws the weights anew;
-    TypeError for levels that are neither listed nor `Until`.
+    Raises: ValueError for an unknown name, or a pretrained network with a recipe that draws new weights; TypeError for
+    levels that are neither listed nor `Until`.
     """
     made = None if loss is None else named_loss(loss)
 
@@ -55,7 +54,7 @@ def adapted(
     if relative:
         choose, levels = _relative(choose), _relative(levels)
         if (choose, levels) == (recipe.choose, recipe.levels):
-            raise ValueError(f"{recipe.name} looks for no network within a margin here, so `relative` has no effect")
+            raise ValueError(f"relative has no effect on {recipe.name}, which does not choose within a margin")
     return replace(recipe, levels=levels, judge=judge, choose=choose, rewind_epoch=rewind)
 
 
@@ -71,7 +70,7 @@ def _relative(thing: Any) -> Any:
 def _optimizer(mine: MakeOptimizer, asked: OptimizerName | MakeOptimizer | None, pretrained: bool) -> MakeOptimizer:
     if asked is not None and not isinstance(asked, str):
         if not callable(asked):
-            raise TypeError(f"an optimizer must be a name or made of the parameters by a call, got {asked!r:.60}")
+            raise TypeError(f"optimizer must be a name or a function of the parameters, got {asked!r:.60}")
         return asked
     if not isinstance(mine, NesterovSGD):
         if asked is None:
@@ -91,16 +90,16 @@ def _levels(recipe: Recipe, changed: Callable[[TrainingPlan], TrainingPlan], pre
         return replace(search, level=of(search.level), last=last, first=_as_it_is(first) if pretrained else first)
     if not isinstance(search, Listed):
         raise TypeError(
-            f"cannot change the training of levels that a {type(search).__name__} decides on: give it plans of that "
-            "loss and optimizer"
+            f"cannot change the training of levels from a {type(search).__name__}: set loss and optimizer in its "
+            "training plans"
         )
     levels = tuple(of(level) for level in search.levels)
     if pretrained:
         drawn = next((level for level in levels if getattr(level.restart, "start", None) is not None), None)
         if drawn is not None:
             raise ValueError(
-                f"{recipe.name} draws the weights anew, so a pretrained network would be lost: keep its own weights "
-                "(--activation own), or take another recipe"
+                f"{recipe.name} draws new weights, which would discard a pretrained network: keep its weights with "
+                "--activation own, or use another recipe"
             )
         dense = () if levels[0].prune else levels[:1]
         levels = (_as_it_is((dense or levels)[0]), *levels[len(dense) :])
@@ -108,7 +107,7 @@ def _levels(recipe: Recipe, changed: Callable[[TrainingPlan], TrainingPlan], pre
 
 
 def _as_it_is(level: Level) -> Level:
-    """A level that judges the dense network without training it."""
+    """A level that evaluates the dense network without training it."""
     return Level(train=replace(level.train, epochs=0))
 
 

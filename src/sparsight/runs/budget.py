@@ -1,4 +1,4 @@
-"""A budget of epochs for a whole run: the last level trains for what the levels before it leave."""
+"""A budget of epochs for a whole run: the last level trains for all epochs that are left."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from sparsight.types import Allocator
 
 @dataclass(frozen=True)
 class Budgeted(Search):
-    """`search`, with levels that train for `epochs` epochs in all.
+    """`search`, with levels that train for `epochs` epochs in total.
 
-    The last level trains for epochs - (epochs of the levels so far). A level of `Until` after which another one and the
-    last would not fit becomes the last: it is pruned by the rounds of the last, to the target at once.
+    The last level trains for the epochs that are left. With `Until`, a level becomes the last, and is pruned straight
+    to the target, if another level and the last would not fit after it.
     """
 
     search: Until | Listed
@@ -50,11 +50,11 @@ class Budgeted(Search):
         return self.search.upcoming(history)
 
     def left(self, history: History) -> int:
-        """Epochs that the levels so far have left."""
+        """Epochs left after the levels so far."""
         return round(self.epochs - sum(record.epochs for record in history))
 
     def _full(self, history: History) -> bool:
-        """Whether a level of the usual length would leave less than the last one's own epochs."""
+        """Whether a normal level would leave fewer epochs than the last level takes."""
         assert isinstance(self.search, Until)
         return self.left(history) < self.search.level.train.epochs + _end(self.search).train.epochs
 
@@ -64,33 +64,32 @@ def _end(search: Until) -> Level:
 
 
 def budgeted(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with `epochs` epochs in all, and no more and no fewer.
+    """The recipe with exactly `epochs` epochs in total.
 
-    Raises: ValueError, with the reason, for a recipe that cannot: any of its levels may be the last, its levels need
-    more epochs, or they end inside an epoch.
+    Raises: ValueError if any level may be the last, if the levels need more epochs, or if they end inside an epoch.
     """
     check_whole(1, total_epochs=epochs)
     search = recipe.search
     if not isinstance(search, Until | Listed):
-        raise _cannot(recipe, epochs, f"only the {type(search).__name__} knows which level is the last")
+        raise _cannot(recipe, epochs, f"only {type(search).__name__} knows which level is the last")
     if isinstance(search, Until):
         if search.stop is not None:
-            raise _cannot(recipe, epochs, "any of its levels may be the last; take --until density")
+            raise _cannot(recipe, epochs, "any of its levels may be the last; use --until density")
         plans = [(search.first or search.level).train, search.level.train, _end(search).train]
         before = 0 if search.levels == 0 else plans[0].epochs + (plans[2].epochs - 1)
     else:
         plans = [level.train for level in search.levels]
         before = sum(plan.epochs for plan in plans[:-1])
     if before >= epochs:
-        raise _cannot(recipe, epochs, f"its levels need at least {before + 1}; give them fewer with --epochs")
+        raise _cannot(recipe, epochs, f"its levels need at least {before + 1}; lower --epochs")
     inside = [p.evaluate_every for p in plans if not isinstance(p.stop, FixedEpochs) and p.evaluate_every % 1]
     if inside:
-        raise _cannot(recipe, epochs, f"its levels may end inside an epoch (evaluate_every={inside[0]:g}); give 1")
+        raise _cannot(recipe, epochs, f"its levels may end inside an epoch; set evaluate_every={inside[0]:g} to 1")
     return replace(recipe, levels=Budgeted(search, epochs))
 
 
 def _cannot(recipe: Recipe, epochs: int, why: str) -> ValueError:
-    return ValueError(f"{recipe.name} cannot share out {epochs} epochs in all: {why}")
+    return ValueError(f"{recipe.name} cannot train for {epochs} epochs in total: {why}")
 
 
 __all__ = ["Budgeted", "budgeted"]

@@ -1,4 +1,4 @@
-"""When to stop pruning altogether, and the choice that goes with the PQ index. Rules decide on records alone."""
+"""When to stop pruning, and the choice of a level by its PQ index. Rules use records alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsight.runs.choose import SparsestWithin, cost, dense_of, in_percent
 
 @runtime_checkable
 class SearchStop(Protocol):
-    """A rule that ends the search for sparser levels: from the levels so far, why to stop, or None to go on."""
+    """A rule that ends the search for sparser levels: the reason to stop, or None to continue."""
 
     def stop(self, history: Sequence[LevelRecord]) -> str | None: ...
 
@@ -23,9 +23,10 @@ class SearchStop(Protocol):
 class PQMinimum:
     """Stop pruning as soon as the PQ index (p, q) of all alive weights has turned up from its minimum.
 
-    The rule is that of `turning_points`: two levels in a row more than `tolerance` above the lowest index so far,
-    or one that lies more than 3 `tolerance` above it. Needs no labels. ValueError if (p, q) is not on record, if the
-    density has risen from one level to the next, or for a tolerance that is not positive.
+    As in `turning_points`: two levels in a row are more than `tolerance` above the lowest index so far, or one is more
+    than 3 `tolerance` above it. Needs no labels.
+
+    Raises: ValueError if (p, q) is not recorded, if the density rises between levels, or if tolerance is not positive.
     Source: the hypothesis of Diao et al., ICLR 2023 (sparsity falls, rises, falls); the rule is ours.
     """
 
@@ -56,9 +57,11 @@ class PQMinimum:
 class AccuracyFloor:
     """Stop pruning as soon as a level's validation metric is more than `points` worse than the dense level's.
 
-    Percentage points of a share, such as accuracy; percent of the dense level's value of another metric, or if
-    `relative`. Dense is the first level that keeps every weight; without one, or without a validation metric, it never
-    stops. Exactly `points` below is still allowed. ValueError if points is negative or not a number.
+    `points` are percentage points for a share such as accuracy; percent of the dense value for another metric, or if
+    `relative`. Exactly `points` below does not stop. The dense level is the first that keeps every weight; without one,
+    or without a validation metric, the rule never stops.
+
+    Raises: ValueError if points is negative or NaN.
     """
 
     points: float = 0.5
@@ -66,7 +69,7 @@ class AccuracyFloor:
 
     def __post_init__(self) -> None:
         if not self.points >= 0:
-            raise ValueError(f"points must be a number >= 0: got {self.points!r}")
+            raise ValueError(f"points must be at least 0, got {self.points!r}")
 
     def stop(self, history: Sequence[LevelRecord]) -> str | None:
         dense = dense_of(history)
@@ -89,11 +92,12 @@ class AccuracyFloor:
 
 @dataclass(frozen=True)
 class AtPQMinimum:
-    """Choose the level at the minimum of the PQ index (p, q), confirmed by the rule of `turning_points`.
+    """Choose the level at the minimum of the PQ index (p, q), as confirmed by `turning_points`.
 
-    If no minimum is confirmed, `otherwise` chooses, and the reason says so: an index that goes on falling may do so
-    because the network collapses. The reason tells what the choice costs on validation data beside the dense network
-    (level 0 where it is unpruned, else the control). ValueError as `PQMinimum`, or if there is no level.
+    Without a confirmed minimum, `otherwise` chooses, and the reason says so: an index that keeps falling may mean that
+    the network collapses. The reason gives the validation metric next to the dense network's.
+
+    Raises: ValueError as `PQMinimum`, or without levels.
     """
 
     p: float = 1.0
@@ -111,7 +115,7 @@ class AtPQMinimum:
     def __call__(self, records: Sequence[LevelRecord]) -> Choice:
         levels = [r for r in records if r.role == "level"]
         if not levels:
-            raise ValueError("cannot choose a level: there is none")
+            raise ValueError("cannot choose a level: the run has none")
         indices = _indices(levels, self.p, self.q)
         turns = _turns(levels, indices, self.tolerance)
         named = f"the PQ index ({self.p:g}, {self.q:g})"
@@ -126,14 +130,14 @@ class AtPQMinimum:
         return Choice(low.level, low.id, why + cost(low, records) + self._first(levels, indices, low))
 
     def _first(self, levels: Sequence[LevelRecord], indices: Sequence[float], low: LevelRecord) -> str:
-        """From which level on the index was as low but for the tolerance: there a flat curve costs less accuracy."""
+        """The first level within the tolerance of the minimum, which on a flat curve may be more accurate."""
         least = indices[levels.index(low)]
         first = next(x for x, index in zip(levels, indices, strict=True) if index <= least + self.tolerance)
         if first is low or first.value is None:
             return ""
         return (
-            f"; within {self.tolerance:g} of it from level {first.level} on (density {in_percent(first.density)}), "
-            f"whose validation {first.metric.name} is {first.metric.text(first.value)}"
+            f"; it is within {self.tolerance:g} of that from level {first.level} (density {in_percent(first.density)}, "
+            f"validation {first.metric.name} {first.metric.text(first.value)})"
         )
 
 
@@ -141,8 +145,8 @@ def _indices(levels: Sequence[LevelRecord], p: float, q: float) -> list[float]:
     """The PQ index of all alive weights, level by level."""
     for x in levels:
         if (p, q) not in x.pq_pairs:
-            there = ", ".join(f"({a:g}, {b:g})" for a, b in x.pq_pairs) or "none"
-            raise ValueError(f"level {x.level} has no PQ index ({p:g}, {q:g}) on record: there is {there}")
+            recorded = ", ".join(f"({a:g}, {b:g})" for a, b in x.pq_pairs) or "none"
+            raise ValueError(f"level {x.level} has no PQ index ({p:g}, {q:g}): it records {recorded}")
     return [x.pq[x.pq_pairs.index((p, q))] for x in levels]
 
 

@@ -1,4 +1,4 @@
-"""A run from its first word to its report: data, model, run folder, levels, choice, test split, page."""
+"""A run in a folder, from loading data and model to choosing a level, evaluating it and writing the report."""
 
 from __future__ import annotations
 
@@ -78,27 +78,27 @@ def execute(
 ) -> Outcome:
     """Run a recipe into a run folder: prune level by level, choose, evaluate once on the test split, report.
 
-    `model` is a zoo name, "package.module:attribute" (a module, or a callable that builds one), or a module;
-    `data` likewise a name, "package.module:attribute", a path (`zoo.data.from_path`) or `Data`. `weights` is a file
-    whose state dict is loaded into a copy of the model first (`load_into`); see `adapted` for networks that are
-    trained already. `out` is the run folder, by default the next free `runs/RECIPE-001`; an existing one is never
-    overwritten. With `resume` the run in `out` goes on from where it was (by default the newest unfinished one of the
-    recipe under `runs/`), and ends with the same bits as if it had never stopped; one that is finished is returned as
-    it is. `share` is a folder where runs that begin alike leave the training of the dense network for each other; each
-    run folder is the same with and without it. `keep` says whose weights stay on disk in the end. `threads` is torch's
-    number of threads, which the compiled kernels use too.
+    `model` is a zoo name, "package.module:attribute" (a module, or a function that returns one), or a module.
+    `data` is a name, "package.module:attribute", a path (`zoo.data.from_path`) or `Data`.
+    `weights` is a file to load into a copy of the model (`load_into`); see `adapted` for pretrained networks.
+    `out` is the run folder, by default the next free `runs/RECIPE-001`; existing runs are never overwritten.
+    `resume` continues the run in `out`, by default the newest unfinished one of the recipe under `runs/`. The results
+    are identical to an uninterrupted run; a finished run is returned unchanged.
+    `share` is a folder through which runs with the same start share the training of the dense network.
+    `keep` chooses the levels whose weights stay on disk. `threads` sets the threads of torch and the compiled kernels.
 
     `report` writes the page instead of `write_report`.
 
-    Under torchrun every process calls it: all train, the main one writes and judges, and all get its outcome.
+    Under torchrun every process calls it: all train, the main one writes and evaluates, and all get its outcome.
 
-    Ctrl-C (and a kill) leave a run that can be resumed; a new run that fails before it trains leaves no folder. Errors:
-    `DamagedFile`, `ForeignRun`, `LockedRun`, and whatever `run` refuses.
+    A run stopped by Ctrl-C or a kill can be resumed; a new run that fails before training leaves no folder.
+
+    Raises: `DamagedFile`, `ForeignRun`, `LockedRun`, and the errors of `run`.
     """
     if threads is not None:
         check_threads(threads)
     where = runtime(device, precision)
-    if threads is not None:  # after accelerate, which sets them too where a launcher did not
+    if threads is not None:  # after accelerate, which may set them too
         torch.set_num_threads(threads)
     source = where.first(lambda: readers.prepared(readers.load(data)))
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
@@ -116,7 +116,7 @@ def execute(
     starts = None if share is None or not isinstance(model, str) else Starts(Path(share), start_of(record))
     existed, begun = out is not None and Path(out).exists(), _Begun(watch)
     folder = where.alone(lambda: _folder(record, out, resume))
-    own = cast(RunFolder, folder)  # in the main process, which alone asks for it
+    own = cast(RunFolder, folder)  # used in the main process only
     with folder or nullcontext():
         if where.told(lambda: own.record.status == "finished"):
             where.alone(lambda: _evaluate(own, recipe, network, source, device, precision))
@@ -144,7 +144,7 @@ def execute(
 
 @contextmanager
 def _state_named(folder: RunFolder | None) -> Iterator[None]:
-    """A block in which a stored state that does not fit is a DamagedFile."""
+    """Turn UnfitProgress into a DamagedFile."""
     try:
         yield
     except UnfitProgress as error:
@@ -153,14 +153,14 @@ def _state_named(folder: RunFolder | None) -> Iterator[None]:
 
 
 def _stopped(folder: RunFolder | None, status: Literal["interrupted", "failed"]) -> None:
-    """Write down that a run has stopped; one that is finished, but for its report, stays so."""
+    """Record that a run has stopped, unless it is finished."""
     if folder is not None and folder.record.status != "finished":
         folder.update(status=status)
 
 
 @dataclass
 class _Begun:
-    """Passes on what a run tells, and remembers whether it has begun to train."""
+    """Forwards the events of a run, and remembers whether training has begun."""
 
     watch: Watch | None
     training: bool = False
@@ -172,7 +172,7 @@ class _Begun:
 
 
 def _folder(record: RunRecord, out: Path | str | None, resume: bool) -> RunFolder:
-    """The folder of a new run, or of the one to go on with."""
+    """The folder of a new run, or of the run to resume."""
     if not resume:
         path = next_folder(Path("runs"), record.recipe) if out is None else Path(out)
         return RunFolder.create(path, record)
@@ -198,7 +198,7 @@ def _unfinished(root: Path, wanted: RunRecord) -> Path:
             if folder.record.recipe in names and folder.record.status != "finished":
                 return path
     raise FileNotFoundError(
-        f"there is no unfinished run of {wanted.recipe!r} under {root}/ (finished: {len(found)}): name it with --out"
+        f"no unfinished run of {wanted.recipe!r} under {root}/ ({len(found)} finished): give the run folder with --out"
     )
 
 
@@ -217,7 +217,7 @@ def _finish(folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, dev
 def _evaluate(
     folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, device: str, precision: Precision
 ) -> None:
-    """Judge the stored networks on the test split, unless that has been done."""
+    """Evaluate the stored networks on the test split, unless already done."""
     if folder.evaluation() is not None:
         return
     networks = ((level, folder.weights(level)) for level in folder.levels() if folder.keeps(level))
@@ -227,14 +227,14 @@ def _evaluate(
 
 
 def _tidy(folder: RunFolder, report: Callable[[RunFolder], object]) -> None:
-    """What follows from a finished run; a kill may have come before it."""
+    """The last steps of a finished run, which a kill may have prevented."""
     folder.discard()
     if not (folder.path / "report.html").exists():
         report(folder)
 
 
 def write_report(folder: RunFolder, verdict: Verdict | None = None) -> Path:
-    """Write the run's page, from its records, the network that it hands over, and a verdict if there is one."""
+    """Write the run's report from its records and the chosen network, with a verdict if given."""
     path = folder.path / "report.html"
     found = of_run(folder) if folder.record.chosen is not None else None
     text = page(folder.record, folder.levels(), folder.times(), folder.evaluation(), found, verdict)

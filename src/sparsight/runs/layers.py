@@ -1,4 +1,4 @@
-"""How sparse a network stands: counts and PQ indices per layer and over all."""
+"""The sparsity of a network: counts and PQ indices per layer and overall."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from sparsight.types import Masks
 def layers_and_indices(
     model: nn.Module, masks: Masks, pairs: Sequence[tuple[float, float]]
 ) -> tuple[tuple[Layer, ...], tuple[float, ...]]:
-    """The layers, and the PQ index of all alive weights together, for every (p, q) of `pairs`; in one pass.
+    """The layers, and the PQ index of all alive weights for every (p, q) of `pairs`, in one pass.
 
-    The index of a layer without an alive weight is 0. ValueError: NaN or infinity in an alive weight, by name.
+    The index of a layer without alive weights is 0. Raises: ValueError for NaN or infinity in an alive weight.
     """
     parameters = named(model)
     exponents = tuple(sorted({e for pair in pairs for e in pair}))

@@ -13,9 +13,9 @@ from sparsight.types import Allocator, Restart, check_allocator
 class Level:
     """One prune-restart-train cycle.
 
-    `prune` are the rounds of score + allocate; without any the level trains the network as it is, and does not restart.
+    `prune` are the rounds of score + allocate; without any, the level trains the network as it is, without a restart.
 
-    Raises: TypeError for something in `prune` that is not an allocator, naming what it lacks.
+    Raises: TypeError if something in `prune` is not an allocator.
     """
 
     prune: tuple[Allocator, ...] = ()

@@ -1,4 +1,4 @@
-"""One call: a model in, a sparse one out."""
+"""`prune`: a model in, a sparse model out."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from sparsight.types import Batch, Data, Split
 from sparsight.zoo.data import prepared
 
 LEVELS = 4
-"""Steps in which `prune` goes down to its density."""
+"""Pruned levels of `prune`."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pruned:
-    """A pruned network, and what it is worth."""
+    """A pruned network and its record."""
 
-    model: nn.Module  # a copy of the one given, sparse and trained
+    model: nn.Module  # a sparse, trained copy
     masks: dict[str, Tensor]  # True = kept, by parameter name
     record: LevelRecord  # of this network: counts, layers, validation metrics
-    levels: tuple[LevelRecord, ...]  # all, the dense network first
-    choice: Choice  # why this one
-    path: Path | None = None  # the run folder, if there is one
+    levels: tuple[LevelRecord, ...]  # all levels, the dense network first
+    choice: Choice  # why this level
+    path: Path | None = None  # the run folder, if any
 
     def __str__(self) -> str:
         from sparsight.report.format import percent, worth
@@ -54,7 +54,7 @@ class Pruned:
 
     @property
     def _interval(self) -> str:
-        """How far the share of right answers may be off, from their number."""
+        """The 95 % interval of a share, as text."""
         from sparsight.numerics.intervals import wilson
         from sparsight.report.format import worth
 
@@ -88,15 +88,16 @@ def prune(
 ) -> Pruned:
     """Prune a trained model to exactly `density` of its prunable weights, and train it back.
 
-    Gradual magnitude pruning: four levels of the same rate, over all weights together, each trained for `epochs` from
-    where the one before ended. `data` is `Data`, or its training and validation part: `Split`s or loaders of batches.
-    The model given stays as it is. With `pretrained=False` it is trained for `epochs` first. `loss`, `optimizer` and
-    `metric` are those of `adapted`; without `lr` SGD fine-tunes at 0.03, Adam and AdamW at 0.0001. A `recipe` of your
-    own decides on density, epochs, batch size, learning rate, weights and seed, and trains level 0 unless `pretrained`
-    says that it is trained; what else is given changes it. `out` is the folder of a run that can be shown, resumed
-    and compared; without it everything stays in memory. See `execute` for all that a run offers.
+    Gradual magnitude pruning: four levels with the same rate, over all weights, each trained for `epochs` from where
+    the previous one ended. `data` is `Data`, or a pair of training and validation `Split`s or loaders of batches.
+    The model itself is not changed. With `pretrained=False` a copy is first trained for `epochs`. `loss`, `optimizer`
+    and `metric` are as in `adapted`; without `lr`, SGD fine-tunes at 0.03, Adam and AdamW at 0.0001.
 
-    Raises: ValueError for a density outside (0, 1], and what `run` raises.
+    A `recipe` replaces density, epochs, batch size, learning rate, prunable weights and seed, and trains level 0 unless
+    `pretrained` is True. `out` keeps the run in a folder, to show, resume or compare it; without it everything stays in
+    memory.
+
+    Raises: ValueError for a density outside (0, 1], and the errors of `run`.
     """
     if not 0 < density <= 1:
         raise ValueError(f"density must be in (0, 1], got {density!r}")

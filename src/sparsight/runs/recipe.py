@@ -1,4 +1,4 @@
-"""A method as a value: what is scored, which levels there are, which network is handed over."""
+"""A method as a value: its scorer, its levels, and how it chooses a level."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sparsight.types import Scorer
 
 @dataclass(frozen=True)
 class Scoring:
-    """A scorer, whose weights it scores, and on how many training batches.
+    """A scorer, the weights that it scores, and its number of training batches.
 
-    `of` are the weights that the previous level ended with ("current"), the trained dense network's, which is level 0
-    ("dense"), or the initial ones ("init"). The batches are the same at every level.
+    `of`: the weights at the end of the previous level ("current"), those of the trained dense network, level 0
+    ("dense"), or the initial weights ("init"). The batches are the same at every level.
     """
 
     scorer: Scorer
@@ -38,7 +38,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Prunable:
-    """Which parameters may be pruned beside the weights of linear and convolution layers: patterns, as in `dense`."""
+    """Which parameters are prunable besides the weights of linear and convolution layers: patterns, as in `dense`."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -46,10 +46,10 @@ class Prunable:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All that a run needs beside the model and the data.
+    """Everything that a run needs besides the model and the data.
 
     Raises: TypeError for levels that are neither `Level`s nor a `Search`; ValueError for a rewind point after the end
-    of level 0, or none although a stopping rule compares with it.
+    of level 0, or a missing one if a stopping rule needs it.
     """
 
     name: str
@@ -58,10 +58,10 @@ class Recipe:
     prunable: Prunable = field(default_factory=Prunable)
     judge: Judge = field(default_factory=Auto)
     choose: Callable[[Sequence[LevelRecord]], Choice] = field(default_factory=SparsestWithin)
-    control: bool = False  # train the dense network for the whole run's epochs beside it
+    control: bool = False  # also train the dense network for the whole run's epochs
     pq: tuple[tuple[float, float], ...] = ((0.5, 1.0), (1.0, 2.0))  # pairs recorded for every level
     rewind_epoch: int = 0  # the rewind point: 0 = initial weights, k = after k epochs of level 0
-    probes: int | None = None  # training samples that flow rules measure on; None: 1024, or all there are
+    probes: int | None = None  # training samples that flow rules measure on; None: 1024, or all if fewer
     channels_last: bool = False
     seed: int = 0
 
@@ -77,22 +77,22 @@ class Recipe:
             epochs = self.plan.epochs
             raise ValueError(f"rewind_epoch must be at most the {epochs} epochs of level 0, got {self.rewind_epoch}")
         if "warmup" in self.needs and not self.rewind_epoch and self.plan.epochs:
-            raise ValueError("a rule that compares with the network after its warm-up needs rewind_epoch >= 1, got 0")
+            raise ValueError("rewind_epoch must be at least 1 for a rule that compares with the warm-up, got 0")
 
     @cached_property
     def search(self) -> Search:
-        """What decides on the levels."""
+        """The search that decides on the levels."""
         return self.levels if isinstance(self.levels, Search) else Listed(tuple(self.levels))
 
     @cached_property
     def scoring(self) -> Scoring:
-        """The scorer; one that has no loss of its own takes that of level 0."""
+        """The scorer, with the loss of level 0 unless it has its own."""
         scoring = self.score if isinstance(self.score, Scoring) else Scoring(self.score)
         return replace(scoring, scorer=_with_loss(scoring.scorer, self.plan.loss))
 
     @cached_property
     def needs(self) -> frozenset[str]:
-        """What the stopping rules ask for beside the model."""
+        """What the stopping rules need besides the model."""
         return frozenset().union(*(rule.needs for rule in self.search.rules))
 
     @cached_property
@@ -100,13 +100,13 @@ class Recipe:
         """The training of level 0, and of the control."""
         first = self.search.next(())
         if isinstance(first, Done):
-            raise ValueError(f"a recipe needs a level 0, got none: {first.why}")
+            raise ValueError(f"a recipe needs at least one level, got none: {first.why}")
         check_next(self.search, first)
         return first.train
 
 
 def _with_loss(scorer: Any, loss: Loss) -> Any:
-    """The scorer, and one inside it, with `loss` where theirs is the default."""
+    """The scorer, and any scorer inside it, with `loss` in place of the default loss."""
     if not is_dataclass(scorer) or isinstance(scorer, type) or loss is task_loss:
         return scorer
     own = {f.name: getattr(scorer, f.name) for f in fields(scorer)}
@@ -116,15 +116,15 @@ def _with_loss(scorer: Any, loss: Loss) -> Any:
 
 
 def _check_levels(levels: object) -> None:
-    """TypeError for what is neither a search nor levels, naming what a search lacks."""
+    """Raise TypeError for anything but a search or levels."""
     if isinstance(levels, Sequence) and levels and all(isinstance(level, Level) for level in levels):
         return
     lacks = [name for name in ("rules", "next", "after_pruning", "upcoming") if not hasattr(levels, name)]
     if isinstance(levels, type) or lacks:
-        got = f"levels must be a Search, or one Level or more, got {levels!r:.80}"
+        got = f"levels must be a Search or a sequence of at least one Level, got {levels!r:.80}"
         if "next" not in lacks:
             why = "it is a class" if isinstance(levels, type) else f"it lacks {', '.join(lacks)}"
-            got += f": {why}; a search of your own inherits from sparsight.runs.Search"
+            got += f": {why}; your own search must inherit from sparsight.runs.Search"
         raise TypeError(got)
 
 

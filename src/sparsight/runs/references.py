@@ -1,4 +1,4 @@
-"""Which levels of a run the others are compared with."""
+"""The levels with which stopping rules compare later levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsight.types import Masks, StateDict
 
 
 def parts_of(done: Sequence[LevelRecord]) -> set[str]:
-    """What the last of `done` is to the levels after it: "parent", and maybe "dense", "warmup" or "best"."""
+    """The roles of the last of `done` for later levels: "parent", and perhaps "dense", "warmup" or "best"."""
     record, worth = done[-1], done[-1].worth
     found = {"parent"}
     if record.level == 0 and record.kept == record.total:
@@ -24,15 +24,15 @@ def parts_of(done: Sequence[LevelRecord]) -> set[str]:
 def references(
     record: LevelRecord, parts: Set[str], network: tuple[StateDict, Masks], rewound: tuple[int, StateDict]
 ) -> dict[str, Reference]:
-    """A level as a reference, in every part of `parts`. `rewound` is the rewind point's epoch, and its weights."""
+    """A level as a reference in each role of `parts`. `rewound` is the epoch and the weights of the rewind point."""
     weights, masks = network
     whole = Reference(record.level, weights, masks, _number(record.value), record.observations[-1].values)
     found = dict.fromkeys(sorted(parts - {"warmup"}), whole)
     if "warmup" in parts:
-        epoch, there = rewound
+        epoch, weights = rewound
         early = [_number(o.value(record.metric)) for o in record.observations if o.epoch <= epoch]
         best = max((a for a in early if not math.isnan(a)), default=math.nan, key=record.metric.worth)
-        found["warmup"] = Reference(record.level, there, masks, best)
+        found["warmup"] = Reference(record.level, weights, masks, best)
     return found
 
 

@@ -1,4 +1,4 @@
-"""What may keep a resumed run from ending with the same bits, said before it starts."""
+"""Warns of random state that a resumed run cannot restore."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from sparsight.types import Data
 
 
 class ResumeNote(UserWarning):
-    """What may keep a resumed run from ending with the bits of one that was not interrupted."""
+    """Results of a resumed run may differ from those of an uninterrupted one."""
 
 
 def say_what_cannot_be_kept(data: Data) -> None:
-    """A `ResumeNote` names random state of the loaders that is neither seeded for each epoch nor kept."""
+    """Warn of random state in the loaders that is neither seeded for each epoch nor stored."""
     for name in ("train", "validation"):
         hidden = hidden_state(getattr(data, name))
         if hidden:
             warnings.warn(
-                f"the {name} split draws from {', '.join(hidden)}, which a run cannot keep: interrupted and resumed it "
-                "may end with other bits. Draw from the global generators of torch, numpy or Python, or "
-                "from generators of the loader and its samplers, which are seeded for each epoch",
+                f"the {name} split draws from {', '.join(hidden)}, which a run cannot store: after a resume, results "
+                "may differ. Draw from the global generators of torch, numpy or Python, or from generators of the "
+                "loader and its samplers, which are seeded for each epoch",
                 ResumeNote,
                 stacklevel=3,
             )

@@ -1,4 +1,4 @@
-"""The rounds of a level: score, allocate, and again, without training between them."""
+"""The rounds of a level: score and allocate repeatedly, without training in between."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sparsight.types import Allocation, Allocator, Batch, Split
 
 
 def prune(state: RunState, rounds: Sequence[Allocator]) -> Allocation:
-    """What the rounds decide together.
+    """The combined allocation of the rounds.
 
-    Each scores the network that the rounds before leave, factors included, and its own factors come on top. A round
-    that may bring weights back chooses anew: from the network as the level found it, without earlier factors.
+    Each round scores the network that the previous rounds left, including their factors, and adds its own. A round
+    that may restore weights starts over from the network before the level, without earlier factors.
     """
     allocation = Allocation(state.masks)
     if not rounds:
@@ -30,7 +30,7 @@ def prune(state: RunState, rounds: Sequence[Allocator]) -> Allocation:
     if scoring.of != "current":
         source = state.dense if scoring.of == "dense" else state.initial
         if source is None:
-            raise ValueError("scores from the dense network need a first level that trains it, got rounds at level 0")
+            raise ValueError("scores of the dense network need a level 0 that trains it: level 0 must not prune")
         model = copy.deepcopy(model)
         model.load_state_dict(source)
     examples = scored_batches(state)

@@ -1,4 +1,4 @@
-"""The whole method, as a generator over levels: score, allocate, restart, train, record."""
+"""A run as a generator over levels: score, allocate, restart, train, record."""
 
 from __future__ import annotations
 
@@ -47,21 +47,18 @@ def run(
     watch: Watch | None = None,
     starts: Starts | None = None,
 ) -> Iterator[LevelResult]:
-    """Prune `model` by `recipe` on `data`, one result after each level; the dense control, if any, comes last.
+    """Prune `model` with `recipe` on `data`; yields a result per level, and last that of the dense control, if any.
 
-    The model passed in stays as it is: a copy of it is trained. Everything that a level depends on is derived
-    from the recipe's seed and the level's number, so that the same call gives the same bits on the same machine
-    with the same number of threads, also when it was interrupted and goes on from a journal.
+    Trains a copy of the model. The recipe's seed and the level's number determine each level: the same call gives the
+    same bits on the same machine with the same number of threads, even if it was interrupted and resumed.
 
-    Under torchrun every process calls it, and gets the same results; the journal of the main one is written. Of one
-    process alone, `starts` is where the training of the dense network is looked for, and left for other runs.
+    Under torchrun every process calls it and gets the same results; only the main one writes its journal. With a single
+    process, runs share the training of the dense network through `starts`.
 
-    To keep a run on disk, to resume it, to have it choose a level and evaluate it on the test split, use
-    `sparsight.execute`.
+    `sparsight.execute` also keeps the run on disk, resumes it, chooses a level and evaluates it on the test split.
 
-    A `LeftOutWarning` names the matrix-shaped parameters that are not prunable. Raises: ValueError for a model in which
-    nothing is prunable, a split that yields nothing, NaN weights, a diverging loss, or a count that cannot be met; each
-    names the tensor or the place.
+    Warns: `LeftOutWarning` of matrix-shaped parameters that are not prunable. Raises: ValueError for a model without
+    prunable weights, an empty split, NaN weights, a diverging loss, or an unreachable count.
     """
     patterns = {"include": recipe.prunable.include, "exclude": recipe.prunable.exclude}
     masks = all_kept(model, **patterns)
@@ -84,13 +81,13 @@ def run(
 
 
 def _copy_of(model: nn.Module) -> nn.Module:
-    """A copy of the model. ValueError where torch cannot copy it, as with weights that are computed by hooks."""
+    """A copy of the model. Raises: ValueError if torch cannot copy it."""
     try:
         return copy.deepcopy(model)
     except RuntimeError as error:
         raise ValueError(
-            f"cannot copy the {type(model).__name__} to train it: {error}; weights that torch.nn.utils.prune or "
-            "weight_norm compute must be made plain first, by prune.remove or remove_weight_norm"
+            f"cannot copy the {type(model).__name__} to train it: {error}; undo torch.nn.utils.prune or weight_norm "
+            "first, with prune.remove or remove_weight_norm"
         ) from error
 
 
@@ -113,7 +110,7 @@ def _levels(state: RunState) -> Iterator[LevelResult]:
 
 
 def _try_rules(state: RunState) -> None:
-    """Measure once what the rules measure, so that a network with which they fail is refused before it is trained."""
+    """Run the measurements of the rules once, to fail before training if they cannot handle the network."""
     batches = () if state.probe is None else state.probe.batches
     for rule in state.recipe.search.rules:
         if "probe" in rule.needs:
@@ -122,7 +119,7 @@ def _try_rules(state: RunState) -> None:
 
 
 def _take_up(state: RunState) -> None:
-    """Go on after the levels that are in the journal."""
+    """Continue after the levels in the journal."""
     done = [record for record in state.journal.levels() if record.role == "level"]
     if not done:
         return
@@ -156,7 +153,7 @@ def _level(state: RunState, level: Level) -> LevelResult:
 
 
 def _operation(state: RunState, level: Level) -> dict[str, object]:
-    """What made a level, as JSON values."""
+    """How a level was made, as JSON values."""
     plan, scoring = level.train, state.recipe.scoring
     made = {"rounds": describe(level.prune), "score": describe(scoring.scorer), "score_from": scoring.of}
     if level.prune:
@@ -167,7 +164,7 @@ def _operation(state: RunState, level: Level) -> dict[str, object]:
 
 
 def _compare_with(state: RunState, done: Sequence[LevelRecord], network: Callable[[], tuple[StateDict, Masks]]) -> None:
-    """Make the last level of `done` a reference, in every part that a stopping rule asks for."""
+    """Make the last level of `done` a reference in every role that a stopping rule needs."""
     roles = parts_of(done) if len(done) == len(state.history) else parts_of(done) - {"parent"}
     roles &= state.recipe.needs
     if roles:
@@ -195,7 +192,7 @@ def judge_on_test(
     device: str = "auto",
     precision: Precision = "no",
 ) -> Evaluation | None:
-    """Evaluate finished networks on the test split, which is read here and nowhere else. None without a test split."""
+    """Evaluate finished networks on the test split; nothing else reads it. None without a test split."""
     if data.test is None:
         return None
     where = runtime(device, precision)

@@ -1,4 +1,4 @@
-"""Searches decide, level by level, what comes next: a list of levels, or the same level until something ends it."""
+"""Searches decide on the next level: from a list, or the same level again until a limit is reached."""
 
 from __future__ import annotations
 
@@ -21,43 +21,43 @@ History = Sequence[LevelRecord]
 
 @dataclass(frozen=True)
 class Done:
-    """No level comes next, and why."""
+    """The search has ended, and why."""
 
     why: str
 
 
 @runtime_checkable
 class Search(Protocol):
-    """Decides as it goes. Inherit from it and write `next`; the others have an answer for a search that knows no more.
+    """Decides on levels one at a time. To write your own, inherit from it and define `next`.
 
     Level 0 is `next(())`: its training is also that of the control, and its batch size that of probe and scorer.
     """
 
     @property
     def rules(self) -> tuple[StoppingRule, ...]:
-        """The stopping rules of all levels that may come: what they need is made from the start."""
+        """The stopping rules of all levels that may follow, because what they need is prepared at the start."""
         return ()
 
     def next(self, history: History) -> Level | Done: ...
 
     def after_pruning(self, history: History, level: Level, kept: int, total: int) -> Level:
-        """`level`, now that its masks are known, perhaps with another restart and training."""
+        """`level`, perhaps with another restart and training, once its masks are known."""
         return level
 
     def upcoming(self, history: History) -> tuple[Allocator, ...]:
-        """The rounds that will prune what the level after `history` ends with, as far as they are known."""
+        """The rounds that will prune the level after `history`, as far as known."""
         return ()
 
 
 def check_next(search: Search, found: object) -> None:
-    """TypeError if what `next` returned is neither a level nor the end."""
+    """Raise TypeError if `next` returned neither a level nor `Done`."""
     if not isinstance(found, (Level, Done)):
         raise TypeError(f"{type(search).__name__}.next must return a Level or Done(why), got {found!r:.60}")
 
 
 @dataclass(frozen=True)
 class Listed(Search):
-    """These levels, one after the other."""
+    """The given levels in order."""
 
     levels: tuple[Level, ...]
 
@@ -76,7 +76,7 @@ class Listed(Search):
         return len(history) + 1 == len(self.levels)
 
     def upcoming(self, history: History) -> tuple[Allocator, ...]:
-        """Those of the next level that has any; if there is none, those of the last that has."""
+        """Those of the next level that prunes, otherwise of the last one that does."""
         later = [level.prune for level in self.levels[len(history) + 1 :] if level.prune]
         earlier = [level.prune for level in self.levels[: len(history) + 1] if level.prune]
         return later[0] if later else earlier[-1] if earlier else ()
@@ -84,19 +84,19 @@ class Listed(Search):
 
 @dataclass(frozen=True)
 class Until(Search):
-    """Train dense, then prune by `level` again and again, until the density, the number of levels or `stop` ends it.
+    """Train dense, then prune by `level` repeatedly, until the density, the number of levels or `stop` ends it.
 
-    The density is reached once no more than that share of the prunable weights is kept, rounded half up to a count.
-    `levels` counts pruned levels. `stop` decides on the levels so far: `PQMinimum`, `AccuracyFloor`, or one of your
-    own. Ends early when two levels in a row removed nothing.
+    The density is reached once at most that share of the prunable weights, rounded half up, is kept. `levels` counts
+    pruned levels. `stop` is `PQMinimum`, `AccuracyFloor`, or your own rule. Ends early if two levels in a row removed
+    nothing.
 
-    `first` is level 0, by default the dense network trained as `level` is. `last` is the level that ends the search,
-    by default `level` too. The level whose density or number ends it restarts and trains as `last` does. If the rounds
-    of `last` differ, they prune the level that must be the last: number `levels`, or the one after two that removed
-    nothing. So a search ends at its density whatever its rate, if `last` goes there (`Shrink(..., exact=True)`).
+    `first` is level 0, by default dense and trained like `level`. `last` sets the restart and training of the level
+    that ends the search, by default like `level`. If its rounds differ from those of `level`, they prune level number
+    `levels`, or the level after two that removed nothing: with `Shrink(..., exact=True)` the search ends exactly at its
+    density.
 
-    Raises: TypeError for a level that is no `Level`; ValueError without any of the three, for a density outside [0, 1],
-    or for a negative number of levels.
+    Raises: TypeError for something other than a `Level`; ValueError without any of the three limits, for a density
+    outside [0, 1], or for a negative number of levels.
     """
 
     level: Level
@@ -111,7 +111,7 @@ class Until(Search):
             if not isinstance(level, Level) and (level is not None or name == "level"):
                 raise TypeError(f"{name} must be a Level, such as Level((Shrink(0.2),)), got {level!r:.60}")
         if self.density is None and self.levels is None and self.stop is None:
-            raise ValueError("a search needs a density, a number of levels or a stop, got none of them")
+            raise ValueError("a search needs density, levels or stop")
         if self.density is not None and not 0 <= self.density <= 1:
             raise ValueError(f"density must be in [0, 1], got {self.density!r}")
         if self.levels is not None:
@@ -131,7 +131,7 @@ class Until(Search):
 
     @property
     def _goes_there(self) -> bool:
-        """Whether the last level has rounds of its own, which reach the density."""
+        """Whether the last level has its own rounds, which reach the density."""
         return self._last.prune != self.level.prune
 
     def next(self, history: History) -> Level | Done:
@@ -148,7 +148,7 @@ class Until(Search):
         return replace(level, restart=self._last.restart, train=self._last.train) if ends else level
 
     def ends(self, history: History, kept: int, total: int) -> bool:
-        """Whether the level after `history`, which keeps so many weights, is the last by density or number."""
+        """Whether the level after `history`, which keeps `kept` weights, is the last by density or number."""
         return (
             self._reached(kept, total)
             or (self.levels is not None and len(history) >= self.levels)
@@ -159,7 +159,7 @@ class Until(Search):
         return self._rounds(len(history) + 1)
 
     def _rounds(self, level: int, stuck: bool = False) -> tuple[Allocator, ...]:
-        """The rounds of that level (1 is the first pruned one); `stuck` after two levels that removed nothing."""
+        """The rounds of a level, counted from 1; `stuck` if the last two levels removed nothing."""
         return self._last.prune if stuck or level == self.levels else self.level.prune
 
     def _reached(self, kept: int, total: int) -> bool:
@@ -176,7 +176,7 @@ class Until(Search):
         if not self._goes_there and _stuck(history):
             return f"two levels in a row removed nothing ({at})"
         if self._goes_there and _stuck(history[:-1]):
-            return f"two levels in a row removed nothing, and the last could go no further ({at})"
+            return f"two levels in a row removed nothing, and neither did the last ({at})"
         return None
 
 

@@ -1,4 +1,4 @@
-"""The training of the dense network from its initial weights, which runs that begin alike share."""
+"""Shares the training of the dense network between runs with the same start."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sparsight.types import Masks, Split
 
 
 def trained(state: RunState, training: Training) -> Masks:
-    """`run_through`, unless another run that began alike has left this training in `state.starts`: then that is taken.
+    """`run_through`, or the result of the same training that another run left in `state.starts`.
 
-    What another run left are weights and records at the end, its seconds among them, and the rewind point.
+    Such a result holds the final weights and records, including times, and the rewind point.
     """
     key = None if state.starts is None else start_key(state.starts.about, state, training)
     if state.starts is None or key is None:
@@ -41,10 +41,9 @@ def trained(state: RunState, training: Training) -> Masks:
 
 
 def start_key(about: Mapping[str, Any], state: RunState, training: Training) -> str | None:
-    """The address of a training of the dense network from its initial weights: SHA-256 of all that decides its bits.
+    """The key of a training of the dense network from its initial weights: the SHA-256 of all that determines it.
 
-    None for one that another run cannot be known to share: of pruned weights, of a loader that cannot be told from
-    another, with a rule that may end it, or with code other than Sparsight's own.
+    None if it cannot be shared: for pruned weights, data from a loader, a rule that may end it, or foreign code.
     """
     recipe, plan = state.recipe, training.plan
     dense = training.role == "control" or not state.history
@@ -64,7 +63,7 @@ def start_key(about: Mapping[str, Any], state: RunState, training: Training) -> 
 
 
 _FOREIGN = re.compile(r'"(?!(?:sparsight|math|torch)[.:])[\w.]+:[\w.<>]+"|<locals>|<lambda>')
-"""A function or type of others: its description does not tell two of them apart for certain."""
+"""A function or type from elsewhere, which its description may not identify."""
 
 
 __all__ = ["start_key", "trained"]

@@ -1,4 +1,4 @@
-"""What a run in progress holds."""
+"""The state of a run in progress."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsight.types import Data, Masks, StateDict
 
 @dataclass
 class RunState:
-    """A run in progress: what the next level depends on."""
+    """A run in progress: everything that the next level depends on."""
 
     recipe: Recipe
     model: nn.Module
@@ -30,11 +30,11 @@ class RunState:
     initial: StateDict
     rewind_point: StateDict
     masks: Masks
-    starts: Starts | None = None  # where runs that begin alike leave the training that they share
+    starts: Starts | None = None  # shared trainings of the dense network
     dense: StateDict | None = None
     history: list[LevelRecord] = field(default_factory=list)
-    references: dict[str, Reference] = field(default_factory=dict)  # what the stopping rules compare with
-    probe: Probe | None = None  # what they measure on
+    references: dict[str, Reference] = field(default_factory=dict)  # networks that stopping rules compare with
+    probe: Probe | None = None  # batches that stopping rules measure on
 
     @property
     def parent(self) -> str | None:
@@ -43,7 +43,7 @@ class RunState:
 
 
 def snapshot(model: nn.Module, device: str | torch.device | None = None) -> StateDict:
-    """The state dict by value: later training does not change it."""
+    """A copy of the state dict."""
     return {
         name: value.detach().to(device, copy=True) if device is not None else value.detach().clone()
         for name, value in model.state_dict().items()

@@ -1,4 +1,4 @@
-"""A level's training: from its start, or from where the journal says that it stood, to its record."""
+"""The training of a level: from its start, or from its state in the journal, to its record."""
 
 from __future__ import annotations
 
@@ -50,22 +50,22 @@ def begin(state: RunState, masks: Masks, role: Literal["level", "control"], plan
 
 
 class UnfitProgress(ValueError):
-    """What was stored inside a level is not of this level."""
+    """The stored state of a level does not fit the level."""
 
 
 def take_up(training: Training, stored: Mapping[str, Any]) -> None:
-    """Go on from what `progress` stored, if it is of this level."""
+    """Continue from the state that `progress` stored, if it belongs to this level."""
     if (stored["role"], stored["level"]) != (training.role, training.level):
         return
     device, masks = training.runtime.device, stored["masks"]
     if {n: (m.dtype, m.shape) for n, m in masks.items()} != {n: (m.dtype, m.shape) for n, m in training.masks.items()}:
-        raise ValueError("its masks are not those of the network's weights")
+        raise ValueError("its masks do not fit the network's weights")
     training.model.load_state_dict(stored["weights"])
     settings = [{*group} for group in training.optimizer.param_groups]
     training.optimizer.load_state_dict(stored["optimizer"])
     for needed, group in zip(settings, training.optimizer.param_groups, strict=True):
         if needed - {*group}:
-            raise ValueError(f"its optimiser has no {', '.join(sorted(needed - {*group}))}")
+            raise ValueError(f"its optimiser lacks {', '.join(sorted(needed - {*group}))}")
     training.masks = {name: mask.to(device) for name, mask in masks.items()}
     training.memory, training.stream = stored["memory"], dict(stored["stream"])
     training.observations = [from_json(Observation, seen, "observations") for seen in stored["observations"]]
@@ -75,7 +75,7 @@ def take_up(training: Training, stored: Mapping[str, Any]) -> None:
 
 
 def _surroundings(state: RunState, training: Training) -> Context:
-    """What a stopping rule may measure on beside the network in training."""
+    """What a stopping rule may use besides the network in training."""
     recipe, split = state.recipe, state.data.validation
     return Context(
         training.model,
@@ -92,13 +92,13 @@ def _surroundings(state: RunState, training: Training) -> Context:
 
 
 def run_through(state: RunState, training: Training) -> Masks:
-    """Train the level, keeping its progress at each evaluation; the masks at its end."""
+    """Train the level, storing its progress at each evaluation; returns its final masks."""
     kept, total = counts(training.masks)
     about = (training.role, training.level, training.plan.epochs, kept, total)
     state.watch(Event("begin", *about))
     for seen in train(training):
         first = training.role == "level" and training.level == 0
-        if first and 0 < state.recipe.rewind_epoch == seen.epoch:  # at 0 it is the initial weights, whatever is pruned
+        if first and 0 < state.recipe.rewind_epoch == seen.epoch:  # at 0: the initial weights
             state.rewind_point = snapshot(state.model)
             state.journal.keep_rewind_point(state.rewind_point)
         if seen.reason is None:
@@ -110,7 +110,7 @@ def run_through(state: RunState, training: Training) -> Masks:
 
 
 def progress(training: Training) -> Mapping[str, Any]:
-    """All that the rest of a training depends on, as `take_up` takes it."""
+    """Everything that the rest of a training depends on, for `take_up`."""
     average = training.average
     return {
         "role": training.role,
@@ -129,7 +129,7 @@ def progress(training: Training) -> Mapping[str, Any]:
 def keep(
     state: RunState, training: Training, allocation: Allocation, operation: Mapping[str, Any], parent: str | None
 ) -> LevelResult:
-    """Record a trained level, and hand it to the journal."""
+    """Record a trained level in the journal."""
     weights, masks = snapshot(state.model, "cpu"), {n: m.cpu() for n, m in training.masks.items()}
     kept, total = counts(masks)
     layers, indices = layers_and_indices(state.model, training.masks, state.recipe.pq)
@@ -162,7 +162,7 @@ def keep(
 
 
 def _one_sample(data: Data) -> Tensor | None:
-    """Something of the shape of a training sample, without going through a loader; None where it is not known."""
+    """A tensor of the shape of a training sample, without using a loader; None if the shape is unknown."""
     if isinstance(data.train, Split):
         return data.train.x[:1]
     shape = data.facts.get("input_shape")

@@ -1,4 +1,4 @@
-"""Training one level: the loop, its plan, batches, judging, and the rules that end it (`stop`)."""
+"""Training of one level: the loop, its plan, batches, evaluation, and the rules that end it (`stop`)."""
 
 from sparsight.train.batches import batches, move, to_device
 from sparsight.train.hooks import Hooks, Moment

@@ -1,4 +1,4 @@
-"""Going through a split: the fast path for tensors in memory, and any iterable of batches as it is."""
+"""Iterates over a split: tensors in memory, or any iterable of batches."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from sparsight.train.parallel import Runtime
 from sparsight.types import Batch, Data, Split
 
 USUAL, SMALL = 250, 32
-"""Samples in a training step where no number is given: of a large split in memory, and of a small one."""
+"""Default samples per training step: of a large split in memory, and of a small one."""
 
 LEAST_STEPS = 40
-"""Steps in an epoch below which a split in memory is small."""
+"""A split in memory with fewer steps per epoch is small."""
 
 
 def step_size(split: Split | Iterable[Batch], batch_size: int | None) -> int:
-    """Samples in a training step: `batch_size`, or for None 250, and 32 where that makes fewer than 40 steps an epoch.
+    """Samples per training step: `batch_size`; for None 250, or 32 if 250 gives fewer than 40 steps per epoch.
 
-    An iterable of batches keeps its own size, whatever is given.
+    An iterable of batches keeps its own size.
     """
     if batch_size is not None:
         return batch_size
@@ -34,7 +34,7 @@ def step_size(split: Split | Iterable[Batch], batch_size: int | None) -> int:
 
 
 def to_device(split: Split | Iterable[Batch], device: torch.device | str) -> Split | Iterable[Batch]:
-    """The split with its tensors on `device`, once for all epochs. Anything but a `Split` stays as it is."""
+    """The split with its tensors on `device`. Anything but a `Split` is returned unchanged."""
     if not isinstance(split, Split):
         return split
     x, y = split.x.to(device), split.y.to(device)
@@ -51,11 +51,11 @@ def batches(
 ) -> Iterator[Batch]:
     """One pass over a split, as `(x, y)` batches.
 
-    Of a `Split`: with a generator the order is `torch.randperm` of it and `augment` is applied, which draws
-    from the same generator; without one, batches come in order and as they are. The last, smaller batch is
-    kept unless `drop_last`. Any other iterable passes through: it has its own batch size, order and end.
-    With `device`, each batch is moved there; move a `Split` beforehand with `to_device`, and this is free.
-    ValueError if batch_size < 1.
+    For a `Split`: with a generator the order is its `torch.randperm`, and `augment` uses the same generator;
+    without one, batches come in order and unchanged. `drop_last` drops a smaller last batch. Any other iterable keeps
+    its own batch size and order. `device` moves each batch, which is free for a `Split` that `to_device` has moved.
+
+    Raises: ValueError if batch_size < 1.
     """
     check_whole(1, batch_size=batch_size)
     stream = _in_memory(split, batch_size, generator, drop_last) if isinstance(split, Split) else iter(split)
@@ -63,7 +63,7 @@ def batches(
 
 
 def move(batch: Any, device: torch.device | str) -> Any:
-    """The batch with its tensors on `device`, in tuples, lists and mappings too; the rest as it is."""
+    """The batch with its tensors, also in tuples, lists and mappings, on `device`."""
     return on_tensors(lambda tensor: tensor.to(device, non_blocking=True), batch)
 
 
@@ -77,11 +77,11 @@ def _in_memory(
             stop = min(start + batch_size, n)
             yield split.x[start:stop], split.y[start:stop]
         return
-    # Drawn on the generator's device: one seed gives the same order on every device of the tensors.
+    # Drawn on the generator's device: a seed gives the same order whatever the device of the tensors.
     order = torch.randperm(n, generator=generator, device=generator.device).to(split.x.device)
     for start in range(0, end, batch_size):
         index = order[start : start + batch_size]
-        yield _picked(split, index, generator)  # not held here: the next batch may lie where this one did
+        yield _picked(split, index, generator)  # keep no reference: the next batch can reuse the memory
 
 
 def _picked(split: Split, index: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -90,9 +90,9 @@ def _picked(split: Split, index: Tensor, generator: Generator) -> tuple[Tensor, 
 
 
 def own_part(batch: Batch, split: Any, runtime: Runtime) -> tuple[Batch, float]:
-    """This process's part of a batch held in memory, and the weight that makes the averaged gradient the whole's.
+    """This process's part of a batch from memory, and the weight that makes the average gradient that of the batch.
 
-    Batches of a foreign loader are taken as they are: it shards itself.
+    Batches of a loader are not split: it shards itself.
     """
     if runtime.world == 1 or not isinstance(split, Split):
         return batch, 1.0
@@ -103,7 +103,7 @@ def own_part(batch: Batch, split: Any, runtime: Runtime) -> tuple[Batch, float]:
 
 
 def check_parts(data: Data, batch_size: int | None, runtime: Runtime) -> None:
-    """ValueError unless every process has a part of the training batches, and the main one all of the other splits."""
+    """Raise ValueError unless every process has a part of the training batches, and the main one all other splits."""
     if runtime.world == 1:
         return
     for name, split in (("validation", data.validation), ("test", data.test)):
@@ -116,15 +116,14 @@ def check_parts(data: Data, batch_size: int | None, runtime: Runtime) -> None:
         lengths = runtime.gathered(steps_per_epoch(data.train, USUAL))
         if len({*lengths}) > 1:
             raise ValueError(
-                f"the training loaders of the {runtime.world} processes have {', '.join(map(str, lengths))} batches, "
-                "expected the same number in each: they take a step together"
+                f"the training loaders of the {runtime.world} processes must have the same number of batches, got "
+                f"{', '.join(map(str, lengths))}"
             )
         return
     size = min(step_size(data.train, batch_size), len(data.train))
     if size < runtime.world:
         raise ValueError(
-            f"a batch of {size} cannot be shared among {runtime.world} processes, expected at least one sample for "
-            "each: give a greater batch size, or start fewer processes"
+            f"a batch of {size} is too small for {runtime.world} processes: raise batch_size, or start fewer processes"
         )
 
 
@@ -145,7 +144,7 @@ def channels_last(batch: Batch) -> Batch:
 
 
 def steps_per_epoch(split: Any, batch_size: int) -> int | None:
-    """Batches of an epoch, or None for an iterable that does not tell."""
+    """Batches per epoch; None for an iterable without a length."""
     if isinstance(split, Split):
         return -(-len(split) // batch_size)
     try:
@@ -155,6 +154,6 @@ def steps_per_epoch(split: Any, batch_size: int) -> int | None:
 
 
 def sample_count(batch: Batch) -> int:
-    """Samples of a batch, to weight its loss by: the length of the first tensor inside; 1 if there is none."""
+    """Samples of a batch, the weight of its loss: the length of the first tensor in it; 1 without a tensor."""
     first = next(tensors_of(batch), None)
     return 1 if first is None or not first.dim() else len(first)

@@ -1,4 +1,4 @@
-"""What a network is worth on a split. Measuring changes nothing."""
+"""Evaluates a network on a split, without changing it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from sparsight.types import Batch, Split
 
 @dataclass(frozen=True)
 class Worth:
-    """What a judge found on a split: every metric by name, and the one that networks are chosen by.
+    """The result of a judge on a split: every metric by name, and the one that chooses between networks.
 
-    `samples` are what that one counted: labels, of a label map pixels.
+    `samples` is the count of that metric: of labels, or of pixels for label maps.
     """
 
     values: Mapping[str, float]
@@ -35,7 +35,7 @@ class Worth:
 
     @property
     def accuracy(self) -> float | None:
-        """In [0, 1]; None where it was not measured."""
+        """In [0, 1]; None if it was not measured."""
         return self.values.get("accuracy")
 
     @property
@@ -44,18 +44,18 @@ class Worth:
 
     @property
     def others(self) -> dict[str, float]:
-        """The metrics beside accuracy and loss."""
+        """The metrics besides accuracy and loss."""
         return {name: value for name, value in self.values.items() if name not in ("accuracy", "loss")}
 
 
 def evaluate(
     model: nn.Module, split: Split | Iterable[Batch], judge: Judge, runtime: Runtime, *, batch_size: int = 1000
 ) -> Worth:
-    """Judge a network on a split, in eval mode and without gradients; parameters, flags and random state stay.
+    """Evaluate a network on a split, in eval mode and without gradients; parameters, flags and random state stay.
 
-    ValueError, naming the judge: it does not return (sum, count) of named metrics or three numbers, its share of right
-    answers is not in [0, 1] in some batch, it counts none in the whole split, or it does not say which way is better.
-    ValueError for a split without a batch.
+    Raises: ValueError, with the judge, if it does not return (sum, count) of named metrics or three numbers, if its
+    accuracy is outside [0, 1], if it counts no answer in the split, or if it does not say which way is better;
+    ValueError for an empty split.
     """
     found: list[Mapping[str, Tensor]] = []
     meter, samples = (judge.begin(), 0) if hasattr(judge, "begin") else (None, 0)  # type: ignore[attr-defined]
@@ -66,7 +66,7 @@ def evaluate(
             else:
                 found.append(_numbers(judge, judge(model, batch), runtime.device))
     if not found and not samples:
-        raise ValueError("cannot evaluate on a split that yields no sample")
+        raise ValueError("cannot evaluate on an empty split")
     if meter is not None:
         values = {name: float(value) for name, value in meter.values().items()}
         return Worth(values, _chosen(judge, values), samples)
@@ -74,10 +74,7 @@ def evaluate(
 
 
 def try_judge(model: nn.Module, split: Split | Iterable[Batch], judge: Judge, runtime: Runtime) -> None:
-    """Judge the first batch of a split, so that a judge that cannot do it is found out before a network is trained.
-
-    ValueError as `evaluate`, but for what is only known of a whole split.
-    """
+    """Evaluate the first batch of a split, to find a judge's errors before training. Raises: ValueError."""
     with evaluating(model), seeded(0), reseeded(split, 0), torch.no_grad(), runtime.autocast():
         for batch in batches(split, 32, device=runtime.device):
             if hasattr(judge, "begin"):
@@ -88,7 +85,7 @@ def try_judge(model: nn.Module, split: Split | Iterable[Batch], judge: Judge, ru
 
 
 def _numbers(judge: Judge, returned: Any, device: torch.device) -> Mapping[str, Tensor]:
-    """(sum, count) of each metric in float64, at home of `device`: no value is looked at, so nothing is waited for."""
+    """The (sum, count) of each metric in float64, on `home(device)`, without waiting for their values."""
     if isinstance(returned, (tuple, list)) and len(returned) == 3:
         loss, right, counted = returned
         returned = {"loss": (loss, counted), "accuracy": (right, counted)}
@@ -97,7 +94,7 @@ def _numbers(judge: Judge, returned: Any, device: torch.device) -> Mapping[str, 
     parts = {}
     for name, pair in returned.items():
         if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            _refuse(judge, f"{name} is {pair!r:.60}, no (sum, count)")
+            _refuse(judge, f"{name} is {pair!r:.60}, not (sum, count)")
         parts[str(name)] = torch.stack([_single(judge, name, value, device) for value in pair])
     return parts
 
@@ -108,14 +105,14 @@ def _single(judge: Judge, name: str, value: Any, device: torch.device) -> Tensor
     if isinstance(value, Real):
         return torch.full((), float(value), dtype=torch.float64, device=home(device))
     shape = f" of shape {tuple(value.shape)}" if isinstance(value, Tensor) else ""
-    _refuse(judge, f"{name} holds a {type(value).__name__}{shape}, no single number")
+    _refuse(judge, f"{name} holds a {type(value).__name__}{shape}, not a single number")
 
 
 def _worth(judge: Judge, found: Sequence[Mapping[str, Tensor]]) -> Worth:
     names = tuple(found[0])
     odd = next((number for number, parts in enumerate(found, 1) if tuple(parts) != names), None)
     if odd is not None:
-        _refuse(judge, f"in batch {odd} it measured {', '.join(found[odd - 1])}, and in the first {', '.join(names)}")
+        _refuse(judge, f"batch {odd} has the metrics {', '.join(found[odd - 1])}, the first batch {', '.join(names)}")
     values, counts = {}, {}
     finish: Mapping[str, Callable[[float], float]] = getattr(judge, "finish", {})
     for name in names:
@@ -125,8 +122,8 @@ def _worth(judge: Judge, found: Sequence[Mapping[str, Tensor]]) -> Worth:
     metric = _chosen(judge, values)
     if not counts.get(metric.name):
         raise ValueError(
-            f"the judge {_name(judge)} counted no answer in {len(found)} batches, so there is no {metric.name}: give "
-            f"it a split with labels that count (a label -100 does not)"
+            f"the judge {_name(judge)} counted no answer in {len(found)} batches, so there is no {metric.name}: the "
+            "split needs labels other than -100"
         )
     return Worth(values, metric, counts[metric.name])
 
@@ -135,37 +132,35 @@ def _summed(judge: Judge, name: str, pairs: Sequence[Sequence[float]]) -> tuple[
     sums, counted = 0.0, 0
     for number, (total, count) in enumerate(pairs, 1):
         if not (0 <= count < math.inf and count == int(count)):
-            _refuse(judge, f"in batch {number} it counted {count:g} for {name}, which is no number of answers")
+            _refuse(judge, f"the count of {name} in batch {number} is {count:g}, not a whole number of answers")
         if name == "accuracy" and not 0 <= total <= count:
             share = f", an accuracy of {total / count:.4g}" if count else ""
-            _refuse(
-                judge, f"in batch {number} it found {total:g} of {count:g} right{share}, and an accuracy is in [0, 1]"
-            )
+            _refuse(judge, f"batch {number} has {total:g} of {count:g} right{share}, but an accuracy must be in [0, 1]")
         sums, counted = sums + total, counted + int(count)
     return sums, counted
 
 
 def _chosen(judge: Judge, values: Mapping[str, Any]) -> Metric:
-    """The metric that networks are chosen by: the first of the judge's own that it measured."""
+    """The metric that chooses between networks: the first of the judge's metrics that it measured."""
     own = getattr(judge, "metrics", (ACCURACY, LOSS) if set(values) <= {"accuracy", "loss"} else ())
     for metric in own:
         if metric.name in values:
             return metric
     raise ValueError(
-        f"the judge {_name(judge)} measures {', '.join(values)} and does not say by which networks are chosen, nor "
+        f"the judge {_name(judge)} measures {', '.join(values)} but does not say which metric chooses a network, or "
         "which way is better: wrap it as Judged(judge, (Metric('name', better='higher'),))"
     )
 
 
 def _refuse(judge: Judge, got: str) -> NoReturn:
     raise ValueError(
-        f"the judge {_name(judge)} must return (summed loss, right answers, answers counted) of a batch, or (sum, "
-        f"count) of each metric by name: {got}"
+        f"the judge {_name(judge)} must return (summed loss, right answers, number of answers), or (sum, count) of "
+        f"each metric by name: {got}"
     )
 
 
 def _name(judge: Any) -> str:
-    """What a reader calls it: the function's name, or the class of a callable object."""
+    """The name of a function, or of the class of a callable object."""
     while isinstance(judge, functools.partial):
         judge = judge.func
     return getattr(judge, "__name__", type(judge).__name__)

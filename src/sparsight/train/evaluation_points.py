@@ -1,4 +1,4 @@
-"""Where in a level's training the next evaluation stands."""
+"""The positions of evaluations in the training of a level."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 Position = tuple[int, int]
-"""Whole epochs, and steps of the next one; (2, 0) is the end of the second epoch."""
+"""Whole epochs, and steps of the current one; (2, 0) is the end of the second epoch."""
 
 _FUZZ = 1e-9
 
@@ -14,8 +14,8 @@ _FUZZ = 1e-9
 def next_point(here: Position, every: float, length: int | None, stops: Iterable[int] = ()) -> Position:
     """The first evaluation point after `here`: a multiple of `every` epochs, or an epoch of `stops` before it.
 
-    A multiple inside an epoch of `length` steps is at the first step that reaches it, so that with more points than
-    steps each step is one. ValueError for a point inside an epoch whose length is not known.
+    A multiple inside an epoch of `length` steps falls on the first step that reaches it: with more points than steps,
+    each step is one. Raises: ValueError for a point inside an epoch of unknown length.
     """
     epoch, step = here
     at = epoch + (step / length if step and length else 0.0)
@@ -32,8 +32,8 @@ def _position(epochs: float, length: int | None) -> Position:
         return whole, 0
     if length is None:
         raise ValueError(
-            f"cannot evaluate after {epochs:g} epochs: the training split does not tell its length, so that "
-            "evaluate_every must be whole epochs"
+            f"cannot evaluate after {epochs:g} epochs: evaluate_every must be whole epochs if the training split has "
+            "no length"
         )
     step = math.ceil(share * length - _FUZZ * length)
     return (whole, step) if step < length else (whole + 1, 0)

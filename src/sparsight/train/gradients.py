@@ -1,4 +1,4 @@
-"""What happens to gradients between backward and step: masked, averaged over the run, clipped."""
+"""Gradients between backward and step: masking, averaging over the run, clipping."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ from sparsight.types import Masks
 
 
 def clip_(parameters: Sequence[nn.Parameter], limit: float, norm: float | None = None) -> None:
-    """Scale all gradients by min(1, limit / (norm + 1e-6)), with norm that of all of them as one vector.
+    """Scale all gradients by min(1, limit / (norm + 1e-6)), with the norm of all gradients as one vector.
 
-    With a `norm` that is known already, only the scaling is done, and nothing where nothing is to be scaled; without
-    one, it is `torch.nn.utils.clip_grad_norm_`. Parameters without a gradient are passed over; a NaN makes all
-    gradients NaN.
+    A known `norm` saves computing it; otherwise this is `torch.nn.utils.clip_grad_norm_`. Skips parameters without a
+    gradient; a NaN makes all gradients NaN.
     """
     if norm is None:
         clip_grad_norm_(parameters, limit)
         return
     factor = limit / (norm + 1e-6)
-    if not factor >= 1:  # NaN goes on
+    if not factor >= 1:  # also for NaN
         with torch.no_grad():
             torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
 
 
 def mask_and_clip_(training: Training, bound: Bound) -> None:
-    """Clear the gradients of pruned weights, keep the average of what is left, and clip it."""
+    """Clear the gradients of pruned weights, update the average of the others, and clip them."""
     limit = training.plan.clip
     norms = bound.mask_and_measure_grads_() if limit is not None or training.averaging else None
     if norms is None:
@@ -44,7 +43,7 @@ def mask_and_clip_(training: Training, bound: Bound) -> None:
 
 
 def _average(training: Training, bound: Bound, norms: Norms | None) -> GradientAverage:
-    """The average of gradient norms with this step's, which are mostly known from masking."""
+    """The average of gradient norms, updated with this step's, which masking may have computed."""
     if norms is None:
         return gf_ema(_of_held(bound, training.masks), training.average)
     return averaged(tuple(training.masks), norms.of_held(), training.average)

@@ -13,20 +13,20 @@ from sparsight.types import Masks
 
 @dataclass(frozen=True)
 class Moment:
-    """What a step hook sees."""
+    """The argument of a step hook."""
 
     model: nn.Module
     masks: Masks
     optimizer: Optimizer
     level: int
     epoch: int  # whole epochs of this level before this step
-    step: int  # optimiser steps of this level before this one
+    step: int  # optimiser steps of this level so far
     progress: float  # share of the level's budget used, in [0, 1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """Edits of a training step, in the order in which they act. None does nothing."""
+    """Edits of a training step, in the order in which they run."""
 
     penalty: Callable[[Moment], Tensor] | None = None  # added to the loss
     on_gradients: Callable[[Moment], None] | None = None  # sees dense gradients, before masking and clipping

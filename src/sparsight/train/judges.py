@@ -1,4 +1,4 @@
-"""Judges: what a network's output on a batch is worth, by named metrics."""
+"""Judges: measure a network on a batch, by named metrics."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from sparsight.types import Batch
 
 Number = Tensor | float | int
 Counted = tuple[Number, Number]
-"""The sum over what a metric counts in a batch, and how many it counts."""
+"""The sum of a metric over a batch, and its count."""
 
 Returned = tuple[Number, Number, Number] | Mapping[str, Counted]
-"""What a judge says of a batch: (summed loss, right answers, answers counted), or (sum, count) of each named metric."""
+"""The result of a judge: (summed loss, right answers, number of answers), or the (sum, count) of each named metric."""
 
 Judge = Callable[[nn.Module, Batch], Returned]
-"""A function of a model and a batch. The value of a metric on a split is the sum of its sums over the sum of counts.
+"""A function of a model and a batch. A metric's value on a split is the total of its sums over the total of its counts.
 
-A judge of other metrics than loss and accuracy says in `metrics` which way is better, and networks are chosen by the
-first of them: see `Judged`, and `TorchMetric` for values that are no means.
+For other metrics than loss and accuracy, `metrics` says which way is better; the first chooses between networks. See
+`Judged`, and `TorchMetric` for values that are not means.
 """
 
 MetricName = Literal["auto", "accuracy", "loss", "perplexity", "mse", "rmse", "mae"]
-"""The judges that have a name; "auto" is `Auto`."""
+"""The names of judges; "auto" is `Auto`."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A judge made of a function that returns {name: (sum, count)}, with what it measures: chosen by the first.
+    """A judge from a function that returns {name: (sum, count)}; the first of `metrics` chooses between networks.
 
     `finish` turns a mean into a value: {"perplexity": math.exp}.
     """
@@ -52,25 +52,24 @@ class Judged:
 
 
 def classify(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """(summed cross-entropy, right predictions, labels that count) of `(x, y)`.
+    """(summed cross-entropy, right predictions, number of labels) of `(x, y)`.
 
-    Class scores and labels as `cross_entropy` takes them: of a label map every pixel counts, of token labels every
-    token, and a label -100 not at all. The prediction is the class with the highest score; of class probabilities the
-    right one is the most likely. ValueError as `cross_entropy`, and for floating labels that are no probabilities.
+    Class scores and labels as in `cross_entropy`: each pixel of a label map counts, and each token of token labels, but
+    not a label -100. The prediction is the class with the highest score; for class probabilities, the right one is the
+    most likely. Raises: ValueError as `cross_entropy`, and for floating-point labels that are not probabilities.
     """
     return right_of(*scored(model, batch))
 
 
 def right_of(scores: Tensor, y: Tensor, ignore_index: int = IGNORED) -> tuple[Tensor, Tensor, Tensor]:
-    """(summed cross-entropy, right predictions, labels that count) of what `scored` returns."""
+    """(summed cross-entropy, right predictions, number of labels) for the result of `scored`."""
     scores = scores.float()
     loss = entropy(scores, y, "sum", ignore_index)
     if y.is_floating_point():
         if not bool((y >= 0).all() and ((y.sum(1) - 1).abs() < 1e-3).all()):
             raise ValueError(
-                f"accuracy needs class indices, or class probabilities that are >= 0 and sum to 1: got other {y.dtype} "
-                f"labels of shape {tuple(y.shape)}; for a regression there are the loss and the metric mse, otherwise "
-                f"{ASK}"
+                f"accuracy needs class indices, or class probabilities that sum to 1, got other {y.dtype} labels of "
+                f"shape {tuple(y.shape)}; for a regression use loss='mse' and metric='mse', otherwise {ASK}"
             )
         y = y.argmax(1)
     return loss, (scores.argmax(1) == y).sum(), (y != ignore_index).sum()
@@ -78,10 +77,10 @@ def right_of(scores: Tensor, y: Tensor, ignore_index: int = IGNORED) -> tuple[Te
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Right predictions over the labels that count, and mean cross-entropy; labels of any shape (`cross_entropy`).
+    """The share of right predictions, and the mean cross-entropy; labels of any shape (`cross_entropy`).
 
-    One score for each label, of 0 or 1, is a binary one: above 0 means 1. Labels `ignore_index` do not count; give the
-    recipe a loss that leaves them out as well.
+    With one score per label, labels are 0 or 1, and a score above 0 predicts 1. Labels `ignore_index` do not count; the
+    recipe's loss must ignore them too.
     """
 
     ignore_index: int = IGNORED
@@ -98,14 +97,14 @@ class Accuracy:
         counted = y != self.ignore_index
         s, t = scores[counted], y[counted].to(scores.dtype)
         if not bool(((t == 0) | (t == 1)).all()):
-            raise ValueError(f"the accuracy of single scores needs labels of 0 and 1, got others of {y.dtype}; {ASK}")
+            raise ValueError(f"accuracy with one score per label needs labels 0 and 1, got other {y.dtype}; {ASK}")
         loss = nn.functional.binary_cross_entropy_with_logits(s, t, reduction="sum")
         return loss, ((s > 0) == (t > 0)).sum(), counted.sum()
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The mean of a loss(model, batch) over samples: what is left where nothing else can be said."""
+    """The mean of loss(model, batch) over samples, if nothing else can be measured."""
 
     loss: Callable[[nn.Module, Batch], Tensor]
     metrics: tuple[Metric, ...] = field(default=(LOSS,), init=False, repr=False)
@@ -117,7 +116,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Error:
-    """A regression's error over all elements: "mse", its root "rmse", or "mae"."""
+    """The error of a regression over all elements: "mse", its root "rmse", or "mae"."""
 
     kind: Literal["mse", "rmse", "mae"] = "mse"
 
@@ -138,11 +137,10 @@ class Error:
 
 @dataclass(frozen=True)
 class Perplexity:
-    """exp of the mean cross-entropy of a token, over the labels that are not -100; lower is better.
+    """exp of the mean cross-entropy per token, ignoring labels -100; lower is better.
 
-    The network returns scores for each token [N, T, V]. Labels [N, T] are those of the same places, or, as with causal
-    language models, the next token's at each: whichever the model's own loss agrees with; without a loss of its own,
-    those of the same places.
+    The network returns scores per token [N, T, V]. Labels [N, T] belong to the same positions, or, for causal language
+    models, to the next ones: whichever agrees with the model's own loss. Without one: the same positions.
     """
 
     metrics: tuple[Metric, ...] = field(default=(PERPLEXITY,), init=False, repr=False)
@@ -164,7 +162,10 @@ class Perplexity:
 
 
 def tokens(scores: Tensor, y: Tensor, loss: Tensor | None) -> tuple[Tensor, Tensor, Tensor, bool]:
-    """(summed cross-entropy, tokens that count, right ones, whether each is the next one's); see `Perplexity`."""
+    """(summed cross-entropy, number of tokens, right predictions, whether labels belong to the next token).
+
+    See `Perplexity`.
+    """
     if loss is None:
         return *_tokens(scores, y, 0), False
     next_ones, same = _tokens(scores, y, 1), _tokens(scores, y, 0)
@@ -185,11 +186,11 @@ def _distance(loss: Tensor, total: Tensor, count: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Auto:
-    """The default judge: what a network's outputs and labels allow.
+    """The default judge: chooses the metric by a network's outputs and labels.
 
-    Class scores and labels, tokens' too: accuracy. A causal language model, whose loss is that of the next token:
-    perplexity. A model that returns nothing but its loss: that loss. ValueError, saying which two functions to give,
-    for anything else.
+    Class scores and labels, also of tokens: accuracy. A causal language model, with the loss of the next token:
+    perplexity. A model that returns only its loss: that loss. Raises: ValueError for anything else, with the two
+    functions to give.
     """
 
     metrics: tuple[Metric, ...] = field(default=(PERPLEXITY, ACCURACY, LOSS), init=False, repr=False)
@@ -223,19 +224,19 @@ _NAMED: Mapping[str, Callable[[], Judge]] = {
 
 
 def named_judge(metric: Any, loss: Callable[[nn.Module, Batch], Tensor]) -> Judge:
-    """The judge of that name ("loss" judges by `loss`), a metric of torchmetrics as a judge, or a judge as it is.
+    """The judge for a name ("loss": by `loss`), for a torchmetrics metric, or the judge itself.
 
-    ValueError for an unknown name, TypeError for anything else.
+    Raises: ValueError for an unknown name, TypeError for anything else.
     """
     if isinstance(metric, str):
         if metric == "loss":
             return Loss(loss)
         if metric not in _NAMED:
             names = ", ".join(get_args(MetricName))
-            raise ValueError(f"unknown metric {metric!r}, expected one of {names}, or a judge")
+            raise ValueError(f"metric must be one of {names}, or a judge, got {metric!r}")
         return _NAMED[metric]()
     if is_torch_metric(metric):
         return TorchMetric(metric)
     if not callable(metric):
-        raise TypeError(f"a metric must be a name, a judge(model, batch) or a torchmetrics.Metric, got {metric!r:.60}")
-    return cast(Judge, metric)  # what it returns is seen when it judges
+        raise TypeError(f"metric must be a name, a judge(model, batch) or a torchmetrics.Metric, got {metric!r:.60}")
+    return cast(Judge, metric)  # its results are checked in `evaluate`

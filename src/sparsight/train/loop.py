@@ -35,11 +35,11 @@ from sparsight.types import Batch, Masks, Split
 
 
 def train(training: Training) -> Iterator[Observation]:
-    """Train until the stopping rule or the budget ends it, one observation at each evaluation point.
+    """Train until the stopping rule or the budget ends it; yields an observation at each evaluation point.
 
-    The observation that ends it carries the reason. Between two observations everything that the next step depends
-    on stands in `training`: weights, optimiser, masks, observations, the rule's memory, and inside an epoch where it
-    and the global generators stand. Evaluating inside an epoch does not change what is trained.
+    The last observation carries the reason. Between observations, `training` holds everything that the next step
+    depends on: weights, optimiser, masks, observations, the rule's memory, and inside an epoch its position and the
+    states of the global generators. Evaluating inside an epoch does not affect training.
     """
     going: Pass | None = None
     training.runtime.spread_(training.model)
@@ -50,7 +50,7 @@ def train(training: Training) -> Iterator[Observation]:
         since = perf_counter()
         training.model.train()
         seen, going = _stretch(training, going)
-        training.runtime.spread_(training.model)  # each has seen its own part only: running averages differ
+        training.runtime.spread_(training.model)  # running averages differ between processes
         training.stream = {} if going is None else {"done": going.done, "states": going.states}
         since = training.spent("train", since)
         training.observations.append(_judge(training, seen, since))
@@ -58,7 +58,7 @@ def train(training: Training) -> Iterator[Observation]:
 
 
 def _stretch(training: Training, going: Pass | None) -> tuple[Observation, Pass | None]:
-    """Train to the next evaluation point; what was seen, and the epoch in progress if it is inside one."""
+    """Train to the next evaluation point; returns the observation, and the epoch in progress if inside one."""
     plan, epoch = training.plan, training.epoch
     length = steps_per_epoch(training.data.train, step_size(training.data.train, plan.batch_size))
     here = epoch, int(training.stream.get("done", 0))
@@ -88,13 +88,13 @@ def _source(training: Training, seed: int) -> Iterator[Batch]:
     """An epoch's batches, in the order of its seed."""
     split, generator = training.data.train, Generator().manual_seed(seed)
     reseed(split, seed)
-    device = None if isinstance(split, Split) else training.runtime.device  # in memory: it has been moved as a whole
+    device = None if isinstance(split, Split) else training.runtime.device  # a split in memory is already there
     size = step_size(split, training.plan.batch_size)
     return batches(split, size, generator=generator, device=device)
 
 
 def _taken_up(training: Training) -> Pass:
-    """The epoch in which the training was left: its batches, those that were trained on gone by."""
+    """The interrupted epoch, after its finished batches."""
     seed = derive(training.seed, training.role, training.level, training.epoch)
     with seeded(seed):
         source = _source(training, seed)
@@ -104,8 +104,8 @@ def _taken_up(training: Training) -> Pass:
 
 
 def _mean(training: Training, tally: LossSum) -> float | None:
-    """The mean training loss of a stretch over all processes, None without a step; ValueError if it is not finite."""
-    if not tally.steps:  # a loader that told a greater length than it has
+    """The mean training loss over all processes; None without a step. Raises: ValueError if it is not finite."""
+    if not tally.steps:  # the loader was shorter than its length
         return None
     total = tally.sum()
     both = torch.stack((total, total.new_tensor(tally.samples)))
@@ -113,12 +113,12 @@ def _mean(training: Training, tally: LossSum) -> float | None:
     mean = loss_sum / count
     if not math.isfinite(mean):
         where = f"{training.role} {training.level}, epoch {training.epoch + 1}"
-        raise ValueError(f"training diverged: the loss is {mean} at {where}; a lower learning rate may help")
+        raise ValueError(f"training diverged: the loss is {mean} at {where}; try a lower learning rate")
     return mean
 
 
 def _judge(training: Training, seen: Observation, since: float) -> Observation:
-    """Validate, let the rule measure and decide: in the main process, for all."""
+    """Validate, measure and decide, in the main process for all."""
     found, training.metric = training.runtime.told(lambda: (_judged(training, seen, since), training.metric))
     return found
 
@@ -142,7 +142,7 @@ def _judged(training: Training, seen: Observation, since: float) -> Observation:
     seen = dataclasses.replace(seen, values={**seen.values, **values, **cost})
     reason = plan.stop.stop([*training.observations, seen])
     if reason is None and seen.epoch >= plan.epochs:
-        reason = f"trained all {plan.epochs} epochs" if plan.epochs else "judged as it is, without training"
+        reason = f"trained all {plan.epochs} epochs" if plan.epochs else "evaluated without training"
     training.spent("measure", since)
     return dataclasses.replace(seen, reason=reason)
 
@@ -165,7 +165,7 @@ def _context(training: Training, seen: Observation) -> Context:
 
 
 def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, length: int | None) -> None:
-    """Train on the batches of an epoch, to its end or until `upto` of its steps are done."""
+    """Train on the batches of an epoch, to its end or for `upto` of its steps."""
     plan, runtime, model, optimizer = training.plan, training.runtime, training.model, training.optimizer
     stepper = runtime.steps(optimizer)
     bases = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
@@ -201,14 +201,14 @@ def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, le
             bound = _update(training, bound, hooks.update_masks(moment))
         tally.add(loss, sample_count(whole) / (runtime.world if batch is not whole else 1))
         going.done += 1
-        del whole, batch  # freed before the next batch is made, which then lies where this one did, in the cache
+        del whole, batch  # freed first: the next batch can then reuse their memory, which is in the cache
         if going.done == upto:
             break
     else:
         going.over = True
     bound.apply_()
     if not going.done:
-        raise ValueError(f"the training split of {training.data.name!r} yielded no batch, expected at least one")
+        raise ValueError(f"the training split of {training.data.name!r} must yield at least one batch")
 
 
 def _loss(training: Training, batch: Batch, weight: float, moment: Moment | None) -> Tensor:

@@ -1,4 +1,4 @@
-"""What networks are judged by: a name, and which way is better."""
+"""Metrics: a name, and which way is better."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """A number by which networks are compared. A share lies in [0, 1], is shown in percent and compared in points."""
+    """A number that compares networks. A share is in [0, 1], shown in percent and compared in percentage points."""
 
     name: str
     better: Literal["higher", "lower"] = "higher"
@@ -20,23 +20,22 @@ class Metric:
             raise ValueError(f"better must be 'higher' or 'lower', got {self.better!r}")
 
     def worth(self, value: float | None) -> float:
-        """The value, negative where lower is better, so that larger is always better; NaN for None."""
+        """The value, negated if lower is better: larger is always better. NaN for None."""
         return math.nan if value is None else value if self.better == "higher" else -value
 
     def allowed(self, reference: float, margin: float, relative: bool = False) -> float:
-        """The worst value within `margin` of `reference`: in points of a share, in percent of it if `relative`, and
-        always so for a metric that is no share."""
+        """The worst value within `margin` of `reference`: points of a share, otherwise or if `relative`, percent."""
         step = margin / 100 * (abs(reference) if relative or not self.share else 1.0)
         return reference - step if self.better == "higher" else reference + step
 
     def text(self, value: float | None) -> str:
-        """The value as it is shown: 89.38 %, or four significant digits."""
+        """The value as text: "89.38 %" for a share, otherwise four significant digits."""
         if value is None or math.isnan(value):
             return "-"
         return f"{100 * value:.2f} %" if self.share else f"{value:.4g}"
 
     def difference(self, value: float, reference: float) -> str:
-        """`value` beside `reference`, with a sign: +0.50 points, or +1.2 %."""
+        """`value` relative to `reference` as text: "+0.50 points", or "+1.20 %"."""
         if self.share:
             return f"{100 * (value - reference):+.2f} points"
         return f"{100 * (value / reference - 1):+.2f} %" if reference else f"{value - reference:+.4g}"

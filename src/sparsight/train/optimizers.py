@@ -1,4 +1,4 @@
-"""Optimisers as values: a frozen dataclass that is called with the parameters."""
+"""Optimisers as frozen dataclasses that are called with the parameters."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sparsight.numerics.checks import check_not_negative
 OptimizerName = Literal["sgd", "adam", "adamw"]
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
-"""Makes an optimiser of a model's parameters."""
+"""Makes an optimiser for the parameters of a model."""
 
 
 @dataclass(frozen=True)
 class NesterovSGD:
-    """SGD with Nesterov momentum, over all parameters: the optimiser of the PQ-index paper.
+    """SGD with Nesterov momentum over all parameters, as in the PQ-index paper.
 
-    Without a learning rate it is 0.1, and 0.03 for a network that is trained already. Fused into one pass over memory
-    where torch has it (CPU and CUDA): a small network's step is bound by memory.
+    The default learning rate is 0.1, or 0.03 for a pretrained network. Fused on CPU and CUDA, because memory bounds the
+    step of a small network.
     """
 
     lr: float | None = None
@@ -49,7 +49,7 @@ class NesterovSGD:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam, or AdamW if `decoupled`, with torch's moments (0.9, 0.999); fused where torch has it."""
+    """Adam, or AdamW if `decoupled`, with torch's moments (0.9, 0.999); fused on CPU and CUDA."""
 
     lr: float = 1e-3
     weight_decay: float = 0.0
@@ -68,21 +68,18 @@ def _fusible(parameters: Iterable[nn.Parameter]) -> bool:
 
 
 RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3}
-"""Learning rates of training from scratch, where none is given."""
+"""Default learning rates for training from scratch."""
 
 FINE_TUNING = {"sgd": 0.03, "adam": 1e-4, "adamw": 1e-4}
-"""Learning rates for a network that is trained already, where none is given."""
+"""Default learning rates for a pretrained network."""
 
 
 def named_optimizer(
     name: str, lr: float | None, momentum: float, weight_decay: float, fine_tuning: bool = False
 ) -> NesterovSGD | Adam:
-    """The optimiser of that name; without a learning rate, with the one it has for such a training.
-
-    Momentum is SGD's alone. ValueError for an unknown name.
-    """
+    """The optimiser of that name; only SGD uses `momentum`. Raises: ValueError for an unknown name."""
     if name not in get_args(OptimizerName):
-        raise ValueError(f"unknown optimizer {name!r}, expected one of {', '.join(get_args(OptimizerName))}")
+        raise ValueError(f"optimizer must be one of {', '.join(get_args(OptimizerName))}, got {name!r}")
     rate = (FINE_TUNING if fine_tuning else RATES)[name] if lr is None else lr
     if name == "sgd":
         return NesterovSGD(rate, momentum, weight_decay)

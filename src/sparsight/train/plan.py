@@ -1,4 +1,4 @@
-"""How one level is trained, as plain values."""
+"""The training plan of a level."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ from sparsight.train.stop.context import StoppingRule, check_rule
 from sparsight.types import Batch
 
 LEAST_EVERY = 0.001
-"""Epochs from one evaluation to the next, at least."""
+"""Fewest epochs between evaluations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
     """How one level is trained.
 
-    `epochs` is the budget and the horizon of the learning-rate schedule; 0 judges the network as it is. `stop` may end
-    the level earlier, at one of the points that lie `evaluate_every` epochs apart (whole epochs only for a split that
-    does not tell its length).
+    `epochs` is the budget and the horizon of the learning-rate schedule; 0 evaluates the network without training it.
+    `stop` may end the level at an evaluation, every `evaluate_every` epochs (whole ones for a split without a length).
 
     Raises: ValueError for a number of epochs that is negative or not whole, a batch size below 1, `evaluate_every`
-    below 0.001 or infinite, a `clip` that is not positive; TypeError for a stopping rule that lacks a member.
+    below 0.001 or infinite, a `clip` that is not positive; TypeError for an incomplete stopping rule.
     """
 
     epochs: int = 3
@@ -41,7 +40,7 @@ class TrainingPlan:
     loss: Callable[[nn.Module, Batch], Tensor] = task_loss
     clip: float | None = 1.0  # global norm of the masked gradients
     stop: StoppingRule = field(default_factory=FixedEpochs)
-    evaluate_every: float = 1.0  # epochs between evaluations; a fraction evaluates inside epochs
+    evaluate_every: float = 1.0  # epochs between evaluations; may be a fraction
     hooks: Hooks = field(default_factory=Hooks)
 
     def __post_init__(self) -> None:
@@ -49,7 +48,7 @@ class TrainingPlan:
         if self.batch_size is not None:
             check_whole(1, batch_size=self.batch_size)
         if not LEAST_EVERY <= self.evaluate_every < math.inf:
-            raise ValueError(f"evaluate_every must be a finite number >= {LEAST_EVERY}, got {self.evaluate_every!r}")
+            raise ValueError(f"evaluate_every must be finite and at least {LEAST_EVERY}, got {self.evaluate_every!r}")
         check_rule(self.stop, "stop")
         if self.clip is not None and not self.clip > 0:
             raise ValueError(f"clip must be positive or None, got {self.clip!r}")

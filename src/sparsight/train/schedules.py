@@ -1,4 +1,4 @@
-"""Learning rates over a level: progress in [0, 1] to a multiplier."""
+"""Learning-rate schedules of a level: from progress in [0, 1] to a multiplier."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cosine(progress: float) -> float:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """Linear from 0 to 1 over the first `share` of training, then `after` over the rest."""
+    """Linear from 0 to 1 over the first `share` of training, then `after`."""
 
     share: float = 0.1
     after: Callable[[float], float] = cosine

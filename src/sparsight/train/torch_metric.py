@@ -1,4 +1,4 @@
-"""Metrics of torchmetrics as judges: for values that are no mean over samples, such as F1 or mAP."""
+"""Torchmetrics metrics as judges, for values that are not means over samples, such as F1 or mAP."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from sparsight.types import Batch
 
 
 class Meter(Protocol):
-    """What sums up a split for a judge with `begin`."""
+    """Accumulates a split, for a judge with `begin`."""
 
     def add(self, model: nn.Module, batch: Batch) -> int:
-        """Take in one batch; how many samples it has."""
+        """Add a batch; returns its number of samples."""
         ...
 
     def values(self) -> Mapping[str, float]: ...
 
 
 def is_torch_metric(thing: Any) -> bool:
-    """Whether it behaves like a torchmetrics.Metric, which is not imported for this."""
+    """Whether it behaves like a torchmetrics.Metric, without importing torchmetrics."""
     return all(callable(getattr(thing, part, None)) for part in ("update", "compute", "reset", "clone"))
 
 
 def scores_and_labels(model: nn.Module, batch: Batch) -> tuple[Any, Any]:
-    """What a metric of torchmetrics is given: the network's scores, and the labels."""
+    """The arguments of a torchmetrics metric: the network's scores, and the labels."""
     output = predict(model, batch)
     scores = scores_of(output)
     return (output if scores is None else scores), labels_of(batch)
@@ -38,13 +38,13 @@ def scores_and_labels(model: nn.Module, batch: Batch) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class TorchMetric:
-    """A metric of torchmetrics as a judge: `TorchMetric(MulticlassF1Score(num_classes=10))`.
+    """A torchmetrics metric as a judge: `TorchMetric(MulticlassF1Score(num_classes=10))`.
 
-    `read(model, batch)` gives what its `update` takes: predictions and targets. Which way is better, and whether it is
-    a share, the metric says itself (`higher_is_better`, its bounds); else give `better` and `share`. Of a metric that
-    computes a dictionary (mAP), `key` is the entry to take.
+    `read(model, batch)` returns the arguments of its `update`: predictions and targets. `better` and `share` default to
+    the metric's own `higher_is_better` and bounds. `key` selects an entry of a metric that computes a dictionary, such
+    as mAP.
 
-    Raises: TypeError for what is no such metric; ValueError if the direction is not known.
+    Raises: TypeError for anything but a torchmetrics metric; ValueError if the direction is unknown.
     """
 
     metric: Any
@@ -59,7 +59,7 @@ class TorchMetric:
             raise TypeError(f"a TorchMetric needs a torchmetrics.Metric, got {self.metric!r:.60}")
         if self.better is None and getattr(self.metric, "higher_is_better", None) is None:
             raise ValueError(
-                f"{type(self.metric).__name__} does not say which way is better: give better='higher' or 'lower'"
+                f"{type(self.metric).__name__} does not say which way is better: set better='higher' or 'lower'"
             )
 
     @property
@@ -99,6 +99,6 @@ class _OfSplit:
         if isinstance(found, Mapping):
             key = self.judge.key
             if key not in found:
-                raise ValueError(f"{type(self.metric).__name__} computes {', '.join(found)}: give one of them as key")
+                raise ValueError(f"{type(self.metric).__name__} computes {', '.join(found)}: set key to one of them")
             found = found[key]
         return {self.judge._name: float(found)}

@@ -1,4 +1,4 @@
-"""One level's training as a value: all that changes while it trains, so that resuming it sets fields."""
+"""The state of a level's training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sparsight.types import Batch, Data, Masks, StateDict
 
 @dataclass
 class Training:
-    """One level's training, as far as it has come. Everything that changes is a field; resuming sets them."""
+    """The state of a level's training. Everything that changes is a field, which resuming restores."""
 
     model: nn.Module
     masks: Masks
@@ -36,13 +36,13 @@ class Training:
     role: Literal["level", "control"] = "level"
     seed: int = 0  # of the run
     judge: Judge = field(default_factory=Auto)
-    metric: Metric = ACCURACY  # what the judge was found to choose by
+    metric: Metric = ACCURACY  # chooses between networks; set by the judge
     channels_last: bool = False
-    stops: tuple[int, ...] = ()  # epochs that are evaluated besides
-    surroundings: Context | None = None  # what the rule may measure on, besides the network
+    stops: tuple[int, ...] = ()  # further epochs to evaluate after
+    surroundings: Context | None = None  # what the rule may use besides the network
     averaging: bool = False  # keep the exponential average of gradient norms
     observations: list[Observation] = field(default_factory=list)
-    memory: StateDict = field(default_factory=dict)  # what the stopping rule keeps between evaluations
+    memory: StateDict = field(default_factory=dict)  # of the stopping rule, between evaluations
     stream: Mapping[str, Any] = field(default_factory=dict)  # inside an epoch: steps done, and the generators' states
     average: GradientAverage | None = None
     seconds: dict[str, float] = field(default_factory=dict)
@@ -61,7 +61,7 @@ class Training:
         return bool(self.observations) and self.observations[-1].reason is not None
 
     def spent(self, what: str, since: float) -> float:
-        """Add the seconds since `since` to `what`; the time now."""
+        """Add the seconds since `since` to `what`; returns the current time."""
         now = perf_counter()
         self.seconds[what] = self.seconds.get(what, 0.0) + now - since
         return now
@@ -69,7 +69,7 @@ class Training:
 
 @dataclass
 class Pass:
-    """An epoch in progress. Between two stretches of it `states` says where the global generators stand."""
+    """An epoch in progress. Between its parts, `states` holds the states of the global generators."""
 
     epoch: int
     source: Iterator[Batch]
@@ -80,7 +80,7 @@ class Pass:
 
 @dataclass
 class LossSum:
-    """What is summed up from one evaluation to the next. Losses wait on their device and are added up together."""
+    """The sum of losses between evaluations. Losses wait on their device and are added up together."""
 
     total: Tensor
     samples: float = 0.0

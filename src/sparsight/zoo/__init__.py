@@ -1,4 +1,4 @@
-"""Small reference networks and data to try things on; other people's by "package.module:attribute"."""
+"""Small reference networks and data sets, and objects named by "package.module:attribute"."""
 
 from sparsight.zoo.networks import (
     cnn,

@@ -1,4 +1,4 @@
-"""`package.module:attribute`: how the command line names a model or a data set that is not ours, and what it makes."""
+"""Resolves `package.module:attribute`, the name of a user's model or data set."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ T = TypeVar("T")
 
 
 def resolve(spec: str) -> Any:
-    """The object that "package.module:attribute" names; `attribute` may have dots of its own.
+    """The object named by "package.module:attribute"; `attribute` may contain dots.
 
-    The current folder is put in front of `sys.path` and stays there, as for `python -m`: the object may
-    import its neighbours later. What the module itself raises while it is imported is not caught.
-    ValueError if the spec is not of that form, no such module is found, or it has no such attribute.
+    Adds the current folder to the front of `sys.path`, like `python -m`. Raises: ValueError for another form, an
+    unknown module or an unknown attribute; and whatever the module raises while it is imported.
     """
     module_name, colon, attribute = spec.partition(":")
     parts = module_name.split(".") + attribute.split(".")
@@ -27,13 +26,13 @@ def resolve(spec: str) -> Any:
     for part in attribute.split("."):
         if not hasattr(thing, part):
             public = sorted(name for name in vars(thing) if not name.startswith("_"))[:12]
-            raise ValueError(f"{spec!r}: no {part!r} in {module_name}, which has {', '.join(public) or 'nothing'}")
+            raise ValueError(f"{spec!r}: {module_name} has no {part!r}, only {', '.join(public) or 'nothing'}")
         thing = getattr(thing, part)
     return thing
 
 
 def required_arguments(function: Callable[..., Any]) -> list[str]:
-    """Names of the arguments that `function` cannot be called without; [] if it has no readable signature."""
+    """The names of the required arguments of `function`; [] if it has no readable signature."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
@@ -43,20 +42,20 @@ def required_arguments(function: Callable[..., Any]) -> list[str]:
 
 
 def made(spec: str, found: Any, kind: type[T]) -> T:
-    """`found`, which `spec` names, if it is of the kind; else what it makes when called without arguments.
+    """`found`, named by `spec`, if it is a `kind`; otherwise the result of calling it without arguments.
 
-    TypeError if that is of another kind, or `found` cannot be called so.
+    Raises: TypeError if that is impossible, or not a `kind`.
     """
     if isinstance(found, kind):
         return found
     if not callable(found):
         got = type(found).__name__
-        raise TypeError(f"{spec!r} is of type {got}: expected a {kind.__name__}, or a function that makes one")
+        raise TypeError(f"{spec!r} must be a {kind.__name__} or a function that returns one, got {got}")
     if arguments := required_arguments(found):
-        raise TypeError(f"{spec!r} needs the arguments {', '.join(arguments)}: expected a function that needs none")
+        raise TypeError(f"{spec!r} must be callable without arguments, but needs {', '.join(arguments)}")
     made = found()
     if not isinstance(made, kind):
-        raise TypeError(f"{spec!r} made a {type(made).__name__}: expected a {kind.__name__}")
+        raise TypeError(f"{spec!r} must return a {kind.__name__}, got {type(made).__name__}")
     return made
 
 
@@ -64,7 +63,7 @@ def _import(module_name: str, spec: str) -> Any:
     here = os.getcwd()
     if here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
-    importlib.invalidate_caches()  # the file may be younger than Python's look at the folder
+    importlib.invalidate_caches()  # the file may be newer than Python's cache
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -72,4 +71,4 @@ def _import(module_name: str, spec: str) -> Any:
         if module_name == missing or module_name.startswith(missing + "."):
             where = f"the current folder ({here}) and the installed packages"
             raise ValueError(f"cannot import {spec!r}: no module {missing!r} in {where}") from error
-        raise  # found, but something that it imports is missing: its own error says what
+        raise  # a missing import of the module itself

@@ -57,15 +57,15 @@ def test_a_seed_gives_the_same_case():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: conv((3, 5), 8, density=1.5), "density must be a number in [0, 1]: got 1.5"),
-        (lambda: linear((3, 5), density=-0.1), "density must be a number in [0, 1]: got -0.1"),
-        (lambda: linear((3, 5), batch=0), "batch must be a whole number >= 1, got 0"),
-        (lambda: linear((3, 0)), "features must be a whole number >= 1, got 0"),
-        (lambda: conv((0, 5), 8), "channels must be a whole number >= 1, got 0"),
-        (lambda: conv((3, 5), 8, stride=0), "stride must be a whole number >= 1, got 0"),
-        (lambda: conv((3, 5), 0), "size must be a whole number >= 1, got 0"),
-        (lambda: conv((3, 5), 8, 0), "kernel must be a whole number >= 1, got 0"),
-        (lambda: conv((3, 5), 8, seed=-1), "seed must be a whole number >= 0, got -1"),
+        (lambda: conv((3, 5), 8, density=1.5), "density must be in [0, 1], got 1.5"),
+        (lambda: linear((3, 5), density=-0.1), "density must be in [0, 1], got -0.1"),
+        (lambda: linear((3, 5), batch=0), "batch must be at least 1, got 0"),
+        (lambda: linear((3, 0)), "features must be at least 1, got 0"),
+        (lambda: conv((0, 5), 8), "channels must be at least 1, got 0"),
+        (lambda: conv((3, 5), 8, stride=0), "stride must be at least 1, got 0"),
+        (lambda: conv((3, 5), 0), "size must be at least 1, got 0"),
+        (lambda: conv((3, 5), 8, 0), "kernel must be at least 1, got 0"),
+        (lambda: conv((3, 5), 8, seed=-1), "seed must be at least 0, got -1"),
     ],
 )
 def test_what_is_no_layer(make, said):

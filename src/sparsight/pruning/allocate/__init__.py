@@ -1,1 +1,1 @@
-"""Ways to spend a budget, one file each: how many weights to keep, and where. Counts are exact."""
+"""Allocators, one per file: how many weights to keep, and where. Counts are exact."""

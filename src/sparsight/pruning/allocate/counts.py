@@ -1,4 +1,4 @@
-"""Arithmetic on counts that allocators share: rounding, floors, sharing out."""
+"""Arithmetic on counts for allocators: rounding, floors, proportional division."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sparsight.types import Masks, Scope
 
 
 def check_target(target_density: float | None, exact: bool) -> None:
-    """Refuse a target outside [0, 1], and `exact` without one."""
+    """Raise ValueError for a target outside [0, 1], or `exact` without one."""
     if target_density is not None:
         check_fraction(target_density=target_density)
     elif exact:
-        raise ValueError("exact needs a target_density: got None")
+        raise ValueError("exact needs a target_density")
 
 
 def share(density: float, total: int) -> int:
-    """density x total, rounded half up, in decimal arithmetic: 0.145 of 100 is 15, as its digits say."""
+    """density x total, rounded half up in decimal arithmetic: 0.145 of 100 is 15."""
     return int((Decimal(repr(float(density))) * total).to_integral_value(ROUND_HALF_UP))
 
 
@@ -40,10 +40,10 @@ def alive(masks: Masks, scope: Scope) -> dict[str, int]:
 
 
 def with_floor(alive: Mapping[str, int], removed: Mapping[str, int], min_keep: int) -> dict[str, int]:
-    """The counts to remove once every group keeps at least min(min_keep, alive): the total stays exact.
+    """The counts to remove, adjusted to keep at least min(min_keep, alive) in every group; the total stays exact.
 
-    What a floor saves is taken from the groups that would keep most, one weight at a time (first group first
-    among equals). ValueError if the groups together have too few weights above the floor.
+    Weights that the floor keeps are taken from the groups that keep most, one at a time (the first group among equals).
+    Raises: ValueError if the groups have too few weights above the floor.
     """
     floor = {name: min(min_keep, count) for name, count in alive.items()}
     after = {name: min(removed[name], alive[name] - floor[name]) for name in alive}
@@ -55,8 +55,9 @@ def with_floor(alive: Mapping[str, int], removed: Mapping[str, int], min_keep: i
     for _ in range(missing):
         if not room:
             raise ValueError(
-                f"cannot remove {sum(removed.values())} of {sum(alive.values())} alive weights and keep at least "
-                f"{min_keep} in each of {len(alive)} groups: at most {sum(alive.values()) - sum(floor.values())} can go"
+                f"cannot remove {sum(removed.values()):,} of {sum(alive.values()):,} alive weights and keep at least "
+                f"{min_keep:,} in each of {len(alive):,} groups, which allow at most "
+                f"{sum(alive.values()) - sum(floor.values()):,}: lower min_keep or raise the density"
             )
         kept, order, name = heapq.heappop(room)
         after[name] += 1
@@ -66,13 +67,13 @@ def with_floor(alive: Mapping[str, int], removed: Mapping[str, int], min_keep: i
 
 
 def room(masks: Masks, scope: Scope, min_keep: int) -> int:
-    """Alive weights above the floor of min(min_keep, alive) in every tensor, in neuron scope in every row."""
-    there = alive(masks, "neuron" if scope == "neuron" else "layer").values()
-    return sum(count - min(min_keep, count) for count in there)
+    """Alive weights above the floor of min(min_keep, alive) in every tensor, or row in neuron scope."""
+    counts = alive(masks, "neuron" if scope == "neuron" else "layer").values()
+    return sum(count - min(min_keep, count) for count in counts)
 
 
 def at_most(removed: Mapping[str, int], limit: int) -> dict[str, int]:
-    """Scale counts down to a total of `limit`, in proportion, by largest remainder (first group first among equals)."""
+    """Scale counts down in proportion to a total of `limit`, by largest remainder (the first group among equals)."""
     total = sum(removed.values())
     if total <= limit:
         return dict(removed)
@@ -85,7 +86,7 @@ def at_most(removed: Mapping[str, int], limit: int) -> dict[str, int]:
 
 
 def for_selection(removed: Mapping[str, int], masks: Masks, scope: Scope) -> int | dict[str, int] | dict[str, Tensor]:
-    """Counts by group name in the form that the selection takes for the scope."""
+    """Counts by group name in the form that `prune_smallest` expects for the scope."""
     if scope == "global":
         return removed["global"]
     if scope == "layer":

@@ -1,4 +1,4 @@
-"""From counts per group to masks: the floor, the exact selection, and the record of both."""
+"""Turns counts per group into masks: the floor, the exact selection, and their records."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ def toward(
     target_density: float | None,
     exact: bool,
 ) -> dict[str, GroupRecord]:
-    """The groups with counts that leave at least `target_density` of all prunable weights, rounded half up, and the
-    floor standing.
+    """The groups with counts that respect `target_density` (of all prunable weights, rounded half up) and the floor.
 
-    Counts that go past either are scaled down in proportion. With `exact`, counts that stay above the target are raised
-    to meet it: what they would leave of every group is scaled down in proportion.
+    Counts that exceed either are scaled down in proportion. With `exact`, counts that miss the target are raised to
+    meet it, by scaling down the kept weights of every group in proportion.
     """
     counts = {name: group.c for name, group in groups.items()}
     if target_density is not None:
@@ -44,7 +43,7 @@ def prune_exactly(
 ) -> Allocation:
     """Remove `groups[name].c` of the alive weights of every group, smallest scores first, above the floor.
 
-    ValueError if there are fewer above it in all; `toward` before is for counts that only follow from the rest.
+    Raises: ValueError if too few weights are above the floor; `toward` adjusts counts to avoid that.
     """
     wanted = {name: group.c for name, group in groups.items()}
     floors: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Budgets that are known beforehand: so much of everything."""
+"""Allocators with a fixed budget."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scores
 
 @dataclass(frozen=True)
 class Global(Allocator):
-    """Keep the given share, or number, of all prunable weights, wherever the scores are highest.
+    """Keep the weights with the highest scores over all tensors.
 
-    `density` in [0, 1] of all prunable weights (pruned ones included), rounded half up; or `count` of them.
-    Exactly so many are alive afterwards. Every tensor keeps at least `min_keep` weights (or what it has);
-    the total stays exact. With `recover=True` pruned weights compete too and may return (FORCE).
+    Keeps exactly `density` in [0, 1] of all prunable weights (including pruned ones), rounded half up, or `count` of
+    them. Every tensor keeps at least `min_keep` weights, if it has them; the total stays exact. With `recover=True`
+    pruned weights compete too and may return (FORCE).
 
-    Errors: both or neither of density and count; density outside [0, 1]; fewer weights alive than asked for;
-    a floor that leaves no room.
+    Raises: ValueError for both or neither of density and count, a density outside [0, 1], too few alive weights, or a
+    floor that is too high.
     """
 
     density: float | None = None
@@ -33,7 +33,7 @@ class Global(Allocator):
 
     def __post_init__(self) -> None:
         if (self.density is None) == (self.count is None):
-            raise ValueError(f"Global needs density or count, one of them: got {self.density!r} and {self.count!r}")
+            raise ValueError(f"Global needs either density or count, got {self.density!r} and {self.count!r}")
         if self.density is not None:
             check_fraction(density=self.density)
         if self.count is not None:
@@ -51,7 +51,7 @@ class Global(Allocator):
         total = sum(mask.numel() for mask in masks.values())
         keep = self.count if self.count is not None else share(self.density or 0.0, total)
         if keep > d:
-            raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable)")
+            raise ValueError(f"cannot keep {keep:,} of {d:,} alive weights ({total:,} prunable)")
         return prune_exactly(scores, masks, {"global": GroupRecord("global", d, d - keep)}, "global", self.min_keep)
 
 
@@ -59,10 +59,10 @@ class Global(Allocator):
 class Uniform(Allocator):
     """Keep the same share of every tensor, or of every output unit.
 
-    Each group keeps density x its prunable weights, rounded half up. A group that would fall below `min_keep`
-    keeps that many, and those that keep most give up as much.
+    Each group keeps density x its prunable weights, rounded half up. A group that would fall below `min_keep` keeps
+    that many, and the groups that keep most give up as many.
 
-    Errors: density outside [0, 1]; a group with fewer weights alive than asked for; a floor without room.
+    Raises: ValueError for a density outside [0, 1], a group with too few alive weights, or a floor that is too high.
     """
 
     density: float
@@ -83,6 +83,6 @@ class Uniform(Allocator):
         for name, d in alive(masks, self.scope).items():
             keep = share(self.density, sizes[name])
             if keep > d:
-                raise ValueError(f"cannot keep {keep} of {d} alive weights in {name!r} ({sizes[name]} prunable)")
+                raise ValueError(f"cannot keep {keep:,} of {d:,} alive weights in {name!r} ({sizes[name]:,} prunable)")
             groups[name] = GroupRecord(name, d, d - keep)
         return prune_exactly(scores, masks, groups, self.scope, self.min_keep)

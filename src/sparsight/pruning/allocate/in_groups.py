@@ -1,4 +1,4 @@
-"""Tensors as the groups of a scope, whatever way the weights lie: a row for each output unit, experts one by one."""
+"""Arranges tensors by the groups of a scope: a row per output unit, or an expert at a time."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _PLAIN = Layout()
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Tensors of some masks' shapes with their output units along dimension 0, and back. Make it with `rows_of`."""
+    """Moves output units of tensors to dimension 0, and back. Made by `rows_of`."""
 
-    layouts: Mapping[str, Layout]  # of those that lie otherwise
+    layouts: Mapping[str, Layout]  # of tensors with another layout
     masks: Masks
 
     def of(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -32,18 +32,20 @@ class Rows:
 
 
 def rows_of(scores: Scores, masks: Masks) -> Rows:
-    """How the scored tensors become rows: as the scores' `layouts` say, by default with outputs along dimension 0."""
+    """The `Rows` of the scores' `layouts`, by default with output units along dimension 0."""
     known = scores.layouts if isinstance(scores, Scored) else {}
     layouts = {name: known.get(name, _PLAIN) for name in masks}
     return Rows({n: at for n, at in layouts.items() if at.swapped or at.stacked or masks[n].dim() < 2}, masks)
 
 
 def in_groups(plan: Callable[[Scores, Masks], Allocation], scores: Scores, masks: Masks, scope: Scope) -> Allocation:
-    """`plan(scores, masks)`, carried out on tensors whose rows are output units (neuron scope), or on each expert of a
-    stack as a tensor of its own (layer scope): groups are called "name[unit]" and "name[expert]"."""
+    """`plan(scores, masks)` with output units as rows (neuron scope), or with each expert as a tensor (layer scope).
+
+    Groups are called "name[unit]" and "name[expert]".
+    """
     rows = rows_of(scores, masks)
     if any(name not in scores or scores[name].shape != masks[name].shape for name in rows.layouts):
-        return plan(scores, masks)  # which refuses them
+        return plan(scores, masks)  # which raises
     if scope == "neuron" and rows.layouts:
         found = plan(rows.of(scores), rows.of(masks))
         return dataclasses.replace(found, masks=rows.back(found.masks))

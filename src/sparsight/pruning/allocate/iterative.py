@@ -1,4 +1,4 @@
-"""Iterative SNIP and FORCE: a level of many rounds, scored by SNIP anew before each."""
+"""Iterative SNIP and FORCE: a level of many rounds, each scored by SNIP."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ Schedule = Callable[[float], Callable[[float], float]]
 def IterativeSNIP(
     density: float, rounds: int = 60, *, schedule: Schedule = Geometric, min_keep: int = 1
 ) -> tuple[Global, ...]:
-    """A level that goes down to `density` in so many rounds; a pruned weight never returns.
+    """A level that prunes to `density` in `rounds` rounds; pruned weights never return.
 
     Round t of n keeps schedule(density)(t / n) of the prunable weights, rounded half up: density^(t/n) by default.
-    Use it as `Recipe(score=SNIP(), levels=(Level(IterativeSNIP(0.05)),), ...)`; one round is SNIP. Errors: density
-    outside (0, 1] (0 too, if the schedule takes it), fewer than one round.
+    Use it as `Recipe(score=SNIP(), levels=(Level(IterativeSNIP(0.05)),), ...)`; one round is SNIP.
+
+    Raises: ValueError for a density that the schedule refuses, or fewer than one round.
 
     Source: de Jorge et al., "Progressive Skeletonization", ICLR 2021, algorithm 1 without recovery.
     """
@@ -26,10 +27,9 @@ def IterativeSNIP(
 
 
 def FORCE(density: float, rounds: int = 60, *, schedule: Schedule = Geometric, min_keep: int = 1) -> tuple[Global, ...]:
-    """As `IterativeSNIP`, but pruned weights compete at every round and may return (FOResight Connection sEnsitivity).
+    """Like `IterativeSNIP`, but pruned weights compete in every round and may return.
 
-    SNIP scores a pruned weight by its own value times the gradient at the masked network. So the weights must be
-    those before pruning during the rounds, as they are at initialisation.
+    SNIP scores a pruned weight by its value before pruning times the gradient of the masked network.
 
     Source: de Jorge et al., "Progressive Skeletonization", ICLR 2021, algorithm 1.
     """

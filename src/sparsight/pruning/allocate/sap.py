@@ -1,4 +1,4 @@
-"""Sparsity-informed adaptive pruning: the PQ index of a group says how many of its weights are superfluous."""
+"""Sparsity-informed adaptive pruning: the PQ index of a group decides how many of its weights to remove."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ class SAP(Allocator):
     """Remove c = floor(min(gamma (d - r), beta d)) of the d alive weights of every group, smallest scores first.
 
     r = d (1 + eta)^(-q/(q-p)) (1 - I)^(pq/(q-p)), with I the PQ index of the group's alive scores, is the least
-    number of weights that the PQI bound lets a group keep. Larger eta and gamma prune more, beta caps a round. A
-    group is everything ("global"), a tensor ("layer") or an output row ("neuron"). A group whose index is
-    undefined (no alive weight, or all zero) or whose scores are all equal loses nothing at eta = 0.
+    number of weights that the PQI bound lets a group keep. Larger eta and gamma prune more, beta limits a round. A
+    group is everything ("global"), a tensor ("layer") or an output row ("neuron"). A group with an undefined index
+    (no alive weight, or all zero), or with equal scores, loses nothing at eta = 0.
 
-    With `target_density` no round goes past that share of all prunable weights (rounded half up): the groups'
-    counts are scaled down in proportion. With `exact` the round goes all the way to it: if the counts leave more,
-    what they leave of every group is scaled down in proportion. `min_keep` weights stay in every tensor (global and
-    layer scope) or row (neuron scope), the total unchanged where there are so many above that floor, else all of those
-    go. `rounding="reference"` takes ceil(r), as the authors' code does.
+    `target_density`: no round prunes below this share of all prunable weights (rounded half up); counts are scaled down
+    in proportion. `exact`: the round reaches the target exactly, by scaling down the kept weights of every group.
+    `min_keep` weights stay in every tensor (global and layer scope) or row (neuron scope); the total is unchanged if
+    enough weights are above that floor, otherwise all of those are removed. `rounding="reference"` uses ceil(r), as the
+    authors' code does.
 
-    `plan(...).groups` records d, I, r and c of every group. Scores are magnitudes, or anything whose size means
-    as much; a NaN or infinity among the alive ones is refused by name. Errors: not 0 < p < q; eta < 0, gamma < 0,
-    beta or target_density outside [0, 1]; exact without a target. UserWarning: not p <= 1 <= q.
+    `plan(...).groups` records d, I, r and c of every group. Scores are magnitudes, or comparable sizes.
+
+    Raises: ValueError unless 0 < p < q, eta and gamma are at least 0, and beta and target_density are in [0, 1]; for
+    exact without a target; for NaN or infinity among alive scores. Warns: UserWarning unless p <= 1 <= q.
     Source: Diao et al., ICLR 2023, theorem 2 and algorithm 1.
     """
 

@@ -1,4 +1,4 @@
-"""Lottery-ticket pruning: a fixed rate of what is left."""
+"""Lottery-ticket pruning: a fixed rate of the alive weights."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Sc
 class Shrink(Allocator):
     """Remove floor(rate x alive) of every group, smallest scores first; after t rounds about (1 - rate)^t is left.
 
-    A product within 1e-9 x max(1, alive) of a whole number counts as that number (SAP's rule), so that 0.2 of
-    35 is 7. `target_density` and `exact` are those of `SAP`: not past that share of all prunable weights, or exactly
-    to it whatever the rate. `min_keep` weights stay in every tensor (global and layer scope) or row (neuron scope), the
-    total unchanged where there are so many above that floor, else all of those go. Source: the reference
-    implementation's lottery-ticket baseline, whose interpolated quantile removes ceil(rate x (alive - 1)) weights when
-    all differ, and fewer among ties.
+    A product within 1e-9 x max(1, alive) of a whole number counts as that number, as in SAP: 0.2 of 35 is 7.
+    `target_density`, `exact` and `min_keep` are as in `SAP`.
+
+    Source: the reference implementation's lottery-ticket baseline, whose interpolated quantile removes
+    ceil(rate x (alive - 1)) weights if all differ, and fewer among ties.
     """
 
     rate: float = 0.2

@@ -1,4 +1,4 @@
-"""The sanity check of a mask: how much is kept of each tensor stays, which weights they are is drawn anew."""
+"""A sanity check: keep the number of weights of each tensor, but choose them at random."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from sparsight.types import Allocation, Allocator, Masks, Scores, check_allocato
 
 @dataclass(frozen=True)
 class Shuffled(Allocator):
-    """What `allocator` decides, each tensor's mask then permuted at random within the tensor.
+    """The masks of `allocator`, each permuted at random within its tensor.
 
-    So every tensor keeps as many weights as `allocator` gave it, all positions equally likely: if the network trains
-    as well, only the density of each layer mattered. Weights that were pruned before may return (`monotone` is False):
-    in a level of several rounds, wrap the last one. A floor for each row is lost; the records are those of `allocator`.
-    Drawn on the CPU from `seed` and the tensor's name, so that devices agree and the global state is not touched.
+    If the network then trains as well, only the density of each layer mattered. Pruned weights may return (`monotone`
+    is False): in a level of several rounds, wrap only the last. Floors of rows are lost; the records are those of
+    `allocator`. Draws on the CPU, from `seed` and the tensor's name, without the global random state.
 
     Source: Frankle et al., "Pruning Neural Networks at Initialization: Why are we missing the mark?", ICLR 2021.
     """

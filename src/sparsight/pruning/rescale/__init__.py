@@ -1,4 +1,4 @@
-"""The rescaling trick, and how a run comes to it."""
+"""The rescaling trick, and its use in a run."""
 
 from sparsight.pruning.rescale.in_a_run import Fresh, FromStart, Rescaled, ScoredAt
 from sparsight.pruning.rescale.rescale import By, Rescale, unsuited

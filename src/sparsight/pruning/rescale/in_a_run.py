@@ -1,4 +1,4 @@
-"""Rescaling inside a run: a restart sees no data, so the factors are measured where the scores are."""
+"""Rescaling in a run: factors are measured while scoring, because a restart has no data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sparsight.types import Allocation, Allocator, Batch, Masks, Scored, Scorer,
 
 @dataclass(frozen=True)
 class ScoredAt:
-    """Scores of the network at its critical start (or as it is, with None), which `Rescaled` can calibrate on."""
+    """Scores of the network at its critical start (None: as it is), on which `Rescaled` can calibrate."""
 
     score: Scorer
     start: CriticalStart | None = None
@@ -34,9 +34,9 @@ class ScoredAt:
 
 @dataclass(frozen=True)
 class Rescaled(Allocator):
-    """An allocator's plan, with the factors of `rescale` as its multipliers, measured on the scorer's batches.
+    """An allocator's plan with the factors of `rescale` as multipliers, measured on the scorer's batches.
 
-    Its scores have to come from `ScoredAt`, and be of weights that are not pruned yet.
+    The scores must come from `ScoredAt`, for unpruned weights.
     """
 
     allocator: Allocator
@@ -48,7 +48,7 @@ class Rescaled(Allocator):
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         if not isinstance(scores, Scored) or scores.model is None:
-            raise TypeError(f"Rescaled needs scores that know their network, as ScoredAt gives, got {scores!r:.60}")
+            raise TypeError(f"Rescaled needs scores from ScoredAt, got {scores!r:.60}")
         plan = self.allocator.plan(scores, masks)
         factors = self.rescale.factors(scores.model, plan.masks, scores.batches)
         before = plan.multipliers or {}
@@ -57,7 +57,7 @@ class Rescaled(Allocator):
 
 @dataclass(frozen=True)
 class Fresh:
-    """Weights drawn anew by each module's own `reset_parameters`, as a function of a model: a start for `Rescale`."""
+    """Draws fresh weights with each module's `reset_parameters`: a start for `Rescale`."""
 
     seed: int = 0
 
@@ -67,7 +67,7 @@ class Fresh:
 
 @dataclass(frozen=True)
 class FromStart:
-    """Restart from the rewind point, with the weights, biases and norms that `start` draws."""
+    """Restart from the rewind point, with weights, biases and norms drawn by `start`."""
 
     start: CriticalStart
 

@@ -1,4 +1,4 @@
-"""The rescaling trick: give back to each layer, or neuron, the variance that pruning has taken."""
+"""The rescaling trick: restore the variance of each layer or neuron after pruning."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ _NORMALISING = words(
 
 @dataclass(frozen=True)
 class Rescale:
-    """Restart from the rewind point, masked, and multiply the kept weights so that chi is 1 again: W <- rho W.
+    """Restart from the rewind point, masked, and multiply the kept weights to bring chi back to 1: W <- rho W.
 
-    alpha_i = sum_j W_ij^2 delta_ij over the fan-in of output i, and rho_i = gain / sqrt(alpha_i) by "neuron", with the
-    mean of alpha over all outputs by "layer"; by "offset" each position of a kernel is brought to gain^2 / positions.
-    Where alpha = 0, rho = 1. Biases are left alone.
+    alpha_i = sum_j W_ij^2 delta_ij over the fan-in of output i. By "neuron", rho_i = gain / sqrt(alpha_i); by "layer",
+    with the mean of alpha over all outputs; by "offset", each kernel position is scaled to gain^2 / positions. rho = 1
+    if alpha = 0. Biases do not change.
 
-    By "data": one factor a layer, in order of execution, s = sqrt(mean((W_dense x_dense)^2) / mean((rho W delta x)^2)),
-    measured on `batches` with all earlier layers rescaled. This is the one for masks of saliency scores (SNIP, GraSP):
-    they keep the weights of active units, E[W^2 delta phi^2] is not E[W^2 delta] E[phi^2], and a deep ReLU network
-    rescaled by neuron explodes (measured: squared gradients by 10^32 over 100 layers at density 0.1).
+    By "data": one factor per layer, in order of execution, s = sqrt(mean((W_dense x_dense)^2) / mean((rho W delta
+    x)^2)), measured on `batches` with all earlier layers rescaled. Use it for masks from saliency scores (SNIP, GraSP):
+    these keep the weights of active units, and E[W^2 delta phi^2] is not E[W^2 delta] E[phi^2]. Rescaling by neuron
+    then makes a deep ReLU network explode (measured: squared gradients by 10^32 over 100 layers at density 0.1).
 
-    `gain` "eoc" is sigma_w of the edge of chaos at `sigma_b`, of `activation` or that of the model's forward; "dense"
-    is each layer's own sqrt(fan_in mean(W^2)) before pruning; a number is that (1.0 is the paper's formula to the
-    letter, right only where sigma_w is 1). By "data" it is not used. `exclude` leaves tensors out, by shell-style
-    names. `start`, where given, draws the dense weights first.
+    `gain`: "eoc" is sigma_w of the edge of chaos at `sigma_b`, for `activation` or the model's own; "dense" is each
+    layer's sqrt(fan_in mean(W^2)) before pruning; or a number (1.0 is the paper's formula, right only if sigma_w is 1).
+    Not used by "data". `exclude`: shell-style names of tensors to skip. `start` draws the dense weights first.
 
-    Nothing is done, and a warning says so, in a network with norms (layers, or in the forward), which undo any scale,
-    and in a residual one, which is at the edge of chaos with any weights. Where the forward cannot be traced a warning
-    says that these would not be seen; transposed convolutions, and what is no weight of a linear or convolution layer,
-    are left as they are, with one. Source: Hayou et al., ICLR 2021, section 3.2, gain corrected.
+    Warns and does nothing for a network with norms, which undo any scale, or a residual network, which is at the edge
+    of chaos with any weights. Warns if the forward cannot be traced, because these would go unnoticed, and of weights
+    that it skips: transposed convolutions, and others outside linear and convolution layers.
+
+    Source: Hayou et al., ICLR 2021, section 3.2, with corrected gain.
     """
 
     by: By = "neuron"
@@ -71,18 +71,18 @@ class Rescale:
     def __post_init__(self) -> None:
         check_known(By, by=self.by)
         if self.gain not in ("eoc", "dense") and not (is_number(self.gain) and 0 < self.gain < math.inf):
-            raise ValueError(f"gain must be 'eoc', 'dense' or a number > 0, got {self.gain!r}")
+            raise ValueError(f"gain must be 'eoc', 'dense' or a number greater than 0, got {self.gain!r}")
         if isinstance(self.exclude, str):
-            raise TypeError(f"exclude must be a tuple of patterns, as ({self.exclude!r},), got {self.exclude!r}")
+            raise TypeError(f"exclude must be a tuple of patterns, such as ({self.exclude!r},), got {self.exclude!r}")
 
     def __call__(self, model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
-        """The model, at the rewind point, masked and rescaled. By "data" without batches, the factors are expected as
-        the allocation's multipliers, as `Rescaled` leaves them."""
+        """The model at the rewind point, masked and rescaled. By "data" without batches, uses the multipliers of a
+        `Rescaled` allocator."""
         model.load_state_dict(rewind_point)
         if self.start is not None:
             self.start(model)
         if self.by == "data" and not self.batches and allocation.multipliers is None:
-            raise ValueError("rescaling by data needs batches: got none, and no multipliers of a `Rescaled` allocator")
+            raise ValueError("rescaling by data needs batches, or the multipliers of a `Rescaled` allocator")
         if allocation.multipliers:
             reweighted(model, allocation.multipliers)
         if self.by != "data" or self.batches:
@@ -90,7 +90,7 @@ class Rescale:
         return carry_on(model, rewind_point, replace(allocation, multipliers=None))
 
     def factors(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> dict[str, Tensor]:
-        """rho by tensor, shaped to multiply it, for a model that holds the dense weights. The model is only read."""
+        """rho by tensor, broadcastable to it, for a model with the dense weights. Does not change the model."""
         check(model, masks)
         if why := unsuited(model):
             warnings.warn(f"not rescaled: {why}", stacklevel=2)
@@ -99,7 +99,7 @@ class Rescale:
         names = list(weighted_layers(model))
         unmatched = next((pattern for pattern in self.exclude if not fnmatch.filter(names, pattern)), None)
         if unmatched is not None:
-            raise ValueError(f"exclude has {unmatched!r}, which no layer matches: the names are {', '.join(names)}")
+            raise ValueError(f"{unmatched!r} in exclude matches no layer: the layers are {', '.join(names)}")
         chosen = {
             name: layer
             for name, layer in weighted_layers(model).items()
@@ -125,32 +125,32 @@ def unsuited(model: nn.Module) -> str | None:
     """Why rescaling does not apply to a model, or None."""
     norm = next((name for name, module in model.named_modules() if isinstance(module, NORMS)), None)
     if norm is not None:
-        return f"{norm!r} normalises, and so undoes any scale of the weights before it"
+        return f"{norm!r} normalises, which undoes any scale of the weights before it"
     graph = traced(model)
     call = None if graph is None else next((n for n in map(verb, graph.graph.nodes) if n in _NORMALISING), None)
     if call is not None:
-        return f"{call} in the forward normalises, and so undoes any scale of the weights before it"
+        return f"{call} in the forward normalises, which undoes any scale of the weights before it"
     if is_residual(model):
         return "the network is residual, and at the edge of chaos with any weights"
     return None
 
 
 def _blind_spots(model: nn.Module, masks: Masks) -> None:
-    """Warn of what `unsuited` cannot see, and of layers that are not rescaled."""
+    """Warn if `unsuited` cannot see the forward, and of layers that are not rescaled."""
     if traced(model) is None:
         warnings.warn(
-            f"rescaled blindly: the forward of {type(model).__name__} cannot be traced, so that norms and shortcuts "
-            "in it, with which rescaling is wrong, are not seen",
+            f"the forward of {type(model).__name__} cannot be traced: rescaling is wrong if it contains norms or "
+            "shortcuts",
             stacklevel=3,
         )
     if missing := left_out(model):
-        warnings.warn(f"not rescaled, as transposed convolutions: {', '.join(missing)}", stacklevel=3)
+        warnings.warn(f"not rescaled, because they are transposed convolutions: {', '.join(missing)}", stacklevel=3)
     if others := [name for name in masks if name not in {*weighted_layers(model), *missing}]:
-        warnings.warn(f"not rescaled, as no weights of linear or convolution layers: {', '.join(others)}", stacklevel=3)
+        warnings.warn(f"not rescaled, because not in linear or convolution layers: {', '.join(others)}", stacklevel=3)
 
 
 def _analytic(kept: Tensor, gain: float, by: By) -> Tensor:
-    """rho for weights with the pruned ones 0."""
+    """rho for masked weights."""
     ones = (1,) * (kept.dim() - 1)
     square = kept**2
     if by == "offset" and kept.dim() > 2:
@@ -164,9 +164,9 @@ def _analytic(kept: Tensor, gain: float, by: By) -> Tensor:
 
 
 def _by_data(model: nn.Module, masks: Masks, batches: Sequence[Batch], names: tuple[str, ...]) -> dict[str, Tensor]:
-    """One factor a layer, in order of execution. As many passes as there are layers."""
+    """One factor per layer, in order of execution, with one pass per layer."""
     if not batches:
-        raise ValueError("rescaling by data needs batches: expected a sequence of (x, y), got none")
+        raise ValueError("rescaling by data needs at least one batch (x, y)")
     work = copy.deepcopy(model)
     wanted = _mean_squares(work, batches, names)
     apply_(work, masks)
@@ -185,12 +185,12 @@ def _by_data(model: nn.Module, masks: Masks, batches: Sequence[Batch], names: tu
             silent.append(name)
         found[name] = torch.tensor(factor, dtype=layers[name].weight.dtype, device=layers[name].weight.device)
     if silent:
-        warnings.warn(f"not rescaled, for no signal gets through: {', '.join(silent)}", stacklevel=3)
+        warnings.warn(f"not rescaled, because no signal gets through: {', '.join(silent)}", stacklevel=3)
     return found
 
 
 def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, ...]) -> dict[str, float]:
-    """mean((W x)^2), the bias taken off, of the layers named, in order of execution."""
+    """mean((W x)^2), without the bias, of the given layers in order of execution."""
     sums: dict[str, list[float]] = {}
 
     def see(name: str, module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -23,7 +23,7 @@ Kind = Literal["uniform", "decreasing"]
 
 @dataclass(frozen=True)
 class BranchScale:
-    """A forward hook that multiplies what a module returns. A value, so that the model can be copied and pickled."""
+    """A forward hook that multiplies the output of a module; it can be copied and pickled."""
 
     factor: float
 
@@ -38,7 +38,7 @@ def scales(blocks: int, kind: Kind = "uniform") -> tuple[float, ...]:
     """
     check_known(Kind, kind=kind)
     if blocks < 1:
-        raise ValueError(f"a residual network has at least one block, got {blocks!r}")
+        raise ValueError(f"blocks must be at least 1, got {blocks!r}")
     if kind == "uniform":
         return (1 / math.sqrt(blocks),) * blocks
     return tuple(1 / (math.sqrt(k) * math.log(k + 1)) for k in range(1, blocks + 1))
@@ -54,20 +54,19 @@ def stable_resnet(
     """A copy of a residual network whose branches are scaled: y = x + F(x) / sqrt(L), L the number of blocks.
 
     `branches` names the last module of each branch (after its last norm), in order of depth, by shell-style patterns:
-    "blocks.*.bn2". None finds them: the model is traced, and of each sum the side with more layers is the branch,
-    ending in a module. A block that is called several times counts as often. Shortcuts, stem and classifier stay as
-    they are.
+    "blocks.*.bn2". None finds them by tracing: of each sum, the side with more layers is the branch, and must end in a
+    module. A block that is called several times counts as often. Shortcuts, stem and classifier do not change.
 
-    The copy has the model's types, names and state dict; the scale is a forward hook on those modules, kept by copies
-    and pickles. With `fold` there is no hook: the last module's weight and bias are multiplied instead, which computes
-    the same at first and trains differently, its gradients being larger by sqrt(L).
+    The copy has the model's types, names and state dict; the scale is a forward hook on those modules. With `fold`
+    their weight and bias are multiplied instead, which gives the same outputs but trains differently: gradients are
+    larger by sqrt(L).
 
-    Errors: no branch found, or one that ends in no module; a pattern that matches nothing, a model that is scaled
-    already, folding a module without weight. Sums of which neither side is clearly the branch are warned of.
+    Raises: ValueError if no branch is found, a branch does not end in a module, a pattern matches nothing, the model is
+    already scaled, or a module to fold has no weight. Warns of sums without a clear branch.
     Source: Hayou et al., ICLR 2021, section 4 (their code scales after the last batch norm of the block).
     """
     if is_stable(model):
-        raise ValueError(f"{type(model).__name__} is a Stable ResNet already: scale the original, once")
+        raise ValueError(f"{type(model).__name__} is already a Stable ResNet: scale the original")
     if branches is None:
         blocks = _found(model)
     else:
@@ -77,7 +76,7 @@ def stable_resnet(
     for block, factor in zip(blocks, scales(len(blocks), kind), strict=True):
         for name in block:
             if factors.setdefault(name, factor) != factor:
-                raise ValueError(f"{name!r} ends several branches, whose factors differ: expected kind 'uniform'")
+                raise ValueError(f"{name!r} ends several branches with different factors: use kind='uniform'")
     for name, factor in factors.items():
         module = made.get_submodule(name)
         if fold:
@@ -88,26 +87,26 @@ def stable_resnet(
 
 
 def _found(model: nn.Module) -> tuple[tuple[str, ...], ...]:
-    """The branches that tracing finds. ValueError if there is none, or one that cannot be scaled."""
+    """The branches found by tracing. Raises: ValueError without any, or if one cannot be scaled."""
     sums, who = residual_sums(model), type(model).__name__
     if sums.endless:
         raise ValueError(
-            f"cannot scale every residual branch of {who}: no module alone ends {', '.join(sums.endless)}; name the "
-            "last module of each branch with branches=[...]"
+            f"cannot scale every residual branch of {who}: {', '.join(sums.endless)} does not end in a single module; "
+            "name the last module of each branch with branches=[...]"
         )
     if not sums.blocks:
-        raise ValueError(f"found no residual branch in {who}: name the last module of each with branches=[...]")
+        raise ValueError(f"no residual branch found in {who}: name the last module of each with branches=[...]")
     if sums.unclear:
         warnings.warn(
-            f"not scaled, for both sides pass as many layers: {', '.join(sums.unclear)}; if one of them is a branch, "
-            "name the last module of each with branches=[...]",
+            f"not scaled, because both sides have the same number of layers: {', '.join(sums.unclear)}; if one of them "
+            "is a branch, name the last module of each with branches=[...]",
             stacklevel=3,
         )
     return sums.blocks
 
 
 def is_stable(model: nn.Module) -> bool:
-    """Whether the branches of a model are scaled, by `stable_resnet` without `fold` or as the zoo does it."""
+    """Whether the branches of a model are scaled, by `stable_resnet` without `fold` or by the zoo."""
     return any(
         getattr(module, "branch_scale", 1.0) != 1.0
         or any(isinstance(hook, BranchScale) for hook in module._forward_hooks.values())
@@ -116,29 +115,29 @@ def is_stable(model: nn.Module) -> bool:
 
 
 def residual_branches(model: nn.Module) -> tuple[str, ...]:
-    """The names of the modules in which the residual branches of a model end, in order of execution, each once.
+    """The names of the last modules of a model's residual branches, in order of execution, without duplicates.
 
-    Found by tracing its forward: () where that fails, or there is none. A sum counts if every way through one of its
-    sides passes more linear and convolution layers, since they parted, than some way through the other, and that side
-    ends in a module (dropout, reshaping and constant factors aside).
+    Found by tracing: () if that fails or there are none. In a sum, a side is the branch if every path through it passes
+    more linear and convolution layers than some path through the other side, and if it ends in a module (ignoring
+    dropout, reshaping and constant factors).
     """
     return tuple(dict.fromkeys(name for block in residual_sums(model).blocks for name in block))
 
 
 def _matched(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
     if isinstance(patterns, str):
-        raise TypeError(f"branches must be a sequence of patterns, as [{patterns!r}], got {patterns!r}")
+        raise TypeError(f"branches must be a sequence of patterns, such as [{patterns!r}], got {patterns!r}")
     names = [name for name, _ in model.named_modules() if name]
     for pattern in patterns:
         if not fnmatch.filter(names, pattern):
-            raise ValueError(f"pattern {pattern!r} matches no module: the names are {', '.join(names[:8])}, ...")
+            raise ValueError(f"pattern {pattern!r} matches no module: the modules are {', '.join(names[:8])}, ...")
     return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def _fold_(name: str, module: nn.Module, factor: float) -> None:
     weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
     if not isinstance(weight, nn.Parameter) or not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, _NormBase)):
-        raise ValueError(f"can fold a scale into layers and batch norms only, got {name!r} ({type(module).__name__})")
+        raise ValueError(f"fold works only for layers and batch norms, got {name!r} ({type(module).__name__})")
     with torch.no_grad():
         weight.mul_(factor)
         if isinstance(bias, nn.Parameter):

@@ -1,1 +1,1 @@
-"""Saliency criteria, one file each. Higher = keep."""
+"""Scorers, one per file. Higher = keep."""

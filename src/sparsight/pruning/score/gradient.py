@@ -1,4 +1,4 @@
-"""What gradient scorers share: a quiet model, masked weights as leaves, and the gradient of the mean loss."""
+"""Shared by gradient scorers: a deterministic model, masked weights as leaves, and the gradient of the mean loss."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from sparsight.numerics.seeds import seeded
 from sparsight.types import Batch, Masks, Scores
 
 BatchNorm = Literal["train", "eval"]
-"""Whether batch norms take the statistics of the batch ("train") or those that they have stored ("eval")."""
+"""Whether batch norms use the statistics of the batch ("train") or the stored ones ("eval")."""
 
 
 @contextmanager
 def scoring(model: nn.Module, batch_norm: BatchNorm, *, twice: bool = False) -> Iterator[None]:
-    """A block in which the model is differentiated: no dropout, batch norms as asked, random state and flags kept.
+    """A block for differentiating the model: without dropout, batch norms as asked, random state and flags restored.
 
-    It leaves `torch.inference_mode`; see `differentiable` for what was made there. With `twice`, attention is computed
-    by the kernel that can be differentiated twice.
+    Also inside `torch.inference_mode`; see `differentiable`. `twice` selects the attention kernel that can be
+    differentiated twice.
     """
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
-        stack.enter_context(seeded(0))  # a layer that draws even in eval mode draws the same at every call
+        stack.enter_context(seeded(0))  # for layers that draw even in eval mode
         stack.enter_context(differentiating())
         if twice:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -45,13 +45,13 @@ def scoring(model: nn.Module, batch_norm: BatchNorm, *, twice: bool = False) -> 
 
 @contextmanager
 def differentiating() -> Iterator[None]:
-    """A block with gradients, inside `torch.no_grad` and `torch.inference_mode` too."""
+    """A block with gradients, also inside `torch.no_grad` and `torch.inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def differentiable(model: nn.Module) -> Pure:
-    """The model as a function of its parameters, copied where they were made in inference mode."""
+    """The model as a function of its parameters, which are copied if they were created in inference mode."""
     call = pure(model)
     params, buffers = (
         {name: _usual(tensor) for name, tensor in state.items()} for state in (call.params, call.buffers)
@@ -60,12 +60,12 @@ def differentiable(model: nn.Module) -> Pure:
 
 
 def _usual(tensor: Tensor) -> Tensor:
-    """No tensor of inference mode, which cannot be differentiated through."""
+    """The tensor, cloned if it was created in inference mode, which prevents differentiation."""
     return tensor.clone() if tensor.is_inference() else tensor
 
 
 def leaves(call: Pure, masks: Masks) -> dict[str, Tensor]:
-    """The prunable weights, pruned ones 0, to differentiate by. The mask is not in the graph: gradients are dense."""
+    """The masked prunable weights to differentiate by. The mask is not in the graph: gradients are dense."""
     found = {}
     for name, mask in masks.items():
         weight = call.params[name]
@@ -75,16 +75,15 @@ def leaves(call: Pure, masks: Masks) -> dict[str, Tensor]:
 
 
 def shares(batches: Sequence[Batch], who: str) -> list[float]:
-    """Each batch's share of all samples. ValueError without batches, TypeError for what is no sequence of them."""
+    """Each batch's share of all samples. Raises: ValueError without batches, TypeError for anything but a sequence."""
     if not hasattr(batches, "__len__") or isinstance(batches, Tensor):
-        got = type(batches).__name__
-        raise TypeError(f"{who} goes through its batches more than once: expected a list of (x, y), got {got}")
+        raise TypeError(f"{who} needs a list of batches (x, y), got {type(batches).__name__}")
     pair = batches if isinstance(batches, tuple) else ()
     if [part.is_floating_point() for part in pair if isinstance(part, Tensor)] == [True, False]:
-        raise TypeError(f"{who} needs a sequence of batches: expected [(x, y)], got one (x, y)")
+        raise TypeError(f"{who} needs a list of batches [(x, y)], got one batch (x, y)")
     sizes = [batch_size(batch) for batch in batches]
     if not sizes:
-        raise ValueError(f"{who} needs data: expected a sequence of (x, y), got no batches; see Scoring.batches")
+        raise ValueError(f"{who} needs at least one batch (x, y); in a recipe, set Scoring.batches")
     return [size / sum(sizes) for size in sizes]
 
 
@@ -95,7 +94,7 @@ def mean_loss(call: Pure, weights: dict[str, Tensor], loss: Loss, batch: Batch) 
 def mean_gradient(
     call: Pure, weights: dict[str, Tensor], loss: Loss, batches: Sequence[Batch], parts: Sequence[float]
 ) -> list[Tensor]:
-    """Gradient of the mean loss over all samples of all batches; one pass for each batch."""
+    """The gradient of the mean loss over all samples of all batches, with one pass per batch."""
     total: list[Tensor] | None = None
     for batch, part in zip(batches, parts, strict=True):
         value = mean_loss(call, weights, loss, batch)
@@ -105,21 +104,20 @@ def mean_gradient(
 
 
 def gradient(value: Tensor, by: list[Tensor], *, again: bool = False) -> list[Tensor]:
-    """Gradients by each tensor, 0 where the value does not depend on it; differentiable once more with `again`."""
+    """Gradients by each tensor, 0 if the value does not depend on it; differentiable with `again`."""
     if not value.requires_grad:
         return [torch.zeros_like(x) for x in by]
     return list(torch.autograd.grad(value, by, create_graph=again, materialize_grads=True))
 
 
 def give_back() -> None:
-    """Have the C library return to the system what has been freed, where it can: glibc keeps it in pieces, which
-    tensors of other sizes do not fit into."""
-    with suppress(AttributeError, OSError, TypeError):  # no such function, or no library of that kind, on this system
+    """Have glibc return freed memory to the system, because its fragments do not fit tensors of other sizes."""
+    with suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def add(total: list[Tensor] | None, more: list[Tensor], part: float) -> list[Tensor]:
-    """total + part x more, at least in float32; the first sum is a tensor of its own."""
+    """total + part x more, at least in float32; the first total is a new tensor."""
     more = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in more]
     if total is None:
         return [x * part for x in more]
@@ -129,20 +127,19 @@ def add(total: list[Tensor] | None, more: list[Tensor], part: float) -> list[Ten
 
 
 def finite(scores: Scores, masks: Masks, who: str) -> Scores:
-    """The scores, if those of alive weights are finite. ValueError names the tensor otherwise; if all of them are 0,
-    which ranks nothing, a warning says so."""
+    """The scores. Raises: ValueError if a score of an alive weight is not finite. Warns if all of them are 0."""
     for name, score in scores.items():
         wrong = int((~torch.isfinite(score) & masks[name].to(score.device)).sum())
         if wrong:
             raise ValueError(
-                f"{who} has {wrong} scores in {name!r} that are not finite: the network overflows, or its weights or "
-                "data have NaN or infinity"
+                f"{who} has {wrong:,} scores in {name!r} that are not finite: the network overflows, or its weights or "
+                "data contain NaN or infinity"
             )
     alive = [score[masks[name].to(score.device)] for name, score in scores.items()]
     if any(score.numel() for score in alive) and not any(bool(score.any()) for score in alive):
         warnings.warn(
-            f"{who} scores every weight 0, so that ties decide what is kept: no signal gets through the network, or "
-            "what it returns does not depend on its weights",
+            f"{who} scores every weight 0, and ties decide which are kept: no signal gets through the network, or its "
+            "output does not depend on its weights",
             stacklevel=3,
         )
     return scores

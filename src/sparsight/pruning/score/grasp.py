@@ -1,4 +1,4 @@
-"""GraSP: keep the weights that carry the flow of gradients."""
+"""GraSP: keep the weights that preserve the gradient flow."""
 
 from __future__ import annotations
 
@@ -35,14 +35,15 @@ from sparsight.types import Batch, Masks, Scores
 class GraSP:
     """score = w (Hg), signed, in (-inf, inf): higher = keep. g, H: gradient and Hessian of the mean loss. Needs data.
 
-    2 w (Hg) is by how much ||g||^2 falls, to first order, if w went. The paper's own score is S = -w (Hg), of which
-    it *removes* the largest; this is -S. One Hessian-vector product, by differentiating twice; g and Hg are both over
-    all samples of all batches, each batch weighted by its length (one batch: one forward pass, several: two each).
-    Only prunable weights enter g and H, and only alive ones enter g.
+    Removing w lowers ||g||^2 by 2 w (Hg), to first order. The paper's score is S = -w (Hg) and removes the largest;
+    this is -S. g and Hg are over all samples of all batches, weighted by batch length (one forward pass for a single
+    batch, two per batch for several). Only prunable weights enter g and H, and only alive ones enter g.
 
-    `loss` sees the outputs divided by `temperature`: 200 in the published code, which changes the ranking. `batch_norm`
-    as for SNIP. Dropout is off; attention runs on torch's plain kernel, the one that can be differentiated twice.
-    Errors: no batches, an empty one; temperature <= 0; scores of alive weights that are NaN or infinite, by name.
+    `loss` gets the outputs divided by `temperature`, which changes the ranking; the published code uses 200.
+    `batch_norm` as in SNIP. Dropout is off.
+
+    Raises: ValueError without batches, for an empty batch, temperature <= 0, or scores of alive weights that are NaN or
+    infinite.
 
     Source: Wang, Zhang and Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020,
     equation 8.
@@ -73,14 +74,14 @@ class GraSP:
     def _product(
         self, call: Pure, weights: dict[str, Tensor], masks: Masks, batch: Batch, flow: list[Tensor] | None
     ) -> list[Tensor]:
-        """The batch's Hessian times `flow`, or times its own gradient."""
+        """The Hessian of a batch times `flow`, by default its own gradient."""
         by = list(weights.values())
         grads = gradient(mean_loss(call, weights, self._cooled, batch), by, again=True)
         flow = [g.detach() for g in grads] if flow is None else flow
         dots = [_alive_dot(g, v.to(g.dtype), m) for g, v, m in zip(grads, flow, masks.values(), strict=True)]
         value = torch.stack(dots).sum()
         if value.device.type == "cpu":
-            give_back()  # the second pass takes as much again as the first
+            give_back()  # the second pass needs as much memory as the first
         return gradient(value, by)
 
     def _cooled(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -92,7 +93,7 @@ def _alive_dot(gradient: Tensor, vector: Tensor, mask: Tensor) -> Tensor:
 
 
 class _Cooled(nn.Module):
-    """A model whose outputs are divided by a temperature."""
+    """A model with its outputs divided by a temperature."""
 
     def __init__(self, model: nn.Module, temperature: float) -> None:
         super().__init__()
@@ -103,7 +104,6 @@ class _Cooled(nn.Module):
         scores = scores_of(out)
         if scores is None or (own_loss(out) is not None and scores.dim() != 2):
             raise TypeError(
-                f"a temperature needs a model that returns class scores of samples, got {type(out).__name__}: take "
-                "temperature=1"
+                f"temperature needs a model that returns class scores, got {type(out).__name__}: use temperature=1"
             )
         return scores / self.temperature

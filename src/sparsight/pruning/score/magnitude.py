@@ -15,10 +15,9 @@ from sparsight.types import Batch, Masks, Scores
 
 @dataclass(frozen=True)
 class Magnitude:
-    """score = |w|, in [0, inf), in the weight's own dtype; needs no data.
+    """score = |w|, in [0, inf), in the weight's dtype; needs no data.
 
-    Ties and zeros are settled by the selection (lower index pruned first); a NaN weight gives a NaN score, which
-    the selection refuses by name.
+    The selection breaks ties (lower index pruned first), and refuses the NaN score of a NaN weight.
     """
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:

@@ -1,4 +1,4 @@
-"""MBP: magnitude without the scale that a layer's initialisation has given it."""
+"""MBP: magnitude without the scale of each layer's initialisation."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from sparsight.types import Batch, Masks, Scores
 
 @dataclass(frozen=True)
 class MBP:
-    """score = sqrt(fan_in) |w|, in [0, inf), in the weight's own dtype; needs no data.
+    """score = sqrt(fan_in) |w|, in [0, inf), in the weight's dtype; needs no data.
 
-    fan_in = channels / groups x kernel size, the number of weights of one output unit; 1 for a vector. Weights drawn
-    from N(0, sigma_w^2 / fan_in) compete on equal terms in every layer, so no layer is emptied for being wide, as it is
-    by |w|. Ties and NaN are the selection's, as for `Magnitude`.
+    fan_in = channels / groups x kernel size, the number of weights per output unit; 1 for a vector. Weights drawn from
+    N(0, sigma_w^2 / fan_in) then compete equally in every layer, while |w| alone would empty wide layers. Ties and NaN
+    as for `Magnitude`.
 
-    Source: magnitude-based pruning in Hayou et al., ICLR 2021, where |w| differs by 1 / sqrt(fan_in) alone; the
-    factor is ours.
+    Source: magnitude-based pruning in Hayou et al., ICLR 2021; the factor is ours.
     """
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:

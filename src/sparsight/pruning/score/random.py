@@ -1,4 +1,4 @@
-"""Random: the baseline that knows nothing."""
+"""Random scores: a baseline."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sparsight.types import Batch, Masks, Scores
 
 @dataclass(frozen=True)
 class Random:
-    """score ~ U[0, 1), float32, drawn from a generator of its own: the same `seed` gives the same scores.
+    """score ~ U[0, 1), float32, from its own generator: the same `seed` gives the same scores.
 
-    Drawn on the CPU and in parameter order, so that devices agree; the global random state is not touched.
-    Pruning again with the same seed removes the next-smallest draws, so that masks are nested.
+    Draws on the CPU in parameter order, without the global random state: all devices agree. Pruning again with the same
+    seed gives nested masks.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""SNIP: keep the weights without which the loss would change most, to first order."""
+"""SNIP: keep the weights whose removal would change the loss most, to first order."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ from sparsight.types import Batch, Masks, Scores
 
 @dataclass(frozen=True)
 class SNIP:
-    """score = |w dL/dw|, in [0, inf): the size of the first-order change of the loss if w went. Needs data.
+    """score = |w dL/dw|, in [0, inf): the first-order change of the loss if w is removed. Needs data.
 
-    L is the mean of `loss` over all samples of all batches: one pass for each, weighted by its length, the modulus
-    taken of the sum. The gradient is that at the masked weights, and the score of a pruned weight is its own value
-    times that gradient, so that pruned weights can be ranked too (FORCE). Not normalised: the sum changes no ranking.
+    L is the mean of `loss` over all samples of all batches, weighted by batch length; the modulus is taken last. The
+    gradient is that of the masked network, and the score of a pruned weight is its own value times its gradient, which
+    ranks pruned weights too (FORCE). Not normalised, because that does not change the ranking.
 
-    `batch_norm` "train" takes the statistics of each batch (an untrained network has no others), "eval" those stored.
-    Then alone does splitting the data into batches change nothing. Dropout is off. Scores are of the weight's dtype,
-    at least float32. Ties are the selection's. Errors: no batches, an empty one; scores of alive weights that are NaN
-    or infinite, by name; a warning where every score is 0.
+    `batch_norm`: "train" uses the statistics of each batch (an untrained network has no others), "eval" the stored
+    ones; only then do results not depend on how the data are batched. Dropout is off. Scores have the weight's dtype,
+    at least float32.
+
+    Raises: ValueError without batches, for an empty batch, or scores of alive weights that are NaN or infinite. Warns
+    if every score is 0.
 
     Source: Lee, Ajanthan and Torr, "SNIP", ICLR 2019, equation 5; SBP in Hayou et al., ICLR 2021.
     """

@@ -1,4 +1,4 @@
-"""SynFlow: keep the weights that carry the most paths, with no look at the data."""
+"""SynFlow: keep the weights that carry the most paths, without data."""
 
 from __future__ import annotations
 
@@ -27,20 +27,19 @@ from sparsight.types import Batch, Masks, Scores
 class SynFlow:
     """score = |w| dR/d|w|, in [0, inf), float64, with R = sum of the outputs for an input of ones, all weights |w|.
 
-    R sums the products of |w| along all paths. The network is made linear for it: activations are the identity (tanh
-    would saturate), norms only scale, offsets count as 0 unless `bias`. So in a network of layers one after the other
-    the scores of every layer sum to R: what is pruned is taken from the layers that can spare it. Max-pooling,
-    softmax and products of activations stay as they are.
+    R sums the products of |w| along all paths. The network is made linear: activations become the identity (tanh would
+    saturate), norms only scale, offsets are 0 unless `bias`. In a sequential network the scores of every layer then sum
+    to R. Max-pooling, softmax and products of activations do not change.
 
-    `batch_norm` "eval" scales by |gamma| / sqrt(stored variance + eps), "identity" by |gamma|. The derivative is that
-    at the masked weights; the score of a pruned weight is its own |w| times it. The sample's shape is `input_shape`,
-    or that of the first batch, whose values are not looked at. Meant for many rounds: scored once, it empties layers.
+    `batch_norm`: "eval" scales by |gamma| / sqrt(stored variance + eps), "identity" by |gamma|. The derivative is that
+    of the masked network; the score of a pruned weight is its own |w| times it. The shape of a sample is `input_shape`,
+    or that of the first batch; values are not used. Use many rounds: a single one empties layers. On a device without
+    float64, the pass runs on the CPU and returns float32 scores relative to the largest.
 
-    Errors: neither shape nor batches; an R or a score that float64 cannot hold (beyond some 150 wide layers); negative
-    scores, as of a forward that subtracts (an input shift, a norm written by hand, x - f(x)).
+    Raises: ValueError without shape or batches, if R or a score overflows float64 (beyond about 150 wide layers), or
+    for negative scores, which come from a forward that subtracts (an input shift, a hand-written norm, x - f(x)).
     Source: Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow",
-    NeurIPS 2020, equation 3. On a device without float64 the pass is made on the CPU, and the scores come back in
-    float32, as shares of the largest.
+    NeurIPS 2020, equation 3.
     """
 
     input_shape: tuple[int, ...] | None = None
@@ -51,7 +50,7 @@ class SynFlow:
         check_known(("eval", "identity"), batch_norm=self.batch_norm)
         shape = self.input_shape
         if shape is not None and not (isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)):
-            raise ValueError(f"input_shape must be the shape of one sample, (1, 28, 28) or the like, got {shape!r}")
+            raise ValueError(f"input_shape must be the shape of a sample, such as (1, 28, 28), got {shape!r}")
 
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch] = ()) -> Scores:
         check(model, masks)
@@ -73,7 +72,7 @@ class SynFlow:
         return laid_out(model, _returned(scores, named(model)))
 
     def _doubled(self, call: Pure) -> Pure:
-        """The model at |parameters| in float64: biases 0 unless they count, variances as asked."""
+        """The model with |parameters| in float64, without biases unless `bias`, and variances as asked."""
         params = {n: exact(p).abs() if self.bias or not is_bias(n) else exact(p) * 0 for n, p in call.params.items()}
         buffers = {n: exact(b) if b.is_floating_point() else at_home(b) for n, b in call.buffers.items()}
         if self.batch_norm == "identity":
@@ -84,12 +83,12 @@ class SynFlow:
         if self.input_shape is not None:
             return torch.ones((1, *self.input_shape), dtype=torch.float64, device=like.device)
         if not len(batches):
-            raise ValueError("SynFlow needs the shape of a sample: got neither input_shape nor batches")
+            raise ValueError("SynFlow needs input_shape or at least one batch")
         return ones(batches[0], torch.float64, like.device)
 
 
 def _returned(scores: Scores, parameters: Mapping[str, Tensor]) -> Scores:
-    """The scores on their parameters' devices; where there is no float64, in float32 and as shares of the largest."""
+    """The scores on their parameters' devices; without float64, in float32 and relative to the largest."""
     devices = {name: parameters[name].device for name in scores}
     if all(home(device) == device for device in set(devices.values())):
         return scores
@@ -98,10 +97,7 @@ def _returned(scores: Scores, parameters: Mapping[str, Tensor]) -> Scores:
 
 
 def _not_negative(scores: Scores, total: float, masks: Masks, *, attends: bool) -> None:
-    """ValueError where the pass was not one over positive numbers, which would turn the ranking round.
-
-    What shapes a softmax attention may have scores of either sign, so there R alone is looked at.
-    """
+    """Raise ValueError for negative scores, which would reverse the ranking; with softmax attention, for negative R."""
     alive = {name: score[masks[name].to(score.device)] for name, score in scores.items()}
     most = max((float(score.abs().max()) for score in alive.values() if score.numel()), default=0.0)
     least = {name: float(score.min()) for name, score in alive.items() if score.numel()}
@@ -109,7 +105,6 @@ def _not_negative(scores: Scores, total: float, masks: Masks, *, attends: bool) 
     if name is None or (total >= 0 and (attends or least[name] >= -1e-9 * most)):
         return
     raise ValueError(
-        f"SynFlow has negative scores in {name!r}: the forward subtracts or negates something, so that |weights| and "
-        "an input of ones do not keep it positive; expected sums, products, activations and torch's norms (normalise "
-        "an input outside the model)"
+        f"SynFlow has negative scores in {name!r}, because the forward subtracts or negates something: use only sums, "
+        "products, activations and torch's norms, and normalise inputs outside the model"
     )

@@ -1,4 +1,4 @@
-"""SiPP: sensitivities from a small batch of inputs, the error bounds they give, and certificates."""
+"""SiPP: sensitivities from a small batch of inputs, their error bounds, and certificates."""
 
 from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.pruning.sipp.bounds import calibration_size, calibration_sweep

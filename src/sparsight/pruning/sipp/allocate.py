@@ -1,4 +1,4 @@
-"""SiPP's three ways to spend a budget: the most sensitive weights, a weighted sample, or the better for each group."""
+"""SiPP's three allocators: the most sensitive weights, a reweighted sample, or the better of both for each group."""
 
 from __future__ import annotations
 
@@ -20,29 +20,27 @@ from sparsight.pruning.sipp.ranking import keep_ranked
 from sparsight.pruning.sipp.sensitivities import by_rows, ranking_keys
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Params, Scored, Scores
 
-_REFILLS = 1000  # times that a budget is spent anew, at most
+_REFILLS = 1000  # most repetitions with `refill`
 
 Chosen = tuple[Masks, dict[str, Tensor] | None]
-"""Masks, and multipliers where something was sampled."""
+"""Masks, and multipliers if something was sampled."""
 
 
 @dataclass(frozen=True)
 class SiPPDet(Allocator):
-    """Keep the given share, or number, of all prunable weights: those with the largest scores, whole as they are.
+    """Keep the weights with the largest scores over all tensors, unchanged.
 
-    `density` in [0, 1] of all prunable weights (pruned ones included), rounded half up; `count`, if given, comes
-    instead. A density above the present one keeps all that is alive. For SiPP's sensitivities this minimises the sum of
-    the groups' bounds C x (sensitivities left out). Exactly so many are alive afterwards. Ties, of which saturated
-    sensitivities make many, are settled by the mean sensitivity, then by |w|, then the lower index goes (scores that
-    are not SiPP's have the index alone). Every tensor keeps at least `min_keep` weights (or what it has). With
-    `recover` pruned weights compete too and may return.
+    Keeps exactly `density` in [0, 1] of all prunable weights (including pruned ones), rounded half up, or `count` of
+    them; a density above the current one keeps all alive weights. With SiPP's sensitivities this minimises the sum of
+    the groups' bounds C x (removed sensitivities). Ties, which saturated sensitivities often cause, are broken by the
+    mean sensitivity, then by |w|, then by index (lower index pruned first; other scores use only the index). Every
+    tensor keeps at least `min_keep` weights, if it has them. With `recover` pruned weights compete too and may return.
 
-    Scores of `SiPP(propagate=True)` take away, too, what no gradient reaches, so that fewer are alive. With `refill`
-    what is found dead is set aside and the budget spent anew, until all that is kept is alive (or no more is there to
-    keep, or it has been spent 1000 times): exactly so many are alive, and none of them is cut off.
+    With `SiPP(propagate=True)`, parameters that no gradient reaches are removed as well, and fewer weights are alive.
+    With `refill`, dead weights are replaced repeatedly, at most 1000 times, until all kept weights are alive.
 
-    Errors: density outside [0, 1]; fewer weights alive than `count`; a floor without room; NaN scores; `refill` with
-    scores that cannot tell what is dead.
+    Raises: ValueError for a density outside [0, 1], fewer alive weights than `count`, a floor that is too high, NaN
+    scores, or `refill` with scores that cannot tell dead weights.
     Source: the published SiPPDet, section 1.8 of the derivation; there weights of sensitivity 0 could win ties.
     """
 
@@ -62,7 +60,7 @@ class SiPPDet(Allocator):
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         masks, keep, d = _budget(self, masks)
-        _, floors = keep_largest(scores, masks, keep, min_keep=self.min_keep)  # refuses, too, what cannot be ranked
+        _, floors = keep_largest(scores, masks, keep, min_keep=self.min_keep)  # also checks the scores
 
         def choose(masks: Masks, keep: int, before: Params | None) -> Chosen:
             return keep_ranked(ranking_keys(scores), masks, keep, min_keep=self.min_keep), None
@@ -75,7 +73,7 @@ class SiPPDet(Allocator):
 
 @dataclass(frozen=True)
 class _Sampler(Allocator):
-    """A share of the budget for every group, and a sample of it in some of them."""
+    """Divides the budget among groups, and samples some of them."""
 
     density: float = 0.1
     count: int | None = None
@@ -98,14 +96,14 @@ class _Sampler(Allocator):
         check_seed(self.seed)
         check_known(("largest", "ceil"), rounding=self.rounding)
         if self.refill and not self.exact:
-            raise ValueError("refill gives every group its exact count: with exact=False leave it out, got both")
+            raise ValueError("refill needs exact=True")
 
     @property
     def monotone(self) -> bool:
         return not self.recover
 
     def decide(self, scores: Scores, masks: Masks) -> Decision:
-        """What is done with every group, and why."""
+        """The decision for every group, and its reasons."""
         masks, keep, _ = _budget(self, masks)
         return self._decide(scores, masks, keep)
 
@@ -141,24 +139,24 @@ class _Sampler(Allocator):
 
 @dataclass(frozen=True)
 class SiPPRand(_Sampler):
-    """Keep a sample of each group, drawn with replacement in proportion to sensitivity, and reweighted.
+    """Keep a reweighted sample of each group, drawn with replacement in proportion to sensitivity.
 
-    A group is the positive or the negative weights of a neuron. The budget (as in `SiPPDet`) is shared out by
-    minimising sum eps_rand(m) / rows in closed form, and made whole by largest remainders ("ceil" rounds all up, as
-    the published code does). A group that may keep all its nonzero sensitivities is kept as it is; of any other
-    N edges are drawn, N the least with ceil(E[distinct]) = m, and kept weights are multiplied by
-    gamma = c / (N q), so that E[gamma w] = w. `plan(...).multipliers` are these factors, applied by the restart.
+    A group is the positive or the negative weights of a neuron. The budget (as in `SiPPDet`) is divided by minimising
+    sum eps_rand(m) / rows in closed form, and rounded by largest remainders ("ceil" rounds all up, like the published
+    code). A group that may keep all its nonzero sensitivities does not change; from any other, N edges are drawn, with
+    the least N for which ceil(E[distinct]) = m, and kept weights are multiplied by gamma = c / (N q), which makes
+    E[gamma w] = w. `plan(...).multipliers` are these factors, which the restart applies.
 
-    A sample has m distinct edges in expectation only, less than one fewer. With `exact` each group keeps exactly m: of
-    too many the least sensitive go, of too few the most sensitive that were left out join, unweighted, so that
-    E[gamma w] = w holds nearly. `exact=False` leaves samples as drawn, as the published code does; `c` in the records
-    is what was removed. With `refill` (see `SiPPDet`) the budget is shared out over the groups of what is not dead, and
-    each group brought to its count in the same way; nothing is drawn again. Where the budget covers every nonzero
-    sensitivity nothing is drawn: as `SiPPDet`, exact.
+    A sample has m distinct edges only in expectation. With `exact` each group keeps exactly m: the least sensitive
+    edges are dropped, or the most sensitive others are added with a factor of 1, and E[gamma w] = w holds nearly.
+    `exact=False` keeps samples as drawn, like the published code. With `refill` (see `SiPPDet`) the budget is divided
+    again among live groups, which reach their counts in the same way, without drawing again. A budget that covers every
+    nonzero sensitivity gives the result of `SiPPDet`.
 
-    The same `seed`, scores and masks give the same sample, and a sample of that sample draws other numbers. Of scores
-    that are not SiPP's each row is one group, P = kappa = 1.
-    Errors: as `SiPPDet`; a negative score. Source: the published SiPPRand; deviations on docs/methods/sipp.md.
+    The same `seed`, scores and masks give the same sample. For scores of other scorers, each row is one group, with
+    P = kappa = 1.
+    Raises: as `SiPPDet`; ValueError for a negative score. Source: the published SiPPRand; deviations on
+    docs/methods/sipp.md.
     """
 
     hybrid = False
@@ -166,10 +164,10 @@ class SiPPRand(_Sampler):
 
 @dataclass(frozen=True)
 class SiPPHybrid(_Sampler):
-    """As `SiPPRand`, but a group is sampled only if eps_det > eps_rand; else its m most sensitive weights are kept.
+    """Like `SiPPRand`, but samples a group only if eps_det > eps_rand; otherwise keeps its m most sensitive weights.
 
-    The budget is shared out as for `SiPPRand`. Groups that are not sampled keep exactly m weights, unchanged; ties as
-    in `SiPPDet`. Source: the published SiPPHybrid, without what made its allocations corrupt themselves.
+    The budget is divided as for `SiPPRand`; ties as in `SiPPDet`. Source: the published SiPPHybrid, without the bug
+    that corrupted its allocations.
     """
 
     hybrid = True
@@ -185,9 +183,9 @@ def _check(allocator: Any) -> None:
 
 
 def _budget(allocator: Any, masks: Masks) -> tuple[Masks, int, int]:
-    """(the masks to choose from, how many to keep, how many are alive).
+    """(the masks to choose from, weights to keep, alive weights).
 
-    A share of what there was may be more than is left, where earlier samples fell short: then all of it stays.
+    If earlier samples left fewer weights than the density allows, all of them are kept.
     """
     if allocator.recover:
         masks = {name: torch.ones_like(mask) for name, mask in masks.items()}
@@ -196,20 +194,20 @@ def _budget(allocator: Any, masks: Masks) -> tuple[Masks, int, int]:
         return masks, min(d, share(allocator.density, total)), d
     keep = allocator.count
     if keep > d:
-        raise ValueError(f"cannot keep {keep} of {d} alive weights ({total} prunable)")
+        raise ValueError(f"cannot keep {keep:,} of {d:,} alive weights ({total:,} prunable)")
     return masks, keep, d
 
 
 def _reached(
     scores: Scores, masks: Masks, keep: int, choose: Callable[[Masks, int, Params | None], Chosen], refill: bool
 ) -> Chosen:
-    """What `choose` keeps, without the parameters that no gradient reaches, where the scores can tell.
+    """What `choose` keeps, without parameters that no gradient reaches, if the scores can tell.
 
-    Biases and norms that none reaches become 0 too. With `refill` all that was ever found dead is no longer chosen.
+    Biases and norms that no gradient reaches become 0 too. With `refill`, dead weights are not chosen again.
     """
     silent = scores.silent if isinstance(scores, Scored) else None
     if silent is None and refill:
-        raise ValueError("refill needs scores that tell what no gradient reaches: use SiPP(propagate=True)")
+        raise ValueError("refill needs the scores of SiPP(propagate=True)")
     kept, multipliers = choose(masks, keep, None)
     if silent is None:
         return kept, multipliers

@@ -1,4 +1,4 @@
-"""SiPP's error bounds as functions of numbers: how many draws for which error, and back; how many points to see.
+"""SiPP's error bounds: the draws needed for an error, the error of a number of draws, and the calibration points.
 
 A group is the positive or the negative weights of one neuron, with sensitivities s, their sum S, and m of them kept:
 
@@ -25,22 +25,24 @@ from sparsight.numerics.checks import check_known, check_positive, is_number
 Bound = Literal["reference", "bernstein"]
 
 NOTHING = 2.0**-23
-"""Sums of sensitivities, and probabilities, up to here count as zero (the published threshold)."""
+"""Sums of sensitivities, and probabilities, up to this count as zero (the published threshold)."""
 _LARGEST = 8e18  # 8 eta eta* of 10^9 outputs
 
 
 def calibration_size(
     outputs: Sequence[int], *, delta: float = 1e-16, constant: float = 3.0, available: int | None = None
 ) -> int:
-    """Inputs that the sensitivities have to be taken over: min(ceil(C ln(8 eta eta* / delta)), ceil(V / 2)).
+    """The number of calibration points: min(ceil(C ln(8 eta eta* / delta)), ceil(V / 2)), at least 1.
 
-    `outputs` are the numbers n of each prunable layer's outputs for one input (F H W for a convolution, F for a
-    linear layer), eta is their sum and eta* the largest. `available` is V, the samples there are; None is no limit.
-    At least 1. Errors: no outputs, delta not positive, C below 1. A delta of 1 or more is a formula here and no
-    probability (the published sweep goes up to 10). Source: the published code, section 1.6 of the derivation.
+    `outputs` are the numbers of each prunable layer's outputs for one input (F H W for a convolution, F for a linear
+    layer), eta is their sum and eta* the largest. `available` is V, the number of samples; None: no limit. A delta of 1
+    or more is not a probability, but the published sweep uses up to 10.
+
+    Raises: ValueError without outputs, for delta <= 0, or for C below 1. Source: the published code, section 1.6 of the
+    derivation.
     """
     if not outputs or min(outputs) < 1:
-        raise ValueError(f"outputs must be a positive count for each prunable layer, got {list(outputs)}")
+        raise ValueError(f"outputs must be at least 1 for each prunable layer, got {list(outputs)}")
     check_positive(delta=delta)
     check_constant(constant)
     size = math.ceil(constant * (math.log(8 * sum(outputs) * max(outputs)) - math.log(delta)))
@@ -49,7 +51,7 @@ def calibration_size(
 
 
 def most_points(delta: float, constant: float = 3.0) -> int:
-    """More points than `calibration_size` asks for of any network with up to 10^9 outputs for one input."""
+    """An upper limit of `calibration_size` for any network with up to 10^9 outputs per input."""
     check_positive(delta=delta)
     check_constant(constant)
     return max(1, math.ceil(constant * (math.log(_LARGEST) - math.log(delta))))
@@ -58,7 +60,7 @@ def most_points(delta: float, constant: float = 3.0) -> int:
 def calibration_sweep(
     outputs: Sequence[int], deltas: Iterable[float], *, constant: float = 3.0, available: int | None = None
 ) -> dict[float, int]:
-    """`calibration_size` for every delta, in the order given: how the cost grows as less may go wrong."""
+    """`calibration_size` for every delta, in the given order."""
     return {d: calibration_size(outputs, delta=d, constant=constant, available=available) for d in deltas}
 
 
@@ -73,7 +75,7 @@ def alpha(sums: Any, logs: Any, constant: float = 3.0) -> Any:
 
 
 def eps_rand(alphas: Any, m: Any, bound: Bound = "reference") -> Any:
-    """Relative error of m draws with replacement, reweighted; infinite at m = 0 < alpha, 0 where alpha is 0."""
+    """The relative error of m draws with replacement, reweighted; infinite for m = 0 < alpha, 0 for alpha = 0."""
     check_bound(bound)
     a, m = np.broadcast_arrays(np.asarray(alphas, np.float64), np.asarray(m, np.float64))
     a = a if bound == "reference" else a / 2.0
@@ -83,20 +85,20 @@ def eps_rand(alphas: Any, m: Any, bound: Bound = "reference") -> Any:
 
 
 def draws_for(alphas: Any, eps: Any, bound: Bound = "reference") -> Any:
-    """The m, not rounded, whose `eps_rand` is eps: alpha (3 + 2 eps) / (6 eps^2) for the reference bound."""
+    """The inverse of `eps_rand`, not rounded: m = alpha (3 + 2 eps) / (6 eps^2) for the reference bound."""
     check_bound(bound)
     a, e = np.asarray(alphas, np.float64), np.asarray(eps, np.float64)
     return a * (3.0 + 2.0 * e) / (6.0 * e * e) if bound == "reference" else a * (3.0 + e) / (3.0 * e * e)
 
 
 def slope(alphas: Any, eps: Any) -> Any:
-    """-d eps / d m of the reference bound where it is eps: 3 eps^3 / (alpha (3 + eps))."""
+    """-d eps / d m of the reference bound at eps: 3 eps^3 / (alpha (3 + eps))."""
     a, e = np.asarray(alphas, np.float64), np.asarray(eps, np.float64)
     return 3.0 * e**3 / (a * (3.0 + e))
 
 
 def root(t: Any) -> Any:
-    """The positive root of eps^3 = t (3 + eps), t > 0: Cardano where D >= 0, the cosine elsewhere; one Newton step."""
+    """The positive root of eps^3 = t (3 + eps), t > 0: Cardano if D >= 0, otherwise the cosine; then a Newton step."""
     t = np.asarray(t, np.float64)
     half, third = 1.5 * t, t / 3.0
     discriminant = half * half - third * third * third
@@ -114,12 +116,12 @@ def check_bound(bound: str) -> None:
 
 
 def check_constant(value: float) -> None:
-    """Refuse a C that is no finite number >= 1: the assumption is that of mass at M / C, with M the largest share."""
+    """Raise ValueError unless C is finite and at least 1: it assumes mass at M / C, with M the largest share."""
     if not (is_number(value) and 1 <= value < math.inf):
-        raise ValueError(f"constant must be a finite number >= 1: got {value!r}")
+        raise ValueError(f"constant must be finite and at least 1, got {value!r}")
 
 
 def check_delta(value: float) -> None:
-    """Refuse a delta that is no probability of failing strictly between 0 and 1."""
+    """Raise ValueError unless 0 < delta < 1."""
     if not (is_number(value) and 0 < value < 1):
-        raise ValueError(f"delta must be a number with 0 < delta < 1: got {value!r}")
+        raise ValueError(f"delta must be greater than 0 and less than 1, got {value!r}")

@@ -1,4 +1,4 @@
-"""What is done with each of SiPP's groups: kept whole, cut to its most sensitive weights, sampled, or dropped."""
+"""Decides on each of SiPP's groups: keep it, keep its most sensitive weights, sample it, or drop it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from sparsight.types import Masks, Scores
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What a sampling allocator decided for every group, in the order of `groups`; certificates read it."""
+    """The decision of a sampling allocator for every group, in the order of `groups`, for certificates."""
 
     groups: Groups
     m: np.ndarray  # share of the budget, before rounding
-    counts: np.ndarray  # after it: edges to keep, of a random group in expectation unless counts are exact
-    eps_det: np.ndarray  # C x (sensitivities that the `counts` largest leave out)
-    eps_rand: np.ndarray  # at `counts`; infinite where nothing is kept of something
+    counts: np.ndarray  # edges to keep; in expectation for a random group, unless counts are exact
+    eps_det: np.ndarray  # C x (sensitivities beyond the `counts` largest)
+    eps_rand: np.ndarray  # at `counts`; infinite if nothing is kept of a nonzero group
     random: np.ndarray  # bool: sampled
-    draws: np.ndarray  # N of a random group that is left as drawn, 0 elsewhere
+    draws: np.ndarray  # N of a random group that stays as drawn, otherwise 0
     masks: Masks
-    multipliers: dict[str, Tensor]  # gamma: 1 where kept as it is, 0 where not kept
+    multipliers: dict[str, Tensor]  # gamma: 1 if kept unchanged, 0 if not kept
 
 
 def decide(
@@ -49,11 +49,11 @@ def decide(
     exact: bool,
     seed: int,
 ) -> Decision:
-    """Share `keep` weights out over the groups, and choose for each how they are found.
+    """Divide `keep` weights among the groups, and decide how to choose them.
 
-    With `exact` every sampled group ends with its count: see `_exact`.
+    With `exact` every sampled group reaches its count: see `_exact`.
     """
-    keep_largest(scores, masks, 0)  # refuses what no selection takes: NaN, another shape, a missing name
+    keep_largest(scores, masks, 0)  # checks for NaN, shapes and names
     groups = groups_of(scores, masks, delta=delta, constant=constant)
     full = int(groups.nonzero.sum())
     m = share_out(groups, min(keep, full), bound)[0]
@@ -69,7 +69,7 @@ def decide(
     multipliers = {}
     for name, score in scores.items():
         own = sides(scores, masks, name), groups.split(name, counts), groups.split(name, random)
-        place = derive(seed, "sipp", name, int(masks[name].sum()))  # of a sample, another is drawn by other numbers
+        place = derive(seed, "sipp", name, int(masks[name].sum()))  # a sample of a sample uses another seed
         gamma, draws[groups.rows[name]] = _sample(score, *own, place)
         multipliers[name] = torch.where(gamma >= 0, gamma, ranked[name].to(gamma.dtype))
     if exact and random.any():
@@ -90,9 +90,9 @@ def share_again(
     bound: Bound,
     rounding: Rounding,
 ) -> dict[str, Tensor]:
-    """Multipliers of `keep` weights, from those of a choice of which `masks` leave only some: nothing is drawn again.
+    """The multipliers for `keep` weights within `masks`, based on earlier multipliers, without drawing again.
 
-    The budget is shared out over the groups of what `masks` leave, and every group brought to its count: see `_exact`.
+    Divides the budget among the groups of the masked weights, which reach their counts: see `_exact`.
     """
     groups = groups_of(scores, masks, delta=delta, constant=constant)
     full = int(groups.nonzero.sum())
@@ -121,9 +121,9 @@ def _top(scores: Scores, masks: Masks, groups: Groups, counts: np.ndarray) -> di
 def _exact(
     scores: Scores, masks: Masks, groups: Groups, counts: np.ndarray, multipliers: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], np.ndarray]:
-    """(multipliers of exactly `counts` weights of each group, the groups that had so many already).
+    """(multipliers with exactly `counts` weights in each group, the groups that already had them).
 
-    Of too many the least sensitive go, and of too few the most sensitive of those left out join, with a factor of 1.
+    Drops the least sensitive weights, or adds the most sensitive others with a factor of 1.
     """
     drawn = {name: gamma > 0 for name, gamma in multipliers.items()}
     have = _sums({name: mask.float() for name, mask in drawn.items()}, drawn, groups, scores).astype(np.int64)
@@ -134,7 +134,7 @@ def _exact(
 
 
 def _sums(values: Scores, masks: Masks, groups: Groups, scores: Scores) -> np.ndarray:
-    """Sum of the values that `masks` keep of each group, in float64; groups are those of the scores."""
+    """The sum of the masked values of each group, in float64; groups are those of the scores."""
     out = np.zeros_like(groups.sums)
     for name, score in values.items():
         halves = [torch.where(side, score, 0).reshape(len(side), -1) for side in sides(scores, masks, name)]
@@ -149,7 +149,7 @@ def _sample(
     random: tuple[np.ndarray, np.ndarray],
     seed: int,
 ) -> tuple[Tensor, np.ndarray]:
-    """(gamma for the weights of the random groups and -1 for all others, draws of each of the tensor's groups)."""
+    """(gamma of the weights in random groups, -1 for all others; the draws of each group of the tensor)."""
     gamma = np.full((len(score), math.prod(score.shape[1:])), -1.0)
     draws = [np.zeros_like(c) for c in counts]
     generator = np.random.Generator(np.random.PCG64(seed))

@@ -1,4 +1,4 @@
-"""SiPP's groups, the positive and the negative weights of every neuron, and the budget shared out over them."""
+"""SiPP's groups, the positive and the negative weights of every neuron, and how the budget is divided among them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Groups:
     """All groups of a network: layer by layer, first the plus groups of its rows, then the minus groups."""
 
     sums: np.ndarray  # S, float64
-    nonzero: np.ndarray  # sensitivities that are not 0; 0 where S counts as nothing
+    nonzero: np.ndarray  # nonzero sensitivities; 0 if S counts as zero
     alpha: np.ndarray  # 2 C L S
     share: np.ndarray  # l = 1 / rows of the layer
-    rows: dict[str, slice] = field(default_factory=dict)  # where the groups of each tensor are
+    rows: dict[str, slice] = field(default_factory=dict)  # positions of each tensor's groups
 
     def split(self, name: str, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The plus and the minus half of a tensor's groups."""
@@ -34,7 +34,7 @@ class Groups:
 
 
 def sides(scores: Scores, masks: Masks, name: str) -> tuple[Tensor, Tensor]:
-    """Masks of a tensor's alive positive and negative weights. Scores without facts have positive weights only."""
+    """The masks of a tensor's alive positive and negative weights; without facts all count as positive."""
     mask = masks[name]
     facts = facts_of(scores, name)
     positive = torch.ones_like(mask) if facts is None else facts.positive
@@ -42,15 +42,14 @@ def sides(scores: Scores, masks: Masks, name: str) -> tuple[Tensor, Tensor]:
 
 
 def groups_of(scores: Scores, masks: Masks, *, delta: float, constant: float) -> Groups:
-    """Sums, counts and alphas of every group, in float64.
+    """The sums, counts and alphas of every group, in float64.
 
-    Scores that are not SiPP's have no facts: then P and kappa are 1, and a row is one group. ValueError for a
-    negative score.
+    For scores of other scorers, P and kappa are 1, and a row is one group. Raises: ValueError for a negative score.
     """
     sums, nonzero, logs, share, rows, at = [], [], [], [], {}, 0
     for name, score in scores.items():
         if not len(masks[name].shape) or bool((score[masks[name]] < 0).any()):
-            raise ValueError(f"sensitivities are at least 0: got less, or no rows, in {name!r}")
+            raise ValueError(f"sensitivities must be at least 0 and have rows: {name!r} does not")
         facts = facts_of(scores, name)
         for side in sides(scores, masks, name):
             own = torch.where(side, score, 0).reshape(len(side), -1)
@@ -69,14 +68,15 @@ def groups_of(scores: Scores, masks: Masks, *, delta: float, constant: float) ->
 def share_out(groups: Groups, budget: int, bound: Bound = "reference") -> tuple[np.ndarray, float]:
     """The m of every group, not rounded, that minimise sum l eps_rand(m) under sum m = budget, 0 <= m <= nonzero.
 
-    Where the multiplier is lambda, eps^3 = t (3 + eps) with t = lambda alpha / (3 l), and m is what eps takes, at
-    most all. The sum falls with lambda: bisection on its logarithm, between the lambda at which every group is full
-    and that at which none is above its even share. Returns (m, lambda); lambda is 0 where everything fits.
-    ValueError if the budget is negative or more than there is.
+    For the multiplier lambda, eps^3 = t (3 + eps) with t = lambda alpha / (3 l), and m follows from eps. The sum falls
+    with lambda, which is found by bisection of its logarithm, between the lambda at which every group is full and the
+    one at which none exceeds its even share. Returns (m, lambda); lambda is 0 if everything fits.
+
+    Raises: ValueError if the budget is negative or too large.
     """
     full, weight = groups.nonzero.astype(np.float64), groups.share
     if not 0 <= budget <= full.sum():
-        raise ValueError(f"cannot share {budget} among groups of {int(full.sum())} nonzero sensitivities")
+        raise ValueError(f"budget must be from 0 to {int(full.sum()):,}, the nonzero sensitivities, got {budget:,}")
     if budget == full.sum():
         return full, 0.0
     if budget == 0:
@@ -102,9 +102,9 @@ def share_out(groups: Groups, budget: int, bound: Bound = "reference") -> tuple[
 
 
 def whole(m: np.ndarray, nonzero: np.ndarray, budget: int, rounding: Rounding = "largest") -> np.ndarray:
-    """Whole numbers for m: those with the largest remainders are rounded up until the sum is the budget.
+    """m as whole numbers: the largest remainders are rounded up until the sum is the budget, first group first.
 
-    Equal remainders: the first group first. "ceil" rounds all up, as the published code does, and overshoots.
+    "ceil" rounds all up, like the published code, and exceeds the budget.
     """
     near = np.rint(m)
     m = np.where(np.abs(m - near) < 1e-9 * np.maximum(1.0, m), near, m)
@@ -113,7 +113,7 @@ def whole(m: np.ndarray, nonzero: np.ndarray, budget: int, rounding: Rounding = 
     down = np.floor(m).astype(np.int64)
     missing = budget - int(down.sum())
     order = np.argsort(-(m - down), kind="stable")
-    if missing < 0:  # noise of the search: the smallest remainders give one back
+    if missing < 0:  # inexact search: take one back from the smallest remainders
         order = order[::-1][down[order[::-1]] > 0]
         down[order[:-missing]] -= 1
         return down

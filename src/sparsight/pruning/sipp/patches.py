@@ -1,4 +1,4 @@
-"""Layer inputs as matrices: one column for each place where a filter is applied."""
+"""Layer inputs as matrices, with a column for each position of a filter."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from sparsight.model.weights import layout_of
 
-# Layers come as nn.Module, whose attributes torch types as Tensor | Module: hence the ignores below, on layers that
-# `shape_of` has let through.
+# torch types the attributes of an nn.Module as Tensor | Module: hence the ignores below.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -23,10 +22,9 @@ def as_points(layer: nn.Module, x: Float[Tensor, ...]) -> Float[Tensor, ...]:
 
 
 def shape_of(layer: nn.Module) -> tuple[int, int, int]:
-    """(groups, weights of a filter, weights of a filter for each input channel) of a layer.
+    """(groups, weights per filter, weights per filter and input channel) of a layer.
 
-    TypeError for a layer that is neither linear nor an ordinary convolution: in a transposed convolution no output
-    is a sum over one patch of inputs.
+    Raises: TypeError for anything but linear layers and ordinary convolutions.
     """
     kind, layout = layout_of(layer) or (None, None)
     if kind == "linear" and layout is not None:
@@ -34,20 +32,20 @@ def shape_of(layer: nn.Module) -> tuple[int, int, int]:
     if isinstance(layer, _CONVOLUTIONS):
         kernel = math.prod(layer.kernel_size)
         return layer.groups, layer.in_channels // layer.groups * kernel, kernel
-    raise TypeError(f"expected Linear, Conv1d, Conv2d, Conv3d or GPT-2's Conv1D, got a {type(layer).__name__}")
+    raise TypeError(f"expected Linear, Conv1d, Conv2d, Conv3d or GPT-2's Conv1D, got {type(layer).__name__}")
 
 
 def patches_of(layer: nn.Module, x: Float[Tensor, ...]) -> int:
-    """Patches of one point: the places of the output of a convolution, 1 for a linear layer."""
+    """Patches per point: the output positions of a convolution, 1 for a linear layer."""
     return math.prod(_geometry(layer, x)[1]) if isinstance(layer, _CONVOLUTIONS) else 1
 
 
 def columns(layer: nn.Module, x: Float[Tensor, "N ..."]) -> Float[Tensor, "G K M"]:
     """The patches of all points as columns, for each of the layer's groups: M = N P, point by point.
 
-    Rows are the weights of a filter in the order of memory (input channel, then place in the kernel), so that
-    `weight.reshape(G, F / G, K) @ columns` is the layer's output without its bias. Stride, dilation, groups and every
-    padding mode are the layer's own: the input is padded first, then read in strides, and copied once.
+    Rows are the weights of a filter in memory order (input channel, then kernel position):
+    `weight.reshape(G, F / G, K) @ columns` is the layer's output without its bias, for any stride, dilation, groups and
+    padding mode.
     """
     if not isinstance(layer, _CONVOLUTIONS):
         return x.t().unsqueeze(0).contiguous()
@@ -68,7 +66,7 @@ def columns(layer: nn.Module, x: Float[Tensor, "N ..."]) -> Float[Tensor, "G K M
 
 
 def _padding(layer: nn.Module) -> tuple[int, ...]:
-    """Before and after each dimension, last dimension first: as torch lays it out, padding='same' included."""
+    """Padding before and after each dimension, last dimension first, also for padding='same'."""
     return tuple(layer._reversed_padding_repeated_twice)  # type: ignore[union-attr, arg-type]
 
 

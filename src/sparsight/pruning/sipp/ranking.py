@@ -1,4 +1,4 @@
-"""Exact selection by several keys: who is tied by the first is ranked by the second, and so on."""
+"""Exact selection by several keys: ties in the first are ranked by the second, and so on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sparsight.types import Masks, Scores
 def keep_ranked(keys: Sequence[Scores], masks: Masks, count: int, *, min_keep: int = 0) -> dict[str, Tensor]:
     """Keep the `count` alive weights that come first by the keys, over all tensors: higher first, key by key.
 
-    What is equal in every key is settled as in `keep_largest`: the lower index goes first. The `min_keep` first
-    weights of every tensor are set aside beforehand. Errors are those of `keep_largest`.
+    Weights that are equal in every key are ordered as in `keep_largest`: the lower index is pruned first. The first
+    `min_keep` weights of every tensor are always kept. Raises: as `keep_largest`.
     """
     if min_keep == 0:
         return _by_keys(keys, masks, count)
@@ -26,7 +26,7 @@ def keep_ranked(keys: Sequence[Scores], masks: Masks, count: int, *, min_keep: i
         aside |= _by_keys(alone, own, min(min_keep, int(mask.sum())))
     rest = count - sum(int(mask.sum()) for mask in aside.values())
     if rest < 0:
-        keep_largest(keys[0], masks, count, min_keep=min_keep)  # refuses, and says why
+        keep_largest(keys[0], masks, count, min_keep=min_keep)  # raises
     others = _by_keys(keys, {name: masks[name] & ~aside[name] for name in masks}, rest)
     return {name: aside[name] | others[name] for name in masks}
 

@@ -1,4 +1,4 @@
-"""Sampling the edges of a group with replacement: how often to draw, what is drawn, how it is reweighted."""
+"""Sampling the edges of a group with replacement: the number of draws, the draws, and their weights."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 from sparsight.pruning.sipp.bounds import NOTHING
 
-_SLACK = 1e-9  # of an expected number of edges: what rounding may make of it
+_SLACK = 1e-9  # rounding error of an expected number of edges
 
 
 def probabilities(sensitivities: np.ndarray) -> np.ndarray:
-    """q = s / S along the last axis, float64; 0 where S or q is up to 2^-23, and the rest then sums to 1."""
+    """q = s / S along the last axis, float64; 0 if S or q is at most 2^-23, then normalised to sum to 1."""
     s = np.asarray(sensitivities, np.float64)
     total = s.sum(-1, keepdims=True)
     q = np.divide(s, total, out=np.zeros_like(s), where=total > NOTHING)
@@ -25,11 +25,11 @@ def expected_distinct(q: np.ndarray, draws: np.ndarray | int) -> np.ndarray:
 
 
 def draws_for_distinct(q: np.ndarray, distinct: np.ndarray) -> np.ndarray:
-    """The least N with ceil(E[distinct]) = m, for each row of q: N is on a plateau, its start is taken.
+    """The least N with ceil(E[distinct]) = m, for each row of q.
 
-    m of 0 and 1 takes m draws; more than n - 1 of n edges with q > 0 cannot be expected, so m counts as n - 1 there.
-    Newton's method on the logarithm of what is still to come, sum (1 - q)^N, a convex function of N: from the left it
-    never steps past the root. Then the whole number is checked, and moved where rounding made it wrong.
+    m of 0 or 1 takes m draws; of n edges with q > 0, at most n - 1 can be expected. Uses Newton's method on the
+    logarithm of the missing edges, sum (1 - q)^N, a convex function of N, which never passes the root from the left.
+    The whole number is then corrected for rounding.
     """
     m = np.asarray(distinct, np.int64)
     possible = (q > 0).sum(-1)
@@ -52,7 +52,7 @@ def draws_for_distinct(q: np.ndarray, distinct: np.ndarray) -> np.ndarray:
         if np.all(step < 0.25):
             break
     n = np.floor(x).astype(np.int64) + 1
-    least = target[todo]  # there are at most as many distinct edges as draws
+    least = target[todo]  # at most one distinct edge per draw
     while (back := (n > least) & (expected_distinct(some, n - 1) > goal + _SLACK)).any():
         n -= back
     while (ahead := (n < least) | (expected_distinct(some, n) <= goal + _SLACK)).any():
@@ -62,11 +62,11 @@ def draws_for_distinct(q: np.ndarray, distinct: np.ndarray) -> np.ndarray:
 
 
 def draw(q: np.ndarray, draws: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """How often each edge is drawn: for each row of q, N multinomial draws (0 for a row of zeros)."""
+    """The number of draws of each edge: N multinomial draws per row of q (0 for a row of zeros)."""
     if not q.size:
         return np.zeros(q.shape, np.int64)
     rows = np.arange(len(q))
-    # The last category takes what rounding leaves over: let it be the likeliest edge, never one of probability 0.
+    # The last category absorbs rounding errors: make it the likeliest edge, never one of probability 0.
     last, best = q.shape[1] - 1, q.argmax(1)
     swapped = q.copy()
     swapped[rows, best], swapped[:, last] = q[:, last], q[rows, best]
@@ -77,6 +77,6 @@ def draw(q: np.ndarray, draws: np.ndarray, generator: np.random.Generator) -> np
 
 
 def reweighting(counts: np.ndarray, draws: np.ndarray | int, q: np.ndarray) -> np.ndarray:
-    """gamma = c / (N q), 0 for what was not drawn: E[gamma] = 1, Var[gamma] = (1 - q) / (N q)."""
+    """gamma = c / (N q), 0 if not drawn: E[gamma] = 1, Var[gamma] = (1 - q) / (N q)."""
     expected = np.asarray(draws, np.float64)[..., None] * q
     return np.divide(counts, expected, out=np.zeros(np.shape(q)), where=expected > 0)

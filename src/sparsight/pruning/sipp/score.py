@@ -1,4 +1,4 @@
-"""SiPP: what share of a neuron's input each weight carries, at most, over a small batch of inputs."""
+"""SiPP: the largest share of its neuron's input that each weight carries, over a small batch of inputs."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ _AT_ONCE = 32  # points in one forward
 
 @dataclass(frozen=True)
 class SiPP:
-    """score = the sensitivity of a weight, in [0, 1]: the largest share of a part of its neuron that it ever carried.
+    """score = the sensitivity of a weight, in [0, 1]: the largest share of a part of its neuron that it carries.
 
-    Weights and inputs are split by sign, so that a neuron (or filter) has four parts, all sums of nonnegative terms:
-    with w_s the positive or the negative weights of a row, a >= 0 the positive or the negative inputs of a patch,
+    Weights and inputs are split by sign: a neuron (or filter) has four parts, all sums of nonnegative terms. With w_s
+    the positive or the negative weights of a row, and a >= 0 the positive or the negative inputs of a patch,
 
-        g_k = |w_k| a_k / sum_j |w_s,j| a_j         over the weights j of w_k's sign; 0 where that sum is nothing
+        g_k = |w_k| a_k / sum_j |w_s,j| a_j         over the weights j of w_k's sign; 0 if that sum is 0
         s_k = max over points, and signs of a, of   max over patches ("max"), or mean over patches ("mean"), of g_k
 
-    "max" is the published definition, and what error bounds need; "mean" is what the published deterministic code
-    computes. In linear layers they are the same; there every row of the input (each token) is a point. The bias plays
-    no part. Convolutions may have any stride, padding (all modes), dilation and groups.
+    "max" is the published definition, which error bounds need; "mean" is that of the published deterministic code. For
+    linear layers they are equal, and every row of the input (each token) is a point. Biases are ignored. Convolutions
+    may have any stride, padding mode, dilation and groups.
 
-    The points are the first min(wanted, given) inputs of the batches; wanted is `points`, or if that is None the size
-    ceil(C ln(8 eta eta* / delta)) of `calibration_size`, whatever part that is of the samples there are; a warning
-    tells where fewer than `points` are given. The model is run in eval mode and without gradients, the pruned weights 0
-    (`masked=False` scores them as they are). The memory in use does not grow with the points. With `propagate` the
-    scores can tell SiPP's allocators which parameters no gradient of `loss` reaches.
+    Uses the first `points` inputs of the batches, by default `calibration_size` of them, and warns if there are fewer
+    than `points`. The model runs in eval mode without gradients, with pruned weights 0 (`masked=False`: unchanged).
+    Memory does not grow with the number of points. With `propagate` the scores can tell SiPP's allocators which
+    parameters no gradient of `loss` reaches.
 
-    Ties: scores within 4 units of rounding of 1 are 1; mean sensitivity and |w| are carried along as secondary keys.
-    Shares do not depend on the scale of a row or of a point; a part is nothing if it is 0 (or below the least normal
-    number, with the row's and the point's largest entries brought to 1). Weights of 0 score 0. Errors: no batches;
-    delta not inside (0, 1), C below 1; a weight or input that is not finite; a weight of a layer that is not Linear,
-    Conv1d, Conv2d, Conv3d or transformers' Conv1D, that is computed, that was not called, or by keyword.
+    Scores within 4 units of rounding of 1 are 1; mean sensitivity and |w| break ties. Shares do not depend on the scale
+    of a row or a point. Weights of 0 score 0.
+
+    Raises: ValueError without batches, for delta outside (0, 1), C below 1, or a weight or input that is not finite;
+    TypeError for layers other than Linear, Conv1d, Conv2d, Conv3d and transformers' Conv1D, and for weights that are
+    computed, not called, or called by keyword.
     Source: Baykal et al., arXiv 1910.05422; deviations on docs/methods/sipp.md.
     """
 
@@ -77,7 +77,7 @@ class SiPP:
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scored:
         check(model, masks)
         if not len(batches):
-            raise ValueError("SiPP needs at least one batch of inputs, got none; see Scoring.batches")
+            raise ValueError("SiPP needs at least one batch of inputs; in a recipe, set Scoring.batches")
         call, layers = pure(model), layers_using(model, masks)
         params = {name: call.params[name] for name in masks}
         if self.masked:
@@ -99,7 +99,7 @@ class SiPP:
                     call.loss(params, self.forward, copied(part))
                     seen += batch_size(part)
         if self.points is not None and seen < wanted:
-            warn(f"SiPP took {seen} calibration points, not the {wanted} asked for: no more were given", stacklevel=3)
+            warn(f"SiPP used {seen} calibration points, not {wanted}: the batches have no more", stacklevel=3)
         found = {name: tally.result() for name, tally in tallies.items()}
         return Scored(
             {name: score for name, (score, _) in found.items()},
@@ -120,7 +120,7 @@ class SiPP:
 
 
 def layers_using(model: nn.Module, masks: Masks) -> dict[str, list[nn.Module]]:
-    """The layers that use each weight, several where it is tied. TypeError where sensitivities have no meaning."""
+    """The layers that use each weight, several if it is tied. Raises: TypeError if sensitivities are undefined."""
     found: dict[str, list[nn.Module]] = {}
     known = weights(model)
     for names in names_of(model).values():
@@ -129,15 +129,15 @@ def layers_using(model: nn.Module, masks: Masks) -> dict[str, list[nn.Module]]:
             continue
         for name, layer in names:
             if why := _why_not(known[first], name, layer):
-                raise TypeError(f"SiPP cannot score {name!r}: {why}; leave it out with exclude=({first!r},)")
+                raise TypeError(f"SiPP cannot score {name!r}: {why}; skip it with exclude=({first!r},)")
         found[first] = [layer for _, layer in names]
     return {name: found[name] for name in masks}
 
 
 def _why_not(weight: Weight, name: str, layer: nn.Module) -> str:
-    """Why a weight has no sensitivities in a layer, or nothing."""
+    """Why a weight has no sensitivities in a layer; "" if it has."""
     if weight.parametrised:
-        return f"a {type(weight.module).__name__} computes its weight from it; first remove the parametrisation"
+        return f"a {type(weight.module).__name__} computes its weight from it; remove the parametrisation first"
     try:
         shape_of(layer)
     except TypeError as error:
@@ -147,9 +147,9 @@ def _why_not(weight: Weight, name: str, layer: nn.Module) -> str:
 
 
 def input_of(name: str, inputs: tuple[Any, ...]) -> Tensor:
-    """What a layer was called with. TypeError if that is no positional argument."""
+    """The input of a layer. Raises: TypeError if it was passed by keyword."""
     if not inputs:
-        raise TypeError(f"cannot see the input of {name!r}: its layer was called by keyword, expected layer(x)")
+        raise TypeError(f"cannot see the input of {name!r}: call its layer as layer(x), not by keyword")
     return inputs[0].detach()
 
 
@@ -172,7 +172,7 @@ def output_sizes(
     forward: Callable[[nn.Module, Batch], Any],
     batch: Batch,
 ) -> list[int]:
-    """Numbers that the layers put out for one sample, call by call: the first of the batch is run through."""
+    """The number of outputs of each layer call, for the first sample of the batch."""
     sizes: list[int] = []
     with tapped(layers, lambda name, layer, inputs, output: sizes.append(output.numel())):
         call.loss(params, forward, copied(_some(batch, batch_size(batch), 0, 1)))
@@ -180,5 +180,5 @@ def output_sizes(
 
 
 def _some(batch: Batch, size: int, start: int, stop: int) -> Batch:
-    """Samples start to stop of a batch: its tensors of `size` samples are cut, the rest stays."""
+    """Samples start to stop of a batch: slices its tensors of `size` samples, and keeps the rest."""
     return on_tensors(lambda x: x[start:stop] if x.dim() and len(x) == size else x, batch)

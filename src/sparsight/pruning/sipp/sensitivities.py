@@ -1,4 +1,4 @@
-"""What SiPP measures beside a sensitivity for every weight: the facts that its bounds and ties need."""
+"""What SiPP records besides sensitivities, for its bounds and for ties."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Reduction = Literal["max", "mean"]
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What is known of one tensor besides its sensitivities: an entry of `Scored.facts`."""
+    """Facts about a tensor besides its sensitivities: an entry of `Scored.facts`."""
 
-    positive: Bool[Tensor, ...]  # whether the weight is > 0: which of its row's two groups it is in
-    mean: Float[Tensor, ...]  # sensitivity, averaged over points and patches: the first key among ties
+    positive: Bool[Tensor, ...]  # whether the weight is > 0: its group in the row
+    mean: Float[Tensor, ...]  # mean sensitivity over points and patches: the first key for ties
     size: Float[Tensor, ...]  # |w|: the second key
-    patches: int  # P: patches of one point (1 in a linear layer)
-    kernel: int  # kappa: weights of a filter for each input channel (1 in a linear layer)
+    patches: int  # P: patches per point (1 in a linear layer)
+    kernel: int  # kappa: weights per filter and input channel (1 in a linear layer)
 
 
 def facts_of(scores: Scores, name: str) -> Facts | None:
-    """What SiPP's scorer knows of a tensor; None for the scores of any other scorer."""
+    """The facts about a tensor; None for scores of another scorer."""
     return scores.facts.get(name) if isinstance(scores, Scored) else None
 
 
@@ -36,7 +36,7 @@ def by_rows(scores: Scored, rows: Rows) -> Scored: ...
 @overload
 def by_rows(scores: Scores, rows: Rows) -> Scores: ...
 def by_rows(scores: Scores, rows: Rows) -> Scores:
-    """The scores, and what is known besides, with output units along dimension 0."""
+    """The scores and facts with output units along dimension 0."""
     if not isinstance(scores, Scored):
         return rows.of(scores)
     facts = {}
@@ -47,15 +47,12 @@ def by_rows(scores: Scores, rows: Rows) -> Scores:
 
 
 def saturated(scores: Scores) -> int:
-    """How many sensitivities are exactly 1: some point had no other active edge of their sign.
-
-    They are equals: which of them stay is decided by the secondary keys.
-    """
+    """The number of sensitivities that are exactly 1, because some point had no other active edge of their sign."""
     return sum(int((score == 1).sum()) for score in scores.values())
 
 
 def ranking_keys(scores: Scores) -> Sequence[Scores]:
-    """What weights are ranked by: sensitivity, mean sensitivity, size of the weight; or the scores alone."""
+    """The keys of the ranking: sensitivity, mean sensitivity, |w|; only the scores for another scorer."""
     facts = {name: known for name in scores if (known := facts_of(scores, name))}
     if not facts:
         return (scores,)

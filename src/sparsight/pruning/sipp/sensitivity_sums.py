@@ -1,4 +1,4 @@
-"""The sensitivities of one tensor as they grow, point by point, with bounded memory."""
+"""The sensitivities of a tensor, accumulated over points with bounded memory."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from sparsight.pruning.sipp.sensitivities import Facts, Reduction
 from sparsight.types import Layout
 
 _PATCHES = 1 << 24  # numbers in one matrix of patches
-_WIDE = 1 << 12  # columns after which a matrix of patches gains nothing by being wider
-_TILE = 1 << 17  # numbers of a product that stay in a core's cache
-_SNAP = 4  # units of rounding: a share within so many of 1 is 1
+_WIDE = 1 << 12  # most useful columns of a matrix of patches
+_TILE = 1 << 17  # numbers of a product that fit into a core's cache
+_SNAP = 4  # units of rounding: a share this close to 1 is 1
 
 
 class SensitivitySums:
-    """Largest and total share of each weight in its part of the output, over all points so far.
+    """The largest and the total share of each weight in its part of the output, over all points so far.
 
-    Rows of weights and points are brought to a largest entry of about 1 by powers of two first: no share depends on
-    their scale, whatever the range of the dtype, nor on that of other rows.
+    Rows of weights and points are first scaled by powers of two to a largest entry of about 1, which does not change
+    any share.
     """
 
     def __init__(self, name: str, layer: nn.Module, weight: Tensor) -> None:
@@ -40,7 +40,7 @@ class SensitivitySums:
         self.patches = self.points = 0
 
     def add(self, layer: nn.Module, x: Tensor, reduction: Reduction) -> None:
-        """Take in a layer's input, in blocks of points."""
+        """Add a layer's input, in blocks of points."""
         x = as_points(layer, x.detach()).to(self.top.dtype)
         self.patches = max(self.patches, patches_of(layer, x))
         self.points += len(x)
@@ -56,9 +56,9 @@ class SensitivitySums:
                 self._block(columns(layer, some), here, reduction)
 
     def _block(self, a: Tensor, patches: int, reduction: Reduction) -> None:
-        """Take in the patches of some points: `a` is (G, K, M), M = points x patches."""
+        """Add the patches of some points: `a` is (G, K, M), M = points x patches."""
         z = torch.matmul(self.parts, a)  # (sign, G, F / G, M)
-        nothing = z <= torch.finfo(z.dtype).tiny  # sums of nonnegative terms are exact enough down to there
+        nothing = z <= torch.finfo(z.dtype).tiny  # sums of nonnegative terms are accurate down to here
         r = z.reciprocal_().masked_fill_(nothing, 0)
         for g in range(len(a)):
             one = (a[g], r[:, g].contiguous(), self.side[g], self.top[g], self.total[g])
@@ -68,12 +68,11 @@ class SensitivitySums:
                 largest_mean_and_total_(*one, patches)
 
     def result(self) -> tuple[Tensor, Facts]:
-        """Scores in [0, 1], and what is known besides. ValueError if the layer was never called."""
+        """Scores in [0, 1], and facts. Raises: ValueError if the layer was never called."""
         if not self.patches:
             raise ValueError(
-                f"cannot score {self.name!r}: no input has reached its layer, whose forward was not called (or whose "
-                "weight another module reads). Leave it out with "
-                f"exclude=({self.name!r},), of `dense` or of the recipe"
+                f"cannot score {self.name!r}: its layer was never called, or another module reads its weight; skip it "
+                f"with exclude=({self.name!r},) of `dense` or of the recipe"
             )
         shape, work = self.weight.shape, self.top.dtype
         score = (self.top * self.size).clamp_(0, 1).masked_fill_(self.size == 0, 0)
@@ -91,10 +90,10 @@ class SensitivitySums:
 
 
 def largest_mean_and_total_(a: Tensor, r: Tensor, side: Tensor, top: Tensor, total: Tensor, patches: int) -> None:
-    """As `largest_and_total_`, but what the largest is taken of is each point's mean over its patches.
+    """Like `largest_and_total_`, but with the largest of each point's mean over its patches.
 
-    The mean of a[k, p] r[f, p] over p is a product of matrices: one for each sign, of which each weight takes its
-    own. They are made tile by tile, so that they never leave the processor's cache.
+    The mean of a[k, p] r[f, p] over p is a matrix product per sign, computed in tiles that stay in the processor's
+    cache.
     """
     step = max(1, _TILE // len(a)) if a.device.type == "cpu" else len(side)
     room = a.new_empty(2, min(step, len(side)), len(a))
@@ -108,7 +107,7 @@ def largest_mean_and_total_(a: Tensor, r: Tensor, side: Tensor, top: Tensor, tot
 
 
 def _scaled(x: Tensor) -> Tensor:
-    """Each entry of dimension 0 times a power of two that brings its largest magnitude into [0.5, 1)."""
+    """Each entry of dimension 0, scaled by a power of two to a largest magnitude in [0.5, 1)."""
     if not x.numel():
         return x
     limit = 120 if x.dtype == torch.float32 else 1000

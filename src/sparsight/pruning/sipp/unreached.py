@@ -1,4 +1,4 @@
-"""Which parameters no gradient reaches: what is left of units that pruning has cut off."""
+"""Finds parameters that no gradient reaches, such as those of units that pruning has cut off."""
 
 from __future__ import annotations
 
@@ -26,17 +26,16 @@ def silent(
 ) -> dict[str, Tensor]:
     """Where the gradient of each parameter is exactly zero on every batch, in eval mode: True = no gradient.
 
-    The parameters are the model's times `multipliers`, under `masks`; weights, biases and normalisation parameters
-    are asked, embeddings are not. A unit without a path to the output is silent, and so is one that is merely
-    inactive on all of these samples: the published wrapper sets the parameters of both to zero.
+    The parameters are the model's times `multipliers`, under `masks`: weights, biases and normalisation parameters, but
+    not embeddings, nor parameters that the forward does not use. A unit without a path to the output is silent, as is
+    one that is inactive on all of these samples: the published wrapper sets the parameters of both to zero.
 
-    Nothing of the model changes. ValueError without batches. Source: the published code's gradient propagation;
-    there gradients are added up first, so that two that cancel exactly would count as none. A parameter that the
-    forward does not use is not in the answer.
+    Does not change the model. Raises: ValueError without batches. Source: the published code's gradient propagation,
+    which sums gradients first, where two may cancel.
     """
     check(model, masks)
     if not batches:
-        raise ValueError("cannot tell which parameters are silent without at least one batch, got none")
+        raise ValueError("silent needs at least one batch")
     at = pure(model)
     left_out = _embeddings(model)
     names = [name for name, value in at.params.items() if name not in left_out and value.is_floating_point()]

@@ -1,4 +1,4 @@
-"""When a level has been trained enough. Rules decide on numbers alone; what they measure they ask for."""
+"""Rules that decide when a level has been trained enough, from recorded numbers alone."""
 
 from sparsight.train.stop.accuracy import AccuracyRecovery, FixedEpochs, LossPlateau
 from sparsight.train.stop.by_name import StopName, named_rule

@@ -1,4 +1,4 @@
-"""Rules that need nothing but what the loop sees anyway: epochs, validation accuracy, validation loss."""
+"""Rules on what the loop measures anyway: epochs, validation accuracy, validation loss."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsight.types import StateDict
 
 @dataclass(frozen=True)
 class FixedEpochs(StoppingRule):
-    """Train for `epochs`, or for the recipe's whole budget if it is None."""
+    """Train for `epochs`; None: for the whole budget."""
 
     epochs: float | None = None
 
@@ -37,11 +37,13 @@ class FixedEpochs(StoppingRule):
 class AccuracyRecovery(StoppingRule):
     """Stop as soon as validation accuracy >= target, by default fraction x (reference's accuracy) - margin.
 
-    Accuracies and `margin` are in [0, 1]; equality is enough. Against "warmup" the reference is the best accuracy
-    up to the rewind point, against "dense", "parent" and "best" what that level ended with. Never stops where there
-    is no reference, as at the first level, or no accuracy. Validation data only, never the test split. Where networks
-    are chosen by another metric, that takes the place of accuracy: the target is `fraction` of the reference's value
-    (1 / fraction of it where lower is better), less or more `margin` of it.
+    Accuracies and `margin` are in [0, 1]; equality is enough. For "warmup" the reference is the best accuracy up to the
+    rewind point, for "dense", "parent" and "best" the final accuracy of that level. Never stops without a reference, as
+    at the first level, or without an accuracy. Uses validation data, never the test split.
+
+    Another metric takes the place of accuracy if it chooses between networks: the target is `fraction` of the
+    reference's value (1 / fraction of it if lower is better), less or more `margin` of it.
+
     Source: Gharatappeh and Sekeh, arXiv 2501.15592: the second exit of their loop, there on the test split.
     """
 
@@ -54,11 +56,11 @@ class AccuracyRecovery(StoppingRule):
         check_known(Baseline, reference=self.reference)
         check_positive(fraction=self.fraction)
         if not 0 <= self.margin <= 1 or (self.target is not None and not 0 <= self.target <= 1):
-            raise ValueError(f"target and margin must be in [0, 1]: got {self.target!r} and {self.margin!r}")
+            raise ValueError(f"target and margin must be in [0, 1], got {self.target!r} and {self.margin!r}")
 
     @property
     def name(self) -> str:
-        """Of the reference's accuracy, on record as it is: a rule of another fraction decides by it as well."""
+        """The name of the reference's accuracy, which rules with different fractions share."""
         return f"reference:validation accuracy of {self.reference}"
 
     @property
@@ -91,7 +93,7 @@ class AccuracyRecovery(StoppingRule):
 
     @property
     def _distance(self) -> str:
-        """By how much the value is short of its target; only where networks are chosen by another metric."""
+        """The name of the distance to the target, for metrics other than accuracy."""
         return f"distance:short of {self.reference}"
 
     def stop(self, history: Sequence[Observation]) -> str | None:
@@ -104,7 +106,7 @@ class AccuracyRecovery(StoppingRule):
         if not accuracy >= target - 1e-12:
             return None
         of = "" if self.target is not None else f" ({SAID[self.reference]})"
-        return f"validation accuracy {accuracy:.2%} has reached {target:.2%}{of}"
+        return f"validation accuracy {ACCURACY.text(accuracy)} has reached {ACCURACY.text(target)}{of}"
 
     def _of(self, accuracy: float) -> float:
         return self.fraction * accuracy - self.margin
@@ -112,9 +114,9 @@ class AccuracyRecovery(StoppingRule):
 
 @dataclass(frozen=True)
 class LossPlateau(StoppingRule):
-    """Stop when the validation loss has improved on its best by less than `tol`, `patience` evaluations in a row.
+    """Stop if the validation loss improves on its best by less than `tol`, `patience` evaluations in a row.
 
-    improvement = (b - x) / |b|, b the least loss of this level before. Negative when the loss rises.
+    improvement = (b - x) / |b|, with b the least earlier loss of this level. Negative if the loss rises.
     """
 
     tol: float = 1e-3
@@ -143,7 +145,7 @@ def _losses(history: Sequence[Observation]) -> list[float]:
 SAID = {
     "warmup": "the dense network after its warm-up",
     "dense": "the trained dense network",
-    "parent": "the level before",
+    "parent": "the previous level",
     "best": "the best level so far",
 }
-"""How a reason names a reference."""
+"""References in the text of reasons."""

@@ -1,4 +1,4 @@
-"""Rules by name, for command lines."""
+"""Rules by name, for the command line."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ StopName = Literal[
 
 
 def named_rule(name: StopName) -> StoppingRule:
-    """The rule of that name, with its defaults. ValueError for another name."""
+    """The rule of that name, with its defaults. Raises: ValueError for an unknown name."""
     made: dict[str, Callable[[], StoppingRule]] = {
         "fixed-epochs": FixedEpochs,
         "accuracy-recovery": AccuracyRecovery,
-        # an epoch at least: weights that go on may be as good as that before they are trained
+        # at least an epoch: weights that carry on may reach the target without training
         "recovered": lambda: AtLeast(AccuracyRecovery(fraction=0.95), epochs=1.0),
         "loss-plateau": LossPlateau,
         "pqi-stable": PQIStable,
@@ -42,5 +42,5 @@ def named_rule(name: StopName) -> StoppingRule:
         "flow-plateau": FlowPlateau,
     }
     if name not in made:
-        raise ValueError(f"unknown stop {name!r}, expected one of {', '.join(made)}")
+        raise ValueError(f"stop must be one of {', '.join(made)}, got {name!r}")
     return made[name]()

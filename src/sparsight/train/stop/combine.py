@@ -1,4 +1,4 @@
-"""Rules made of rules."""
+"""Combinations of rules."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sparsight.types import StateDict
 
 @dataclass(frozen=True, init=False)
 class _Several(StoppingRule):
-    """Rules that are measured together. Two that measure the same share it; two flows share their passes."""
+    """Rules that are measured together and share their measurements and passes."""
 
     rules: tuple[StoppingRule, ...]
 
     def __init__(self, *given: StoppingRule, rules: Sequence[StoppingRule] = ()) -> None:
         object.__setattr__(self, "rules", (*given, *rules))
         if not self.rules:
-            raise ValueError(f"{type(self).__name__} needs at least one rule: got none")
+            raise ValueError(f"{type(self).__name__} needs at least one rule")
         for rule in self.rules:
             check_rule(rule, f"each rule of {type(self).__name__}")
 
@@ -50,7 +50,7 @@ class _Several(StoppingRule):
 
 @dataclass(frozen=True, init=False)
 class AllOf(_Several):
-    """Stop when all of the rules say so at the same evaluation: `AllOf(a, b)`."""
+    """Stop if all rules stop at the same evaluation: `AllOf(a, b)`."""
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         reasons = [reason for reason in self._reasons(history) if reason is not None]
@@ -59,7 +59,7 @@ class AllOf(_Several):
 
 @dataclass(frozen=True, init=False)
 class AnyOf(_Several):
-    """Stop when any of the rules says so: `AnyOf(a, b)`. The reason is that of the first."""
+    """Stop if any rule stops: `AnyOf(a, b)`. The reason is that of the first."""
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         return next((reason for reason in self._reasons(history) if reason is not None), None)
@@ -67,7 +67,7 @@ class AnyOf(_Several):
 
 @dataclass(frozen=True)
 class _One(StoppingRule):
-    """A rule that measures as another does, and decides by what that one says."""
+    """A rule based on the measurements and decisions of another."""
 
     rule: StoppingRule
 
@@ -85,7 +85,7 @@ class _One(StoppingRule):
 
 @dataclass(frozen=True)
 class Patience(_One):
-    """Stop when a rule has said so at `evaluations` evaluations in a row."""
+    """Stop if a rule stops at `evaluations` evaluations in a row."""
 
     evaluations: int = 2
 
@@ -103,7 +103,7 @@ class Patience(_One):
 
 @dataclass(frozen=True)
 class AtLeast(_One):
-    """A rule that is not listened to before `epochs` epochs and `evaluations` evaluations of the level."""
+    """Ignore a rule before `epochs` epochs and `evaluations` evaluations of the level."""
 
     epochs: float = 0.0
     evaluations: int = 1

@@ -1,4 +1,4 @@
-"""Flows as stopping rules measure them: once at each point, and once of each reference."""
+"""Flows for stopping rules, measured once at each evaluation point and once for each reference."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class InformationSource:
         return f"information flow ({self.reduction}, {self.site}{chosen})"
 
     def seen(self, context: Context) -> tuple[InformationFlow, dict[str, float]] | None:
-        """The flow of the present network, and what of it goes on record; None without a probe."""
+        """The flow of the current network, and its recorded values; None without a probe."""
         now = _once(context, self.name, lambda: self._measure(context.model, context), forward=1)
         return None if now is None else (now, self._entries(now))
 
@@ -53,7 +53,7 @@ class InformationSource:
         return information_flow(model, context.probe, reduction=self.reduction, site=self.site, pairs=self.pairs)
 
     def _entries(self, flow: InformationFlow) -> dict[str, float]:
-        """What goes on record: one value per pair, and the units that are dead, where there are any."""
+        """The recorded values: one per pair, and the dead units, if any."""
         pairs = (f"{a} > {b}" for a, b in flow.pairs)
         found = {f"value:{self.name}, {pair}": float(v) for pair, v in zip(pairs, flow.values, strict=True)}
         return found | {f"value:dead units, {layer}": float(n) for layer, n in flow.dead.items() if n}
@@ -68,7 +68,7 @@ class GradientSource:
         return f"gradient flow ({self.statistic})"
 
     def seen(self, context: Context) -> tuple[GradientFlow | Tensor, dict[str, float]] | None:
-        """The flow of the present network, and what of it goes on record; None without a probe or averages."""
+        """The flow of the current network, and its recorded values; None without a probe or averages."""
         now = self._now(context)
         return None if now is None else (now, self._entries(now, context))
 
@@ -102,14 +102,14 @@ class GradientSource:
         def measure(model: nn.Module, masks: Masks, context: Context) -> Tensor:
             n = len(context.probe)
             if n < 2:
-                raise ValueError(f"the literal gradient flow is n / (n - 1) times too large: got n = {n} probe batch")
+                raise ValueError(f"the literal gradient flow needs at least 2 probe batches, got {n}")
             stale = gradient_flow(model, masks, context.probe[-1:], statistic=statistic, loss=context.loss)
             return stale.values * (n / (n - 1))
 
         return measure
 
     def _entries(self, flow: GradientFlow | Tensor, context: Context) -> dict[str, float]:
-        """What goes on record: one value per tensor. The loop has put the averages there itself."""
+        """The recorded values: one per tensor. The loop records averages itself."""
         if self.statistic == "ema":
             return {}
         names = flow.names if isinstance(flow, GradientFlow) else tuple(context.masks)
@@ -121,9 +121,9 @@ Source = InformationSource | GradientSource
 
 
 def measure_together(sources: Iterable[FlowSource], context: Context) -> None:
-    """Measure an information flow and a gradient flow that are both asked for at this point from the same passes.
+    """Measure an information flow and a gradient flow in the same passes, if both are needed at this point.
 
-    Of the default loss alone: another one might run the model twice, or on other inputs than the batch's.
+    Only with the default loss: another might run the model twice, or on other inputs.
     """
     asked = [source for source in sources if source.name not in context.flows]
     one = next((s for s in asked if isinstance(s, InformationSource)), None)
@@ -138,7 +138,7 @@ def measure_together(sources: Iterable[FlowSource], context: Context) -> None:
 
 
 def parts(flow: InformationFlow | GradientFlow | Tensor) -> tuple[Tensor, ...]:
-    """The tensors that a distance to this flow needs: its matrices, or its values."""
+    """The tensors needed for a distance to this flow: its matrices, or its values."""
     if isinstance(flow, InformationFlow) and flow.matrices:
         return flow.matrices
     return (flow if isinstance(flow, Tensor) else flow.values,)
@@ -155,7 +155,7 @@ def _vector(values: Mapping[str, float]) -> Tensor | None:
 
 
 def _once(context: Context, name: str, measure: Any, **passes: float) -> Any:
-    """The flow of the present network, measured once at this point however many rules ask; None without a probe."""
+    """The flow of the current network, measured once at this point for all rules; None without a probe."""
     if name not in context.flows and context.probe:
         context.flows[name] = measure()
         context.spend(**{what: share * _samples(context) for what, share in passes.items()})
@@ -163,10 +163,9 @@ def _once(context: Context, name: str, measure: Any, **passes: float) -> Any:
 
 
 def _once_of(reference: Reference, context: Context, name: str, measure: Any, **passes: float) -> Any:
-    """The flow of a reference, measured once in a run; None without a probe.
+    """The flow of a reference, measured once per run; None without a probe.
 
-    Counted where an undisturbed run measures it, at the first evaluation of the level after it, so that the counts
-    of a resumed run, which measures it again, are the same.
+    Its cost is always counted at the first evaluation of the next level, even if a resumed run measures it again.
     """
     if not context.probe:
         return None

@@ -1,4 +1,4 @@
-"""Rules that look at information flow and gradient flow: close to a reference, or no longer changing."""
+"""Rules on information flow and gradient flow: close to a reference, or no longer changing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sparsight.types import StateDict
 
 
 class _Consistent(StoppingRule):
-    """What comparing a flow with a reference network's is, whichever flow it is."""
+    """Compares a flow with that of a reference network."""
 
     eps: float
     norm: Norm
@@ -43,7 +43,7 @@ class _Consistent(StoppingRule):
     @property
     @abstractmethod
     def flow(self) -> Source:
-        """The flow that is compared."""
+        """The flow to compare."""
 
     def _check(self) -> None:
         check_known(Norm, norm=self.norm)
@@ -70,8 +70,8 @@ class _Consistent(StoppingRule):
         if there is not None:
             near = flow_distance(now, there, self.norm) if _flows(now) and _flows(there) else math.nan
             if math.isnan(near):
-                why = "nothing flows in one of the two networks, or what is not finite"
-                said = f"{self.name}, at level {context.level}: {why}; the rule does not end the level"
+                why = "the flow of one of the two networks is zero or not finite"
+                said = f"{self.name}, at level {context.level}: {why}; the rule cannot end the level"
                 warnings.warn(said, RuntimeWarning, stacklevel=2)
             values[f"distance:{self.name}"] = near
         return values, memory
@@ -86,11 +86,12 @@ class _Consistent(StoppingRule):
 
 @dataclass(frozen=True)
 class InformationConsistent(_Consistent):
-    """Stop when the information flow is close to a reference network's: distance < eps, `patience` times in a row.
+    """Stop if the information flow is close to a reference network's: distance < eps, `patience` times in a row.
 
-    The flow is that of `information_flow` on the run's probe, between consecutive layers or the `pairs` given, the
-    distance that of `flow_distance`. Never stops where there is no reference, as at the first level, nor on a
-    distance that is not finite: NaN where nothing flows in one of the two networks, and RuntimeWarning says so.
+    Uses `information_flow` on the run's probe, between consecutive layers or `pairs`, and `flow_distance`. Never stops
+    without a reference, as at the first level, or if the flow of either network is zero or not finite, with a
+    RuntimeWarning.
+
     Source: Gharatappeh and Sekeh, arXiv 2501.15592, variant IF: reduction "signed", norm "l2", reference "warmup",
     eps 0.11. The defaults here are ours.
     """
@@ -119,12 +120,13 @@ class InformationConsistent(_Consistent):
 
 @dataclass(frozen=True)
 class GradientConsistent(_Consistent):
-    """Stop when the gradient flow is close to a reference network's: distance < eps, `patience` times in a row.
+    """Stop if the gradient flow is close to a reference network's: distance < eps, `patience` times in a row.
 
     `statistic` is one of `gradient_flow`, on the run's probe; or "ema", the exponential average of the gradient norms
-    of the training steps, which costs no pass (its reference is what stands on record for that level); or
-    "literal", the published code's mistake, for tests: norms of the present network against mean magnitudes of the
-    reference, each of the last probe batch alone and n / (n - 1) times too large, n batches.
+    during training, which needs no extra pass (its reference is the recorded average of that level); or "literal", the
+    published code's mistake, for tests: norms of the current network against mean magnitudes of the reference, each of
+    only the last of n probe batches and n / (n - 1) times too large.
+
     Source: Gharatappeh and Sekeh, arXiv 2501.15592, variant GF: norm "l2", reference "warmup", eps 0.5. The defaults
     here are ours.
     """
@@ -139,7 +141,7 @@ class GradientConsistent(_Consistent):
         check_known(Statistic, statistic=self.statistic)
         self._check()
         if self.statistic == "ema" and self.reference == "warmup":
-            raise ValueError("gf_ema is on record at the end of a level only: expected reference dense, parent or best")
+            raise ValueError("statistic='ema' needs reference 'dense', 'parent' or 'best', got 'warmup'")
 
     @property
     def flow(self) -> GradientSource:
@@ -152,9 +154,9 @@ class GradientConsistent(_Consistent):
 
 @dataclass(frozen=True)
 class FlowPlateau(StoppingRule):
-    """Stop when a flow no longer changes: its distance to that of the evaluation before < tol, `patience` in a row.
+    """Stop if a flow no longer changes: distance to the previous evaluation's < tol, `patience` times in a row.
 
-    `flow` says which; the fields of the other one are ignored. Needs no reference, so it works at every level.
+    `flow` says which; the fields of the other are ignored. Needs no reference, and works at every level.
     """
 
     flow: Literal["information", "gradient"] = "information"
@@ -175,7 +177,7 @@ class FlowPlateau(StoppingRule):
         check_positive(tol=self.tol)
         check_whole(1, patience=self.patience)
         if self.flow == "gradient" and self.statistic == "literal":
-            raise ValueError("the literal statistic compares two kinds of number: it has no plateau")
+            raise ValueError("flow='gradient' does not work with statistic='literal', which compares different numbers")
 
     @property
     def source(self) -> Source:
@@ -216,7 +218,7 @@ class FlowPlateau(StoppingRule):
 
 
 def _flows(flow: InformationFlow | GradientFlow | Tensor) -> bool:
-    """Whether anything does: two networks in which nothing flows are not alike, they are dead."""
+    """Whether the flow is not all zero: two dead networks are not alike."""
     return any(bool(part.any()) for part in parts(flow))
 
 

@@ -1,7 +1,7 @@
-"""Decisions on numbers alone, and the names under which a rule's numbers are on record.
+"""Decisions on recorded numbers, and their names.
 
-Every number has a kind: "value:", "distance:", "threshold:" or "reference:", then what it is of. A distance and
-its threshold have the same name after the kind.
+A name begins with a kind: "value:", "distance:", "threshold:" or "reference:". A distance and its threshold share the
+rest of the name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sparsight.train.observation import Observation
 
 
 def met(sequence: Sequence[float], threshold: float, patience: int = 1) -> bool:
-    """Whether each of the last `patience` numbers is below `threshold`, strictly. NaN and infinities never are."""
+    """Whether the last `patience` numbers are all finite and strictly below `threshold`."""
     last = sequence[-patience:]
     return len(last) == patience and all(math.isfinite(x) and x < threshold for x in last)
 
@@ -27,7 +27,7 @@ def changes(sequence: Sequence[float]) -> list[float]:
 
 
 def improvements(losses: Sequence[float]) -> list[float]:
-    """(b - x_t) / |b| with b the least number before; NaN for the first. b = 0 is not divided by."""
+    """(b - x_t) / |b| with b the least earlier number, or b - x_t for b = 0; NaN for the first."""
     found, best = [], math.inf
     for loss in losses:
         known = math.isfinite(best) and math.isfinite(loss)
@@ -37,7 +37,7 @@ def improvements(losses: Sequence[float]) -> list[float]:
 
 
 def recorded(history: Sequence[Observation], name: str) -> list[float]:
-    """The numbers on record under `name`; NaN where there is none."""
+    """The recorded numbers of that name; NaN if missing."""
     return [seen.values.get(name, math.nan) for seen in history]
 
 

@@ -1,4 +1,4 @@
-"""Rules that look at the weights alone: has their PQ index settled, has the mask that they would give?"""
+"""Rules on the weights alone: stable PQ index, stable mask."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from sparsight.types import Masks, StateDict
 
 @dataclass(frozen=True)
 class PQIStable(StoppingRule):
-    """Stop when the PQ index (p, q) of all alive weights changes by less than `tol`, `patience` evaluations in a row.
+    """Stop if the PQ index (p, q) of all alive weights changes by less than `tol`, `patience` evaluations in a row.
 
-    |I_t - I_(t-1)| < tol. Cheap: one pass over the weights.
+    |I_t - I_(t-1)| < tol. Costs one pass over the weights.
     """
 
     p: float = 0.5
@@ -32,7 +32,7 @@ class PQIStable(StoppingRule):
         check_positive(tol=self.tol)
         check_whole(1, patience=self.patience)
         if not 0 < self.p < self.q:
-            raise ValueError(f"(p, q) must be 0 < p < q: got ({self.p!r}, {self.q!r})")
+            raise ValueError(f"p and q must satisfy 0 < p < q, got p={self.p!r}, q={self.q!r}")
 
     @property
     def name(self) -> str:
@@ -55,11 +55,11 @@ class PQIStable(StoppingRule):
 
 @dataclass(frozen=True)
 class MaskStable(StoppingRule):
-    """Stop when the mask that would be cut now is nearly the one that would have been cut at the last evaluation.
+    """Stop if pruning now would give almost the same mask as at the previous evaluation.
 
-    Jaccard distance of the kept sets, 1 - |A and B| / |A or B| < tol, `patience` evaluations in a row. The masks are
-    those of the recipe's scorer and of the rounds that prune next, on the present weights. Directly tests what the
-    level is trained for. Never stops where no round is known. The memory holds the last mask.
+    Jaccard distance of the kept sets, 1 - |A and B| / |A or B| < tol, `patience` evaluations in a row. The masks come
+    from the recipe's scorer and the next level's rounds, on the current weights. Never stops if those rounds are
+    unknown. The memory holds the last mask.
     """
 
     tol: float = 0.02
@@ -97,10 +97,10 @@ DISTANCE = "distance:mask to be cut"
 
 
 def would_cut(context: Context) -> Masks:
-    """The masks that scorer and rounds would give on the present weights."""
+    """The masks that scorer and rounds would give for the current weights."""
     if "masks" not in context.flows:
         masks, samples = context.masks, sum(batch_size(batch) for batch in context.examples)
-        if samples:  # of a scorer that takes data; what it does with them is its own
+        if samples:  # the scorer uses data
             context.spend(scored=samples * len(context.rounds))
         for allocator in context.rounds:
             assert context.score is not None
@@ -110,12 +110,12 @@ def would_cut(context: Context) -> Masks:
 
 
 def jaccard_distance(a: Masks, b: Masks) -> float:
-    """1 - |A and B| / |A or B| over the kept weights of all tensors together, in [0, 1]; 0 if both keep none.
+    """1 - |A and B| / |A or B| over the kept weights of all tensors, in [0, 1]; 0 if both keep none.
 
-    ValueError if the names or shapes differ.
+    Raises: ValueError if names or shapes differ.
     """
     if a.keys() != b.keys() or any(a[n].shape != b[n].shape for n in a):
-        raise ValueError(f"cannot compare masks of other tensors: got {sorted(a)} and {sorted(b)}")
+        raise ValueError(f"masks must have the same names and shapes, got {sorted(a)} and {sorted(b)}")
     both = sum(int((mask & b[name]).sum()) for name, mask in a.items())
     either = sum(int((mask | b[name]).sum()) for name, mask in a.items())
     return 1.0 - both / either if either else 0.0

@@ -1,4 +1,4 @@
-"""Readers of data sets, each a `sparsight.Data` of splits in memory."""
+"""Readers of data sets, which return a `sparsight.Data` with splits in memory."""
 
 from sparsight.zoo.data.augment import Chain, Crop, Flip
 from sparsight.zoo.data.download import DownloadError

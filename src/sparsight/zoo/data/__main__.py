@@ -1,4 +1,4 @@
-"""`python -m sparsight.zoo.data`: get Fashion-MNIST unless it is here, and say where it is."""
+"""`python -m sparsight.zoo.data`: download Fashion-MNIST if necessary, and print its folder."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Random changes of training images, as tensor code over a whole batch.
+"""Random augmentation of training images, a batch at a time, for `Split.augment`.
 
-Each is a frozen dataclass called as `augment(x, generator)`, which is what `Split.augment` wants. Numbers are
-drawn on the generator's device and then moved, so that one seed gives the same images on every device.
+Draws on the generator's device: a seed gives the same images on every device.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ Images = Shaped[Tensor, "n channels height width"]
 
 @dataclass(frozen=True)
 class Flip:
-    """Mirror left and right, each image with the given probability."""
+    """Mirror each image horizontally with the given probability."""
 
     probability: float = 0.5
 
@@ -37,10 +36,10 @@ class Flip:
 
 @dataclass(frozen=True)
 class Crop:
-    """Pad every side by `padding`, then cut out a window of the old size, anywhere, for each image alone.
+    """Pad every side by `padding`, then cut out a random window of the original size from each image.
 
-    "reflect" (the paper's) mirrors the image at its border, "replicate" repeats the border, "constant" fills
-    with 0, which is the mean where images are normalised. Reflection needs sides of more than `padding`.
+    "reflect" (as in the paper) mirrors the image at its border, "replicate" repeats the border, "constant" fills with
+    0, the mean of normalised images. Reflection needs sides longer than `padding`.
     """
 
     padding: int = 4
@@ -52,7 +51,7 @@ class Crop:
     def __call__(self, x: Images, generator: Generator) -> Images:
         n, _, height, width = x.shape
         if self.mode == "reflect" and self.padding >= min(height, width):
-            raise ValueError(f"cannot reflect {self.padding} pixels of {height}x{width} images: expected fewer")
+            raise ValueError(f"padding must be less than the sides of {height}×{width} images, got {self.padding}")
         offsets = torch.randint(2 * self.padding + 1, (2, n), generator=generator, device=generator.device).to(x.device)
         padded = F.pad(x, (self.padding,) * 4, mode=self.mode)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: n, channels, top, left, height, width
@@ -61,7 +60,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class Chain:
-    """One after the other, drawing from the same generator."""
+    """Apply steps in order, with the same generator."""
 
     steps: tuple[Callable[[Tensor, Generator], Tensor], ...]
 

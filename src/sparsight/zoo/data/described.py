@@ -1,4 +1,4 @@
-"""What the readers of data sets say of them."""
+"""Facts about the data sets of the zoo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsight.types import Data, Split
 def described(
     name: str, splits: tuple[Split, Split, Split], class_names: Sequence[str], mean: float, std: float, **facts: Any
 ) -> Data:
-    """Data of splits (train, validation, test), with the facts that follow from them, and those given."""
+    """Data of splits (train, validation, test), with the given facts and those that follow from the splits."""
     train, validation, test = splits
     sizes = {"train": len(train), "validation": len(validation), "test": len(test)}
     known = {

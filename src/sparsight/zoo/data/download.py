@@ -1,4 +1,4 @@
-"""Getting a published file: several addresses, a check, a progress bar, and all or nothing on the disk."""
+"""Downloads a published file from one of several addresses, with a check and a progress bar, atomically."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ _CHUNK = 1 << 16
 
 
 class DownloadError(OSError):
-    """No address gave the file. The message says what each of them answered."""
+    """No address gave the file. The message has the answer of each."""
 
 
 def download(
     addresses: Sequence[str], path: Path, *, check: Callable[[Path], object], limit: int, timeout: float = 30.0
 ) -> None:
-    """Write to `path` the first file of `addresses` that is whole and passes `check`; create its folder.
+    """Download the first complete file of `addresses` that passes `check` to `path`, and create its folder.
 
-    The file appears under its name only when complete, checked and on the disk; a file that was there before
-    is replaced in one step. `check(temporary file)` raises ValueError to refuse. A file of more than `limit`
-    bytes is refused. On a terminal, a progress bar is drawn on standard error. DownloadError if all fail.
+    Replaces an existing file atomically. `check(temporary file)` raises ValueError for a bad file. Refuses files larger
+    than `limit` bytes. Shows a progress bar on a terminal. Raises: DownloadError if all addresses fail.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
@@ -55,11 +54,11 @@ def _fetch(address: str, part: Path, limit: int, timeout: float) -> None:
             while chunk := answer.read(_CHUNK):
                 received += len(chunk)
                 if received > limit:
-                    raise ValueError(f"more than {limit} bytes, which is too large for this file")
+                    raise ValueError(f"larger than the limit of {limit:,} bytes")
                 file.write(chunk)
                 progress.update(bar, completed=received)
         if expected is not None and received != expected:
-            raise ValueError(f"ended after {received} of {expected} bytes")
+            raise ValueError(f"ended after {received:,} of {expected:,} bytes")
         file.flush()
         os.fsync(file.fileno())
 
@@ -72,7 +71,7 @@ def _progress() -> Progress:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A file beside `path` (so that renaming is one step), gone at the end unless it was renamed."""
+    """A temporary file next to `path`, removed at the end unless renamed."""
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     os.close(handle)
     part = Path(name)

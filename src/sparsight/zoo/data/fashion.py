@@ -1,7 +1,7 @@
-"""Fashion-MNIST: where it may be, how it is got, and what is made of it.
+"""Fashion-MNIST: 60,000 training and 10,000 test images of 28×28 grey values in 10 classes.
 
 Xiao, Rasul and Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
-2017, MIT licence: 60 000 training and 10 000 test images of 28x28 grey values in 10 classes.
+2017, MIT licence.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CLASSES = (
 )  # fmt: skip
 
 SHA256 = {
-    # Of the uncompressed content: Debian's files are the publisher's but for a name and a time in the gzip header.
+    # Of the uncompressed content: Debian's files differ in the gzip header.
     "train-images-idx3-ubyte.gz": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte.gz": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte.gz": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
@@ -41,7 +41,7 @@ _LIMIT = 64 << 20  # bytes; the largest file has 26.4 million
 
 
 class DataNotFound(FileNotFoundError):
-    """A data set is not on this machine and could not be got. The message names every way to get it."""
+    """A data set was not found and could not be downloaded. The message says how to get it."""
 
 
 def fashion_mnist(
@@ -53,19 +53,20 @@ def fashion_mnist(
 ) -> Data:
     """Fashion-MNIST as float32 of shape (N, 1, 28, 28), (grey value / 255 - 0.2860) / 0.3530, labels int64.
 
-    Its four files are looked for in `root` and nowhere else if it is given; otherwise in $SPARSIGHT_DATA, the
-    user's cache folder and the folder of Debian's package dataset-fashion-mnist, each time in the folder itself,
-    in "fashion-mnist" and in "FashionMNIST/raw" below it. If they are nowhere they are downloaded from the
-    publisher into the cache folder. Wherever they come from, the SHA-256 of their content is checked.
-    The validation split is `validation` of the 60 000 training images, stratified (500 of each class at 5000)
-    and always the same ones, whatever the seed: see `stratified`. The test split is the publisher's.
-    DataNotFound names all ways to get the files; ValueError names a file that is damaged or another one.
+    Searches its four files in `root`, or without it in $SPARSIGHT_DATA, the user's cache folder and the folder of
+    Debian's package dataset-fashion-mnist; in each, also in "fashion-mnist" and "FashionMNIST/raw". If they are
+    missing, downloads them from the publisher into the cache folder. Always checks the SHA-256 of their contents.
+
+    The validation split is a fixed, stratified part of `validation` of the 60,000 training images, for any seed: see
+    `stratified`. The test split is the publisher's.
+
+    Raises: DataNotFound, with all ways to get the files; ValueError for a damaged or wrong file.
     """
     folder = find_fashion_mnist(root)
     if folder is None and root is None and download:
         folder = _download(publisher)
     if folder is None:
-        raise _not_found(root, "" if root else "Downloading was not asked for.")
+        raise _not_found(root, "" if root else "Downloading is off.")
     x, y = _read(folder, "train")
     held_out, rest = stratified(y, [validation])
     splits = Split(x[rest], y[rest]), Split(x[held_out], y[held_out]), Split(*_read(folder, "t10k"))
@@ -77,12 +78,12 @@ def fashion_mnist(
 
 
 def cache_folder() -> Path:
-    """Where downloaded files are kept: "fashion-mnist" in the user's cache folder of sparsight."""
+    """The folder of downloaded files: "fashion-mnist" in the user's cache folder of sparsight."""
     return Path(user_cache_dir("sparsight", appauthor=False)) / "fashion-mnist"
 
 
 def find_fashion_mnist(root: Path | str | None = None) -> Path | None:
-    """The first folder that has all four files, in the order of `fashion_mnist`; None if there is none."""
+    """The first folder with all four files, in the order of `fashion_mnist`; None without one."""
     for place in _places(root):
         for folder in (place, place / "fashion-mnist", place / "FashionMNIST" / "raw"):
             if all((folder / name).is_file() for name in SHA256):
@@ -123,9 +124,9 @@ def _fetch(addresses: Sequence[str], path: Path, sha256: str) -> None:
 def _not_found(root: Path | str | None, why: str) -> DataNotFound:
     looked = ", ".join(str(place) for place in _places(root))
     return DataNotFound(
-        f"Fashion-MNIST is not in {looked}. {why}\n"
+        f"Fashion-MNIST was not found in {looked}. {why}\n"
         f"Ways to get it: install Debian's or Ubuntu's package dataset-fashion-mnist; or put its four files "
-        f"({', '.join(SHA256)}) from {PUBLISHER[0]} into {cache_folder()}, or into a folder that the "
-        "environment variable SPARSIGHT_DATA names; or do without it: --data digits takes the small set of "
-        "handwritten digits that comes with sparsight."
+        f"({', '.join(SHA256)}) from {PUBLISHER[0]} into {cache_folder()}, or into the folder named by the "
+        "environment variable SPARSIGHT_DATA. Or use --data digits, a small set of handwritten digits that comes with "
+        "sparsight."
     )

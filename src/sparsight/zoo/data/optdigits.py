@@ -1,4 +1,4 @@
-"""The UCI optical digits that come with the package: real data for a machine that has nothing else.
+"""The UCI optical digits, which come with the package.
 
 Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
 doi:10.24432/C50P49, CC BY 4.0. Its licence note lies beside the file.
@@ -21,10 +21,10 @@ VALIDATION, TEST = 300, 300  # samples; the rest is for training
 
 
 def digits() -> Data:
-    """1 797 handwritten digits as float32 of shape (N, 1, 8, 8), labels int64: 1 197 / 300 / 300 samples.
+    """1,797 handwritten digits as float32 of shape (N, 1, 8, 8), labels int64: 1,197 / 300 / 300 samples.
 
-    A pixel counts the set points of a 4x4 block of the scan, 0 to 16; x = (pixel / 16 - 0.3044) / 0.3757.
-    The three splits are stratified and always the same: see `stratified`.
+    A pixel counts the set points of a 4×4 block of the scan, 0 to 16; x = (pixel / 16 - 0.3044) / 0.3757. The three
+    splits are stratified and fixed: see `stratified`.
     """
     packed = files("sparsight.zoo.data").joinpath("digits", "digits.csv.gz").read_bytes()
     table = np.loadtxt(gzip.decompress(packed).decode("ascii").splitlines(), delimiter=",", dtype=np.int64)

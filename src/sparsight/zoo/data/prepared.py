@@ -1,4 +1,4 @@
-"""Images of bytes as the floats that networks are trained on."""
+"""Converts uint8 images to normalised floats."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sparsight.types import Data, Split
 
 
 class DataNote(UserWarning):
-    """What was done to data on the way in: scaled, laid out anew, resized, split."""
+    """How data were changed while reading: scaled, transposed, resized, split."""
 
 
 def prepared(data: Data) -> Data:
-    """The data with images of bytes as floats: uint8 in [0, 1], less the training split's mean, over its deviation.
+    """The data with uint8 images scaled to [0, 1] and normalised per channel by the training split.
 
-    By channel; images with their channels last ([N, H, W, 1 or 3]) are laid out as [N, C, H, W]. Floats and loaders
-    stay as they are. A `DataNote` says what was done.
+    Images with channels last ([N, H, W, 1 or 3]) become [N, C, H, W]. Floats and loaders do not change. Warns:
+    `DataNote` about the changes.
     """
     parts = {name: getattr(data, name) for name in ("train", "validation", "test")}
     bytes_ = {name for name, part in parts.items() if isinstance(part, Split) and part.x.dtype == torch.uint8}
@@ -52,7 +52,7 @@ def _channels_first(x: Tensor, last: bool) -> Tensor:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation by channel, of the shape that they are taken off with; a deviation of 0 counts 1."""
+    """Mean and standard deviation per channel, broadcastable to `x`; a deviation of 0 becomes 1."""
     axes = [d for d in range(x.dim()) if d != 1] if x.dim() > 2 else list(range(x.dim()))
     double = x.double()
     mean, std = double.mean(axes, keepdim=True), double.std(axes, correction=0, keepdim=True)

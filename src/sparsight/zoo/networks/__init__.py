@@ -1,4 +1,4 @@
-"""Small reference networks: plain modules, each made from a seed of its own."""
+"""Small reference networks: plain modules, each initialised from its own seed."""
 
 from sparsight.zoo.networks.build import KNOWN, build, classes, input_shape
 from sparsight.zoo.networks.convolutional import cnn, lenet5, vanilla_cnn

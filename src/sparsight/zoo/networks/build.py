@@ -1,4 +1,4 @@
-"""From what the user wrote to the model."""
+"""Builds the model that a user names."""
 
 from __future__ import annotations
 
@@ -33,30 +33,29 @@ KNOWN: Mapping[str, Callable[..., nn.Module]] = {
 
 
 def build(spec: str | nn.Module | Callable[[], nn.Module], data: Data, seed: int | None) -> nn.Module:
-    """The model that `spec` names, with the input shape and classes of `data`.
+    """The model named by `spec`, with the input shape and classes of `data`.
 
-    `spec` is a name of the zoo, "package.module:attribute" of your own, or the thing itself: a module, which is
-    returned as it is, or a class or function that makes one without arguments. What is made here draws its
-    initial weights from `seed` and leaves PyTorch's global random state as it was.
-    ValueError for an unknown name, module or attribute; TypeError if what is found or made is not a module.
+    `spec` is a name of the zoo, "package.module:attribute", a module (returned unchanged), or a class or function
+    without arguments that returns one. New models get their weights from `seed`, without changing PyTorch's global
+    random state. Raises: ValueError for an unknown name, module or attribute; TypeError for anything but a module.
     """
     if not isinstance(spec, str) or ":" in spec:
         return own(spec, seed)
     name = spec.lower().replace("_", "-")
     if name not in KNOWN:
-        raise ValueError(f"unknown model {spec!r}, expected one of {', '.join(KNOWN)} or 'package.module:attribute'")
+        raise ValueError(f"model must be one of {', '.join(KNOWN)}, or 'package.module:attribute', got {spec!r}")
     return KNOWN[name](input_shape(data), classes(data), seed=seed)
 
 
 def own(spec: str | nn.Module | Callable[[], nn.Module], seed: int | None) -> nn.Module:
-    """What `build` makes of a `spec` that is no name of the zoo."""
+    """`build` for a `spec` that is not a name of the zoo."""
     found = resolve(spec) if isinstance(spec, str) else spec
     with drawn_from(seed):
         return made(spec if isinstance(spec, str) else getattr(spec, "__qualname__", ""), found, nn.Module)
 
 
 def input_shape(data: Data) -> tuple[int, ...]:
-    """Shape of one sample: `facts["input_shape"]`, or else that of the training tensors."""
+    """The shape of a sample: `facts["input_shape"]`, otherwise that of the training tensors."""
     if "input_shape" in data.facts:
         return tuple(int(size) for size in data.facts["input_shape"])
     if isinstance(data.train, Split):
@@ -65,7 +64,7 @@ def input_shape(data: Data) -> tuple[int, ...]:
 
 
 def classes(data: Data) -> int:
-    """How many classes: `facts["classes"]`, or else one more than the largest training label."""
+    """The number of classes: `facts["classes"]`, otherwise one more than the largest training label."""
     if "classes" in data.facts:
         return int(data.facts["classes"])
     if isinstance(data.train, Split) and len(data.train) and not data.train.y.is_floating_point():
@@ -75,6 +74,6 @@ def classes(data: Data) -> int:
 
 def _unknown(data: Data, fact: str, example: str) -> ValueError:
     return ValueError(
-        f"cannot fit a network of the zoo to data {data.name!r}: their {fact} is unknown; "
-        f"say it as Data(facts={{{fact!r}: {example}, ...}})"
+        f"cannot build a network of the zoo for data {data.name!r}, because {fact} is unknown: "
+        f"set Data(facts={{{fact!r}: {example}, ...}})"
     )

@@ -90,9 +90,9 @@ def vanilla_cnn(
 
 
 def lenet5(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed: int | None = None) -> nn.Module:
-    """LeNet-5 as Caffe has it, 20-50-500: 431 080 parameters on Fashion-MNIST, 430 500 prunable.
+    """LeNet-5 as in Caffe, 20-50-500: 431,080 parameters on Fashion-MNIST, 430,500 prunable.
 
-    Deviation: ReLU after both convolutions, as is usual now. Images of at least 16x16.
+    Deviation: ReLU after both convolutions. Images of at least 16×16.
     """
     channels, height, width = image_shape(input_shape, 16, "lenet5")
     with drawn_from(seed):
@@ -104,9 +104,9 @@ def lenet5(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed:
 def cnn(
     input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, width: float = 1.0, seed: int | None = None
 ) -> nn.Module:
-    """The paper's CNN, widths 64-128-256-512 times `width`: 1 556 874 parameters on Fashion-MNIST.
+    """The paper's CNN, widths 64-128-256-512 times `width`: 1,556,874 parameters on Fashion-MNIST, 1,553,984 prunable.
 
-    1 553 984 of them are prunable. Images of at least 8x8. Widths are rounded, and at least 1.
+    Images of at least 8×8. Widths are rounded, and at least 1.
     """
     channels, _, _ = image_shape(input_shape, 8, "cnn")
     check_positive(width=width)

@@ -37,9 +37,9 @@ def mlp(
     activation: Callable[[Tensor], Tensor] = F.relu,
     seed: int | None = None,
 ) -> nn.Module:
-    """The paper's MLP: 784-128-256-10 on Fashion-MNIST (136 074 parameters, 135 680 prunable).
+    """The paper's MLP: 784-128-256-10 on Fashion-MNIST (136,074 parameters, 135,680 prunable).
 
-    `activation` is a function or a module; of the latter all layers share one.
+    `activation` is a function, or a module that all layers share.
     """
     widths = (math.prod(input_shape), *hidden, classes)
     if min(widths) < 1:
@@ -51,10 +51,10 @@ def mlp(
 
 
 def linear(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed: int | None = None) -> nn.Module:
-    """The paper's linear model: one layer (7 850 parameters on Fashion-MNIST, 7 840 prunable)."""
+    """The paper's linear model: one layer (7,850 parameters on Fashion-MNIST, 7,840 prunable)."""
     return mlp(input_shape, classes, hidden=(), seed=seed)
 
 
 def lenet_300_100(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed: int | None = None) -> nn.Module:
-    """LeNet-300-100 of LeCun et al. 1998: 784-300-100-10 on Fashion-MNIST (266 200 prunable)."""
+    """LeNet-300-100 of LeCun et al. 1998: 784-300-100-10 on Fashion-MNIST (266,200 prunable)."""
     return mlp(input_shape, classes, hidden=(300, 100), seed=seed)

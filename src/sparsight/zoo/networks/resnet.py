@@ -113,7 +113,7 @@ def resnet18(
 ) -> nn.Module:
     """The paper's ResNet-18: pre-activation, 64-128-256-512, two blocks a stage, 3x3 stem, no max-pool.
 
-    11 171 018 parameters on Fashion-MNIST, 11 163 200 of them prunable, in 21 tensors. `stable` multiplies every
+    11,171,018 parameters on Fashion-MNIST, 11,163,200 of them prunable, in 21 tensors. `stable` multiplies every
     residual branch by 1 / sqrt(8), its number of blocks; without `norm` there is no batch norm.
     """
     channels, _, _ = image_shape(input_shape, 1, "resnet18")
@@ -144,7 +144,7 @@ def resnet20(
     norm: bool = True,
     seed: int | None = None,
 ) -> nn.Module:
-    """ResNet-20 of He et al. 2016 with shortcuts without parameters (option A): 269 434 parameters.
+    """ResNet-20 of He et al. 2016 with shortcuts without parameters (option A): 269,434 parameters.
 
     `stable` multiplies every residual branch, after its last norm, by 1 / sqrt(9), its number of blocks; without
     `norm` there is no batch norm.
@@ -160,7 +160,7 @@ def resnet8(
     norm: bool = True,
     seed: int | None = None,
 ) -> nn.Module:
-    """ResNet-20's little sister with one block a stage: 75 002 parameters. `stable` and `norm` as for `resnet20`."""
+    """A smaller ResNet-20 with one block per stage: 75,002 parameters. `stable` and `norm` as for `resnet20`."""
     return _small(1, "resnet8", input_shape, classes, stable, norm, seed)
 
 
@@ -179,5 +179,5 @@ def _norm(width: int, wanted: bool) -> nn.Module:
 
 
 def _scaled(x: Tensor, factor: float) -> Tensor:
-    """x times factor; x itself for 1, so that the network without it computes what it always has, and as fast."""
+    """x times factor; x itself for 1."""
     return x if factor == 1.0 else x * factor

@@ -1,4 +1,4 @@
-"""Initial weights from a seed of their own, with the global random state left as it was."""
+"""Initial weights from a seed, without changing the global random state."""
 
 from __future__ import annotations
 
@@ -11,10 +11,7 @@ from torch import nn
 
 @contextmanager
 def drawn_from(seed: int | None) -> Iterator[None]:
-    """Inside, PyTorch draws as after `torch.manual_seed(seed)`; afterwards, as if nothing had been drawn.
-
-    With None nothing changes: weights are drawn from, and advance, the global state, as PyTorch's modules do.
-    """
+    """Seed PyTorch for a block, and restore its random state afterwards; with None, use the global state."""
     if seed is None:
         yield
         return
@@ -38,10 +35,10 @@ def initialise_as_published_(model: nn.Module) -> None:
 
 
 def image_shape(input_shape: Sequence[int], at_least: int, name: str) -> tuple[int, int, int]:
-    """(channels, height, width); ValueError unless the shape has three sizes and sides of `at_least`."""
+    """(channels, height, width). Raises: ValueError unless the shape has three sizes and sides of `at_least`."""
     if len(input_shape) != 3 or min(input_shape) < 1:
-        raise ValueError(f"{name} takes images: expected input shape (channels, h, w), got {tuple(input_shape)}")
+        raise ValueError(f"{name} needs images of shape (channels, height, width), got {tuple(input_shape)}")
     channels, height, width = input_shape
     if min(height, width) < at_least:
-        raise ValueError(f"{name} needs images of at least {at_least}x{at_least}: got {height}x{width}")
+        raise ValueError(f"{name} needs images of at least {at_least}×{at_least}, got {height}×{width}")
     return channels, height, width

@@ -1,4 +1,4 @@
-"""Which error bound a pruned network satisfies, and the error measured beside it."""
+"""Error bounds of pruned networks, next to measured errors."""
 
 from sparsight.pruning.sipp.certificate.certify import certify, pruning_of
 from sparsight.pruning.sipp.certificate.records import (

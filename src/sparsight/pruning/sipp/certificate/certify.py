@@ -1,4 +1,4 @@
-"""Certificates: which error bound a pruned network satisfies, beside the error that was measured."""
+"""Certificates: the error bound of a pruned network, next to its measured error."""
 
 from __future__ import annotations
 
@@ -47,21 +47,22 @@ def certify(
     bound: Bound = "bernstein",
     forward: Callable[[nn.Module, Batch], Any] = predict,
 ) -> Certificate:
-    """The bounds that `masks` satisfy as a pruning of `model`, whose weights are those before pruning.
+    """The error bounds of pruning `model`, which holds the weights before pruning, with `masks`.
 
     `scores` are `SiPP(reduction="max")` of the same weights on calibration points, `held_out` batches of other inputs.
-    With gamma the `multipliers` (1 and 0 as the masks say, by default), a group's part z of any neuron keeps
+    With gamma the `multipliers` (by default the masks as 1 and 0), a group's part z of any neuron satisfies
 
         |z_pruned - z| <= eps z,   eps = C sum_k |1 - gamma_k| s_k        on the event that g <= C s for every edge,
 
-    of which a run of n independent points fails with probability at most edges x exp(-n / C). A group that `decision`
-    (of `SiPPRand` or `SiPPHybrid`) sampled N times also has eps_rand(N), with ln(2 T / delta) over the T parts of all
-    sampled groups for one input ("bernstein"), or with the published constants ("reference", up to sqrt 2 smaller than
-    what is proved); the smaller one counts. A neuron has the larger of its two groups', relative to sum |w||a|.
+    which n independent points miss with probability at most edges x exp(-n / C). A group that `decision` (of `SiPPRand`
+    or `SiPPHybrid`) sampled N times also has eps_rand(N), with ln(2 T / delta) over the T parts of all sampled groups
+    for one input ("bernstein"), or with the published constants ("reference", up to sqrt 2 below the proved bound); the
+    smaller one counts. A neuron has the larger bound of its two groups, relative to sum |w||a|.
 
-    Errors: mean-reduced sensitivities, or those of other tensors or other weights (as of the pruned network); no
-    held-out inputs, or some that are not finite; multipliers of other shapes; delta outside (0, 1); constant below 1.
-    The statement is void for weights that were trained after pruning: see `pruning_of`.
+    The bounds do not hold for weights that were trained after pruning: see `pruning_of`.
+
+    Raises: ValueError for mean-reduced sensitivities, or those of other tensors or weights (such as the pruned
+    network); missing or infinite held-out inputs; multipliers of other shapes; delta outside (0, 1); constant below 1.
     Source: theorems Det, Rand, Hybrid of docs/certificates.md, after Baykal et al., arXiv 1910.05422.
     """
     _check(model, masks, scores, held_out, delta, constant, bound)
@@ -103,16 +104,15 @@ def certify(
 
 
 def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, Tensor]:
-    """The masks by which `after` is a pruning of `before`, inside `masks`; every weight of it is kept or +-0.
+    """The masks, within `masks`, with which `after` is a pruning of `before`: every weight is unchanged or ±0.
 
-    ValueError names the first parameter that is neither, or buffer that differs: it was trained (or reweighted) after
-    pruning, or something else than a prunable weight was removed, and no bound speaks of another network than the one
-    whose sensitivities were taken. So with weights that are not finite.
+    Raises: ValueError with the first parameter or buffer that differs otherwise, because it was trained or reweighted
+    after pruning, or is not prunable; also for weights that are not finite.
     """
     m.check(before, masks)
     old, new = named(before), named(after)
     if old.keys() != new.keys():
-        raise ValueError(f"the two networks have other parameters: {sorted(old.keys() ^ new.keys())[:3]}")
+        raise ValueError(f"the two networks have different parameters: {sorted(old.keys() ^ new.keys())[:3]}")
     found = {}
     for name, parameter in old.items():
         a, b = parameter.detach(), new[name].detach().to(parameter.device)
@@ -125,12 +125,12 @@ def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, T
     buffers = dict(after.named_buffers())
     for name, a in before.named_buffers():
         if name not in buffers or not torch.equal(a, buffers[name].to(a.device)):
-            raise ValueError(f"no bound covers this network: the buffer {name!r} is not what it was before pruning")
+            raise ValueError(f"no bound covers this network: the buffer {name!r} changed after pruning")
     return found
 
 
 def _why_no_pruning(name: str, before: Tensor, after: Tensor, prunable: bool) -> str | None:
-    """Why a parameter is not what pruning leaves of it; None where it is."""
+    """Why a parameter is not just pruned; None if it is."""
 
     def of(which: Tensor) -> str:
         return f"{int(which.sum())} of {which.numel()} values of {name!r}"
@@ -140,35 +140,31 @@ def _why_no_pruning(name: str, before: Tensor, after: Tensor, prunable: bool) ->
             return f"{of(endless)} are not finite {where} pruning"
     other = before != after
     if bool((moved := other & (after != 0)).any()):
-        return (
-            f"{of(moved)} are neither what they were before pruning nor 0, so it was trained or reweighted afterwards"
-        )
+        return f"{of(moved)} are neither 0 nor unchanged, so it was trained or reweighted after pruning"
     if not prunable and bool(other.any()):
-        return (
-            f"{of(other)} were set to 0, and it is not among the weights that are pruned, of which alone bounds speak"
-        )
+        return f"{of(other)} were set to 0, but it is not a prunable weight, which bounds are limited to"
     return None
 
 
 def _of_these_weights(call: Pure, scores: Scored) -> None:
-    """Refuse sensitivities of other weights: those of pruned ones are 0, and so would every bound be."""
+    """Raise ValueError for sensitivities of other weights; those of pruned weights would make every bound 0."""
     for name, facts in scores.facts.items():
         weight = call.params[name]
         size, positive = (t.to(weight.device) for t in (facts.size, facts.positive))
         other = (weight.abs().to(size.dtype) != size) | ((weight > 0) != positive)
         if bool(other.any()):
             raise ValueError(
-                f"the scores are of other weights than the model's: {int(other.sum())} of {other.numel()} of {name!r} "
-                f"differ, {int((other & (size == 0)).sum())} of them were 0 (pruned) when scored; expected the "
-                "scores of the weights before pruning, under masks that prune none of them"
+                f"the scores belong to other weights: {int(other.sum()):,} of {other.numel():,} in {name!r} differ, "
+                f"and {int((other & (size == 0)).sum()):,} of them were 0 (pruned) when scored; score the "
+                "weights before pruning, with masks that keep all of them"
             )
 
 
 def _fit(call: Pure, multipliers: Params) -> None:
-    """Refuse multipliers of something else than the model's parameters."""
+    """Raise ValueError for multipliers that do not match the model's parameters."""
     for name, factor in multipliers.items():
         if name not in call.params:
-            raise ValueError(f"multipliers must be of the parameters {', '.join(call.params)}, got {name!r}")
+            raise ValueError(f"multipliers must be named after the parameters {', '.join(call.params)}, got {name!r}")
         shape = call.params[name].shape
         if factor.shape != shape:
             raise ValueError(
@@ -185,11 +181,11 @@ def _check(
     check_constant(constant)
     if not isinstance(scores, Scored) or scores.reduction != "max":
         got = scores.reduction if isinstance(scores, Scored) else type(scores).__name__
-        raise ValueError(f"a certificate needs the scores of SiPP(reduction='max'): got {got!r}")
+        raise ValueError(f"a certificate needs the scores of SiPP(reduction='max'), got {got!r}")
     if scores.keys() != masks.keys():
-        raise ValueError(f"scores and masks name other tensors: {sorted(scores.keys() ^ masks.keys())[:3]}")
+        raise ValueError(f"scores and masks have different names: {sorted(scores.keys() ^ masks.keys())[:3]}")
     if not len(held_out):
-        raise ValueError("a certificate needs held-out inputs: got no batches")
+        raise ValueError("a certificate needs at least one held-out batch")
 
 
 def _gamma(mask: Tensor, multipliers: Params | None, name: str, dtype: torch.dtype) -> Tensor:
@@ -203,7 +199,7 @@ Pair = tuple[Tensor, Tensor]
 def _group_bounds(
     scores: Scored, gamma: Mapping[str, Tensor], decision: Decision | None, delta: float, constant: float, bound: Bound
 ) -> tuple[dict[str, Pair], dict[str, Pair]]:
-    """For each tensor the bounds of its rows' plus and minus groups, and which of them rest on sampling."""
+    """The bounds of each tensor's plus and minus groups, and which of them come from sampling."""
     eps, random = {}, {}
     events = 0
     if decision is not None:
@@ -232,7 +228,7 @@ def _group_bounds(
 
 
 def _layer(name: str, pruned: Tensor, whole: Tensor, eps: Pair, random: Pair, found: Measured) -> LayerCertificate:
-    """The certificate of a layer from its weights, row by row, and what was found of its rows."""
+    """The certificate of a layer from the weights, bounds and measured errors of its rows."""
     kept, total = (((t != 0).reshape(len(whole), -1).sum(1)).tolist() for t in (pruned, whole))
     means = found.total / found.patches.clamp(min=1)
     columns = (found.bound, *eps, random[0] | random[1], found.largest, means, found.violations, found.patches)

@@ -1,4 +1,4 @@
-"""Whether a network is a chain of layers whose relative errors can be multiplied."""
+"""Finds out whether a network is a chain of layers with relative errors that can be multiplied."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _MEAN = (*_MEAN_LAYERS, *(getattr(functional, f"{kind}_pool{n}d") for kind in ("
 
 
 def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
-    """None where the network is a chain: one of `layers`, then ReLU and pooling, then the next, each used once.
+    """Why the network is not a chain of `layers` with ReLU and pooling in between, each used once; None if it is.
 
-    ReLU, maxima, and means of nonnegative numbers keep a relative error of at most 1. Otherwise the reason.
+    ReLU, maxima, and means of nonnegative numbers preserve relative errors of at most 1.
     """
     try:
         graph = fx.Tracer().trace(model)
-    except Exception as error:  # whatever the forward of a foreign model raises when its tensors are symbols
+    except Exception as error:  # the forward of a user's model may raise anything with symbolic tensors
         return f"its forward cannot be traced ({type(error).__name__})"
     own, nonnegative, seen, sizes = {id(layer) for layer in layers}, False, 0, _sizes(graph)
     for node in graph.nodes:
@@ -39,7 +39,7 @@ def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
         kind: Any = type(target) if isinstance(target, nn.Module) else target
         paths = [n for n in node.all_input_nodes if n.op != "get_attr" and n not in sizes]
         if len(paths) != 1 or sum(user not in sizes for user in node.users) > 1:
-            return f"paths meet or part at {node.name!r}"
+            return f"paths join or split at {node.name!r}"
         if kind in _LAYERS:
             if id(target) not in own:
                 return f"{node.target!r} is not among the layers with bounds"
@@ -48,14 +48,14 @@ def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
         elif kind in _RELU:
             nonnegative = True
         elif kind in _MEAN and not nonnegative:
-            return f"{node.name!r} takes means of numbers of both signs"
+            return f"{node.name!r} averages numbers of both signs"
         elif kind not in (_PART, *_SAME, *_LARGEST, *_LARGEST_TOO, *_MEAN):
             return f"{node.name!r} is neither a layer with bounds nor ReLU nor pooling"
     return None if seen and not own else "not every layer is part of it"
 
 
 def _sizes(graph: fx.Graph) -> set[fx.Node]:
-    """What only tells how large a tensor is, or is computed from that: no path for the numbers in it."""
+    """The nodes that compute only sizes of tensors, which carry no values."""
     found: set[fx.Node] = set()
     for node in graph.nodes:
         called = node.op in ("call_method", "call_function")

@@ -1,4 +1,4 @@
-"""Held-out inputs run through the unpruned and the pruned network: how large the errors really are."""
+"""Measures errors by running held-out inputs through the unpruned and the pruned network."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from sparsight.pruning.sipp.patches import as_points, columns, patches_of
 from sparsight.pruning.sipp.score import first_points, input_of
 from sparsight.types import Batch, Layout
 
-_SLACK = 1e-5  # rounding of float32 is no violation
+_SLACK = 1e-5  # tolerance for float32 rounding
 _NUMBERS = 1 << 22  # numbers in one matrix of patches
 
 
 @dataclass(eq=False)
 class Measured:
-    """Errors of one tensor's rows so far."""
+    """The errors of a tensor's rows so far."""
 
     bound: Tensor  # of each row
     largest: Tensor
@@ -34,7 +34,7 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """For every held-out input the largest relative error of an output, and the bound composed from the layers."""
+    """The largest relative error of an output for every held-out input, and the bound composed from the layers."""
 
     errors: Tensor
     bounds: Tensor
@@ -48,12 +48,13 @@ def measure(
     batches: Sequence[Batch],
     forward: Callable[[nn.Module, Batch], Any],
 ) -> tuple[dict[str, Measured], Outputs]:
-    """Errors of every row on the inputs that its layer has in the unpruned network, and of the network's outputs.
+    """The errors of every row, on its layer's inputs in the unpruned network, and of the network's outputs.
 
-    `kept` are the pruned (and reweighted) weights, `bounds` a bound for each row. The composed bound of an input is
+    `kept` are the pruned (and reweighted) weights, `bounds` a bound per row. The composed bound of an input is
     e = Delta ((1 + eps)(1 + e_before) - 1), layer by layer, with Delta the largest sum |w||a| / |z + b| of the layer's
-    outputs for that input; it is infinite once a hidden layer's is above 1, where a sign may turn. ValueError for an
-    input of a layer, or an output, that is not finite.
+    outputs; it is infinite once a hidden layer's bound exceeds 1, because a sign may change.
+
+    Raises: ValueError for an input of a layer, or an output, that is not finite.
     """
     found = {name: Measured(bound, *(torch.zeros_like(bound) for _ in range(4))) for name, bound in bounds.items()}
     users = {f"{name} {i}": layer for name, of in layers.items() for i, layer in enumerate(of)}
@@ -65,7 +66,7 @@ def measure(
         name = owner[key]
         x = as_points(layer, input_of(name, inputs)).to(bounds[name].dtype)
         if not torch.isfinite(x).all():
-            raise ValueError(f"cannot measure {name!r}: the held-out input of its layer is not finite")
+            raise ValueError(f"cannot measure {name!r}: an input of its layer is not finite")
         ratios = _layer(layer, x, call.params[name], kept[name], found[name])
         delta = ratios.reshape(len(carried), -1).amax(1) if len(carried) and len(ratios) % len(carried) == 0 else ratios
         before = carried if len(carried) == len(delta) else torch.full_like(delta, torch.inf)
@@ -77,7 +78,7 @@ def measure(
         with tapped(users, see):
             right = _tensor(call.loss({}, forward, copied(part)))
         if not torch.isfinite(right).all():
-            raise ValueError(f"cannot measure: the unpruned network's output for held-out part {number} is not finite")
+            raise ValueError(f"cannot measure: the unpruned network's output for held-out batch {number} is not finite")
         wrong = _tensor(call.loss(kept, forward, copied(part)))
         errors.append(_relative(wrong, right))
         composed.append(carried)
@@ -85,7 +86,7 @@ def measure(
 
 
 def _layer(layer: nn.Module, x: Tensor, weight: Tensor, kept: Tensor, into: Measured) -> Tensor:
-    """Take in the errors of a layer's rows; for each point the largest sum |w||a| / |z + b| of its outputs."""
+    """Add the errors of a layer's rows; returns the largest sum |w||a| / |z + b| of its outputs for each point."""
     bias = getattr(layer, "bias", None)
     layout = (layout_of(layer) or ("", Layout()))[1]
     weight, kept = layout.rows(weight), layout.rows(kept)
@@ -109,10 +110,9 @@ def _layer(layer: nn.Module, x: Tensor, weight: Tensor, kept: Tensor, into: Meas
 
 
 def _composed(delta: Tensor, bound: Tensor, before: Tensor) -> Tensor:
-    """Relative error of a layer's outputs, where its inputs have `before`.
+    """The relative error of a layer's outputs, if its inputs have the error `before`.
 
-    Above 1 it is anything: what was 0 after ReLU need not stay 0. Up to 1 signs hold, so that where no input is
-    (delta = 0) there is none afterwards either; and where nothing has changed nothing does, whatever delta.
+    Infinite for an error above 1, because zeros after ReLU may change; 0 for delta = 0 or unchanged inputs and weights.
     """
     grown = bound + before * (1 + bound)
     changed = torch.where((delta > 0) & (grown > 0), delta * grown, 0)
@@ -121,11 +121,11 @@ def _composed(delta: Tensor, bound: Tensor, before: Tensor) -> Tensor:
 
 def _tensor(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
-        raise TypeError(f"the forward must return a tensor, see `forward`, got {type(output).__name__}")
+        raise TypeError(f"forward must return a tensor, got {type(output).__name__}")
     return output.detach()
 
 
 def _relative(wrong: Tensor, right: Tensor) -> Tensor:
-    """The largest |wrong - right| / |right| of each sample; 0 where they are equal, infinite where one is no number."""
+    """The largest |wrong - right| / |right| of each sample; 0 for equal values, infinite for NaN."""
     gap = (wrong - right).abs().flatten(1).nan_to_num(torch.inf, torch.inf)
     return torch.where(gap > 0, gap / right.abs().flatten(1), 0).amax(1)

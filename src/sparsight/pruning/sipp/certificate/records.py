@@ -1,4 +1,4 @@
-"""What a certificate says: bounds and measured errors of neurons, layers and the network."""
+"""Certificates: bounds and measured errors of neurons, layers and the network."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from sparsight.pruning.sipp.bounds import Bound
 
 @dataclass(frozen=True)
 class NeuronCertificate:
-    """One output row. Errors are |z_pruned - z| / sum |w| |a|, the bias left out."""
+    """An output row. Errors are |z_pruned - z| / sum |w| |a|, without the bias."""
 
     row: int
     kept: int
-    total: int  # weights that are not 0 before pruning
+    total: int  # nonzero weights before pruning
     bound: float  # the larger of plus and minus
     plus: float  # bound of the positive weights' part, relative to it
     minus: float
-    kind: Literal["deterministic", "random"]  # "random": the bound of a sampled group is the larger, or the only one
+    kind: Literal["deterministic", "random"]  # "random": the larger bound is that of a sampled group
     measured: float  # largest error on held-out inputs, over all patches
     mean: float  # mean error
-    violations: int  # patches where the error was above the bound
-    patches: int  # patches looked at: with a nonzero input
+    violations: int  # patches with an error above the bound
+    patches: int  # patches with a nonzero input
 
 
 @dataclass(frozen=True)
 class LayerCertificate:
-    """One weight tensor, given the inputs that its layer has in the unpruned network."""
+    """A weight tensor, for the inputs of its layer in the unpruned network."""
 
     name: str
     kept: int
@@ -45,11 +45,11 @@ class LayerCertificate:
 
 @dataclass(frozen=True)
 class NetworkCertificate:
-    """The outputs, with every layer pruned. Errors are |f_pruned - f| / |f|, output by output."""
+    """The outputs of the pruned network. Errors are |f_pruned - f| / |f| per output."""
 
-    bound: float | None  # the largest over the held-out inputs; None where no bound for the network is known
-    within: int  # held-out inputs whose bound is below 1
-    violations: int  # held-out inputs whose error was above their bound
+    bound: float | None  # the largest over the held-out inputs; None if no bound is known
+    within: int  # held-out inputs with a bound below 1
+    violations: int  # held-out inputs with an error above their bound
     measured: float  # largest error
     mean: float  # mean over inputs of the largest error of an output
     inputs: int
@@ -58,21 +58,21 @@ class NetworkCertificate:
 
 @dataclass(frozen=True)
 class Certificate:
-    """Which error bound a pruned network satisfies, how sure it is, and what was measured beside it.
+    """The error bounds of a pruned network, their failure probability, and measured errors.
 
     All bounds hold together with probability at least 1 - delta, over the calibration points (drawn independently of
-    the inputs that the bounds are asked of) and, for one input, over the sampling.
+    the inputs to certify) and, for one input, over the sampling.
     """
 
     delta: float  # delta_points + delta_draws, at most 1
     delta_points: float  # edges x exp(-points / C): an edge's share may exceed C times its sensitivity
-    delta_draws: float  # 0 where nothing was sampled
+    delta_draws: float  # 0 if nothing was sampled
     points: int
-    points_needed: int  # for delta_points of the delta that was asked for
+    points_needed: int  # for the requested delta
     constant: float
     bound: Bound
     density: float  # kept / prunable weights
-    keep_ratio: float  # parameters kept, of those that were not 0 before this pruning, biases included
+    keep_ratio: float  # kept / nonzero parameters before this pruning, including biases
     layers: tuple[LayerCertificate, ...]
     network: NetworkCertificate
     says: tuple[str, ...]
