@@ -225,8 +225,8 @@ class TestCheckpoint:
     def test_unpruned_weights_are_needed(self, pair, capsys):
         said = refused(capsys, 2, pair[0], *NAMES)
         assert "is a checkpoint, which needs --dense, --model and --data" in said
-        assert "got no --dense" in said
-        assert "got no --dense, --model, --data" in refused(capsys, 2, pair[0])
+        assert "missing --dense" in said
+        assert "missing --dense, --model, --data" in refused(capsys, 2, pair[0])
 
     def test_files_that_are_not_there(self, pair, tmp_path, capsys):
         assert "there is no" in refused(capsys, 4, tmp_path / "missing.pt", "--dense", pair[1], *NAMES)

@@ -66,7 +66,7 @@ def test_what_stands_beside_the_network_is_told(here, capsys):
     (["unpack", "a.safetensors", "-o", "p"], 3, "not a packed file but safetensors"),
     (["pack", "a.safetensors", "-o", "."], 1, "it is a folder"),
     (["pack", "a.safetensors", "-o", "no/p"], 1, "its folder is gone"),
-    (["pack", "a.safetensors"], 2, "required"),
+    (["pack", "a.safetensors"], 2, "missing -o OUT"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(here, capsys, words, code, said):
     assert main(words) == code

@@ -72,8 +72,8 @@ def test_json(capsys):
         (["--out", "no/such/phase.svg"], 2, "cannot write --out no/such/phase.svg: the folder"),
         (["--model", "resnet9"], 4, "unknown model 'resnet9'; did you mean"),
         (["--model", "no_such_module:build"], 4, "no module 'no_such_module'"),
-        (["--activation", "math:pi"], 2, "'math:pi' is of type float: expected a function or module"),
-        (["--model", "linear"], 2, "found none; say which, as activation: --activation"),
+        (["--activation", "math:pi"], 2, "math:pi must be a function or a module, got float"),
+        (["--model", "linear"], 2, "give --activation"),
     ],
 )
 def test_errors(words, code, said, capsys):

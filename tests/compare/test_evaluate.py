@@ -212,9 +212,9 @@ def test_a_network_of_one_s_own_must_be_given(tmp_path):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     path, data = tmp_path / "run", replace(digits(), name="mine")
     execute(lottery(levels=1, epochs=1, control=False), model=model, data=data, out=path)
-    with pytest.raises(ValueError, match="'mine', are your own: name them with --data"):
+    with pytest.raises(ValueError, match="'mine', are your own: give --data"):
         evaluate(path)
-    with pytest.raises(ValueError, match="made in Python: name it with --model"):
+    with pytest.raises(ValueError, match="built in Python: give --model"):
         evaluate(path, data=data)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     found = evaluate(path, data=data, model=model)

@@ -189,7 +189,7 @@ def test_outputs_leave_the_network_as_it_is():
 
 def test_outputs_need_classes_and_answers():
     split = Split(torch.zeros(2, 3), torch.zeros(2, 1))
-    with pytest.raises(ValueError, match="cross-entropy needs a score for each"):
+    with pytest.raises(ValueError, match="cross-entropy needs scores of at least two classes"):
         outputs_of(nn.Linear(3, 1), split, runtime("cpu"))
     with pytest.raises(ValueError, match="no answer"):
         outputs_of(nn.Linear(3, 2), Split(torch.zeros(2, 3), torch.tensor([-100, -100])), runtime("cpu"))

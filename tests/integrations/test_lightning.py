@@ -248,7 +248,7 @@ def test_what_is_refused(tmp_path):
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.head.parameters(), 0.1)
 
-    with pytest.raises(ValueError, match="no optimizer given"):
+    with pytest.raises(ValueError, match="no given optimizer"):
         trainer(tmp_path, PruningCallback(half(Half()))).fit(Half(), loader())
 
 

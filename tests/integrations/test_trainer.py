@@ -221,7 +221,7 @@ def test_what_is_refused(tmp_path):
         _ = PruningCallback(Gradual(0.1)).masks
     with pytest.raises(ValueError, match="start is what a schedule begins with"):
         PruningCallback(masks, start=masks)
-    with pytest.raises(TypeError, match="expected masks, bool tensors by parameter name, got a "):
+    with pytest.raises(TypeError, match="masks must be bool tensors by parameter name, got "):
         PruningCallback(model)  # type: ignore[arg-type]
 
 

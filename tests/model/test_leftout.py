@@ -80,7 +80,7 @@ def pruned_by_torch() -> nn.Module:
 
 
 SQUARE = (ROWS, ROWS)
-COMPUTED = "a weight is computed from it, which may not have its zeros; first remove the parametrisation"
+COMPUTED = "a weight is computed from it, which may not keep its zeros; remove the parametrisation first"
 
 FAMILIES: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]], str]] = {
     # kind: (a module, its matrix-shaped parameters that are not prunable, what is noted)
@@ -259,7 +259,7 @@ class TestPatterns:
 
     def test_where_nothing_is_prunable_the_error_names_them(self):
         with pytest.raises(
-            ValueError, match=r"Conv1D has no prunable.*left out are 1 matrix.*: weight \(4×8, 80.0 %\)"
+            ValueError, match=r"Conv1D has no prunable.*not prunable are 1 matrix.*: weight \(4×8, 80.0 %\)"
         ):
             dense(Conv1D(4, 8))
         layer = parametrizations.orthogonal(nn.Linear(4, 4))
@@ -347,7 +347,7 @@ class TestRuns:
         assert main(["show", "two", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"][0]["total"] == 256
         assert main([*words, "--out=three", "--include", "nothing"]) == 2
-        assert "'nothing' matches no parameter: the names are 'attention.in_proj_weight'" in capsys.readouterr().err
+        assert "'nothing' matches no parameter: the parameters are 'attention.in_proj_weight'" in capsys.readouterr().err
 
     def test_one_that_is_resumed_keeps_its_patterns(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)

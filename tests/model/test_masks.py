@@ -169,11 +169,11 @@ class TestCheck:
     @pytest.mark.parametrize(
         ("masks", "error", "words"),
         [
-            ({}, ValueError, "got no masks"),
+            ({}, ValueError, "masks must hold at least one bool tensor"),
             ({"9.weight": torch.ones(1, dtype=torch.bool)}, ValueError, "no parameter '9.weight'"),
-            ({"6.weight": torch.ones(3, 7, dtype=torch.bool)}, ValueError, r"shape \(3, 7\): expected \(3, 8\)"),
-            ({"6.weight": torch.ones(3, 8)}, TypeError, "is torch.float32: expected torch.bool"),
-            ({"6.weight": [[True]]}, TypeError, "is list"),
+            ({"6.weight": torch.ones(3, 7, dtype=torch.bool)}, ValueError, r"must have shape \(3, 8\), got \(3, 7\)"),
+            ({"6.weight": torch.ones(3, 8)}, TypeError, "must be torch.bool .*, got torch.float32"),
+            ({"6.weight": [[True]]}, TypeError, "got list"),
         ],
     )
     def test_refuses(self, masks, error, words):

@@ -38,7 +38,7 @@ def test_prefixes_are_stripped_and_told(tmp_path, prefix, kind):
     path = tmp_path / f"weights.{kind}"
     save_file(state, path) if kind == "safetensors" else torch.save(state, path)
     if prefix:
-        with pytest.warns(WeightsNote, match=f"'{prefix}' before every name was stripped"):
+        with pytest.warns(WeightsNote, match=f"the prefix '{prefix}' was stripped"):
             load_into(path, model)
     else:
         assert load_into(path, model) == f"9 tensors from {path}"
@@ -56,7 +56,7 @@ def test_a_state_dict_inside_a_training_checkpoint(tmp_path):
 def test_a_model_that_wraps_the_one_in_the_file(tmp_path):
     right, model = network(1), Wrapped(2)
     save_file(right.state_dict(), tmp_path / "a.safetensors")
-    with pytest.warns(WeightsNote, match=r"names go without 'model\.'"):
+    with pytest.warns(WeightsNote, match=r"names lack the prefix 'model\.'"):
         load_into(tmp_path / "a.safetensors", model)
     assert same(model.model, right)
 
@@ -75,11 +75,11 @@ def test_what_is_missing_is_named_and_nothing_loaded(tmp_path):
     state = network(1).state_dict()
     del state["3.weight"]
     save_file(state, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"does not fit the Sequential: it has no '3.weight' \(8 of 9 tensors"):
+    with pytest.raises(ValueError, match=r"does not fit Sequential: it lacks '3.weight' \(8 of 9 tensors"):
         load_into(tmp_path / "a.safetensors", model)
     state["3.weight"] = torch.ones(3, 5)
     save_file(state, tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"'3.weight' is \(3, 5\) in the file and \(3, 72\) in the model"):
+    with pytest.raises(ValueError, match=r"'3.weight' has shape \(3, 5\) in the file and \(3, 72\) in the model"):
         load_into(tmp_path / "a.safetensors", model)
     assert same(model, before)
 
@@ -104,5 +104,5 @@ def test_other_files(tmp_path):
     with pytest.raises(CheckpointError):
         load_into(tmp_path / "a.safetensors", network())
     save_file({"x": torch.ones(2)}, tmp_path / "b.safetensors")
-    with warnings.catch_warnings(), pytest.raises(ValueError, match=r"has no '0.weight'.*the file holds 'x'"):
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=r"lacks '0.weight'.*it holds 'x'"):
         load_into(tmp_path / "b.safetensors", network())

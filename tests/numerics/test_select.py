@@ -275,7 +275,7 @@ def test_counts_of_the_wrong_type(counts, scope):
 
 def test_mismatched_masks():
     scores, masks = ones(a=(2, 3), b=(4,))
-    with pytest.raises(ValueError, match=r"masks must have .* none for \['b'\], and \['c'\]"):
+    with pytest.raises(ValueError, match=r"masks must have .* missing \['b'\], unexpected \['c'\]"):
         prune_smallest(scores, {"a": masks["a"], "c": masks["b"]}, 1)
     with pytest.raises(ValueError, match=r"masks\['b'\] must have the shape of its scores, \(4,\), got \(5,\)"):
         prune_smallest(scores, {**masks, "b": torch.ones(5, dtype=torch.bool)}, 1)

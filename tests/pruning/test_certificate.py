@@ -346,7 +346,7 @@ def test_refusals():
     model, x = network(), gaussian(30, 0)
     masks = dense(model)
     scores = SiPP()(model, masks, [x])
-    with pytest.raises(ValueError, match=r"needs the scores of SiPP\(reduction='max'\): got 'mean'"):
+    with pytest.raises(ValueError, match=r"needs the scores of SiPP\(reduction='max'\), got 'mean'"):
         certify(model, masks, SiPP("mean")(model, masks, [x]), [x])
     with pytest.raises(ValueError, match="got 'dict'"):
         certify(model, masks, dict(scores), [x])
@@ -361,7 +361,7 @@ class TestScoresOfOtherWeights:
         model, x = network(), gaussian(30, 0)
         _, plan, _ = made(model, x, density=0.4)
         with pytest.raises(
-            ValueError, match=r"scores belong to other weights .*0.weight.* were 0 \(pruned\) when scored"
+            ValueError, match=r"scores belong to other weights: .*0.weight.* were 0 \(pruned\) when scored"
         ):
             certify(model, plan.masks, SiPP()(model, plan.masks, [x]), [x])
 

@@ -532,7 +532,7 @@ def test_what_is_refused():
     for scorer in (SNIP(), GraSP()):
         with pytest.raises(ValueError, match="needs at least one batch"):
             scorer(model, masks, [])
-        with pytest.raises(ValueError, match=r"cannot tell the samples.*\(0, 4\)"):
+        with pytest.raises(ValueError, match=r"at least one sample, got .*\(0, 4\)"):
             scorer(model, masks, [(X[:0], Y[:0])])
     with pytest.raises(ValueError, match="needs input_shape or at least one batch"):
         SynFlow()(model, masks)

@@ -59,7 +59,7 @@ def test_scales():
     assert scales(5, "decreasing") == pytest.approx(GOLDEN["decrease_scaling"]["first5"], rel=1e-14)
     with pytest.raises(ValueError, match="blocks must be at least 1, got 0"):
         scales(0)
-    with pytest.raises(ValueError, match="unknown kind 'none'"):
+    with pytest.raises(ValueError, match="kind must be one of .*, got 'none'"):
         scales(3, "none")
 
 

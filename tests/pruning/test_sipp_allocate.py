@@ -313,7 +313,7 @@ class TestEveryAllocator:
             kind(density=1.5)
         with pytest.raises(ValueError, match="count"):
             kind(count=-1)
-        with pytest.raises(ValueError, match=r"cannot keep 9999 of 272 alive weights"):
+        with pytest.raises(ValueError, match=r"cannot keep 9,999 of 272 alive weights"):
             kind(count=9999).plan(scores, masks)
         bad = dict(scores) | {"2.weight": torch.full_like(scores["2.weight"], float("nan"))}
         with pytest.raises(ValueError, match=r"2.weight"):

@@ -114,8 +114,8 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("name", recipes.__all__)
 def test_every_recipe_trains(name):
     """A plan may judge a network as it is; a recipe without an epoch is a slip."""
-    for wrong in (0, -1, True):
-        with pytest.raises(ValueError, match=f"epochs must be at least 1, got {wrong}"):
+    for wrong, why in ((0, "at least 1"), (-1, "at least 1"), (True, "a whole number")):
+        with pytest.raises(ValueError, match=f"epochs must be {why}, got {wrong}"):
             getattr(recipes, name)(epochs=wrong)
 
 

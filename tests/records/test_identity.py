@@ -90,7 +90,7 @@ class TestVersions:
     @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
     @pytest.mark.parametrize("begun", ["0.1.0", "0.1.7", "0.3.0", "1.2.0"])
     def test_an_unfinished_run_of_another_version_is_refused_by_name(self, begun, status):
-        words = rf"begun with sparsight {begun} and 0\.2\.0 cannot resume it: install sparsight=={begun}"
+        words = rf"begun with sparsight {begun}, and 0\.2\.0 cannot resume it: install sparsight=={begun}"
         with pytest.raises(ForeignRun, match=words):
             check_same(of_version(begun, status=status), of_version("0.2.0"))
 

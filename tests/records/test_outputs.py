@@ -215,12 +215,12 @@ def test_a_table_on_standard_output_is_alone_there(weights, capfd):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["analyze", "w.safetensors", "--csv", "."], "--csv is .: it is a folder"),
+        (["analyze", "w.safetensors", "--csv", "."], "cannot write --csv .: it is a folder"),
         (["analyze", "w.safetensors", "--html", "no/page.html"], "cannot write --html no/page.html: the folder"),
         (["analyze", "w.safetensors", "--csv", "-", "--html", "/dev/stdout"], "only one of --csv, --html"),
         (["analyze", "w.safetensors", "--csv", "-", "--json"], "only one of --csv, --json"),
         (["phase", "--out", "no/x.svg"], "cannot write --out no/x.svg: the folder"),
-        (["phase", "--out", "d.svg"], "--out is d.svg: it is a folder"),
+        (["phase", "--out", "d.svg"], "cannot write --out d.svg: it is a folder"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(weights, capsys, words, said):

@@ -192,7 +192,7 @@ class TestWhatIsStored:
 
     def test_refusals(self, path):
         with RunFolder.open(path, write=True) as folder:
-            with pytest.raises(ValueError, match="has level 1 already"):
+            with pytest.raises(ValueError, match="already has level 1"):
                 add(folder, 1)
             with pytest.raises(ValueError, match="but its content has"):
                 folder.keep_level(LevelResult(record_of(2), LevelTimes(2, "level"), weights_of(3), masks_of(2)))

@@ -75,7 +75,7 @@ class TestPQMinimum:
         levels = [dataclasses.replace(x, pq=(x.pq[1], 0.5 - x.pq[1] / 2)) for x in history(FALL_RISE)]
         assert stops_at(PQMinimum(0.5, 1.0), levels) == 5
         assert stops_at(PQMinimum(1.0, 2.0), levels) != 5
-        with pytest.raises(ValueError, match=r"level 0 has no PQ index \(0.3, 1\) it records \(0.5, 1\)"):
+        with pytest.raises(ValueError, match=r"level 0 has no PQ index \(0.3, 1\): it records \(0.5, 1\)"):
             PQMinimum(0.3, 1.0).stop(levels)
 
     def test_the_tolerance_counts(self):

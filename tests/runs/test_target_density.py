@@ -273,7 +273,7 @@ class TestChoice:
         assert AtDensity(0.1)(levels).missed is None
         short = AtDensity(0.3)(levels[:2])
         assert short.missed == (
-            "the target density of 30 % was missed: 46.15 % of the weights are kept, 10 more than the 20 asked for; "
+            "the target density of 30 % was missed: 46.15 % of the weights are kept, 10 more than the target of 20; "
             "the search ended at 46.15 %; try more levels"
         )
         assert AtDensity(0.2)(levels).missed == "6 weights fewer are kept than the 13 of 20 %"

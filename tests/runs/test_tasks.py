@@ -127,7 +127,7 @@ class TestBoxes:
         words = split("--model tasks:detector --data tasks:boxes --levels 1 --epochs 1")
         assert main(["run", "lottery", *words, "--no-control", "--out", str(tmp_path / "run")]) != 0
         error = capsys.readouterr().err
-        assert "a loss(model, batch) and a judge(model, batch) of your own (--loss and --metric)" in error
+        assert "your own loss(model, batch) and judge(model, batch) (--loss and --metric)" in error
 
     def test_from_the_command_line(self, tmp_path):
         words = split("--model tasks:detector --data tasks:boxes --loss tasks:box_loss --metric tasks:box_metric")

@@ -91,14 +91,14 @@ class TestLabels:
     @pytest.mark.parametrize(
         ("x", "y", "words"),
         [
-            (scores(6, 1), scores(6, 1), r"two classes or more, got an output of shape \(6, 1\).*binary-cross-entropy"),
-            (scores(6), scores(6), r"two classes or more, got an output of shape \(6,\)"),
-            (scores(6, 3), scores(6), r"\(6,\) and torch.float32 do not fit.*shape \(6,\) or floating.*\(6, 3\)"),
+            (scores(6, 1), scores(6, 1), r"at least two classes, got an output of shape \(6, 1\).*binary-cross-entropy"),
+            (scores(6), scores(6), r"at least two classes, got an output of shape \(6,\)"),
+            (scores(6, 3), scores(6), r"\(6,\) and torch.float32 do not fit.*shape \(6,\) or probabilities.*\(6, 3\)"),
             (scores(6, 3), labels(6, 2), r"\(6, 2\) and torch.int64 do not fit an output of shape \(6, 3\)"),
-            (scores(6, 5, 3), labels(6, 4), r"dimension 1 holds the classes: expected class indices of shape \(6, 3\)"),
-            (scores(6, 3), torch.full((6,), 255), "255 is out of bounds; it scores 3 classes.*0 to 2"),
-            (scores(6, 1, 2), torch.ones(6, 2).int(), "1 is out of bounds; it scores 1 classes.*binary-cross-entropy"),
-            (scores(6, 3, 2), torch.full((6, 2), -1), "-1 is out of bounds; .*or -100 for what does not count"),
+            (scores(6, 5, 3), labels(6, 4), r"classes in dimension 1: expected class indices of shape \(6, 3\)"),
+            (scores(6, 3), torch.full((6,), 255), "0 to 2 for a network with 3 classes.*255 is out of bounds"),
+            (scores(6, 1, 2), torch.ones(6, 2).int(), "with 1 classes.*1 is out of bounds; .*binary-cross-entropy"),
+            (scores(6, 3, 2), torch.full((6, 2), -1), "or -100 to be ignored: .*-1 is out of bounds"),
         ],
     )  # fmt: skip
     def test_labels_that_do_not_fit_are_refused_by_loss_and_judge_alike(self, x, y, words):
@@ -118,7 +118,7 @@ class TestLabels:
             def forward(self, x):
                 return {"boxes": x}
 
-        with pytest.raises(ValueError, match=r"as tensors, got dict and Tensor; .*a loss\(model, batch\) and a judge"):
+        with pytest.raises(ValueError, match=r"must be tensors, got dict and Tensor; .*own loss\(model, batch\) and judge"):
             evaluate(Two(), Split(scores(4, 3), labels(4)), classify, CPU)
 
 
@@ -150,12 +150,12 @@ class TestJudge:
         ("returned", "words"),
         [
             ((0.0, 98.5, 4), "has 98.5 of 4 right, an accuracy of 24.62, but an accuracy must be in"),
-            ((0.0, -1, 4), "found -1 of 4 right"),
-            ((0.0, math.nan, 4), "found nan of 4 right"),
-            ((0.0, 1, 0), "found 1 of 0 right"),
-            ((0.0, 1, 2.5), "counted 2.5"),
-            ((0.0, 1, -4), "counted -4"),
-            ((0.0, 1, math.inf), "counted inf"),
+            ((0.0, -1, 4), "has -1 of 4 right"),
+            ((0.0, math.nan, 4), "has nan of 4 right"),
+            ((0.0, 1, 0), "has 1 of 0 right"),
+            ((0.0, 1, 2.5), "is 2.5, not a whole number"),
+            ((0.0, 1, -4), "is -4, not a whole number"),
+            ((0.0, 1, math.inf), "is inf, not a whole number"),
             ((0.0, 0, 0), "counted no answer in 1 batches"),
             ((0.0, 1), r"must return \(summed loss, right answers, number of answers\).*: got \(0.0, 1\)"),
             ((0.0, torch.ones(4), 4), r"accuracy holds a Tensor of shape \(4,\), not a single number"),

@@ -62,9 +62,9 @@ def test_idx_round_trip(tmp_path: Path, array: np.ndarray) -> None:
         (idx(IMAGES, kind=0x0D), "magic number .* got 0x00000d03"),
         (b"\0\0\x08\0", "magic number .* got 0x00000800"),
         (idx(IMAGES)[:10], "ends inside its header"),
-        (idx(IMAGES)[:-1], "got 29 entries, the header promises 30"),
+        (idx(IMAGES)[:-1], "has 29 entries, but its header says 30"),
         (idx(IMAGES) + b"\0", "more than 30"),
-        (idx(IMAGES, dims=(2**32 - 1, 2**32 - 1, 2**32 - 1)), "got 30 entries"),
+        (idx(IMAGES, dims=(2**32 - 1, 2**32 - 1, 2**32 - 1)), "has 30 entries"),
     ],
 )
 def test_idx_refuses_what_it_cannot_read(tmp_path: Path, content: bytes, says: str) -> None:
@@ -179,7 +179,7 @@ def test_fashion_refuses_mnist_under_the_same_names(tmp_path: Path, small: dict[
     content = bytearray(small["train-images-idx3-ubyte.gz"])
     content[-1] ^= 1
     put(folder / "train-images-idx3-ubyte.gz", bytes(content))
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz: not the file it should be"):
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte\.gz is the wrong file"):
         D.fashion_mnist(folder)
 
 
@@ -292,11 +292,11 @@ def short(contents: dict[str, bytes]) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (relabelled, "train has a label 10, expected 0 to 9"),
-        (fewer, "t10k has 20 images and 19 labels"),
-        (flat, "expected what its name says, idx3-ubyte, got 2 dimensions"),
-        (narrower, r"test images are \(1, 8, 8\), training images \(1, 28, 28\)"),
-        (short, "got 37631 entries, the header promises 37632"),
+        (relabelled, "labels of train must be 0 to 9, got 10"),
+        (fewer, "t10k must have as many images as labels, got 20 and 19"),
+        (flat, "must be of the kind idx3-ubyte, got 2 dimensions"),
+        (narrower, r"must have the same shape, got \(1, 8, 8\) and \(1, 28, 28\)"),
+        (short, "has 37631 entries, but its header says 37632"),
     ],
 )
 def test_mnist_refuses_what_is_not_mnist(tmp_path: Path, change: Callable[..., None], says: str) -> None:
@@ -309,7 +309,7 @@ def test_mnist_refuses_fashion_mnist_under_the_same_names(tmp_path: Path, monkey
     folder = put_mnist(tmp_path, contents.update)
     digests = {f"{name}.gz": hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     monkeypatch.setattr(fashion, "SHA256", digests)
-    with pytest.raises(ValueError, match="this is Fashion-MNIST"):
+    with pytest.raises(ValueError, match="is Fashion-MNIST, which"):
         D.mnist(folder)
 
 
@@ -548,14 +548,14 @@ def test_load_ones_own() -> None:
         ("mnits", ValueError, "data must be one of fashion-mnist, mnist, digits"),
         ("no_such_module:x", ValueError, "no module 'no_such_module' in the current folder"),
         ("own_data.sub:x", ValueError, "no module 'own_data.sub'"),
-        ("own_data:bild", ValueError, "no 'bild' in own_data, which has .*build"),
+        ("own_data:bild", ValueError, "no 'bild' in own_data, only .*build"),
         ("own_data:", ValueError, "expected 'package.module:attribute'"),
         (":build", ValueError, "expected 'package.module:attribute'"),
         ("a/b.py:build", ValueError, "expected 'package.module:attribute'"),
         ("own_broken:x", ModuleNotFoundError, "surely_not_installed"),
-        ("own_data:needy", TypeError, "needs the arguments path, other"),
-        ("own_data:wrong", TypeError, "made a int"),
-        ("own_data:number", TypeError, "of type int"),
+        ("own_data:needy", TypeError, "but needs path, other"),
+        ("own_data:wrong", TypeError, "must return a Data, got int"),
+        ("own_data:number", TypeError, "must be a Data or .*, got int"),
     ],
 )
 def test_load_refuses(spec: str, error: type[Exception], says: str) -> None:

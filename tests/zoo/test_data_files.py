@@ -67,7 +67,7 @@ class TestArrays:
 
     def test_what_is_refused(self, tmp_path):
         np.savez(tmp_path / "a.npz", weights=np.ones(3))
-        with pytest.raises(ValueError, match="holds weights: expected x_train and y_train"):
+        with pytest.raises(ValueError, match="must hold x_train and y_train .*it holds weights"):
             from_path(tmp_path / "a.npz")
         np.savez(tmp_path / "b.npz", x=np.array([{"a": 1}], dtype=object), y=np.ones(1))
         with pytest.raises(ValueError, match=r"cannot read .*b\.npz"):
@@ -76,9 +76,9 @@ class TestArrays:
         with pytest.raises(ValueError, match=r"cannot read .*c\.npz"):
             from_path(tmp_path / "c.npz")
         (tmp_path / "d.csv").write_text("1,2")
-        with pytest.raises(ValueError, match=r"expected a \.npz of arrays, or a folder"):
+        with pytest.raises(ValueError, match=r"expected a \.npz file or a folder"):
             from_path(tmp_path / "d.csv")
-        with pytest.raises(FileNotFoundError, match="there is no file or folder"):
+        with pytest.raises(FileNotFoundError, match="does not exist"):
             from_path(tmp_path / "e.npz")
 
 
@@ -129,7 +129,7 @@ class TestFolders:
 
     def test_nothing_of_the_kind(self, tmp_path):
         (tmp_path / "notes.txt").write_text("x")
-        with pytest.raises(ValueError, match="expected a folder of images for each class.*found notes.txt"):
+        with pytest.raises(ValueError, match="expected a folder of images per class.*found notes.txt"):
             from_path(tmp_path)
 
     def test_a_broken_image_is_named(self, tmp_path):
@@ -214,7 +214,7 @@ class TestSaved:
         assert data.train.x.shape == (18, 2)
 
     def test_text_needs_a_function(self, saved):
-        with pytest.raises(ValueError, match=r"has the columns text, label, expected.*for text give package\.module"):
+        with pytest.raises(ValueError, match=r"must have a column of images .*got text, label; for text use package\.module"):
             from_path(saved(Table({"text": ["a", "b"], "label": [0, 1]})))
 
 

@@ -144,9 +144,9 @@ def test_width_of_the_cnn() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "says"),
     [
-        ("lenet5", (1, 8, 8), "lenet5 needs images of at least 16x16: got 8x8"),
-        ("cnn", (1, 7, 28), "cnn needs images of at least 8x8: got 7x28"),
-        ("resnet20", (64,), r"resnet20 takes images: expected .* got \(64,\)"),
+        ("lenet5", (1, 8, 8), "lenet5 needs images of at least 16×16, got 8×8"),
+        ("cnn", (1, 7, 28), "cnn needs images of at least 8×8, got 7×28"),
+        ("resnet20", (64,), r"resnet20 needs images of shape .*, got \(64,\)"),
     ],
 )
 def test_shapes_that_do_not_fit(name: str, shape: tuple[int, ...], says: str) -> None:
@@ -222,10 +222,10 @@ def test_build_ones_own() -> None:
     [
         ("resnet5000", ValueError, "model must be one of linear, mlp"),
         ("nowhere:Net", ValueError, "no module 'nowhere'"),
-        ("own_models:Nett", ValueError, "no 'Nett' in own_models, which has .*Net"),
-        ("own_models:needy", TypeError, "needs the arguments width"),
-        ("own_models:wrong", TypeError, "made a str"),
-        ("own_models:number", TypeError, "of type int"),
+        ("own_models:Nett", ValueError, "no 'Nett' in own_models, only .*Net"),
+        ("own_models:needy", TypeError, "but needs width"),
+        ("own_models:wrong", TypeError, "must return a Module, got str"),
+        ("own_models:number", TypeError, "must be a Module or .*, got int"),
     ],
 )
 def test_build_refuses(spec: str, error: type[Exception], says: str) -> None:

@@ -1,4 +1,4 @@
-"""The network and the data of a run, to make them again: what the records may name, and what must be named anew."""
+"""The names of the network and data of a run, to build them again."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from sparsight.zoo import data as readers
 
 
 class Unnamed(ValueError):
-    """The network or the data of a run are code, which no run folder chooses, and they were not named."""
+    """The network or the data of a run are the user's code, and were not named again."""
 
 
 def names_of(folder: RunFolder, model: str | None, data: str | None) -> tuple[str, str]:
-    """How the network and the data of a run are named: as given, or else by the records, if both are of the zoo.
+    """The names of the network and data: as given, otherwise from the records if they are of the zoo.
 
-    Raises: Unnamed, with what to give.
+    Raises: Unnamed.
     """
     run, path = folder.record, folder.path
     spec, name = model or run.model.get("spec"), data or run.data["name"]
     if data is None and name not in readers.KNOWN:
-        raise Unnamed(f"the data of {path}, {name!r}, are your own: name them with --data package.module:attribute")
+        raise Unnamed(f"the data of {path}, {name!r}, are your own: give --data package.module:attribute")
     if spec is None:
-        raise Unnamed(f"the network of {path} was made in Python: name it with --model package.module:attribute")
+        raise Unnamed(f"the network of {path} was built in Python: give --model package.module:attribute")
     if model is None and ":" in spec:
-        raise Unnamed(f"the network of {path} is code, which no run folder chooses: name it with --model {spec}")
+        raise Unnamed(f"the network of {path} is your own code, which must be named again: add --model {spec}")
     return spec, name
