@@ -347,7 +347,9 @@ class TestRuns:
         assert main(["show", "two", "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["rows"][0]["total"] == 256
         assert main([*words, "--out=three", "--include", "nothing"]) == 2
-        assert "'nothing' matches no parameter: the parameters are 'attention.in_proj_weight'" in capsys.readouterr().err
+        assert (
+            "'nothing' matches no parameter: the parameters are 'attention.in_proj_weight'" in capsys.readouterr().err
+        )
 
     def test_one_that_is_resumed_keeps_its_patterns(self, tmp_path, monkeypatch, capsys):
         monkeypatch.chdir(tmp_path)

@@ -214,7 +214,9 @@ class TestSaved:
         assert data.train.x.shape == (18, 2)
 
     def test_text_needs_a_function(self, saved):
-        with pytest.raises(ValueError, match=r"must have a column of images .*got text, label; for text use package\.module"):
+        with pytest.raises(
+            ValueError, match=r"must have a column of images .*got text, label; for text use package\.module"
+        ):
             from_path(saved(Table({"text": ["a", "b"], "label": [0, 1]})))
 
 

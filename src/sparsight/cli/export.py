@@ -11,21 +11,12 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, check_outputs, printable
-<<<<<<< HEAD
 from sparsight.cli.options import OfNetwork, Switch, options
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions(OfNetwork):
-    """Write a pruned network as ONNX, as a program of torch.export, or as a plain state dict.
-=======
-from sparsight.cli.options import DataName, LevelNumber, ModelName, Switch, options
-
-
-@dataclass(frozen=True)
-class ExportOptions:
     """Write a pruned network as ONNX, as a torch.export program, or as a plain state dict.
->>>>>>> 3ffa771 (Messages, help and docstrings in plain English)
 
     The exported network is compared with the original on validation inputs and on random inputs, and the largest
     difference is printed. Zeros are stored like other weights; --compact removes the units that have no effect.
@@ -38,12 +29,6 @@ class ExportOptions:
         Doc("The format: ONNX, a torch.export program (.pt2), or the tensors as safetensors."),
     ] = "onnx"
     compact: Annotated[Switch, Doc("First remove the units that have no effect.")] = False
-<<<<<<< HEAD
-=======
-    level: LevelNumber = None
-    model: ModelName = None
-    data: DataName = None
->>>>>>> 3ffa771 (Messages, help and docstrings in plain English)
 
 
 def main(argv: list[str]) -> int:
