@@ -41,14 +41,14 @@ def data():
     split = Split(torch.randn(40, 6, generator=g), torch.arange(40) % 2)
     return Data(name="mine", train=split, validation=split)
 
-def recipe(*, share: float = 0.5):
+def recipe(*, part: float = 0.5):
     '''Half of it at each level.
 
     Args:
-        share: What goes.
+        part: The share to remove.
     '''
     import dataclasses
-    return dataclasses.replace(lottery(rate=share, epochs=1, levels=1), name="mine")
+    return dataclasses.replace(lottery(rate=part, epochs=1, levels=1), name="mine")
 
 number = 3
 """
@@ -420,12 +420,12 @@ def test_a_run_that_diverges_has_failed(here, capsys):
 def test_own_model_data_and_recipe_from_the_current_folder(here, capsys):
     (here / "mine_cli.py").write_text(OWN)
     argv = ["run", "mine_cli:recipe", "--model", "mine_cli:build", "--data", "mine_cli:data"]
-    assert main([*argv, "--share", "0.25"]) == 0
+    assert main([*argv, "--part", "0.25"]) == 0
     record, levels = stored(here / "runs/mine-001")
     assert (record.data["name"], record.model["spec"], dict(record.arguments)) == (
         "mine",
         "mine_cli:build",
-        {"share": 0.25},
+        {"part": 0.25},
     )
     assert [level.kept for level in levels][:2] == [12, 9]
     capsys.readouterr()

@@ -121,8 +121,8 @@ def test_modules_and_in_place_ones_are_used_without_a_trace():
     [
         (F.hardshrink, "jumps at -0.5"),
         (lambda u: u * (u > 0.3), "jumps at 0.3"),
-        (lambda u: torch.softmax(u, 0), "depends on the others"),
-        (lambda u: u.sum(), "acts on each number alone"),
+        (lambda u: torch.softmax(u, 0), "depend on other elements"),
+        (lambda u: u.sum(), "must be elementwise"),
         (torch.sqrt, "not finite near 0"),
     ],
 )
@@ -287,7 +287,7 @@ def test_correlation_of_a_kink_by_monte_carlo():
     assert abs(float(product.mean()) - expected) < 5 * float(product.std()) / math.sqrt(len(u))
 
 
-@pytest.mark.parametrize(("c", "words"), [(1.1, r"in \[-1, 1\]: got 1.1"), (0.5, r"variance in \(0, inf\)")])
+@pytest.mark.parametrize(("c", "words"), [(1.1, r"in \[-1, 1\]: got 1.1"), (0.5, r"variance must be in \(0, inf\)")])
 def test_correlation_errors(c, words):
     with pytest.raises(ValueError, match=words):
         correlation_map(torch.relu, c, 1.0)
@@ -428,10 +428,10 @@ def test_a_residual_network_says_so():
 def test_what_has_no_phase_or_cannot_be_drawn_is_named():
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
     model[2].bias.data[0] = math.nan
-    with pytest.raises(ValueError, match="the bias of '2.weight' has numbers that are not finite"):
+    with pytest.raises(ValueError, match="the bias of '2.weight' has values that are not finite"):
         phase_of(model)
     nn.utils.parametrizations.weight_norm(model[2])
-    with pytest.raises(ValueError, match="cannot draw '2.weight': it is computed from other parameters"):
+    with pytest.raises(ValueError, match="cannot draw '2.weight', which is computed from other parameters"):
         initialise_(model, 1.0)
 
 
@@ -468,7 +468,7 @@ def test_theorem_1():
     assert theorem1_bound(1 - 1e-9, 100, 100) == 1
     with pytest.raises(ValueError, match="must be > 0, .* got 0"):
         theorem1_bound(0, 100, 100)
-    with pytest.raises(ValueError, match="chi must be > 0, depth and width >= 1, all finite, got inf, 100, 100"):
+    with pytest.raises(ValueError, match="chi must be > 0, depth and width at least 1, all finite, got inf, 100, 100"):
         theorem1_bound(math.inf, 100, 100)
 
 

@@ -714,24 +714,24 @@ def test_what_cannot_be_measured_is_refused():
         s.information_flow(model, x, site="post")
     with pytest.raises(ValueError, match="needs at least one batch, got none"):
         s.information_flow(model, [])
-    with pytest.raises(ValueError, match="flows between at least two layers, got \\['0'\\]"):
+    with pytest.raises(ValueError, match="needs at least two layers in the forward pass, got \\['0'\\]"):
         s.information_flow(nn.Sequential(nn.Linear(4, 2)).double(), x)
-    with pytest.raises(ValueError, match="no layer 'fc9', expected one of 'fc1', 'fc2', 'fc3'"):
+    with pytest.raises(ValueError, match="must be one of 'fc1', 'fc2', 'fc3', got 'fc9'"):
         s.information_flow(model, x, pairs=[("fc1", "fc9")])
     with pytest.raises(ValueError, match="'idle' does not run"):
         s.information_flow(Backwards(), [torch.randn(4, 3)], pairs=[("first", "idle")])
     with pytest.raises(ValueError, match="pairs must be at least one .* got \\[\\]"):
         s.information_flow(model, x, pairs=[])
-    with pytest.raises(ValueError, match=r"another order for another batch: got a, b, c after b, a, c"):
+    with pytest.raises(ValueError, match=r"in the same order for every batch, got a, b, c after b, a, c"):
         s.information_flow(Changing(), [torch.randn(4, 3), torch.randn(2, 3)])
     flat = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"puts out \(5, 4, 2\) for 4 samples"):
+    with pytest.raises(ValueError, match=r"must be the 4 samples, got shape \(5, 4, 2\)"):
         s.information_flow(flat, [torch.randn(4, 5, 3)], forward=lambda net, b: net(b.transpose(0, 1)))
-    with pytest.raises(ValueError, match="unknown statistic 'mean'"):
+    with pytest.raises(ValueError, match="statistic must be one of .*, got 'mean'"):
         s.gradient_flow(model, dense(model), x, statistic="mean")
     with pytest.raises(ValueError, match="needs at least one batch, got none"):
         s.gradient_flow(model, dense(model), [])
-    with pytest.raises(ValueError, match="depends on no prunable weight"):
+    with pytest.raises(ValueError, match="does not depend on any prunable weight"):
         s.gradient_flow(model, dense(model), x, loss=lambda net, b: b[0].sum())
 
 
@@ -741,7 +741,7 @@ def test_what_was_not_measured_alike_is_not_compared():
     later = s.information_flow(model, x, site="post_act")
     norm, mean = (s.gradient_flow(model, masks, x, statistic=q) for q in ("norm", "mean_abs"))
     for a, b in ((rms, absolute), (rms, later), (norm, mean), (rms, norm), (rms, rms.values)):
-        with pytest.raises(ValueError, match="not measured alike"):
+        with pytest.raises(ValueError, match="measured in the same way"):
             s.flow_distance(a, b)
     with pytest.raises(ValueError, match="different shapes"):
         s.flow_distance([1.0], [1.0, 2.0])
@@ -914,7 +914,7 @@ def test_probes_of_different_seeds_cover_the_split():
 def test_a_whole_split_is_a_probe_too():
     split = uneven()
     assert s.probe(split, 1000).indices.tolist() == list(range(1000))
-    with pytest.raises(ValueError, match="cannot take 1001 probes from 1000 samples: expected 1 to 1000"):
+    with pytest.raises(ValueError, match="probe must be 1 to 1,000, the number of samples, got 1,001"):
         s.probe(split, 1001)
     with pytest.raises(ValueError, match="cannot take 0 probes"):
         s.probe(split, 0)
@@ -988,7 +988,7 @@ def test_an_average_leaves_its_past_as_it_was():
 
 def test_an_average_of_other_things_is_refused():
     average = s.gf_ema({"a": torch.ones(3)})
-    with pytest.raises(ValueError, match=r"cannot go on with \('b',\)"):
+    with pytest.raises(ValueError, match=r"cannot continue with \('b',\)"):
         s.gf_ema({"b": torch.ones(3)}, average)
     with pytest.raises(ValueError, match=r"decay must be in \[0, 1\), got 1.0"):
         s.gf_ema({"a": torch.ones(3)}, decay=1.0)

@@ -463,10 +463,10 @@ def test_large_finite_weights_are_not_infinite():
 def test_exponents_are_refused(p, q):
     x = normal(5)
     for call in (lambda: pq_index(x, p, q), lambda: retained_bound(5, 0.1, p, q), lambda: pq_index_gradient(x, p, q)):
-        with pytest.raises(ValueError, match="expected 0 < p < q"):
+        with pytest.raises(ValueError, match="with 0 < p < q"):
             call()
     if p != q:
-        with pytest.raises(ValueError, match="expected 0 < p <= q"):
+        with pytest.raises(ValueError, match="with 0 < p <= q"):
             effective_count(x, p, q)
 
 
@@ -486,13 +486,13 @@ def test_wrong_masks_and_types_are_refused():
         pq_index(x, mask=torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="mask of 'x'"):
         pq_index(x, mask=torch.ones(2, 3))
-    with pytest.raises(ValueError, match=r"no mask for \['a'\]"):
+    with pytest.raises(ValueError, match=r"missing \['a'\]"):
         pq_index({"a": x}, mask={})
-    with pytest.raises(ValueError, match="masks by name"):
+    with pytest.raises(ValueError, match="mask must be a"):
         pq_index(x, mask={"x": torch.ones(2, 3, dtype=torch.bool)})
-    with pytest.raises(ValueError, match="masks by name"):
+    with pytest.raises(ValueError, match="mask must be a"):
         pq_index({"a": x}, mask=torch.ones(2, 3, dtype=torch.bool))
-    with pytest.raises(ValueError, match="take no dim, got 0"):
+    with pytest.raises(ValueError, match="dim must be None .*, got 0"):
         pq_index({"a": x}, dim=0)
     with pytest.raises(ValueError, match="'x' must be of one of .*, got torch.int64"):
         pq_index(torch.arange(3))

@@ -142,7 +142,7 @@ from sparsight.pruning.score.magnitude import Magnitude
 
 model = torch.nn.Linear(3, 2)
 optimizer = torch.optim.SGD(model.parameters(), 0.1)
-masks = "expected masks, bool tensors by parameter name, got a "
+masks = "masks must be bool tensors by parameter name, got "
 calls = [
     (lambda: density(model), masks + "Linear: dense(model) makes them"),
     (lambda: counts(model), masks + "Linear"),
@@ -151,8 +151,8 @@ calls = [
     (lambda: held(model, model, optimizer).__enter__(), masks + "Linear"),
     (lambda: Magnitude()(model, model), masks + "Linear"),
     *((lambda call=call: call(model, model), masks + "Linear") for call in (check, verify, apply_, mask_grads_, bind)),
-    (lambda: verify(dense(model), model), "expected a model, an nn.Module, before its masks, got a dict"),
-    (lambda: held(dense(model), model, optimizer).__enter__(), "expected a model, an nn.Module, before its masks"),
+    (lambda: verify(dense(model), model), "the model must be an nn.Module, got dict"),
+    (lambda: held(dense(model), model, optimizer).__enter__(), "the model must be an nn.Module, got dict"),
 ]
 for number, (call, words) in enumerate(calls):
     try:
@@ -194,7 +194,7 @@ class TestCheck:
         kept, total = m.counts(masks)
         assert total == 4 * 9 + 8 * 144 + 24
         assert m.density(masks) == kept / total
-        with pytest.raises(ValueError, match="undefined"):
+        with pytest.raises(ValueError, match="density needs masks"):
             m.density({})
 
 

@@ -238,7 +238,7 @@ def test_unfrozen_without_an_optimizer_is_refused_at_the_next_step():
         loss_of(model).backward()
         optimizer.step()
         model[0].requires_grad_(True)
-        with pytest.raises(ValueError, match="steps 1 of the 4 masked weights, '0.weight', so"):
+        with pytest.raises(ValueError, match="trains 1 of the 4 masked weights, '0.weight':"):
             optimizer.step()
         model[0].requires_grad_(False)
 
@@ -315,7 +315,7 @@ def test_optimizers_that_train_other_weights_are_refused():
     model = net()
     masks, parts = some(model), list(model.parameters())
     wrong = {
-        r"\(Adam\) steps 4 of the 4 masked weights, '0.weight', '2.weight', '4.weight', '6.weight'": torch.optim.Adam(
+        r"\(Adam\) trains 4 of the 4 masked weights, '0.weight', '2.weight', '4.weight', '6.weight'": torch.optim.Adam(
             copy.deepcopy(model).parameters()
         ),
         r"\(SGD\) steps 2 of the 4 masked weights, '4.weight', '6.weight'": torch.optim.SGD(parts[:4], 0.1),

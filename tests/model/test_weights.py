@@ -409,7 +409,7 @@ def test_layers_of_other_types_are_listed_with_the_reason(values):
     assert list(all_kept(model)) == ["0.weight"]
     (only,) = left_out(model)
     assert (only.name, only.include, only.note) == ("1.weight", None, f"{values.dtype} cannot be pruned")
-    with pytest.raises(ValueError, match=rf"cannot prune '1.weight' of dtype {values.dtype}: expected one of"):
+    with pytest.raises(ValueError, match=rf"cannot prune '1.weight': its dtype must be one of .*, got {values.dtype}"):
         dense(model, include="1.weight")
     assert list(dense(model, exclude="1.*")) == ["0.weight"]
     with pytest.raises(ValueError, match="no prunable weights.*cannot be pruned"):
@@ -419,7 +419,7 @@ def test_layers_of_other_types_are_listed_with_the_reason(values):
 @pytest.mark.parametrize("lazy", [nn.LazyLinear(3), nn.LazyConv2d(3, 2), nn.LazyConvTranspose1d(3, 2)], ids=str)
 def test_lazy_layers_want_a_batch_first(lazy):
     model = nn.Sequential(lazy, nn.Linear(3, 3))
-    with pytest.raises(ValueError, match=r"'0.weight' has no shape yet: pass one batch"):
+    with pytest.raises(ValueError, match=r"'0.weight' has no shape yet: pass a batch"):
         dense(model)
     assert list(dense(model, exclude="0.*")) == ["1.weight"]
 

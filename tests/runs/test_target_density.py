@@ -280,7 +280,7 @@ class TestChoice:
         with pytest.raises(ValueError, match="the run has none"):
             AtDensity(0.2)([])
         for bad in (-0.1, 1.1, float("nan")):
-            with pytest.raises(ValueError, match="density must be a number"):
+            with pytest.raises(ValueError, match="density must be in"):
                 AtDensity(bad)
 
     def test_both(self):

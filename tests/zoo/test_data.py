@@ -56,8 +56,8 @@ def test_idx_round_trip(tmp_path: Path, array: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"", "0 bytes"),
-        (b"\0\0\x08", "3 bytes"),
+        (b"", "at least 4 bytes, got 0"),
+        (b"\0\0\x08", "at least 4 bytes, got 3"),
         (b"\x12\x34" + idx(IMAGES)[2:], "magic number .* got 0x12340803"),
         (idx(IMAGES, kind=0x0D), "magic number .* got 0x00000d03"),
         (b"\0\0\x08\0", "magic number .* got 0x00000800"),
@@ -548,7 +548,7 @@ def test_load_ones_own() -> None:
         ("mnits", ValueError, "data must be one of fashion-mnist, mnist, digits"),
         ("no_such_module:x", ValueError, "no module 'no_such_module' in the current folder"),
         ("own_data.sub:x", ValueError, "no module 'own_data.sub'"),
-        ("own_data:bild", ValueError, "no 'bild' in own_data, only .*build"),
+        ("own_data:bild", ValueError, "own_data has no 'bild', only .*build"),
         ("own_data:", ValueError, "expected 'package.module:attribute'"),
         (":build", ValueError, "expected 'package.module:attribute'"),
         ("a/b.py:build", ValueError, "expected 'package.module:attribute'"),

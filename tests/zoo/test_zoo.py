@@ -222,7 +222,7 @@ def test_build_ones_own() -> None:
     [
         ("resnet5000", ValueError, "model must be one of linear, mlp"),
         ("nowhere:Net", ValueError, "no module 'nowhere'"),
-        ("own_models:Nett", ValueError, "no 'Nett' in own_models, only .*Net"),
+        ("own_models:Nett", ValueError, "own_models has no 'Nett', only Net"),
         ("own_models:needy", TypeError, "but needs width"),
         ("own_models:wrong", TypeError, "must return a Module, got str"),
         ("own_models:number", TypeError, "must be a Module or .*, got int"),

@@ -66,6 +66,8 @@ def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: s
     Every parameter is an option, explained by its `Doc`. Raises: as `options`.
     """
     _check(groups.values(), argv, prog)
+    if twice := set.intersection(*map(_flags, groups.values())):
+        raise Misuse(f"{prog} has {', '.join(sorted(twice))} already: rename the parameter of the recipe")
 
     def build(**values: Any) -> dict[str, Any]:
         return values

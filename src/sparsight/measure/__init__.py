@@ -1,1 +1,1 @@
-"""Numbers about a network: the PQ index (`pq`), what passes through it (`flow`), the edge of chaos (`criticality`)."""
+"""Measures of a network: PQ index (`pq`), information and gradient flow (`flow`), edge of chaos (`criticality`)."""

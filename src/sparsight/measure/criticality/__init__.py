@@ -1,4 +1,4 @@
-"""Mean-field theory of random networks: the edge of chaos, the phase of a network, and when pruning kills a layer."""
+"""Mean-field theory of random networks: the edge of chaos, the phase of a network, and when pruning empties a layer."""
 
 from sparsight.measure.criticality.activations import NAMED, activation_of
 from sparsight.measure.criticality.collapse_density import collapse_density, critical_density, theorem1_bound

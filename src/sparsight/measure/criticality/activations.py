@@ -1,4 +1,4 @@
-"""Activations by name, and the one that a network uses."""
+"""Activations by name, and the activation of a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAMED: Mapping[str, Activation] = {
     "arctan": _arctan, "softsign": F.softsign, "sin": torch.sin, "elu": F.elu, "selu": F.selu, "gelu": F.gelu,
     "silu": F.silu, "mish": F.mish, "sigmoid": torch.sigmoid, "softplus": F.softplus, "linear": _linear,
 }  # fmt: skip
-"""The activations that the command line and the recipes know."""
+"""The activations known to the command line and the recipes."""
 
 Name = Literal[
     "relu", "leaky-relu", "tanh", "hardtanh", "erf", "arctan", "softsign", "sin", "elu", "selu", "gelu", "silu", "mish",
@@ -36,7 +36,7 @@ Name = Literal[
 
 
 class _TensorProxy(fx.Proxy):
-    """A proxy that passes for a tensor where the forward, or a checker of its types, asks."""
+    """A proxy that passes instance checks for a tensor."""
 
     _is_param = _is_buffer = False
 
@@ -54,21 +54,20 @@ class _Tracer(fx.Tracer):
 
 
 def traced(model: nn.Module) -> fx.GraphModule | None:
-    """The graph of a model's forward, or None where it cannot be traced. The model is not changed."""
+    """The graph of a model's forward, or None if it cannot be traced. Does not change the model."""
     try:
         with torch.random.fork_rng(devices=[]):
-            model = copy.deepcopy(model)  # tracing writes constants of the forward into it
+            model = copy.deepcopy(model)  # tracing adds constants to it
             return fx.GraphModule(model, _Tracer().trace(model))
-    except Exception:  # whatever foreign code raises at a proxy: it cannot be traced, and that is all we ask
+    except Exception:  # user code may raise anything at a proxy
         return None
 
 
 def activation_of(model: nn.Module) -> Activation:
-    """The activation of a network, if it is the same everywhere: from its forward as traced, else from its modules.
+    """The activation of a network, if it is the same everywhere: from its traced forward, otherwise from its modules.
 
-    It is the whole of what is done to each number: x sigmoid(x) is SiLU, not a sigmoid. ValueError if none is found,
-    or several, or one that multiplies another signal (a gate), or only one after the last layer; then it has to be
-    given.
+    Whole expressions count: x sigmoid(x) is SiLU, not a sigmoid. Raises: ValueError if there is none, several, one that
+    multiplies another signal (a gate), or only one after the last layer.
     """
     graph = traced(model)
     if graph is None:
@@ -84,7 +83,7 @@ def activation_of(model: nn.Module) -> Activation:
         which += " after the last layer alone"
     elif len(kinds) == 1:
         return next(iter(kinds.values()))
-    raise ValueError(f"cannot tell the activation of {type(model).__name__}: found {which}; say which, as activation")
+    raise ValueError(f"cannot tell the activation of {type(model).__name__}: found {which}; name it")
 
 
 def _plain(text: str) -> str:

@@ -22,8 +22,8 @@ class NoEdgeOfChaos(ValueError):
 class EdgeOfChaos:
     """A point of the edge of chaos: variance `q` is a fixed point at (`sigma_w`, `sigma_b`), and chi there is 1.
 
-    `slope` is that of the variance map at q; `stable` says that layers which start near q tend to it (slope below 1).
-    `solutions` has all points with this sigma_b, by increasing q.
+    `slope` is the slope of the variance map at q; `stable`: layers that start near q converge to it (slope below 1).
+    `solutions` holds all points with this sigma_b, by increasing q.
     """
 
     sigma_w: float
@@ -38,22 +38,22 @@ class EdgeOfChaos:
 def edge_of_chaos(activation: Activation | Grid, sigma_b: float = 0.0, *, kinks: Sequence[float] = ()) -> EdgeOfChaos:
     """Where chi = 1: q = sigma_b^2 + E[phi^2] / E[phi'^2] at variance q, and sigma_w = E[phi'^2]^(-1/2).
 
-    `activation` is an elementwise torch function or module; phi' comes from autograd, the integrals are cut at kinks,
-    which are found (more may be declared). All roots q in [1e-9, 1e4] are looked for; at sigma_b = 0 an activation
-    with phi(0) = 0 has the limit q = 0 too, and if every q is a root (ReLU: sigma_w^2 = 2) q is given as 1.
+    `activation` is an elementwise torch function or module; phi' comes from autograd. Integrals are split at kinks,
+    which are found automatically; declare others in `kinks`. Roots are searched in [1e-9, 1e4]. At sigma_b = 0 an
+    activation with phi(0) = 0 also has the limit q = 0; if every q is a root (ReLU: sigma_w^2 = 2), q is 1.
 
-    Of several, the smallest q that is stable is returned; without a stable one the smallest, with `stable` False:
-    layers that start away from it drift off, see `smallest_stable_sigma_b`. A convolution counts as a linear layer
-    with fan_in = channels / groups x kernel size.
+    Returns the smallest stable q, otherwise the smallest, with `stable` False: layers that start elsewhere drift away
+    from it, see `smallest_stable_sigma_b`. A convolution counts as a linear layer with fan_in = channels / groups x
+    kernel size.
 
-    Errors: `NoEdgeOfChaos` without any; ValueError for sigma_b < 0 or an activation that cannot be integrated.
+    Raises: `NoEdgeOfChaos`; ValueError for sigma_b < 0 or an activation that cannot be integrated.
     Source: Hayou et al., ICLR 2021, definition of the edge of chaos; the authors' solver is a Monte Carlo iteration.
     """
     check_not_negative(sigma_b=sigma_b)
     found = grid(activation, kinks)
     roots = _roots(found, sigma_b)
     if not roots:
-        like = " (ReLU and its like have one at sigma_b = 0 only)" if sigma_b else ""
+        like = " (ReLU and similar activations have one only at sigma_b = 0)" if sigma_b else ""
         raise NoEdgeOfChaos(
             f"{called(found.activation)} has no edge of chaos at sigma_b = {sigma_b:g}: no variance q up to "
             f"{float(SCAN[-1]):g} is a fixed point with chi = 1{like}"
@@ -67,7 +67,7 @@ def smallest_stable_sigma_b(activation: Activation | Grid, *, kinks: Sequence[fl
     """The smallest sigma_b at which the edge of chaos has a stable variance; 0 if it has one without biases.
 
     Along the edge, sigma_b^2 = q - E[phi^2] / E[phi'^2] and the slope of the variance map is E[phi phi' Z] /
-    (sqrt(q) E[phi'^2]). SiLU: 0.745, GELU: 0.416, Mish: 0.307. `NoEdgeOfChaos` if no point of it is stable.
+    (sqrt(q) E[phi'^2]). SiLU: 0.745, GELU: 0.416, Mish: 0.307. Raises: `NoEdgeOfChaos` if no point is stable.
     """
     found = grid(activation, kinks)
     if any(one.stable for one in _roots(found, 0.0)):
@@ -79,7 +79,7 @@ def smallest_stable_sigma_b(activation: Activation | Grid, *, kinks: Sequence[fl
 
     square, excess = of(SCAN)
     best = math.inf
-    here = (excess < -1e-12) & (square > -1e-15)  # a slope of 1 is not below 1, whatever it is rounded to
+    here = (excess < -1e-12) & (square > -1e-15)  # excludes slopes of 1 despite rounding
     for i in torch.nonzero(here).reshape(-1).tolist():
         if i and not here[i - 1] and excess[i - 1] >= 0:
             q = root(lambda q: float(of(torch.tensor([q], dtype=torch.float64))[1]), *SCAN[i - 1 : i + 1].tolist())
@@ -91,7 +91,7 @@ def smallest_stable_sigma_b(activation: Activation | Grid, *, kinks: Sequence[fl
 
 
 def called(activation: Activation) -> str:
-    """An activation as messages name it."""
+    """The name of an activation, for messages."""
     return (getattr(activation, "__name__", None) or type(activation).__name__).strip("_")
 
 

@@ -1,4 +1,4 @@
-"""The layers that mean-field theory speaks of."""
+"""The layers covered by mean-field theory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from sparsight.model.weights import layout_of
 
 
 def weighted_layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
-    """Linear and convolution layers by the plain name of their weight, a tied one once; no transposed ones.
+    """Linear and convolution layers by the plain name of their weight, tied ones once, without transposed ones.
 
-    Linear is transformers' Conv1D too, whose weight is [inputs, outputs]: see `rows`.
+    Includes transformers' Conv1D, with a weight [inputs, outputs]: see `rows`.
     """
     found, seen = {}, set()
     for name, module in modules_of(model):
@@ -24,7 +24,7 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._
 
 
 def left_out(model: nn.Module) -> tuple[str, ...]:
-    """The weights of transposed convolutions, whose variances this theory says nothing of."""
+    """The weights of transposed convolutions, which the theory does not cover."""
     kinds = {name: (layout_of(module) or (None,))[0] for name, module in modules_of(model)}
     return tuple(f"{n}.weight" if n else "weight" for n, kind in kinds.items() if kind == "transposed convolution")
 

@@ -61,10 +61,10 @@ def fixed_point(
     start: float = 1.0,
     kinks: Sequence[float] = (),
 ) -> float:
-    """The variance that layers tend to from `start`: the first q = variance_map(q) on the way; 0 and inf are possible.
+    """The variance to which layers converge from `start`: the first q = variance_map(q), 0 or inf.
 
-    If every q is one (ReLU at sigma_w^2 = 2, sigma_b = 0), `start`. Looked for between 1e-9 and 1e4; beyond, the
-    answer is 0 or inf. For activations whose variance map does not grow everywhere (sin), the iteration may differ.
+    `start` if every q is a fixed point (ReLU at sigma_w^2 = 2, sigma_b = 0). Searched in [1e-9, 1e4]; otherwise 0 or
+    inf. May differ from the iteration if the variance map is not monotone (sin).
     """
     check_not_negative(sigma_w=sigma_w, sigma_b=sigma_b, start=start)
     found = grid(activation, kinks, q=start)
@@ -86,7 +86,7 @@ def fixed_point(
     if first > 0:
         return math.inf
     at_zero = sigma_b**2 + sigma_w**2 * sides(found.activation)[0] ** 2
-    return at_zero  # 0, or so small that the map is constant there
+    return at_zero  # 0, or so small that the map is constant
 
 
 def chi(
@@ -100,7 +100,7 @@ def chi(
     """chi = sigma_w^2 E[phi'(sqrt(q) Z)^2]: the factor on squared gradients per layer, and the slope f'(1) of the
     correlation map. Below 1 ordered, above 1 chaotic, 1 the edge of chaos.
 
-    At variance `q`, by default the fixed point; where that is infinite, the limit is taken at 1e4.
+    At variance `q`, by default the fixed point; at 1e4 if that is infinite.
     """
     found = grid(activation, kinks, q=1.0 if q is None else q)
     at = fixed_point(found, sigma_w, sigma_b) if q is None else q
@@ -116,27 +116,27 @@ def correlation_map(
     q: float | None = None,
     kinks: Sequence[float] = (),
 ) -> float:
-    """f(c): the correlation of two inputs' pre-activations after one layer, both of variance q, by default the fixed
-    point.
+    """f(c): the correlation of two inputs' pre-activations after one layer, both of variance q, by default the
+    fixed point.
 
     f(c) = (sigma_b^2 + sigma_w^2 E[phi(sqrt(q) Z1) phi(sqrt(q) (c Z1 + sqrt(1 - c^2) Z2))]) / (sigma_b^2 + sigma_w^2
-    E[phi^2]), the denominator being q at the fixed point. Both integrals are cut at kinks. ValueError for c outside
-    [-1, 1], or where the variance is 0 or infinite.
+    E[phi^2]); the denominator is q at the fixed point. Both integrals are split at kinks. Raises: ValueError for c
+    outside [-1, 1], or if the variance is 0 or infinite.
     """
     if not -1 <= c <= 1:
-        raise ValueError(f"a correlation is in [-1, 1]: got {c!r}")
+        raise ValueError(f"a correlation must be in [-1, 1], got {c!r}")
     found = grid(activation, kinks, q=1.0 if q is None else q)
     at = fixed_point(found, sigma_w, sigma_b) if q is None else q
     if not 0 < at < math.inf:
-        raise ValueError(f"correlations need a variance in (0, inf): got {at!r}; give q")
+        raise ValueError(f"the variance must be in (0, inf), got {at!r}: give q")
     whole = sigma_b**2 + sigma_w**2 * second_moments(found, at)[0]
     return (sigma_b**2 + sigma_w**2 * _product(found, at, c)) / whole
 
 
 def root(f: Callable[[float], float], a: float, b: float) -> float:
-    """The root of f between a and b, at which its signs differ, to the last bit or two: Brent's method.
+    """The root of f between a and b, where f has different signs, to the last bit or two: Brent's method.
 
-    The end at which f is nearer to 0 if rounding makes the signs alike.
+    Returns the end where f is closer to 0 if rounding makes the signs equal.
     """
     from scipy.optimize import root_scalar
 

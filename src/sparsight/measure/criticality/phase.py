@@ -1,4 +1,4 @@
-"""The phase of a network's initial weights, and drawing weights that have one."""
+"""The phase of a network's initial weights, and initial weights at the edge of chaos."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.LocalResponseNorm, nn.RMSNorm
 
 @dataclass(frozen=True)
 class LayerPhase:
-    """Where one layer stands: its weights as N(0, sigma_w^2 / fan_in), its biases as N(0, sigma_b^2)."""
+    """The phase of one layer, with weights as N(0, sigma_w^2 / fan_in) and biases as N(0, sigma_b^2)."""
 
     name: str  # of the weight
     fan_in: int
@@ -69,18 +69,18 @@ def phase_of(
     tolerance: float = 0.05,
     kinks: Sequence[float] = (),
 ) -> NetworkPhase:
-    """The phase of a network's present weights: ordered (chi < 1), chaotic (chi > 1), or at the edge of chaos.
+    """The phase of a network's current weights: ordered (chi < 1), chaotic (chi > 1), or at the edge of chaos.
 
-    For each linear and convolution layer sigma_w^2 = fan_in mean(W^2), pruned weights counting as 0, sigma_b^2 =
-    mean(b^2), and chi at the fixed point of these two. "edge" is |log chi| <= `tolerance`. The activation is that of
-    the model's forward unless given. The model is only read. Transposed convolutions are left out, with a warning.
-    Errors: no such layer; an activation that cannot be told; a weight or bias that is not finite.
+    For each linear and convolution layer: sigma_w^2 = fan_in mean(W^2) with pruned weights as 0, sigma_b^2 =
+    mean(b^2), and chi at their fixed point. "edge" is |log chi| <= `tolerance`. The default activation is that of the
+    model's forward. Omits transposed convolutions with a warning. Raises: ValueError without such a layer, for an
+    unknown activation, or for weights or biases that are not finite.
     """
     if masks is not None:
         check(model, masks)
     layers = _layers(model)
     if missing := left_out(model):
-        warnings.warn(f"transposed convolutions have no row: {', '.join(missing)}", stacklevel=2)
+        warnings.warn(f"transposed convolutions are not covered: {', '.join(missing)}", stacklevel=2)
     found = grid(activation_of(model) if activation is None else activation, kinks)
     rows = tuple(_layer(name, layer, found, masks or {}, tolerance) for name, layer in layers.items())
     logs = [math.log(row.chi) if row.chi > 0 else -math.inf for row in rows[1:] or rows]
@@ -94,7 +94,7 @@ def phase_of(
 def _layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
     layers = weighted_layers(model)
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear or convolution layer: expected a model with one")
+        raise ValueError(f"{type(model).__name__} has no linear or convolution layer")
     return layers
 
 
@@ -109,7 +109,7 @@ def _layer(
     sigma_w = math.sqrt(fan_in(layer) * float((weight**2).mean()))
     sigma_b = 0.0 if layer.bias is None else math.sqrt(float((exact(layer.bias.detach()) ** 2).mean()))
     if not math.isfinite(sigma_b):
-        raise ValueError(f"the bias of {name!r} has numbers that are not finite: its phase is undefined")
+        raise ValueError(f"the bias of {name!r} has values that are not finite: its phase is undefined")
     q = fixed_point(found, sigma_w, sigma_b)
     at = chi(found, sigma_w, q=min(q, 1e4))
     return LayerPhase(name, fan_in(layer), sigma_w, sigma_b, q, at, _phase(at, tolerance))
@@ -126,21 +126,21 @@ def initialise_(
 ) -> nn.Module:
     """Draw every linear and convolution weight from N(0, sigma_w^2 / fan_in), and their biases from N(0, sigma_b^2).
 
-    fan_in = channels / groups x kernel size. Norms get weight 1, bias 0 and fresh statistics; everything else stays.
-    Drawn on the CPU in float32, layer by layer, from `generator` or a fresh one of `seed`: devices agree, and the
-    global random state is not touched. Returns the model, which is changed. Transposed convolutions stay, with a
-    warning. Errors: negative sigma; no such layer; a weight that is computed from others (weight norm).
+    fan_in = channels / groups x kernel size. Norms get weight 1, bias 0 and new statistics; all else is unchanged.
+    Drawn on the CPU in float32, layer by layer, from `generator` or a new one with `seed`: the same on all devices,
+    without changing the global random state. Returns the changed model. Keeps transposed convolutions, with a
+    warning. Raises: ValueError for a negative sigma, without such a layer, or for computed weights (weight norm).
     """
     check_not_negative(sigma_w=sigma_w, sigma_b=sigma_b)
     layers = _layers(model)
     for name, layer in layers.items():
         if not isinstance(layer.weight, nn.Parameter):
             raise ValueError(
-                f"cannot draw {name!r}: it is computed from other parameters (weight norm or the like), and would be "
-                "again; expected a plain parameter, as torch.nn.utils.parametrize.remove_parametrizations leaves it"
+                f"cannot draw {name!r}, which is computed from other parameters (such as weight norm): first call "
+                "torch.nn.utils.parametrize.remove_parametrizations"
             )
     if missing := left_out(model):
-        warnings.warn(f"transposed convolutions are not drawn: {', '.join(missing)} stay as they are", stacklevel=2)
+        warnings.warn(f"transposed convolutions are not initialised: {', '.join(missing)}", stacklevel=2)
     source = Generator().manual_seed(seed) if generator is None else generator
     with torch.no_grad():
         for layer in layers.values():
@@ -170,9 +170,9 @@ def _plain_(norm: nn.Module) -> None:
 class CriticalStart:
     """Initial weights at the edge of chaos, as a function of a model, which it changes and returns.
 
-    `activation` None is that of the model's forward. An activation whose edge has no sigma_b > 0 (ReLU) takes the
-    sigma_w of sigma_b = 0, at which chi = 1 too. Warned of: an edge without a stable variance (GELU, SiLU and Mish at a
-    small sigma_b), from which signals drift off.
+    The default activation is that of the model's forward. Activations with an edge only at sigma_b = 0 (ReLU) get the
+    sigma_w of sigma_b = 0, where chi = 1 too. Warns if the edge has no stable variance (GELU, SiLU and Mish at small
+    sigma_b), from which signals drift away.
     """
 
     activation: Activation | None = None
@@ -202,7 +202,7 @@ def critical_sigma_w(activation: Activation | Grid, sigma_b: float) -> float:
 
 
 def _unstable(found: Grid, edge: EdgeOfChaos) -> str:
-    """What is wrong with an unstable edge, and which sigma_b would do."""
+    """A warning about an unstable edge, with a stable sigma_b."""
     try:
         other = f"take sigma_b >= {smallest_stable_sigma_b(found) + 5e-5:.4f} (see smallest_stable_sigma_b)"
     except NoEdgeOfChaos:

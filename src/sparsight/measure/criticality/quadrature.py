@@ -1,4 +1,4 @@
-"""An activation on a grid: its values and slopes where Gaussian integrals need them, cut where it has kinks."""
+"""Values and slopes of an activation on a grid for Gaussian integrals, split at its kinks."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _MOST = 40_000
 class Grid:
     """phi and phi' at the nodes `u` of a composite Gauss-Legendre rule with weights `w`, in float64.
 
-    `edges` are the ends of its panels; on each, phi and phi' are polynomials of degree 15 to 1e-12. `inner` are those
-    that had to be added to the usual ones, `kinks` those at which phi' or phi'' jumps.
+    `edges` are the ends of the panels; on each, phi and phi' are polynomials of degree 15 to 1e-12. `inner` are the
+    edges added to the usual ones, `kinks` those where phi' or phi'' jumps.
     """
 
     activation: Activation
@@ -46,23 +46,23 @@ class Grid:
 
     @cached_property
     def scan(self) -> tuple[Tensor, Tensor, Tensor]:
-        """`moments` at the variances SCAN, which roots are looked for between."""
+        """`moments` at the variances SCAN."""
         return moments(self, SCAN)
 
 
 def grid(activation: Activation | Grid, kinks: Sequence[float] = (), *, q: float = 1.0) -> Grid:
-    """The grid of an activation, good for variances up to `q` and from 1e-9 (or `q`) on; a grid is returned as it is.
+    """The grid of an activation for variances from 1e-9 (or `q`) to `q`; a grid is returned unchanged.
 
-    Kinks are found: panels are halved until phi and phi' are smooth on each. `kinks` declares more. A module is
-    copied, in float64 and eval mode. ValueError for what is not elementwise, jumps, is NaN near 0, or oscillates
-    faster than 40 000 panels can follow.
+    Finds kinks by halving panels until phi and phi' are smooth on each; `kinks` declares others. Copies a module, in
+    float64 and eval mode. Raises: ValueError for an activation that is not elementwise, jumps, is NaN near 0, or needs
+    more than 40,000 panels.
     """
     if isinstance(activation, Grid):
         return activation
     if isinstance(activation, nn.Module):
         activation = copy.deepcopy(activation).cpu().double().eval()
     if not callable(activation):
-        raise TypeError(f"an activation is a function or a module: got {type(activation).__name__}")
+        raise TypeError(f"an activation must be a function or a module, got {type(activation).__name__}")
     _check_elementwise(activation)
     reach = math.ceil(math.log2(max(12 * math.sqrt(max(q, LARGEST_Q)), *(2 * abs(k) for k in kinks), 1.0)))
     near = min(-18, math.floor(math.log2(math.sqrt(q) / 8))) if q > 0 else -18
@@ -84,10 +84,10 @@ def values(activation: Activation, u: Tensor) -> tuple[Tensor, Tensor]:
     """phi(u) and phi'(u), the latter by autograd."""
     with torch.inference_mode(False), torch.enable_grad():
         x = u.detach().clone().requires_grad_()
-        y = activation(x.clone())  # a copy, for activations that work in place
+        y = activation(x.clone())  # a copy, for in-place activations
         if not isinstance(y, Tensor) or y.shape != u.shape:
             got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(f"an activation acts on each number alone: got {got} for a tensor of {tuple(u.shape)}")
+            raise ValueError(f"an activation must be elementwise, got {got} for a tensor of shape {tuple(u.shape)}")
         slope = torch.autograd.grad(y.sum(), x, allow_unused=True)[0] if y.requires_grad else None
     return y.detach().double(), torch.zeros_like(u) if slope is None else slope.double()
 
@@ -145,9 +145,9 @@ def _check_elementwise(activation: Activation) -> None:
     phi, dphi = values(activation, u)
     alone = torch.cat([values(activation, x)[0] for x in u.split(1)])
     if not (torch.isfinite(phi).all() and torch.isfinite(dphi).all()):
-        raise ValueError("the activation or its slope is not finite near 0: expected a function that is, everywhere")
+        raise ValueError("the activation or its slope is not finite near 0")
     if not torch.allclose(phi, alone, rtol=1e-9, atol=1e-12):
-        raise ValueError("an activation acts on each number alone: what it gives for one depends on the others")
+        raise ValueError("an activation must be elementwise, but its values depend on other elements")
 
 
 def _matrix() -> tuple[Tensor, Tensor]:
@@ -164,7 +164,7 @@ _CHECKS, _INTERPOLATE = _matrix()
 
 
 def _refined(activation: Activation, edges: Tensor) -> Tensor:
-    """The edges with more between them, until phi and phi' are smooth on every panel or a panel is too small."""
+    """The edges, with others added until phi and phi' are smooth on every panel or a panel is too small."""
     scale = [float(part.abs().max()) for part in values(activation, torch.linspace(-1, 1, 33, dtype=torch.float64))]
     left, right, all_edges = edges[:-1], edges[1:], [edges]
     for _ in range(_SPLITS):
@@ -198,7 +198,7 @@ def _rough(activation: Activation, left: Tensor, right: Tensor, scale: list[floa
 
 
 def _kinks(activation: Activation, edges: Tensor) -> Tensor:
-    """The edges at which phi' or phi'' jumps. ValueError where phi itself does."""
+    """The edges where phi' or phi'' jumps. Raises: ValueError if phi itself jumps."""
     steps = [size * edges.abs().clamp(min=1.0) for size in (1e-6, 1e-7)]
     (phi, dphi), jumps, bends, turns = values(activation, edges), [], [], []
     for step in steps:
@@ -209,7 +209,7 @@ def _kinks(activation: Activation, edges: Tensor) -> Tensor:
     one = float(torch.where(edges.abs() <= 1, dphi.abs(), 0).max())
     torn = (jumps[1] > jumps[0] / 2) & (jumps[1] > 1e-5 * (1 + phi.abs()))
     if torn.any():
-        raise ValueError(f"the activation jumps at {float(edges[torn][0]):g}: expected a continuous function")
+        raise ValueError(f"the activation must be continuous, but jumps at {float(edges[torn][0]):g}")
     bent = (bends[1] > bends[0] / 2) & (bends[1] > 1e-9 * one)
     turned = (turns[1] > turns[0] / 2) & (turns[1] > 1e-6 * one)
     near = torch.nonzero(bent | turned).reshape(-1)

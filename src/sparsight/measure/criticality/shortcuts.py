@@ -23,7 +23,7 @@ _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def is_residual(model: nn.Module) -> bool:
-    """Whether shortcuts lead past layers of a model, as far as tracing tells."""
+    """Whether tracing finds shortcuts past layers of a model."""
     sums = residual_sums(model)
     return bool(sums.blocks or sums.endless)
 
@@ -39,7 +39,7 @@ class Sums:
 
 
 def residual_sums(model: nn.Module) -> Sums:
-    """The residual sums of a model, none where its forward cannot be traced."""
+    """The residual sums of a model; none if its forward cannot be traced."""
     graph = traced(model)
     if graph is None:
         return Sums()

@@ -1,4 +1,4 @@
-"""The elementwise expressions of a traced forward: what a network does to each number between its layers."""
+"""The elementwise expressions between the layers of a traced forward."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class Found:
 
 
 def expressions(graph: fx.GraphModule) -> tuple[list[Found], int]:
-    """The nonlinear elementwise expressions of a forward, each as large as it gets, and how many layers there are.
+    """The maximal nonlinear elementwise expressions of a forward, and the number of layers.
 
-    An expression is all that is done to the numbers of one tensor alone, constants included: x sigmoid(x) is one, and
-    so is 1.7159 tanh(2/3 x). What joins two tensors (a shortcut, a gate) ends it.
+    An expression has one tensor and constants, such as x sigmoid(x) or 1.7159 tanh(2/3 x). It ends at operations on two
+    tensors (a shortcut, a gate).
     """
     nodes = list(graph.graph.nodes)
     source = _sources(graph, nodes)
@@ -82,7 +82,7 @@ def expressions(graph: fx.GraphModule) -> tuple[list[Found], int]:
 
 
 class _Composed:
-    """An elementwise expression as a function, read off a graph."""
+    """An elementwise expression of a graph, as a function."""
 
     def __init__(self, steps: list[tuple[fx.Node, Any]], start: fx.Node, name: str) -> None:
         self.steps, self.start, self.__name__ = steps, start, name
@@ -115,7 +115,7 @@ class _Composed:
 
 
 def _sources(graph: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, fx.Node]:
-    """Of each node that works elementwise on one tensor, the node of that tensor."""
+    """The input node of each node that works elementwise on one tensor."""
     found: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         if _known(graph, node) is None and verb(node) not in _LINEAR | _BENT:
@@ -127,7 +127,7 @@ def _sources(graph: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, fx.No
 
 
 def _known(graph: fx.GraphModule, node: fx.Node) -> tuple[str, Activation] | None:
-    """The activation that a node is by itself, and how it is spelled."""
+    """The activation of a single node, and its spelling."""
     if node.op == "call_module" and isinstance(module := graph.get_submodule(str(node.target)), MODULES):
         return repr(module).replace("inplace=True", ""), module
     if node.op == "call_function" and node.target in _FUNCTIONS:
@@ -160,7 +160,7 @@ def verb(node: fx.Node) -> str:
 
 
 def _bends(graph: fx.GraphModule, end: fx.Node, source: dict[fx.Node, fx.Node], at: fx.Node) -> bool:
-    """Whether an expression is more than a x + b."""
+    """Whether an expression is not linear, a x + b."""
     for node in (end, *_reach([end], lambda n: _inside(n, source, at))):
         plain = verb(node) in _LINEAR
         inputs = [n for n in node.all_input_nodes if _constant(graph, n) is None]
@@ -172,7 +172,7 @@ def _bends(graph: fx.GraphModule, end: fx.Node, source: dict[fx.Node, fx.Node], 
 
 
 def _times(node: fx.Node, inputs: list[fx.Node]) -> int:
-    """How many of a node's arguments are signals: x x has two."""
+    """The number of signals among a node's arguments: 2 for x x."""
     return sum(isinstance(one, fx.Node) and one in inputs for one in (*node.args, *node.kwargs.values()))
 
 
@@ -214,7 +214,7 @@ def _scales(user: fx.Node, node: fx.Node) -> bool:
 
 
 def _text(graph: fx.GraphModule, node: Any, source: dict[fx.Node, fx.Node], at: fx.Node) -> str:
-    """An expression as it is written: mul(tanh(mul(x, 0.66)), 1.7)."""
+    """An expression as text: mul(tanh(mul(x, 0.66)), 1.7)."""
     if not isinstance(node, fx.Node):
         return f"{node:g}" if isinstance(node, float) else repr(node)
     if node is at:

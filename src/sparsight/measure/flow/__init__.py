@@ -1,4 +1,4 @@
-"""How much passes through a network: information flow, gradient flow, and how far two networks are apart in them."""
+"""Information flow and gradient flow of a network, and the distance between the flows of two networks."""
 
 from sparsight.measure.flow.distance import flow_distance
 from sparsight.measure.flow.gradients import GradientFlow, gradient_flow

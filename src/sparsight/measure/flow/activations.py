@@ -1,4 +1,4 @@
-"""Where activations are read: layers in the order in which they run, and what follows them; one value a unit."""
+"""Reads activations, one value per unit, after layers in execution order."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _IS_NORM = every("batch_norm instance_norm group_norm layer_norm rms_norm local_
 
 
 def measured_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Module]:
-    """Linear and convolution layers by plain name, in registration order, without those that `skip` matches.
+    """Linear and convolution layers by plain name, in registration order, without matches of `skip`.
 
-    Attention layers of torch compute their last projection themselves: they stand for it, as "<name>.out_proj".
+    Attention layers of torch compute their output projection themselves and stand for it, as "<name>.out_proj".
     """
     found: dict[str, nn.Module] = {}
     taken: set[int] = set()
@@ -48,7 +48,7 @@ def measured_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Modul
 
 @dataclass
 class Reading:
-    """What one forward pass has shown so far, in the order of execution."""
+    """The values of one forward pass so far, in execution order."""
 
     samples: int
     site: Site
@@ -61,22 +61,19 @@ class Reading:
 
     def layer(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if name in self.values:
-            raise ValueError(
-                f"layer {name!r} runs more than once in a forward pass, so that its units have no single value: "
-                "give `pairs` without it"
-            )
+            raise ValueError(f"layer {name!r} runs more than once in a forward pass: give `pairs` without it")
         out = output[0] if isinstance(output, tuple) else output
         if out.dim() < 2 or len(out) != self.samples:
             raise ValueError(
-                f"layer {name!r} puts out {tuple(out.shape)} for {self.samples} samples, which are not its "
-                "first dimension: give `pairs` without it"
+                f"the first dimension of layer {name!r}'s output must be the {self.samples} samples, got shape "
+                f"{tuple(out.shape)}: give `pairs` without it"
             )
         self.axis = 1 if isinstance(module, _CONVOLUTION) else -1
         self.current, self.units, self.reached, self.beside = name, out.shape[self.axis], 0, False
         self.values[name] = self._pooled(out)
 
     def function(self, func: Any, out: Any) -> None:
-        """The first norm and the first activation after a layer count, if they have its units."""
+        """Take the first norm and the first activation after a layer, if they have its units."""
         rank = 2 if func in _IS_ACTIVATION else 1 if func in _IS_NORM else 0
         shortcut = rank == 1 and self.beside  # its norm; the activation after both have met is the layer's
         if not self.current or shortcut or rank <= self.reached or (rank == 2 and self.site == "post_norm"):
@@ -86,11 +83,11 @@ class Reading:
             self.values[self.current], self.reached = self._pooled(out), rank
 
     def other(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A layer that is not asked for: what follows it is not the layer's before it."""
+        """A layer that is not measured; it ends the layer before it."""
         self.current = ""
 
     def shortcut(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A layer beside the way through the network."""
+        """A layer on a shortcut."""
         self.beside = True
 
     def _pooled(self, out: Tensor) -> Tensor:
@@ -103,7 +100,7 @@ class Reading:
 
 
 class _Watching(TorchFunctionMode):
-    """Shows `see` every function of torch that is called inside, with its result."""
+    """Calls `see` with every torch function called inside, and its result."""
 
     def __init__(self, see: Callable[[Any, Any], None]) -> None:
         super().__init__()
@@ -127,8 +124,8 @@ def read(
 ) -> Mapping[str, Tensor]:
     """Pooled values of the layers at the site for one batch, in execution order: (samples, units) each.
 
-    A layer that nothing of the site's kind follows, before the next layer or one of the others, is read at the
-    site before. The norms of shortcuts are not those of the layer before them.
+    Without a norm or activation before the next layer, a layer is read at the site before. Norms of shortcuts do not
+    count.
     """
     reading = Reading(batch_size(batch), site)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""How far apart two networks are in what flows through them."""
+"""The distance between the flows of two networks."""
 
 from __future__ import annotations
 
@@ -23,11 +23,10 @@ def flow_distance(a: Flow, b: Flow, norm: Norm = "relative") -> float:
     """Distance of the flow `a` from the reference `b`, in [0, inf]; 0 for a network and itself.
 
     On the vectors of values: "l2" ||a - b||_2, "linf" max |a - b|, "relative" ||a - b||_2 / ||b||_2. Flows that hold
-    matrices are compared entry by entry, units of one layer being the same units in both: "l2" and "linf" over all
-    entries, "relative" the mean over pairs of ||R - R0||_F / ||R0||_F.
-    A relative distance from 0 is 0 for 0 and infinite for anything else. Values that are not finite give NaN, which
-    is close to nothing.
-    Errors: two flows that were not measured alike (kind, layers, reduction or statistic, site), two lengths.
+    matrices are compared entry by entry: "l2" and "linf" over all entries, "relative" is the mean over pairs of
+    ||R - R0||_F / ||R0||_F. A relative distance from 0 is 0 for 0, otherwise infinite. Non-finite values give NaN.
+
+    Raises: ValueError for flows measured differently (kind, layers, reduction or statistic, site) or of other length.
     """
     check_known(Norm, norm=norm)
     _alike(a, b)
@@ -49,7 +48,7 @@ def _ratio(apart: Tensor, reference: Tensor) -> float:
 
 
 def _parts(flow: Flow) -> Sequence[Tensor]:
-    """What is compared: the matrices of each pair, or the one vector of values."""
+    """The matrices of each pair, or the vector of values."""
     if isinstance(flow, InformationFlow) and flow.matrices:
         return flow.matrices
     values = flow.values if isinstance(flow, (InformationFlow, GradientFlow, GradientAverage)) else flow
@@ -59,10 +58,10 @@ def _parts(flow: Flow) -> Sequence[Tensor]:
 def _alike(a: Flow, b: Flow) -> None:
     one, other = _measured(a), _measured(b)
     if one != other:
-        raise ValueError(f"cannot compare what was not measured alike: got {one} and {other}")
+        raise ValueError(f"flows must be measured in the same way to be compared, got {one} and {other}")
     sizes = [[tuple(x.shape) for x in _parts(flow)] for flow in (a, b)]
     if sizes[0] != sizes[1]:
-        raise ValueError(f"cannot compare flows of different shapes: got {sizes[0]} and {sizes[1]}")
+        raise ValueError(f"flows must have the same shapes to be compared, got {sizes[0]} and {sizes[1]}")
 
 
 def _measured(flow: Flow) -> tuple[object, ...]:

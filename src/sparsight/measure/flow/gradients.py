@@ -1,4 +1,4 @@
-"""Gradient flow: how strongly the loss pulls at each weight tensor."""
+"""Gradient flow: the size of the loss gradient in each weight tensor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Statistic = Literal["norm", "mean_abs", "mean_abs_live", "total"]
 
 @dataclass(frozen=True, eq=False)
 class GradientFlow:
-    """One number for each prunable tensor, and the loss whose gradient it is."""
+    """One number per prunable tensor, and the loss."""
 
     names: tuple[str, ...]
     values: Float64[Tensor, " tensors"]  # on the CPU; NaN or inf where a gradient was not finite
@@ -50,20 +50,20 @@ def gradient_flow(
 
     g = m * d/dw (1/N) sum_n loss_n, at the masked weights m * w, one backward pass a batch, each weighted by its
     samples. "norm" is ||g||_F, "mean_abs" sum |g| / entries of the tensor, "mean_abs_live" sum |g| / kept weights
-    (0 where none is kept), all in [0, inf) and one for each tensor of `masks`, in its order. "total" is one number,
-    named "total": the sum of all squared entries, which is how fast the loss falls under gradient flow.
+    (0 without kept weights), all in [0, inf) and one for each tensor of `masks`, in its order. "total" is one number,
+    named "total": the sum of all squared entries, the rate at which the loss falls under gradient flow.
 
-    In eval mode: batch norms use what they have stored, dropout is off. Gradients that the model holds are neither
-    read nor touched. Gradients that are not finite are passed on. Errors: no batches; masks that do not fit.
+    In eval mode: batch norms use their stored statistics, dropout is off. The model's own gradients are neither read
+    nor changed. Non-finite gradients are returned. Raises: ValueError without batches or if masks do not fit.
 
     Source: Gharatappeh and Sekeh, "Information Consistent Pruning", 2025, as intended: the published code takes the
-    gradient that the last training step left, times n / (n - 1) for n batches.
+    gradient left by the last training step, times n / (n - 1) for n batches.
     """
     return measured(model, masks, batches, statistic, loss)
 
 
 Around = Callable[[Callable[[Batch], Tensor], Batch], Tensor]
-"""Calls the loss of a batch, which runs the forward pass, and gives back its value: to look at the pass."""
+"""Calls the loss of a batch, which runs the forward pass, and returns its value, to observe the pass."""
 
 
 def measured(
@@ -102,7 +102,7 @@ def _mean_gradient(
         for batch in batches:
             size, value = batch_size(batch), around(lambda b: loss(net, b), batch)
             if not value.requires_grad:
-                raise ValueError("the loss depends on no prunable weight: expected one of the model's output")
+                raise ValueError("the loss does not depend on any prunable weight: compute it from the model's output")
             grads = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
             for into, g in zip(sums, grads, strict=True):
                 into.add_(g.to(into.device), alpha=size)

@@ -1,4 +1,4 @@
-"""Information flow: how the units of each layer go together with those of the next."""
+"""Information flow: correlations between the units of each layer and the next."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from sparsight.types import Batch
 Reduction = Literal["rms", "abs", "signed", "matrix"]
 Pair = tuple[str, str]
 
-_CHUNK = 256  # samples summed up at once: fewer cost more in calls than in arithmetic, more leave the cache
+_CHUNK = 256  # samples per sum: fewer cost more in calls, more leave the cache
 
 SHORTCUTS = ("*downsample*", "*shortcut*", "*skip*")
-"""Layers of these names lie beside the way through the network, not on it."""
+"""Names of layers on shortcuts."""
 
 
 @dataclass(frozen=True, eq=False)
 class InformationFlow:
-    """One number for each pair of layers, and how many units had nothing to say."""
+    """One number per pair of layers, and the numbers of constant units."""
 
     pairs: tuple[Pair, ...]
     values: Float64[Tensor, " pairs"]  # on the CPU; NaN where an activation was not finite
@@ -39,7 +39,7 @@ class InformationFlow:
     site: Site
     samples: int
     units: Mapping[str, int]  # by layer
-    dead: Mapping[str, int]  # of them, those that are constant over the samples
+    dead: Mapping[str, int]  # units that are constant over the samples
     matrices: tuple[Float64[Tensor, "_ _"], ...] = ()  # rho of each pair, for reduction="matrix"
 
     @property
@@ -63,20 +63,20 @@ def information_flow(
     unit i for sample n: a channel's mean over positions, a feature's mean over tokens. One number a pair, over all
     i, j: "rms" sqrt(mean rho^2), in [0, 1]; "abs" mean |rho|, in [0, 1]; "signed" mean rho, in [-1, 1], as
     (1/N) sum_n zbar_n zbar'_n with zbar_n = mean_i z[n, i], without the matrix; "matrix" keeps rho, values as "rms".
-    Higher: the layers go together more. Independent units give rms sqrt(1 / (N - 1)), not 0.
+    Higher: more correlated layers. Independent units give rms sqrt(1 / (N - 1)), not 0.
 
     `site`: the layer's own output ("pre"), that of the first norm after it ("post_norm"), or of the first activation
     ("post_act"), before the next layer runs; without one, the site before. In eval mode.
-    Pairs are layers (Linear, convolutions, attention's output projection) by name: consecutive ones in the order of
-    execution, without those that `skip` matches, or those given.
+    Pairs are names of layers (Linear, convolutions, attention's output projection), by default consecutive ones in
+    execution order, without matches of `skip`.
 
-    A dead unit, sd <= max(1e-12, 1e-6 rms), has correlations 0, stays in the means and is counted. An activation
-    that is not finite makes its pairs NaN. Errors: no batches; fewer than two layers; a layer that runs more than
-    once, or in another order in another batch; a pair of unknown layers; an output whose first dimension is not the
-    samples'.
+    A dead unit, sd <= max(1e-12, 1e-6 rms), has correlations 0, stays in the means and is counted. Non-finite
+    activations make their pairs NaN. Raises: ValueError without batches; for fewer than two layers; for a layer that
+    runs more than once, or in another order in another batch; for unknown layers; for an output without the samples
+    as its first dimension.
 
     Source: Gharatappeh and Sekeh, "Information Consistent Pruning", 2025: "signed", over the training set. Sums are
-    merged as in Chan, Golub and LeVeque 1983: batches and their order change nothing but rounding.
+    merged as in Chan, Golub and LeVeque 1983: batches and their order change only rounding.
     """
     collector = Collector(model, reduction, site, pairs, skip)
 
@@ -91,7 +91,7 @@ def information_flow(
 
 
 class Collector:
-    """Information flow of the batches whose forward passes it has watched, whatever else these are for."""
+    """Information flow from forward passes that run for another purpose."""
 
     def __init__(
         self, model: nn.Module, reduction: Reduction, site: Site, pairs: Sequence[Pair] | None, skip: Sequence[str]
@@ -109,7 +109,7 @@ class Collector:
         self._sums: _Sums | None = None
 
     def take(self, run: Callable[[Batch], Any], batch: Batch) -> None:
-        """Take in one batch, whose forward pass is `run(batch)`."""
+        """Add one batch; `run(batch)` is its forward pass."""
         values = read(run, self._layers, self._others, self._shortcuts, batch, self._site)
         if self._sums is None:
             kind = _Signed if self._reduction == "signed" else _Matrices
@@ -129,7 +129,7 @@ class Collector:
 
 @dataclass
 class _Matrices:
-    """Co-moments as they come, some samples at a time: memory of the matrices, whatever the number of samples."""
+    """Co-moments summed a few samples at a time, in the memory of the matrices."""
 
     pairs: tuple[Pair, ...]
     order: tuple[str, ...]
@@ -158,7 +158,7 @@ class _Matrices:
 
 @dataclass
 class _Signed:
-    """The pooled values themselves and their moments: memory of samples times units, never units times units."""
+    """The pooled values and their moments, in memory of samples times units, not units times units."""
 
     pairs: tuple[Pair, ...]
     order: tuple[str, ...]
@@ -217,27 +217,27 @@ def _wanted(model: nn.Module, pairs: Sequence[Pair] | None, skip: Sequence[str])
     names = dict.fromkeys(name for pair in pairs for name in pair)
     unknown = next((name for name in names if name not in layers), None)
     if unknown is not None:
-        raise ValueError(f"the model has no layer {unknown!r}, expected one of {', '.join(map(repr, layers))}")
+        raise ValueError(f"layers in pairs must be one of {', '.join(map(repr, layers))}, got {unknown!r}")
     return {name: layers[name] for name in names}
 
 
 def _consecutive(values: Mapping[str, Tensor]) -> tuple[Pair, ...]:
     names = list(values)
     if len(names) < 2:
-        raise ValueError(f"information flows between at least two layers, got {names} in the forward pass")
+        raise ValueError(f"information flow needs at least two layers in the forward pass, got {names}")
     return tuple(pairwise(names))
 
 
 def _given(values: Mapping[str, Tensor], pairs: Sequence[Pair]) -> tuple[Pair, ...]:
     idle = next((name for pair in pairs for name in pair if name not in values), None)
     if idle is not None:
-        raise ValueError(f"layer {idle!r} does not run in the forward pass: those that do are {', '.join(values)}")
+        raise ValueError(f"layer {idle!r} does not run in the forward pass, which runs {', '.join(values)}")
     return tuple((a, b) for a, b in pairs)
 
 
 def _same_order(first: tuple[str, ...], now: tuple[str, ...]) -> None:
     if first != now:
         raise ValueError(
-            f"layers run in another order for another batch: got {', '.join(now)} after {', '.join(first)}; give "
+            f"layers must run in the same order for every batch, got {', '.join(now)} after {', '.join(first)}: give "
             "`pairs` of layers that always run"
         )

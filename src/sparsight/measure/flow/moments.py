@@ -1,4 +1,4 @@
-"""Means, variances and correlations of a stream of samples, in float64, whatever the batches and their order."""
+"""Means, variances and correlations of a stream of samples, in float64."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from sparsight.numerics.exact import exact
 
 _LEAST = 1e-12  # a unit whose standard deviation is at most this, or
-_RELATIVE = 1e-6  # this share of its root mean square, is dead: what moves it is rounding
+_RELATIVE = 1e-6  # this share of its root mean square, is dead: only rounding moves it
 
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Of n samples of M units: the mean, and the sum of squared deviations from it."""
+    """Mean and sum of squared deviations of n samples of M units."""
 
     count: int
     mean: Float64[Tensor, " units"]
@@ -30,13 +30,13 @@ class Moments:
 
     @property
     def dead(self) -> Tensor:
-        """Units that say nothing: sd <= max(1e-12, 1e-6 rms), with rms^2 = mean^2 + sd^2. A NaN is not dead."""
+        """Dead units: sd <= max(1e-12, 1e-6 rms), with rms^2 = mean^2 + sd^2. A NaN is not dead."""
         sd = self.deviation
         return sd <= (_RELATIVE * torch.hypot(self.mean, sd)).clamp_min(_LEAST)
 
     @property
     def scale(self) -> Float64[Tensor, " units"]:
-        """What makes a deviation a z-score: 1 / sd, and 0 for a dead unit."""
+        """Factors from deviations to z-scores: 1 / sd, 0 for dead units."""
         return torch.where(self.dead, 0.0, 1.0 / self.deviation)
 
 
@@ -49,7 +49,7 @@ def moments(x: Float[Tensor, "samples units"]) -> tuple[Moments, Float64[Tensor,
 
 
 def merged(a: Moments | None, b: Moments) -> Moments:
-    """The moments of both streams together (Chan, Golub and LeVeque 1983): no difference of large squares is taken."""
+    """The moments of both streams together (Chan, Golub and LeVeque 1983), without differences of large squares."""
     if a is None:
         return b
     n = a.count + b.count
@@ -68,13 +68,13 @@ class CoMoments:
         """Pearson correlation of every unit of the first layer with every unit of the second; 0 for a dead unit."""
         first, second = (self.layers[name] for name in pair)
         rho = self.products[pair] / first.count * first.scale[:, None] * second.scale
-        return rho.clamp(-1.0, 1.0) + 0.0  # rounding may lead past 1; no -0.0
+        return rho.clamp(-1.0, 1.0) + 0.0  # rounding may exceed 1; no -0.0
 
 
 def more(
     seen: CoMoments | None, batch: Mapping[str, Float[Tensor, "samples units"]], pairs: tuple[tuple[str, str], ...]
 ) -> CoMoments:
-    """`seen` and one batch more: C += C_batch + (n b / (n + b)) delta delta'."""
+    """`seen` and another batch: C += C_batch + (n b / (n + b)) delta delta'."""
     new = {name: moments(x) for name, x in batch.items()}
     products = {(a, b): new[a][1].T @ new[b][1] for a, b in pairs}
     if seen is None:

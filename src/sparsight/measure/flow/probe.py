@@ -1,4 +1,4 @@
-"""The few samples on which a run measures: drawn once, the same in every measurement."""
+"""The samples on which a run measures: drawn once, the same in every measurement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sparsight.types import Batch, Split
 
 @dataclass(frozen=True, eq=False)
 class Probe:
-    """Samples to measure on, as batches in a fixed order, and where they stand in the split."""
+    """Samples to measure on, as batches in a fixed order, with their indices in the split."""
 
     indices: Int64[Tensor, " samples"]  # ascending, on the CPU
     batches: tuple[Batch, ...]
@@ -35,24 +35,23 @@ class Probe:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the indices: two runs with one digest measured on the same samples of a split."""
+        """SHA-256 of the indices: runs with the same digest used the same samples of a split."""
         return hashlib.sha256(self.indices.numpy().astype("<i8").tobytes()).hexdigest()
 
 
 MOST = 1024
-"""Samples of a probe where no number is given, and there are as many."""
+"""Default number of samples of a probe."""
 
 
 def probe(split: Split | Iterable[Batch], count: int | None = None, *, seed: int = 0, batch_size: int = 256) -> Probe:
     """`count` samples of a split, drawn from `seed`, without augmentation and always in the same order.
 
-    Without a number they are 1024, or all that there are.
+    The default is 1024, or all if there are fewer.
 
-    Of a `Split` with whole numbers as labels the draw is stratified: class c has count n_c / n places, rounded by
-    largest remainders (`data.stratified`). Any other iterable of batches is read once, to its end, and `count` of its
-    samples are drawn alike, whatever the labels; what it does to samples is done once, and kept.
-    The draw depends on the seed, the labels and the number of samples only; it touches no random state.
-    ValueError unless 1 <= count <= samples.
+    A `Split` with integer labels is stratified: class c gets count n_c / n places, rounded by largest remainders
+    (`data.stratified`). Other iterables of batches are read once, to the end, and `count` samples are drawn uniformly.
+    The draw depends only on the seed, the labels and the number of samples; it does not use the global random state.
+    Raises: ValueError unless 1 <= count <= samples.
     """
     check_whole(1, batch_size=batch_size)
     if not isinstance(split, Split):
@@ -66,11 +65,11 @@ def probe(split: Split | Iterable[Batch], count: int | None = None, *, seed: int
 
 def _enough(count: int, samples: int) -> None:
     if not 1 <= count <= samples:
-        raise ValueError(f"cannot take {count} probes from {samples} samples: expected 1 to {samples}")
+        raise ValueError(f"probe must be 1 to {samples:,}, the number of samples, got {count:,}")
 
 
 def _keys(seed: int, start: int, count: int) -> np.ndarray:
-    """The random numbers of samples start, start + 1, ...: a stream that numpy promises never to change."""
+    """The random numbers of samples start, start + 1, ..., from a stream that numpy keeps stable."""
     stream = np.random.PCG64(derive(seed, "probe"))
     return stream.advance(start).random_raw(count)
 
@@ -84,7 +83,7 @@ def _drawn(labels: Tensor, count: int, seed: int) -> np.ndarray:
 
 
 def _streamed(batches: Iterable[Batch], given: int | None, seed: int, size: int) -> Probe:
-    """The samples with the smallest keys, in one pass, never holding more than their number and one batch."""
+    """The samples with the smallest keys, in one pass that holds at most these and one batch."""
     count = MOST if given is None else given
     keys, places, kept, start = np.empty(0, np.uint64), np.empty(0, np.int64), None, 0
     place = derive(seed, "probe loader")

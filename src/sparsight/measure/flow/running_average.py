@@ -1,4 +1,4 @@
-"""Gradient flow for nothing: an average of the gradients that training computes anyway."""
+"""Gradient flow at no cost: an average of the gradients that training computes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsight.numerics.exact import exact
 
 @dataclass(frozen=True, eq=False)
 class GradientAverage:
-    """The exponential average of the gradient norms of `steps` training steps, a number for each tensor."""
+    """The exponential average of gradient norms over `steps` training steps, one number per tensor."""
 
     names: tuple[str, ...]
     total: Float64[Tensor, " tensors"]  # (1 - decay) sum_t decay^(T - t) norm_t, where the gradients are
@@ -27,19 +27,19 @@ class GradientAverage:
         return self.total.cpu() / (1.0 - self.decay**self.steps)
 
     def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs: GradientAverage(names, state["total"], int(state["steps"]), decay)."""
+        """The state to store for a resume: GradientAverage(names, state["total"], int(state["steps"]), decay)."""
         return {"total": self.total.clone(), "steps": torch.tensor(self.steps)}
 
 
 def gf_ema(
     grads: Mapping[str, Tensor | None], previous: GradientAverage | None = None, *, decay: float = 0.98
 ) -> GradientAverage:
-    """The average with one training step more: total = decay total + (1 - decay) ||g||_F, for each tensor.
+    """The average after another training step: total = decay total + (1 - decay) ||g||_F, for each tensor.
 
-    `grads` are those of the step, by name: after masking, before clipping. None counts as 0. Nothing is read back
-    from the device. These are norms of gradients of batches, in train mode, along a path on which the weights
-    move: noisier and larger than `gradient_flow`, and free. 1 / (1 - decay) steps count, about.
-    Errors: decay outside [0, 1); other names than before; no gradients.
+    `grads` are the gradients of the step by name, after masking and before clipping. None counts as 0. Nothing is read
+    back from the device. Noisier and larger than `gradient_flow`: these are gradients of batches in train mode, while
+    the weights change. Averages over about 1 / (1 - decay) steps.
+    Raises: ValueError for decay outside [0, 1), for other names than before, or without gradients.
     """
     if not 0.0 <= decay < 1.0:
         raise ValueError(f"decay must be in [0, 1), got {decay}")
@@ -57,11 +57,11 @@ def gf_ema(
 def averaged(
     names: tuple[str, ...], norms: Float64[Tensor, " tensors"], previous: GradientAverage | None, decay: float = 0.98
 ) -> GradientAverage:
-    """`gf_ema` of norms that are known already."""
+    """`gf_ema` for known norms."""
     if previous is None:
         return GradientAverage(names, norms * (1.0 - decay), 1, decay)
     if (previous.names, previous.decay) != (names, decay):
         raise ValueError(
-            f"an average of {previous.names} with decay {previous.decay} cannot go on with {names} and {decay}"
+            f"an average of {previous.names} with decay {previous.decay} cannot continue with {names} and {decay}"
         )
     return GradientAverage(names, previous.total.to(norms.device).lerp(norms, 1.0 - decay), previous.steps + 1, decay)

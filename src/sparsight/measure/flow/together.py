@@ -27,9 +27,9 @@ def both_flows(
 ) -> tuple[InformationFlow, GradientFlow]:
     """`information_flow` and `gradient_flow` from one pass: one forward and one backward pass a batch.
 
-    The forward pass is the loss's, so that activations are those of the masked weights m * w: the same numbers as from
-    two calls, if pruned weights are 0 and the loss runs the model once, on the batch's inputs. Arguments and errors
-    are those of the two.
+    The loss runs the forward pass, so activations are those of the masked weights m * w. The numbers equal those of two
+    calls if pruned weights are 0 and the loss runs the model once, on the batch's inputs. Arguments and errors are
+    those of the two functions.
     """
     collector = Collector(model, reduction, site, pairs, skip)
 

@@ -1,4 +1,4 @@
-"""The PQ index, its bound and its counts, and the power sums that they are computed from."""
+"""The PQ index, its bound and counts, and the power sums behind them."""
 
 from sparsight.measure.pq.bound import prune_count, retained_bound
 from sparsight.measure.pq.index import effective_count, pq_index, pq_index_gradient

@@ -1,4 +1,4 @@
-"""Power sums of tensors: from one pass over memory, on every thread or on the tensors' own device."""
+"""Power sums of tensors in one pass over memory, on all threads or on the tensors' own device."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from sparsight.numerics.kernels import power_sums as kernel
 from sparsight.numerics.kernels.jit import each
 from sparsight.types import Scope
 
-_JOB = 1 << 20  # weights that one thread takes at a time
-_BLOCK = 512  # chunks that tensor code takes at a time
+_JOB = 1 << 20  # weights per thread at a time
+_BLOCK = 512  # chunks per call of tensor code
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -44,7 +44,7 @@ class _Source:
 def _source(name: str, x: Tensor, mask: Tensor | None, width: int) -> _Source:
     check_gathered({name: x})
     if x.dtype not in _DTYPES:
-        raise ValueError(f"'{name}' must be of one of {', '.join(map(str, _DTYPES))}, got {x.dtype}")
+        raise ValueError(f"the dtype of '{name}' must be one of {', '.join(map(str, _DTYPES))}, got {x.dtype}")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape):
         got = f"{mask.dtype} {tuple(mask.shape)}"
         raise ValueError(f"the mask of '{name}' must be torch.bool {tuple(x.shape)}, got {got}")
@@ -57,7 +57,7 @@ def _source(name: str, x: Tensor, mask: Tensor | None, width: int) -> _Source:
 
 
 def _array(x: Tensor) -> np.ndarray:
-    """The flat array of a CPU tensor, as the kernel wants it."""
+    """The flat array of a CPU tensor for the kernel."""
     x = x.reshape(-1)
     if x.dtype == torch.float16:
         return x.view(torch.int16).numpy()
@@ -84,7 +84,7 @@ def _refuse_infinite(source: _Source) -> None:
         bad &= source.mask
     where = tuple(bad.nonzero()[0].tolist())
     value = source.x[where].item()
-    raise ValueError(f"'{source.name}' holds {value} at {where}, expected finite values where the mask keeps")
+    raise ValueError(f"kept weights must be finite, but '{source.name}' has {value} at {where}")
 
 
 def sum_lines(
@@ -92,7 +92,7 @@ def sum_lines(
 ) -> dict[str, RowSums]:
     missing = [name for name in tensors if masks is not None and name not in masks]
     if missing:
-        raise ValueError(f"no mask for {missing}, the masks are for {sorted(masks or ())}")
+        raise ValueError(f"masks must have every tensor's name: missing {missing}, got {sorted(masks or ())}")
     width = kernel.SUMS + 2 * len(exponents)
     sources = [_source(n, x, None if masks is None else masks[n], width) for n, x in tensors.items()]
     array = np.asarray(exponents, dtype=np.float64)
@@ -115,7 +115,7 @@ def tensor_table(x: Tensor, mask: Tensor | None, exponents: Sequence[float], lim
     lines = table.reshape(rows, -1, table.shape[1])
     mask = torch.ones((1, 1), dtype=torch.bool, device=x.device) if mask is None else mask.reshape(rows, length)
     mask = mask.expand(rows, length)
-    whole = length // kernel.CHUNK if rows < _BLOCK else 0  # many rows are taken by columns, few by chunks
+    whole = length // kernel.CHUNK if rows < _BLOCK else 0  # many rows by columns, few by chunks
     if whole:
         for row in range(rows):
             chunks = [t[row, : whole * kernel.CHUNK].reshape(whole, kernel.CHUNK) for t in (x, mask)]
@@ -155,16 +155,16 @@ def _tensor_term(v: Tensor, e: float) -> Tensor:
 def _exponents(exponents: Sequence[float]) -> tuple[float, ...]:
     found = tuple(float(e) for e in exponents)
     if not found or len(set(found)) < len(found) or not all(math.isfinite(e) and e > 0 for e in found):
-        raise ValueError(f"exponents must be at least one finite, positive, distinct numbers, got {found}")
+        raise ValueError(f"exponents must be distinct, finite and greater than 0, and at least one, got {found}")
     return found
 
 
 def row_sums(
     tensors: Mapping[str, Tensor], exponents: Sequence[float], masks: Mapping[str, Tensor] | None = None
 ) -> dict[str, RowSums]:
-    """Power sums of every row of every tensor, from one pass over all of them.
+    """Power sums of every row of every tensor, in one pass over all of them.
 
-    ValueError: NaN or infinity where the mask keeps (by the tensor's name); a mask that is missing or misshapen.
+    Raises: ValueError for a non-finite kept weight (with the tensor's name), or a missing or misshapen mask.
     """
     return sum_lines(tensors, masks, _exponents(exponents))
 
@@ -184,8 +184,8 @@ def power_sums(
 ) -> PowerSums | RowSums:
     """Power sums of a tensor or, with `rows`, of each of its rows (indices of dimension 0).
 
-    Pieces of a tensor may be summed apart and merged in order: cut between rows, or within one at a multiple of
-    8192 weights from its start. ValueError: as `row_sums`; the tensor is called 'x'.
+    Pieces of a tensor can be summed separately and merged in order: split between rows, or within one at a multiple of
+    8192 weights from its start. Raises: as `row_sums`; the tensor is called 'x'.
     """
     found = row_sums({"x": x}, exponents, None if mask is None else {"x": mask})["x"]
     return found if rows else found.total()

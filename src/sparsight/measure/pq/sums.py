@@ -1,11 +1,10 @@
-"""Power sums: all that the PQ index needs of a tensor, from one pass, and mergeable.
+"""Power sums: all that the PQ index needs from a tensor, computed in one pass, and mergeable.
 
     S_e = sum_i (|w_i| / scale)^e        over the kept weights, for each exponent e
 
 A row (an index of dimension 0; a vector is one row) is summed in chunks of 8192 from its start, a tensor is
-summed over its rows and a network over its tensors, always in order: asking for more scopes, or using more
-threads, never changes a bit. Every sum is a pair of float64, the second holding what the first lost, so that
-joining pieces adds no error of its own.
+summed over its rows and a network over its tensors, always in order: scopes and threads never change a bit. Every sum
+is a pair of float64; the second holds the rounding error of the first, so joining pieces adds no error.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ COUNT, ZEROS, LARGEST, SMALLEST = kernel.COUNT, kernel.ZEROS, kernel.LARGEST, ke
 
 
 def check_pair(p: float, q: float, *, equal: bool = False) -> None:
-    """ValueError unless 0 < p < q (or p = q, where `equal`) and both are finite."""
+    """Raise ValueError unless 0 < p < q (with `equal`, also p = q) and both are finite."""
     if not (math.isfinite(p) and math.isfinite(q) and p > 0 and (p < q or (equal and p == q))):
-        raise ValueError(f"expected 0 < p {'<=' if equal else '<'} q, both finite, got p={p}, q={q}")
+        raise ValueError(f"p and q must be finite with 0 < p {'<=' if equal else '<'} q, got p={p}, q={q}")
 
 
 def _uneven(lines: np.ndarray) -> np.ndarray:
-    """Lines that hold different magnitudes."""
+    """Lines with different magnitudes."""
     return (lines[:, LARGEST] > 0) & (lines[:, SMALLEST] < lines[:, LARGEST])
 
 
 def _at(exponents: Sequence[float], e: float) -> int:
-    """The column of the sums for an exponent. ValueError: there are none."""
+    """The column of the sums for an exponent. Raises: ValueError."""
     if e not in exponents:
-        raise ValueError(f"no sums for the exponent {e}, only for {tuple(exponents)}")
+        raise ValueError(f"there are no sums for the exponent {e}, only for {tuple(exponents)}")
     return kernel.SUMS + exponents.index(e)
 
 
 def _where(exponents: Sequence[float], p: float, q: float) -> tuple[int, int, float, float]:
-    """What kernels take for (p, q): columns, and numbers of one type, for each of which they are compiled."""
+    """The arguments of kernels for (p, q): columns, and numbers of the type that they are compiled for."""
     return _at(exponents, p), _at(exponents, q), float(p), float(q)
 
 
@@ -57,7 +56,7 @@ def effective_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: flo
     if p < q:
         return kernel.effectives(lines, *_where(exponents, p, q))
     if -q not in exponents:
-        raise ValueError(f"no entropy sums for the exponent {q}; effective_count of the tensor takes them")
+        raise ValueError(f"there are no entropy sums for the exponent {q}: use effective_count of the tensor")
     mass, y_ln_y = (lines[:, kernel.SUMS + exponents.index(e)] for e in (q, -q))
     with np.errstate(divide="ignore", invalid="ignore"):
         shannon = np.exp(np.log(mass) - y_ln_y / mass)
@@ -66,22 +65,22 @@ def effective_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: flo
 
 @dataclass(frozen=True)
 class PowerSums:
-    """Power sums of one group of weights. `a + b` is the union, in that order; nothing is lost or counted twice.
+    """Power sums of one group of weights. `a + b` is the union, in that order.
 
-    Ties and zeros: zeros count in `count`. An empty group has largest 0 and smallest infinity.
+    Zeros count in `count`. An empty group has largest 0 and smallest infinity.
     """
 
     exponents: tuple[float, ...]
     count: int  # kept weights
-    zeros: int  # those that are exactly 0
+    zeros: int  # weights that are exactly 0
     largest: float  # magnitude
     smallest: float
-    scale: float  # a power of two, 1 unless powers might leave float64's range
+    scale: float  # a power of two, 1 unless powers might exceed float64's range
     sums: tuple[float, ...]  # S_e for each exponent
-    carries: tuple[float, ...]  # what each sum lost to rounding
+    carries: tuple[float, ...]  # rounding error of each sum
 
     def index(self, p: float, q: float) -> float:
-        """PQ index 1 - M_p / M_q, in [0, 1), larger = sparser; 0 where undefined. ValueError: no such sums."""
+        """PQ index 1 - M_p / M_q, in [0, 1), larger = sparser; 0 if undefined. Raises: ValueError."""
         check_pair(p, q)
         return kernel.index(*self._of(p, q))
 
@@ -94,7 +93,7 @@ class PowerSums:
 
     @property
     def defined(self) -> bool:
-        """Whether there is a weight that is not zero, without which the index means nothing."""
+        """Whether there is a nonzero weight; without one the index is undefined."""
         return self.largest > 0
 
     def __add__(self, other: PowerSums) -> PowerSums:
@@ -102,10 +101,10 @@ class PowerSums:
 
     @staticmethod
     def merge(parts: Sequence[PowerSums]) -> PowerSums:
-        """The union of `parts`, in order. ValueError: none, or of different exponents."""
+        """The union of `parts`, in order. Raises: ValueError without parts or for different exponents."""
         kinds = {part.exponents for part in parts}
         if len(kinds) != 1:
-            raise ValueError(f"can merge sums of the same exponents only, got {sorted(kinds)}")
+            raise ValueError(f"merged sums must have the same exponents, got {sorted(kinds)}")
         (exponents,) = kinds
         return _one(exponents, fold_lines(np.concatenate([part._line() for part in parts]), len(parts), 1, exponents))
 

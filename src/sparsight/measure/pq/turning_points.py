@@ -1,4 +1,4 @@
-"""Where the PQ index turns as a network is pruned: its minimum, its peak, and the phase that it is in."""
+"""Turning points of the PQ index during pruning: its minimum, its peak, and the phase of the network."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sparsight.numerics.checks import check_positive
 
 Phase = Literal["regularising", "compressing", "collapsing"]
 
-_AT_ONCE = 3.0  # tolerances above the minimum that need no second level to agree
-_DROP = 0.25  # share of the rise that the index has to give back before its peak is one
+_AT_ONCE = 3.0  # tolerances above the minimum that confirm it at once
+_DROP = 0.25  # share of the rise that the index must lose to confirm a peak
 
 
 @dataclass(frozen=True)
 class TurningPoints:
-    """Positions in the history that `turning_points` was given; None where there is none yet."""
+    """Positions in the history given to `turning_points`; None if there is none yet."""
 
     minimum: int | None  # the lowest index so far; None only if no index is defined
-    confirmed: bool  # whether the index has risen since, beyond doubt
+    confirmed: bool  # whether the index has clearly risen since
     confirmed_at: int | None  # the level that confirmed it
-    peak: int | None  # the highest index after a confirmed minimum that it has come down from
+    peak: int | None  # the highest index after a confirmed minimum, if it has fallen since
     phase: Phase
 
 
@@ -38,9 +38,8 @@ def turning_points(densities: Sequence[float], indices: Sequence[float], *, tole
       holds), then "compressing" (they become less alike, at the cost of some accuracy), and after a
       confirmed peak "collapsing".
 
-    Single levels may be off by up to `tolerance` without moving a turning point by more than such noise can. NaN
-    (an undefined index) is passed over. ValueError: other lengths, densities outside [0, 1] or rising, an index
-    outside [0, 1], a tolerance that is not positive.
+    Robust to errors up to `tolerance` at single levels. Skips NaN (an undefined index). Raises: ValueError for
+    different lengths, densities outside [0, 1] or rising, an index outside [0, 1], or tolerance <= 0.
     Source: the hypothesis of Diao et al., ICLR 2023 (sparsity falls, rises, falls); the rule is ours.
     """
     _check(densities, indices, tolerance)
@@ -55,7 +54,7 @@ def turning_points(densities: Sequence[float], indices: Sequence[float], *, tole
 
 
 def _minimum(levels: Sequence[tuple[int, float]], tolerance: float) -> tuple[int | None, int | None]:
-    """The minimum, and the level that confirms it."""
+    """The minimum, and the level confirming it."""
     low: tuple[int, float] | None = None
     above = 0
     for i, value in levels:
@@ -82,7 +81,7 @@ def _peak(levels: Sequence[tuple[int, float]], low: int, least: float, tolerance
 
 def _check(densities: Sequence[float], indices: Sequence[float], tolerance: float) -> None:
     if len(densities) != len(indices):
-        raise ValueError(f"expected as many densities as indices, got {len(densities)} and {len(indices)}")
+        raise ValueError(f"there must be as many densities as indices, got {len(densities)} and {len(indices)}")
     check_positive(tolerance=tolerance)
     for i, density in enumerate(densities):
         if not 0 <= density <= 1:
