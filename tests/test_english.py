@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,14 @@ FORBIDDEN = {  # phrase -> what to write instead
     r"\bthe house\b|\bnetworks that leave\b": "say what it is",
 }
 LONGEST = 30
+ROOMS = ("analysis", "checkpoint", "cli", "measure", "model", "pruning", "recipes", "records", "runs", "train", "zoo")
+ELSEWHERE = {"cli/compare.py", "cli/study_table.py"}
+CODE = [
+    path
+    for room in ROOMS
+    for path in sorted((ROOT / "src" / "sparsight" / room).rglob("*.py"))
+    if str(path.relative_to(ROOT / "src" / "sparsight")) not in ELSEWHERE and path.parent.name != "study"
+]
 WORD = re.compile(r"[^\W\d_][\w'’-]+")
 
 
@@ -48,6 +57,20 @@ def sentences(text: str) -> list[str]:
 @pytest.mark.parametrize("page", DOCS, ids=named)
 def test_no_phrase_of_the_list(page):
     text = " ".join(page.read_text().split())
+    found = {match[0]: instead for phrase, instead in FORBIDDEN.items() for match in re.finditer(phrase, text, re.I)}
+    assert not found, found
+
+
+def texts(code: Path) -> str:
+    """The docstrings, messages and comments of a module."""
+    kinds = (tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING))
+    with code.open("rb") as lines:
+        return " ".join(" ".join(x.string for x in tokenize.tokenize(lines.readline) if x.type in kinds).split())
+
+
+@pytest.mark.parametrize("code", [*CODE, ROOT / "src" / "sparsight" / "types.py"], ids=named)
+def test_no_phrase_of_the_list_in_code(code):
+    text = texts(code)
     found = {match[0]: instead for phrase, instead in FORBIDDEN.items() for match in re.finditer(phrase, text, re.I)}
     assert not found, found
 

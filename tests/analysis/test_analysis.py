@@ -229,7 +229,7 @@ def test_sums_are_those_of_power_sums(large: dict[str, Tensor]):
 def test_memory_is_bounded_by_blocks():
     assert stream.block_of(32 << 20) * 8 * max(torch.get_num_threads(), 1) <= 16 << 20
     assert stream.block_of(1 << 40) == stream.BLOCK
-    with pytest.raises(ValueError, match="budget of 1,000 bytes"):
+    with pytest.raises(ValueError, match="budget must be .* got 1,000"):
         analyze({"a.weight": torch.ones(2, 2)}, budget=1000)
 
 
@@ -393,9 +393,9 @@ def test_the_sample_may_be_left_out():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"p": 2.0, "q": 1.0}, "p=2.0, q=1.0"), ({"p": (0.5, 1, 2), "q": (1, 2)}, "3 values of p and 2 of q"),
-        ({"p": ()}, "no \\(p, q\\)"), ({"eta": -1.0}, "eta=-1.0"), ({"gamma": math.nan}, "gamma=nan"),
-        ({"beta": 1.5}, "beta=1.5"),
+        ({"p": 2.0, "q": 1.0}, "p=2.0, q=1.0"), ({"p": (0.5, 1, 2), "q": (1, 2)}, "p and q must have as many values"),
+        ({"p": ()}, "p and q must have at least one"), ({"eta": -1.0}, "eta must be .*got -1.0"), ({"gamma": math.nan}, "gamma must be .*got nan"),
+        ({"beta": 1.5}, "beta must be .*got 1.5"),
     ],
 )  # fmt: skip
 def test_refusals(arguments: dict, message: str):
@@ -404,11 +404,11 @@ def test_refusals(arguments: dict, message: str):
 
 
 def test_other_things_are_refused(tmp_path: Path):
-    with pytest.raises(TypeError, match="a int"):
+    with pytest.raises(TypeError, match="got int"):
         analyze(3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="expected tensors by name"):
+    with pytest.raises(TypeError, match="must be a tensor, got list"):
         analyze({"a": [1.0]})  # type: ignore[dict-item]
-    with pytest.raises(FileNotFoundError, match="there is no"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         analyze(tmp_path / "nothing")
 
 

@@ -481,7 +481,7 @@ def test_collapse_read_off_scores():
     assert not kept["b"].any()
     with pytest.raises(ValueError, match="needs at least one tensor"):
         collapse_density({})
-    with pytest.raises(ValueError, match="the scores of 'b' have NaN"):
+    with pytest.raises(ValueError, match="the scores of 'b' contain NaN"):
         collapse_density({**scores, "b": torch.tensor([1.0, math.nan])})
 
 

@@ -117,15 +117,15 @@ def _asked(
     exact: bool, sample: bool, budget: int, scopes: Sequence[Scope],
 ) -> SummaryRequest:  # fmt: skip
     if not (math.isfinite(gamma) and gamma >= 0):
-        raise ValueError(f"expected a finite gamma of at least 0, got gamma={gamma}")
+        raise ValueError(f"gamma must be finite and at least 0, got {gamma}")
     if not 0 <= beta <= 1:
-        raise ValueError(f"expected beta between 0 and 1, got beta={beta}")
+        raise ValueError(f"beta must be in [0, 1], got {beta}")
     wrong = [s for s in scopes if s not in SCOPES]
     if wrong:
-        raise ValueError(f"got the scope {wrong[0]!r}, expected some of {', '.join(SCOPES)}")
+        raise ValueError(f"scopes must be among {', '.join(SCOPES)}, got {wrong[0]!r}")
     etas = tuple(dict.fromkeys(float(e) for e in _many(eta)))
     if not etas or not all(math.isfinite(e) and e >= 0 for e in etas):
-        raise ValueError(f"expected finite numbers of at least 0 for eta, got eta={eta}")
+        raise ValueError(f"eta must be finite numbers of at least 0, got {eta}")
     return SummaryRequest(pairs_of(p, q), etas, float(gamma), float(beta), exact, sample, budget)
 
 
@@ -133,9 +133,11 @@ def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tu
     """(p, q) pairs: one p for many q or the other way round, or as many of both."""
     ps, qs = _many(p), _many(q)
     if len(ps) != len(qs) and 1 not in (len(ps), len(qs)):
-        raise ValueError(f"got {len(ps)} values of p and {len(qs)} of q, expected as many of both, or one of one")
+        raise ValueError(
+            f"p and q must have as many values as each other, or one of them a single one, got {len(ps)} and {len(qs)}"
+        )
     if not ps or not qs:
-        raise ValueError("got no (p, q), at least one pair is needed")
+        raise ValueError("p and q must have at least one value")
     pairs = (
         zip(ps * len(qs), qs, strict=True)
         if len(ps) == 1
@@ -168,9 +170,9 @@ def _opened(
         return from_memory(thing), None, ()
     path = Path(thing)
     if not there(path):
-        raise FileNotFoundError(f"there is no {path}")
+        raise FileNotFoundError(f"{path} does not exist")
     if there(path / "run.json"):
-        return open_checkpoint(_handed_over(path)), None, ()
+        return open_checkpoint(_chosen_file(path)), None, ()
     checkpoint = open_checkpoint(path)
     _check_role(path, checkpoint.metadata)
     return checkpoint, None, ()
@@ -189,9 +191,9 @@ def _check_role(path: Path, metadata: Mapping[str, str]) -> None:
         raise CheckpointError(path, f"it holds {_OF_RUNS[kind]}; analyse {which} instead", "analyse")
 
 
-def _handed_over(run: Path) -> Path:
+def _chosen_file(run: Path) -> Path:
     if not (run / "model.safetensors").exists():
-        raise CheckpointError(run, "it is a run that has not handed over a network yet", "analyse")
+        raise CheckpointError(run, "it is a run without a chosen level yet", "analyse")
     return run / "model.safetensors"
 
 

@@ -21,8 +21,8 @@ def from_memory(thing: nn.Module | Mapping[str, Tensor]) -> Checkpoint:
         every = [*thing.named_parameters(remove_duplicate=False)]
         return Checkpoint(type(thing).__name__, kind, tuple(entries([*items.items(), *every], dict(items))))
     if not isinstance(thing, Mapping):
-        raise TypeError(f"cannot analyse a {type(thing).__name__}: expected a path, a module or a mapping of tensors")
+        raise TypeError(f"what to analyse must be a path, a module or a mapping of tensors, got {type(thing).__name__}")
     for name, tensor in thing.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot analyse {name!r}, a {type(tensor).__name__}: expected tensors by name")
+            raise TypeError(f"{name!r} must be a tensor, got {type(tensor).__name__}")
     return Checkpoint("tensors", "tensors", tuple(entries(thing.items(), thing)))

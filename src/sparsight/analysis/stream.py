@@ -1,8 +1,8 @@
 """One pass over the weights of a checkpoint: power sums, rows and draws, in bounded memory.
 
 Tensors are cut into pieces, of chunks of fixed size whatever the budget and the number of threads; pieces are read
-and measured in any order and their chunks joined in the order of the file, so that the result depends on the weights
-alone.
+and measured in any order and their chunks joined in the order of the file, and the result depends only on
+the weights.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def stream(
     ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
     """
     if budget < LEAST_BUDGET:
-        raise ValueError(f"got a budget of {budget:,} bytes, expected at least {LEAST_BUDGET:,} (32 MiB)")
+        raise ValueError(f"budget must be at least {LEAST_BUDGET:,} bytes (32 MiB), got {budget:,}")
     work, done = _Work(exponents, block_of(budget)), 0
     whole = sum(e.count * ITEMSIZE[e.dtype] for e in entries)
     found = [

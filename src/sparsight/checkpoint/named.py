@@ -75,7 +75,7 @@ def _main(walked: Sequence[_Walked]) -> str | None:
 
 
 class _Walk:
-    """What is in nested containers; in each once, so that shared ones do not multiply."""
+    """The contents of nested containers, each container once, however often it is shared."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -64,7 +64,7 @@ def _file(asked: PackOptions) -> Path:
 
     if not (asked.path / "run.json").exists():
         if asked.level is not None:
-            raise Misuse(f"--level needs a run folder, got {asked.path}")
+            raise Misuse(f"--level is for runs: {asked.path} is not a run folder")
         return asked.path
     with RunFolder.open(asked.path) as folder:
         try:

@@ -14,7 +14,7 @@ from sparsight.records.record import SCHEMA
 
 @dataclass(frozen=True)
 class Row:
-    """One number of one network. The interval, of 95 %, and the samples behind it are None where there are none."""
+    """One number of one network. The interval, of 95 %, and the samples behind it are None without any."""
 
     level: int
     role: Literal["level", "control"]

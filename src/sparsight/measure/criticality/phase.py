@@ -49,9 +49,12 @@ class LayerPhase:
 
 @dataclass(frozen=True)
 class NetworkPhase:
-    """Where a network stands. `chi` is the geometric mean over all layers but the first, `depth` the number of layers
-    6 / |log chi| that a signal gets through, `normalised` whether norm layers set the variances, so that it is moot,
-    and `residual` whether shortcuts lead past the layers, so that chi < 1 of these does not stop a signal."""
+    """The phase of a network.
+
+    `chi` is the geometric mean over all layers except the first. `depth`, 6 / |log chi|, is the number of layers that
+    a signal passes. With norm layers (`normalised`) these set the variances; with shortcuts (`residual`) signals pass
+    even at chi < 1.
+    """
 
     layers: tuple[LayerPhase, ...]
     chi: float
@@ -185,9 +188,11 @@ class CriticalStart:
 
 
 def critical_sigma_w(activation: Activation | Grid, sigma_b: float) -> float:
-    """sigma_w of the edge of chaos at sigma_b. Where there is none, and chi does not depend on the variance (ReLU and
-    all that is linear on both sides of 0), the sigma_w at which chi = 1. `NoEdgeOfChaos` otherwise. An edge at which
-    no variance is stable is warned of."""
+    """sigma_w of the edge of chaos at sigma_b.
+
+    Without an edge, the sigma_w where chi = 1 if chi does not depend on the variance (ReLU and other activations that
+    are linear on both sides of 0). Warns if no variance is stable. Raises: `NoEdgeOfChaos`.
+    """
     found = grid(activation)
     try:
         edge = edge_of_chaos(found, sigma_b)
