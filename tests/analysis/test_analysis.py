@@ -394,8 +394,8 @@ def test_the_sample_may_be_left_out():
     ("arguments", "message"),
     [
         ({"p": 2.0, "q": 1.0}, "p=2.0, q=1.0"), ({"p": (0.5, 1, 2), "q": (1, 2)}, "p and q must have as many values"),
-        ({"p": ()}, "p and q must have at least one"), ({"eta": -1.0}, "eta must be .*got -1.0"), ({"gamma": math.nan}, "gamma must be .*got nan"),
-        ({"beta": 1.5}, "beta must be .*got 1.5"),
+        ({"p": ()}, "p and q must have at least one"), ({"eta": -1.0}, "eta must be .*got -1.0"),
+        ({"gamma": math.nan}, "gamma must be .*got nan"), ({"beta": 1.5}, "beta must be .*got 1.5"),
     ],
 )  # fmt: skip
 def test_refusals(arguments: dict, message: str):

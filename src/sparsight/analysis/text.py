@@ -226,7 +226,7 @@ def path_table(path: Trajectory) -> str:
 
 
 def as_csv(a: Analysis) -> str:
-    """One line for each tensor and one for the whole ("*"); numbers in full, empty where there is none."""
+    """One line for each tensor and one for the whole ("*"); numbers in full, empty if unknown."""
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n").writerow
     heads = ["tensor", "kind", "dtype", "shape", "count", "zeros", "smallest", "largest", "defined"]
