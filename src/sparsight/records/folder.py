@@ -195,10 +195,7 @@ class RunFolder:
         self._files.write_state(state, len(self.levels()))
 
     def progress(self) -> Any:
-        """The last state stored by `keep_progress` in the current level, on the CPU; None without one.
-
-        Raises: DamagedFile.
-        """
+        """The last state stored in the current level, on the CPU; None without one. Raises: DamagedFile."""
         return self._files.state(len(self.levels()))
 
     def clear_progress(self) -> None:
