@@ -79,7 +79,7 @@ def test_what_stays_is_told(tmp_path, monkeypatch, capsys):
         file.write("from sparsight.zoo import cnn\ndef build():\n    return cnn((1, 8, 8), 10, width=0.1, seed=0)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert main(["compact", "a.safetensors", "--model", "own:build", "--data", "digits", "-o", "b.safetensors"]) == 0
-    assert "\nstays: 1 unit of fc: an output of the network\n" in capsys.readouterr().out
+    assert "\nnot removed: 1 unit of fc: an output of the network\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "code", "said"), [

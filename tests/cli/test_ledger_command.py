@@ -105,7 +105,7 @@ def test_a_network_of_the_zoo(here, capsys):
         (["run", "--measure", "--runtimes", "tvm"], 2, "runtimes must be one of 'torch'"),
         (["run", "--shape", "0"], 2, "--shape must be at least 1, got 0"),
         (["run/model.safetensors", "--measure"], 2, "--measure needs the network's code and the shape of its input"),
-        (["run/model.safetensors", "--model", "mlp"], 1, "does not fit the"),
+        (["run/model.safetensors", "--model", "mlp"], 1, "does not fit MLP"),
         (["run/run.json"], 3, "cannot read run/run.json"),
         (["damaged"], 3, "cannot read damaged"),
         (["run", "--json", "--csv", "-"], 2, "can go to standard output"),

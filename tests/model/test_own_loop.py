@@ -318,7 +318,7 @@ def test_optimizers_that_train_other_weights_are_refused():
         r"\(Adam\) trains 4 of the 4 masked weights, '0.weight', '2.weight', '4.weight', '6.weight'": torch.optim.Adam(
             copy.deepcopy(model).parameters()
         ),
-        r"\(SGD\) steps 2 of the 4 masked weights, '4.weight', '6.weight'": torch.optim.SGD(parts[:4], 0.1),
+        r"\(SGD\) trains 2 of the 4 masked weights, '4.weight', '6.weight'": torch.optim.SGD(parts[:4], 0.1),
         r"\(SGD, SGD\) steps 1 of the 4 masked weights, '6.weight'": [
             torch.optim.SGD(parts[:4], 0.1),
             torch.optim.SGD(parts[4:6], 0.1),

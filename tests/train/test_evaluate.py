@@ -141,7 +141,7 @@ class TestJudge:
     def test_one_that_counts_pixels_and_divides_by_images_is_refused_by_its_name(self):
         x, y = scores(4, 2, 8, 8), labels(4, 8, 8, classes=2)
         hits = int((x.argmax(1) == y).sum())
-        with pytest.raises(ValueError, match=f"images_instead_of_pixels must.*found {hits} of 4 right.*in \\[0, 1\\]"):
+        with pytest.raises(ValueError, match=f"images_instead_of_pixels must.*has {hits} of 4 right.*in \\[0, 1\\]"):
             worth(x, y, images_instead_of_pixels)
         with pytest.raises(ValueError, match="images_instead_of_pixels"):
             worth(x, y, functools.partial(images_instead_of_pixels))

@@ -25,7 +25,7 @@ T = TypeVar("T")
 Switch = conf.FlagCreatePairsOff[bool]
 """An option that is off unless named."""
 
-SWITCH, POSITIONAL = Switch.__metadata__[0], typing.get_args(conf.Positional[str])[1]
+SWITCH, POSITIONAL = typing.get_args(Switch)[1], typing.get_args(conf.Positional[str])[1]
 
 LevelNumber = Annotated[int | None, Doc("Level of a run. Default: the chosen one, otherwise the last.")]
 ModelName = Annotated[
