@@ -319,11 +319,11 @@ def test_optimizers_that_train_other_weights_are_refused():
             copy.deepcopy(model).parameters()
         ),
         r"\(SGD\) trains 2 of the 4 masked weights, '4.weight', '6.weight'": torch.optim.SGD(parts[:4], 0.1),
-        r"\(SGD, SGD\) steps 1 of the 4 masked weights, '6.weight'": [
+        r"\(SGD, SGD\) trains 1 of the 4 masked weights, '6.weight'": [
             torch.optim.SGD(parts[:4], 0.1),
             torch.optim.SGD(parts[4:6], 0.1),
         ],
-        r"\(none\) steps 4 of": [],
+        r"\(none\) trains 4 of": [],
     }
     before = copy.deepcopy(model.state_dict())
     for words, optimizer in wrong.items():
