@@ -436,7 +436,7 @@ def test_own_model_data_and_recipe_from_the_current_folder(here, capsys):
     assert main([*argv[:2], "--data", "mine_cli:data", "--model", "mine_cli:number"]) == 2
     assert "must be a Module or a function that returns one, got int" in capsys.readouterr().err
     assert main([*argv[:2], "--data", "mine_cli:nothing"]) == 4
-    assert "no 'nothing' in mine_cli" in capsys.readouterr().err
+    assert "mine_cli has no 'nothing'" in capsys.readouterr().err
     assert len(list((here / "runs").iterdir())) == 1
 
 
