@@ -148,6 +148,7 @@ class Tab:
 
     def open(self, page: Path, drawn: bool = True, place: str = "") -> None:
         """Show a page, and wait until its charts are drawn."""
+        self.call("Page.navigate", url="about:blank")  # or another place in the same page would not load it anew
         self.call("Page.navigate", url=f"{page.as_uri()}{place}")
         self.until("document.documentElement?.dataset.drawn" if drawn else "document.readyState === 'complete'")
 
