@@ -103,7 +103,7 @@ def test_a_file_needs_its_network_and_layers_are_told(capsys, tmp_path, monkeypa
     assert main(["bench", "packed.safetensors", *QUICK]) == 2
     assert "--model must be given for packed.safetensors" in capsys.readouterr().err
     assert main([*words, "--density", "0.1"]) == 2
-    assert "--density is no option of packed.safetensors: expected one of --shape, --model" in capsys.readouterr().err
+    assert "--density does not apply to packed.safetensors: its options are --shape, --model" in capsys.readouterr().err
     assert main(["bench", "linear", "--layers", *QUICK]) == 2
     assert "--layers is for networks" in capsys.readouterr().err
 

@@ -522,7 +522,7 @@ def test_what_is_no_recipe_is_refused_in_our_words(here, capsys, name, why):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("sap --p 2 --q 1", "must be finite with 0 < p < q, got --p=2.0, --q=1.0"),
+        ("sap --p 2 --q 1", "--p must be less than q, both finite and above 0, got --p=2.0, --q=1.0"),
         ("sap --target-density 4", "--target-density must be in [0, 1], got 4.0"),
         ("lottery --rewind-epoch 9", "--rewind-epoch must be at most the 3 epochs of level 0, got 9"),
         (

@@ -287,7 +287,7 @@ def test_correlation_of_a_kink_by_monte_carlo():
     assert abs(float(product.mean()) - expected) < 5 * float(product.std()) / math.sqrt(len(u))
 
 
-@pytest.mark.parametrize(("c", "words"), [(1.1, r"in \[-1, 1\]: got 1.1"), (0.5, r"variance must be in \(0, inf\)")])
+@pytest.mark.parametrize(("c", "words"), [(1.1, r"in \[-1, 1\], got 1.1"), (0.5, r"variance must be in \(0, inf\)")])
 def test_correlation_errors(c, words):
     with pytest.raises(ValueError, match=words):
         correlation_map(torch.relu, c, 1.0)
@@ -374,7 +374,7 @@ def test_the_activation_of_a_network(model, expected):
 
 
 def test_the_activation_has_to_be_told_where_there_are_several_or_none():
-    with pytest.raises(ValueError, match=r"found relu, tanh; say which"):
+    with pytest.raises(ValueError, match=r"found relu, tanh; name it"):
         activation_of(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.Tanh()))
     with pytest.raises(ValueError, match="found none"):
         activation_of(nn.Linear(2, 2))
@@ -399,7 +399,7 @@ def test_an_activation_is_the_whole_expression(activation, expected):
 
 
 def test_a_piece_of_a_forward_is_no_activation():
-    with pytest.raises(ValueError, match=r"found clamp\(x, min=0\), sigmoid; say which"):
+    with pytest.raises(ValueError, match=r"found clamp\(x, min=0\), sigmoid; name it"):
         activation_of(nn.Sequential(zoo.mlp((4,), 3, activation=lambda x: x.clamp(min=0), seed=0), nn.Sigmoid()))
     with pytest.raises(ValueError, match="found sigmoid after the last layer alone"):
         activation_of(nn.Sequential(nn.Linear(2, 2), nn.GLU(), nn.Linear(1, 2), nn.Sigmoid()))

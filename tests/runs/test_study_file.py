@@ -149,7 +149,7 @@ WRONG = {
     "an option": (SAP + "options: {optimiser: adam}}]", "options.optimiser: unknown option; did you mean 'optimizer'?"),
     "an option's value": (SAP + "options: {total_epochs: x}}]", "must be a whole number, got 'x'"),
     "a model": ("model: lenet6\n" + SAP + "}]", "unknown model 'lenet6'; did you mean 'lenet5'?"),
-    "data": ("data: ./nothing\n" + SAP + "}]", "there is no file or folder ./nothing"),
+    "data": ("data: ./nothing\n" + SAP + "}]", "nothing does not exist"),
     "a density twice": ("densities: [0.1]\n" + SAP + "arguments: {target_density: 0.1}}]", "give one of them"),
     "a budget that does not fit": ("budget: {epochs: 3}\n" + SAP + "}]", "3 epochs are too few for 7 pruned levels"),
     "a budget and any end": (

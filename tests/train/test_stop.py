@@ -554,7 +554,7 @@ def test_a_network_that_cannot_be_measured_is_refused_before_it_is_trained():
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     for name in ("information-consistent", "flow-plateau", "both-consistent"):
         levels = run(small(stop=named_rule(name)), model, digits(), device="cpu")
-        with pytest.raises(ValueError, match="information flows between at least two layers"):
+        with pytest.raises(ValueError, match="information flow needs at least two layers"):
             next(iter(levels))
 
 
