@@ -446,7 +446,7 @@ def test_what_is_not_finite_is_refused_by_name_unless_masked(bad, dtype, pair):
         x[where] = bad
         with pytest.raises(ValueError, match="'x' has"):
             pq_index(x, *pair)
-        with pytest.raises(ValueError, match="'fc.weight' holds"):
+        with pytest.raises(ValueError, match="'fc.weight' has"):
             pq_index({"fine": normal(3), "fc.weight": x}, *pair)
         assert pq_index(x, *pair, mask=mask) == expected
 
@@ -494,7 +494,7 @@ def test_wrong_masks_and_types_are_refused():
         pq_index({"a": x}, mask=torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="dim must be None .*, got 0"):
         pq_index({"a": x}, dim=0)
-    with pytest.raises(ValueError, match="'x' must be of one of .*, got torch.int64"):
+    with pytest.raises(ValueError, match="dtype of 'x' must be one of .*, got torch.int64"):
         pq_index(torch.arange(3))
     with pytest.raises(ValueError, match="distinct"):
         power_sums(x, (1.0, 1.0))
