@@ -24,6 +24,7 @@ COUNT, ZEROS, LARGEST, SMALLEST = kernel.COUNT, kernel.ZEROS, kernel.LARGEST, ke
 def check_pair(p: float, q: float, *, equal: bool = False) -> None:
     """Raise ValueError unless 0 < p < q (with `equal`, also p = q) and both are finite."""
     if not (math.isfinite(p) and math.isfinite(q) and p > 0 and (p < q or (equal and p == q))):
+        bound = "at most" if equal else "less than"
         raise ValueError(f"p must be {bound} q, both finite and above 0, got p={p}, q={q}")
 
 
