@@ -215,7 +215,7 @@ def test_the_metadata_of_others_are_left_alone(facts: str, tmp_path: Path):
 
 
 def test_command_refusals(file: str, tmp_path: Path):
-    with pytest.raises(NotFound, match="there is no"):
+    with pytest.raises(NotFound, match="does not exist"):
         main([str(tmp_path / "nothing.pt")])
     with pytest.raises(Misuse, match="p=2.0, q=1.0"):
         main([file, "--p", "2"])

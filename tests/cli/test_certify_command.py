@@ -176,7 +176,7 @@ class TestRun:
             assert "it pruned freshly drawn weights" in said
 
     def test_wrong_levels(self, run, capsys):
-        assert f"{run} has no level 7: pruned levels are 1, 2" in refused(capsys, 2, run, "--level", 7)
+        assert f"{run} has no level 7: its pruned levels are 1, 2" in refused(capsys, 2, run, "--level", 7)
         assert "level 0 of" in (said := refused(capsys, 2, run, "--level", 0))
         assert "is not pruned" in said
 

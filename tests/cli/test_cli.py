@@ -391,7 +391,7 @@ def test_another_run_damage_and_lock_are_told_apart(here, capsys, monkeypatch):
     resume = ["run", "lottery", "--resume", "--out", "x"]
     capsys.readouterr()
     assert main([*resume, "--seed", "7"]) == 3
-    assert "seed is 0 there and 7 here" in capsys.readouterr().err
+    assert "seed is 0, not 7" in capsys.readouterr().err
     assert main(["run", "oneshot", *SHORT, "--resume", "--out", "x"]) == 3
     assert "'lottery' there" in capsys.readouterr().err
     with RunFolder.open(Path("x"), write=True):

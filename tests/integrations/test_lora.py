@@ -157,7 +157,7 @@ def test_what_is_refused_loses_nothing():
     name = next(iter(masks))
     with pytest.raises(ValueError, match="the base has no weight 'no.weight'"):
         merge_masked(model, {**masks, "no.weight": masks[name]})
-    with pytest.raises(ValueError, match=f"mask of '{name}' must have shape"):
+    with pytest.raises(ValueError, match=f"mask of '{name}' has shape"):
         merge_masked(model, {**masks, name: masks[name][:1]})
     with pytest.raises(TypeError, match=f"mask of '{name}' must be torch.bool"):
         merge_masked(model, {**masks, name: masks[name].float()})

@@ -254,7 +254,7 @@ def rows_of(*counts):
             r"must be .*\(2,\), got torch.int64 of shape \(3,\)",
         ),
         (prune_smallest, rows_of(1.0, 1.0), "neuron", 0, r"got torch.float32"),
-        (prune_smallest, {"fc2.weight": 1}, "layer", 0, r"none for \['fc1.weight'\], and \['fc2.weight'\]"),
+        (prune_smallest, {"fc2.weight": 1}, "layer", 0, r"missing \['fc1.weight'\], unexpected \['fc2.weight'\]"),
         (prune_smallest, 1, "global", -1, r"min_keep must be at least 0, got -1"),
     ],
 )

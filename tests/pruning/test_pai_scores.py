@@ -507,7 +507,7 @@ class Shifted(nn.Module):
 @pytest.mark.parametrize("shift", [127.5, 0])
 def test_synflow_refuses_what_is_not_positive(shift):
     model = Shifted(shift)
-    with pytest.raises(ValueError, match=r"SynFlow has negative scores in '.*weight': the forward subtracts"):
+    with pytest.raises(ValueError, match=r"SynFlow has negative scores in '.*weight', because the forward subtracts"):
         SynFlow((4,))(model, dense(model))
 
 

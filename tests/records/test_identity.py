@@ -45,7 +45,7 @@ RUN = RunRecord(
 )  # fmt: skip
 def test_another_run_is_refused_by_its_first_difference(changes, where, old, new):
     other = dataclasses.replace(RUN, **changes)
-    with pytest.raises(ForeignRun, match=f": {where} is {old}.* there and {new}.* here"):
+    with pytest.raises(ForeignRun, match=f": {where} is {old}.*, not {new}"):
         check_same(RUN, other)
     assert run_id(RUN) != run_id(other)
 
@@ -125,5 +125,5 @@ def test_another_description_is_told_by_the_argument_that_made_it(name, there, h
     other = dataclasses.replace(
         RUN, arguments={**RUN.arguments, name: here}, description={**RUN.description, "batch_size": 1}
     )
-    with pytest.raises(ForeignRun, match=f": {name} is {there!r} there and {here!r} here"):
+    with pytest.raises(ForeignRun, match=f": {name} is {there!r}, not {here!r}"):
         check_same(stored, other)

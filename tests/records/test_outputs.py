@@ -170,7 +170,7 @@ def test_what_is_being_written_has_a_name_that_nobody_guesses(tmp_path, monkeypa
 def test_a_fifo_or_a_device_as_a_record_is_refused_at_once(tmp_path, read):
     os.mkfifo(tmp_path / "fifo")
     for path in (tmp_path / "fifo", Path("/dev/zero"), Path("/dev/null")):
-        with pytest.raises(DamagedFile, match=f"{path} is damaged: it is no regular file"):
+        with pytest.raises(DamagedFile, match=f"{path} is damaged: it is not a regular file"):
             read(path, "ask")
 
 

@@ -57,7 +57,7 @@ def check_same(stored: RunRecord, wanted: RunRecord) -> None:
     if difference is not None:
         where, old, new = difference
         raise ForeignRun(
-            f"the folder holds another run: its {where} is {old!r:.120}, not {new!r:.120}; "
+            f"the folder holds another run: {where} is {old!r:.120}, not {new!r:.120}; "
             "resume with the values of that run, or start a new run in another folder"
         )
 

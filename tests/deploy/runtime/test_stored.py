@@ -213,7 +213,7 @@ def test_refusals(wins, tmp_path):
         fast(x.double())
     with pytest.raises(RuntimeError, match="no gradients"):
         fast(x.clone().requires_grad_())
-    with pytest.raises(ValueError, match="does not fit the MLP"):
+    with pytest.raises(ValueError, match="does not fit MLP"):
         sparse_runtime(empty(zoo.lenet_300_100), x, weights=file)
     with pytest.raises(CheckpointError, match="No such file"):
         sparse_runtime(empty(zoo.lenet5), x, weights=tmp_path / "none")
