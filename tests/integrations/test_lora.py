@@ -159,7 +159,7 @@ def test_what_is_refused_loses_nothing():
         merge_masked(model, {**masks, "no.weight": masks[name]})
     with pytest.raises(ValueError, match=f"mask of '{name}' has shape"):
         merge_masked(model, {**masks, name: masks[name][:1]})
-    with pytest.raises(TypeError, match=f"mask of '{name}' must be torch.bool"):
+    with pytest.raises(TypeError, match=f"mask of '{name}' must be of torch.bool"):
         merge_masked(model, {**masks, name: masks[name].float()})
     with pytest.raises(ValueError, match="the base is not pruned by these masks: .* are not [+]0.0"):
         merge_masked(model, {**masks, name: ~masks[name]})

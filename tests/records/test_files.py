@@ -341,7 +341,7 @@ def test_what_is_appended_to_is_a_file_and_no_link(tmp_path):
     for make in (lambda: log.symlink_to(other), lambda: os.mkfifo(log), log.mkdir):
         log.unlink()
         make()
-        with pytest.raises(OSError, match=rf"cannot write {log}: it is no regular file"):
+        with pytest.raises(OSError, match=rf"cannot write {log}: it is not a regular file"):
             files.appending(log)
         assert not other.exists()
         if log.is_dir():

@@ -132,7 +132,7 @@ def test_a_record_never_takes_the_place_of_what_is_no_file(tmp_path):
         lambda p: write_json(p, {}),
         lambda p: write_tensors(p, {}, {}),
     ):
-        with pytest.raises(OSError, match=r"it is no regular file.*move away what is in its place"):
+        with pytest.raises(OSError, match=r"it is not a regular file.*move away what is in its place"):
             write(tmp_path / "fifo")
     assert [p.name for p in tmp_path.iterdir()] == ["fifo"]
     assert stat.S_ISFIFO((tmp_path / "fifo").lstat().st_mode)

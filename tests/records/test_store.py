@@ -575,7 +575,7 @@ class TestLock:
             place.symlink_to(other)
         if kind == "a link":
             other.write_text("precious")
-        with pytest.raises(OSError, match=rf"cannot write {place}: it is no regular file.*take another folder"):
+        with pytest.raises(OSError, match=rf"cannot write {place}: it is not a regular file.*take another folder"):
             RunFolder.open(path, write=True)
         assert other.read_text() == "precious" if kind == "a link" else not other.exists()
         assert len(RunFolder.open(path).levels()) == 3

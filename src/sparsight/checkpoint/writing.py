@@ -48,7 +48,7 @@ def write_atomically(
                 file.flush()
                 os.fsync(file.fileno())
             if path.exists() and not path.is_symlink() and not path.is_file():
-                raise OSError(errno.EEXIST, "it is no regular file")
+                raise OSError(errno.EEXIST, "it is not a regular file")
             os.replace(part, path)
         except BaseException:  # Ctrl-C too
             try_remove(part)
