@@ -345,7 +345,7 @@ class TestKeep:
         (path / "levels/000/model.safetensors").unlink()
         with (
             RunFolder.open(path) as folder,
-            pytest.raises(DamagedFile, match=r"000/model.*no such file.*drop_levels\(0\)"),
+            pytest.raises(DamagedFile, match=r"000/model.*file is missing.*drop_levels\(0\)"),
         ):
             folder.weights(folder.levels()[0])
 

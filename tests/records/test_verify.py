@@ -99,7 +99,7 @@ def test_a_file_that_is_lost_is_damage(run, name):
     lose(run / name)
     (found,) = verify_run(run)
     assert found.path == run / name
-    assert "there is no such file" in str(found)
+    assert "the file is missing" in str(found)
 
 
 def test_all_damage_is_told_at_once(run, capsys):
@@ -400,7 +400,7 @@ def test_a_run_of_a_study_that_has_lost_its_record_is_damaged(study, capsys, lef
         lose(study / "trials" / second / ("state.safetensors" if left == "levels.jsonl" else "levels.jsonl"))
     assert [found.path for found in verify_study(study)] == [lost]
     assert main(["verify", str(study)]) == 3
-    with pytest.raises(DamagedFile, match="there is no such file"):
+    with pytest.raises(DamagedFile, match="the file is missing"):
         rows(study)
     assert (study / "trials" / third).mkdir() is None
     (study / "trials" / third / "run.lock").touch()  # as a kill leaves it that comes first of all

@@ -249,7 +249,7 @@ def test_a_log_is_not_written_through_a_link(tmp_path, there):
     (tmp_path / "s" / "logs" / f"{trial.key}.log").symlink_to(other)
     if there:
         other.write_text("precious")
-    with pytest.raises(OSError, match=rf"cannot write .*{trial.key}\.log: it is no regular file"):
+    with pytest.raises(OSError, match=rf"cannot write .*{trial.key}\.log: it is not a regular file"):
         run_study([trial], tmp_path / "s")
     assert other.read_text() == "precious" if there else not other.exists()
     assert not list((tmp_path / "s" / "trials").iterdir())

@@ -228,7 +228,7 @@ def test_refusals(wins, tmp_path):
             self.net = zoo.lenet5()
             self.register_buffer("shift", torch.ones(()), persistent=False)
 
-    with pytest.warns(match="prefix"), pytest.raises(ValueError, match="lacks 'shift'"):
+    with pytest.warns(match="prefix"), pytest.raises(ValueError, match="has no 'shift'"):
         sparse_runtime(empty(More), x, weights=file)
 
 
