@@ -400,7 +400,7 @@ def test_a_run_of_a_study_that_has_lost_its_record_is_damaged(study, capsys, lef
         lose(study / "trials" / second / ("state.safetensors" if left == "levels.jsonl" else "levels.jsonl"))
     assert [found.path for found in verify_study(study)] == [lost]
     assert main(["verify", str(study)]) == 3
-    with pytest.raises(DamagedFile, match="the file is missing"):
+    with pytest.raises(DamagedFile, match="there is no such file"):
         rows(study)
     assert (study / "trials" / third).mkdir() is None
     (study / "trials" / third / "run.lock").touch()  # as a kill leaves it that comes first of all

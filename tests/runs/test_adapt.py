@@ -98,7 +98,7 @@ def test_levels_that_something_else_decides_on():
 
     recipe = Recipe(name="mine", score=lottery().score, levels=Mine())
     assert adapted(recipe, metric="loss").judge != recipe.judge
-    with pytest.raises(TypeError, match="a Mine decides on"):
+    with pytest.raises(TypeError, match="levels from a Mine"):
         adapted(recipe, loss="mse")
 
 
