@@ -380,7 +380,7 @@ def test_scopes():
     state = {"a.weight": torch.randn(3, 4)}
     assert analyze(state, scopes=("layer",)).whole is None
     assert analyze(state, scopes=("global", "layer")).tensors[0].neurons == ()
-    with pytest.raises(ValueError, match="scope 'row'"):
+    with pytest.raises(ValueError, match="scopes must be among .*, got 'row'"):
         analyze(state, scopes=("row",))  # type: ignore[arg-type]
 
 

@@ -263,7 +263,7 @@ def test_show_writes_rows(finished, here, capsys):
         assert dict(row) == {k: "" if v is None else str(v) for k, v in wanted.items()}
         assert 0 < float(row["validation_accuracy"]) <= 1
     assert main(["show", str(finished), "--csv", "nowhere/rows.csv"]) == 2
-    assert "--csv is nowhere/rows.csv" in capsys.readouterr().err
+    assert "--csv nowhere/rows.csv" in capsys.readouterr().err
     assert main(["show", str(finished), "--csv", "-", "--json"]) == 2
     assert "name a file" in capsys.readouterr().err
 
@@ -393,7 +393,7 @@ def test_another_run_damage_and_lock_are_told_apart(here, capsys, monkeypatch):
     assert main([*resume, "--seed", "7"]) == 3
     assert "seed is 0, not 7" in capsys.readouterr().err
     assert main(["run", "oneshot", *SHORT, "--resume", "--out", "x"]) == 3
-    assert "'lottery' there" in capsys.readouterr().err
+    assert "'lottery', not 'oneshot'" in capsys.readouterr().err
     with RunFolder.open(Path("x"), write=True):
         assert main(resume) == 3
     err = capsys.readouterr().err

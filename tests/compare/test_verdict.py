@@ -308,7 +308,7 @@ def test_runs_of_several_settings_are_told_apart(study):
 def test_what_is_refused(study, tmp_path):
     with pytest.raises(ValueError, match="margin must be a number of at least 0"):
         verdict(study / "seed0", within=-1)
-    with pytest.raises(ValueError, match=r"between 0\.5 and 1"):
+    with pytest.raises(ValueError, match=r"greater than 0\.5"):
         verdict(study / "seed0", confidence=0.5)
     with pytest.raises(ValueError, match="got 0 settings"):
         verdict([])

@@ -479,7 +479,7 @@ def test_collapse_read_off_scores():
         scores, {n: torch.ones_like(s, dtype=torch.bool) for n, s in scores.items()}
     )
     assert not kept["b"].any()
-    with pytest.raises(ValueError, match="needs at least one tensor"):
+    with pytest.raises(ValueError, match="must hold at least one tensor"):
         collapse_density({})
     with pytest.raises(ValueError, match="the scores of 'b' contain NaN"):
         collapse_density({**scores, "b": torch.tensor([1.0, math.nan])})

@@ -743,9 +743,9 @@ def test_what_was_not_measured_alike_is_not_compared():
     for a, b in ((rms, absolute), (rms, later), (norm, mean), (rms, norm), (rms, rms.values)):
         with pytest.raises(ValueError, match="measured in the same way"):
             s.flow_distance(a, b)
-    with pytest.raises(ValueError, match="different shapes"):
+    with pytest.raises(ValueError, match="the same shapes"):
         s.flow_distance([1.0], [1.0, 2.0])
-    with pytest.raises(ValueError, match="unknown norm 'l1'"):
+    with pytest.raises(ValueError, match="norm must be one of .* got 'l1'"):
         s.flow_distance(rms, rms, "l1")
 
 
@@ -916,7 +916,7 @@ def test_a_whole_split_is_a_probe_too():
     assert s.probe(split, 1000).indices.tolist() == list(range(1000))
     with pytest.raises(ValueError, match="probe must be 1 to 1,000, the number of samples, got 1,001"):
         s.probe(split, 1001)
-    with pytest.raises(ValueError, match="cannot take 0 probes"):
+    with pytest.raises(ValueError, match="probe must be .* got 0"):
         s.probe(split, 0)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         s.probe(split, 5, batch_size=0)
@@ -939,7 +939,7 @@ def test_a_probe_of_any_loader(size):
     assert torch.equal(torch.cat([b["x"] for b in probe])[:, 0], probe.indices.float())
     assert torch.equal(torch.cat([b["pair"][1] for b in probe]), probe.indices % 3 + 1)
     assert probe.digest == s.probe(Split(x, y.double()), 50, seed=2).digest
-    with pytest.raises(ValueError, match="cannot take 301 probes from 300"):
+    with pytest.raises(ValueError, match="probe must be 1 to 300, .* got 301"):
         s.probe(loader, 301)
     assert s.probe(loader).digest == s.probe(Split(x, y)).digest  # all that there are, where no number is given
     assert len(s.probe(loader).indices) == 300

@@ -274,7 +274,7 @@ def test_the_report_says_it():
 
     said = page(collapse)
     assert "Level 2: 1,234 kept weights lie on no path from the input to the output." in said
-    assert f"Level 2: hardly a weight is left in &#x27;{name}&#x27;." in said
+    assert f"Level 2: hardly a weight is left in &#39;{name}&#39;." in said
     gone = page(dataclasses.replace(collapse, disconnected=True, nearly_empty=()))
     assert "Level 2: no path is left from the input to the output." in gone
     assert "hardly a weight" not in gone

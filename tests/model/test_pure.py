@@ -47,7 +47,7 @@ def test_parameters_given_anew_replace_the_models():
     zero = torch.zeros_like(call.params["3.weight"])
     out = call({"3.weight": zero}, x)
     assert torch.equal(out, call.params["3.bias"].expand(8, 3))
-    with pytest.raises(ValueError, match=r"no parameter 'nowhere', expected one of 0\.weight"):
+    with pytest.raises(ValueError, match=r"no parameter 'nowhere': its parameters are 0\.weight"):
         call({"nowhere": zero}, x)
 
 

@@ -130,7 +130,7 @@ def test_a_lower_bound_needs_two_values_and_a_confidence_of_its_side():
     assert lower_bound([None, 1.0]) is None
     assert math.isnan(lower_bound([1.0, math.nan]))
     for wrong in (0.5, 1.0, 95, math.nan):
-        with pytest.raises(ValueError, match=r"between 0\.5 and 1"):
+        with pytest.raises(ValueError, match=r"greater than 0\.5"):
             lower_bound([1.0, 2.0], wrong)
 
 

@@ -185,7 +185,7 @@ class TestGuarantee:
         assert found.network.within == 100
         assert found.network.violations == 0
         assert 0 < found.network.measured <= found.network.bound < 0.05
-        assert "within their bound" in found.network.says
+        assert "have a bound below 1" in found.network.says
 
     def test_no_bound_where_a_sign_may_turn(self):
         """Hidden layers that are all zero before pruning, and are not after it."""
@@ -326,7 +326,7 @@ class TestPruningOf:
         _, plan, _ = made(model, x, SiPPRand, 0.3)
         with pytest.raises(ValueError, match="trained or reweighted"):
             pruning_of(model, carry_on(copy.deepcopy(model), {}, plan), dense(model))
-        with pytest.raises(ValueError, match="other parameters"):
+        with pytest.raises(ValueError, match="different parameters"):
             pruning_of(model, nn.Linear(2, 2), dense(model))
 
     def test_says_what_is_really_wrong(self):

@@ -262,7 +262,7 @@ def test_by_data_without_data():
     model = tiny()
     with pytest.raises(ValueError, match="rescaling by data needs batches"):
         Rescale("data")(model, model.state_dict(), Allocation(masks.dense(model)))
-    with pytest.raises(ValueError, match="rescaling by data needs batches"):
+    with pytest.raises(ValueError, match="rescaling by data needs at least one batch"):
         Rescale("data").factors(model, masks.dense(model))
 
 

@@ -108,7 +108,7 @@ class TestState:
         "skeleton", [{"tensor": "9"}, {"what": 1}, {"dict": [1]}, {"tensor": "0", "stride": [1, 2, 3]}, {"tuple": 3}]
     )
     def test_a_skeleton_that_does_not_fit(self, skeleton):
-        with pytest.raises(ValueError, match="do not fit"):
+        with pytest.raises(ValueError, match="do not match"):
             unpack_state({"0": torch.ones(2)}, skeleton)
 
 
@@ -191,7 +191,7 @@ class TestMasks:
         [
             ({"w": torch.zeros(2, dtype=torch.uint8)}, {"w": [3]}, "for 3 bits"),
             ({"w": torch.zeros(1)}, {"w": [3]}, "float32"),
-            ({"w": torch.tensor([1], dtype=torch.uint8)}, {"w": [3]}, "behind its 3 weights"),
+            ({"w": torch.tensor([1], dtype=torch.uint8)}, {"w": [3]}, "after its 3 weights"),
             ({"w": torch.zeros(1, dtype=torch.uint8)}, {"v": [3]}, "different names"),
         ],
     )

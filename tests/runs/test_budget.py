@@ -70,5 +70,5 @@ def test_what_cannot_share_out_a_budget_says_so(recipe, total, said):
 def test_a_search_of_ones_own_knows_its_last_level_alone():
     from dataclasses import replace
 
-    with pytest.raises(ValueError, match="only the Own knows which level is the last"):
+    with pytest.raises(ValueError, match="only Own knows which level is the last"):
         budgeted(replace(lottery(**SHORT), levels=Own()), 48)

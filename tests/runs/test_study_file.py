@@ -172,7 +172,7 @@ def test_what_is_wrong_is_told_before_anything_starts(tmp_path, capsys, monkeypa
 
 def test_a_file_that_is_not_there(tmp_path, capsys):
     assert main(["study", str(tmp_path / "none.yaml")]) == 2
-    assert "there is no such file" in capsys.readouterr().err
+    assert "the file is missing" in capsys.readouterr().err
 
 
 HUGE = {

@@ -566,7 +566,7 @@ def test_small_data_are_a_probe_as_a_whole():
     model = mlp(input_shape=(1, 8, 8), classes=10, seed=0)
     costs = [r.record.observations[-1].values for r in run(how, model, some, device="cpu")]
     assert costs[1]["cost:forward samples"] in (300.0, 600.0)  # itself, and the dense network at the first evaluation
-    with pytest.raises(ValueError, match="cannot take 301 probes from 300 samples"):
+    with pytest.raises(ValueError, match="probe must be 1 to 300, .* got 301"):
         list(run(dataclasses.replace(how, probes=301), model, some, device="cpu"))
 
 
@@ -755,7 +755,7 @@ def test_levels_between_may_be_short_and_carried_on(recipe):
         with pytest.raises(ValueError, match=f"middle_epochs must be at least 1, got {wrong}"):
             recipe(middle_epochs=wrong)
     assert [level.epochs for level in records(how)] == [3, 1, 3]
-    with pytest.raises(ValueError, match=r"rewind_epoch must be 0, got 2"):
+    with pytest.raises(ValueError, match=r"rewind_epoch must be 0 .*, got 2"):
         recipe(carry_on=True, rewind_epoch=2)
 
 
@@ -800,7 +800,7 @@ def test_every_name_is_a_rule():
     for name in get_args(StopName):
         rule = named_rule(name)
         assert rule.needs <= {"dense", "probe", "examples"}
-    with pytest.raises(ValueError, match="unknown stop 'mask'"):
+    with pytest.raises(ValueError, match="stop must be one of .*, got 'mask'"):
         named_rule("mask")
 
 

@@ -262,7 +262,7 @@ def test_mnist_not_found_says_where_it_can_be_had(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("SPARSIGHT_DATA", str(tmp_path))
     folder = put_mnist(tmp_path / "mnist")
     (folder / "t10k-labels-idx1-ubyte").unlink()  # three of four files are not enough
-    with pytest.raises(D.DataNotFound, match=f"MNIST is not in {folder}"):
+    with pytest.raises(D.DataNotFound, match=f"MNIST was not found in {folder}"):
         D.mnist()
     put_mnist(tmp_path)
     assert D.find_mnist() is None  # in $SPARSIGHT_DATA itself the same names may be those of Fashion-MNIST

@@ -173,7 +173,7 @@ def test_build_fits_the_data() -> None:
 
 def test_build_says_what_it_does_not_know() -> None:
     stream = Data(name="stream", train=[], validation=[], facts={"input_shape": [1, 28, 28]})
-    with pytest.raises(ValueError, match="data 'stream': their classes is unknown"):
+    with pytest.raises(ValueError, match="data 'stream', because classes is unknown"):
         zoo.build("mlp", stream, 0)
     with pytest.raises(ValueError, match="input_shape"):
         zoo.build("mlp", Data(name="stream", train=[], validation=[]), 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import os
 import sys
 
 import pytest
@@ -45,6 +47,23 @@ def test_a_rival_gives_what_the_module_gives(name, case):
     assert got.shape == want.shape
     assert float((got - want).abs().max() / want.abs().max()) < RIVALS_ERROR[RIVALS[name].precision] / 5
     assert all(torch.equal(a, b) for a, b in zip(before, case.module.parameters(), strict=True))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signal stacks are POSIX's")
+def test_openvino_leaves_the_stack_that_signals_are_handled_on():
+    pytest.importorskip("openvino")
+
+    def stack() -> bytes:
+        found = ctypes.create_string_buffer(24)
+        ctypes.CDLL(None).sigaltstack(None, found)
+        return found.raw
+
+    before = stack()
+    ways = [RIVALS["openvino"].make(CASES[name]) for name in ("one image", "linear")]
+    assert stack() == before
+    ways[0].call()
+    del ways
+    assert stack() == before
 
 
 @pytest.mark.parametrize("case", ["convolution", "one image", "network"])

@@ -8,9 +8,12 @@ stay in their own memory: what calling them through Python costs is kept small.
 from __future__ import annotations
 
 import copy
+import ctypes
 import importlib
+import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -107,6 +110,24 @@ def _openvino(precision: Literal["fp32", "bf16"]) -> Callable[[Case], Way]:
     return make
 
 
+@contextmanager
+def _signal_stack_kept() -> Iterator[None]:
+    """Compiling, OpenVINO gives the thread a stack for signals, and may free it while it is set.
+
+    The next signal (Ctrl-C, the end of a child) would then end the process, so the old stack is set again.
+    """
+    if os.name != "posix":
+        yield
+        return
+    old = ctypes.create_string_buffer(64)  # a stack_t is at most 24 bytes
+    libc = ctypes.CDLL(None)
+    libc.sigaltstack(None, old)
+    try:
+        yield
+    finally:
+        libc.sigaltstack(old, None)
+
+
 def _openvino_way(ov: Any, case: Case, precision: str, channels_last: bool) -> Way:
     with silent(), torch.inference_mode(False):
         model = ov.convert_model(copy.deepcopy(case.module), example_input=case.x)
@@ -120,7 +141,8 @@ def _openvino_way(ov: Any, case: Case, precision: str, channels_last: bool) -> W
     setting = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     if precision == "fp32":
         setting["INFERENCE_PRECISION_HINT"] = "f32"
-    compiled = ov.Core().compile_model(model, "CPU", setting)
+    with _signal_stack_kept():
+        compiled = ov.Core().compile_model(model, "CPU", setting)
     computes = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if precision == "bf16" and computes != "bf16":
         raise Unavailable(f"OpenVINO computes in {computes} by default on this processor")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparsight.records.files import check_there
+from sparsight.records.files import DamagedFile, check_there
 
 SIZE, DEPTH, NODES = 1 << 20, 20, 100_000
 """Most bytes of a file, nested levels, and values with what aliases repeat."""
@@ -55,7 +55,8 @@ def read_source(path: Path) -> Source:
         with path.open("rb") as file:
             text = file.read(SIZE + 1)
     except (OSError, ValueError) as error:
-        raise StudyFileError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+        what = error.what if isinstance(error, DamagedFile) else getattr(error, "strerror", None) or error
+        raise StudyFileError(f"cannot read {path}: {what}") from error
     if len(text) > SIZE:
         raise StudyFileError(f"{path} has more than {SIZE:,} bytes, which no study needs")
     yaml = YAML(typ="safe", pure=True)
