@@ -122,7 +122,7 @@ class RunOptions:
     keep: Annotated[
         Literal["all", "packed", "chosen", "last"],
         Doc(
-            "Levels whose weights stay on disk after the run; packed keeps all of them in packed files. Masks and "
+            "Which levels' weights to keep on disk after the run; packed keeps all of them in packed files. Masks and "
             "records always stay."
         ),
     ] = "all"

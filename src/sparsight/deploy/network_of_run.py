@@ -48,7 +48,7 @@ def known_network(run: RunRecord, shape: tuple[int, ...], path: Path, *, empty: 
 
 
 def default_level(folder: RunFolder) -> LevelRecord:
-    """The level handed over, or else the last whose weights are there. FileNotFoundError without any."""
+    """The chosen level, or else the last whose weights are there. FileNotFoundError without any."""
     levels = [level for level in folder.levels() if level.role == "level" and folder.keeps(level)]
     choice = folder.record.chosen
     found = next((level for level in levels if choice is not None and level.id == choice.id), None)

@@ -76,7 +76,7 @@ def shorten(name: str, most: int) -> str:
 class Cell:
     row: str
     column: str
-    value: float | None  # None where there is none
+    value: float | None  # None if there is none
     shown: str
     text: str = ""  # inside the cell
     gone: bool = False

@@ -69,7 +69,7 @@ def _noise(s: Story) -> Iterator[str]:
 
 
 def _margin(choose: Any) -> float | None:
-    """The margin in which the level was chosen, as a share; None where there was none, or it was relative."""
+    """The margin in which the level was chosen, as a share; None if there was none, or it was relative."""
     known = isinstance(choose, Mapping) and choose.get("type") == "SparsestWithin" and not choose.get("relative")
     return choose["points"] / 100 if known and isinstance(choose.get("points"), (int, float)) else None
 

@@ -74,7 +74,7 @@ def story(
 
 
 def primary(levels: Iterable[LevelRecord]) -> tuple[float, float] | None:
-    """The first (p, q) at which the PQ index was recorded; None where there is none."""
+    """The first (p, q) at which the PQ index was recorded; None if there is none."""
     return next((x.pq_pairs[0] for x in levels if x.pq_pairs), None)
 
 

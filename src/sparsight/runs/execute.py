@@ -85,7 +85,7 @@ def execute(
     `resume` continues the run in `out`, by default the newest unfinished one of the recipe under `runs/`. The results
     are identical to an uninterrupted run; a finished run is returned unchanged.
     `share` is a folder through which runs with the same start share the training of the dense network.
-    `keep` chooses the levels whose weights stay on disk. `threads` sets the threads of torch and the compiled kernels.
+    `keep` chooses which weights to keep on disk. `threads` sets the threads of torch and the compiled kernels.
 
     `report` writes the page instead of `write_report`.
 

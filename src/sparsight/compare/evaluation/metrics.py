@@ -21,7 +21,7 @@ DRAWS = 200
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number of n answers with its 95 % interval; None where there is none."""
+    """A number of n answers with its 95 % interval; None if there is none."""
 
     value: float
     low: float | None = None

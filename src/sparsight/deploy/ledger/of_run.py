@@ -1,4 +1,4 @@
-"""The ledger of a run's network: the one handed over, or another level."""
+"""The ledger of a run's network: the chosen one, or another level."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def of_run(
     measure: Request | None = None,
     count_macs: bool = True,
 ) -> Ledger:
-    """The ledger of a level, by default the one handed over, or else the last whose weights are there.
+    """The ledger of a level, by default the chosen one, or else the last whose weights are there.
 
     A network of the zoo and the shape of its input are known from the records; any other is given as `model`, and
     `shape` is that of an input without the batch. FileNotFoundError: no weights are there. Errors of `ledger`.
