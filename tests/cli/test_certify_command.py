@@ -14,11 +14,11 @@ from sparsight import RunFolder, SiPP, certify, execute
 from sparsight.checkpoint import load_tensors, open_checkpoint
 from sparsight.cli.entry import main
 from sparsight.model.masks import counts, dense
+from sparsight.numerics.format import percent
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.sipp.allocate import SiPPDet
 from sparsight.recipes import lottery, oneshot, sbp, sipp, snip
-from sparsight.report.format import percent
 from sparsight.train.batches import batches
 from sparsight.types import Allocation
 from sparsight.zoo.data import digits

@@ -26,10 +26,10 @@ from sparsight.compare.verdict.verdict import _pays
 from sparsight.compare.verdict.walk import APART, NOTHING, SAMPLES, SEEDS, walk
 from sparsight.measure.pq import turning_points
 from sparsight.model.collapse import Collapse
+from sparsight.numerics.format import percent
 from sparsight.recipes import lottery
 from sparsight.records.rows import Row, store_rows, stored_rows
 from sparsight.records.verdict import Evidence, Pays, Speed
-from sparsight.report.format import percent
 from sparsight.report.verdict import HEADINGS, paragraph, rows
 from sparsight.train.metric import Metric
 from sparsight.types import GroupRecord

@@ -165,7 +165,7 @@ def test_a_validation_split_too_small_for_the_margin(points, samples, told):
     choose = {"type": "SparsestWithin", "points": points, "density": None, "relative": False}
     found = [x for x in of_values(0.9, 0.9, samples=samples, description={"choose": choose}) if "small" in x]
     assert len(found) == told
-    assert not told or f"within {points:g} points: on {samples:,} samples" in found[0]
+    assert not told or f"within {points:g} point{'s' * (points != 1)}: on {samples:,} samples" in found[0]
     assert not any(
         "small" in x for x in of_values(0.9, 0.9, description={"choose": {"type": "AtDensity", "density": 0.1}})
     )

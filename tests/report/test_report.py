@@ -12,7 +12,7 @@ from pages import HOSTILE, looked_at, needs_browser, read, specs, tab
 from samples import MLP, Sample, deep, sample
 
 from sparsight import report
-from sparsight.report import format as words
+from sparsight.numerics import format as words
 from sparsight.report.charts import shorten, span
 from sparsight.report.pages import asset, vega
 from sparsight.types import Scope

@@ -1,4 +1,4 @@
-"""The table of a run, its summary, and how numbers are written."""
+"""The table of a run, and its summary."""
 
 import io
 import json
@@ -11,41 +11,11 @@ from rich.console import Console
 from samples import sample
 
 from sparsight import report
+from sparsight.numerics import format as words
 from sparsight.records.record import Choice
-from sparsight.report import format as words
 from sparsight.report.table import stacked
 from sparsight.train.metric import Metric
 from sparsight.train.observation import Observation
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (1.0, "100 %"),
-        (0.0, "0 %"),
-        (0.374, "37.4 %"),
-        (0.0911, "9.1 %"),
-        (0.0625, "6.3 %"),
-        (0.40625, "40.6 %"),
-        (0.1225, "12.3 %"),
-        (0.00025, "0.025 %"),
-        (0.0025, "0.25 %"),
-        (0.9999, "99.99 %"),
-        (1 - 1e-12, "> 99.99999 %"),
-        (1e-7, "0.000010 %"),
-        (None, "–"),
-        (math.nan, "nan"),
-    ],
-)
-def test_percent(share: float | None, text: str) -> None:
-    assert words.percent(share) == text
-
-
-def test_compression_and_durations() -> None:
-    assert [words.compression(k, 1000) for k in (1000, 91, 3, 0)] == ["1.0×", "11.0×", "333×", "∞"]
-    spelled = [words.duration(t) for t in (0.0, 0.012, 2.5, 59.96, 125.0, 3 * 3600 + 4 * 60)]
-    assert spelled == ["0 s", "12.0 ms", "2.50 s", "1 min 00 s", "2 min 05 s", "3 h 04 min"]
-    assert [words.count(v) for v in (3.0, 2.5, 1234.0)] == ["3", "2.5", "1,234"]
 
 
 def test_summary_speaks_of_chosen_dense_and_control() -> None:
@@ -204,7 +174,7 @@ def test_tables_fit_80_columns_and_cut_no_word_or_number(name: str, large: bool)
     for text in ("\n".join(plain), drawn):
         for word in re.findall(r"[^ _]+", name):
             assert text.count(word) >= 2
-        assert all(words.worth(metric, x.value) in text and words.percent(x.density) in text for x in levels)
+        assert all(metric.text(x.value) in text and words.percent(x.density) in text for x in levels)
     assert len(rows) == len(levels)
 
 

@@ -8,7 +8,7 @@ import altair as alt
 
 from sparsight.analysis.records import Analysis, Tensor
 from sparsight.analysis.trajectory import Trajectory
-from sparsight.report import format as words
+from sparsight.numerics import format as words
 from sparsight.report.charts import (
     SHORT,
     WIDE,

@@ -6,7 +6,7 @@ from sparsight.analysis.records import Analysis, Measure, Summary
 from sparsight.analysis.text import grid, headings, headline, meanings
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.measure.pq import prune_count, retained_bound
-from sparsight.report import format as words
+from sparsight.numerics import format as words
 from sparsight.report.pages import Fold, Page, Part, Section, Table, Tile, render
 
 ETAS, GAMMAS = (0.0, 0.001, 0.01, 0.1, 1.0), (0.5, 1.0, 2.0, 3.0)

@@ -13,7 +13,7 @@ from sparsight.analysis.tensor_sums import MOST_ROWS
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.model.left_out import counted
 from sparsight.model.left_out import lines as told
-from sparsight.report import format as words
+from sparsight.numerics import format as words
 from sparsight.report.escape import cell, printable
 
 WIDTH = 80

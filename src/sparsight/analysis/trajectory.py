@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsight.measure.pq.turning_points import Phase, turning_points
+from sparsight.numerics import format as words
 from sparsight.records.record import Evaluation, LevelRecord
 from sparsight.records.verify import whole
-from sparsight.report import format as words
 
 
 @dataclass(frozen=True)
@@ -104,11 +104,8 @@ def _cost(before: Step, after: Step, when: str = "") -> str:
     for name in ("test_accuracy", "validation_accuracy"):
         a, b = getattr(before, name), getattr(after, name)
         if a is not None and b is not None:
-            gap = 100 * (b - a)
-            side = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'} level {before.level}"
             said = f"{name.replace('_', ' ')} {words.accuracy(b, 1)}"
-            said += (
-                "" if after.level == before.level else f", {side if abs(gap) >= 0.05 else f'as level {before.level}'}"
-            )
+            if after.level != before.level:
+                said += f", {words.apart(b, a, f'level {before.level}', 1)}"
             return f" ({f'{when}: ' if when else ''}{said})"
     return ""

@@ -177,7 +177,7 @@ def _nothing(certificate: Certificate) -> list[str]:
 
 def _table(layers: Sequence[LayerCertificate], sizes: Mapping[str, int]) -> list[str]:
     """A line per layer: its density, the bounds of its neurons, the measured errors."""
-    from sparsight.report.format import percent
+    from sparsight.numerics.format import percent
     from sparsight.report.table import stacked
 
     heads = ["density", "vacuous neurons", "median bound", "largest bound", "mean error", "largest error"]

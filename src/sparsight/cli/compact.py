@@ -42,9 +42,9 @@ def main(argv: list[str]) -> int:
 
     from sparsight.cli.certify_inputs import network_of
     from sparsight.deploy import compact
+    from sparsight.numerics.format import compression, count, plural
     from sparsight.records.outputs import write_output
     from sparsight.records.tensors import write_tensors
-    from sparsight.report.format import compression, count, plural
 
     where, network, x = network_of(asked.path, asked.level, asked.model, asked.data)
     done = compact(network, x)

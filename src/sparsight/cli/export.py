@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
 
     from sparsight.cli.certify_inputs import network_of
     from sparsight.deploy import compact, export
-    from sparsight.report.format import bytes_of, count
+    from sparsight.numerics.format import bytes_of, count
 
     where, network, x = network_of(asked.path, asked.level, asked.model, asked.data)
     small = compact(network, x) if asked.compact else None

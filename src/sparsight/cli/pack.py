@@ -40,8 +40,8 @@ def main(argv: list[str]) -> int:
     asked = options(PackOptions, argv, "sparsight pack")
 
     from sparsight.checkpoint import pack
+    from sparsight.numerics.format import bytes_of, compression, plural
     from sparsight.records.files import there
-    from sparsight.report.format import bytes_of, compression, plural
 
     if not there(asked.path):
         raise NotFound(f"{asked.path} does not exist")

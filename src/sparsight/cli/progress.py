@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from sparsight.numerics import format as words
 from sparsight.records.journal import Event
 from sparsight.records.record import LevelRecord
-from sparsight.report import format as words
 from sparsight.report.escape import plain, printable
 from sparsight.runs.budget import Budgeted
 from sparsight.runs.recipe import Recipe
@@ -91,7 +91,7 @@ class Watcher:
         if event.observation is not None:
             seen = event.observation
             metric = next((m for m in (PERPLEXITY, ACCURACY) if seen.value(m) is not None), LOSS)
-            said += f", {metric.name} {words.worth(metric, seen.value(metric))}"
+            said += f", {metric.name} {metric.text(seen.value(metric))}"
             done = event.observation.epoch
         said = printable(said)
         if self._task is None:
@@ -174,7 +174,7 @@ def line(record: LevelRecord) -> str:
         p, q = record.pq_pairs[0]
         parts.append(f"PQ index ({p:g}, {q:g}) {words.index(record.pq[0])}")
     parts.append(words.plural(record.epochs, "epoch"))
-    parts.append(f"validation {record.metric.name} {words.worth(record.metric, record.value)}")
+    parts.append(f"validation {record.metric.name} {record.metric.text(record.value)}")
     return printable(f"{_name(record.role, record.level)}: {', '.join(parts)}")
 
 

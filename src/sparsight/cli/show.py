@@ -79,8 +79,8 @@ def _packed(asked: ShowOptions) -> int:
     """The tensors of a packed file."""
     from sparsight.checkpoint import open_checkpoint
     from sparsight.checkpoint.packed.head import FORMAT, dense_bytes
+    from sparsight.numerics.format import bytes_of, compression
     from sparsight.report.escape import plain
-    from sparsight.report.format import bytes_of, compression
 
     found = open_checkpoint(asked.run)
     if found.format != FORMAT:

@@ -11,10 +11,10 @@ from statistics import fmean
 import torch
 
 from sparsight.cli.study_trials import Planned
+from sparsight.numerics import format as words
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.describe import describe
 from sparsight.records.folder import RunFolder
-from sparsight.report import format as words
 from sparsight.runs.budget import Budgeted
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe

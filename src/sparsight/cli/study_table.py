@@ -8,9 +8,9 @@ from pathlib import Path
 
 from sparsight.cli.errors import printable
 from sparsight.compare.statistics import ranking
+from sparsight.numerics import format as words
 from sparsight.records.outputs import write_output
 from sparsight.records.record import to_json
-from sparsight.report import format as words
 from sparsight.report.table import stacked
 from sparsight.runs.study import Row, read_study, rows, summarise, write_csv, write_markdown
 from sparsight.runs.study.rows import COSTS

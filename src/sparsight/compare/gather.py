@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsight.compare.evaluation import stored
+from sparsight.numerics import format as words
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord, to_json
 from sparsight.report.run_view import Story, name, seconds, story
@@ -202,7 +203,7 @@ def _evaluated(rows: Iterable[Mapping[str, Any]], values: dict[str, Any], parts:
 def _made(x: LevelRecord) -> str:
     """What made a network: how it was pruned, where it started again, how long it was trained."""
     rounds = [r.get("type", "") for r in x.operation.get("rounds", ()) if isinstance(r, Mapping)]
-    pruned = f"{' and '.join(dict.fromkeys(rounds))} to {100 * x.density:.4g} %" if rounds else "not pruned"
+    pruned = f"{' and '.join(dict.fromkeys(rounds))} to {words.exactly(x.density)}" if rounds else "not pruned"
     times = f", {len(rounds)} rounds" if len(rounds) > 1 else ""
     start = str(x.operation.get("restart", "")).removeprefix("sparsight:") if rounds else ""
     return f"{pruned}{times}{f', {start}' if start else ''}, {x.epochs:g} epochs"

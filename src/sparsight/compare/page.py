@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 
 from sparsight.compare.flips import flips
 from sparsight.compare.gather import Column, Comparison, Network
-from sparsight.report import format as words
+from sparsight.numerics import format as words
 from sparsight.report.pages import Page, asset, render
 
 ROWS = 250

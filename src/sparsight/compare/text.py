@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsight.compare.gather import Comparison
 from sparsight.compare.page import spelled
-from sparsight.report import format as words
+from sparsight.numerics import format as words
 from sparsight.report.escape import printable
 from sparsight.report.table import stacked
 

@@ -14,7 +14,7 @@ from sparsight.model.loss import Loss, LossName, named_loss
 from sparsight.model.masks import check_mapping, verify, verify_weight
 from sparsight.model.names import named
 from sparsight.model.weights import DTYPES
-from sparsight.report.format import percent
+from sparsight.numerics.format import percent
 from sparsight.types import Batch, Masks
 
 try:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from sparsight.model.weights import DTYPES, Weight
+from sparsight.numerics.format import percent
 
 _RECURRENT = re.compile(r"^(weight_[a-z]+_l)\d+(_reverse)?$")
 
@@ -79,7 +80,7 @@ def _patterns(names: Iterable[str], first: Mapping[str, str], settled: Collectio
 def counted(left: Sequence[LeftOut]) -> str:
     """ "2 matrix-shaped tensors, 61.1 % of all parameters"."""
     tensors = f"{len(left):,} matrix-shaped tensor{'' if len(left) == 1 else 's'}"
-    return f"{tensors}, {_percent(sum(x.share for x in left))} of all parameters"
+    return f"{tensors}, {percent(sum(x.share for x in left))} of all parameters"
 
 
 def lines(left: Sequence[LeftOut], most: int = 10) -> list[str]:
@@ -94,10 +95,10 @@ def lines(left: Sequence[LeftOut], most: int = 10) -> list[str]:
         size = shapes.pop() if len(shapes) == 1 else "several shapes"
         tensors = f"{len(members):,} of " if len(members) > 1 else ""
         note = next((f"; {x.note}" for x in members if x.note), "")
-        line = f"{pattern} ({tensors}{size}, {_percent(sum(x.share for x in members))}{note})"
+        line = f"{pattern} ({tensors}{size}, {percent(sum(x.share for x in members))}{note})"
         said.append(line if line.isprintable() else repr(line)[1:-1])
     rest = [x for _, members in ordered[most:] for x in members]
-    return [*said, f"{len(rest):,} more ({_percent(sum(x.share for x in rest))})"] if rest else said
+    return [*said, f"{len(rest):,} more ({percent(sum(x.share for x in rest))})"] if rest else said
 
 
 def told(left: Sequence[LeftOut]) -> str:
@@ -114,7 +115,3 @@ def warn(left: Sequence[LeftOut], stacklevel: int) -> None:
     """Issue a LeftOutWarning if anything is left out; `stacklevel` as in `warnings.warn`."""
     if left:
         warnings.warn(told(left), LeftOutWarning, stacklevel=stacklevel + 1)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share >= 0.001 else "< 0.1 %"

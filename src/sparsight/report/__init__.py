@@ -5,8 +5,8 @@ Everything here is computed from records alone; nothing is measured, loaded or f
 
 from __future__ import annotations
 
-from sparsight.report.format import summary
 from sparsight.report.run_page import page
+from sparsight.report.sentences import summary
 from sparsight.report.table import rich_table, table
 
 __all__ = ["page", "rich_table", "summary", "table"]

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from statistics import median
 
+from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
-from sparsight.report import format as words
 from sparsight.report.pages import Fold, Part, Section, Table
 from sparsight.report.run_view import Story
 from sparsight.types import GroupRecord

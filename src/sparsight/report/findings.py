@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from sparsight.numerics import format as words
 from sparsight.numerics.intervals import difference, wilson
 from sparsight.records.record import LevelRecord
-from sparsight.report import format as words
 from sparsight.report.run_view import Story, is_finite, judged, name
 from sparsight.train.metric import ACCURACY
 
@@ -62,9 +62,9 @@ def _noise(s: Story) -> Iterator[str]:
     low, high = difference(at[0], at[0], at[1])
     if (high - low) / 2 > margin:
         yield (
-            f"The validation split is small for a choice within {100 * margin:g} points: on {at[1]:,} samples, "
-            f"differences of less than about {50 * (high - low):.1f} points are noise (95 %, as between independent "
-            "samples: an upper bound)"
+            f"The validation split is small for a choice within {words.margin(100 * margin, False)}: on {at[1]:,} "
+            f"samples, differences of less than about {50 * (high - low):.1f} points are noise (95 %, for independent "
+            "samples, which is an upper bound)"
         )
 
 

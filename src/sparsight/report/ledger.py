@@ -8,8 +8,8 @@ from typing import Any
 
 from sparsight.checkpoint.packed.head import FORMAT
 from sparsight.deploy.ledger.records import CODE, REQUEST, Latency, Ledger, Measured
+from sparsight.numerics import format as words
 from sparsight.records.record import to_json
-from sparsight.report import format as words
 from sparsight.report.pages import Section, Table
 from sparsight.report.table import grid
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from platformdirs import user_cache_dir
 
+from sparsight.numerics.format import unbroken
 from sparsight.records.files import make_folder, write_atomically
 from sparsight.report.escape import plain
-from sparsight.report.format import unbroken
 from sparsight.report.theme import CSS, FONT, config
 
 if TYPE_CHECKING:

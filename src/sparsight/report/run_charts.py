@@ -7,8 +7,8 @@ from typing import Literal
 
 import altair as alt
 
+from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
-from sparsight.report import format as words
 from sparsight.report.charts import (
     CELL,
     WIDE,
@@ -72,9 +72,9 @@ def _lines(s: Story, metric: Metric) -> Iterator[Line]:
 def _seen(s: Story, x: LevelRecord) -> dict[str, str]:
     told = {"level": f"{name(x)}{' (chosen)' if x is s.chosen else ''}"}
     told["density"] = f"{words.percent(x.density)} ({words.compression(x.kept, x.total)})"
-    told[f"validation {s.metric.name}"] = words.worth(s.metric, x.value)
+    told[f"validation {s.metric.name}"] = s.metric.text(x.value)
     if s.tests:
-        told[f"test {s.metric.name}"] = words.worth(s.metric, s.test_value(x))
+        told[f"test {s.metric.name}"] = s.metric.text(s.test_value(x))
     if s.metric != LOSS:
         told["validation loss"] = words.index(x.validation_loss)
     return told | {f"PQ index ({p:g}, {q:g})": words.index(v) for (p, q), v in zip(x.pq_pairs, x.pq, strict=False)}
@@ -164,7 +164,7 @@ def curves(s: Story) -> Section:
     for x in s.records:
         of = f"{name(x)} · {words.percent(x.density)}{' · chosen' if x is s.chosen else ''}"
         seen = [(o.epoch, v) for o in x.observations if is_finite(v := o.value(m))]
-        rows += [{"of": of, "x": e, "y": v, "shown": words.worth(m, v)} for e, v in seen]
+        rows += [{"of": of, "x": e, "y": v, "shown": m.text(v)} for e, v in seen]
     unit = " in percent" if m.share else ""
     lead = f"Validation {m.name}{unit} by epoch of each level, all on one scale; beside each its density."
     domain = span([r["y"] for r in rows], 0.01, 0.0, 1.0) if m.share else span([r["y"] for r in rows], 1e-6)

@@ -8,15 +8,16 @@ from typing import Any
 
 from sparsight.deploy.ledger.records import Ledger
 from sparsight.model.left_out import counted, lines
+from sparsight.numerics import format as words
 from sparsight.records.record import Evaluation, LevelRecord, LevelTimes, RunRecord, to_json
 from sparsight.records.verdict import Verdict
-from sparsight.report import format as words
 from sparsight.report.allocations import decisions
 from sparsight.report.findings import findings
 from sparsight.report.ledger import section
 from sparsight.report.pages import Cards, Code, Fold, Page, Section, Table, Tile, render
 from sparsight.report.run_tables import ids, level_table
 from sparsight.report.run_view import Story, name, story
+from sparsight.report.sentences import told
 from sparsight.report.verdict import section as how_far
 
 _MEANING = {
@@ -55,7 +56,7 @@ def page(
     return render(
         Page(
             f"{run.recipe} on {run.data.get('name', 'unnamed data')}", "Sparsight · pruning report", run.recipe,
-            [x for x in found if x is not None], about=" · ".join(filter(None, about)), told=words.told(s),
+            [x for x in found if x is not None], about=" · ".join(filter(None, about)), told=told(s),
             tiles=list(_tiles(s)), notes=[f"{what}: {said.rstrip('.')}." for what, said in notes.items() if said],
             status=run.status, warnings=list(_warnings(s)),
         )
@@ -82,8 +83,8 @@ def _tiles(s: Story) -> Iterator[Tile]:
     yield Tile("Compression", words.compression(subject.kept, subject.total), [("all weights / kept", "")])
     for split, value in (("Validation", lambda x: x.value), ("Test", s.test_value)):
         if split == "Validation" or value(subject) is not None:
-            beside = [(label, words.worth(s.metric, value(x))) for label, x in others]
-            yield Tile(f"{split} {s.metric.name}", words.worth(s.metric, value(subject)), beside)
+            beside = [(label, s.metric.text(value(x))) for label, x in others]
+            yield Tile(f"{split} {s.metric.name}", s.metric.text(value(subject)), beside)
 
 
 # -- where it comes from ------------------------------------------------------------------------------------------

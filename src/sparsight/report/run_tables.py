@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
-from sparsight.report import format as words
 from sparsight.report.pages import Table
 from sparsight.report.run_view import PARTS, Story, key, pq_of, primary, seconds
 
@@ -27,8 +27,8 @@ def level_table(s: Story) -> Table:
     heads = ("level", "density", "kept", "compression", f"PQ index{at}", "epochs", "validation", "test", "why it ended")
     rows = [
         (label(s, x), words.percent(x.density), f"{x.kept:,}", words.compression(x.kept, x.total),
-         words.index(pq_of(x, pair)), words.count(x.epochs), words.worth(s.metric, x.value),
-         words.worth(s.metric, s.test_value(x)), x.reason or words.NONE)
+         words.index(pq_of(x, pair)), words.count(x.epochs), s.metric.text(x.value),
+         s.metric.text(s.test_value(x)), x.reason or words.NONE)
         for x in s.records
     ]  # fmt: skip
     return Table("All levels", heads, rows, words=(8,), marked=marks(s))
@@ -40,7 +40,7 @@ def frontier_table(s: Story) -> Table:
     heads = ("level", "density", f"validation {s.metric.name}", f"test {s.metric.name}", "validation loss",
              *(f"PQ index ({p:g}, {q:g})" for p, q in pairs))  # fmt: skip
     rows = [
-        (label(s, x), words.percent(x.density), words.worth(s.metric, x.value), words.worth(s.metric, s.test_value(x)),
+        (label(s, x), words.percent(x.density), s.metric.text(x.value), s.metric.text(s.test_value(x)),
          words.index(x.validation_loss), *(words.index(pq_of(x, pair)) for pair in pairs))
         for x in s.records
     ]  # fmt: skip
@@ -73,7 +73,7 @@ def curve_table(s: Story) -> Table:
     rows = [
         (label(s, x), words.count(o.epoch), f"{o.step:,}",
          words.NONE if o.learning_rate is None else f"{o.learning_rate:.4g}", words.index(o.train_loss),
-         words.index(o.validation_loss), words.worth(s.metric, o.value(s.metric)),
+         words.index(o.validation_loss), s.metric.text(o.value(s.metric)),
          ", ".join(f"{k} {v:.4g}" for k, v in o.values.items()) or words.NONE)
         for x in s.records for o in x.observations
     ]  # fmt: skip

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
-from sparsight.report import format as words
 from sparsight.report.charts import CELL, small, span
 from sparsight.report.pages import Chart, Fold, Section, Table
 from sparsight.report.run_view import Story, is_finite, key
@@ -56,7 +56,7 @@ def _lead(s: Story) -> str:
     if not trained:
         return told
     measured, judged = (sum(getattr(t, part) for t in times) for part in ("measure", "validate"))
-    told += f" Measuring took {words.duration(measured)}, {100 * measured / trained:.1f} % of the training's "
+    told += f" Measuring took {words.duration(measured)}, {words.percent(measured / trained)} of the training's "
     return f"{told}{words.duration(trained)}; validating {words.duration(judged)}."
 
 

@@ -11,8 +11,8 @@ import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from sparsight.numerics import format as words
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
-from sparsight.report import format as words
 from sparsight.report.escape import cell, printable
 from sparsight.report.run_view import Story, pq_of, primary, story
 from sparsight.train.metric import ACCURACY
@@ -119,8 +119,8 @@ def _rows(s: Story) -> list[list[str]]:
     for x in s.records:
         label = "control" if x is s.control else f"{f'{CHOSEN} ' if x is s.chosen else ''}{x.level}"
         row = [label, words.percent(x.density), words.index(pq_of(x, pair)), words.count(x.epochs)]
-        row.append(words.worth(s.metric, x.value))
-        rows.append([*row, words.worth(s.metric, s.test_value(x))] if s.tests else row)
+        row.append(s.metric.text(x.value))
+        rows.append([*row, s.metric.text(s.test_value(x))] if s.tests else row)
     return rows
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from sparsight.deploy.bench.compare import Comparison, Row
 from sparsight.deploy.runtime.fast import Planned
+from sparsight.numerics import format as words
 from sparsight.records.record import to_json
-from sparsight.report import format as words
 from sparsight.report.table import grid
 
 WIDTH = 80
@@ -27,7 +27,7 @@ def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
     )
     rows = [_cells(found, row) for row in found.rows]
     lines = grid(("way", "numbers", "ms", "times ours", "error"), rows, (0,), 10)
-    held = f"A call of sparsight holds {found.memory / 1e6:.1f} MB of activations and scratch."
+    held = f"A call of sparsight holds {words.bytes_of(found.memory)} of activations and scratch."
     if found.plan:
         sparse = sum(row.runs == "sparse" for row in found.plan)
         held = f"{sparse} of {words.plural(len(found.plan), 'layer')} run sparse, the others in PyTorch. {held}"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sparsight.numerics import format as words
 from sparsight.records.record import to_json
 from sparsight.records.verdict import Speed, Step, Verdict
-from sparsight.report import format as words
 from sparsight.report.pages import Section, Table
 
 
@@ -20,25 +20,22 @@ def paragraph(v: Verdict) -> str:
 def _points(v: Verdict, value: float | None) -> str:
     if value is None:
         return words.NONE
-    return f"{100 * value:+.2f} points" if v.metric.share else f"{value:+.4g}"
-
-
-def _margin(v: Verdict) -> str:
-    return f"{v.margin:g} {'%' if not v.metric.share else 'point' if v.margin == 1 else 'points'}"
+    return words.points(value) if v.metric.share else f"{value:+.4g}"
 
 
 def _answer(v: Verdict) -> Iterator[str]:
+    within = f"within {words.margin(v.margin, not v.metric.share)} of dense"
     sure = f"at {100 * v.confidence:g} % confidence"
     found = next((step for step in v.steps if step.density == v.density), None)
     refused = next((step for step in v.steps if step.density == v.refused), None)
     over = f"with {v.setting} ({words.plural(len(v.seeds), 'seed')})"
     if found is None:
-        yield f"{over}, no pruned network can be shown to be within {_margin(v)} of dense {sure}"
+        yield f"{over}, no pruned network can be shown to be {within} {sure}"
     else:
         named = "" if found.level is None else f", level {found.level},"
         kept = round(found.density * v.prunable)
         yield (
-            f"{over}, within {_margin(v)} of dense {sure}, the sparsest network{named} keeps "
+            f"{over}, {within} {sure}, the sparsest network{named} keeps "
             f"{words.percent(found.density)} of {v.prunable:,} weights ({words.compression(kept, v.prunable)}): its "
             f"validation {v.metric.name} is {_points(v, found.difference)} beside dense, and at least "
             f"{_points(v, found.lower)}"

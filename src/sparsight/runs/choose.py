@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
 from sparsight.numerics.checks import check_fraction
+from sparsight.numerics.format import exactly, margin
 from sparsight.pruning.allocate.counts import share
 from sparsight.records.record import Choice, LevelRecord
 from sparsight.train.metric import ACCURACY
@@ -41,7 +42,7 @@ class AtDensity:
 
     @property
     def question(self) -> str:
-        return f"Pruning to exactly {in_percent(self.density)} of the prunable weights."
+        return f"Pruning to exactly {exactly(self.density)} of the prunable weights."
 
     def __call__(self, records: Sequence[LevelRecord]) -> Choice:
         levels = [r for r in records if r.role == "level"]
@@ -49,13 +50,13 @@ class AtDensity:
             raise ValueError("cannot choose a level: the run has none")
         last = levels[-1]
         goal = share(self.density, last.total)
-        asked = f"{in_percent(self.density)}, which is {goal:,} of {last.total:,} weights"
+        asked = f"{exactly(self.density)}, which is {goal:,} of {last.total:,} weights"
         if last.kept == goal:
             return Choice(last.level, last.id, f"pruned to exactly {asked}{cost(last, records)}{_leap(levels)}")
         missed = (
             f"{_over(last, self.density)}; {_stays_above(last)}"
             if last.kept > goal
-            else f"{goal - last.kept:,} weights fewer are kept than the {goal:,} of {in_percent(self.density)}"
+            else f"{goal - last.kept:,} weights fewer are kept than the {goal:,} of {exactly(self.density)}"
         )
         why = f"the last level, which keeps {last.kept:,} weights; the target was {asked}{cost(last, records)}"
         return Choice(last.level, last.id, why, missed)
@@ -85,9 +86,9 @@ class SparsestWithin:
 
     @property
     def question(self) -> str:
-        down = "" if self.density is None else f", down to exactly {in_percent(self.density)} of the prunable weights"
-        margin = f"{self.points:g} %" if self.relative else _points(self.points)
-        return f"Looking for the sparsest network within {margin} of the dense one{down}."
+        down = "" if self.density is None else f", down to exactly {exactly(self.density)} of the prunable weights"
+        within = margin(self.points, self.relative)
+        return f"Looking for the sparsest network within {within} of the dense one{down}."
 
     def __call__(self, records: Sequence[LevelRecord]) -> Choice:
         levels = [r for r in records if r.role == "level" and r.value is not None]
@@ -101,14 +102,14 @@ class SparsestWithin:
         metric, value = reference.metric, reference.value or 0.0
         floor = metric.worth(metric.allowed(value, self.points, self.relative))
         near = [r for r in levels if r.worth >= floor - 1e-12]
-        margin = f"{self.points:g} points" if metric.share and not self.relative else f"{self.points:g} %"
+        within = margin(self.points, self.relative or not metric.share)
         if not near:
             best = max(levels, key=lambda r: r.worth)
             most = "most accurate" if metric == ACCURACY else f"one of the best {metric.name}"
-            why = f"no level is within {margin} of dense ({metric.text(value)}); this one is the {most}"
+            why = f"no level is within {within} of dense ({metric.text(value)}); this one is the {most}"
             return self._choice(best, why, levels, reference)
         best = min(near, key=lambda r: (r.kept, -r.worth))
-        why = f"the sparsest level within {margin} of dense on validation data: {_beside(best, reference)}"
+        why = f"the sparsest level within {within} of dense on validation data: {_beside(best, reference)}"
         if best is levels[-1] and len(levels) > 1 and self.density is None:
             why += "; no sparser level was tried"
         return self._choice(best, why, levels, reference)
@@ -153,30 +154,19 @@ def _beside(level: LevelRecord, dense: LevelRecord, said: str = "") -> str:
     return f"{metric.text(mine)} against {metric.text(other)}{said} ({metric.difference(mine, other)})"
 
 
-def in_percent(share: float) -> str:
-    """A density in percent, with up to four significant digits."""
-    return f"{100 * share:.4g} %"
-
-
-def _points(points: float) -> str:
-    return f"{points:g} point{'' if points == 1 else 's'}"
-
-
 def _leap(levels: Sequence[LevelRecord]) -> str:
     """A note if the last level removed more than half of the weights, and a larger share than any level before."""
     left = [after.kept / before.kept for before, after in pairwise(levels) if before.kept]
     if len(left) < 2 or left[-1] >= min(0.5, *left[:-1]):
         return ""
-    return (
-        f"; the last step removed {in_percent(1 - left[-1])} of the remaining weights: more levels make smaller steps"
-    )
+    return f"; the last step removed {exactly(1 - left[-1])} of the remaining weights: more levels make smaller steps"
 
 
 def _over(level: LevelRecord, density: float) -> str:
     """By how much a level misses the target density."""
     goal = share(density, level.total)
     return (
-        f"the target density of {in_percent(density)} was missed: {in_percent(level.density)} of the weights are kept, "
+        f"the target density of {exactly(density)} was missed: {exactly(level.density)} of the weights are kept, "
         f"{level.kept - goal:,} more than the target of {goal:,}"
     )
 
@@ -185,7 +175,7 @@ def _stays_above(level: LevelRecord) -> str:
     """Why the sparsest level stays above the target density, and what to try."""
     if any(group.floor_bound for group in level.groups):
         return "min_keep keeps weights in every tensor or row; try a lower min_keep or a higher target"
-    return f"the search ended at {in_percent(level.density)}; try more levels"
+    return f"the search ended at {exactly(level.density)}; try more levels"
 
 
 __all__ = ["AtDensity", "Question", "SparsestWithin", "cost", "dense_of"]

@@ -8,8 +8,9 @@ from typing import Protocol, runtime_checkable
 
 from sparsight.measure.pq.turning_points import TurningPoints, turning_points
 from sparsight.numerics.checks import check_positive
+from sparsight.numerics.format import exactly, margin
 from sparsight.records.record import Choice, LevelRecord
-from sparsight.runs.choose import SparsestWithin, cost, dense_of, in_percent
+from sparsight.runs.choose import SparsestWithin, cost, dense_of
 
 
 @runtime_checkable
@@ -45,8 +46,8 @@ class PQMinimum:
         low, seen = history[turns.minimum], history[turns.confirmed_at]
         return (
             f"the PQ index ({self.p:g}, {self.q:g}) has passed its minimum: {indices[turns.minimum]:.4f} at level "
-            f"{low.level} (density {in_percent(low.density)}), {indices[turns.confirmed_at]:.4f} at level {seen.level} "
-            f"(density {in_percent(seen.density)})"
+            f"{low.level} (density {exactly(low.density)}), {indices[turns.confirmed_at]:.4f} at level {seen.level} "
+            f"(density {exactly(seen.density)})"
         )
 
     def __str__(self) -> str:
@@ -80,14 +81,14 @@ class AccuracyFloor:
             return None
         share = metric.share and not self.relative
         return (
-            f"validation {metric.name} at level {last.level} (density {in_percent(last.density)}) is more than "
-            f"{self.points:g} {'points' if share else '%'} {'below' if metric.better == 'higher' else 'above'} dense: "
+            f"validation {metric.name} at level {last.level} (density {exactly(last.density)}) is more than "
+            f"{margin(self.points, not share)} {'below' if metric.better == 'higher' else 'above'} dense: "
             f"{metric.text(last.value)} against {metric.text(dense.value)} "
             f"({metric.difference(last.value or 0.0, dense.value)})"
         )
 
     def __str__(self) -> str:
-        return f"level more than {self.points:g} {'%' if self.relative else 'points'} below dense on validation data"
+        return f"level more than {margin(self.points, self.relative)} below dense on validation data"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class AtPQMinimum:
             return replace(choice, why=f"{named} has no confirmed minimum, so {choice.why}")
         low, at = levels[turns.minimum], turns.confirmed_at
         why = (
-            f"{named} is lowest here, {indices[turns.minimum]:.4f} at density {in_percent(low.density)}, and has risen "
+            f"{named} is lowest here, {indices[turns.minimum]:.4f} at density {exactly(low.density)}, and has risen "
             f"since: {indices[at]:.4f} at level {levels[at].level}"
         )
         return Choice(low.level, low.id, why + cost(low, records) + self._first(levels, indices, low))
@@ -136,7 +137,7 @@ class AtPQMinimum:
         if first is low or first.value is None:
             return ""
         return (
-            f"; it is within {self.tolerance:g} of that from level {first.level} (density {in_percent(first.density)}, "
+            f"; it is within {self.tolerance:g} of that from level {first.level} (density {exactly(first.density)}, "
             f"validation {first.metric.name} {first.metric.text(first.value)})"
         )
 

@@ -45,25 +45,24 @@ class Pruned:
     path: Path | None = None  # the run folder, if any
 
     def __str__(self) -> str:
-        from sparsight.report.format import percent, worth
+        from sparsight.numerics.format import percent
 
         dense, metric = self.levels[0], self.record.metric
         kept = f"{self.record.kept:,} of {self.record.total:,} weights ({percent(self.record.density)})"
-        against = f", against {worth(metric, dense.value)} dense" if dense.kept == dense.total else ""
-        return f"{kept} at validation {metric.name} {worth(metric, self.record.value)}{self._interval}{against}"
+        against = f", against {metric.text(dense.value)} dense" if dense.kept == dense.total else ""
+        return f"{kept} at validation {metric.name} {metric.text(self.record.value)}{self._interval}{against}"
 
     @property
     def _interval(self) -> str:
         """The 95 % interval of a share, as text."""
         from sparsight.numerics.intervals import wilson
-        from sparsight.report.format import worth
 
         value, metric = self.record.value, self.record.metric
         samples = self.record.observations[-1].samples if self.record.observations else None
         if not metric.share or value is None or not samples:
             return ""
         low, high = wilson(value, samples)
-        return f" (95 % interval {worth(metric, low)} to {worth(metric, high)}, of {samples:,} answers)"
+        return f" (95 % interval {metric.text(low)} to {metric.text(high)}, of {samples:,} answers)"
 
 
 def prune(

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 from sparsight.numerics.checks import check_whole
+from sparsight.numerics.format import exactly
 from sparsight.pruning.allocate.counts import share
 from sparsight.records.record import LevelRecord
-from sparsight.runs.choose import in_percent
 from sparsight.runs.ending import SearchStop
 from sparsight.runs.level import Level
 from sparsight.train.stop import StoppingRule
@@ -167,10 +167,10 @@ class Until(Search):
 
     def _ended(self, history: History) -> str | None:
         end = history[-1]
-        at = f"density {in_percent(end.density)}"
+        at = f"density {exactly(end.density)}"
         if self.density is not None and self._reached(end.kept, end.total):
             rounded = f", rounded to {end.kept:,} of {end.total:,} weights" if end.density > self.density else ""
-            return f"{at} has reached the target of {in_percent(self.density)}{rounded}"
+            return f"{at} has reached the target of {exactly(self.density)}{rounded}"
         if self.levels is not None and len(history) > self.levels:
             return f"{_all_done(self.levels)} ({at})"
         if not self._goes_there and _stuck(history):

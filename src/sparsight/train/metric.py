@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from sparsight.numerics import format as words
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -28,16 +30,14 @@ class Metric:
         step = margin / 100 * (abs(reference) if relative or not self.share else 1.0)
         return reference - step if self.better == "higher" else reference + step
 
-    def text(self, value: float | None) -> str:
-        """The value as text: "89.38 %" for a share, otherwise four significant digits."""
-        if value is None or math.isnan(value):
-            return "-"
-        return f"{100 * value:.2f} %" if self.share else f"{value:.4g}"
+    def text(self, value: float | None, digits: int = 2) -> str:
+        """The value as text: a share in percent with `digits` decimals, otherwise four significant digits."""
+        return words.accuracy(value, digits) if self.share or value is None else f"{value:.4g}"
 
     def difference(self, value: float, reference: float) -> str:
         """`value` relative to `reference` as text: "+0.50 points", or "+1.20 %"."""
         if self.share:
-            return f"{100 * (value - reference):+.2f} points"
+            return words.points(value - reference)
         return f"{100 * (value / reference - 1):+.2f} %" if reference else f"{value - reference:+.4g}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sparsight.report import format as words
+from sparsight.numerics import format as words
 from sparsight.report.escape import printable
 from sparsight.report.table import stacked
 

@@ -9,9 +9,9 @@ from typing import Literal
 from sparsight.compare.statistics.knee import knee
 from sparsight.compare.verdict.stories import Told
 from sparsight.measure.pq.turning_points import turning_points
+from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
 from sparsight.records.verdict import Evidence
-from sparsight.report import format as words
 
 Says = Literal["for", "against", "open"]
 

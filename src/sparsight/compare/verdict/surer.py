@@ -10,9 +10,9 @@ from scipy.special import stdtrit
 from sparsight.compare.statistics.curves import at
 from sparsight.compare.statistics.sparsest import Sparsest
 from sparsight.compare.verdict.stories import Told
+from sparsight.numerics import format as words
 from sparsight.numerics.intervals import mean
 from sparsight.records.verdict import Step
-from sparsight.report import format as words
 
 MOST_SEEDS = 100
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from sparsight.numerics.format import exactly
 from sparsight.pruning.sipp.certificate.records import Certificate, LayerCertificate, NetworkCertificate
 
 _ONE = "removing every weight would give an error of exactly 1"
@@ -52,7 +53,7 @@ def _network(network: NetworkCertificate) -> str:
 def _whole(certificate: Certificate, layers: tuple[LayerCertificate, ...]) -> tuple[str, ...]:
     vacuous, neurons = sum(layer.vacuous for layer in layers), sum(len(layer.neurons) for layer in layers)
     lines = [
-        f"{100 * certificate.density:.4g} % of the network's prunable weights are kept.",
+        f"{exactly(certificate.density)} of the network's prunable weights are kept.",
         f"All bounds hold together, except with probability at most {certificate.delta:.3g}, for the weights as they "
         "were pruned, not after further training."
         if certificate.delta < 1
