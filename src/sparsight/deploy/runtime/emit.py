@@ -105,14 +105,16 @@ class Emitter(Writer):
         return {conv.TILES: self.table.address(np.array(rows, np.int64)), conv.TILE_COUNT: len(rows)}
 
     def matvec(self, operation: Conv, step: Step) -> None:
-        weight, rows = operation.weight, -(-len(operation.weight) // LANES) * LANES
+        weight, group = operation.weight, matvec.group(self.half)
+        groups = -(-len(weight) // group)
+        rows = groups * group
         row, column, _ = weight.taken_apart(operation.groups)
-        cuts = self.cuts(rows // LANES, np.bincount(row // LANES, minlength=rows // LANES))
+        cuts = self.cuts(groups, np.bincount(row // group, minlength=groups))
         parts = len(cuts) - 1
         out, low_high = self.place(step.out), k.CLAMPS.get(operation.activation, k.CLAMPS[""])
         bias = np.pad(operation.bias, (0, rows - len(weight))).astype(np.float32)
         words = {
-            k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: BYTES, k.PARTS: parts,
+            k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: 4 * group, k.PARTS: parts,
             k.BOUNDS: self.table.address(cuts),
             matvec.BIAS: self.table.address(bias), matvec.LOW: _bits(low_high[0]), matvec.HIGH: _bits(low_high[1]),
         }  # fmt: skip

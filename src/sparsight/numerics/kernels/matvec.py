@@ -1,4 +1,4 @@
-"""A sparse matrix times one vector: by slots of 16 rows (`sell_llvm`), or row by row where there is no AVX-512."""
+"""A sparse matrix times one vector: by slots (`sell_llvm`), or row by row where there is no AVX-512."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numba import cfunc
 from sparsight.numerics.kernels import planes
 from sparsight.numerics.kernels.calls import call, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, has, jit, summing
-from sparsight.numerics.kernels.planes import OPERATION, OWN, X_AT, X, chunk_of
-from sparsight.numerics.kernels.sell_llvm import BLOCK, STEP, WINDOW, sixteen_rows
+from sparsight.numerics.kernels.planes import OPERATION, OUT_ROW, OWN, X_AT, X, chunk_of
+from sparsight.numerics.kernels.sell_llvm import EXACT, HALF, STEP, WINDOW, group_of_rows
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 from sparsight.numerics.kernels.vectors import lanes as vectors
 from sparsight.numerics.kernels.walk import aligned_copy
@@ -22,7 +22,12 @@ from sparsight.numerics.kernels.walk import aligned_copy
 # pyright: reportCallIssue=false
 
 ADVANCES, BLOCKS, STARTS, BIAS, LOW, HIGH, ADD, ADD_AT, PAIRS = range(OWN + 7, OWN + 16)
-# PARTS cut groups of 16 rows; OUT_ROW is 64 bytes.
+# PARTS cut groups of rows (`group`); OUT_ROW is their bytes.
+
+
+def group(half: bool) -> int:
+    """Rows that go through the kernels at once: 16 with weights in bfloat16, or 32."""
+    return LANES * (HALF if half else EXACT).rows
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
@@ -31,50 +36,58 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 @jit
-def _fill(begins, columns, weights, advances, places, values):
+def _fill(begins, columns, weights, bits, advances, places, values):
     """Fill the blocks of one group of rows, whose non-zeros begin at `begins`; how many there are."""
-    rows = len(begins) - 1
+    rows, block_size = len(begins) - 1, values.shape[1]
     next_ = begins[:-1].copy()
     here = count = 0
     while True:
         base = np.int64(2**62)
-        for lane in range(rows):
-            if next_[lane] < begins[lane + 1]:
-                base = min(base, np.int64(columns[next_[lane]]))
+        for row in range(rows):
+            if next_[row] < begins[row + 1]:
+                base = min(base, np.int64(columns[next_[row]]))
         if base == 2**62:
-            return -(-count // BLOCK)
+            return -(-count // block_size)
         steps = min(base // STEP - here, 255)  # further on with an empty slot between
         here += steps
-        block, slot = count // BLOCK, count % BLOCK
+        block, slot = count // block_size, count % block_size
         advances[block, slot] = steps
-        for lane in range(rows):
-            at = next_[lane]
-            if at < begins[lane + 1] and columns[at] < here * STEP + WINDOW:
-                places[block, lane] |= np.uint32(columns[at] - here * STEP) << np.uint32(5 * slot)
+        for lane in range(LANES):
+            row = lane
+            for other in range(lane + LANES, rows, LANES):
+                if next_[row] == begins[row + 1] or (
+                    next_[other] < begins[other + 1] and columns[next_[other]] < columns[next_[row]]
+                ):
+                    row = other
+            at = next_[row]
+            if at < begins[row + 1] and columns[at] < here * STEP + WINDOW:
+                place = columns[at] - here * STEP + WINDOW * (row // LANES)
+                places[block, lane] |= np.uint32(place) << np.uint32(bits * slot)
                 values[block, slot, lane] = weights[at]
-                next_[lane] = at + 1
+                next_[row] = at + 1
         count += 1
 
 
 def slots(
     shape: tuple[int, int], row: np.ndarray, column: np.ndarray, weights: np.ndarray, half: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a matrix (rows, columns): advances (n, 8), blocks of places and values (n, words), starts of each 16 rows.
+    """Of a matrix (rows, columns): advances (n, 8), blocks of places and values (n, words), starts of each group.
 
     Its numbers that are not 0 are `weights`, float32, in row-major order. `half`: values are the bits of bfloat16.
     """
     rows, columns = shape
+    _, bits, block = HALF if half else EXACT
     begins = np.searchsorted(row, np.arange(rows + 1))
-    groups = [begins[first : first + LANES + 1] for first in range(0, rows, LANES)]
-    most = max((group[-1] - group[0] for group in groups), default=0) + 1 + columns // (255 * STEP)
+    parts = [begins[first : first + group(half) + 1] for first in range(0, rows, group(half))]
+    most = max((part[-1] - part[0] for part in parts), default=0) + 1 + columns // (255 * STEP)
     advances, places = np.zeros((most, 8), np.uint8), np.zeros((most, LANES), np.uint32)
-    values = np.zeros((most, BLOCK, LANES), np.float32)
+    values = np.zeros((most, block, LANES), np.float32)
     steps, blocks, starts = [], [], [0]
-    for group in groups:
-        n = _fill(group, column, weights, advances, places, values)
+    for part in parts:
+        n = _fill(part, column, weights, bits, advances, places, values)
         kept = bfloat16(values[:n]) if half else values[:n]
         steps.append(advances[:n].copy())
-        blocks.append(np.concatenate([places[:n], kept.reshape(n, BLOCK * LANES).view(np.uint32)], axis=1))
+        blocks.append(np.concatenate([places[:n], kept.reshape(n, block * LANES).view(np.uint32)], axis=1))
         starts.append(starts[-1] + n)
         for used in (advances, places, values):
             used[:n] = 0
@@ -83,14 +96,15 @@ def slots(
 
 @jit
 def _finished(op, slots, out, begin, end):
-    """Bias, sum, clamp and activation of finished groups of 16 rows."""
+    """Bias, sum, clamp and activation of finished groups of rows."""
+    begin, end = begin * word(op, OUT_ROW) // BYTES, end * word(op, OUT_ROW) // BYTES
     bias, add = word(op, BIAS), word(slots, word(op, ADD)) + word(op, ADD_AT)
     low, high = real(op + 8 * LOW, 0), real(op + 8 * HIGH, 0)
-    for g in range(begin, end):
-        at = out + (g - begin) * BYTES
-        vectors.added(at, bias + g * BYTES)
+    for v in range(begin, end):
+        at = out + (v - begin) * BYTES
+        vectors.added(at, bias + v * BYTES)
         if word(op, ADD):
-            vectors.added(at, add + g * BYTES)
+            vectors.added(at, add + v * BYTES)
         vectors.clamped(at, low, high)
     if word(op, planes.ACTIVATE):
         call(word(op, planes.ACTIVATE), (out, 1, 0, 0, 1, end - begin, 0))
@@ -101,8 +115,8 @@ def _by_slots(half: int) -> Any:
         _, begin, end, out = chunk_of(op, slots, chunk)
         x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
         for g in range(begin, end):
-            first, last = small(starts, g), small(starts, g + 1)
-            sixteen_rows(x, word(op, ADVANCES), word(op, BLOCKS), first, last, out + (g - begin) * BYTES, half)
+            first, last, to = small(starts, g), small(starts, g + 1), out + (g - begin) * word(op, OUT_ROW)
+            group_of_rows(x, word(op, ADVANCES), word(op, BLOCKS), first, last, to, half)
         _finished(op, slots, out, begin, end)
 
     return run
@@ -119,12 +133,9 @@ def _row(x, pairs, begin, end):
 def _by_rows(op, slots, scratch, chunk):
     _, begin, end, out = chunk_of(op, slots, chunk)
     x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
-    for g in range(begin, end):
-        for lane in range(LANES):
-            row = LANES * g + lane
-            put_real(
-                out + (g - begin) * BYTES, lane, _row(x, word(op, PAIRS), small(starts, row), small(starts, row + 1))
-            )
+    rows = word(op, OUT_ROW) // 4
+    for row in range(rows * begin, rows * end):
+        put_real(out, row - rows * begin, _row(x, word(op, PAIRS), small(starts, row), small(starts, row + 1)))
     _finished(op, slots, out, begin, end)
 
 

@@ -1,12 +1,14 @@
-"""Rows of a sparse matrix times a vector, 16 rows at once (windowed SELL-16): code for AVX-512.
+"""Groups of rows of a sparse matrix times a vector (windowed SELL-16): code for AVX-512.
 
-A slot holds at most one non-zero of each of 16 rows, all within 32 columns from its base: five bits say which column
-each row takes, and one permutation of two vectors of x picks them. Six slots are a block.
+A slot holds at most one non-zero for each of 16 lanes, all within 32 columns from its base: five bits say which column
+a lane takes, by one permutation of two vectors of x. In fp32 a lane has two rows, and a sixth bit says whose number it
+is: fewer slots have empty places, and memory is what takes the time. With weights in bfloat16 it has one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba import types
@@ -17,7 +19,17 @@ from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
 WINDOW = 2 * LANES
 STEP = 8  # columns that bases lie apart at least: unaligned vectors of x lie in two lines of the cache less often
-BLOCK = 6  # slots, whose places of five bits fill words of 32
+
+
+class Slots(NamedTuple):
+    """How the slots of a group of rows are written: lane l has the rows l, LANES + l, ..."""
+
+    rows: int  # of a lane
+    bits: int  # of a place
+    block: int  # slots, whose places fit words of 32 bits
+
+
+EXACT, HALF = Slots(2, 6, 5), Slots(1, 5, 6)
 _I16, _I32, _I64, _F32 = ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType()
 _V, _VI, _VH = ir.VectorType(_F32, LANES), ir.VectorType(_I32, LANES), ir.VectorType(_I16, LANES)
 _SUMS = 3  # that go on side by side
@@ -38,24 +50,26 @@ def _all(number: int) -> Any:
 def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     x, advances, blocks, begin, end, out = args[:6]
     half = signature.args[6].literal_value
+    rows, bits, count = HALF if half else EXACT
     permute = cgutils.get_or_insert_function(
         b.module, ir.FunctionType(_V, [_V, _VI, _V]), "llvm.x86.avx512.vpermi2var.ps.512"
     )
     fma = cgutils.get_or_insert_function(b.module, ir.FunctionType(_V, [_V] * 3), f"llvm.fmuladd.v{LANES}f32")
     size = BYTES // 2 if half else BYTES
-    sums = [cgutils.alloca_once_value(b, ir.Constant(_V, [0.0] * LANES)) for _ in range(_SUMS)]
-    for total in sums:
-        b.store(ir.Constant(_V, [0.0] * LANES), total)
+    zeros = ir.Constant(_V, [0.0] * LANES)
+    sums = [[cgutils.alloca_once_value(b, zeros) for _ in range(_SUMS)] for _ in range(rows)]
+    for total in chain(*sums):
+        b.store(zeros, total)
     base = cgutils.alloca_once_value(b, x)
     b.store(x, base)
 
     with cgutils.for_range(b, b.sub(end, begin)) as loop:
         number = b.add(begin, loop.index)
         advance = _load(b, b.add(advances, b.mul(number, _i64(8))), _I64, 8)
-        block = b.add(blocks, b.mul(number, _i64(BYTES + BLOCK * size)))
-        places = _load(b, block, _VI, BYTES)
+        block = b.add(blocks, b.mul(number, _i64(BYTES + count * size)))
+        places = _load(b, block, _VI, size)
         at = b.load(base)
-        for i in range(BLOCK):
+        for i in range(count):
             step = b.and_(b.lshr(advance, _i64(8 * i)), _i64(255))
             at = b.add(at, b.mul(step, _i64(4 * STEP)))
             low, high = (_load(b, b.add(at, _i64(k)), _V, 4) for k in (0, BYTES))
@@ -64,22 +78,28 @@ def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
                 weight = b.bitcast(b.shl(b.zext(_load(b, raw, _VH, size), _VI), _all(16)), _V)
             else:
                 weight = _load(b, raw, _V, size)
-            picked = b.call(permute, [low, b.lshr(places, _all(5 * i)), high])  # which reads five bits of each
-            total = sums[i % _SUMS]
-            b.store(b.call(fma, [picked, weight, b.load(total)]), total)
+            picked = b.call(permute, [low, b.lshr(places, _all(bits * i)), high])  # which reads five bits of each
+            old = [b.load(totals[i % _SUMS]) for totals in sums]
+            new = [b.call(fma, [picked, weight, total]) for total in old]
+            if rows == 2:
+                second = b.icmp_signed("!=", b.and_(places, _all(WINDOW << bits * i)), _all(0))
+                new = [b.select(second, old[0], new[0]), b.select(second, new[1], old[1])]
+            for totals, total in zip(sums, new, strict=True):
+                b.store(total, totals[i % _SUMS])
         b.store(at, base)
-    first, *others = (b.load(total) for total in sums)
-    for other in others:
-        first = b.fadd(first, other)
-    b.store(first, b.inttoptr(out, _V.as_pointer()), align=4)
+    for row, totals in enumerate(sums):
+        first, *others = (b.load(total) for total in totals)
+        for other in others:
+            first = b.fadd(first, other)
+        b.store(first, b.inttoptr(b.add(out, _i64(row * BYTES)), _V.as_pointer()), align=4)
     return context.get_dummy_value()
 
 
 @intrinsic
-def sixteen_rows(
+def group_of_rows(
     typing_context: Any, x: Any, advances: Any, blocks: Any, begin: Any, end: Any, out: Any, half: Any
 ) -> Any:
-    """Write the products of 16 rows, blocks `begin` to `end`. `half` 1: values are bfloat16.
+    """Write the products of a group of rows, blocks `begin` to `end`. `half` 1: values are bfloat16.
 
     x is read WINDOW numbers from each base on. A byte of a block's advance is how many STEPs a slot's base lies after
     the one before.
