@@ -1,7 +1,8 @@
-"""Whether a network made from another computes the same."""
+"""Copies of a network, and whether a network made from another computes the same."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,6 +38,16 @@ def difference(
                 raise ValueError(f"{what} differs by {far:.2g}, expected at most {most:g}")
             worst = max(worst, far)
     return worst
+
+
+def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A deep copy. Of what is computed before each call (`torch.nn.utils.prune`) it has the value of the last one."""
+    memo = {} if memo is None else memo
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def tensors(tree: Any) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib
 import io
 import logging
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from sparsight.deploy.comparing import difference, drawn, first_line, tensors
+from sparsight.deploy.comparing import copied, difference, drawn, first_line, tensors
 from sparsight.numerics.checks import check_known
 from sparsight.records.outputs import check_output, write_output
 from sparsight.records.tensors import write_tensors
@@ -72,7 +71,7 @@ def export(
         return Export(path, to, path.stat().st_size if path.is_file() else 0, 0.0)
     content, call = (_onnx if to == "onnx" else _exported)(model, inputs)
     compared = (inputs, _mapped(lambda x: x[:1], inputs), drawn(inputs))
-    far = difference(model, call, compared, _TOLERANCE, "what was exported")
+    far = difference(copied(model), call, compared, _TOLERANCE, "what was exported")
     write_output(path, [content])
     return Export(path, to, len(content), far)
 
@@ -84,7 +83,7 @@ def onnx_program(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> 
     logger.setLevel(logging.ERROR)
     try:
         with silent(), torch.inference_mode(False):
-            written = torch.onnx.export(copy.deepcopy(module), inputs, dynamo=True, verbose=False, **options)
+            written = torch.onnx.export(copied(module), inputs, dynamo=True, verbose=False, **options)
     finally:
         logger.setLevel(level)
     assert written is not None
@@ -132,7 +131,7 @@ def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callabl
     buffer = io.BytesIO()
     try:
         with silent(), torch.no_grad():
-            program = torch.export.export(copy.deepcopy(model), _two(inputs), dynamic_shapes=_any_batch(inputs))
+            program = torch.export.export(copied(model), _two(inputs), dynamic_shapes=_any_batch(inputs))
             torch.export.save(program, buffer)
             buffer.seek(0)
             again = torch.export.load(buffer).module()

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import Detector, Inverted, sparse_
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from sparsight.deploy import Left, compact
 from sparsight.zoo.networks import KNOWN
@@ -249,6 +250,52 @@ def test_refused_before_anything_is_done():
 
     with pytest.raises(ValueError, match=r"torch\.export cannot trace this model"):
         compact(Branching().eval(), torch.randn(1, 3))
+
+
+class Counting(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self.b(F.relu(self.a(x))) * self.calls
+
+
+def test_what_a_network_counts_stays_as_it_is():
+    model = Counting().eval()
+    with torch.no_grad():
+        model.a.weight[1] = 0
+    done = compact(model, torch.randn(2, 3))
+    assert done.after < done.before
+    assert model.calls == done.module.calls == 0
+
+
+class Unbiased(nn.Linear):
+    """Has no use for a bias."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight)
+
+
+def test_a_layer_with_a_forward_of_its_own_gets_no_bias():
+    model = layers(nn.Linear(3, 4), nn.ReLU(), Unbiased(4, 2))
+    with torch.no_grad():
+        model[0].weight[1:3], model[0].bias[1:3] = 0, 0.5
+    done = compact(model, torch.randn(2, 3))
+    assert done.module[0].weight.shape == (3, 3)  # one constant stays for both
+    assert done.left == (Left("0", 1, "a constant that 2 pads with zeros or has no bias for"),)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attribute")
+def test_weights_that_hooks_compute_stay():
+    model = layers(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    prune.random_unstructured(model[2], "weight", 0.5)
+    model(torch.randn(1, 3))
+    with torch.no_grad():
+        model[0].weight[1] = 0
+    assert compact(model, torch.randn(2, 3)).left[0].why == "a weight that is computed stays as it is"
 
 
 def test_the_model_is_not_changed():

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from networks import Bottlenecks, Detector, Inverted, Several, error, sparse_
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from sparsight import sparse_runtime
 from sparsight.deploy.runtime import choice, fast
@@ -188,6 +189,46 @@ def test_the_model_is_untouched_and_shares_its_memory(sparse_wins):
     model.train()  # the copy alone is for inference
 
 
+class InPlace(nn.Module):
+    """A block changes its input, which is used again; what is done with both cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.other = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(12, 12)), nn.Linear(12, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        return self.block(x).sort(1).values + self.other(x)
+
+
+def test_a_block_that_changes_its_input_still_does(sparse_wins):
+    model = sparse_(InPlace(), 0.3)
+    made, x = sparse_runtime(model, torch.randn(2, 12)), torch.randn(3, 12)
+    assert {row.name for row in made.plan if row.runs == "sparse"} == {"block.1", "other"}
+    with torch.inference_mode():
+        same(made(x), model(x))
+
+
+def test_one_image_without_a_batch_runs_in_torch(sparse_wins):
+    model = sparse_(nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(), nn.Conv2d(5, 2, 3)), 0.3)
+    made, x = sparse_runtime(model, torch.randn(3, 8, 8)), torch.randn(2, 3, 8, 8)
+    assert {row.why for row in made.plan} == {"its input is one image without a batch"}
+    with torch.inference_mode():
+        same(made(x), model(x))
+        same(made(x[0]), model(x[0]))
+
+
+def test_weights_that_hooks_compute(sparse_wins):
+    model = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 4)).eval()
+    for layer in (model[0], model[2]):
+        prune.random_unstructured(layer, "weight", 0.8)
+    model(torch.randn(2, 12))  # the weights need gradients: they cannot be copied as they are
+    made, x = sparse_runtime(model, torch.randn(2, 12)), torch.randn(3, 12)
+    assert {(row.name, row.runs) for row in made.plan} == {("0", "sparse"), ("2", "sparse")}
+    with torch.inference_mode():
+        same(made(x), model(x))
+
+
 def test_random_numbers_and_buffers_of_the_model_stay_as_they_are(sparse_wins):
     class Counting(nn.Module):
         def __init__(self) -> None:
@@ -202,7 +243,7 @@ def test_random_numbers_and_buffers_of_the_model_stay_as_they_are(sparse_wins):
     model, before = sparse_(Counting(), 0.3), torch.get_rng_state()
     made = sparse_runtime(model, torch.ones(2, 12))
     assert torch.equal(torch.get_rng_state(), before)
-    assert model.calls == 0
+    assert model.calls == made.calls == 0
     sparse_runtime(sparse_(zoo.lenet5(seed=0), 0.2), torch.ones(1, 1, 28, 28))  # traced
     assert torch.equal(torch.get_rng_state(), before)
     assert {row.runs for row in made.plan} == {"sparse"}
@@ -223,7 +264,7 @@ def test_refusals(sparse_wins):
     for copied in (pickle.dumps, copy.deepcopy):
         with pytest.raises(TypeError, match="cannot be pickled"):
             copied(made)
-    made.eval()
+    assert made.eval() is made
 
 
 def test_what_gains_nothing_stays_as_it_is(torch_wins):

@@ -6,6 +6,7 @@ import copy
 import pickle
 import tracemalloc
 from contextlib import contextmanager
+from types import MethodType
 
 import numpy as np
 import pytest
@@ -171,6 +172,38 @@ def test_weights_that_are_shared_or_read_past_their_layers(wins, tmp_path):
     same(fast, model, torch.randn(3, 8))
 
 
+class Curious(nn.Module):
+    """Reads weights of layers that it calls, and hides what it reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(48, 48) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        alive = (self.b.weight.data != 0).sum()
+        return (self.a(x) if bool((self.c.weight > 0).any()) else self.c(self.a(x))), alive + self.b(x).sum()
+
+
+def test_weights_that_are_read_beside_their_layers_are_dense(wins, tmp_path):
+    model, x = sparse_(Curious(), 0.2), torch.randn(2, 48)
+    fast = sparse_runtime(empty(Curious), x, weights=packed(model, tmp_path), seconds=0)
+    same(fast, model, x)
+    assert not torch.equal(fast.a.weight, fast.a.weight)  # kept without its zeros
+    assert torch.equal(fast.b.weight, model.b.weight)
+    assert torch.equal(fast.c.weight, model.c.weight)
+
+
+def test_a_layer_with_a_forward_of_its_own_keeps_it(wins, tmp_path):
+    model = sparse_(nn.Sequential(nn.Linear(48, 48), nn.Linear(48, 4)), 0.2)
+    file = packed(model, tmp_path)
+
+    def tripled(layer: nn.Linear, x: Tensor) -> Tensor:
+        return 3 * nn.functional.linear(x, layer.weight, layer.bias)
+
+    model[0].forward = MethodType(tripled, model[0])
+    same(sparse_runtime(model, torch.randn(2, 48), weights=file, seconds=0), model, torch.randn(3, 48))
+
+
 def test_a_module_with_weights_of_its_own_is_untouched(wins, tmp_path):
     model, other = sparse_(zoo.lenet5(), 0.2), zoo.lenet5(seed=3).eval()
     before = copy.deepcopy(other.state_dict())
@@ -211,6 +244,13 @@ def test_refusals(wins, tmp_path):
             copied(fast)
     with pytest.raises(ValueError, match="takes float32 on the CPU without autocast, got torch.float64"):
         fast(x.double())
+    alone = sparse_runtime(
+        nn.Linear(48, 48).eval(), torch.ones(1, 48), weights=packed(sparse_(nn.Linear(48, 48), 0.2), tmp_path),
+        seconds=0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"a Linear of packed weights takes rows, got shape \(\)"):
+        alone(torch.tensor(1.0))
+    file = packed(model, tmp_path)
     with pytest.raises(RuntimeError, match="no gradients"):
         fast(x.clone().requires_grad_())
     with pytest.raises(ValueError, match="does not fit MLP"):

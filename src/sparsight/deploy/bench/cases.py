@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsight.deploy.comparing import copied
 from sparsight.deploy.runtime.graph import Conv, Graph
 from sparsight.deploy.runtime.weight import Weight
 from sparsight.numerics.checks import check_fraction, check_seed, check_whole
@@ -80,7 +80,7 @@ def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed
 
 def network(name: str, module: nn.Module, shape: tuple[int, ...], batch: int = 1, seed: int = 0) -> Case:
     """A network in evaluation mode, on random inputs of a shape without the batch. ValueError for a batch below 1."""
-    return Case(f"{name}, batch {batch}", copy.deepcopy(module).eval(), _input((batch, *shape), 1.0, seed))
+    return Case(f"{name}, batch {batch}", copied(module).eval(), _input((batch, *shape), 1.0, seed))
 
 
 def prune_at_random_(module: nn.Module, density: float, seed: int, leave: Collection[str] = ()) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparsight.deploy.compaction.operations import HANDLERS
 from sparsight.deploy.compaction.shrink import Shrunk, shrunk
 from sparsight.deploy.compaction.walk import Walk
-from sparsight.deploy.comparing import difference, drawn, first_line
+from sparsight.deploy.comparing import copied, difference, drawn, first_line
 
 _TOLERANCE = 1e-5  # of the largest output, or of 1
 _RESHAPING = frozenset({"view", "reshape", "flatten", "squeeze", "unsqueeze"})
@@ -68,13 +68,13 @@ def compact(model: nn.Module, example_inputs: Tensor | tuple[Any, ...]) -> Compa
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    program = _exported(model, inputs)
+    program = _exported(copied(model), inputs)  # running a network may change what it holds
     failed = ""
     for refused in (frozenset(), _RESHAPING):
         made = shrunk(model, _walked(model, program, refused))
         try:
             compared = (inputs, drawn(inputs), drawn(inputs, 3.0))
-            far = difference(model, made.module, compared, _TOLERANCE, "its code with fewer channels")
+            far = difference(copied(model), copied(made.module), compared, _TOLERANCE, "its code with fewer channels")
         except ValueError as error:
             failed = failed or str(error)
             continue

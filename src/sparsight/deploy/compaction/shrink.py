@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsight.checkpoint import load
 from sparsight.deploy.compaction.channels import Value
 from sparsight.deploy.compaction.walk import Layer, Walk
+from sparsight.deploy.comparing import copied
 
 
 @dataclass
@@ -41,7 +42,7 @@ class Shrunk:
 
 def shrunk(model: nn.Module, walk: Walk) -> Shrunk:
     """The copy without the channels that nothing needs; constants are in the biases of the layers that read them."""
-    made = Shrunk(copy.deepcopy(model), walk.atoms.removable(walk.values), walk)
+    made = Shrunk(copied(model), walk.atoms.removable(walk.values), walk)
     for parameter in made.module.parameters():
         parameter.grad = None
     for layer in walk.layers:

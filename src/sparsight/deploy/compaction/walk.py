@@ -14,6 +14,8 @@ from torch.fx.node import map_arg
 
 from sparsight.deploy.compaction.channels import Atoms, Value
 
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
 
 class Opaque(Exception):
     """What an operation does to channels is not known, so all of them stay; the message says why."""
@@ -154,7 +156,7 @@ class Walk:
             bias_name, shift = self.tensor(bias)
         values = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
         constant = np.isfinite(source.constant)
-        has_bias = bias is not None or isinstance(self.owner(name), nn.Linear | nn.modules.conv._ConvNd)
+        has_bias = bias is not None or type(self.owner(name)) in _LAYERS  # others may not add a bias that they get
         folds = constant & ((source.constant == 0) | (not padded and has_bias))
         out = Value(axis, self.atoms.fresh(len(values)), np.full(len(values), np.nan))
         carried = constant & ~folds & (groups == 1)

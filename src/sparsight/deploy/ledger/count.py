@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import tempfile
 from collections.abc import Collection, Sequence
@@ -19,6 +18,7 @@ from sparsight.checkpoint.open import open_checkpoint
 from sparsight.checkpoint.packed.files import pack
 from sparsight.checkpoint.packed.floor import Content, content
 from sparsight.checkpoint.packed.head import FORMAT, LAYOUTS
+from sparsight.deploy.comparing import copied
 from sparsight.deploy.ledger.macs import macs
 from sparsight.deploy.ledger.records import CODE, REQUEST, Counted, Ledger, Request
 from sparsight.model.masks import prunable as prunable_of
@@ -82,10 +82,10 @@ def ledger(
 def _module(source: object, model: nn.Module | None) -> nn.Module | None:
     """A copy of the network in evaluation mode, with the weights of the file; None without its code."""
     if isinstance(source, nn.Module):
-        return copy.deepcopy(source).eval()
+        return copied(source).eval()
     if model is None:
         return None
-    module = copy.deepcopy(model)
+    module = copied(model)
     load_into(Path(str(source)), module)
     return module.eval()
 

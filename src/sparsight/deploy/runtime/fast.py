@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from sparsight.deploy.comparing import copied
 from sparsight.deploy.network_of_run import default_level, input_shape, known_network, level_file
 from sparsight.deploy.runtime.choice import Timed, timed
 from sparsight.deploy.runtime.runner import Runner
 from sparsight.deploy.runtime.stored import Stored, stored_in
-from sparsight.deploy.runtime.trace import NotTraced, single, traced
+from sparsight.deploy.runtime.trace import NotTraced, plain, single, traced
 from sparsight.records.folder import RunFolder
 
 _ROUNDING, _HALF = 1e-4, 5e-2  # of the largest output, with weights in float32 and in bfloat16
@@ -58,9 +60,10 @@ class FastForward:
         raise TypeError("a network in the sparse runtime cannot be pickled or copied: save the model it was made from")
 
 
-def _no_training(mode: bool = True) -> None:
+def _no_training(module: nn.Module, mode: bool = True) -> nn.Module:
     if mode:
         raise RuntimeError("the sparse runtime is for inference: train the model it was made from")
+    return module
 
 
 def sparse_runtime(
@@ -108,17 +111,20 @@ def sparse_runtime(
     fast, stored = _sharing(model), Stored()
     if weights is not None:
         stored = stored_in(_file(Path(weights)), fast, bfloat16)
-    shapes, outputs = _shapes(fast, inputs)
-    stored.fill_unused_(fast, shapes, outputs)
+    buffers = [module._buffers for module in fast.modules()]
+    before = copy.deepcopy(buffers)  # running a module may change them
+    shapes = _shapes(fast, inputs, stored)
     stored.forget()
-    plain = _sharing(fast) if seconds and not stored.weights else None
+    unchanged = _sharing(fast) if seconds and not stored.weights else None
     visit = _Visit(shapes, stored, seconds, bfloat16)
     visit(fast)
-    if plain is not None:
-        visit.check_whole(fast, plain, inputs)
+    if unchanged is not None:
+        visit.check_whole(fast, unchanged, inputs)
     stored.forget()
+    for now, then in zip(buffers, before, strict=True):
+        now.update(then)
     for module in fast.modules():
-        object.__setattr__(module, "train", _no_training)
+        object.__setattr__(module, "train", partial(_no_training, module))
     object.__setattr__(fast, "plan", visit.plan)
     return fast
 
@@ -148,12 +154,15 @@ def _sharing(model: nn.Module) -> nn.Module:
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach().clone()  # running a module may change them
-    return copy.deepcopy(model, memo)
+        memo[id(buffer)] = buffer.detach().clone()
+    return copied(model, memo)
 
 
-def _shapes(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[dict[nn.Module, tuple[int, ...] | None], Any]:
-    """Shape of the input of each module that is called, None unless it is one float32 tensor; and the outputs."""
+def _shapes(model: nn.Module, inputs: tuple[Any, ...], stored: Stored) -> dict[nn.Module, tuple[int, ...] | None]:
+    """Shape of the input of each module that is called, None unless it is one float32 tensor.
+
+    Layers that have no dense weights, which something reads past them, get them.
+    """
     shapes: dict[nn.Module, tuple[int, ...] | None] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -163,10 +172,19 @@ def _shapes(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[dict[nn.Module, 
 
     handles = [module.register_forward_hook(note, with_kwargs=True) for module in model.modules()]
     try:
-        with torch.inference_mode():
-            return shapes, model(*inputs)
-    except Exception as error:
-        raise ValueError(f"the model fails on the example: {error}") from error
+        while True:
+            shapes.clear()
+            reads, failed = stored.reads(), None
+            try:
+                with torch.inference_mode(), reads:
+                    model(*inputs)
+            except Exception as error:
+                failed = error
+            if not stored.fill_read_(model, reads):
+                break
+        if failed is not None:
+            raise ValueError(f"the model fails on the example: {failed}") from failed
+        return shapes
     finally:
         for handle in handles:
             handle.remove()
@@ -226,6 +244,8 @@ class _Visit:
         if shape is None or 0 in shape:
             called = module in self.shapes
             return "its input is not one float32 tensor" if called else "it is not called: its weights are read past it"
+        if len(shape) == 3 and isinstance(module, nn.Conv2d):
+            return "its input is one image without a batch"
         rows = len(shape) not in (2, 4) or isinstance(module, nn.Linear)
         flat = (math.prod(shape[:-1]), shape[-1]) if rows else shape
         known = self.stored.weights
@@ -239,21 +259,23 @@ class _Visit:
         with torch.inference_mode():
             wanted = module.forward(x)
             self.stored.forget()
-            same = _equal(made(x), wanted, _HALF if self.half else _ROUNDING)
+            same = _equal(made(_drawn(shape)), wanted, _HALF if self.half else _ROUNDING)
+        if not torch.equal(x, _drawn(shape)):
+            return "it changes its input"
         return made if same else "it computes something else when traced"
 
-    def check_whole(self, fast: nn.Module, plain: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def check_whole(self, fast: nn.Module, unchanged: nn.Module, inputs: tuple[Any, ...]) -> None:
         """Have everything run as in the plain network if the parts that are faster do not make the whole faster."""
         sparse = [module for module in fast.modules() if isinstance(vars(module).get("forward"), FastForward)]
         if not sparse or fast in sparse:
             return
         rows = [(row.name, row.kind, f"{row.density:.2f}", row.runs) for row in self.plan]
         key = (rows, [getattr(x, "shape", x) for x in pytree.tree_leaves(inputs)], self.half)
-        ways = {"torch": lambda: plain(*inputs), "sparse": lambda: fast(*inputs)}
+        ways = {"torch": lambda: unchanged(*inputs), "sparse": lambda: fast(*inputs)}
         times = timed(ways, self.seconds, key)
         if times.fastest == "sparse":
             return
-        for module, other in zip(fast.modules(), plain.modules(), strict=True):
+        for module, other in zip(fast.modules(), unchanged.modules(), strict=True):
             vars(module).pop("forward", None)
             if isinstance(other, nn.TransformerEncoderLayer):
                 vars(module)["activation_relu_or_gelu"] = other.activation_relu_or_gelu
@@ -262,8 +284,11 @@ class _Visit:
 
     def zeros(self, module: nn.Module) -> bool:
         """Whether there are zeros in it that could make it faster."""
-        weights = self.stored.weights
-        return any(p in weights or (p.dim() > 1 and int(p.count_nonzero()) < p.numel()) for p in module.parameters())
+        layers = (child.weight for child in module.modules() if plain(child))  # may be computed before each call
+        return any(
+            w in self.stored.weights or (w.dim() > 1 and int(w.count_nonzero()) < w.numel())
+            for w in (*module.parameters(), *layers)
+        )
 
     def note(self, module: nn.Module, name: str, runs: str, why: str, milliseconds: Mapping[str, float]) -> None:
         """One row for each layer with weights in a module that was decided on."""

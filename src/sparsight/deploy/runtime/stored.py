@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsight.checkpoint.entry import Checkpoint, Entry
 from sparsight.checkpoint.load import load_tensors
@@ -44,14 +45,15 @@ class Stored:
             layer._parameters["weight"] = _parameter(_tensor(self.entries[weight]).to(weight.dtype))
             del layer.forward
 
-    def fill_unused_(self, model: nn.Module, called: Container[nn.Module], outputs: Any) -> None:
-        """Fill layers that were not called, or all if NaN came out: something reads their weights past them."""
-        for layer, _ in self.layers(model):
-            if layer not in called:
-                self.fill_(layer)
-        floats = [x for x in pytree.tree_leaves(outputs) if isinstance(x, Tensor) and x.is_floating_point()]
-        if any(bool(x.isnan().any()) for x in floats):
-            self.fill_(model)
+    def reads(self) -> Reads:
+        return Reads({weight.data_ptr(): weight for weight in self.weights})
+
+    def fill_read_(self, model: nn.Module, reads: Reads) -> bool:
+        """Fill the layers that have weights which were read; whether there were any."""
+        found = [layer for layer, weight in self.layers(model) if weight in reads.found]
+        for layer in found:
+            self.fill_(layer)
+        return bool(found)
 
     def forget(self) -> None:
         """What layers have laid out so far: a part that runs as a whole does not need it again."""
@@ -84,6 +86,22 @@ class Stored:
             yield
 
 
+class Reads(TorchDispatchMode):
+    """Which of some weights torch's operations read in its block: their layers never ask it to."""
+
+    def __init__(self, places: Mapping[int, Tensor]) -> None:
+        super().__init__()
+        self._places, self.found = places, set[Tensor]()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = pytree.tree_leaves((args, kwargs)) if self._places else []
+        read = (x.data_ptr() for x in given if isinstance(x, Tensor) and x.layout == torch.strided)
+        self.found.update(self._places[place] for place in read if place in self._places)
+        return func(*args, **(kwargs or {}))
+
+
 class StoredForward:
     """The forward of a plain layer without a dense weight: float32 inputs of any size."""
 
@@ -94,11 +112,16 @@ class StoredForward:
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = isinstance(self._layer, nn.Linear)
+        if not isinstance(x, Tensor) or (x.dim() < 1 if rows else x.dim() not in (3, 4)):
+            what = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(
+                f"a {type(self._layer).__name__} of packed weights takes {'rows' if rows else 'images'}, got {what}"
+            )
         flat = x.reshape(-1, x.shape[-1]) if rows else x if x.dim() == 4 else x[None]
         runner = self._runner(tuple(flat.shape[1:]))
         if not runner.takes(flat):
-            what = f"{x.dtype} on {x.device}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"a network of packed weights takes float32 on the CPU without autocast, got {what}")
+            what = "a network of packed weights takes float32 on the CPU without autocast"
+            raise ValueError(f"{what}, got {x.dtype} on {x.device}")
         out = runner(flat)
         return out.reshape(*x.shape[:-1], out.shape[-1]) if rows else out if x.dim() == 4 else out[0]
 
@@ -162,7 +185,8 @@ def _kept(entry: Entry, value: Tensor, places: list[tuple[nn.Module, str]]) -> W
     """The weight without its zeros, if it is worth that and nothing but plain layers reads it."""
     if entry.packed is None or value.dtype != torch.float32 or not entry.dtype.startswith(("float", "bfloat")):
         return None
-    if value.dim() < 2 or not all(plain(module) and name == "weight" for module, name in places):
+    own = any("forward" in vars(module) for module, _ in places)
+    if value.dim() < 2 or own or not all(plain(module) and name == "weight" for module, name in places):
         return None
     found = Weight.stored(entry)
     return found if found.density <= _SPARSE else None
