@@ -190,7 +190,7 @@ def test_records_made_while_others_are_still_read(tmp_path: Path):
         exact = analyze(tensors, exact=True)
         assert exact.exact
         assert [t.name for t in exact.tensors] == ["0.weight", "2.weight", "3.weight"]
-        assert [(e.name, e.why) for e in exact.listed] == [("1.weight", "it holds NaN or infinity")]
+        assert [(e.name, e.why) for e in exact.listed] == [("1.weight", "it contains NaN or infinity")]
     torch.set_num_threads(1)
     assert all(f == found[0] for f in found)
     alone = [analyze({t.name: tensors[t.name]}, P[:2], Q[:2], (0.0, 0.1), rows=True).tensors[0] for t in found[0]]
@@ -277,7 +277,7 @@ def test_what_cannot_be_analysed_is_listed_with_the_reason():
     assert "bias" in why["a.bias"]
     assert "float8_e4m3fn" in why["f8.weight"]
     assert "int64" in why["i"]
-    assert why["nan.weight"] == why["inf.weight"] == "it holds NaN or infinity"
+    assert why["nan.weight"] == why["inf.weight"] == "it contains NaN or infinity"
     assert "no weight" in why["none.weight"]
 
 
@@ -393,7 +393,7 @@ def test_the_sample_may_be_left_out():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"p": 2.0, "q": 1.0}, "p=2.0, q=1.0"), ({"p": (0.5, 1, 2), "q": (1, 2)}, "p and q must have as many values"),
+        ({"p": 2.0, "q": 1.0}, "p=2.0, q=1.0"), ({"p": (0.5, 1, 2), "q": (1, 2)}, "p and q must have equally many"),
         ({"p": ()}, "p and q must have at least one"), ({"eta": -1.0}, "eta must be .*got -1.0"),
         ({"gamma": math.nan}, "gamma must be .*got nan"), ({"beta": 1.5}, "beta must be .*got 1.5"),
     ],

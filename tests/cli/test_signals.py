@@ -276,7 +276,7 @@ def interrupted(*_: object, **__: object) -> None:
     ("words", "where", "said"),
     [
         (["run", "lottery", "--data", "digits", "--out", "r"], "sparsight.cli.run._execute", "interrupted before"),
-        (["study", "f.json", "--out", "s"], "sparsight.runs.study.run_study", "interrupted; the same command"),
+        (["study", "f.json", "--out", "s"], "sparsight.runs.study.run_study", "interrupted; run the same command"),
         (["recipes"], "sparsight.cli.recipes.main", "interrupted"),
     ],
     ids=["run", "study", "recipes"],

@@ -88,7 +88,7 @@ def test_command(runs, tmp_path, capsys):
     assert main(["compare", str(runs[0]), "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["networks"]) == 2
     assert main(["compare", str(tmp_path)]) == 2
-    assert "neither run.json nor study.json" in capsys.readouterr().err
+    assert "neither a run folder nor a study folder" in capsys.readouterr().err
     assert main(["compare", str(runs[0]), "--parquet", "rows.csv"]) == 2
     parquet = tmp_path / "rows.parquet"
     assert main(["compare", *map(str, runs), "--parquet", str(parquet)]) == 0

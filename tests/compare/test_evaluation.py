@@ -254,8 +254,8 @@ def test_command_writes_rows_in_every_format(run, tmp_path, capsys, monkeypatch)
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "name at least one run folder"),
-        (["nothing"], "there is no run in nothing"),
+        ([], "give at least one run folder"),
+        (["nothing"], "nothing is neither a run folder nor a study folder"),
         (["run", "-o", "rows.xlsx"], "expected a file that ends in .csv, .json, .parquet"),
         (["run", "--metrics", "corruptions", "--corruptions", "fog"], "--corruptions must be one of"),
         (["run", "--severities", "6"], "--severities must be one of 1, 2, 3, 4, 5, got 6"),

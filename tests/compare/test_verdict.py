@@ -1,4 +1,4 @@
-"""How far one can go: the walk, the evidence, what would make it surer, and the words."""
+"""The verdict: the walk, the evidence, what would make it surer, and the words."""
 
 from __future__ import annotations
 
@@ -378,9 +378,9 @@ def test_command(study, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed0", "--within", "-1"], "--within must be a number of at least 0"),
-        (["seed0", "--confidence", "0.95"], "--confidence must lie between 50 and 100 %"),
-        (["nothing"], "there is no run in nothing"),
+        (["seed0", "--within", "-1"], "--within must be at least 0"),
+        (["seed0", "--confidence", "0.95"], "--confidence must be greater than 50 and less than 100"),
+        (["nothing"], "nothing is neither a run folder nor a study folder"),
     ],
 )
 def test_command_refuses(words, said, study, capsys, monkeypatch):

@@ -64,7 +64,7 @@ def test_report(here, capsys):
     assert said(capsys, "report", "run-0.1") == "run-0.1/report.html\n"
     page = (here / "run-0.1" / "report.html").read_text()
     assert "79.67 %" in page
-    assert "b1d185de7a3953cefa1edcd8f366780cb9259f6a480956c56b219bff04d3ba54" in page  # the level handed over
+    assert "b1d185de7a3953cefa1edcd8f366780cb9259f6a480956c56b219bff04d3ba54" in page  # the chosen level
 
 
 def test_analyze(here, capsys):

@@ -1,4 +1,4 @@
-"""When pruning ends and which level is handed over, on histories written by hand; and what a user is told of it."""
+"""When pruning ends and which level is chosen, on histories written by hand; and what a user is told of it."""
 
 from __future__ import annotations
 

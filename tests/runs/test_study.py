@@ -237,7 +237,7 @@ def test_a_study_that_is_stopped_stops_its_trials(tmp_path, capsys):
     stopper.join()
     assert signal.getsignal(number) is before
     assert code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err
     with RunFolder.open(folder, write=True) as run:  # no process holds its lock
         assert run.record.status == "interrupted"
 

@@ -115,12 +115,12 @@ def test_a_study_of_one_budget_and_the_same_one_killed(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "4 trials, 0 of them finished" in told
     assert "L  2 × linear on digits, 7 epochs each" in told
-    assert "4 trials begin with one of 1 trainings of the dense network, each done once; that saves 6 epochs" in told
+    assert "4 trials start from 1 dense network, each trained once. That saves 6 epochs" in told
     assert "measured now" in told
     assert not (tmp_path / "whole").exists()
 
     assert main(command(tmp_path, "whole")) == 0
-    table = capsys.readouterr().out.partition("Networks handed over")[2]
+    table = capsys.readouterr().out.partition("Chosen networks")[2]
     assert [line.split()[-1] for line in table.splitlines() if "%" in line and line.endswith(("L", "S"))] == [*"LSLS"]
     found = [row for row in rows(tmp_path / "whole") if row["chosen"]]
     assert {row["cumulative_epochs"] for row in found} == {7}

@@ -1,4 +1,4 @@
-"""What was asked for is what is handed over: exactly a density, the sparsest network within so many points, or both."""
+"""The chosen network is what was asked for: exactly a density, the sparsest network within so many points, or both."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ class TestUntil:
             assert "removed nothing (" in end.why, "as ever, without other rounds"
 
 
-# -- which level is handed over --------------------------------------------------------------------------------
+# -- which level is chosen -------------------------------------------------------------------------------------
 
 
 class TestChoice:

@@ -31,11 +31,11 @@ from sparsight.records.files import there
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
-_LARGE = 1 << 20  # weights: threads would only hand the interpreter to and fro for the records of smaller tensors
-_OF_RUNS = {  # files of a run folder that hold no network, by their kind
-    "masks": "the masks of a run, which say which weights are kept and not what they are",
-    "state": "the progress of a run within a level",
-    "probe": "the training samples on which a run's stopping rules measure",
+_LARGE = 1 << 20  # weights; for smaller tensors, threads would only compete for the interpreter
+_OF_RUNS = {  # files of a run folder that do not contain a network
+    "masks": "the masks of a run, not its weights",
+    "state": "the training progress of a run",
+    "probe": "the training samples that a run's stopping rules measure on",
 }
 SCOPES: tuple[Scope, ...] = ("global", "layer", "neuron")
 
@@ -57,25 +57,26 @@ def analyze(
     budget: int = BUDGET,
     watch: Watch | None = None,
 ) -> Analysis:
-    """PQ index, bound, SAP's counts and their companions of every prunable tensor, its neurons and the whole.
+    """Measure how compressible a network is: PQ index, bound and SAP's counts per tensor, per neuron and overall.
 
-    `model_or_path` is a checkpoint (see `checkpoint.open_checkpoint`), a module, or a mapping of tensors. `p`
-    and `q` are numbers, or as many of both, or one and many: pairs (p, q). What is prunable is told by
-    names and shapes, of a module by its layers; `include` adds tensors by shell-style pattern, `exclude` takes away.
-    What else is matrix-shaped in a module is in `left_out`, with its share and the pattern that would include it.
+    `model_or_path` is a checkpoint (see `checkpoint.open_checkpoint`), a module, or a mapping of tensors. `p` and `q`
+    are numbers or sequences of equal length; a single p or q is paired with every value of the other. Names and shapes
+    decide which tensors are prunable; for a module, its layers do. `include` adds tensors by shell-style pattern,
+    `exclude` removes them. Other matrix-shaped tensors of a module are in `left_out`, with their share and the pattern
+    that would include them.
 
-    The PQ index, counts and bound are exact: float64 sums in a fixed order, the same bits for any number of
-    threads, budget or split into files. Gini index and exact eta come from 2^14 weights of each tensor, at places drawn
-    by its name and shape, and of all together; each is stated with bounds that hold with probability 1 - `delta` over
-    the draw (`analysis.sampled`). Of tensors with no more weights than that they are exact. `exact` makes them so for
-    all, by further passes over the weights in ascending order; without `sample` they are left out, and where the
-    magnitudes lie. `budget` bounds the bytes held beside what Python and torch themselves take; one pass reads the
-    weights, `watch(bytes done, bytes in all)` is called now and then. `rows` records every neuron.
+    PQ index, counts and bound are exact: float64 sums in a fixed order, with the same bits for any number of threads,
+    budget or split into files. The Gini index and the exact eta are estimated from 2^14 weights of each tensor, drawn
+    by its name and shape, with bounds that hold with probability 1 - `delta` (`analysis.sampled`); smaller tensors are
+    exact. `exact` computes them exactly for all tensors, in further passes; without `sample` they and the distribution
+    of magnitudes are left out. `budget` bounds the memory in bytes, in addition to Python and torch. `watch(bytes done,
+    bytes in total)` is called during the pass. `rows` records every neuron.
 
-    Weights that are 0 are pruned: no number but `count`, `zeros` and `smallest` is of them. Signs do not matter. A
-    tensor that holds NaN or infinity is listed, not analysed.
-    ValueError: not 0 < p < q, other bad numbers, a pattern that matches nothing, a budget below 32 MiB.
-    CheckpointError: a file that cannot be read or is not what it says. FileNotFoundError: no such path.
+    Zeros count as pruned: only `count`, `zeros` and `smallest` include them. Signs do not matter. A tensor with NaN or
+    infinity is listed, not analysed.
+
+    Raises: ValueError unless 0 < p < q, for other bad numbers, a pattern that matches nothing, a budget below 32 MiB;
+    CheckpointError for a file that cannot be read or is damaged; FileNotFoundError.
     """
     asked = _asked(p, q, eta, gamma, beta, exact, sample, budget, scopes)
     checkpoint, known, left = _opened(model_or_path, include, exclude)
@@ -90,7 +91,7 @@ def analyze(
         chosen, asked.exponents, few=few if sample else None, keep_rows=keep_rows, budget=budget, watch=watch
     )
     for complete in found:
-        broken |= {s.entry.name: "it holds NaN or infinity" for s in complete if not s.finite}
+        broken |= {s.entry.name: "it contains NaN or infinity" for s in complete if not s.finite}
         some = [s for s in complete if s.finite]
         fine += some
         if asked.exact or any(s.entry.count < _LARGE for s in some):  # an exact pass takes the whole budget
@@ -134,7 +135,7 @@ def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tu
     ps, qs = _many(p), _many(q)
     if len(ps) != len(qs) and 1 not in (len(ps), len(qs)):
         raise ValueError(
-            f"p and q must have as many values as each other, or one of them a single one, got {len(ps)} and {len(qs)}"
+            f"p and q must have equally many values, or one of them a single value, got {len(ps)} and {len(qs)}"
         )
     if not ps or not qs:
         raise ValueError("p and q must have at least one value")
@@ -162,7 +163,7 @@ def _opened(
     include: str | Sequence[str],
     exclude: str | Sequence[str],
 ) -> tuple[Checkpoint, frozenset[str] | None, tuple[LeftOut, ...]]:
-    """The checkpoint, and of a module the names of its prunable weights and what else is matrix-shaped."""
+    """The checkpoint; for a module, also the names of its prunable weights and its other matrix-shaped parameters."""
     if isinstance(thing, nn.Module):
         names = frozenset(prunable(thing, include=include, exclude=exclude))
         return from_memory(thing), names, left_out(thing, include=include, exclude=exclude)
@@ -179,7 +180,7 @@ def _opened(
 
 
 def _check_role(path: Path, metadata: Mapping[str, str]) -> None:
-    """CheckpointError for a file of a run that holds no network."""
+    """Raise CheckpointError for a file of a run that does not contain a network."""
     try:
         facts = json.loads(metadata.get("facts", "{}"))
     except ValueError:
@@ -193,7 +194,7 @@ def _check_role(path: Path, metadata: Mapping[str, str]) -> None:
 
 def _chosen_file(run: Path) -> Path:
     if not (run / "model.safetensors").exists():
-        raise CheckpointError(run, "it is a run without a chosen level yet", "analyse")
+        raise CheckpointError(run, "the run has not chosen a level yet", "analyse")
     return run / "model.safetensors"
 
 
@@ -208,7 +209,7 @@ def _tensor(
     s: Seen, *, verdicts: Mapping[str, Verdict], asked: SummaryRequest, scopes: Sequence[Scope], rows: bool,
     all_weights: bool,
 ) -> Tensor:  # fmt: skip
-    """The record of one tensor, all of which has been read; of what was drawn, only what stands for all is kept."""
+    """The record of a tensor that was read completely; keeps only its share of the sample of all tensors."""
     entry = s.entry
     sample = None if s.draws is None else Sample(magnitudes_of([s.draws]), s.draws.whole)
     summary = summarise(s.sums(), sample, [entry], asked if "layer" in scopes else replace(asked, exact=False))

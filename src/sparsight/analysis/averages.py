@@ -1,4 +1,4 @@
-"""Running averages of a network's weights, kept beside it: their names say so, and they have its shapes."""
+"""Running averages of a network's weights, recognised by their names and shapes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DEEPEST = 3  # components of a name that may say so: what lies deeper, or below
 
 
 def averages(entries: Sequence[Entry]) -> dict[str, str]:
-    """The tensors of running averages, by name, with what they are an average of."""
+    """The tensors of running averages by name, and the tensors that they average."""
     counted = {e.name.removesuffix(".n_averaged") for e in entries if e.name.endswith(".n_averaged")}
     groups: dict[str, list[Entry]] = defaultdict(list)
     networks = []

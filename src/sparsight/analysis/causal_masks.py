@@ -1,4 +1,4 @@
-"""Causal masks, told by their values: of a triangle of equal numbers and a triangle of zeros."""
+"""Causal masks, recognised by their values: a triangle of equal numbers and a triangle of zeros."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from sparsight.report.density import Line, Panel, over_density
 from sparsight.report.pages import Chart, Table
 
 MOST = 80
-"""Tensors that charts with a row for each of them show."""
+"""Most tensors in charts with a row per tensor."""
 
 
 def largest(a: Analysis) -> list[Tensor]:
@@ -37,7 +37,7 @@ def largest(a: Analysis) -> list[Tensor]:
 
 
 def tensors(a: Analysis) -> Chart:
-    """PQ index of each tensor along the depth; under it, what has to stay of those that a brush selects."""
+    """PQ index of each tensor along the depth; below, the share of the selected tensors that must stay."""
     known = [(i, t) for i, t in enumerate(a.tensors) if t.summary.defined]
     points = [
         {"i": i, "name": t.name, "weights": f"{t.summary.count:,}", "y": m.index, "shown": words.index(m.index),
@@ -46,13 +46,13 @@ def tensors(a: Analysis) -> Chart:
     ]  # fmt: skip
     bars = [
         {"i": i, "name": t.name, "count": t.summary.count, "weights": f"{t.summary.count:,}", "share": k.share,
-         "eta": f"has to stay at eta {k.eta:g}", "shown": words.percent(k.share), "prune": f"{k.prune:,}",
+         "eta": f"must stay at eta {k.eta:g}", "shown": words.percent(k.share), "prune": f"{k.prune:,}",
          "enough": k.exact if k.eta > 0 else None, "more": words.percent(k.exact) if k.eta > 0 else words.NONE}
         for i, t in known for k in t.summary.measures[0].keeps[:2]
     ]  # fmt: skip
     brush = alt.selection_interval("brush", encodings=["x"])
     drawn = alt.vconcat(_depth(points, len(a.tensors), brush), _keeps(bars, brush), spacing=26)
-    title = "Which tensors are uneven, and what has to stay of each; drag across the points to choose tensors"
+    title = "Which tensors are uneven, and how much of each must stay; drag across the points to select tensors"
     return Chart(
         "tensors", title, spec(drawn.resolve_scale(color="independent"), points=points, bars=bars), "numbers",
         side=beside(t.name for t in largest(a)) + 74,
@@ -99,7 +99,7 @@ def _keeps(bars: list[dict[str, Any]], brush: Any) -> Any:
         base.mark_bar(cornerRadiusEnd=2).encode(x=x, color=colour),
         enough.encode(x=alt.X("enough:Q")),
         base.mark_text(style="soft", align="left", dx=4, fontSize=10).encode(x=x, text="shown:N"),
-    ).properties(width=WIDE, height=alt.Step(22, **{"for": "position"}), title="What has to stay")
+    ).properties(width=WIDE, height=alt.Step(22, **{"for": "position"}), title="Share that must stay")
 
 
 def magnitudes(a: Analysis) -> Chart | None:
@@ -118,7 +118,7 @@ def magnitudes(a: Analysis) -> Chart | None:
     drawn = heat(cells, ("tensor", "magnitude from", "share"), Ramp(1e-4, max(shares.values()), ".2~%", log=True))
     rows = [(t.name, *(words.percent(shares.get((t.name, e), 0.0)) for e in across)) for t in shown]
     table = Table("Share of each tensor's weights by magnitude", ("tensor", *(f"2^{e}" for e in across)), rows)
-    title = "Where the magnitudes of each tensor lie, in powers of two"
+    title = "Magnitudes of each tensor, in powers of two"
     return Chart("magnitudes", title, drawn, table, side=beside(t.name for t in shown))
 
 
@@ -140,4 +140,4 @@ def path(found: Trajectory, table: Table) -> Chart:
                      "test accuracy": words.accuracy(s.test_accuracy)})
         for s in found.steps
     ]  # fmt: skip
-    return Chart("path", "Where the PQ index turns as weights go", over_density(panels, seen), table, side=64)
+    return Chart("path", "Turning points of the PQ index", over_density(panels, seen), table, side=64)

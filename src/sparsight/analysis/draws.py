@@ -1,4 +1,4 @@
-"""Which weights stand for a tensor: places drawn by its name and shape alone, whatever reads it and in which order."""
+"""The sample of a tensor's weights: its places depend only on the tensor's name and shape, not on the reading order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sparsight.numerics.kernels.jit import jit
 from sparsight.numerics.seeds import derive
 
 DRAWS = 1 << 14
-"""Weights that are drawn of a tensor, with replacement. One that has no more is taken whole."""
+"""Weights drawn from a tensor, with replacement. A tensor without more weights is taken whole."""
 _DIGIT = 11  # bits by which draws are sorted at once
 
 
 class Draws:
-    """Weights of one tensor at places drawn uniformly, zeros among them, or all that it has.
+    """Weights of a tensor at uniformly drawn places, zeros included, or all of its weights.
 
-    `few` of them, which are independent draws too, can be kept for a sample of several tensors.
+    `few` of them, independent draws too, can be kept for a sample of several tensors.
     """
 
     def __init__(self, entry: Entry, few: int = 0) -> None:
@@ -31,7 +31,7 @@ class Draws:
             self._places = _by_place(places, self._shift)
 
     def take(self, x: np.ndarray, first: int) -> None:
-        """Take in what is drawn of a part, whose x[0] is weight `first`. Parts may come from several threads."""
+        """Add the draws of a part that starts at weight `first`. Several threads may call it."""
         if self.whole:
             self.values[first : first + len(x)] = x
         else:

@@ -1,4 +1,4 @@
-"""Gini index and exact eta of magnitudes in ascending order: as many at a time as fit, each part from a pass."""
+"""Gini index and exact eta from all magnitudes in ascending order, in as many passes as the memory requires."""
 
 from __future__ import annotations
 

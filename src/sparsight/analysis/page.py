@@ -1,4 +1,4 @@
-"""One self-contained HTML page for an analysis or a path, as the report of a run: no request to anywhere."""
+"""One self-contained HTML page for an analysis or the path of a run. It makes no requests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from sparsight.numerics import format as words
 from sparsight.report.pages import Fold, Page, Part, Section, Table, Tile, render
 
 ETAS, GAMMAS = (0.0, 0.001, 0.01, 0.1, 1.0), (0.5, 1.0, 2.0, 3.0)
-"""What the table of removals shows beside what was asked for."""
+"""Values of eta and gamma in the table of removals, besides the requested ones."""
 
 
 def page(a: Analysis) -> str:
-    """An analysis as one HTML file. Equal analyses give equal bytes; names are escaped, requests forbidden."""
+    """An analysis as one HTML file. Equal analyses give equal bytes; names are escaped."""
     parts = [_tensors(a), _magnitudes(a), _removals(a), _numbers(a)] if a.tensors else []
     skipped = f" {words.plural(len(a.listed), 'tensor')} not analysed." if a.listed else ""
     return render(
@@ -31,7 +31,7 @@ def path_page(path: Trajectory) -> str:
     from sparsight.analysis import charts
 
     lead = (
-        "Each point is one level of the run. From left to right fewer weights are left. Below it the accuracy of the "
+        "Each point is a level of the run, with fewer weights from left to right. Below, the accuracy of the "
         "same levels."
     )
     marks = {path.minimum: "minimum" if path.confirmed else "lowest so far", path.peak: "peak"}
@@ -55,11 +55,11 @@ def told(a: Analysis) -> str:
     """The answer in two sentences."""
     s = a.whole
     if s is None or not s.defined:
-        return "There is nothing here that a PQ index could be taken of."
+        return "No tensor here has a PQ index."
     m, k = s.measures[0], s.measures[0].keeps[0]
     said = (
-        f"At (p, q) = ({m.p:g}, {m.q:g}) the PQ index of all weights{_alive(s)} together is {words.index(m.index)}: by "
-        f"the bound at least {words.percent(k.share)} of them have to stay"
+        f"The PQ index ({m.p:g}, {m.q:g}) of all weights{_alive(s)} together is {words.index(m.index)}: by the bound, "
+        f"at least {words.percent(k.share)} of them must stay"
         f"{'' if k.eta == 0 else f' at eta {k.eta:g}'}, and one round of SAP would remove {k.prune:,}. "
     )
     best = max((t for t in a.tensors if t.summary.defined), key=lambda t: t.summary.measures[0].index)
@@ -88,11 +88,11 @@ def _tensors(a: Analysis) -> Section | None:
         return None
     m = a.tensors[0].summary.measures[0]
     lead = (
-        "Each point is one tensor, in the order of the file. The higher, the more unequal its weights: more can go. "
-        f"Below, the share of each tensor that by the bound has to stay at ({m.p:g}, {m.q:g}). "
+        "Each point is a tensor, in the order of the file. A higher index means more unequal weights: more can go. "
+        f"Below, the share of each tensor that must stay by the bound at ({m.p:g}, {m.q:g}). "
     )
     if a.sampled and any(k.eta > 0 for k in m.keeps):
-        lead += "Diamonds: the share that is enough to lose no more than eta, which the bound promises not to exceed. "
+        lead += "Diamonds: the smallest share that loses at most eta; it is never below the bound. "
     return Section("tensors", "Tensor by tensor", lead + _some(a), [charts.tensors(a)])
 
 
@@ -108,7 +108,7 @@ def _magnitudes(a: Analysis) -> Section | None:
     drawn = charts.magnitudes(a) if a.sampled else None
     if drawn is None:
         return None
-    lead = f"The stronger the colour, the larger the share of a tensor's weights that are not 0. {_some(a)}"
+    lead = f"A stronger colour means a larger share of the tensor's nonzero weights. {_some(a)}"
     return Section("magnitudes", "How large the weights are", lead, [drawn])
 
 

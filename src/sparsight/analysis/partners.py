@@ -1,4 +1,4 @@
-"""What a tensor is, told by those beside it: masks, parts of parametrisations, scales, norms, projections."""
+"""What a tensor is, judged by its neighbours: masks, parts of parametrisations, scales, norms, projections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal[
 ]
 
 Told = dict[str, tuple[Kind, str | None]]
-"""By name: what a tensor is, and why it is not analysed."""
+"""By name: the kind of a tensor, and why it is not analysed."""
 
 _PARAMETRISED = re.compile(r"^(.*?)parametrizations\.([^.]+)\.(.+)$")
 _SCALE = re.compile(r"scale|zero|absmax|amax|quant|codebook", re.I)
@@ -29,9 +29,9 @@ def plain_name(name: str) -> str:
 
 
 def products(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries, but what is multiplied by a mask beside it as the product, under the name that has in its layer.
+    """The entries, with every masked tensor replaced by its product with the mask, under its name in the layer.
 
-    So do `torch.nn.utils.prune`, with `x_orig` and `x_mask`, and a parametrisation that has a mask of its shape.
+    Masks are those of `torch.nn.utils.prune` (`x_orig`, `x_mask`) and of parametrisations with a mask of its shape.
     """
     names = _by_name(entries)
     found = []
@@ -49,7 +49,7 @@ def products(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def partners(entries: Sequence[Entry]) -> Told:
-    """What each tensor is of which those beside it tell."""
+    """The kinds of the tensors that their neighbours identify."""
     names = _by_name(entries)
     rules = (_layers(names), _scales(entries), _weight_norms(names), _parametrised(entries), _masks(names))
     return {name: verdict for rule in rules for name, verdict in rule.items()}  # the last rule wins

@@ -1,4 +1,4 @@
-"""Where a tensor's weights are read from: memory, or a file, a part at a time."""
+"""Reads a tensor's weights from memory or a file, part by part."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from sparsight.checkpoint.entry import Entry
 from sparsight.checkpoint.reading import read_elements
 
 RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
-"""As what the kernels take each dtype."""
+"""The numpy dtype in which the kernels read each dtype."""
 _OTHERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # of masks
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A tensor ready to be read: its flat array if it is in memory, else the file it is in."""
+    """A tensor ready to be read: its flat array if it is in memory, otherwise its file."""
 
     entry: Entry
     values: np.ndarray | int
     mask: Source | None = None
 
     def read(self, first: int, last: int, memory: np.ndarray | None = None) -> np.ndarray:
-        """Weights first..last as the kernels take them, from a file into `memory`, if that is given."""
+        """Weights first..last for the kernels; from a file, they are read into `memory` if given."""
         if self.mask is None:
             return self._read(first, last, memory)
         x, mask = (s._tensor(s._read(first, last)) for s in (self, self.mask))
@@ -59,7 +59,7 @@ def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
 
 
 def raw_of(dtype: str) -> np.dtype | None:
-    """As what numbers of a dtype are read; None if they cannot be."""
+    """The numpy dtype in which a dtype is read; None if it cannot be."""
     return np.dtype(RAW[dtype]) if dtype in RAW else np.dtype(dtype) if dtype in _OTHERS else None
 
 
@@ -79,7 +79,7 @@ def flat(tensor: torch.Tensor) -> np.ndarray:
 
 
 def magnitudes(x: np.ndarray, dtype: str) -> np.ndarray:
-    """|x| of what was read, exactly: in float64 of float64, else in float32."""
+    """|x| of what was read, exactly: float64 for float64, otherwise float32."""
     if dtype == "bfloat16":
         x = (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
     elif dtype == "float16":

@@ -1,4 +1,4 @@
-"""What an analysis says: frozen records of numbers, written as JSON like those of a run."""
+"""The records of an analysis, written as JSON like those of a run."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True)
 class Keep:
-    """What has to stay at one eta: discarded weights may hold at most eta of the kept ones' p-mass.
+    """What must stay at one eta: pruned weights may hold at most eta times the p-mass of the kept ones.
 
-    All shares are of the weights that are not 0.
+    All shares are of the nonzero weights.
     """
 
     eta: float
     bound: float  # r, the least count by the bound; not rounded
-    share: float  # r / alive: at least this share has to stay
+    share: float  # r / alive: at least this share must stay
     prune: int  # what SAP would remove, with the analysis' gamma and beta
-    exact: float | None  # the share at which the discarded p-mass reaches eta; None without a sample
-    exact_low: float | None  # it is between these, but with probability `delta` of the draw
+    exact: float | None  # the share at which the pruned p-mass reaches eta; None without a sample
+    exact_low: float | None  # bounds of `enough`; they fail with probability `delta` over the draw
     exact_high: float | None
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The PQ index at one (p, q) and what follows from it."""
+    """The PQ index at one (p, q), and what follows from it."""
 
     p: float
     q: float
@@ -43,7 +43,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Summary:
-    """One group of weights. All that is said but `count`, `zeros` and `smallest` is of the weights that are not 0."""
+    """A group of weights. All numbers but `count`, `zeros` and `smallest` are of its nonzero weights."""
 
     count: int
     zeros: int  # that are exactly 0
@@ -53,9 +53,9 @@ class Summary:
     measures: tuple[Measure, ...]  # one per (p, q)
     hoyer: float  # (sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1)
     gini: float | None  # None without a sample
-    gini_error: float | None  # |gini - its true value| is at most this, but with probability `delta` of the draw
+    gini_error: float | None  # largest error of gini; it is exceeded with probability `delta` over the draw
     octaves: tuple[tuple[int, int], ...]  # (e, weights with magnitude in [2^e, 2^(e+1)))
-    draws: int | None = None  # that Gini index, exact eta and octaves come from; None if from all weights, or none
+    draws: int | None = None  # weights drawn for Gini index, exact eta and octaves; None if all were used, or none
 
     @property
     def alive(self) -> int:
@@ -112,7 +112,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class Analysis:
-    """How compressible a network is. Holds nothing that a clock, a thread or a budget says."""
+    """How compressible a network is. Contains nothing that depends on time, threads or budget."""
 
     source: str
     format: str
@@ -121,11 +121,11 @@ class Analysis:
     gamma: float
     beta: float
     exact: bool  # whether Gini and exact eta were made exact
-    whole: Summary | None  # all analysed tensors together; None if not asked for, or there is none
+    whole: Summary | None  # all analysed tensors together; None if not requested or without tensors
     tensors: tuple[Tensor, ...]  # in the order of the file
     listed: tuple[Listed, ...]
-    left_out: tuple[LeftOut, ...] = ()  # of a module, the matrix-shaped of `listed` that no `exclude` names
-    delta: float = DELTA  # what is said of drawn weights holds for each summary with probability 1 - delta of the draw
+    left_out: tuple[LeftOut, ...] = ()  # of a module: matrix-shaped tensors of `listed` that `exclude` does not name
+    delta: float = DELTA  # the bounds of each summary fail with probability `delta` over the draw
     schema: int = SCHEMA
 
     @property
@@ -135,10 +135,10 @@ class Analysis:
 
     @property
     def zeros(self) -> int:
-        """How many of them are exactly 0."""
+        """How many weights are exactly 0."""
         return sum(t.summary.zeros for t in self.tensors)
 
     @property
     def sampled(self) -> bool:
-        """Whether anything is said of Gini index, exact eta and magnitudes."""
+        """Whether Gini index, exact eta and magnitudes were computed."""
         return any(t.summary.gini is not None for t in self.tensors)

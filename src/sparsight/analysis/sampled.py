@@ -10,7 +10,7 @@ Otherwise the quantiles Q of F lie between those of the draws x_(1) <= … <= x_
     x_(j - m) <= Q(v) <= x_(j + m)    for  (j - 1) / n < v <= j / n,
 
 where beyond the draws the smallest and the largest magnitude of all stand, which the sums know. From this and from the
-exact mean and p-masses follow all bounds below; so all those of a tensor hold at once, with probability 1 - DELTA.
+exact mean and p-masses follow all bounds below; so all those of a tensor hold together, with probability 1 - DELTA.
 
 Source: P. Massart, "The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality", Annals of Probability 18 (1990).
 """

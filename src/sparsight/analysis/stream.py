@@ -1,8 +1,7 @@
 """One pass over the weights of a checkpoint: power sums, rows and draws, in bounded memory.
 
-Tensors are cut into pieces, of chunks of fixed size whatever the budget and the number of threads; pieces are read
-and measured in any order and their chunks joined in the order of the file, and the result depends only on
-the weights.
+Tensors are cut into pieces of chunks, and the size of chunks does not depend on the budget or the threads. Pieces are
+read in any order and chunks joined in the order of the file: the result depends only on the weights.
 """
 
 from __future__ import annotations
@@ -53,9 +52,9 @@ def stream(
 ) -> Iterator[list[Seen]]:
     """Sums of every entry, in order, from one pass over all of them, and draws unless `few` is None.
 
-    As soon as they are complete, some at a time: what is said of them can be said, and their rows be forgotten, before
-    the next are read. `few` is how many draws of each entry are to be kept for a sample of all (`draws.shares`).
-    ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
+    Yields them as soon as they are complete, which lets the caller forget their rows before the next are read. `few` is
+    the number of draws of each entry to keep for a sample of all (`draws.shares`).
+    Raises: ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
     """
     if budget < LEAST_BUDGET:
         raise ValueError(f"budget must be at least {LEAST_BUDGET:,} bytes (32 MiB), got {budget:,}")
@@ -78,7 +77,7 @@ def stream(
 
 
 def block_of(budget: int) -> int:
-    """Weights that a thread reads at once: all threads together stay within half of the budget."""
+    """Weights that a thread reads at a time: all threads together stay within half of the budget."""
     threads = max(torch.get_num_threads(), 1)
     return min(max(budget // 2 // threads // 8 // CHUNK, 1) * CHUNK, BLOCK)
 
@@ -125,7 +124,7 @@ def _rounds(found: Sequence[Seen]) -> Iterator[list[ReadPiece]]:
 
 
 def _cut(seen: Seen, source: Source, left: int) -> Iterator[ReadPiece]:
-    """Pieces of a tensor, `left` weights being still to come: smaller ones at last, that all threads end together."""
+    """Pieces of a tensor, with `left` weights still to come: the last ones are smaller, to end all threads together."""
     length, per = seen.length, seen.per_row
     lines = rows_of(seen.entry) * per
     threads = torch.get_num_threads()

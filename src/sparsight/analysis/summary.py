@@ -1,4 +1,4 @@
-"""From sums, draws and ranks to what a record says of a group."""
+"""The summary of a group of weights, from its sums and sample."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SHARES = np.array(QUANTILES)
 
 @dataclass(frozen=True)
 class SummaryRequest:
-    """What an analysis is asked to say."""
+    """What an analysis should compute."""
 
     pairs: tuple[tuple[float, float], ...]
     etas: tuple[float, ...]
     gamma: float
     beta: float
     exact: bool
-    sample: bool  # whether anything is said of Gini index, exact eta and magnitudes
+    sample: bool  # whether to compute Gini index, exact eta and magnitudes
     budget: int
 
     @property
@@ -44,7 +44,7 @@ def mass(sums: PowerSums, e: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Magnitudes that stand for a group: of independent draws, or, if it is whole, of all its weights."""
+    """Magnitudes of a group: of independent draws, or of all its weights if `whole`."""
 
     magnitudes: np.ndarray  # ascending
     whole: bool
@@ -62,9 +62,9 @@ class _Found:
 
 
 def summarise(sums: PowerSums, sample: Sample | None, entries: Sequence[Entry], asked: SummaryRequest) -> Summary:
-    """What is said of a group whose sums count its weights that are not 0.
+    """The summary of a group from the sums of its nonzero weights.
 
-    `sample` is None if nothing is said that takes one; `entries` are read again for what is to be exact.
+    `sample` is None if nothing needs one; for exact numbers, `entries` are read again.
     """
     found = None
     if sample is not None:

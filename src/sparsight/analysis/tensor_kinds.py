@@ -1,4 +1,4 @@
-"""What a tensor is, told by its values, the tensors beside it, its shape and its name: there is no code to ask."""
+"""What a tensor is, judged without the network's code: by its values, neighbours, shape and name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Verdict:
 
 
 def kind_of(name: str, shape: Sequence[int], dtype: str) -> Kind:
-    """Kind by name and shape: two dimensions or more and no telling name make a weight."""
+    """Kind by name and shape: a weight has two dimensions or more, and no name of another kind."""
     floating = dtype.startswith(("float", "bfloat", "complex"))
     if _BUFFER.search(name) or (not floating and len(shape) < 2):
         return "buffer"
@@ -78,7 +78,7 @@ def kind_of(name: str, shape: Sequence[int], dtype: str) -> Kind:
 
 
 def _multiplied(name: str, leaf: str, shape: Sequence[int]) -> Kind:
-    """A weight, or what is looked up or added: tables, and parameters that are broadcast along a first dimension."""
+    """A weight, or an embedding: tables to look up, and parameters broadcast along a first dimension."""
     if _WEIGHT_LEAF.search(leaf):
         table = _EMBEDDING.search(name) and len(shape) == 2 and not _MULTIPLIED.search(name)
         return "embedding" if table else "weight"
@@ -97,12 +97,12 @@ def judge(
     prunable: frozenset[str] | None = None,
     left: Sequence[LeftOut] = (),
 ) -> dict[str, Verdict]:
-    """What each entry is, and whether it is analysed: weights, and what `include` names but `exclude` does not.
+    """The kind of each entry, and whether it is analysed: weights, and tensors that `include` adds.
 
-    Patterns are shell-style and match any of a tensor's names; `exclude` wins. A tensor one of whose names is
-    that of an embedding is one. `prunable` names the weights where the network itself has said, and `left` what else
-    is matrix-shaped, which is told how to include.
-    ValueError for a pattern that matches nothing. CheckpointError if a file cannot be read.
+    Patterns are shell-style and match any of a tensor's names; `exclude` wins. A tensor with an embedding's name among
+    its names is an embedding. For a module, `prunable` names its weights and `left` its other matrix-shaped parameters.
+
+    Raises: ValueError for a pattern that matches nothing; CheckpointError if a file cannot be read.
     """
     entries = list(entries)
     told = _by_others(entries)
@@ -135,7 +135,7 @@ def _matching(patterns: Sequence[str], entry: Entry) -> list[str]:
 
 
 def _by_others(entries: Sequence[Entry]) -> dict[str, tuple[Kind, str | None]]:
-    """What the structure of the file and the tensors beside one say of it."""
+    """Kinds that follow from the structure of the file and from neighbouring tensors."""
     optimizers = {e.name for e in entries if e.part == "optimizer" or _MOMENT.search(e.name)}
     networks = [e for e in entries if e.name not in optimizers]
     found: dict[str, tuple[Kind, str | None]] = dict.fromkeys(optimizers, ("optimizer", _WHY["optimizer"]))
@@ -151,12 +151,12 @@ def _by_itself(entry: Entry) -> tuple[Kind, str | None]:
     kinds: list[Kind] = [kind_of(plain_name(n), entry.shape, entry.dtype) for n in (entry.name, *entry.aliases)]
     kind: Kind = "embedding" if "embedding" in kinds else kinds[0]
     if kind == "weight" and entry.part == "beside" and not _WEIGHT_LEAF.search(entry.name.rpartition(".")[2]):
-        return "other", "beside the network, and not called a weight"
+        return "other", "outside the network, and not named like a weight"
     return kind, _WHY.get(kind)
 
 
 def _way(left: LeftOut) -> str:
-    """How a matrix-shaped parameter is included."""
+    """How to include a matrix-shaped parameter."""
     pattern = f"; {left.include!r} includes it" if left.include else ""
     return f"{pattern}; {left.note}" if left.note else pattern
 

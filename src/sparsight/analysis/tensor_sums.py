@@ -1,4 +1,4 @@
-"""What a pass has seen of one tensor: sums of its rows and of the whole, and what was drawn of it."""
+"""What a pass has seen of one tensor: sums of its rows and of the whole, and its sample."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsight.measure.pq.sums import PowerSums, RowSums, fold_lines
 from sparsight.numerics.kernels.power_sums import CHUNK, COUNT, LARGEST, SCALE, SMALLEST, SUMS, ZEROS
 
 MOST_ROWS = 1 << 20
-"""Rows of a tensor up to which neurons are looked at one by one."""
+"""Most rows of a tensor for which single neurons are analysed."""
 _EVEN = 1e-12
 """Magnitudes whose mean is this near to the largest are equal: their PQ index is 0 up to that."""
 

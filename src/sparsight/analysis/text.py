@@ -19,11 +19,11 @@ from sparsight.report.escape import cell, printable
 WIDTH = 80
 """Characters in a line of text."""
 Order = Literal["compressible", "index", "size", "zeros", "gini", "name", "file"]
-"""Most compressible first: by the share that the bound lets go. "file": as they lie in the checkpoint."""
+"""Most compressible first, by the share that the bound lets go; "file" is the order of the checkpoint."""
 
 
 def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tensor]:
-    """Tensors in an order; ties stay as in the file. Undefined ones come last where an index decides."""
+    """Tensors in an order; ties keep the order of the file. With an index, undefined ones come last."""
     keys: dict[str, Callable[[Tensor], Any]] = {
         "compressible": lambda t: (not t.summary.defined, t.summary.measures[0].keeps[0].share),
         "index": lambda t: (not t.summary.defined, -t.summary.measures[0].index),
@@ -37,7 +37,7 @@ def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tenso
 
 
 def headline(a: Analysis) -> str:
-    """What was analysed, how much of it is zero, and of a module how much was left out."""
+    """What was analysed, how much of it is zero, and for a module how much was left out."""
     zeros = f", {words.percent(a.zeros / a.count)} of them zero" if a.count else ""
     left = f", without {counted(a.left_out)}" if a.left_out else ""
     return f"{a.source} ({a.format}): {words.plural(len(a.tensors), 'tensor')}, {a.count:,} weights{zeros}{left}"
@@ -75,9 +75,9 @@ def grid(a: Analysis, order: Order = "compressible") -> list[list[str]]:
 
 
 def table(a: Analysis, order: Order = "compressible", most: int | None = None) -> str:
-    """The table in lines of at most `WIDTH` characters, several for each tensor.
+    """The table in lines of at most `WIDTH` characters, several per tensor. Longer words stay whole.
 
-    Of more than `most` tensors only the first are shown, and how many are left out. A longer word stays whole.
+    Shows the first `most` tensors, and says how many follow.
     """
     rows = grid(a, order)
     body = rows[: len(a.tensors)]
@@ -91,7 +91,7 @@ def table(a: Analysis, order: Order = "compressible", most: int | None = None) -
 
 
 def wrapped(text: str) -> str:
-    """Prose in lines of at most `WIDTH` characters: no number parts from its unit, and names break as `_broken`."""
+    """Prose in lines of at most `WIDTH` characters; numbers stay with their units, and names break as in `_broken`."""
     lines = [""]
     for word in words.unbroken(text).split(" "):
         for i, part in enumerate(_broken(word, WIDTH - 2)):
@@ -104,10 +104,10 @@ def wrapped(text: str) -> str:
 
 
 def nothing(a: Analysis) -> str:
-    """Why nothing is analysed of what was given."""
+    """Why nothing was analysed."""
     reasons = ", ".join(printable(f"{x.name} ({x.why})") for x in a.listed[:3])
     more = f" and {words.plural(len(a.listed) - 3, 'more tensor')}" if len(a.listed) > 3 else ""
-    return f"none of its tensors is a weight: {reasons}{more}; name one in include to analyse it"
+    return f"none of its tensors is a weight: {reasons}{more}; use include to analyse one anyway"
 
 
 def left_aside(a: Analysis) -> list[str]:
@@ -127,20 +127,20 @@ def left_aside(a: Analysis) -> list[str]:
 
 
 def meanings(a: Analysis) -> list[str]:
-    """What the numbers are of, and how exact they are."""
+    """Notes on the numbers, and how exact they are."""
     lines = []
     many = [printable(t.name) for t in a.tensors if t.shape[0] > MOST_ROWS]
     if many:
-        lines.append(f"neurons not looked at one by one: {', '.join(many)} (more than {MOST_ROWS:,} rows)")
+        lines.append(f"without single neurons, because of more than {MOST_ROWS:,} rows: {', '.join(many)}")
     error = max((t.summary.gini_error or 0.0 for t in a.tensors), default=0.0)
     if error:
         drawn = [t.summary.draws for t in a.tensors if t.summary.draws]
-        of = f"of {words.plural(len(drawn), 'tensor')} {max(drawn):,} weights each were drawn"
+        of = f"{max(drawn):,} weights each were drawn from {words.plural(len(drawn), 'tensor')}"
         sure = f"with probability {words.percent(1 - a.delta)} for each"
         lines.append(f"Gini within {error:.4f}, {sure}: {of}; --exact makes it exact")
     lines.append("must keep: at least this share, by the PQI bound; necessary, not sufficient")
     if a.zeros:
-        lines.append("PQ index, must keep, SAP prunes, enough, Hoyer and Gini are of the weights that are not 0")
+        lines.append("PQ index, must keep, SAP prunes, enough, Hoyer and Gini count nonzero weights only")
     return lines
 
 
@@ -179,7 +179,7 @@ def _stacked(rows: Sequence[Sequence[str]], about: int, left: int) -> list[str]:
 
 
 def _packed(widths: Sequence[int], first: int, groups: Mapping[int, int]) -> list[list[int]]:
-    """Columns from `first` on, as many in a line as fit beside an indent; groups, from one to another, break last."""
+    """Columns from `first` on, as many per line as fit after an indent; groups are kept together if possible."""
     parts: list[list[int]] = []
     room = 0
     for i in range(first, len(widths)):
@@ -192,7 +192,7 @@ def _packed(widths: Sequence[int], first: int, groups: Mapping[int, int]) -> lis
 
 
 def _broken(name: str, width: int) -> list[str]:
-    """A name or path in lines of at most so many characters, broken behind dots and slashes only."""
+    """A name or path in lines of limited length, broken only after dots and slashes."""
     lines = [""]
     for word in re.findall(r"[^./]*[./]|[^./]+$", name):
         if lines[-1] and len(lines[-1] + word) > width:
@@ -212,7 +212,7 @@ def neuron_table(t: Tensor, a: Analysis) -> str:
 
 
 def path_table(path: Trajectory) -> str:
-    """The levels of a path, turning points marked, and what they mean."""
+    """The levels of a path with its turning points, and their meaning."""
     marks = {path.minimum: "minimum" if path.confirmed else "lowest so far", path.peak: "peak"}
     heads = ["level", "density", f"PQ index ({path.p:g}, {path.q:g})", "validation", "test", ""]
     body = [
@@ -226,7 +226,7 @@ def path_table(path: Trajectory) -> str:
 
 
 def as_csv(a: Analysis) -> str:
-    """One line for each tensor and one for the whole ("*"); numbers in full, empty if unknown."""
+    """A line per tensor and one for all together ("*"); numbers in full, empty if unknown."""
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n").writerow
     heads = ["tensor", "kind", "dtype", "shape", "count", "zeros", "smallest", "largest", "defined"]

@@ -1,4 +1,4 @@
-"""The path of a run: PQ index against density over its levels, with the accuracy beside, and what it means."""
+"""The path of a run: the PQ index of its levels against density, their accuracy, and what it means."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Trajectory:
 def trajectory(run: str | Path, p: float | None = None, q: float | None = None) -> Trajectory:
     """The path of the run in a folder, finished or not, from its records alone.
 
-    (p, q) is one of the pairs that the run recorded, by default the first. ValueError: it recorded no such pair,
-    or no level yet. FileNotFoundError: no run. DamagedFile.
+    (p, q) is a pair that the run recorded, by default the first. Raises: ValueError for a pair that was not recorded,
+    or without levels; FileNotFoundError; DamagedFile.
     """
     with whole(Path(run)) as folder:
         levels = sorted((x for x in folder.levels() if x.role == "level"), key=lambda x: x.level)
@@ -80,21 +80,23 @@ def _meaning(steps: Sequence[Step], minimum: int | None, confirmed: bool, peak: 
     if phase == "regularising":
         rise = "It has not risen clearly since" if not confirmed and minimum < len(steps) - 1 else "It is still falling"
         return head + (
-            f"{rise}: the weights that remain are about as alike as they have been, and pruning still regularises. "
-            "By the hypothesis there is room to go on; watch for the index to turn up."
+            f"{rise}: the remaining weights have not become more uneven, and pruning still regularises. By the "
+            "hypothesis, there is room to prune further, until the index turns up."
         )
-    said = f"Since then it has risen to {words.index(max(s.index for s in steps[minimum:]))}: what is left is uneven "
-    said += "again, so pruning now compresses, and is paid for in accuracy"
+    said = (
+        f"Since then it has risen to {words.index(max(s.index for s in steps[minimum:]))}: the remaining weights are "
+    )
+    said += "more uneven again, so pruning now compresses and costs accuracy"
     if phase == "compressing" or peak is None:
-        return head + said + f"{_cost(low, last, 'since the minimum')}. The minimum is where to stop at little cost."
+        return head + said + f"{_cost(low, last, 'since the minimum')}. Stopping at the minimum costs little."
     top = steps[peak]
     return (
         head
         + said
         + (
             f". It peaked at level {top.level} ({words.percent(top.density)} left{_cost(steps[0], top)}) and has "
-            f"come down since: the network is collapsing{_cost(steps[0], last, 'at the last level')}. "
-            "Take a level near the minimum."
+            f"fallen since: the network is collapsing{_cost(steps[0], last, 'at the last level')}. "
+            "Choose a level near the minimum."
         )
     )
 

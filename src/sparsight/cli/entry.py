@@ -35,7 +35,7 @@ commands:
   bench WHAT       time a sparse layer or network on this CPU against dense runtimes
   evaluate RUN     measure finished networks beyond accuracy, as tidy rows
   compare RUN...   compare the networks of runs: a table, or a page with charts
-  verdict RUN      find out how far one can go: the sparsest network within a margin of dense
+  verdict RUN      find the sparsest network within a margin of dense, over several seeds
   verify PATH      find damaged files of a run or a study
   phase            plot an activation's phase diagram and place a network in it
   recipes          list the recipes

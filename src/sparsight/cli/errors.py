@@ -1,4 +1,4 @@
-"""Errors of the command line. Imports nothing heavy, because `sparsight.cli.entry` must answer at once."""
+"""Errors of the command line. Imports nothing heavy, because `sparsight.cli.entry` must start fast."""
 
 from __future__ import annotations
 

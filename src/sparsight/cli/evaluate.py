@@ -1,4 +1,4 @@
-"""`sparsight evaluate RUN...`: what the networks of finished runs are worth beyond accuracy, as tidy rows."""
+"""`sparsight evaluate RUN...`: measure finished networks beyond accuracy, as tidy rows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from sparsight.cli.options import Switch, options
 
 @dataclass(frozen=True)
 class EvaluateOptions:
-    """Measure the networks of finished runs on the test split, and say what they are worth.
+    """Measure the networks of finished runs on the test split, beyond accuracy.
 
-    What has been measured is kept in the run folder; the same command again reads it. Metrics are named by families;
-    corruptions and latency only if asked for, since they take longer.
+    Results are kept in the run folder; running the command again reads them. Metrics come in families. Corruptions
+    and latency take longer and are only measured if you name them.
     """
 
     runs: Annotated[conf.Positional[tuple[Path, ...]], Doc("Run folders, or folders of a study.")]
@@ -34,15 +34,15 @@ class EvaluateOptions:
             ],
             ...,
         ],
-        Doc("Which families of metrics."),
+        Doc("Families of metrics to measure."),
     ] = ("accuracy", "classes", "agreement", "calibration", "potential", "structure", "size")  # fmt: skip
     level: Annotated[
-        tuple[int, ...], conf.arg(metavar="N"), Doc("Which levels. Default: all whose weights are on disk.")
+        tuple[int, ...], conf.arg(metavar="N"), Doc("Levels to measure. Default: all with weights on disk.")
     ] = ()
     corruptions: Annotated[
-        tuple[str, ...], conf.arg(metavar="NAME"), Doc("Which corruptions, such as gaussian_blur. Default: all 14.")
+        tuple[str, ...], conf.arg(metavar="NAME"), Doc("Corruptions to apply, such as gaussian_blur. Default: all 14.")
     ] = ()
-    severities: Annotated[tuple[int, ...], conf.arg(metavar="N"), Doc("Their severities, from 1 to 5.")] = (
+    severities: Annotated[tuple[int, ...], conf.arg(metavar="N"), Doc("Severities of corruptions, 1 to 5.")] = (
         1,
         2,
         3,
@@ -50,10 +50,8 @@ class EvaluateOptions:
         5,
     )
     samples: Annotated[int, conf.arg(metavar="N"), Doc("Test images to corrupt: the same share of each class.")] = 2000
-    model: Annotated[str | None, Doc("The network of a run, if it is not of the zoo: package.module:attribute.")] = None
-    data: Annotated[str | None, Doc("The data of a run, if they are your own: package.module:attribute or a path.")] = (
-        None
-    )
+    model: Annotated[str | None, Doc("The run's network, if it is not from the zoo: package.module:attribute.")] = None
+    data: Annotated[str | None, Doc("The run's data, if it is your own: package.module:attribute or a path.")] = None
     out: Annotated[
         Path | None,
         conf.arg(aliases=("-o",), metavar="FILE"),
@@ -91,7 +89,7 @@ def main(argv: list[str]) -> int:
 
 
 def _evaluated(asked: EvaluateOptions) -> tuple[list[dict[str, object]], list[str]]:
-    """Rows and notes of all runs. Misuse for what is no run, an unknown level, and for corruptions there are not."""
+    """Rows and notes of all runs. Raises: Misuse for a path that is not a run, an unknown level or corruption."""
     from sparsight.compare.evaluation import CORRUPTIONS, Corrupted, evaluate
     from sparsight.numerics.checks import check_known, check_whole
 
@@ -113,13 +111,13 @@ def _evaluated(asked: EvaluateOptions) -> tuple[list[dict[str, object]], list[st
 
 
 def runs_of(paths: tuple[Path, ...]) -> Iterator[Path]:
-    """The run folders that are named, and those of the studies. Misuse for a path that is neither."""
+    """The given run folders, and those of the given studies. Raises: Misuse for a path that is neither."""
     if not paths:
-        raise Misuse("name at least one run folder, or the folder of a study")
+        raise Misuse("give at least one run folder or study folder")
     for path in paths:
         if os.path.exists(path / "run.json"):
             yield path
         elif os.path.exists(path / "study.json"):
             yield from sorted(found.parent for found in path.glob("trials/*/run.json"))
         else:
-            raise Misuse(f"there is no run in {path}: it has neither run.json nor study.json")
+            raise Misuse(f"{path} is neither a run folder nor a study folder: it has no run.json or study.json")

@@ -133,7 +133,7 @@ def _metavar(kind: Any) -> str | None:
 
 
 def _one_line(box: str) -> str:
-    """What a box of tyro's says about a command line, in the words of all other errors."""
+    """An error of tyro's as one line, worded like all other errors."""
     plain = re.sub(r"\x1b\[[\d;]*m|│", lambda found: " " * (found[0] == "│"), box)
     lines = [line[2:].rstrip() for line in plain.split("\n")]
     lines = lines[1 + (set(lines[1]) == {"-"}) :]  # after the title, which without UTF-8 is underlined

@@ -75,7 +75,7 @@ def launched(words: Sequence[str]) -> str:
 
 
 def part(code: int) -> None:
-    """End this process; at once after an error, because closing connections would wait or abort."""
+    """End this process; after an error immediately, because closing connections would wait or abort."""
     if not several():
         return
     if code:

@@ -1,4 +1,4 @@
-"""How a command is ended from outside: by Ctrl-C, a scheduler, a closed terminal, or the end of its study."""
+"""How a command is stopped from outside: by Ctrl-C, a scheduler, a closed terminal, or the end of its study."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from types import FrameType
 from typing import Any
 
 TRIAL = "SPARSIGHT_TRIAL"
-"""Set for a trial of a study: its standard input is a pipe that ends when the study does."""
+"""Set for a trial of a study: its standard input is a pipe that closes when the study ends."""
 
 GRACE = 30.0
-"""Seconds that a trial has to end by itself."""
+"""Seconds that a trial gets to end by itself."""
 
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 """The signals that end a command."""
@@ -80,7 +80,7 @@ def leave(code: int) -> None:
     """Let signals during Python's shutdown end the process at once, with its exit code and no traceback."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    exec("pass")  # else a KeyboardInterrupt that came inside such a text, caught or not, would be how `python -m` ends
+    exec("pass")  # forgets a KeyboardInterrupt raised inside an exec; `python -m` would end with it
     heard = [n for n in ENDING if signal.getsignal(n) != signal.SIG_IGN]
     if threading.current_thread() is not threading.main_thread():
         return

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sparsight.runs.study import Ended, Trial
 
 ABOUT = """\
-Run many trials, recipes x arguments x seeds x models x data, each in a process of its own; then tables.
+Run many trials (recipes x arguments x seeds x models x data), each in its own process, then write tables.
 
 FILE is YAML:
 
@@ -27,8 +27,8 @@ FILE is YAML:
   data: fashion-mnist
   seeds: 5                      # 0 to 4, or a list
   arguments: {control: false}   # for every recipe that has them
-  budget: {epochs: 48}          # every run takes exactly so many epochs in all
-  densities: [0.1, 0.05]        # and reaches exactly these
+    budget: {epochs: 48}          # total epochs of every run
+  densities: [0.1, 0.05]        # final densities, reached exactly
   methods:
     - recipe: sap
       label: SAP (1, 2)
@@ -38,11 +38,13 @@ FILE is YAML:
       grid: {score_batches: [1, 4]}
       options: {optimizer: adam}   # of sparsight run
 
-All of it is checked before anything starts. Training of the dense network that several trials share is done once.
-Give the same command again after any end of it: finished trials are skipped, unfinished ones go on where they
-were. A trial that fails does not stop the others; its log is named. Writes rows.csv, rows.json and rows.md (one row
-a trial and level) and summary.csv and summary.md (mean, standard deviation and half-width of the 95 % Student-t
-interval over seeds) and compare.html, beside study.json, trials/, shared/ and logs/.
+The file is checked before anything starts. A dense network that several trials share is trained once. Run the same
+command again to resume: finished trials are skipped, unfinished ones continue where they stopped. A trial that fails
+does not stop the others; the path of its log is printed.
+
+Writes rows.csv, rows.json and rows.md (a row per trial and level), summary.csv and summary.md (mean, standard
+deviation and half-width of the 95 % Student-t interval over seeds) and compare.html, next to study.json, trials/,
+shared/ and logs/.
 
 examples:
   sparsight study study.yaml --dry-run
@@ -53,14 +55,14 @@ exit codes: 0 done, 1 a trial failed, 2 wrong use, 130 interrupted."""
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """The trials of a file, and how they are run."""
+    """The trials of a study file, and how to run them."""
 
-    file: Annotated[conf.Positional[Path], Doc("What the study is of, as YAML.")]
-    out: Annotated[Path | None, Doc("The folder of the study. Default: runs/NAME, by the name of the file.")] = None
+    file: Annotated[conf.Positional[Path], Doc("The study file, in YAML.")]
+    out: Annotated[Path | None, Doc("The study folder. Default: runs/NAME, after the name of the file.")] = None
     dry_run: Annotated[
-        Switch, Doc("Tell what will run, what is shared and about how long it takes; start nothing.")
+        Switch, Doc("Print what would run, what is shared and about how long it would take; start nothing.")
     ] = False
-    workers: Annotated[int, Doc("Trials at the same time, with --engine local.")] = 1
+    workers: Annotated[int, Doc("Trials to run at the same time, with --engine local.")] = 1
     engine: Annotated[
         Literal["local", "ray"],
         Doc("Run the trials on this machine, or on a cluster of Ray (sparsight[ray])."),
@@ -68,10 +70,10 @@ class StudyOptions:
     address: Annotated[
         str | None,
         conf.arg(metavar="HOST:PORT"),
-        Doc("With --engine ray, the cluster; auto is the one of this machine. Default: start one here."),
+        Doc("With --engine ray, the cluster's address; auto is a cluster on this machine. Default: start one here."),
     ] = None
     print_slurm: Annotated[
-        Switch, Doc("With --engine ray, print the lines of a Slurm job that runs the study; start nothing.")
+        Switch, Doc("With --engine ray, print a Slurm job script that runs the study; start nothing.")
     ] = False
     threads: Annotated[
         int | None,
@@ -80,14 +82,14 @@ class StudyOptions:
     ] = None
     device: Annotated[
         Literal["auto", "cpu", "cuda", "mps"],
-        Doc("Where to compute; auto takes an accelerator if there is one."),
+        Doc("The device; auto uses an accelerator if there is one."),
     ] = "auto"
-    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training, or no.")] = "no"
+    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training; no is float32.")] = "no"
     keep: Annotated[
         Literal["all", "packed", "chosen", "last"],
         Doc(
-            "Which levels' weights to keep on disk once a run is finished, packed being all, in packed files; masks "
-            "and records always stay."
+            "Which levels' weights to keep on disk after each run; packed keeps all of them in packed files. Masks and "
+            "records always stay."
         ),
     ] = "chosen"
 
@@ -132,7 +134,7 @@ def _run(asked: StudyOptions, trials: list[Trial], out: Path) -> int:
         _on_engine(asked, trials, out, tell)
     except KeyboardInterrupt:
         with unheard():
-            say("interrupted; the same command goes on with the study", before="\n")
+            say("interrupted; run the same command again to resume", before="\n")
         return 130
     write(out)
     return 1 if failed else 0
@@ -157,7 +159,7 @@ def _on_engine(asked: StudyOptions, trials: list[Trial], out: Path, tell: Callab
 
 
 def _slurm(asked: StudyOptions, out: Path) -> str:
-    """The lines of a Slurm job, with the options of this command."""
+    """A Slurm job script, with the options of this command."""
     from sparsight.integrations.ray import slurm_command
 
     own = {"out": out.resolve(), "device": asked.device, "precision": asked.precision, "keep": asked.keep}
@@ -166,7 +168,7 @@ def _slurm(asked: StudyOptions, out: Path) -> str:
 
 
 def read(path: Path) -> list[Trial]:
-    """The trials of a study file. StudyFileError."""
+    """The trials of a study file. Raises: StudyFileError."""
     from sparsight.cli.study_trials import planned
 
     return [plan.trial for plan in planned(path)]

@@ -36,7 +36,7 @@ Setting = tuple[str, str]
 
 
 def forecast(plans: Sequence[Planned], out: Path, workers: int, threads: int) -> str:
-    """What a study is about to do, in a few lines."""
+    """What a study would do, in a few lines."""
     found = {plan.trial.key: stored(out / "trials" / plan.trial.key) for plan in plans}
     todo = [plan for plan in plans if not found[plan.trial.key].get("done")]
     lines = [f"{words.plural(len(plans), 'trial')}, {len(plans) - len(todo)} of them finished; to run:"]
@@ -49,8 +49,8 @@ def forecast(plans: Sequence[Planned], out: Path, workers: int, threads: int) ->
     several = [number for number in starts.values() if number > 1]
     if several:
         lines.append(
-            f"Shared: {sum(several)} trials begin with one of {len(several)} trainings of the dense network, each done "
-            f"once; that saves {saved:g} epochs, and every trial is charged for it in full."
+            f"Shared: {sum(several)} trials start from {words.plural(len(several), 'dense network')}, each trained "
+            f"once. That saves {saved:g} epochs, which still count as a cost of every trial."
         )
     return "\n".join([*lines, *_time(plans, todo, out, workers, threads)])
 
@@ -67,11 +67,11 @@ def _time(plans: Sequence[Planned], todo: Sequence[Planned], out: Path, workers:
         starts = Counter(key for plan in of if (key := _start(plan)) is not None)
         epochs -= sum((number - 1) * float(key.rpartition(" ")[2]) for key, number in starts.items())
         total += epoch * epochs
-        sources.append(f"{setting[0]} on {setting[1]}: {epoch:.2g} s an epoch, {how}")
+        sources.append(f"{setting[0]} on {setting[1]}: {epoch:.2g} s per epoch, {how}")
     if not todo:
         return []
     by = words.plural(workers, "worker")
-    told = f"About {words.duration(total / workers)} with {by}, and some seconds to start each trial:"
+    told = f"About {words.duration(total / workers)} with {by}, plus a few seconds to start each trial:"
     return [told, *(f"  {line}" for line in sources)]
 
 
@@ -103,7 +103,7 @@ def _epochs_told(recipe: Recipe) -> str:
 
 
 def _start(plan: Planned) -> str | None:
-    """What decides a shared level 0, and its epochs; None if a trial has none."""
+    """The key of a shared level 0 and its epochs; None if the trial shares none."""
     recipe, first = plan.recipe, plan.recipe.search.next(())
     if isinstance(first, Done) or first.prune or ":" in plan.trial.recipe:
         return None
@@ -112,7 +112,7 @@ def _start(plan: Planned) -> str | None:
 
 
 def _of_finished(plans: Sequence[Planned], out: Path) -> dict[Setting, float]:
-    """Mean seconds of an epoch of the finished trials, everything counted."""
+    """Mean seconds per epoch of the finished trials, validation and saving included."""
     found: dict[Setting, list[float]] = {}
     for plan in plans:
         folder = out / "trials" / plan.trial.key
@@ -125,7 +125,7 @@ def _of_finished(plans: Sequence[Planned], out: Path) -> dict[Setting, float]:
 
 
 def _measure(plan: Planned, threads: int) -> float:
-    """Seconds of an epoch, from a few steps; the second time, when all is loaded and compiled."""
+    """Seconds per epoch, from a few steps of a second pass: the first one loads and compiles."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

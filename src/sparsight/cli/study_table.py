@@ -1,4 +1,4 @@
-"""The tables of a study: rows, means and intervals over seeds, and the networks handed over."""
+"""The tables of a study: rows, means and intervals over seeds, and the chosen networks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write(out: Path) -> None:
         write_markdown(lines, out / f"{name}.md")
     write_output(out / "rows.json", [json.dumps(to_json(found), indent=1).encode(), b"\n"])
     if told := table(summary):
-        sys.stdout.write(f"\nNetworks handed over, mean and 95 % interval over seeds:\n\n{told}\n")
+        sys.stdout.write(f"\nChosen networks, mean and 95 % interval over seeds:\n\n{told}\n")
     for line in ranked(found):
         sys.stdout.write(printable(line) + "\n")
     _page(out)
@@ -34,7 +34,7 @@ def write(out: Path) -> None:
 
 
 def _page(out: Path) -> None:
-    """The page that puts the networks of all finished trials side by side."""
+    """Write the page that compares the networks of all finished trials."""
     from sparsight.compare.gather import gather
     from sparsight.compare.page import page
 
@@ -55,14 +55,14 @@ def summaries(found: list[Row]) -> list[Row]:
 
 
 def _judged(found: list[Row]) -> list[str]:
-    """The columns of metrics, on the validation and on the test split."""
+    """The columns of validation and test metrics."""
     return [name for name in (found[0] if found else ()) if name.startswith(("validation_", "test_"))]
 
 
 def ranked(found: list[Row]) -> list[str]:
-    """A line for each density, model and data: the settings by accuracy, as far as their seeds allow an order.
+    """A line per density, model and data: the settings ranked by accuracy.
 
-    Paired by seed, with Holm's correction over all pairs; settings that cannot be told apart stand in one bracket.
+    Paired by seed, with Holm's correction over all pairs. Brackets hold settings that the seeds cannot tell apart.
     """
     chosen = [row for row in found if row["chosen"] and row["status"] == "finished"]
     value = "test_accuracy" if any(row["test_accuracy"] is not None for row in chosen) else "validation_accuracy"
@@ -83,11 +83,11 @@ def ranked(found: list[Row]) -> list[str]:
 
 
 SHOWN = {"cumulative_epochs": "epochs", "forward_equivalents": "forward passes", "seconds": "seconds"}
-"""Costs in the table on the console, and what they are called there."""
+"""Costs in the console table, and their names there."""
 
 
 def table(summary: list[Row]) -> str:
-    """The networks that were handed over, setting by setting, sparser ones later; "" if there is none."""
+    """The chosen networks, a line per setting, sparser ones later; "" if there is none."""
     chosen = [row for row in summary if row["which"] == "chosen"]
     values = [v for v in dict.fromkeys(row["value"] for row in chosen) if v in SHOWN or v not in COSTS]
     settings: dict[tuple[str, ...], dict[str, Row]] = {}
@@ -107,7 +107,7 @@ def table(summary: list[Row]) -> str:
 
 
 def _interval(row: Row | None) -> str:
-    """ "97.67 ± 0.41 %"; of a metric that is no share, four significant digits; of a cost, the mean."""
+    """ "97.67 ± 0.41 %" for a share, four significant digits for another metric, the mean for a cost."""
     if row is None:
         return "–"
     if row["value"] in COSTS:

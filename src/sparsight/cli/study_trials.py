@@ -1,4 +1,4 @@
-"""From a study file to its trials, each checked as `sparsight run` would check it, before anything starts."""
+"""The trials of a study file, each checked as `sparsight run` would check it, before anything starts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Planned:
 
 
 def planned(path: Path) -> list[Planned]:
-    """The trials of a study file, in their order. StudyFileError names file, line, key, value and what is accepted."""
+    """The trials of a study file, in order. Raises: StudyFileError with file, line, key, value and what is accepted."""
     study, source = read_study_file(path)
     functions: dict[str, Callable[..., Recipe]] = {}
     for number, method in enumerate(study.methods):
@@ -44,7 +44,7 @@ def planned(path: Path) -> list[Planned]:
     for name, value in study.arguments.items():
         known = {parameter for function in functions.values() for parameter in _hints(function)}
         if name not in known:
-            raise source.error(("arguments", name), f"no recipe of the study has it, got {value!r:.80}")
+            raise source.error(("arguments", name), f"no recipe of the study has this argument, got {value!r:.80}")
     made: dict[str, Recipe] = {}
     return [_planned(source, study, functions[cell.method.recipe], cell, made) for cell in cells(study)]
 
@@ -72,10 +72,10 @@ def _planned(
     options = {**study.options, **cell.method.options}
     for name in [*cell.method.arguments, *cell.chosen]:
         if name == "seed":
-            raise source.error((*own, "arguments", name), "the seeds of a study are its key seeds")
+            raise source.error((*own, "arguments", name), "set seeds with the study's key seeds")
         if name not in hints:
             where = (*own, "grid" if name in cell.chosen else "arguments", name)
-            raise source.error(where, f"{cell.method.recipe} has no such argument{near(name, hints)}")
+            raise source.error(where, f"{cell.method.recipe} does not have this argument{near(name, hints)}")
     for name, value in options.items():
         if name not in OPTIONS:
             raise source.error((*own, "options", name), f"unknown option{near(name, OPTIONS)}")
@@ -115,7 +115,7 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _checked(source: Source, place: Place, kind: Any, value: Any) -> Any:
-    """A value as its parameter's type has it: what the command line would make of it."""
+    """The value converted to its parameter's type, as on the command line."""
     try:
         return TypeAdapter(kind).validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
@@ -124,23 +124,23 @@ def _checked(source: Source, place: Place, kind: Any, value: Any) -> Any:
 
 
 def _at(cell: Cell, hints: Mapping[str, Any], given: dict[str, Any]) -> None:
-    """Ask for exactly the density."""
+    """Set the recipe's argument for exactly this density."""
     name = next((name for name in ("target_density", "density") if name in hints), None)
     if name is None:
-        raise ValueError(f"{cell.method.recipe} cannot be asked for a density: it has no argument of that name")
+        raise ValueError(f"{cell.method.recipe} has no density argument: remove densities, or use another recipe")
     if name in given:
-        raise ValueError(f"{name} is among the arguments, and the study has densities: give one of them")
+        raise ValueError(f"give either densities or the argument {name}, not both")
     given[name] = cell.density
 
 
 def _share_out(cell: Cell, budget: Budget, function: Callable[..., Any], given: dict[str, Any]) -> None:
-    """Arguments that share out the epochs evenly over the levels, and remove the same share at each; those given stay.
+    """Fill in arguments that spread the epochs evenly over the levels and remove the same share at each.
 
-    With L pruned levels each trains for epochs // (L + 1), and the last for what is left. The rate is 1 - D^(1/L).
+    With L pruned levels, each trains for epochs // (L + 1) and the last for the rest; the rate is 1 - D^(1/L).
     """
     own = inspect.signature(function).parameters
     if not {"levels", "target_density"} <= own.keys():
-        return  # one level, which takes all
+        return  # a single level takes all epochs
     levels = given.setdefault("levels", budget.levels)
     each = budget.epochs // (levels + 1)
     if each < 1:

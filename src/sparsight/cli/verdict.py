@@ -1,4 +1,4 @@
-"""`sparsight verdict RUN...`: how far the network can be pruned, in one paragraph for each setting."""
+"""`sparsight verdict RUN...`: how far the network can be pruned, in a paragraph per setting."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ WIDTH = 80
 
 @dataclass(frozen=True)
 class VerdictOptions:
-    """Say how far one can go: the sparsest network within a margin of dense, what speaks for it and against it.
+    """Find the sparsest network within a margin of dense, and list the evidence for it and against it.
 
-    One paragraph for each setting; runs that differ in their seed alone are one. Only what the run folders hold is
-    read: nothing is trained or measured, and the test split decides nothing.
+    Prints a paragraph per setting; runs that differ only in their seed count as one setting. Reads the run folders:
+    nothing is trained or measured, and the test split is not used for the decision.
     """
 
     runs: Annotated[conf.Positional[tuple[Path, ...]], Doc("Run folders, or folders of a study.")]
     within: Annotated[
         float,
         conf.arg(metavar="POINTS"),
-        Doc("Margin in percentage points; of a metric that is no share, in percent of the dense network's value."),
+        Doc("Margin in percentage points; for a metric that is not a share, percent of the dense network's value."),
     ] = 0.5
     confidence: Annotated[float, conf.arg(metavar="PERCENT"), Doc("Confidence of the bound, above 50.")] = 95.0
     json: Annotated[Switch, Doc("Print the records as one JSON document instead.")] = False
@@ -39,9 +39,9 @@ class VerdictOptions:
 def main(argv: list[str]) -> int:
     asked = options(VerdictOptions, argv, "sparsight verdict")
     if not asked.within >= 0:
-        raise Misuse(f"--within must be a number of at least 0, got {asked.within}")
+        raise Misuse(f"--within must be at least 0, got {asked.within}")
     if not 50 < asked.confidence < 100:
-        raise Misuse(f"--confidence must lie between 50 and 100 %, both excluded, got {asked.confidence}")
+        raise Misuse(f"--confidence must be greater than 50 and less than 100, got {asked.confidence}")
 
     from sparsight.cli.evaluate import runs_of
     from sparsight.compare import verdicts
