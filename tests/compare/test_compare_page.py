@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from pages import HOSTILE, Tab, looked_at, needs_browser, read, tab
+from samples import sample
 from synthetic import write_runs
 
 from sparsight.cli.entry import main
+from sparsight.compare import Candidate, fronts
 from sparsight.compare.gather import Column, gather
 from sparsight.compare.page import page, spelled
 from sparsight.compare.text import text
+from sparsight.records.folder import RunFolder
+from sparsight.runs.study.trials import Shared, Trial, remember
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +47,38 @@ def test_networks_have_what_differs_and_the_rest_is_said_once(runs):
     assert found.same["data"] == "fashion-mnist"
     assert not {"scope", "data", "epochs"} & {*names}
     first = next(n for n in found.networks if n.key.endswith("sap-0000 level 1"))
-    assert first.setting == "sap on fashion-mnist, level 1, rate 0.2"
+    assert (first.setting, first.group, first.name) == ("sap, rate 0.2, level 1", "sap, rate 0.2", "sap-0000, level 1")
     assert first.values["density"] == pytest.approx(0.8, abs=0.01)
     assert first.values["chosen"] == "yes"
     assert first.values["made by"] == f"SAP to {100 * first.values['density']:.4g} %, rewind, 3 epochs"
     assert first.parent == next(n.id for n in found.networks if n.key.endswith("sap-0000 level 0"))
     again = next(n for n in found.networks if n.key.endswith("sap-0020 level 1"))
     assert (again.setting, again.values["seed"]) == (first.setting, 1)
+
+
+def test_names_in_a_study_are_its_labels_and_what_tells_runs_apart(tmp_path):
+    """Two models, two densities that settle the rate; a run folder's name serves only where these are not enough."""
+    trials = [
+        Trial(
+            "lottery", {"rate": rate, "target_density": density}, seed, "zoo:small" if i else "linear", "digits", "IMP"
+        )
+        for seed in (0, 1)
+        for i, (rate, density) in enumerate([(0.5, 0.5), (0.5, 0.5), (0.75, 0.25)])
+    ]
+    remember(trials, tmp_path, Shared())
+    for trial in trials:
+        s = sample(2, rate=trial.arguments["rate"], recipe=trial.recipe, control=False)
+        run = replace(s.run, seed=trial.seed, arguments=trial.arguments, model={"spec": trial.model})
+        with RunFolder.create(tmp_path / "trials" / trial.key, run) as folder:
+            folder._write_levels(s.levels)
+    paths = [tmp_path / "trials" / trial.key for trial in trials]
+    found = [n for n in gather(paths).networks if n.values["level"] == 1]
+    assert found[2].name == "IMP, small, density 0.25, seed 0, level 1"
+    assert [n.group for n in found] == ["IMP, linear", "IMP, small", "IMP, small"] * 2
+    assert len({n.setting for n in found}) == 3
+    shutil.copytree(paths[0], tmp_path / "trials" / "again")
+    twice = gather([*paths, paths[0].parent / "again"]).networks
+    assert len({n.name for n in twice}) == len(twice)
 
 
 def test_only_what_is_handed_over_and_what_it_came_from(runs, tmp_path):
@@ -82,7 +114,7 @@ def test_command(runs, tmp_path, capsys):
     assert max(map(len, told.splitlines()[:-2])) <= 80
     assert "sap-0000" in told
     assert "3 networks (3 more networks in --csv, --json and the page)" in told
-    assert rows.read_text().splitlines()[0].startswith("key,id,parent,made,run,recipe")
+    assert rows.read_text().splitlines()[0].startswith("key,id,parent,made,run,label,recipe")
     assert len(rows.read_text().splitlines()) == 7
     assert len(read(out.read_text()).rows["Networks"]) == 7
     assert main(["compare", str(runs[0]), "--json"]) == 0
@@ -171,6 +203,31 @@ def test_sort_says_so_and_is_kept(shown):
         assert state(shown)["sort"] == f"{at - 1}{'-' if turn else '+'}"
     shown.click(f"{head.format(at)} button")
     assert "sort" not in state(shown)
+
+
+@pytest.mark.browser
+@needs_browser
+@pytest.mark.parametrize("worth", ["test accuracy", "validation loss"])
+def test_behind_on_the_page_is_behind_in_python(tmp_path, worth):
+    """Of 5 seeds, with accuracies that some settings share, and of costs that lie in two orders."""
+    found = gather(write_runs(tmp_path, 100))
+    (tmp_path / "compare.html").write_text(page(found), encoding="utf-8")
+    names = [c.name for c in found.columns]
+    with tab(tmp_path) as shown:
+        shown.open(tmp_path / "compare.html", place=f"#axes={names.index('density')},{names.index(worth)}")
+        shown.until("charts.scatter")
+        drawn = shown.run("charts.scatter.view.data('means').map(({setting, behind}) => [setting, behind])")
+    settings: dict[str, dict[int, tuple[float, float]]] = {}
+    for n in found.networks:
+        sign = 1 if worth == "test accuracy" else -1
+        settings.setdefault(n.setting, {})[n.values["seed"]] = (n.values["density"], sign * n.values[worth])
+    candidates = [
+        Candidate(name, fmean(x for x, _ in of.values()), {seed: y for seed, (_, y) in of.items()})
+        for name, of in settings.items()
+    ]
+    places = fronts(candidates)
+    assert dict(drawn) == {name: place == "behind" for name, place in places.items()}
+    assert 0 < sum(place == "behind" for place in places.values()) < len(places)
 
 
 @pytest.mark.browser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any, Literal
 
 from sparsight.compare.evaluation import stored
 from sparsight.numerics import format as words
+from sparsight.records.files import there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord, to_json
 from sparsight.report.run_view import Story, name, seconds, story
+from sparsight.runs.study.trials import read_study
 
 Kind = Literal["text", "share", "number", "count", "bytes", "seconds"]
 MANY = 1000
@@ -36,6 +39,8 @@ class Network:
     id: str  # content id: equal networks of several runs share it
     parent: str | None  # id of the network that it was pruned from
     made: str  # how, in words
+    name: str  # in a few words, unique on its page
+    group: str  # what it shares with the other levels and seeds, and in a study with other densities, of its method
     setting: str  # what it shares with the same level of other seeds
     values: Mapping[str, Any]  # by name of column
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -54,7 +59,7 @@ class Comparison:
 _COLUMNS = {
     column.name: column
     for column in (
-        Column("run"), Column("recipe"), Column("level", "count"), Column("role"), Column("chosen"),
+        Column("run"), Column("label"), Column("recipe"), Column("level", "count"), Column("role"), Column("chosen"),
         Column("seed", "count"), Column("status"), Column("density", "share", -1), Column("kept", "count", -1),
         Column("validation accuracy", "share", 1), Column("test accuracy", "share", 1),
         Column("worst class accuracy", "share", 1), Column("robust accuracy", "share", 1), Column("ece", "share", -1),
@@ -77,7 +82,9 @@ def gather(runs: Iterable[Path], levels: Literal["auto", "all", "chosen"] = "aut
     With "chosen", of each run its chosen network (or its last level) and the dense one, which runs may
     share; with "auto", these if there are more than 1,000 networks in all. Errors of reading, as for `RunFolder`.
     """
-    found = [_run(Path(path)) for path in dict.fromkeys(map(str, runs))]
+    paths = [Path(path) for path in dict.fromkeys(map(str, runs))]
+    labels = _labels(paths)
+    found = [_run(path, labels.get(path, "")) for path in paths]
     every = sum(map(len, found))
     if levels == "chosen" or (levels == "auto" and every > MANY):
         found = [_ends(networks) for networks in found]
@@ -87,7 +94,7 @@ def gather(runs: Iterable[Path], levels: Literal["auto", "all", "chosen"] = "aut
     keys = dict.fromkeys(k for n in networks for k in n.arguments)
     seen = {k: {json.dumps(to_json(n.arguments.get(k))) for n in networks} for k in keys}
     differ = [k for k in seen if len(seen[k]) > 1 and k != "seed"]
-    networks = [_named(network, differ) for network in networks]
+    networks = _named(networks, differ)
     names = list(dict.fromkeys(name for n in networks for name in n.values))
     names.sort(key=lambda x: [*_COLUMNS].index(x) if x in _COLUMNS else len(_COLUMNS))
     same: dict[str, Any] = {k: json.loads(next(iter(v))) for k, v in seen.items() if len(v) == 1}
@@ -108,12 +115,45 @@ def _column(name: str, networks: Sequence[Network]) -> Column:
     return Column(name, "number" if numbers and any(v is not None for v in values) else "text")
 
 
-def _named(network: Network, differ: Sequence[str]) -> Network:
-    """The network with the arguments that differ among its values, and a setting told by them."""
-    own = {k: network.arguments.get(k) for k in differ}
-    told = [network.setting, *(f"{k} {_short(v)}" for k, v in own.items() if v is not None)]
-    values = {**network.values, **{k: v if isinstance(v, (int, float)) else _short(v) for k, v in own.items()}}
-    return replace(network, setting=", ".join(told), values=values)
+def _named(networks: Sequence[Network], differ: Sequence[str]) -> list[Network]:
+    """The networks with the arguments that differ among their values, and named by what tells them apart."""
+    several = {k for k in ("model", "data") if len({n.values[k] for n in networks}) > 1}
+    own = [{k: n.arguments.get(k) for k in differ} for n in networks]
+    kinds: dict[str, list[int]] = {}
+    for i, n in enumerate(networks):
+        kinds.setdefault(f"{n.values['label'] or n.values['recipe']}", []).append(i)
+    found = list(networks)
+    for kind, of in kinds.items():
+        told = _telling(differ, [own[i] for i in of])
+        for i in of:
+            n = networks[i]
+            where = [str(n.values[k]).rpartition(":")[2] for k in ("model", "data") if k in several]
+            with_arguments = ", ".join(
+                [kind, *where, *(f"{k.removeprefix('target_').replace('_', ' ')} {_short(own[i][k])}" for k in told)]
+            )
+            level = n.name.rpartition(", ")[2]
+            group = ", ".join([kind, *where]) if n.values["label"] else with_arguments
+            short = f"{with_arguments}, seed {n.values['seed']}, {level}" if n.values["label"] else n.name
+            values = {**n.values, **{k: v if isinstance(v, (int, float)) else _short(v) for k, v in own[i].items()}}
+            found[i] = replace(n, name=short, group=group, setting=f"{with_arguments}, {level}", values=values)
+    names = Counter(n.name for n in found)
+    return [n if names[n.name] == 1 else replace(n, name=old.name) for n, old in zip(found, networks, strict=True)]
+
+
+def _telling(names: Sequence[str], of: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Arguments that tell settings apart, densities first, without those that follow from the others."""
+    found: list[str] = []
+    for k in sorted(names, key=lambda k: "density" not in k):
+        few, more = ({tuple(_short(x[j]) for j in of_them) for x in of} for of_them in (found, [*found, k]))
+        if len(more) > len(few):
+            found.append(k)
+    return found
+
+
+def _labels(paths: Iterable[Path]) -> dict[Path, str]:
+    """What the study that a run is in calls it, of runs in studies."""
+    studies = {study for path in paths if there((study := path.parent.parent) / "study.json")}
+    return {study / "trials" / key: trial.label for study in studies for key, trial in read_study(study)[0].items()}
 
 
 def _short(value: Any) -> str:
@@ -133,7 +173,7 @@ def _ends(networks: Sequence[Network]) -> list[Network]:
     return [replace(n, parent=nearest(n.parent)) for n in kept]
 
 
-def _run(path: Path) -> list[Network]:
+def _run(path: Path, label: str) -> list[Network]:
     with RunFolder.open(path) as folder:
         s = story(folder.record, folder.levels(), folder.times(), folder.evaluation())
     measured: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
@@ -143,7 +183,7 @@ def _run(path: Path) -> list[Network]:
                 measured.setdefault((row["role"], row["level"]), []).append(row)
     run = s.run
     about = {
-        "run": path.name, "recipe": run.recipe, "seed": run.seed, "status": run.status,
+        "run": path.name, "label": label, "recipe": run.recipe, "seed": run.seed, "status": run.status,
         "model": str(run.model.get("spec") or run.model.get("type", "")), "data": str(run.data.get("name", "")),
         "device": str(run.environment.get("device", "")), "sparsight": str(run.environment.get("sparsight", "")),
     }  # fmt: skip
@@ -165,9 +205,11 @@ def _run(path: Path) -> list[Network]:
         if x.pq_pairs:
             parts["PQ index by layer"] = {layer.name: layer.pq[0] for layer in x.layers if layer.pq and layer.kept}
         _evaluated(measured.get((x.role, x.level), ()), values, parts)
-        what = f"{run.recipe} on {about['data']}, {name(x)}"
+        called = f"{path.name}, {name(x)}"
         found.append(
-            Network(f"{path} {name(x)}", x.id, x.parent, _made(x), what, values, parts, run.arguments, str(path))
+            Network(
+                f"{path} {name(x)}", x.id, x.parent, _made(x), called, "", "", values, parts, run.arguments, str(path)
+            )
         )
     return found
 

@@ -20,10 +20,13 @@ ROWS = 250
 PARTS_MOST = 200_000
 """Numbers by layer, class and corruption that a page holds; of more networks than fit they are left out."""
 
+NAMED, BESIDE = 80, 300
+"""Up to how many ends of the tree are named, and the pixels that names take."""
+
 _ASIDE = frozenset({
-    "kept", "status", "content id", "came from", "made by", "brier", "nll", "churn", "lost", "mce", "excess error",
-    "validation loss", "test loss", "dead outputs", "effective macs", "steps so far", "role", "model", "data",
-    "device", "sparsight",
+    "run", "kept", "status", "content id", "came from", "made by", "brier", "nll", "churn", "lost", "mce",
+    "excess error", "validation loss", "test loss", "dead outputs", "effective macs", "steps so far", "role", "model",
+    "data", "device", "sparsight",
 })  # fmt: skip
 """Columns that are not shown at first."""
 
@@ -32,7 +35,8 @@ def page(found: Comparison) -> str:
     """The networks as one HTML file: state in its address, operable by keys, readable without scripts."""
     names = [column.name for column in found.columns]
     parts, left_out = _parts(found.networks)
-    told = f"{words.plural(len(found.networks), 'network')} of {words.plural(_runs(found), 'run')}."
+    runs = len({n.run for n in found.networks})
+    told = f"{words.plural(len(found.networks), 'network')} of {words.plural(runs, 'run')}."
     if found.left_out:
         told += f" {words.plural(found.left_out, 'further network')} of these runs not shown."
     if left_out:
@@ -41,11 +45,11 @@ def page(found: Comparison) -> str:
     data = {
         "columns": [{"name": c.name, "kind": c.kind, "better": c.better} for c in found.columns],
         "rows": [[_number(n.values.get(name)) for name in names] for n in found.networks],
-        "names": [_label(n) for n in found.networks],
+        "names": [n.name for n in found.networks],
         "settings": [n.setting for n in found.networks],
+        "groups": [n.group for n in found.networks],
+        "seeds": [n.values["seed"] for n in found.networks],
         "ids": [n.id[:12] for n in found.networks],
-        "parents": [n.parent and n.parent[:12] for n in found.networks],
-        "made": [n.made for n in found.networks],
         "parts": parts,
         "shown": [i for i, name in enumerate(names) if name not in _ASIDE],
         "axes": [_axis(found, _X), _axis(found, _Y)],
@@ -55,7 +59,7 @@ def page(found: Comparison) -> str:
     }
     return render(
         Page("Compare", "Sparsight · compare", "Networks side by side", [], told=told),
-        "compare.html", [asset("compare.js")], columns=found.columns, data=data, tree=TREE,
+        "compare.html", [asset("compare.js")], columns=found.columns, data=data, tree=_tree(found.networks),
         rows=[[spelled(c, n.values.get(c.name)) for c in found.columns] for n in found.networks],
         names=data["names"], most=ROWS, same=[(k, v if isinstance(v, str) else json.dumps(v)) for k, v in same.items()],
         scatter=SCATTER, detail=DETAIL, extra=asset("compare.css"),
@@ -71,14 +75,6 @@ def _axis(found: Comparison, wanted: Sequence[str]) -> int:
     names = [c.name for c in found.columns]
     numbers = [c.name for c in found.columns if c.kind != "text"]
     return names.index(next((w for w in wanted if w in names), numbers[0] if numbers else names[0])) if names else 0
-
-
-def _runs(found: Comparison) -> int:
-    return len({n.key.rpartition(" level ")[0] or n.key.rpartition(" dense ")[0] for n in found.networks})
-
-
-def _label(n: Network) -> str:
-    return f"{n.values['run']}, {'control' if n.values['role'] == 'control' else 'level ' + str(n.values['level'])}"
 
 
 def _number(value: Any) -> Any:
@@ -123,7 +119,8 @@ def _tips(**names: str) -> list[dict[str, str]]:
 
 _MOVE = "[pointerdown[{}event.shiftKey], window:pointerup] > window:pointermove!"
 _AXES = {
-    name: {"field": name, "type": "quantitative", "scale": {"type": f"@{name} type@", "padding": 12},
+    name: {"field": name, "type": "quantitative",
+           "scale": {"type": f"@{name} type@", "domain": f"@{name} domain@", "padding": 12},
            "axis": {"title": f"@{name} title@", "labelExpr": f"@{name} label@", "grid": True, "labelOverlap": True}}
     for name in ("x", "y")
 }  # fmt: skip
@@ -133,7 +130,7 @@ _MEAN = _tips(setting="mean of", n="seeds", b="@y title@")
 
 SCATTER: dict[str, Any] = {
     "width": "container", "height": 380,
-    "datasets": {"networks": [], "means": [], "front": []},
+    "datasets": {"networks": "@networks@", "means": "@means@", "front": "@front@"},
     "params": [{"name": "picked", "value": []}],
     "encoding": _AXES,
     "layer": [
@@ -160,7 +157,7 @@ SCATTER: dict[str, Any] = {
 
 _NETWORK = {"field": "network", "scale": {"domain": "@networks@"}}
 DETAIL: dict[str, Any] = {
-    "width": "container", "height": {"step": 20}, "data": {"name": "rows"}, "datasets": {"rows": []},
+    "width": "container", "height": {"step": 20}, "data": {"name": "rows"}, "datasets": {"rows": "@rows@"},
     "encoding": {"y": {"field": "part", "sort": None, "type": "nominal", "axis": {
         "title": None, "domain": False, "ticks": False, "grid": True, "labelLimit": 330}}},
     "layer": [
@@ -177,12 +174,11 @@ DETAIL: dict[str, Any] = {
 """The picked networks by layer, class or corruption."""
 
 TREE: dict[str, Any] = {
-    "width": "container", "height": "@height@", "padding": {"left": 6, "right": "@right@", "top": 8, "bottom": 8},
-    "signals": [{"name": "state", "value": {}}],
+    "width": "container", "signals": [{"name": "state", "value": {}}, {"name": "ink", "value": "@ink@"}],
     "data": [
-        {"name": "nodes", "values": "@nodes@", "transform": [
+        {"name": "nodes", "transform": [
             {"type": "stratify", "key": "id", "parentKey": "parent"},
-            {"type": "tree", "method": "tidy", "size": [{"signal": "height"}, {"signal": "width"}],
+            {"type": "tree", "method": "cluster", "size": [{"signal": "height"}, {"signal": "width"}],
              "as": ["y", "x", "depth", "children"]},
         ]},
         {"name": "links", "source": "nodes", "transform": [
@@ -191,15 +187,38 @@ TREE: dict[str, Any] = {
     ],
     "marks": [
         {"type": "path", "from": {"data": "links"}, "encode": {
-            "update": {"path": {"field": "path"}, "stroke": {"value": "@rule@"}, "strokeWidth": {"value": 1.4}}}},
+            "update": {"path": {"field": "path"}, "stroke": {"signal": "ink.rule"}, "strokeWidth": {"value": 1.4}}}},
         {"type": "symbol", "from": {"data": "nodes"}, "encode": {
-            "enter": {"size": {"value": 64}, "cursor": {"value": "pointer"}, "stroke": {"value": "@card@"},
+            "enter": {"size": {"value": 64}, "cursor": {"value": "pointer"}, "stroke": {"signal": "ink.card"},
                       "tooltip": {"signal": "{network: datum.label, made: datum.made}"}},
             "update": {"x": {"field": "x"}, "y": {"field": "y"}, "fill": {"signal":
-                "state[datum.id] == 2 ? '@chosen@' : state[datum.id] == 1 ? '@accent@' : '@axis@'"}}}},
+                "state[datum.id] == 2 ? ink.chosen : state[datum.id] == 1 ? ink.accent : ink.axis"}}}},
         {"type": "text", "from": {"data": "nodes"}, "interactive": False, "encode": {
             "update": {"x": {"field": "x"}, "y": {"field": "y"}, "dx": {"value": 8}, "baseline": {"value": "middle"},
-                       "text": {"field": "text"}, "fill": {"value": "@soft@"}, "fontSize": {"value": 11}}}},
+                       "text": {"field": "text"}, "fill": {"signal": "ink.soft"}, "fontSize": {"value": 11},
+                       "limit": {"value": BESIDE - 12}}}},
     ],
 }  # fmt: skip
-"""The family tree, in Vega: from the networks that were not pruned, on the left, to those that came of them."""
+"""The family tree, in Vega: from the networks that were not pruned to those that came of them."""
+
+
+def _tree(networks: Sequence[Network]) -> dict[str, Any]:
+    """The tree of these networks; one whose parent is not among them, or that is its own forebear, begins a branch."""
+    nodes: dict[str, dict[str, Any]] = {}
+    for i, n in enumerate(networks):
+        about = {"id": n.id[:12], "i": i, "parent": (n.parent or "")[:12], "made": n.made, "label": n.name, "text": ""}
+        nodes.setdefault(n.id[:12], about)
+    for node in nodes.values():
+        seen = {node["id"]}
+        while node["parent"] in nodes and node["parent"] not in seen:
+            node = nodes[node["parent"]]
+            seen.add(node["id"])
+        node["parent"] = "root"
+    ends = [node for node in nodes.values() if node["id"] not in {other["parent"] for other in nodes.values()}]
+    for node in ends if len(ends) <= NAMED else ():
+        node["text"] = node["label"]
+    right = BESIDE if len(ends) <= NAMED else 12
+    padding = {"left": 6, "right": right, "top": 8, "bottom": 8}
+    root = {"id": "root", "parent": None, "made": "", "label": "all networks", "text": ""}
+    data = [{**TREE["data"][0], "values": [root, *nodes.values()]}, *TREE["data"][1:]]
+    return {**TREE, "height": max(120, 18 * len(ends)), "padding": padding, "data": data}

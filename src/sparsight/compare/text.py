@@ -24,8 +24,8 @@ def text(found: Comparison) -> str:
     shown = (chosen or list(found.networks))[:MOST]
     columns = {column.name: column for column in found.columns}
     names = [name for name in _FIRST if name in columns]
-    grid = [[printable(n.values["run"]) + ("" if chosen else f" {n.values['level']}") for n in shown]]
-    grid[0] = [name if len(name) <= 34 else f"{name[:16]}…{name[-17:]}" for name in grid[0]]
+    grid = [[printable(n.name.rpartition(", ")[0] if chosen else n.name) for n in shown]]
+    grid[0] = [name if len(name) <= 38 else f"{name[:18]}…{name[-19:]}" for name in grid[0]]
     heads = stacked(["network", *names], 10)
     made, width = [heads[0] + grid[0]], max(map(len, heads[0] + grid[0]), default=0)
     for name, head in zip(names, heads[1:], strict=True):

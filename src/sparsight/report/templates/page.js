@@ -15,7 +15,11 @@ const draw = async (figure, spec, renderer = "svg") => {
     if (part === null || typeof part !== "object") return part;
     return Object.fromEntries(Object.entries(part).map(([key, value]) => {
       if (key === "width" && value === "container") return [key, width];
-      if (key === "legend" && value && value.columns) return [key, { ...value, columns: Math.min(value.columns, Math.ceil(width / 160)) }];
+      if (key === "legend" && value?.columns) {
+        const longest = Array.isArray(part.scale?.domain) ? Math.max(...part.scale.domain.map((name) => String(name).length)) : 16;
+        const columns = Math.max(1, Math.min(value.columns, Math.floor(width / (50 + 6.8 * longest))));
+        return [key, { ...value, columns, labelLimit: width / columns - 40 }];
+      }
       return [key, key === "datasets" || key === "values" ? value : fitted(value)];
     }));
   };
