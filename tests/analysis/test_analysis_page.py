@@ -225,5 +225,5 @@ def test_command_refusals(file: str, tmp_path: Path):
         main([file, "--etaa", "1"])
     bad = tmp_path / "bad.pt"
     torch.save(nn.Linear(2, 2), bad)
-    with pytest.raises(CheckpointError, match="asks for code"):
+    with pytest.raises(CheckpointError, match="needs code"):
         main([str(bad)])

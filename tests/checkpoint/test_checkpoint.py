@@ -270,15 +270,15 @@ def test_code_is_listed_and_not_run(tmp_path: Path, zipped: bool, monkeypatch: p
     found = analyze(path)
     assert [t.name for t in found.tensors] == ["w"]
     assert [(x.name, x.why) for x in found.listed] == [("x", "not a tensor but a posix.system, which is not rebuilt")]
-    with pytest.raises(CheckpointError, match=r"asks for code \(posix.system\)"):
+    with pytest.raises(CheckpointError, match=r"needs code \(posix.system\)"):
         open_checkpoint(saved(tmp_path, Evil(), _use_new_zipfile_serialization=zipped))
     assert not (tmp_path / "pwned").exists()
 
 
 def test_whole_modules_and_scripts_are_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"asks for code \(torch.nn.modules.linear.Linear\)"):
+    with pytest.raises(CheckpointError, match=r"needs code \(torch.nn.modules.linear.Linear\)"):
         open_checkpoint(saved(tmp_path, nn.Linear(2, 2)))
-    with pytest.raises(CheckpointError, match="holds no tensors"):
+    with pytest.raises(CheckpointError, match="contains no tensors"):
         open_checkpoint(saved(tmp_path, {"a": 1}))
 
 

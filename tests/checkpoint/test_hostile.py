@@ -152,7 +152,7 @@ def test_a_tensor_beyond_its_bytes_is_refused(claim: str, tmp_path: Path):
 @pytest.mark.parametrize(
     ("keys", "count", "message"),
     [
-        (START + b"].", 4, "'0' is not there"),
+        (START + b"].", 4, "'0' is missing"),
         (START + b"](X\x01\x00\x00\x001e.", 4, "'1' is not what"),
         (START + b"](X\x01\x00\x00\x000X\x01\x00\x00\x000e.", 4, "'0' is not what"),
         (START + b"](X\x01\x00\x00\x000e.", 1 << 60, "'0' is not what"),
@@ -295,7 +295,7 @@ def compressed() -> bytearray:
 ARCHIVES = {
     "two directories": (second_directory, "two directories"),
     "a directory elsewhere": (lambda: patched(-22 - 20 - 56 + 48, "<Q", 64), "two directories|not where its end says"),
-    "overlapping records": (overlapping, "is called otherwise|share bytes"),
+    "overlapping records": (overlapping, "has another name|share bytes"),
     "compressed": (compressed, "compressed"),
     "1.5 million records": (lambda: patched(-22 - 20 - 56 + 32, "<Q", 1_500_000), "two directories"),
     "bytes after its end": (lambda: archive() + b"x", "does not end with its directory"),
@@ -479,7 +479,7 @@ def test_a_record_that_is_a_folder_is_refused(tmp_path: Path):
     at = content.index(b"PK\1\2", content.index(b"PK\1\2") + 4)
     content[at + 38] = 0x10
     (tmp_path / "m.pt").write_bytes(content)
-    with pytest.raises(CheckpointError, match="an entry of its directory is not one"):
+    with pytest.raises(CheckpointError, match="an entry of its directory is invalid"):
         open_checkpoint(tmp_path / "m.pt")
 
 

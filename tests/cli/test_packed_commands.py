@@ -63,7 +63,7 @@ def test_what_stands_beside_the_network_is_told(here, capsys):
 @pytest.mark.parametrize(("words", "code", "said"), [
     (["pack", "nothing", "-o", "p"], 4, "nothing does not exist"),
     (["unpack", "nothing", "-o", "p"], 4, "nothing does not exist"),
-    (["unpack", "a.safetensors", "-o", "p"], 3, "not a packed file but safetensors"),
+    (["unpack", "a.safetensors", "-o", "p"], 3, "not a packed file but a safetensors file"),
     (["pack", "a.safetensors", "-o", "."], 1, "it is a folder"),
     (["pack", "a.safetensors", "-o", "no/p"], 1, "its folder is gone"),
     (["pack", "a.safetensors"], 2, "missing -o OUT"),

@@ -1,4 +1,4 @@
-"""The directory of an archive of torch.save, read strictly: no record is compressed, there twice, or in another."""
+"""The directory of a torch.save archive, read strictly: records are uncompressed, unique and do not overlap."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Record:
 
 
 def read_archive(path: Path, size: int) -> dict[str, Record]:
-    """The records of an archive by name, in the order of its directory. CheckpointError if it is not that simple."""
+    """The records of an archive by name, in the order of its directory. Raises: CheckpointError."""
     count, length, offset, end = _directory(path, size)
     check_entries(path, count)
     check_header(path, "the directory of its archive", length)
@@ -103,7 +103,7 @@ def _head(content: bytes, at: int) -> tuple[_Head, int]:
     offset, start = fields[16], at + _CENTRAL.size
     after = start + names + extras + comments
     if signature != b"PK\1\2" or after > len(content) or fields[13] or fields[15] & _FOLDER:
-        raise ValueError("an entry of its directory is not one")
+        raise ValueError("an entry of its directory is invalid")
     raw = content[start : start + names]
     extra = content[start + names : start + names + extras]
     if _FULL32 in (size, compressed, offset):
@@ -141,7 +141,7 @@ def _records(path: Path, heads: Sequence[_Head], end: int) -> dict[str, Record]:
             if fields[0] != b"PK\3\4" or start + head.size > end:
                 raise CheckpointError(path, f"{about} lies outside the file")
             if local[_LOCAL.size :] != head.raw or fields[9] != len(head.raw) or fields[3]:
-                raise CheckpointError(path, f"{about} is called otherwise where it lies")
+                raise CheckpointError(path, f"{about} has another name in its local header")
             spans.append((head.offset, start + head.size))
             found[head.name] = Record(head.name, start, head.size)
     spans.sort()

@@ -1,4 +1,4 @@
-"""Open files, read at an offset, from several threads at once."""
+"""Open files that several threads read at their own offsets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _seeking = threading.Lock()
 
 
 def opened(path: Path, stack: ExitStack) -> int:
-    """A descriptor of a file, which `stack` closes. CheckpointError if it cannot be opened."""
+    """A file descriptor that `stack` closes. Raises: CheckpointError if the file cannot be opened."""
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     except OSError as error:
@@ -26,7 +26,7 @@ def opened(path: Path, stack: ExitStack) -> int:
 
 
 def read_at(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
-    """Bytes of the file from an offset on into `out`. CheckpointError if there are fewer."""
+    """Read bytes from an offset on into `out`. Raises: CheckpointError if there are fewer."""
     view = out.view(np.uint8).data
     at = 0
     while at < len(view):
@@ -35,15 +35,15 @@ def read_at(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
         except OSError as error:
             raise CheckpointError(entry.path, f"reading {entry.name!r}: {error.strerror}") from error
         if n == 0:
-            raise CheckpointError(entry.path, f"it ends inside {entry.name!r}; was it changed while it was read?")
+            raise CheckpointError(entry.path, f"it ends inside {entry.name!r}; it may have changed while it was read")
         at += n
 
 
 def _read_some(file: int, offset: int, view: memoryview) -> int:
-    """Read into `view` what there is at an offset, from several threads at once; how many bytes that was."""
+    """Read bytes at an offset into `view`, and return their number. Several threads may call it."""
     if hasattr(os, "preadv"):
         return os.preadv(file, [view], offset)
-    with _seeking:  # Windows has no reading at an offset: one thread moves and reads at a time
+    with _seeking:  # Windows cannot read at an offset: one thread at a time seeks and reads
         os.lseek(file, offset, os.SEEK_SET)
         found = os.read(file, min(len(view), _MOST))
     view[: len(found)] = found

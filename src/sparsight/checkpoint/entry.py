@@ -1,4 +1,4 @@
-"""Where a tensor of a checkpoint lies, and the one error that every bad file ends in."""
+"""The place of a tensor in a checkpoint, and the error of every bad file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sparsight.checkpoint.packed.head import Head
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 """Bytes of the dtypes that can be analysed."""
 LONGEST_HEADER = 25_000_000
-"""Bytes of what says where tensors lie: a header, an index, a pickle, the directory of an archive."""
+"""Most bytes of a header, an index, a pickle, or the directory of an archive."""
 MOST_ENTRIES = 250_000
 _LONGEST_NAME = 1000  # characters
 _SHOWN = 80
 
 Part = Literal["network", "beside", "optimizer"]
-"""Of a training checkpoint: the network that it is of, another dictionary beside it, or the state of an optimiser."""
+"""Part of a training checkpoint: the network, another dictionary, or the state of an optimiser."""
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or is not what it says: which file, what is wrong with it.
+    """A checkpoint that cannot be read or is damaged: which file, and what is wrong with it.
 
-    `doing` is what cannot be done with the file.
+    `doing` is the verb of the message: cannot `doing` the file.
     """
 
     def __init__(self, path: object, what: str, doing: str = "read") -> None:
@@ -46,11 +46,11 @@ class Entry:
     """One tensor: in a file from byte `offset` on, or in memory."""
 
     name: str
-    dtype: str  # as torch spells it: "float32", "int64", "float8_e4m3fn"; "" of what is no tensor
+    dtype: str  # in torch's spelling: "float32", "int64", "float8_e4m3fn"; "" for anything but a tensor
     shape: tuple[int, ...]
     path: Path | None = None
     offset: int = 0
-    strides: tuple[int, ...] | None = None  # in elements, where they are not those of row-major order
+    strides: tuple[int, ...] | None = None  # in elements, unless in row-major order
     tensor: Tensor | None = None
     aliases: tuple[str, ...] = ()  # further names of the same tensor
     turned: tuple[Entry, ...] = ()  # those of its aliases that show it transposed
@@ -65,7 +65,7 @@ class Entry:
 
     @property
     def reach(self) -> int:
-        """From its first element to its last, both counted, how many lie in the file."""
+        """Elements in the file from the first to the last, inclusive."""
         if self.strides is None or not self.count:
             return self.count
         return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
@@ -73,7 +73,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file, a folder or a model holds."""
+    """The tensors of a file, a folder or a model."""
 
     source: str
     format: str  # "safetensors", "sharded safetensors", "torch", "module", "tensors", …
@@ -83,7 +83,7 @@ class Checkpoint:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a regular file. CheckpointError if it is none, or cannot be read."""
+    """The size of a regular file in bytes. Raises: CheckpointError for anything else, or if it cannot be read."""
     try:
         found = os.stat(path)
     except OSError as error:
@@ -104,7 +104,7 @@ def check_entries(path: Path, count: int) -> None:
 
 
 def check_name(path: Path, name: str) -> None:
-    """CheckpointError for a name that no network has."""
+    """Raise CheckpointError for a name that is too long or not valid Unicode."""
     if len(name) > _LONGEST_NAME:
         what = f"the name {name[:_SHOWN]!r}… has {len(name):,} characters, expected at most {_LONGEST_NAME:,}"
         raise CheckpointError(path, what)
@@ -116,7 +116,7 @@ def check_name(path: Path, name: str) -> None:
 
 @contextmanager
 def open_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to read. CheckpointError if that fails, or what is done with it."""
+    """A file opened for reading. Raises: CheckpointError if opening or reading fails."""
     try:
         with open(path, "rb") as file:
             yield file
@@ -125,12 +125,12 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_bytes(path: Path, offset: int, size: int) -> bytes:
-    """Exactly these bytes. CheckpointError if the file has fewer or cannot be read."""
+    """Exactly these bytes. Raises: CheckpointError if the file has fewer or cannot be read."""
     with open_file(path) as file:
         file.seek(offset)
         found = file.read(size)
     if len(found) < size:
-        raise CheckpointError(path, f"it ends after {offset + len(found)} bytes, {offset + size} are needed")
+        raise CheckpointError(path, f"it ends after {offset + len(found):,} bytes, but needs {offset + size:,}")
     return found
 
 
@@ -144,5 +144,5 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def in_order(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether these strides are those of row-major order, but for dimensions of size one."""
+    """Whether these strides are row-major, apart from dimensions of size 1."""
     return all(n <= 1 or s == r for n, s, r in zip(shape, strides, row_major(shape), strict=True))

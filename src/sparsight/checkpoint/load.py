@@ -20,20 +20,16 @@ _RAW = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The state dict in a file: every tensor of the network under each of its names, tied ones as one tensor.
+    """Load a state dict: every tensor of the network under each of its names; tied ones are one tensor.
 
-    `path` is whatever `analyze` reads: a packed file, safetensors, a `.pt` or `.bin` of PyTorch, shards, or a folder of
-    one. No code in it is run. CheckpointError, before anything is handed out, for a file that is damaged or not what
-    it says.
+    `path` is a packed file, safetensors, a `.pt` or `.bin` file of PyTorch, shards, or a folder of these. No code
+    in it is run. Raises: CheckpointError for a damaged file, before any tensor is returned.
     """
     return load_tensors(open_checkpoint(Path(path)))
 
 
 def load_tensors(checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Every tensor of the network under each of its names, in memory of its own.
-
-    CheckpointError for one that cannot be read.
-    """
+    """Copies of all tensors of the network, under each of their names. Raises: CheckpointError."""
     wanted = [entry for entry in checkpoint.entries if entry.part == "network" and entry.dtype]
     found = {}
     for entry, tensor in zip(wanted, each(lambda i: _tensor(checkpoint, wanted[i]), len(wanted)), strict=True):
@@ -53,7 +49,7 @@ def _tensor(checkpoint: Checkpoint, entry: Entry) -> Tensor:
     try:
         tensor = torch.empty(entry.shape, dtype=dtype)
     except RuntimeError as error:
-        raise CheckpointError(entry.path, f"{entry.name!r:.80} asks for more memory than there is") from error
+        raise CheckpointError(entry.path, f"{entry.name!r:.80} needs more memory than there is") from error
     if entry.count:
         with ExitStack() as stack:
             out = tensor.view(-1).view(torch.uint8).numpy().view(_RAW[dtype.itemsize])

@@ -1,4 +1,4 @@
-"""Tensors that are in memory already."""
+"""Tensors in memory, as entries of a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsight.checkpoint.entry import CheckpointError, Entry
 
 
 def entries(items: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor]) -> list[Entry]:
-    """Each tensor once, under the first of its names; `first` are the names that are tensors of their own."""
+    """Each tensor once, under the first of its names; names in `first` come before others."""
     names: dict[tuple, list[str]] = {}
     tensors: dict[tuple, Tensor] = {}
     for name, tensor in items:

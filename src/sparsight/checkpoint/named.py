@@ -1,4 +1,4 @@
-"""What a file of torch.save holds, by dotted names: tensors, what stands beside them, and what was not rebuilt."""
+"""The contents of a torch.save file by dotted names: tensors, their neighbours, and objects that were not rebuilt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsight.checkpoint.entry import LONGEST_HEADER, CheckpointError, Part, ch
 from sparsight.checkpoint.rebuild import Inert, OddTensor, Stored
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "generator", "params")
-"""Names under which training scripts put the weights beside other things."""
+"""Names under which training scripts store the weights next to other things."""
 _OPTIMIZERS = ("optim", "sched", "scaler")
 _DEEPEST = 64
 _FEW = 8  # values that are looked at again each time their container comes up
@@ -24,7 +24,7 @@ _Walked = tuple[tuple[str, ...], Any, bool]  # keys, value, whether of an optimi
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Item:
-    """A tensor, or what is none, by its dotted name."""
+    """A tensor or another object, by its dotted name."""
 
     name: str
     value: Any
@@ -32,10 +32,10 @@ class Item:
 
 
 def named(path: Path, loaded: Any) -> list[Item]:
-    """Everything that is a tensor, stands beside one, or was not rebuilt.
+    """All tensors, objects next to them, and objects that were not rebuilt.
 
-    What is of the network goes without the name of the dictionary it lies in. CheckpointError: no tensors, two of one
-    name, or more names than the limits.
+    The network's names do not include the dictionary that holds them. Raises: CheckpointError without tensors, for two
+    tensors of one name, or beyond the limits.
     """
     walk = _Walk(path)
     walk.into(loaded, ())
@@ -51,7 +51,7 @@ def named(path: Path, loaded: Any) -> list[Item]:
         check_name(path, name)
         letters += len(name)
         if name in names or letters > LONGEST_HEADER:
-            long = f"its names have more than {LONGEST_HEADER:,} characters in all"
+            long = f"its names have more than {LONGEST_HEADER:,} characters in total"
             raise CheckpointError(path, f"two tensors are called {name!r:.80}" if name in names else long)
         names.add(name)
         items.append(Item(name, value, part))
@@ -61,12 +61,12 @@ def named(path: Path, loaded: Any) -> list[Item]:
 def _without_tensors(loaded: Any, values: Sequence[Any]) -> str:
     code = next((value for value in values if isinstance(value, Inert)), None)
     if code is None:
-        return f"it holds no tensors but a {type(loaded).__name__}"
-    return f"its pickle asks for code ({code.name:.80}), which is not run; save the model's state_dict() instead"
+        return f"it contains no tensors, only a {type(loaded).__name__}"
+    return f"its pickle needs code ({code.name:.80}), which is not run; save the model's state_dict() instead"
 
 
 def _main(walked: Sequence[_Walked]) -> str | None:
-    """The dictionary of the network, if the file names one and no weight lies beside all dictionaries."""
+    """The dictionary of the network, if the file names one and all weights lie in dictionaries."""
     dictionaries = {keys[0] for keys, value, of_optimizer in walked if len(keys) > 1 and not of_optimizer}
     if any(len(keys) == 1 and isinstance(value, Stored) and len(value.shape) > 1 for keys, value, _ in walked):
         return None
@@ -108,7 +108,7 @@ class _Walk:
 
 
 def _named(container: Any) -> Iterator[tuple[str, Any]]:
-    """What has a name in a container. Objects in a list have none: they are many."""
+    """The named contents of a container. Objects in a list have no name."""
     if type(container) is dict:
         yield from ((key if type(key) is str else key[0], v) for key, v in container.items() if type(key) is not object)
     else:
@@ -125,5 +125,5 @@ def _nameless(container: Any) -> Inert | None:
 
 
 def _is_optimizer(thing: Any) -> bool:
-    """Whether it is what the `state_dict` of an optimiser is."""
+    """Whether it looks like the `state_dict` of an optimiser."""
     return isinstance(thing, dict) and isinstance(thing.get("state"), dict) and "param_groups" in thing

@@ -1,4 +1,4 @@
-"""Pickles read as data: an interpreter of the opcodes that torch.save writes, which knows values and runs no code."""
+"""Reads pickles as data: interprets the opcodes that torch.save writes, and runs no code."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ MOST_OBJECTS = 1_000_000
 
 
 class Pickles:
-    """The pickles that lie in `content`, end to end. Each costs at most what its bytes are worth.
+    """The pickles in `content`, one after the other. Time and memory are bounded by its length.
 
-    A value is a number, text, bytes, a list, a tuple, a dictionary (by `key_of` its keys), or what `rebuild` makes of
-    the names it knows: where a tensor lies. Every other name, and whatever is called or built by it, is an `Inert`.
-    CheckpointError for a pickle that is damaged or takes more than the limits, which hold for all of them together.
+    A value is a number, text, bytes, a list, a tuple, a dictionary, or what `rebuild` makes of the names that it knows:
+    the place of a tensor. Any other name, and anything called or built by it, becomes an `Inert`.
+    Raises: CheckpointError for a damaged pickle, or beyond the limits, which apply to all pickles together.
     """
 
     def __init__(self, path: Path, content: bytes, storages: Storages) -> None:
@@ -62,7 +62,7 @@ class Pickles:
             step = steps.get(code)
             if step is None:
                 what = f"its pickle has the opcode {code:#04x}, which torch.save does not write"
-                raise CheckpointError(self._path, f"{what} unless told another pickle_protocol than 2")
+                raise CheckpointError(self._path, f"{what} with its default pickle_protocol")
             step(self)
 
     # -- bytes and counts --------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ class Pickles:
     def _get(self, place: int) -> None:
         found = self._memo[place]
         if found is _NOTHING:
-            raise ValueError("it recalls what it has not kept")
+            raise ValueError("it reads a memo that it has not written")
         self._stack.append(found)
 
     # -- containers --------------------------------------------------------------------------------------------

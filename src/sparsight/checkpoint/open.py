@@ -1,4 +1,4 @@
-"""What a path holds: told by its content, whatever it is called."""
+"""Opens a checkpoint. Its content decides on the format, not its name."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SINGLES = ("model.safetensors", "pytorch_model.bin")
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """The tensors that a checkpoint holds, and where. Nothing but headers is read, and no code is run.
+    """The tensors of a checkpoint, and their places. Only headers are read, and no code is run.
 
-    `path` is a .safetensors, a .pt, .pth, .bin or .ckpt of PyTorch, the index of a sharded one, or a folder with
-    one of them. Headers are bounded: `entry.LONGEST_HEADER`, `entry.MOST_ENTRIES`, `opcodes.MOST_OPCODES` and
-    `MOST_OBJECTS`. CheckpointError says what is wrong.
+    `path` is a .safetensors file, a .pt, .pth, .bin or .ckpt file of PyTorch, an index of shards, or a folder with
+    one of these. Headers are bounded by `entry.LONGEST_HEADER`, `entry.MOST_ENTRIES`, `opcodes.MOST_OPCODES` and
+    `MOST_OBJECTS`. Raises: CheckpointError.
     """
     if path.is_dir():
         return _folder(path)

@@ -1,4 +1,4 @@
-"""Files of torch.save: where their tensors lie. No code in them is run, and no value of a tensor is read."""
+"""Files of torch.save: the places of their tensors. No code is run, and no values are read."""
 
 from __future__ import annotations
 
@@ -32,17 +32,16 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what a file of the old forma
 _VERSIONS = range(1, 11)  # of the archives that PyTorch reads
 _LONGEST_FACT = 1000  # bytes
 _MOST_SHOWN, _ALWAYS_SHOWN = 4, 512 << 20
-"""How often all tensors, tied ones counted once, may span the bytes of their file; or how many bytes in any case."""
+"""Largest ratio of all tensors, tied ones counted once, to the bytes of their file; and bytes that are always fine."""
 
 
 def read_torch(path: Path) -> Checkpoint:
     """The tensors of a file written by torch.save, by their dotted names.
 
-    What lies in a dictionary of `named.WRAPPERS` has no name of it before its own. What stands beside tensors and is
-    none is an entry too, and so is whatever is of a class or made by a function. An entry's part says whether it is of
-    that dictionary, of another, or of an optimiser.
+    Names leave out dictionaries of `named.WRAPPERS`. Other objects next to tensors are entries too. An entry's part
+    says whether it belongs to the network, to another dictionary, or to an optimiser.
 
-    CheckpointError: a damaged file, one over the limits of `entry` and `opcodes`, one without tensors.
+    Raises: CheckpointError for a damaged file, beyond the limits of `entry` and `opcodes`, or without tensors.
     """
     size = size_of(path)
     if read_bytes(path, 0, min(size, 4)) == b"PK\x03\x04":
@@ -55,7 +54,7 @@ def read_torch(path: Path) -> Checkpoint:
 
 
 def _archive(path: Path, size: int) -> tuple[list[Item], dict[str, int]]:
-    """What an archive holds, and where each storage of it starts."""
+    """The contents of an archive, and where each of its storages starts."""
     records = read_archive(path, size)
     folder = next(iter(records)).partition("/")[0]
     pickled = records.get(f"{folder}/data.pkl")
@@ -69,14 +68,14 @@ def _archive(path: Path, size: int) -> tuple[list[Item], dict[str, int]]:
     for storage in storages.found.values():
         record = records.get(f"{folder}/data/{storage.key}")
         if record is None or record.size < storage.nbytes:
-            has = "is not there" if record is None else f"has {record.size:,} bytes, {storage.nbytes:,} are needed"
+            has = "is missing" if record is None else f"has {record.size:,} bytes, but needs {storage.nbytes:,}"
             raise CheckpointError(path, f"the record of the storage {storage.key!r:.40} {has}")
         starts[storage.key] = record.start
     return named(path, loaded), starts
 
 
 def _check_facts(path: Path, folder: str, records: Mapping[str, Record]) -> None:
-    """CheckpointError unless what the archive says of itself is what PyTorch reads."""
+    """Raise CheckpointError unless PyTorch could read the archive."""
     texts = {}
     for name in ("byteorder", "version", ".data/version", ".data/serialization_id", ".storage_alignment"):
         record = records.get(f"{folder}/{name}")
@@ -107,7 +106,7 @@ def _stream(path: Path, size: int) -> tuple[list[Item], dict[str, int]]:
     storages = Storages(views=True)
     pickles = Pickles(path, content, storages)
     if pickles.load() != _MAGIC or pickles.load() != _PROTOCOL:
-        raise CheckpointError(path, "it is not a file of torch.save: it does not begin as one")
+        raise CheckpointError(path, "it is not a file of torch.save")
     pickles.load()
     loaded, keys = pickles.load(), pickles.load()
     starts, at = {}, pickles.at
@@ -117,14 +116,14 @@ def _stream(path: Path, size: int) -> tuple[list[Item], dict[str, int]]:
             file.seek(at)
             count = int.from_bytes(file.read(8), "little")
             if storage is None or key in starts or count * storage.dtype.itemsize != storage.nbytes:
-                raise CheckpointError(path, f"the storage {key!r:.40} is not what its pickle says")
+                raise CheckpointError(path, f"the storage {key!r:.40} does not have the size that its pickle says")
             starts[key] = at + 8
             at += 8 + storage.nbytes
             if at > size:
-                raise CheckpointError(path, f"it ends after {size:,} bytes, {at:,} are needed")
+                raise CheckpointError(path, f"it ends after {size:,} bytes, but needs {at:,}")
     missing = next((key for key in storages.found if key not in starts), None)
     if missing is not None:
-        raise CheckpointError(path, f"the storage {missing!r:.40} is not there")
+        raise CheckpointError(path, f"the storage {missing!r:.40} is missing")
     return named(path, loaded), starts
 
 

@@ -1,4 +1,4 @@
-"""The bytes of a tensor in a file, a part at a time, also where they do not lie in row-major order."""
+"""Reads a tensor from a file part by part, in row-major order whatever its strides are."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _Read = Callable[[int, np.ndarray], None]  # from an element on into an array
 
 
 def read_elements(entry: Entry, file: int, first: int, last: int, out: np.ndarray) -> None:
-    """Elements first..last of a tensor in row-major order into `out`, whose dtype has their size.
+    """Read elements first..last of a tensor in row-major order into `out`, whose dtype has their size.
 
-    What is held beside `out` is at most twice as large, or `_GAP` bytes, or of a packed tensor a few of its chunks.
-    CheckpointError if the file ends early, or what is packed is damaged.
+    Other memory is at most twice as large as `out`, or `_GAP` bytes, or a few chunks of a packed tensor.
+    Raises: CheckpointError if the file ends early or is damaged.
     """
     if entry.packed is not None:
         read_packed(entry, file, first, last, out)
@@ -64,7 +64,7 @@ def _boxes(
 
 
 def _fill(read: _Read, start: int, strides: Sequence[int], out: np.ndarray) -> None:
-    """Read a box, in one piece if what lies between its elements is little, else in slices along its longest way."""
+    """Read a box: in one piece if the gaps between its elements are small, otherwise in slices."""
     ways = [(n - 1) * s for n, s in zip(out.shape, strides, strict=True)]
     reach, most = 1 + sum(ways), max(2 * out.size, _GAP // out.itemsize)
     if reach <= most:

@@ -1,4 +1,4 @@
-"""What names in a pickle of torch.save stand for: where tensors lie, and nothing that does anything."""
+"""The meaning of names in a torch.save pickle: places of tensors. No code is run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_DIMENSIONS, _MOST_ARGUMENTS = 64, 16
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Inert:
-    """Stands for a class or function that a pickle names, and for whatever is made by it."""
+    """Stands for a class or function that a pickle names, and for anything made by it."""
 
     name: str
 
@@ -67,15 +67,15 @@ def spelled(dtype: torch.dtype) -> str:
 
 
 def key_of(key: Any) -> Any:
-    """Equal for text that is equal, and for whole numbers that are, which are put in a tuple; nothing else equals.
+    """A key of a dictionary: equal for equal text or equal whole numbers, which are wrapped in a tuple.
 
-    Numbers of one's choice and nested tuples can be made costly to hash; text cannot.
+    A hostile file could make other keys, such as nested tuples, costly to hash.
     """
     if type(key) is str:
         return key
     inside: tuple[Any, ...] = key if isinstance(key, tuple) else ()
     if type(key) in (dict, list) or len(inside) > _MOST_ARGUMENTS or {*map(type, inside)} & {dict, list, tuple}:
-        raise ValueError(f"a key of a dictionary is a {type(key).__name__} that cannot be one")
+        raise ValueError(f"a {type(key).__name__} cannot be a key of a dictionary")
     if isinstance(key, int) or (isinstance(key, float) and key.is_integer()):
         return (str(int(key)),)
     return object()
@@ -142,7 +142,7 @@ def called(function: Any, arguments: Any) -> Any:
 
 
 def takes_all(value: Any) -> bool:
-    """Whether it stands for an object of an unknown class, which may take items and a state."""
+    """Whether it stands for an object of an unknown class, which may have items and a state."""
     return type(value) is Inert and value.name not in _CALLS
 
 
@@ -197,9 +197,9 @@ def _tensor_v3(
 def _finished(tensor: Stored | OddTensor, requires_grad: Any, metadata: Any = None) -> Stored | OddTensor:
     dtype = _spelled(tensor)
     if type(requires_grad) is not bool or (requires_grad and not dtype.startswith(("float", "bfloat", "complex"))):
-        raise ValueError(f"a tensor of {dtype} is said to need a gradient, or not said to need none")
+        raise ValueError(f"a tensor of {dtype} must not require a gradient")
     if metadata is not None and type(metadata) is not dict:
-        raise ValueError("what is said of a tensor is not a dictionary")
+        raise ValueError("the metadata of a tensor are not a dictionary")
     return OddTensor("stored as its conjugate or negative", dtype, tensor.shape) if metadata else tensor
 
 
@@ -241,7 +241,7 @@ def _moved(tensor: Any, dtype: Any, device: Any, requires_grad: Any) -> Any:
 
 
 def _mapping(items: Any = ()) -> dict[Any, Any]:
-    """A dictionary, whose pairs may be given at once."""
+    """A dictionary, perhaps with initial pairs."""
     if type(items) not in (dict, list, tuple):
         raise ValueError(f"it makes a dictionary of a {type(items).__name__}")
     return items if type(items) is dict else {key_of(key): value for key, value in items}

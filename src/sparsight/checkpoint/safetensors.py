@@ -1,4 +1,4 @@
-"""The header of a safetensors file, read strictly: nothing in it is believed before it was checked.
+"""The header of a safetensors file, read strictly: everything is checked.
 
 8 bytes: length n of the header | n bytes: JSON | the tensors' bytes, end to end
 """
@@ -23,7 +23,7 @@ from sparsight.checkpoint.entry import (
 from sparsight.numerics.collecting import uncollected
 
 _MOST_VALUES = 2_500_000
-"""What a text of JSON may hold; an object counts as four, since it takes more memory."""
+"""Most values in a JSON text; an object counts as four, since it takes more memory."""
 _MOST_DIMENSIONS = 64
 _FIELDS = ("dtype", "shape", "data_offsets")
 _Fields = tuple[Any, ...]
@@ -45,13 +45,15 @@ _DTYPES = {  # name -> (as torch spells it, bits)
 def read_safetensors(path: Path) -> Checkpoint:
     """The tensors of a file, in the order of their bytes.
 
-    CheckpointError: a header longer than the file or over the limits, not UTF-8, not JSON, or saying something twice;
-    an unknown dtype; a shape that does not fit its bytes; bytes outside the file, shared by two tensors, or
-    belonging to none.
+    Raises: CheckpointError for a header that is longer than the file, beyond the limits, not UTF-8, not JSON or with
+    repeated names; an unknown dtype; a shape that does not fit its bytes; bytes outside the file, in two tensors or in
+    none.
     """
     size = size_of(path)
     if size < 8:
-        raise CheckpointError(path, f"a safetensors file starts with 8 bytes of length, it has {size}")
+        raise CheckpointError(
+            path, f"a safetensors file starts with 8 bytes, the length of its header, but it has {size}"
+        )
     length = int.from_bytes(read_bytes(path, 0, 8), "little")
     if length > size - 8:
         raise CheckpointError(path, f"its header claims {length:,} bytes, but it has {size:,} bytes")
@@ -66,7 +68,7 @@ def read_safetensors(path: Path) -> Checkpoint:
 
 
 def strict_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
-    """A JSON object in UTF-8 without repeated names. CheckpointError."""
+    """A JSON object in UTF-8 without repeated names. Raises: CheckpointError."""
 
     def pairs(items: list[tuple[str, Any]]) -> _Fields | dict[str, Any]:
         found = dict(items)
@@ -78,7 +80,7 @@ def strict_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
         return tuple(tuple(x) if isinstance(x := found[name], list) else x for name in _FIELDS)
 
     def constant(text: str) -> NoReturn:
-        raise ValueError(f"{text} is no JSON number")
+        raise ValueError(f"{text} is not a JSON number")
 
     if sum(map(text.count, (b",", b"["))) + 4 * text.count(b"{") > _MOST_VALUES:
         raise CheckpointError(path, f"{what} has more than {_MOST_VALUES:,} values")
@@ -130,7 +132,7 @@ def _entry(path: Path, name: str, value: Any, data: int, room: int) -> tuple[Ent
 
 
 def _checked(value: Any, room: int) -> tuple[str, tuple[int, ...], int, int]:
-    """Dtype, shape and first and last byte of a tensor. ValueError says what it has instead."""
+    """Dtype, shape, first and last byte of a tensor. Raises: ValueError for an invalid entry."""
     if not isinstance(value, tuple):
         raise ValueError(f"has {_show(value)}, expected dtype, shape and data_offsets")
     dtype, shape, span = value

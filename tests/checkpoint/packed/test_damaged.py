@@ -193,8 +193,8 @@ def test_a_tensor_of_zeros_is_as_large_as_it_must_be(tmp_path):
 @pytest.mark.parametrize(("facts", "said"), [
     ({"tensors": 2}, "not as many as were packed"), ({"plain": [3]}, "not as many as were packed"),
     ({"aliases": {"v": "x"}}, "ties one"), ({"aliases": {"w": "w"}}, "names a tensor twice"),
-    ({"aliases": {"v": 3}}, "ties one"), ({"metadata": {"a": 1}}, "not what a packed file says"),
-    ({"tensors": "1"}, "not what a packed file says"), ({"new": 1}, "not what a packed file says"),
+    ({"aliases": {"v": 3}}, "ties one"), ({"metadata": {"a": 1}}, "not those of a packed file"),
+    ({"tensors": "1"}, "not those of a packed file"), ({"new": 1}, "not those of a packed file"),
 ])  # fmt: skip
 def test_facts_that_are_wrong(tmp_path, facts, said):
     refused(forged(tmp_path / "a.safetensors", blob([4], chunk()), facts), said)
@@ -214,7 +214,7 @@ def test_chunks_that_do_not_fill_the_tensor(tmp_path):
     good = blob([4], chunk())
     refused(forged(tmp_path / "a.safetensors", good + bytes(8)), "do not fill its bytes")
     refused(forged(tmp_path / "a.safetensors", blob([4], b"\1\2\3", encoding=RAW)), "too few")
-    refused(forged(tmp_path / "a.safetensors", blob([4], b"\1", encoding=1)), "its one value is not there")
+    refused(forged(tmp_path / "a.safetensors", blob([4], b"\1", encoding=1)), "its single value is missing")
 
 
 def test_opening_reads_no_values(packed):

@@ -183,7 +183,7 @@ def test_names_that_look_packed(tmp_path):
     state = {"a": torch.ones(9), "a::packed": torch.arange(16, dtype=torch.uint8), "b::packed": torch.randn(2)}
     pack(state, tmp_path / "a.safetensors")
     assert same(load(tmp_path / "a.safetensors"), state)
-    with pytest.raises(CheckpointError, match="that name is taken"):
+    with pytest.raises(CheckpointError, match="a name that packed files use"):
         pack({"__metadata__": torch.ones(2)}, tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
 
@@ -282,7 +282,7 @@ def test_tensors_that_cannot_be_packed_are_named(tmp_path):
 
 def test_unpack_takes_packed_files_alone(tmp_path):
     save_file({"w": torch.ones(3)}, tmp_path / "a.safetensors")
-    with pytest.raises(CheckpointError, match="it is not a packed file but safetensors"):
+    with pytest.raises(CheckpointError, match="it is not a packed file but a safetensors file"):
         unpack(tmp_path / "a.safetensors", tmp_path / "b.safetensors")
     with pytest.raises(IsADirectoryError, match=r"cannot write .*: it is a folder"):
         pack(tmp_path / "a.safetensors", tmp_path)

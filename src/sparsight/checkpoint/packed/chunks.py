@@ -1,4 +1,4 @@
-"""A chunk of a tensor as bytes and back: which words are not 0, the ranks of their exponents, their other bits.
+"""Encodes and decodes a chunk of a tensor: the mask of nonzero words, the ranks of their exponents, and other bits.
 
 docs/packed.md specifies the bytes.
 """
@@ -156,7 +156,7 @@ class _Parts:
         wrong |= self._kind == _BITS and self._whole != most
         wrong |= exponents > ESCAPE or escapes > n or reserved != 0
         if wrong or (not self._layout.width and exponents + escapes):
-            raise ValueError("its head contradicts itself")
+            raise ValueError("its head is contradictory")
 
     def places(self) -> np.ndarray:
         """Where the words are that are not 0."""
@@ -190,7 +190,7 @@ class _Parts:
 
     def _check_mask(self, right: bool) -> None:
         if not right:
-            raise ValueError("its mask is not of as many words as its head says")
+            raise ValueError("its mask does not have as many words as its head says")
 
     def _exponents(self, part: memoryview) -> np.ndarray:
         found = np.frombuffer(part, self._layout.exponent).astype(np.uint16)

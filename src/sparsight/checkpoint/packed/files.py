@@ -1,4 +1,4 @@
-"""Packing checkpoints and unpacking them: one file, or an index and its shards one after the other."""
+"""Packs and unpacks checkpoints: a file, or an index with its shards."""
 
 from __future__ import annotations
 
@@ -28,18 +28,20 @@ _THEN = "try again"
 
 @dataclass(frozen=True)
 class Packing:
-    """What was packed, in bytes. `payload` is the packed values, `header` all else; together they are the files."""
+    """Sizes of a packed checkpoint in bytes: `payload` for the values, `header` for the rest of the files."""
 
     tensors: int
     dense: int
     payload: int
     header: int
     files: tuple[Path, ...]
-    left_out: tuple[str, ...]  # what stands beside the network in the source: states of optimisers, what is no tensor
+    left_out: tuple[
+        str, ...
+    ]  # objects of the source that are not part of the network: states of optimisers, anything but tensors
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """Total bytes of the files."""
         return self.payload + self.header
 
 
@@ -49,16 +51,16 @@ def pack(
     *,
     lossy: Lossy | None = None,
 ) -> Packing:
-    """Write a checkpoint, the state dict of a model, or tensors by name as a packed file; what came of it.
+    """Write a checkpoint, a model's state dict, or tensors by name as a packed file; returns its sizes.
 
-    Each tensor takes what is least: its values that are not +0.0 and where they are, its one value, or all as they are.
-    `load` gives back the same names, shapes, dtypes and bits. -0.0 is a value: only +0.0 counts as pruned. Tied tensors
-    are stored once. The index of shards, or a folder that has one, becomes a folder `out` of packed shards, one after
-    the other. `lossy` first rounds wider floats to "bfloat16" or "float16" (to nearest, ties to even).
+    Each tensor takes its smallest form: values other than +0.0 with their places, a single value, or all values as
+    they are. `load` returns the same names, shapes, dtypes and bits; -0.0 is a value like others. Tied tensors are
+    stored once. A sharded checkpoint becomes a folder `out` of packed shards. `lossy` first rounds wider floats to
+    "bfloat16" or "float16" (to nearest, ties to even).
+    Memory holds a few million weights, the packed bytes of one tensor, and at most 64 MiB of earlier ones; the rest
+    waits in a file next to `out`.
 
-    Memory holds a few million weights, the packed bytes of one tensor, and at most 64 MiB of those before it; the rest
-    waits beside `out`.
-    CheckpointError: a source that cannot be read, a tensor that cannot be stored. OSError: `out` cannot be written.
+    Raises: CheckpointError if the source cannot be read or a tensor not be stored; OSError if `out` cannot be written.
     """
     if lossy is not None and lossy not in get_args(Lossy):
         raise ValueError(f"expected lossy to be one of {', '.join(get_args(Lossy))}, got {lossy!r}")
@@ -74,15 +76,14 @@ def pack(
 
 
 def unpack(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
-    """Write the tensors of a packed file, or of a folder of packed shards, as plain safetensors: `out`.
+    """Write a packed file, or a folder of packed shards, as plain safetensors to `out`.
 
-    Tied tensors are written once for each of their names. What the source of the packed file said of itself
-    (`__metadata__`) is there again. CheckpointError: not a packed file, or a damaged one; then `out` is as it was.
-    OSError: `out` cannot be written.
+    Tied tensors are written once per name. The metadata of the packed checkpoint (`__metadata__`) are restored.
+    Raises: CheckpointError, leaving `out` unchanged, for a damaged or another file; OSError if `out` cannot be written.
     """
     for part, target in _files(Path(path), Path(out)):
         if part.format != FORMAT:
-            raise CheckpointError(part.source, f"it is not a packed file but {part.format}")
+            raise CheckpointError(part.source, f"it is not a packed file but a {part.format} file")
         write_atomically(target, _dense_file(part), then=_THEN)
 
 

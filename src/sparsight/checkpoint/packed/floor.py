@@ -1,4 +1,4 @@
-"""The entropy floor of a tensor: how few bytes it could take, each word coded apart from the others."""
+"""The entropy floor of a tensor: the fewest bytes that could store it if words are coded one by one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsight.numerics.kernels.jit import each
 
 @dataclass(frozen=True)
 class Content:
-    """What a tensor holds: how many numbers, how many of them are not 0, and its floor in bytes."""
+    """A tensor's number of values, of nonzero values, and its floor in bytes."""
 
     count: int
     alive: int  # -0.0 is a zero here
@@ -55,7 +55,7 @@ def _chunk(words: np.ndarray, layout: Layout) -> tuple[int | None, int, float]:
 
 
 def entropy(counts: Sequence[int] | np.ndarray) -> float:
-    """Bits of a symbol that occurs so often among others; 0.0 without any."""
+    """Bits of a symbol that occurs this often among others; 0.0 without any."""
     share = np.asarray(counts, float)
     share = share[share > 0] / max(share.sum(), 1)
     return float(-(share * np.log2(share)).sum()) + 0.0

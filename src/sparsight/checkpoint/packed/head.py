@@ -1,4 +1,4 @@
-"""The head of a packed tensor: its dtype and shape, and where its chunks lie. docs/packed.md specifies the bytes."""
+"""The head of a packed tensor: dtype, shape and places of its chunks. docs/packed.md specifies the bytes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sparsight.checkpoint.packed.chunks import Layout
 
 FORMAT, VERSION = "sparsight-packed", "1"
 SUFFIX = "::packed"
-"""What follows the name of a tensor in the file, if it is packed there."""
+"""Suffix of the name of a packed tensor in the file."""
 RAW, CONSTANT, SPARSE = range(3)
 MOST_TIMES = 4096
-"""A tensor has at most so many times the bytes that it takes in the file: what is asked for stays within reason."""
-ALIGNED = 8  # each entry of the file begins at a multiple of so many bytes
+"""Largest ratio of a tensor's bytes to its packed bytes: a small file cannot ask for endless memory."""
+ALIGNED = 8  # each entry of the file begins at a multiple of this many bytes
 CHUNK = 20  # as a power of two, weights of a chunk
 _CHUNKS = range(4, 25)
 _MOST_DIMENSIONS = 64
@@ -80,9 +80,9 @@ def _checksum(name: str, start: bytes, rest: bytes) -> int:
 
 
 def parse(name: str, content: bytes, offset: int, size: int) -> Head | int:
-    """The head of what lies in `size` bytes from `offset` of a file on, from the first of these bytes.
+    """The head of the packed tensor in `size` bytes from `offset` of a file, decoded from its first bytes.
 
-    A number instead is how many of them are needed. ValueError for bytes that are no such head.
+    Returns the number of bytes needed instead if there are too few. Raises: ValueError for an invalid head.
     """
     if size < _START.size:
         raise ValueError(f"takes {size} bytes, expected at least {_START.size}")
@@ -121,7 +121,7 @@ def _product(shape: Sequence[int], most: int) -> int:
 
 
 def padding(length: int, dense: int) -> int:
-    """Zero bytes that follow a packed tensor of so many bytes: it is aligned then, and large enough for its values."""
+    """Padding after a packed tensor of this size: aligns the next one, and limits the ratio to `MOST_TIMES`."""
     least = max(length, -(-dense // MOST_TIMES))
     return -(-least // ALIGNED) * ALIGNED - length
 

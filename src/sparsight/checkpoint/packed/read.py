@@ -1,4 +1,4 @@
-"""What a packed file holds, and the values of its tensors, a chunk at a time. Nothing is given out unchecked."""
+"""Reads packed files: their tensors, and their values chunk by chunk. Checksums are verified before use."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PIECE = 1 << 20
 
 
 def read_safetensors(path: Path) -> Checkpoint:
-    """The tensors of a safetensors file, packed or not. CheckpointError."""
+    """The tensors of a safetensors file, packed or not. Raises: CheckpointError."""
     found = safetensors.read_safetensors(path)
     packed = found.metadata.get("format") == FORMAT
     packed |= len(_KEYS & found.metadata.keys()) > 1  # one, before it was damaged
@@ -42,9 +42,9 @@ def read_safetensors(path: Path) -> Checkpoint:
 
 
 def _unfolded(path: Path, file: Checkpoint) -> Checkpoint:
-    """The tensors of a packed file, read as safetensors, under their own names; heads and plain tensors are checked.
+    """The tensors of a packed file under their original names; heads and plain tensors are checked.
 
-    CheckpointError: another version, a damaged head, a checksum that differs, tensors that are missing, two of a name.
+    Raises: CheckpointError for another version, a damaged head, a wrong checksum, missing tensors or repeated names.
     """
     facts = _facts(path, file.metadata)
     found, plain = [], iter(facts["plain"])
@@ -62,7 +62,7 @@ def _unfolded(path: Path, file: Checkpoint) -> Checkpoint:
 
 
 def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What the file says of itself, of the types that `write` wrote."""
+    """The metadata of the file, with the types that `write` wrote."""
     version = metadata.get("version")
     if metadata.get("format") != FORMAT:
         raise CheckpointError(path, f"it looks like a packed file, but its format is {metadata.get('format')!r:.40}")
@@ -73,7 +73,7 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         raise CheckpointError(path, f"it is a packed file, but its metadata are {sorted(metadata)!s:.80}")
     text = metadata.get("facts", "")
     if metadata.get("crc32") != f"{zlib.crc32(text.encode('utf-8', 'replace')):08x}":
-        raise CheckpointError(path, "it is damaged: what it says of its tensors has another checksum")
+        raise CheckpointError(path, "it is damaged: the checksum of its metadata differs")
     facts = None
     try:
         facts = json.loads(text)
@@ -84,7 +84,7 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     except (ValueError, RecursionError):
         right = False
     if facts is None or not right:
-        raise CheckpointError(path, "what it says of its tensors is not what a packed file says")
+        raise CheckpointError(path, "its metadata are not those of a packed file")
     return facts
 
 
@@ -126,7 +126,7 @@ def _with_aliases(path: Path, found: list[Entry], aliases: Mapping[str, Any]) ->
     names = [entry.name for entry in found] + list(aliases)
     known = {entry.name for entry in found}
     if len({*names}) < len(names) or not all(isinstance(to, str) and to in known for to in aliases.values()):
-        raise CheckpointError(path, "it names a tensor twice, or ties one to a tensor that it does not hold")
+        raise CheckpointError(path, "it names a tensor twice, or ties one to a missing tensor")
     others: dict[str, list[str]] = {}
     for alias, to in aliases.items():
         check_name(path, alias)
@@ -138,9 +138,9 @@ def _with_aliases(path: Path, found: list[Entry], aliases: Mapping[str, Any]) ->
 
 
 def read_packed(entry: Entry, file: int, first: int, last: int, out: np.ndarray) -> None:
-    """Weights first..last of a packed tensor, in row-major order, into `out`, whose dtype has their size.
+    """Read weights first..last of a packed tensor, in row-major order, into `out`, whose dtype has their size.
 
-    Beside `out` about four chunks are held. CheckpointError for a chunk that is damaged.
+    Holds about four chunks besides `out`. Raises: CheckpointError for a damaged chunk.
     """
     packed = entry.packed
     assert packed is not None
@@ -160,14 +160,14 @@ def read_packed(entry: Entry, file: int, first: int, last: int, out: np.ndarray)
 
 
 def nonzeros(entry: Entry) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The weights of a packed tensor that are not +0.0, without the zeros between them, a chunk at a time.
+    """The weights of a packed tensor other than +0.0, chunk by chunk.
 
     Yields their places (int64, ascending, in row-major order of the tensor) and their bits, as unsigned integers of the
-    size of a weight. ValueError for a tensor of another file; CheckpointError if it is damaged.
+    size of a weight. Raises: ValueError for a tensor that is not packed; CheckpointError if it is damaged.
     """
     packed = entry.packed
     if packed is None or entry.path is None:
-        raise ValueError(f"expected a tensor of a packed file that is packed there, got {entry.name!r:.80}")
+        raise ValueError(f"expected a packed tensor, got {entry.name!r:.80}")
     with ExitStack() as stack:
         file = opened(entry.path, stack)
         for low in range(0, entry.count, packed.per):
@@ -211,7 +211,7 @@ def _decode(entry: Entry, packed: Head, file: int, i: int, out: np.ndarray) -> N
 def _constant(entry: Entry, packed: Head, file: int) -> np.ndarray:
     content, word = _chunk(entry, packed, file, 0), LAYOUTS[packed.dtype].word
     if len(content) < word.itemsize or any(content[word.itemsize :]):
-        _damaged(entry, ValueError("its one value is not there"))
+        _damaged(entry, ValueError("its single value is missing"))
     return np.frombuffer(content[: word.itemsize], word)[0]
 
 

@@ -1,4 +1,4 @@
-"""Packing: each tensor in what takes the fewest bytes, into a safetensors file, a chunk at a time."""
+"""Writes packed files: each tensor in its smallest form, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _PIECE = 1 << 22
 
 @dataclass
 class Written:
-    """What stands in a file so far, whose header is written last."""
+    """The contents of a file so far; its header is written last."""
 
     tensors: list[tuple[str, str, list[int], int]] = field(default_factory=list)  # name, dtype, shape, bytes
     plain: list[int] = field(default_factory=list)  # checksums of those stored as they are
@@ -53,7 +53,7 @@ class Written:
 
 @dataclass(frozen=True)
 class Values:
-    """The words of a tensor, some at a time, from memory or a file."""
+    """The words of a tensor, part by part, from memory or a file."""
 
     entry: Entry
     dtype: str  # as which they are packed
@@ -82,11 +82,10 @@ def packed_file(
     lossy: Lossy | None = None,
     folder: Path | None = None,
 ) -> Iterator[Any]:
-    """The bytes of a packed file of these tensors, in this order; `metadata` is kept with them. `written` is filled.
+    """The bytes of a packed file with these tensors, in this order, and `metadata`. Fills in `written`.
 
-    Memory holds a few chunks, what one tensor takes packed, and up to 64 MiB of those before it: the rest waits in a
-    file in `folder`.
-    CheckpointError for a tensor that cannot be read or stored.
+    Memory holds a few chunks, the packed bytes of one tensor, and up to 64 MiB of earlier ones; the rest waits in
+    a file in `folder`. Raises: CheckpointError for a tensor that cannot be read or stored.
     """
     with tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=str(folder) if folder else None) as file:
         for entry in entries:
@@ -128,7 +127,7 @@ def _add(written: Written, file: IO[bytes], entry: Entry, lossy: Lossy | None) -
 
 
 def values_of(entry: Entry, lossy: Lossy | None, stack: ExitStack) -> Values:
-    """The words of a tensor, ready to be read. CheckpointError for one that cannot be packed."""
+    """The words of a tensor, ready to be read. Raises: CheckpointError if it cannot be packed."""
     where = entry.path or "the tensors given"
     if entry.obstacle is not None:
         raise CheckpointError(where, f"{entry.name!r:.80} cannot be read: {entry.obstacle}", "pack")
@@ -136,7 +135,9 @@ def values_of(entry: Entry, lossy: Lossy | None, stack: ExitStack) -> Values:
         what = f"{entry.name!r:.80} has the dtype {entry.dtype!r:.40}, expected one of {', '.join(LAYOUTS)}"
         raise CheckpointError(where, what, "pack")
     if entry.name == "__metadata__" or (entry.name.endswith(SUFFIX) and not entry.count):
-        raise CheckpointError(where, f"a tensor is called {entry.name!r}, and that name is taken", "pack")
+        raise CheckpointError(
+            where, f"a tensor is called {entry.name!r}, a name that packed files use themselves", "pack"
+        )
     narrow = lossy if lossy and entry.dtype in ("float64", "float32") else entry.dtype
     if entry.tensor is None:
         return Values(entry, narrow, opened(entry.path, stack) if entry.path else None, None)
@@ -150,7 +151,7 @@ def spans_of(count: int) -> list[tuple[int, int]]:
 
 
 def _encoded(values: Values, count: int) -> tuple[int, list[bytes]]:
-    """All chunks, or the one value that all weights have."""
+    """All chunks, or the single value of all weights."""
     layout, spans = LAYOUTS[values.dtype], spans_of(count)
 
     def one(i: int) -> tuple[bytes | None, bytes]:
