@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from stored import filled
 from sparsight.cli.entry import main
 from sparsight.cli.progress import Watcher
 from sparsight.cli.study import read
+from sparsight.records.files import DamagedFile, seal
 from sparsight.records.folder import RunFolder
 from sparsight.runs.study import Trial, local, process, rows, run_study, summarise, trials, write_csv, write_markdown
 
@@ -65,7 +67,37 @@ def test_keys_tell_runs_apart_and_ignore_labels():
     assert len(same) == 1
     other = [short(seed=1), short(recipe="oneshot"), short(model="mlp"), short(arguments={**SHORT, "epochs": 2})]
     assert len({*same, *(trial.key for trial in other)}) == 5
-    assert short(model="my.pkg:build/../x").key.startswith("lottery-my.pkg-build-..-x-digits-seed0-")
+    assert short(model="my.pkg:build", data="a/b c/").key.startswith("lottery-build-b-c-seed0-")
+    assert short(model="my.pkg:build/../x").key.startswith("lottery-x-digits-seed0-")
+
+
+def test_folders_that_a_study_named_by_whole_paths_go_on(tmp_path):
+    """As the folders and the study.json of studies begun before; the trials of later calls join them."""
+    trial, other = short(data="sparsight.zoo.data:digits"), short(seed=1)
+    old = f"lottery-linear-sparsight.zoo.data-digits-seed0-{trial.digest}"
+    fields = {f.name: getattr(trial, f.name) for f in dataclasses.fields(trial) if f.name != "folder"}
+    shared = {"device": "auto", "precision": "no", "keep": "chosen"}
+
+    def written(key: str) -> None:
+        (tmp_path / "study.json").write_text(json.dumps(seal({"trials": {key: fields}, "shared": shared})) + "\n")
+
+    written(old)
+    folder = tmp_path / "trials" / old
+    filled(folder, finished=True)
+    (folder / "report.html").touch()
+    before = (tmp_path / "study.json").read_text()
+    assert [ended.status for ended in run_study([trial], tmp_path)] == ["skipped"]
+    assert json.loads(before)["trials"] == json.loads((tmp_path / "study.json").read_text())["trials"]
+    assert [*trials.read_study(tmp_path)[0]] == [old]
+    placed = trials.remember([trial, other], tmp_path, trials.Shared())
+    assert [each.key for each in placed] == [old, other.key]
+    assert [*trials.read_study(tmp_path)[0]] == [old, other.key]
+    assert {row["seed"] for row in rows(tmp_path)} == {0}
+    another = old[:-1] + ("0" if old[-1] != "0" else "1")
+    for wrong in (f"../../{old}", f"..-{trial.digest}", another, f"a\n-{trial.digest}"):
+        written(wrong)
+        with pytest.raises(DamagedFile, match="is another one"):
+            trials.read_study(tmp_path)
 
 
 def test_command_of_a_trial():

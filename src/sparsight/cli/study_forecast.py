@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
@@ -21,7 +22,7 @@ from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run
 from sparsight.runs.search import Done, Listed, Until
 from sparsight.runs.study.costs import seconds
-from sparsight.runs.study.trials import canonical, stored
+from sparsight.runs.study.trials import canonical, placed, stored
 from sparsight.train.batches import step_size, steps_per_epoch
 from sparsight.train.plan import TrainingPlan
 from sparsight.types import Split
@@ -37,6 +38,8 @@ Setting = tuple[str, str]
 
 def forecast(plans: Sequence[Planned], out: Path, workers: int, threads: int) -> str:
     """What a study would do, in a few lines."""
+    trials = placed([plan.trial for plan in plans], out)
+    plans = [replace(plan, trial=trial) for plan, trial in zip(plans, trials, strict=True)]
     found = {plan.trial.key: stored(out / "trials" / plan.trial.key) for plan in plans}
     todo = [plan for plan in plans if not found[plan.trial.key].get("done")]
     lines = [f"{words.plural(len(plans), 'trial')}, {len(plans) - len(todo)} of them finished; to run:"]

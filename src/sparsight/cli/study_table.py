@@ -24,23 +24,34 @@ def write(out: Path) -> None:
         write_csv(lines, out / f"{name}.csv")
         write_markdown(lines, out / f"{name}.md")
     write_output(out / "rows.json", [json.dumps(to_json(found), indent=1).encode(), b"\n"])
+    order = ranked(found)
     if told := table(summary):
         sys.stdout.write(f"\nChosen networks, mean and 95 % interval over seeds:\n\n{told}\n")
-    for line in ranked(found):
+    for line in order:
         sys.stdout.write(printable(line) + "\n")
-    _page(out)
+    _page(out, summary, order)
     where = f"{out / 'rows.csv'}, rows.json and rows.md, intervals in summary.csv and summary.md"
     sys.stdout.write(printable(f"{len(found)} rows in {where}") + "\n")
 
 
-def _page(out: Path) -> None:
-    """Write the page that compares the networks of all finished trials."""
+def _page(out: Path, summary: list[Row], order: list[str]) -> None:
+    """The page of the study: what came out and what it cost, and the networks of all finished trials side by side."""
     from sparsight.compare.gather import gather
     from sparsight.compare.page import page
+    from sparsight.report.pages import Section, Table
 
-    finished = [out / "trials" / key for key in read_study(out)[0] if stored(out / "trials" / key).get("done")]
+    keys = [*read_study(out)[0]]
+    finished = [out / "trials" / key for key in keys if stored(out / "trials" / key).get("done")]
     if finished:
-        write_output(out / PAGE, [page(gather(finished)).encode()])
+        lead = (
+            "Chosen networks, mean and 95 % interval over seeds. Costs are counted alike for all methods, "
+            "measuring and shared training included."
+        )
+        heads, lines = _lines(summary)
+        grid = Table("Chosen networks", (heads[-1], *heads[:-1]), [(x[-1], *x[:-1]) for x in lines], words=(0,))
+        told = f"{len(finished)} of {words.plural(len(keys), 'trial')} finished."
+        section = Section("results", "What came out", lead, [grid, *order])
+        write_output(out / PAGE, [page(gather(finished), out.resolve().name, told, [section]).encode()])
         sys.stdout.write(printable(f"Page: {out / PAGE}") + "\n")
 
 
@@ -86,8 +97,8 @@ SHOWN = {"cumulative_epochs": "epochs", "forward_equivalents": "forward passes",
 """Costs in the console table, and their names there."""
 
 
-def table(summary: list[Row]) -> str:
-    """The chosen networks, a line per setting, sparser ones later; "" if there is none."""
+def _lines(summary: list[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a line for each setting's chosen networks, sparser ones later; names come last."""
     chosen = [row for row in summary if row["which"] == "chosen"]
     values = [v for v in dict.fromkeys(row["value"] for row in chosen) if v in SHOWN or v not in COSTS]
     settings: dict[tuple[str, ...], dict[str, Row]] = {}
@@ -95,15 +106,25 @@ def table(summary: list[Row]) -> str:
         made = row["recipe"] if row["arguments"] == "{}" else f"{row['recipe']} {row['arguments']}"
         at = (row["label"] or made, row["arguments"], row["options"], row["model"], row["data"])
         settings.setdefault(at, {})[row["value"]] = row
-    several = len({at[3:] for at in settings}) > 1
+    several = [i for i in (3, 4) if len({at[i] for at in settings}) > 1]  # models, data
     ordered = sorted(settings.items(), key=lambda one: (one[0][3:], -round(one[1]["density"]["mean"], 4)))
-    heads = stacked(["seeds", *(SHOWN.get(v, printable(v).replace("_", " ", 1)) for v in values)], 14)
-    cells = [[str(of["density"]["n"]), *(_interval(of.get(value)) for value in values)] for _, of in ordered]
-    widths = [max(map(len, column)) for column in zip(*zip(*heads, strict=True), *cells, strict=True)]
-    lines = ["  ".join(map(str.rjust, row, widths)) for row in (*zip(*heads, strict=True), *cells)]
-    where = [f", {at[3]} on {at[4]}" if several else "" for at, _ in ordered]
-    named = [*[""] * len(heads[0]), *(printable(at[0] + of) for (at, _), of in zip(ordered, where, strict=True))]
-    return "\n".join(f"{line}  {name}".rstrip() for line, name in zip(lines, named, strict=True)) if cells else ""
+    heads = ["seeds", *(SHOWN.get(v, v.replace("_", " ", 1)) for v in values), "setting"]
+    names = [", ".join([at[0], *(at[i].rpartition(":")[2] for i in several)]) for at, _ in ordered]
+    return heads, [
+        [str(of["density"]["n"]), *(_interval(of.get(value)) for value in values), name]
+        for (_, of), name in zip(ordered, names, strict=True)
+    ]
+
+
+def table(summary: list[Row]) -> str:
+    """The chosen networks, as text; "" if there is none."""
+    heads, cells = _lines(summary)
+    above = stacked([printable(head) for head in heads[:-1]], 14)
+    rows = [*zip(*above, strict=True), *(line[:-1] for line in cells)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    named = [*[""] * len(above[0]), *(printable(line[-1]) for line in cells)]
+    lines = ("  ".join(map(str.rjust, row, widths)) + f"  {name}" for row, name in zip(rows, named, strict=True))
+    return "\n".join(map(str.rstrip, lines)) if cells else ""
 
 
 def _interval(row: Row | None) -> str:

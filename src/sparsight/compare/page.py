@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from sparsight.compare.flips import flips
 from sparsight.compare.gather import Column, Comparison, Network
 from sparsight.numerics import format as words
-from sparsight.report.pages import Page, asset, render
+from sparsight.report.pages import Page, Section, asset, render
 
 ROWS = 250
 """Rows of the table that are shown at first, of more."""
@@ -31,8 +31,13 @@ _ASIDE = frozenset({
 """Columns that are not shown at first."""
 
 
-def page(found: Comparison) -> str:
-    """The networks as one HTML file: state in its address, operable by keys, readable without scripts."""
+def page(
+    found: Comparison, heading: str = "Networks side by side", about: str = "", sections: Sequence[Section] = ()
+) -> str:
+    """The networks as one HTML file: state in its address, operable by keys, readable without scripts.
+
+    `heading`, `about` and `sections` stand above them.
+    """
     names = [column.name for column in found.columns]
     parts, left_out = _parts(found.networks)
     runs = len({n.run for n in found.networks})
@@ -58,7 +63,7 @@ def page(found: Comparison) -> str:
         "t": stdtrit(np.arange(1, 31), 0.975).tolist(),
     }
     return render(
-        Page("Compare", "Sparsight · compare", "Networks side by side", [], told=told),
+        Page("Compare", "Sparsight · compare", heading, list(sections), told=f"{about} {told}".strip()),
         "compare.html", [asset("compare.js")], columns=found.columns, data=data, tree=_tree(found.networks),
         rows=[[spelled(c, n.values.get(c.name)) for c in found.columns] for n in found.networks],
         names=data["names"], most=ROWS, same=[(k, v if isinstance(v, str) else json.dumps(v)) for k, v in same.items()],

@@ -48,7 +48,7 @@ def run_study_on_ray(
     """
     check_threads(engine.threads)
     out = out.resolve()
-    remember(trials, out, shared)
+    trials = remember(trials, out, shared)
     ended: list[Ended] = []
 
     def end(trial: Trial, status: Literal["finished", "skipped", "failed"], why: str = "") -> None:

@@ -38,7 +38,7 @@ def run_study(
     if threads is not None:
         check_threads(threads)
     shared = Shared(device, precision, keep)
-    remember(trials, out, shared)
+    trials = remember(trials, out, shared)
     cores = available_cores()
     waiting, running, ended = list(trials), [], []
 

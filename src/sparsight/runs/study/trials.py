@@ -13,7 +13,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +52,7 @@ class Trial:
     data: str = "fashion-mnist"
     label: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    folder: str = ""  # the name that a study has given its folder before, if it is not the one of today
 
     def __post_init__(self) -> None:
         if "seed" in self.arguments:
@@ -59,13 +60,19 @@ class Trial:
         check_seed(self.seed)
 
     @property
-    def key(self) -> str:
-        """Name of the trial's folder: readable, and a hash of everything but the label."""
-        what = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in ("label", "options")}
+    def digest(self) -> str:
+        """A hash of everything but the label."""
+        left_out = ("label", "options", "folder")
+        what = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         own = {"arguments": dict(self.arguments), **({"options": dict(self.options)} if self.options else {})}
-        digest = hashlib.sha256(canonical({**what, **own}).encode()).hexdigest()
-        plain = re.sub(r"[^A-Za-z0-9.]+", "-", f"{self.recipe}-{self.model}-{self.data}-seed{self.seed}").strip("-.")
-        return f"{plain[:80]}-{digest[:10]}"
+        return hashlib.sha256(canonical({**what, **own}).encode()).hexdigest()[:10]
+
+    @property
+    def key(self) -> str:
+        """Name of the trial's folder: the last words of recipe, model and data, the seed, and the digest."""
+        words = [re.split("[:/]", name.rstrip("/"))[-1] for name in (self.recipe, self.model, self.data)]
+        plain = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join([*words, f"seed{self.seed}"])).strip("-.")
+        return self.folder or f"{plain[:80]}-{self.digest}"
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,20 @@ class Ended:
     why: str = ""  # of a failed trial: the last line of its log
 
 
-def remember(trials: Sequence[Trial], out: Path, shared: Shared) -> None:
+def placed(trials: Sequence[Trial], out: Path) -> list[Trial]:
+    """The trials, each with the folder that the study in `out` has for it, if there is one. Errors of `read_study`."""
+    known = {trial.digest: trial for trial in read_study(out)[0].values()} if there(out / "study.json") else {}
+    return [replace(trial, folder=known.get(trial.digest, trial).folder) for trial in trials]
+
+
+def remember(trials: Sequence[Trial], out: Path, shared: Shared) -> list[Trial]:
     """Write the trials down, with those of earlier calls; forget the tables, which are of the runs as they were.
+
+    Returns the trials as `placed` has them.
 
     ValueError if a trial is there twice, or `out` holds a study with another device or precision.
     """
-    how = dataclasses.asdict(shared)
+    how, trials = dataclasses.asdict(shared), placed(trials, out)
     keys = [trial.key for trial in trials]
     twice = next((trial for trial in trials if keys.count(trial.key) > 1), None)
     if twice is not None:
@@ -104,13 +119,13 @@ def remember(trials: Sequence[Trial], out: Path, shared: Shared) -> None:
             raise ValueError(f"{out} holds a study with {dict(before)}: got {how}; take another folder")
     for folder in (out / "trials", out / "logs"):
         make_folder(folder)
-    listed = {
-        key: dataclasses.asdict(trial) for key, trial in {**known, **dict(zip(keys, trials, strict=True))}.items()
-    }
+    every = {**known, **dict(zip(keys, trials, strict=True))}
+    listed = {key: {n: v for n, v in dataclasses.asdict(t).items() if n != "folder"} for key, t in every.items()}
     sealed = seal({"trials": listed, "shared": how})
     write_atomically(out / "study.json", [json.dumps(sealed, indent=1).encode() + b"\n"])
     for name in TABLES:
         try_remove(out / name)
+    return trials
 
 
 def read_study(out: Path) -> tuple[dict[str, Trial], Mapping[str, str]]:
@@ -122,9 +137,10 @@ def read_study(out: Path) -> tuple[dict[str, Trial], Mapping[str, str]]:
         found = parse_json(read_text(path, remedy))
         found = unseal(found) if "sha256" in found else found  # version 0.1 wrote no checksum
         trials = {key: from_json(Trial, fields, f"trials.{key}") for key, fields in found["trials"].items()}
-        other = next((key for key, trial in trials.items() if trial.key != key), None)
-        if other is not None:
-            raise ValueError(f"the trial {other!r:.80} is another one, {trials[other].key!r}")
+        for key, trial in trials.items():
+            if trial.key != key and re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9.-]*-{trial.digest}", key) is None:
+                raise ValueError(f"the trial {key!r:.80} is another one, {trial.key!r}")
+        trials = {key: trial if trial.key == key else replace(trial, folder=key) for key, trial in trials.items()}
         return trials, from_json(dict[str, str], found.get("shared", {}), "shared")
 
 
