@@ -41,7 +41,7 @@ from sparsight.deploy.runtime.trace import traced
 from sparsight.records.outputs import write_output
 from sparsight.report.timings import document
 
-PAGE = Path(__file__).parents[1] / "docs" / "runtime.md"
+PAGE = Path(__file__).parents[1] / "docs" / "runtime-speed.md"
 DENSITIES = (0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
 AT = 0.1  # density at which layers have their bars
 FEWER = 3  # so many times fewer rounds at other densities

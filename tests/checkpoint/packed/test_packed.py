@@ -289,7 +289,7 @@ def test_unpack_takes_packed_files_alone(tmp_path):
 
 
 def test_the_bytes_are_those_that_are_specified(tmp_path):
-    """docs/packed.md, read by hand: four bfloat16 at known places."""
+    """docs/packed-format.md, read by hand: four bfloat16 at known places."""
     words = np.zeros(600, np.uint16)
     words[[2, 3, 400]] = [0x3F80, 0xBF81, 0x4000]  # 1, -1.0078125, 2: exponents 127, 127, 128
     pack({"w": of_words(words, torch.bfloat16, (20, 30))}, tmp_path / "a.safetensors")

@@ -1,1 +1,1 @@
-"""Packed files: a checkpoint at about its entropy, as safetensors. docs/packed.md specifies them byte by byte."""
+"""Packed files: a checkpoint at about its entropy, as safetensors. docs/packed-format.md specifies the bytes."""

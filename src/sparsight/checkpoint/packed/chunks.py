@@ -1,6 +1,6 @@
 """Encodes and decodes a chunk of a tensor: the mask of nonzero words, the ranks of their exponents, and other bits.
 
-docs/packed.md specifies the bytes.
+docs/packed-format.md specifies the bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The head of a packed tensor: dtype, shape and places of its chunks. docs/packed.md specifies the bytes."""
+"""The head of a packed tensor: dtype, shape and places of its chunks. docs/packed-format.md specifies the bytes."""
 
 from __future__ import annotations
 
