@@ -63,6 +63,15 @@ def test_a_packed_file_is_just_above_it_and_has_it_too(tmp_path, dtype):
     assert content(entry) == of(tensor)
 
 
+def test_a_small_tensor_is_just_above_it_too(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    kept = torch.rand(16, 16, 3, 3, generator=g) < 0.35
+    tensor = torch.randn(16, 16, 3, 3, generator=g).masked_fill(~kept, 0).bfloat16()
+    done = pack({"w": tensor}, tmp_path / "p.safetensors")
+    assert of(tensor).floor < done.payload < 1.07 * of(tensor).floor
+    assert done.header <= 500
+
+
 def test_what_cannot_be_packed_is_refused():
     with pytest.raises(CheckpointError, match="has the dtype 'complex128'"):
         of(torch.zeros(2, dtype=torch.complex128))

@@ -52,9 +52,8 @@ def encode(words: np.ndarray, layout: Layout) -> bytes:
     """A chunk of words as bytes."""
     n = int(kernels.count(words))
     values, kind, mask, whole = _masked(words, n)
-    stored = [_squeezed(mask)]
     table, nibbles, escapes = _ranks(values, layout)
-    stored.append(_squeezed(nibbles))
+    stored = [mask, _squeezed(nibbles)]
     planes = np.empty((layout.planes, n), np.uint8)
     kernels.split(values, layout.low, layout.width, planes)
     rests = [_squeezed_if_worth(plane) for plane in planes]
@@ -63,16 +62,23 @@ def encode(words: np.ndarray, layout: Layout) -> bytes:
     return b"".join([head, sizes, table.tobytes(), *stored, escapes.tobytes(), *rests])
 
 
-def _masked(words: np.ndarray, n: int) -> tuple[np.ndarray, int, np.ndarray, int]:
-    """Words that are not 0; and where they are: kind, bytes, how many these are before they are squeezed."""
+def head_size(chunk: bytes, layout: Layout) -> int:
+    """Bytes of a chunk before its mask: how long its parts are, and the table of exponents."""
+    return _HEAD.size + 4 * layout.planes + _HEAD.unpack_from(chunk)[4] * layout.exponent.itemsize
+
+
+def _masked(words: np.ndarray, n: int) -> tuple[np.ndarray, int, Bytes, int]:
+    """Words that are not 0; and where they are: kind, squeezed bytes, how many these were."""
     if n in (0, len(words)):
-        return words[:n], _NONE, _NOTHING, 0
-    if 2 * n > len(words):
-        bits = np.packbits(words != 0, bitorder="little")
-        return words[words != 0], _BITS, bits, len(bits)
-    values, gaps = np.empty(n + 1, words.dtype), np.empty(n + len(words) // SKIP + 1, np.uint8)
-    gaps = gaps[: kernels.compact(words, values, gaps)]
-    return values[:n], _GAPS, gaps, len(gaps)
+        return words[:n], _NONE, b"", 0
+    if 2 * n <= len(words):
+        values, gaps = np.empty(n + 1, words.dtype), np.empty(n + len(words) // SKIP + 1, np.uint8)
+        gaps = gaps[: kernels.compact(words, values, gaps)]
+        mask = _squeezed(gaps)
+        if 8 * len(mask) <= len(words):
+            return values[:n], _GAPS, mask, len(gaps)
+    bits = np.packbits(words != 0, bitorder="little")
+    return words[words != 0], _BITS, _squeezed(bits), len(bits)
 
 
 def _ranks(values: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -28,7 +28,7 @@ _THEN = "try again"
 
 @dataclass(frozen=True)
 class Packing:
-    """Sizes of a packed checkpoint in bytes: `payload` for the values, `header` for the rest of the files."""
+    """Sizes of a packed checkpoint in bytes: `payload` for values, masks and ranks, `header` for the rest."""
 
     tensors: int
     dense: int

@@ -48,7 +48,7 @@ class Written:
 
     tensors: list[tuple[str, str, list[int], int]] = field(default_factory=list)  # name, dtype, shape, bytes
     plain: list[int] = field(default_factory=list)  # checksums of those stored as they are
-    payload: int = 0  # bytes without heads and padding
+    payload: int = 0  # bytes without padding and heads, those of chunks too
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,8 @@ def _add_packed(
     written: Written, name: str, encoding: int, dtype: str, shape: list[int], found: list[bytes]
 ) -> list[bytes]:
     sizes = [len(chunk) for chunk in found]
-    written.payload += sum(sizes)
+    layout = LAYOUTS[dtype]
+    written.payload += sum(sizes) - sum(chunks.head_size(c, layout) for c in found if encoding == SPARSE)
     length = len(head(name, encoding, dtype, shape, CHUNK, sizes, sizes)) + sum(sizes)
     found[-1] += bytes(padding(length, dense_bytes(dtype, shape)))
     sizes[-1] = len(found[-1])
