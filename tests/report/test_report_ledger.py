@@ -57,6 +57,11 @@ def timed(*ways: Latency) -> Ledger:
             "(sparsight ledger --measure does).",
         ),
         (
+            replace(FOUND, counted=replace(COUNTED, minus_zeros=1234)),
+            "90.0 % of the prunable weights are zero; this file is 10.1× smaller packed, and stores 1,234 zeros that "
+            "are −0.0 (add 0.0 to them); its speed was not measured (sparsight ledger --measure does).",
+        ),
+        (
             replace(FOUND, missing={"latency": CODE}, counted=replace(COUNTED, prunable=None, alive=None)),
             "89.1 % of the weights are zero; this file is 10.1× smaller packed; its speed was not measured (sparsight "
             "ledger --measure does, with --model and --shape).",
@@ -82,7 +87,19 @@ def timed(*ways: Latency) -> Ledger:
             "measured (sparsight ledger --measure does).",
         ),
     ],
-    ids=["gain", "no gain", "batches", "threads", "on request", "checkpoint", "not traced", "packed", "dense", "odd"],
+    ids=[
+        "gain",
+        "no gain",
+        "batches",
+        "threads",
+        "on request",
+        "minus",
+        "checkpoint",
+        "not traced",
+        "packed",
+        "dense",
+        "odd",
+    ],
 )
 def test_sentence(found, said):
     assert sentence(found) == said

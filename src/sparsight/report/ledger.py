@@ -56,12 +56,13 @@ def _packed(found: Ledger) -> str:
     counted = found.counted
     if counted.packed_bytes is None:
         return f"it was not packed: {found.missing.get('packed_bytes', 'not asked for')}"
+    more = f", and stores {counted.minus_zeros:,} zeros that are −0.0 (add 0.0 to them)" if counted.minus_zeros else ""
     gain = f"{words.compression(counted.packed_bytes, counted.dense_bytes)} smaller"
     if counted.packed_bytes >= 0.995 * counted.dense_bytes:
-        return "packed it is no smaller"
+        return f"packed it is no smaller{more}"
     if found.format == FORMAT:
-        return f"this file is {gain} than dense"
-    return f"{'its' if counted.file_bytes is None else 'this'} file is {gain} packed"
+        return f"this file is {gain} than dense{more}"
+    return f"{'its' if counted.file_bytes is None else 'this'} file is {gain} packed{more}"
 
 
 def _speed(found: Ledger) -> Iterator[str]:

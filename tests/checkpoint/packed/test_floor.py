@@ -38,6 +38,7 @@ def h(share: float) -> float:
 def test_floor_and_zeros(values, dtype, alive, bits):
     found = of(torch.tensor(values, dtype=dtype))
     assert (found.count, found.alive) == (len(values), alive)
+    assert found.minus == sum(str(value) == "-0.0" for value in values)
     assert 8 * found.floor == pytest.approx(bits)
 
 

@@ -23,6 +23,7 @@ class Content:
     count: int
     alive: int  # -0.0 is a zero here
     floor: float
+    minus: int = 0  # zeros that are -0.0, and are stored as values
 
 
 def content(entry: Entry) -> Content:
@@ -36,13 +37,14 @@ def content(entry: Entry) -> Content:
         values, layout = values_of(entry, None, stack), LAYOUTS[entry.dtype]
         spans = spans_of(entry.count)
         found = each(lambda i: _chunk(values.words(*spans[i]), layout), len(spans))
-    alike = bool(found) and len({value for value, _, _ in found}) == 1 and found[0][0] is not None
-    bits = 8 * layout.size if alike else sum(bits for _, _, bits in found)
-    return Content(entry.count, sum(alive for _, alive, _ in found), bits / 8)
+    alike, alive, minus, bits = zip(*found, strict=True) if found else ((), (), (), ())
+    if alike and alike[0] is not None and len({*alike}) == 1:
+        return Content(entry.count, sum(alive), layout.size)
+    return Content(entry.count, sum(alive), sum(bits) / 8, sum(minus))
 
 
-def _chunk(words: np.ndarray, layout: Layout) -> tuple[int | None, int, float]:
-    """The one word that all are, or None; how many are not 0; bits."""
+def _chunk(words: np.ndarray, layout: Layout) -> tuple[int | None, int, int, float]:
+    """The one word that all are, or None; how many are not 0, and how many -0.0; bits."""
     value = int(words[0]) if (words == words[0]).all() else None
     bits = 8 * layout.size - (layout.width > 0)  # without the sign of a float
     alive = words[(words & ((1 << bits) - 1)) != 0]
@@ -51,7 +53,7 @@ def _chunk(words: np.ndarray, layout: Layout) -> tuple[int | None, int, float]:
         kernels.histogram(alive, layout.low, exponents)
     one = 8 * layout.size - layout.width + entropy(exponents)
     which = entropy([len(words) - stored, stored - len(alive), len(alive)])
-    return value, len(alive), len(words) * which + len(alive) * one
+    return value, len(alive), stored - len(alive), len(words) * which + len(alive) * one
 
 
 def entropy(counts: Sequence[int] | np.ndarray) -> float:

@@ -144,6 +144,7 @@ def _counted(
         floor_bytes=None if odd is not None else round(sum(one.floor for one in found.values())),
         dense_macs=None,
         effective_macs=None,
+        minus_zeros=sum(one.minus for one in found.values()),
     )
 
 

@@ -28,6 +28,7 @@ class Counted:
     floor_bytes: int | None  # the entropy floor
     dense_macs: int | None  # multiply-accumulates of one input
     effective_macs: int | None  # of these, those with a weight that is not 0
+    minus_zeros: int = 0  # numbers that are -0.0, which a packed file stores as values
 
 
 @dataclass(frozen=True)
