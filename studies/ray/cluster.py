@@ -5,7 +5,7 @@
 
 `faults` runs the twenty trials of trials.yaml by `--engine local`, then on the cluster: a node is killed while a trial
 runs on it, another one joins, the coordinator is killed with SIGKILL and started again. The rows must be the same but
-for the seconds, and no trial may be begun twice but those that ran on what was killed.
+for the seconds, and no trial may be begun twice but those that had a process when something was killed.
 
 `overhead` runs the trials of seconds.yaml and tells what a trial takes beside its own seconds, and how busy the nodes
 were.
@@ -70,8 +70,21 @@ def begun(out: Path) -> dict[str, int]:
 
 
 def running(out: Path) -> set[str]:
-    """The trials that are being written."""
+    """The trials that are in mid-training: what they have stored says that they are not at their beginning or end."""
     return {path.parent.name for path in (out / "trials").glob("*/state.safetensors")} - finished(out)
+
+
+def alive(out: Path) -> set[str]:
+    """The trials that have a process, from /proc: also those that start or write their report."""
+    found, trials = set(), str(out / "trials").encode()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:  # it has ended
+            continue
+        if b"run" in words[:5]:
+            found |= {Path(os.fsdecode(word)).name for word in words if word.startswith(trials)}
+    return found
 
 
 def until(what: Any, process: subprocess.Popen[bytes], limit: float = 1800) -> None:
@@ -95,15 +108,16 @@ def faults(root: Path) -> dict[str, Any]:
         words = ("--engine=ray", f"--address={nodes.address}")
         process = study(file, out, *words)
         until(lambda: len(finished(out)) >= 3 and len(running(out)) == 2, process)
-        before = running(out)
+        before = alive(out)
         nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
-        lost["node"] = before
+        lost["node"] = before | alive(out)  # one may have ended, and the next have begun, on the way
         sleep(5)
         joined(nodes)
         until(lambda: len(finished(out)) >= 9 and len(running(out)) >= 1, process)
-        lost["coordinator"] = running(out)
+        before = alive(out)
         process.send_signal(signal.SIGKILL)
         process.wait()
+        lost["coordinator"] = before | alive(out)
         done = finished(out)
         kept = {name: (out / "trials" / name / "report.html").stat().st_mtime_ns for name in done}
         process = study(file, out, *words)
@@ -129,7 +143,7 @@ def overhead(root: Path, trials: int) -> dict[str, Any]:
         until(lambda: len(finished(out)) >= 2, process)  # both nodes have imported what they need
         first, since, busy, looks = len(finished(out)), monotonic(), 0, 0
         while process.poll() is None and len(finished(out)) < trials:
-            busy, looks = busy + len(trial_processes(out)), looks + 1
+            busy, looks = busy + len(alive(out)), looks + 1
             sleep(0.1)
         wall, counted = monotonic() - since, len(finished(out)) - first
         assert process.wait() == 0, out.with_suffix(".log").read_text()
@@ -143,19 +157,6 @@ def overhead(root: Path, trials: int) -> dict[str, Any]:
         "trials running on average": round(busy / looks, 2), "load of the machine": round(os.getloadavg()[2], 1),
         "cores": os.cpu_count(),
     }  # fmt: skip
-
-
-def trial_processes(out: Path) -> list[str]:
-    """The processes of trials that run now, from /proc."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:  # it has ended
-            continue
-        if b"run" in words[:5] and any(word.startswith(str(out / "trials").encode()) for word in words):
-            found.append(path.parent.name)
-    return found
 
 
 def main() -> None:

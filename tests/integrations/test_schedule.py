@@ -7,6 +7,7 @@ import torch
 
 from sparsight import Magnitude, Shrink, counts, dense
 from sparsight.integrations import AtEpochs, Gradual, Place, Schedule
+from sparsight.integrations.session import Session
 from sparsight.pruning import SAP, Uniform
 from sparsight.pruning.schedules import Linear
 
@@ -71,6 +72,15 @@ def test_epochs_prune_once_each():
     schedule = AtEpochs(Shrink(0.5), epochs=(0,))
     assert schedule.due(Place(4, 9, None, 2), 3, {}) is None
     assert schedule.due(Place(0, 9, 0, 2), 0, {}) is None
+
+
+def test_a_schedule_of_a_sharded_model_is_refused_before_anything_is_trained():
+    model = torch.nn.Linear(3, 2)
+    model.weight.device_mesh = "as a DTensor of FSDP2 has one"  # type: ignore[attr-defined]
+    session = Session(Gradual(density=0.5), None)
+    with pytest.raises(TypeError, match="sharded over processes"):
+        session.begin(model, torch.optim.SGD(model.parameters()), Place(0, 40, 0, 1), None, ())
+    assert not session.running
 
 
 def test_what_is_refused():

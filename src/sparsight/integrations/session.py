@@ -64,9 +64,14 @@ class Session:
         """Hold the masks from now on, in copies of the model too.
 
         Raises: ValueError for a schedule that does not fit the training, or if `saved` are not the masks given, or not
-        those of the model as it was loaded; errors of `held`.
+        those of the model as it was loaded; TypeError for a schedule of a sharded model; errors of `held`.
         """
         self.end(finished=False)  # the training before may have failed
+        if self.schedule is not None and any(hasattr(weight, "device_mesh") for weight in named(model).values()):
+            raise TypeError(
+                "a schedule scores whole weights, and those of this model are sharded over processes (FSDP2): pass "
+                "masks, which are held, or train with DDP"
+            )
         masks = self._first(model, saved)
         if self.schedule is not None:
             self.schedule.check(place, masks)
