@@ -15,6 +15,9 @@ def entries(items: Iterable[tuple[str, Tensor]], first: Mapping[str, Tensor]) ->
     names: dict[tuple, list[str]] = {}
     tensors: dict[tuple, Tensor] = {}
     for name, tensor in items:
+        if not isinstance(tensor, Tensor):
+            what = f"expected tensors by name, got {type(tensor).__name__} for {name!r:.80}: give the state dict alone"
+            raise CheckpointError("the tensors given", what)
         key = _place(name, tensor)
         names.setdefault(key, [])
         if name not in names[key]:

@@ -217,6 +217,20 @@ def test_lossy_is_asked_for_and_named(tmp_path):
         pack({"w": wide}, tmp_path / "b.safetensors", lossy="int8")
 
 
+def test_what_rounding_would_make_infinite_is_refused(tmp_path):
+    state = {"w": torch.tensor([1e5, torch.inf, torch.nan] * 100)}
+    with pytest.raises(CheckpointError, match="'w' has values that are too large for float16"):
+        pack(state, tmp_path / "a.safetensors", lossy="float16")
+    assert not list(tmp_path.iterdir())
+    pack(state, tmp_path / "a.safetensors", lossy="bfloat16")
+
+
+@pytest.mark.parametrize("state", [{"epoch": 3}, {"model": {"w": torch.ones(2)}}])
+def test_what_holds_more_than_tensors_is_refused(tmp_path, state):
+    with pytest.raises(CheckpointError, match="expected tensors by name, got .*: give the state dict alone"):
+        pack(state, tmp_path / "a.safetensors")
+
+
 def shards(folder: Path, kind: str = "safetensors") -> dict[str, Tensor]:
     state = {f"layer{i}.weight": sparse((60, 50 + i), 0.2, seed=i) for i in range(5)}
     folder.mkdir()

@@ -43,6 +43,13 @@ def test_a_module():
     assert found.missing["latency"] == "measured on request"
 
 
+def test_a_module_without_prunable_weights():
+    found = ledger(nn.LayerNorm(4), torch.randn(1, 4))
+    assert found.counted.parameters == 8
+    assert found.counted.prunable is None
+    assert found.missing["prunable"] == "needs the network's code, or names"
+
+
 def test_a_file_without_code_and_with_it(tmp_path):
     model, path = tiny(), tmp_path / "a.safetensors"
     save_file(model.state_dict(), path)

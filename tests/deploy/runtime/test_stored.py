@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import MethodType
 
@@ -191,6 +192,19 @@ def test_weights_that_are_read_beside_their_layers_are_dense(wins, tmp_path):
     assert not torch.equal(fast.a.weight, fast.a.weight)  # kept without its zeros
     assert torch.equal(fast.b.weight, model.b.weight)
     assert torch.equal(fast.c.weight, model.c.weight)
+
+
+def test_ten_threads_at_once_and_more_shapes_than_are_kept(wins, tmp_path):
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.Conv2d(24, 4, 3))
+
+    model, x = sparse_(make(), 0.2), torch.randn(1, 3, 8, 8)
+    fast = sparse_runtime(empty(make), x, weights=packed(model, tmp_path), seconds=0)
+    inputs = [torch.randn(1 + i % 2, 3, 8, 8 + i % 10) for i in range(40)]
+    with ThreadPoolExecutor(10) as pool:
+        found = list(pool.map(fast, inputs))
+    for x, got in zip(inputs, found, strict=True):
+        assert error(got, model(x).detach().double()) < ENOUGH
 
 
 def test_a_layer_with_a_forward_of_its_own_keeps_it(wins, tmp_path):

@@ -72,7 +72,11 @@ class Values:
         if self.dtype == self.entry.dtype:
             return out
         wide = torch.from_numpy(out.view(np.uint8)).view(getattr(torch, self.entry.dtype))
-        return wide.to(getattr(torch, self.dtype)).view(torch.uint8).numpy().view(LAYOUTS[self.dtype].word)
+        narrow = wide.to(getattr(torch, self.dtype))
+        if bool((narrow.isinf() & wide.isfinite()).any()):
+            what = f"{self.entry.name!r:.80} has values that are too large for {self.dtype}"
+            raise CheckpointError(self.entry.path or "the tensors given", what, "pack")
+        return narrow.view(torch.uint8).numpy().view(LAYOUTS[self.dtype].word)
 
 
 def packed_file(

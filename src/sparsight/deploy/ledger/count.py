@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -101,11 +102,14 @@ def _opened(source: str | os.PathLike[str] | nn.Module) -> Checkpoint:
 def _roles(module: nn.Module, network: Sequence[Entry], given: Roles) -> Roles:
     """What the module says of the tensors of its file, which may have more before their names."""
     parameters = list(named(module))
-    chosen = prunable_of(module) if given.prunable is None else given.prunable
+    chosen = given.prunable
+    if chosen is None:
+        with suppress(ValueError):  # there are none
+            chosen = prunable_of(module)
     prefix = _prefix(parameters, {name for entry in network for name in (entry.name, *entry.aliases)})
     known = {prefix + name for name in parameters}
     beside = [e.name for e in network if not known & {e.name, *e.aliases}]
-    return Roles({prefix + name for name in chosen}, beside)
+    return Roles(None if chosen is None else {prefix + name for name in chosen}, beside)
 
 
 def _prefix(wanted: Sequence[str], names: Collection[str]) -> str:
