@@ -5,12 +5,10 @@ import sys
 import threading
 import time
 
-import numba
 import pytest
 import torch
-from numba.core.errors import LoweringError, TypingError
 
-from sparsight.numerics.kernels.jit import each, or_twin
+from sparsight.numerics.kernels.jit import each
 
 
 def test_kernels_work_where_no_cache_can_be_written():
@@ -91,62 +89,3 @@ def test_work_may_use_threads_itself():
         return each(lambda j: 10 * i + j, 3)
 
     assert each(work, 2) == [[0, 1, 2], [10, 11, 12]]
-
-
-@pytest.mark.parametrize("error", [NotImplementedError, RuntimeError, LoweringError, TypingError])
-def test_a_twin_serves_from_the_first_refusal_on(error):
-    asked = []
-
-    def fast(x):
-        asked.append(x)
-        raise error("no such vectors")
-
-    call = or_twin(fast, lambda x: 2 * x)
-    with pytest.warns(RuntimeWarning, match="(?s)does not compile here.*no such vectors"):
-        assert call(3) == 6
-    assert call(4) == 8
-    assert asked == [3]
-
-
-def test_what_the_twin_raises_is_raised():
-    def refuse(x):
-        raise RuntimeError(f"got {x}")
-
-    call = or_twin(refuse, refuse)
-    for x in (1, 2):
-        with pytest.raises(RuntimeError, match=f"got {x}"):
-            call(x)
-    with pytest.raises(KeyError):  # no matter of compiling
-        or_twin({}.__getitem__, lambda x: x)(1)
-
-
-def test_a_twin_serves_where_a_kernel_does_not_compile():
-    from numba import types
-    from numba.extending import intrinsic
-
-    @intrinsic
-    def broken(typing_context, x):
-        def codegen(context, builder, signature, args):
-            raise NotImplementedError("not on this machine")
-
-        return types.int64(x), codegen
-
-    fast = numba.njit(lambda x: broken(x))
-    calls = []
-
-    def plain(x: int) -> int:
-        calls.append(x)
-        return x + 1
-
-    kernel = or_twin(fast, plain)
-    with pytest.warns(RuntimeWarning, match="does not compile here, its slower twin serves"):
-        assert kernel(3) == 4
-    assert kernel(5) == 6  # and no further warning
-    assert calls == [3, 5]
-
-
-def test_what_neither_takes_is_an_error_of_the_caller():
-    kernel = or_twin(numba.njit(lambda x: x + 1), numba.njit(lambda x: x + 1))
-    with pytest.raises(numba.TypingError):
-        kernel(object)
-    assert kernel(1) == 2

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import signal
 import threading
-import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, wraps
@@ -18,7 +17,6 @@ from typing import Any
 
 import numba
 import torch
-from numba.core.errors import NumbaError
 from numba.core.registry import cpu_target
 
 
@@ -106,28 +104,6 @@ def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., An
 def summing(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same for a sum whose order is left to the machine's vectors; NaN and infinity count as they are."""
     return jit(function, {"reassoc", "contract"})
-
-
-def or_twin(fast: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
-    """`fast`, or `plain` once it has served where `fast` did not compile: not every LLVM takes hand-written code.
-
-    Both take the same arguments. Neither raises but for compiling. A RuntimeWarning says that the plain one serves.
-    """
-    kernel = fast
-
-    def call(*args: Any) -> Any:
-        nonlocal kernel
-        try:
-            return kernel(*args)
-        except (NumbaError, RuntimeError, NotImplementedError) as error:
-            if kernel is plain:
-                raise
-            found = plain(*args)
-            kernel = plain
-            warnings.warn(f"a kernel does not compile here, its slower twin serves: {error}", RuntimeWarning, 2)
-            return found
-
-    return call
 
 
 @cache

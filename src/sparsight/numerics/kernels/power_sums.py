@@ -1,7 +1,7 @@
 """Power sums of rows of weights, chunk by chunk: one pass over memory, the same bits whatever the threads.
 
 A row is cut into chunks of 8192 weights counted from its start. Each chunk gives one line of a table, and lines
-are folded in order, into rows, tensors or everything, so a result depends on the data and on nothing else.
+are folded in order, into rows, tensors or everything. Within a chunk the machine's vectors decide the order of a sum.
 
 Arrays hold float32 or float64, or the bits of bfloat16 as uint16 and of float16 as int16. An exponent e > 0 asks
 for sum |x|^e. A negative one asks for sum y ln y with y = |x|^-e, and stands right behind the exponent -e.
@@ -13,12 +13,8 @@ import math
 
 import numpy as np
 
-from sparsight.numerics.kernels.jit import jit, or_twin
-from sparsight.numerics.kernels.power_sums_llvm import half_and_one, half_one_two, one_and_two
-from sparsight.numerics.kernels.power_sums_plain import LANES, joined, magnitude, plain_sums
-
-# numba passes an intrinsic's first argument itself, and drops what a None or its absence rules out:
-# pyright: reportCallIssue=false
+from sparsight.numerics.kernels.jit import jit, summing
+from sparsight.numerics.kernels.magnitudes import infinity_of, magnitude, number, root_of
 
 CHUNK = 8192
 COUNT, ZEROS, LARGEST, SMALLEST, SCALE, SUMS = range(6)
@@ -27,6 +23,38 @@ float64 lost (each sum is a pair of float64)."""
 _STEP = 64.0  # units are powers of 2^64, so that a change of unit is exact for the usual exponents
 _LARGEST_UNIT = 960.0
 _SQRT_FLOOR = 2.0**-40  # chunks of narrower floats below it: residuals of float32 roots would be denormal
+
+
+@jit
+def _kept(x, mask, out):
+    """What a mask keeps of x, written to the beginning of `out`."""
+    n = 0
+    for i in range(len(x)):
+        out[n] = x[i]
+        n += mask[i]
+    return out[:n]
+
+
+@summing
+def _sums(x):
+    """Sums of |x|^0.5, |x| and x^2, the largest and smallest magnitude. A NaN is the largest.
+
+    All three, whatever is asked for: the compiler would order the others otherwise.
+    """
+    root, one, two, lost = 0.0, 0.0, 0.0, np.float32(0.0)
+    largest = magnitude(x.dtype.type(0))
+    smallest = infinity_of(largest)
+    for i in range(len(x)):
+        bits = magnitude(x[i])
+        largest, smallest = max(largest, bits), min(smallest, bits)
+        v = number(bits)
+        s, more = root_of(v)
+        root += np.float64(s)
+        one += np.float64(v)
+        two += np.float64(v) * np.float64(v)
+        lost += more
+    root += 0.5 * np.float64(lost)
+    return root, one, two, np.float64(number(largest)), np.float64(number(smallest))
 
 
 @jit
@@ -55,102 +83,57 @@ def term(x: float, e: float) -> float:
     return y * math.log(y) if y > 0.0 else 0.0
 
 
-@jit
-def _sum_terms(x, mask, start, stop, e, unit):
-    """Sum of `term` over x[start:stop], in float64 and lanes."""
-    lanes = np.zeros(LANES)
-    factor = math.ldexp(1.0, -int(unit))
-    for i in range(start, stop):
-        if mask is None or mask[i]:
-            lanes[(i - start) % LANES] += term(magnitude(x, i) * factor, e)
-    return joined(lanes)
+@summing
+def _sum_terms(x, e, unit):
+    """Sum of `term` in float64."""
+    total, factor = 0.0, math.ldexp(1.0, -int(unit))
+    for i in range(len(x)):
+        total += term(np.float64(number(magnitude(x[i]))) * factor, e)
+    return total
 
 
 @jit
-def _extremes(x, mask, start, stop):
-    """Largest magnitude (NaN wins) and number of zeros."""
-    largest, zeros = 0.0, 0
-    for i in range(start, stop):
-        if mask is None or mask[i]:
-            v = magnitude(x, i)
-            zeros += v == 0.0
-            if v != v:
-                return v, zeros
-            largest = max(largest, v)
-    return largest, zeros
-
-
-@jit
-def _careful(x, mask, start, stop, exponents, limit, table, c):
-    """Line c, where the vector code will not do: other exponents, zeros to count, extreme magnitudes."""
-    largest, zeros = _extremes(x, mask, start, stop)
-    unit = unit_of(largest, limit)
-    table[c, ZEROS], table[c, LARGEST], table[c, SCALE] = zeros, largest, unit
+def _careful(x, exponents, limit, line):
+    """What `_sums` leaves open: how many zeros, other exponents, extreme magnitudes."""
+    largest = line[LARGEST]
+    line[SCALE] = unit = unit_of(largest, limit)
+    if line[SMALLEST] == 0.0:
+        for i in range(len(x)):
+            line[ZEROS] += magnitude(x[i]) == 0
     narrow = x.itemsize < 8 and 0.0 < largest < _SQRT_FLOOR
     for j in range(len(exponents)):
         e = exponents[j]
         if unit != 0.0 or narrow or (e != 0.5 and e != 1.0 and e != 2.0):
-            table[c, SUMS + j] = _sum_terms(x, mask, start, stop, e, unit)
+            line[SUMS + j] = _sum_terms(x, e, unit)
 
 
 @jit
-def _fill(x, mask, place, length, exponents, limit, start, stop, table, vectors):
-    at_half = at_one = at_two = -1
-    for j in range(len(exponents)):
-        if exponents[j] == 0.5:
-            at_half = SUMS + j
-        elif exponents[j] == 1.0:
-            at_one = SUMS + j
-        elif exponents[j] == 2.0:
-            at_two = SUMS + j
-    half, two = at_half >= 0, at_two >= 0
-    other = len(exponents) > half + two + (at_one >= 0)
-    low = max(1.0 / limit, _SQRT_FLOOR) if half and x.itemsize < 8 else 1.0 / limit
+def fill(x, mask, place, length, exponents, limit, start, stop, table):
+    """Lines start..stop of a tensor that holds rows of `length` weights one after the other, into `table`.
+
+    x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not.
+    """
+    low = 1.0 / limit if x.itemsize == 8 else max(1.0 / limit, _SQRT_FLOOR)
     chunks = (length + CHUNK - 1) // CHUNK
     row = start // chunks
     a = row * length + (start - row * chunks) * CHUNK - place
+    room = np.empty(CHUNK, x.dtype)
     for c in range(stop - start):
         end = (row + 1) * length - place
         z = min(a + CHUNK, end)
-        # The vector code stands here, not behind a call, which would cost as much as a hundred weights. Inlining by
-        # numba would not help: it counts references to the arrays anew each time.
-        if vectors is None:  # then the other branches are not compiled
-            root, one, square, largest, smallest, count = plain_sums(x, mask, a, z - a)
-        elif not half:
-            root, one, square, largest, smallest, count = one_and_two(x, mask, a, z - a)
-        elif two:
-            root, one, square, largest, smallest, count = half_one_two(x, mask, a, z - a)
-        else:
-            root, one, square, largest, smallest, count = half_and_one(x, mask, a, z - a)
-        for j in range(table.shape[1]):
-            table[c, j] = 0.0
-        table[c, COUNT], table[c, LARGEST], table[c, SMALLEST] = count, largest, smallest
-        if half:
-            table[c, at_half] = root
-        if at_one >= 0:
-            table[c, at_one] = one
-        if two:
-            table[c, at_two] = square
-        if other or not (low <= largest <= limit) or smallest == 0.0 or not math.isfinite(one):
-            _careful(x, mask, a, z, exponents, limit, table, c)
+        some, line = x[a:z] if mask is None else _kept(x[a:z], mask[a:z], room), table[c]
+        line[:] = 0.0
+        line[COUNT] = len(some)
+        root, one, two, line[LARGEST], line[SMALLEST] = _sums(some)
+        other = False
+        for j in range(len(exponents)):
+            e = exponents[j]
+            line[SUMS + j] = root if e == 0.5 else one if e == 1.0 else two
+            other |= e != 0.5 and e != 1.0 and e != 2.0
+        if other or line[SMALLEST] == 0.0 or not (low <= line[LARGEST] <= limit):
+            _careful(some, exponents, limit, line)
         row += z == end
         a = z
-
-
-def _vectors(x, mask, place, length, exponents, limit, start, stop, table):
-    _fill(x, mask, place, length, exponents, limit, start, stop, table, True)
-
-
-def plain_fill(x, mask, place, length, exponents, limit, start, stop, table):
-    """The same without hand-written code: twin of the vector code, from which square roots may differ in 2.6e-9."""
-    _fill(x, mask, place, length, exponents, limit, start, stop, table, None)
-
-
-fill = or_twin(_vectors, plain_fill)
-"""Lines start..stop of a tensor that holds rows of `length` weights one after the other, into `table`.
-
-x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not.
-"""
 
 
 @jit

@@ -1,0 +1,82 @@
+"""Magnitudes as numba sees them: of a number as arrays hold it, as integers in their order, and their roots."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import types
+from numba.extending import overload
+
+_RECIPROCAL = 0x7F000000 - 719_700  # minus the bits of s: about 1/s, its error spread evenly over [1, 2]
+
+
+def magnitude(raw):
+    """The bits of |x|, x being a number as arrays hold it: integers in the order of the magnitudes, NaN the largest."""
+
+
+@overload(magnitude)
+def _magnitude(raw):
+    return {types.float64: _float64, types.float32: _float32, types.uint16: _bfloat16, types.int16: _float16}[raw]
+
+
+def _float64(raw):
+    return np.float64(abs(raw)).view(np.int64)
+
+
+def _float32(raw):
+    return np.float32(abs(raw)).view(np.int32)
+
+
+def _bfloat16(raw):
+    return np.int32((raw & np.int32(0x7FFF)) << np.int32(16))
+
+
+def _float16(raw):
+    bits = np.int32(raw & np.int32(0x7FFF))
+    if bits < 0x400:
+        return np.float32(np.float32(bits) * np.float32(2.0**-24)).view(np.int32)
+    return np.int32((bits << np.int32(13)) + np.int32((112 if bits < 0x7C00 else 224) << 23))
+
+
+def number(bits):
+    """The magnitude itself: float32 or float64."""
+
+
+@overload(number)
+def _number(bits):
+    if bits == types.int64:
+        return lambda bits: np.int64(bits).view(np.float64)
+    return lambda bits: np.int32(bits).view(np.float32)
+
+
+def infinity_of(bits):
+    """The bits of infinity, of the same type."""
+
+
+@overload(infinity_of)
+def _infinity(bits):
+    return (lambda bits: np.int64(0x7FF << 52)) if bits == types.int64 else (lambda bits: np.int32(0xFF << 23))
+
+
+def root_of(v):
+    """The square root of a magnitude, and twice what its rounding took away.
+
+    In float32 that is up to 2^-24 / m, m in [1, 2) being the significand, and the same wherever a weight repeats: sums
+    of ties would be off by as much. With s = sqrtf(v), v - s*s is exact in one fused multiply-add, and (v - s*s) / (2s)
+    is what was lost. The 1/s in it may be crude: (a constant - the bits of s) is within 0.043 of 1/m, which leaves
+    2.6e-9 at the very worst.
+    """
+
+
+@overload(root_of)
+def _root(v):
+    if v == types.float64:
+        return lambda v: (math.sqrt(v), np.float32(0.0))
+
+    def root(v):
+        s = np.float32(math.sqrt(v))
+        inverse = np.int32(_RECIPROCAL - s.view(np.int32)).view(np.float32)
+        return s, np.float32(np.float32(v - s * s) * inverse)
+
+    return root
