@@ -14,28 +14,21 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba import cfunc, types
-from numba.extending import intrinsic
 
+from sparsight.numerics.kernels.calls import operation
 from sparsight.numerics.kernels.jit import cached, each
 
-
-def _pointer(typing_context: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(types.voidptr))
-
-    return types.voidptr(types.int64), codegen
+at: Any = operation([types.int64], lambda b, address: b.inttoptr(address, ir.IntType(8).as_pointer()), types.voidptr)
+"""An address as a pointer, for `numba.carray`."""
 
 
-def _fetch_and_add(typing_context: Any, address: Any) -> Any:
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(64)
-        return builder.atomic_rmw("add", builder.inttoptr(args[0], word.as_pointer()), word(1), "seq_cst")
-
-    return types.int64(types.int64), codegen
+def _fetch_and_add(b: Any, address: Any) -> Any:
+    return b.atomic_rmw("add", b.inttoptr(address, _WORD.as_pointer()), _WORD(1), "seq_cst")
 
 
-at: Any = intrinsic(_pointer)  # an address as a pointer, for `numba.carray`
-take: Any = intrinsic(_fetch_and_add)  # the number of the next row: each is handed out once
+_WORD = ir.IntType(64)
+take: Any = operation([types.int64], _fetch_and_add, types.int64)
+"""The number of the next row: each is handed out once."""
 
 
 @cache

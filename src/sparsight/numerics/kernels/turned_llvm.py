@@ -7,8 +7,8 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 
+from sparsight.numerics.kernels.calls import operation
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
 _I1, _I16, _I32, _I64, _F32 = (*(ir.IntType(n) for n in (1, 16, 32, 64)), ir.FloatType())
@@ -43,18 +43,14 @@ def _transpose(b: Any, rows: list[Any]) -> list[Any]:
     return rows
 
 
-def _transposed_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    out, out_row, x, x_row = args
+def _transposed(b: Any, out: Any, out_row: Any, x: Any, x_row: Any) -> None:
     rows = [_load(b, b.add(x, b.mul(x_row, ir.Constant(_I64, i))), align=4) for i in range(LANES)]
     for i, row in enumerate(_transpose(b, rows)):
         _store(b, row, b.add(out, b.mul(out_row, ir.Constant(_I64, i))), align=4)
-    return context.get_dummy_value()
 
 
-@intrinsic
-def transposed(typing_context: Any, out: Any, out_row: Any, x: Any, x_row: Any) -> Any:
-    """16 x 16 floats from x, transposed to out; bytes from row to row."""
-    return types.void(*[types.int64] * 4), _transposed_codegen
+transposed: Any = operation([types.int64] * 4, _transposed)
+"""16 x 16 floats from x, transposed to out: out, bytes from row to row, x, bytes from row to row."""
 
 
 class _Strip:
@@ -78,8 +74,7 @@ def _masked(b: Any, name: str, result: Any, *kinds: Any) -> Any:
     return cgutils.get_or_insert_function(b.module, ir.FunctionType(result, kinds), f"llvm.masked.{name}.v16f32.p0")
 
 
-def _inward_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    out, x, address = args
+def _inward(b: Any, out: Any, x: Any, address: Any) -> None:
     strip = _Strip(b, address)
     load = _masked(b, "load", _V, _V.as_pointer(), _I32, _VB, _V)
     rows = [strip.row(lane, x) for lane in range(LANES)]
@@ -88,17 +83,9 @@ def _inward_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     for i, column in enumerate(columns):
         with b.if_then(b.icmp_signed(">", count, ir.Constant(_I64, i))):
             _store(b, column, b.add(place, ir.Constant(_I64, BYTES * i)))
-    return context.get_dummy_value()
 
 
-@intrinsic
-def strip_in(typing_context: Any, out: Any, x: Any, strip: Any) -> Any:
-    """Write a strip's vectors from its rows: numbers that are not there are 0."""
-    return types.void(types.int64, types.int64, types.int64), _inward_codegen
-
-
-def _outward_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    out, x, address = args
+def _outward(b: Any, out: Any, x: Any, address: Any) -> None:
     strip = _Strip(b, address)
     store = _masked(b, "store", ir.VoidType(), _V, _V.as_pointer(), _I32, _VB)
     count, place = strip.word(1), b.add(x, strip.word(0))
@@ -110,10 +97,9 @@ def _outward_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     for lane, row in enumerate(_transpose(b, columns)):
         pointer, bits = strip.row(lane, out)
         b.call(store, [row, pointer, ir.Constant(_I32, 4), bits])
-    return context.get_dummy_value()
 
 
-@intrinsic
-def strip_out(typing_context: Any, out: Any, x: Any, strip: Any) -> Any:
-    """Write a strip's rows from its vectors, only the numbers that are there."""
-    return types.void(types.int64, types.int64, types.int64), _outward_codegen
+strip_in: Any = operation([types.int64] * 3, _inward)
+"""Write the vectors of a strip to out, from its rows in x: numbers that are not there are 0."""
+strip_out: Any = operation([types.int64] * 3, _outward)
+"""Write the rows of a strip to out, from its vectors in x, only the numbers that are there."""

@@ -10,6 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from sparsight.numerics.kernels.calls import operation
 from sparsight.numerics.kernels.tile_llvm import LANES
 
 _I1, _I32, _I64, _F32 = ir.IntType(1), ir.IntType(32), ir.IntType(64), ir.FloatType()
@@ -121,14 +122,7 @@ def _gelu_tanh(b: Any, x: Any) -> Any:
 
 
 def _elementwise(function: Callable[[Any, Any], Any]) -> Any:
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _store(b, function(b, _load(b, args[0])), args[0])
-        return context.get_dummy_value()
-
-    def typed(typing_context: Any, x: Any) -> Any:
-        return types.void(types.int64), codegen
-
-    return intrinsic(typed)
+    return operation([types.int64], lambda b, x: _store(b, function(b, _load(b, x)), x))
 
 
 silu: Any = _elementwise(_silu)
@@ -180,75 +174,37 @@ def largest(typing_context: Any, out: Any, x: Any, rows: Any, cols: Any, down: A
     return types.void(*[types.int64] * 6, border), _largest_codegen
 
 
-def _summed_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    out, x, *taps = args
-    _store(b, _window(b, tuple(taps), _ZERO, lambda total, at: b.fadd(total, _load(b, b.add(x, at)))), out)
-    return context.get_dummy_value()
+def _summed(b: Any, out: Any, x: Any, *taps: Any) -> None:
+    _store(b, _window(b, taps, _ZERO, lambda total, at: b.fadd(total, _load(b, b.add(x, at)))), out)
 
 
-@intrinsic
-def summed(typing_context: Any, out: Any, x: Any, rows: Any, cols: Any, down: Any, right: Any) -> Any:
-    """out = the sum of x under a window, lane by lane."""
-    return types.void(*[types.int64] * 6), _summed_codegen
+def _kept(b: Any, out: Any, bits: Any) -> None:
+    there = b.load(b.inttoptr(bits, ir.IntType(LANES).as_pointer()), align=2)
+    _store(b, b.select(b.bitcast(there, _VB), _load(b, out), _ZERO), out)
 
 
-def _kept_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    bits = b.load(b.inttoptr(args[1], ir.IntType(LANES).as_pointer()), align=2)
-    _store(b, b.select(b.bitcast(bits, _VB), _load(b, args[0]), _ZERO), args[0])
-    return context.get_dummy_value()
+def _every(b: Any, value: Any) -> Any:
+    one = b.insert_element(_ZERO, value, ir.Constant(_I32, 0))
+    return b.shuffle_vector(one, one, ir.Constant(_VI, [0] * LANES))
 
 
-@intrinsic
-def kept(typing_context: Any, out: Any, bits: Any) -> Any:
-    """0 in the lanes of out whose bit is 0."""
-    return types.void(types.int64, types.int64), _kept_codegen
-
-
-def _added_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    _store(b, b.fadd(_load(b, args[0]), _load(b, args[1])), args[0])
-    return context.get_dummy_value()
-
-
-@intrinsic
-def added(typing_context: Any, out: Any, x: Any) -> Any:
-    """out += x."""
-    return types.void(types.int64, types.int64), _added_codegen
-
-
-def _scaled_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    _store(b, b.fmul(_load(b, args[0]), _load(b, args[1])), args[0])
-    return context.get_dummy_value()
-
-
-@intrinsic
-def scaled(typing_context: Any, out: Any, x: Any) -> Any:
-    """out *= x."""
-    return types.void(types.int64, types.int64), _scaled_codegen
-
-
-def _fill_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    one = b.insert_element(_ZERO, args[1], ir.Constant(_I32, 0))
-    _store(b, b.shuffle_vector(one, one, ir.Constant(_VI, [0] * LANES)), args[0])
-    return context.get_dummy_value()
-
-
-@intrinsic
-def fill(typing_context: Any, out: Any, value: Any) -> Any:
-    """out = value in every lane."""
-    return types.void(types.int64, types.float32), _fill_codegen
-
-
-def _clamped_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-    value = _load(b, args[0])
-    for bound, sign in zip(args[1:], ("<", ">"), strict=True):
-        one = b.insert_element(_ZERO, bound, ir.Constant(_I32, 0))
-        limit = b.shuffle_vector(one, one, ir.Constant(_VI, [0] * LANES))
+def _clamped(b: Any, x: Any, low: Any, high: Any) -> None:
+    value = _load(b, x)
+    for limit, sign in ((_every(b, low), "<"), (_every(b, high), ">")):
         value = b.select(b.fcmp_ordered(sign, value, limit), limit, value)
-    _store(b, value, args[0])
-    return context.get_dummy_value()
+    _store(b, value, x)
 
 
-@intrinsic
-def clamped(typing_context: Any, x: Any, low: Any, high: Any) -> Any:
-    """x between low and high in every lane; NaN stays."""
-    return types.void(types.int64, types.float32, types.float32), _clamped_codegen
+_INT, _REAL = types.int64, types.float32
+summed: Any = operation([_INT] * 6, _summed)
+"""out = the sum of x under a window, lane by lane: out, x, and the window's rows, columns, bytes down and right."""
+kept: Any = operation([_INT, _INT], _kept)
+"""0 in the lanes of out whose bit is 0."""
+added: Any = operation([_INT, _INT], lambda b, out, x: _store(b, b.fadd(_load(b, out), _load(b, x)), out))
+"""out += x."""
+scaled: Any = operation([_INT, _INT], lambda b, out, x: _store(b, b.fmul(_load(b, out), _load(b, x)), out))
+"""out *= x."""
+fill: Any = operation([_INT, _REAL], lambda b, out, value: _store(b, _every(b, value), out))
+"""out = value in every lane."""
+clamped: Any = operation([_INT, _REAL, _REAL], _clamped)
+"""x between low and high in every lane; NaN stays."""
