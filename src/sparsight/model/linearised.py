@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -62,7 +63,7 @@ class Positive(TorchFunctionMode):
         if func in _IDENTITY:
             return args[0] if args else kwargs["input"]
         if func in _NORMS:
-            return _NORMS[func](*args, **kwargs)
+            return _affine(func, args, kwargs)
         self.attends |= func in _ATTENTION
         if func in _CLAMPS:
             return _clamped_below(func, *args, **kwargs)
@@ -76,69 +77,26 @@ class Positive(TorchFunctionMode):
         return self.after(out) if self.after is not None and func in _SUMS else out
 
 
-# -- norms: the signatures are those of torch.nn.functional ------------------------------------------------------
+# -- norms ---------------------------------------------------------------------------------------------------------
+
+_NORMS = {F.batch_norm, F.instance_norm, F.group_norm, F.layer_norm, F.rms_norm}
 
 
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    scale = torch.ones((), dtype=input.dtype, device=input.device) if weight is None else weight
-    return _affine(input, scale if running_var is None else scale / (running_var + eps).sqrt(), bias, 1)
-
-
-def _instance_norm(
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    return _affine(input, weight, bias, 1)
-
-
-def _group_norm(
-    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
-    return _affine(input, weight, bias, 1)
-
-
-def _layer_norm(
-    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
-) -> Tensor:
-    return _affine(input, weight, bias, None)
-
-
-def _rms_norm(input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    return _affine(input, weight, None, None)
-
-
-def _affine(x: Tensor, scale: Tensor | None, shift: Tensor | None, channel: int | None) -> Tensor:
-    """x scale + shift, along dimension `channel`, or along the last ones."""
-    shape = [1] * x.dim() if channel is None else [1, -1, *([1] * (x.dim() - 2))]
+def _affine(norm: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """x scale + shift for a call of a norm: along the channels, or along the last dimensions."""
+    bound = inspect.signature(norm).bind(*args, **kwargs)
+    bound.apply_defaults()
+    given = bound.arguments
+    x, scale, shift = given["input"], given["weight"], given.get("bias")
+    shape = (1, -1, *[1] * (x.dim() - 2)) if norm not in (F.layer_norm, F.rms_norm) else None
+    if norm is F.batch_norm and given["running_var"] is not None:
+        scale = (1.0 if scale is None else scale) / (given["running_var"] + given["eps"]).sqrt()
     if scale is not None:
-        x = x * (scale.reshape(shape) if channel is not None and scale.dim() else scale)
+        x = x * (scale if shape is None else scale.reshape(shape))
     if shift is not None:
-        x = x + (shift.reshape(shape) if channel is not None else shift)
+        x = x + (shift if shape is None else shift.reshape(shape))
     return x
 
-
-_NORMS: dict[Any, Callable[..., Tensor]] = {
-    F.batch_norm: _batch_norm,
-    F.instance_norm: _instance_norm,
-    F.group_norm: _group_norm,
-    F.layer_norm: _layer_norm,
-    F.rms_norm: _rms_norm,
-}
 
 # -- signs and scales ---------------------------------------------------------------------------------------------
 
