@@ -27,7 +27,6 @@ from sparsight.measure.pq import (
     retained_bound,
     row_sums,
 )
-from sparsight.measure.pq.read import tensor_table
 from sparsight.numerics.kernels import power_sums as kernel
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "pqi_golden.json").read_text())
@@ -401,22 +400,6 @@ def test_several_tensors_count_as_one():
     assert pq_index(tensors, mask=masks) == pytest.approx(pq_index(joined, mask=mask), abs=1e-14)
     assert effective_count(tensors, 1, 1) == pytest.approx(effective_count(joined, 1, 1), rel=1e-14)
     assert pq_index({}) == 0.0
-
-
-@pytest.mark.parametrize("dtype", [WIDE, torch.float32])
-@pytest.mark.parametrize("exponents", [(0.5, 1.0), (1.0, 2.0), (0.3, 2.5), (1.0, -1.0)])
-def test_tensor_code_agrees_with_the_kernel(dtype, exponents):
-    for shape, scale in (((600, 17), 1.0), ((3, 20_000), 1.0), ((5, 9), 1e-300 if dtype == WIDE else 1e-42)):
-        x = (normal(shape) * 1.0).to(dtype) * scale
-        x[0, 0] = 0
-        for mask in (None, some_mask(x)):
-            lines = shape[0] * -(-shape[1] // kernel.CHUNK)
-            tables = np.empty((2, lines, kernel.SUMS + 2 * len(exponents)))
-            array = np.array(exponents)
-            flat = None if mask is None else mask.flatten().numpy()
-            kernel.fill(x.flatten().numpy(), flat, 0, shape[1], array, 2.0**300, 0, lines, tables[0])
-            tensor_table(x, mask, exponents, 2.0**300, tables[1])
-            np.testing.assert_allclose(tables[1], tables[0], rtol=1e-12 if dtype == WIDE else 1e-8, atol=1e-12)
 
 
 # -- undefined, refused, counted -------------------------------------------------------------------------------

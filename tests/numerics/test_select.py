@@ -1,4 +1,4 @@
-"""Exact selection against one sorted list, for every dtype, scope, layout, device path and thread count."""
+"""Exact selection against one sorted list, for every dtype, scope, layout and thread count."""
 
 from __future__ import annotations
 
@@ -10,18 +10,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from reference import select as reference
 
-from sparsight.numerics.kernels.pieces import CompiledPiece, TensorPiece
-from sparsight.numerics.select import _select, keep_largest, prune_smallest
+from sparsight.numerics import select
+from sparsight.numerics.kernels import pieces
+from sparsight.numerics.select import keep_largest, prune_smallest
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 SHAPES = ((), (0,), (1,), (7,), (0, 3), (3, 0), (5, 4), (64, 3), (3, 64), (2, 3, 4, 5), (1, 3000), (1300, 3))
 SEED = st.integers(0, 2**32 - 1)
 VALUES = ("normal", "small integers", "special", "bits", "constant", "rising", "tiny")
-
-
-def tensor_select(scores, masks, counts, verb, *, scope="global", min_keep=0):
-    """What other devices than the CPU do."""
-    return _select(scores, masks, counts, verb, scope, min_keep, lambda _: TensorPiece)
 
 
 def draw(seed, dtype, shape, values="normal", layout="contiguous"):
@@ -82,8 +78,8 @@ def networks(draw_, mixed=True):
 def small_blocks(block):
     """Cut into many pieces, as large networks are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CompiledPiece, "block", block)
-        patch.setattr(TensorPiece, "block", block)
+        for module in (pieces, select):
+            patch.setattr(module, "BLOCK", block)
         yield
 
 
@@ -120,7 +116,6 @@ def test_global(network, share, floor, block):
         got = prune_smallest(scores, masks, count, min_keep=floor)
         same(got, expected)
         same(keep_largest(scores, masks, sum(alive.values()) - count, min_keep=floor), expected)
-        same(tensor_select(scores, masks, count, "prune", min_keep=floor), expected)
     assert sum(alive_of(got[0]).values()) == sum(alive.values()) - count
     for name, (score, mask) in before.items():
         assert scores[name].equal(score) or scores[name].isnan().equal(score.isnan())
@@ -139,7 +134,6 @@ def test_layer(network, seed, block):
         same(prune_smallest(scores, masks, counts, scope="layer"), expected)
         kept = {name: alive[name] - counts[name] for name in counts}
         same(keep_largest(scores, masks, kept, scope="layer"), expected)
-        same(tensor_select(scores, masks, counts, "prune", scope="layer"), expected)
 
 
 @settings(max_examples=80, deadline=None)
@@ -154,7 +148,6 @@ def test_neuron(network, seed, block):
         same(prune_smallest(scores, masks, counts, scope="neuron"), expected)
         kept = {name: alive[name] - counts[name] for name in counts}
         same(keep_largest(scores, masks, kept, scope="neuron"), expected)
-        same(tensor_select(scores, masks, counts, "prune", scope="neuron"), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -191,11 +184,10 @@ def test_ties_across_blocks_go_in_order():
     masks = {name: torch.ones(s.shape, dtype=torch.bool) for name, s in scores.items()}
     for count in (0, 1, block, block + 1, n, n + 2, n + 3):
         with small_blocks(block):
-            both = prune_smallest(scores, masks, count), tensor_select(scores, masks, count, "prune")
-        for got, _ in both:
-            kept = torch.cat([got["a"], got["b"]])
-            assert not kept[:count].any()
-            assert kept[count:].all()
+            got, _ = prune_smallest(scores, masks, count)
+        kept = torch.cat([got["a"], got["b"]])
+        assert not kept[:count].any()
+        assert kept[count:].all()
 
 
 def test_dtypes_compare_by_true_value():
@@ -306,9 +298,8 @@ def test_nan_is_refused_by_name_where_alive(dtype, sign, scope):
         masks = {name: torch.ones(2, 3, dtype=torch.bool) for name in "ab"}
         scores["b"][1, 0] = torch.nan
         scores["b"] = torch.copysign(scores["b"], torch.tensor(sign, dtype=dtype))
-        for call in (prune_smallest, lambda *a, **k: tensor_select(*a, "prune", **k)):
-            with pytest.raises(ValueError, match="NaN among the alive scores of 'b'"):
-                call(scores, masks, counts, scope=scope)
+        with pytest.raises(ValueError, match="NaN among the alive scores of 'b'"):
+            prune_smallest(scores, masks, counts, scope=scope)
         masks["b"][1, 0] = False
         prune_smallest(scores, masks, counts, scope=scope)
 

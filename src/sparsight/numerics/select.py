@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
@@ -10,13 +10,12 @@ from torch import Tensor
 
 from sparsight.numerics.checks import check_gathered, check_known
 from sparsight.numerics.kernels.jit import each
-from sparsight.numerics.kernels.pieces import CompiledPiece, Piece, TensorPiece, cut
+from sparsight.numerics.kernels.pieces import BLOCK, Piece, cut, keep_rows
 from sparsight.numerics.kernels.radix import over, prune
 from sparsight.types import Masks, Scope, Scores
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _Verb = Literal["prune", "keep"]
-_Kind = Callable[[Tensor], type[Piece]]
 
 
 def prune_smallest(
@@ -34,10 +33,10 @@ def prune_smallest(
     global scope the largest `min_keep` of each tensor are set aside, and the smallest of the rest go.
 
     Returns new contiguous masks, and the names of the tensors whose selection the floor changed (global scope only;
-    other scopes refuse a count that breaks the floor). The result is the same on every device and for any number of
-    threads. Raises: ValueError, TypeError.
+    other scopes refuse a count that breaks the floor). Scores of other devices are copied to the CPU: the result is
+    the same on every device and for any number of threads. Raises: ValueError, TypeError.
     """
-    return _select(scores, masks, counts, "prune", scope, min_keep, _kind)
+    return _select(scores, masks, counts, "prune", scope, min_keep)
 
 
 def keep_largest(
@@ -47,36 +46,34 @@ def keep_largest(
 
     Keeping k of d alive weights is pruning d - k of them: see `prune_smallest` for everything else.
     """
-    return _select(scores, masks, counts, "keep", scope, min_keep, _kind)
-
-
-def _kind(score: Tensor) -> type[Piece]:
-    return CompiledPiece if score.device.type == "cpu" else TensorPiece
+    return _select(scores, masks, counts, "keep", scope, min_keep)
 
 
 def _select(
-    scores: Scores, masks: Masks, counts: Any, verb: _Verb, scope: Scope, min_keep: int, kind: _Kind
+    scores: Scores, masks: Masks, counts: Any, verb: _Verb, scope: Scope, min_keep: int
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     _check(scores, masks)
     check_known(Scope, scope=scope)
     _check_int("min_keep", min_keep)
     if min_keep < 0:
         raise ValueError(f"min_keep must be at least 0, got {min_keep}")
-    scores = {name: score.detach() for name, score in scores.items()}
-    out = {name: torch.empty(s.shape, dtype=torch.bool, device=s.device) for name, s in scores.items()}
+    homes = {name: score.device for name, score in scores.items()}
+    scores, masks = {n: s.detach().cpu() for n, s in scores.items()}, {n: masks[n].cpu() for n in scores}
+    out = {name: torch.empty(s.shape, dtype=torch.bool) for name, s in scores.items()}
+    floors: tuple[str, ...] = ()
     if scope == "global":
         wide = _widest({score.dtype for score in scores.values()})
-        pieces = {n: list(cut(kind(s), n, s, masks[n], out[n], wide)) for n, s in scores.items()}
-        return out, _global(pieces, counts, verb, min_keep)
-    _check_keys("counts", counts, scores)
-    if scope == "layer":
+        pieces = {n: list(cut(n, s, masks[n], out[n], wide)) for n, s in scores.items()}
+        floors = _global(pieces, counts, verb, min_keep)
+    else:
+        _check_keys("counts", counts, scores)
         for name, s in scores.items():
-            _layer(name, list(cut(kind(s), name, s, masks[name], out[name], s.dtype)), counts[name], verb, min_keep)
-        return out, ()
-    for name, s in scores.items():
-        gone = _row_counts(name, masks[name], counts[name], verb, min_keep)
-        _rows(kind(s), name, s, masks[name], out[name], gone)
-    return out, ()
+            if scope == "layer":
+                _layer(name, list(cut(name, s, masks[name], out[name], s.dtype)), counts[name], verb, min_keep)
+            else:
+                gone = _row_counts(name, masks[name], counts[name], verb, min_keep)
+                _rows(name, s, masks[name], out[name], gone)
+    return {name: mask.to(homes[name]) for name, mask in out.items()}, floors
 
 
 # -- global and layer scope ------------------------------------------------------------------------------------
@@ -132,7 +129,7 @@ def _row_counts(name: str, mask: Tensor, counts: Any, verb: _Verb, min_keep: int
         got = f"{counts.dtype} of shape {tuple(counts.shape)}" if isinstance(counts, Tensor) else type(counts).__name__
         raise ValueError(f"counts[{name!r}] must be an int64 tensor of shape ({rows},), got {got}")
     alive = mask.reshape(-1).long() if mask.dim() <= 1 else mask.sum(dim=tuple(range(1, mask.dim())))
-    counts = counts.to(mask.device)
+    counts = counts.cpu()
     gone = counts if verb == "prune" else alive - counts
     bad = ((counts < 0) | (counts > alive) | (alive - gone < alive.clamp(max=min_keep))).nonzero()
     if bad.numel():
@@ -142,22 +139,20 @@ def _row_counts(name: str, mask: Tensor, counts: Any, verb: _Verb, min_keep: int
     return gone
 
 
-def _rows(kind: type[Piece], name: str, score: Tensor, mask: Tensor, out: Tensor, gone: Tensor) -> None:
+def _rows(name: str, score: Tensor, mask: Tensor, out: Tensor, gone: Tensor) -> None:
     rows, width = len(gone), score.numel() // max(1, len(gone))
     if not width:
         return
     score, mask = (t.reshape(1) if t.dim() == 0 else t for t in (score, mask))
-    step = max(1, kind.block // 16 // width)
+    step = max(1, BLOCK // 16 // width)
 
     def work(i: int) -> bool:
         some = slice(i * step, (i + 1) * step)
         s, m, o = (t[some].reshape(-1, width) for t in (score, mask, out.view(rows, width)))
-        kind.rows(s, m, gone[some], o)
+        keep_rows(s, m, gone[some], o)
         return bool((s.isnan() & m).any())
 
-    n = -(-rows // step)
-    nan = each(work, n) if kind.threaded else [work(i) for i in range(n)]
-    if any(nan):
+    if any(each(work, -(-rows // step))):
         raise ValueError(f"NaN among the alive scores of {name!r}")
 
 

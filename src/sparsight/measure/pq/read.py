@@ -1,4 +1,4 @@
-"""Power sums of tensors in one pass over memory, on all threads or on the tensors' own device."""
+"""Power sums of tensors in one pass over memory, on all threads."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ from torch import Tensor
 
 from sparsight.measure.pq.sums import PowerSums, RowSums, fold_lines
 from sparsight.numerics.checks import check_gathered
-from sparsight.numerics.exact import at_home
 from sparsight.numerics.kernels import power_sums as kernel
 from sparsight.numerics.kernels.jit import each
 from sparsight.types import Scope
 
 _JOB = 1 << 20  # weights per thread at a time
-_BLOCK = 512  # chunks per call of tensor code
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -48,8 +46,8 @@ def _source(name: str, x: Tensor, mask: Tensor | None, width: int) -> _Source:
     if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape):
         got = f"{mask.dtype} {tuple(mask.shape)}"
         raise ValueError(f"the mask of '{name}' must be torch.bool {tuple(x.shape)}, got {got}")
-    x = at_home(x.detach()).contiguous()
-    mask = None if mask is None else mask.detach().to(x.device).contiguous()
+    x = x.detach().cpu().contiguous()
+    mask = None if mask is None else mask.detach().cpu().contiguous()
     rows = x.shape[0] if x.ndim > 1 else 1
     length = x.numel() // rows if rows else 0
     table = np.empty((rows * -(-length // kernel.CHUNK), width))
@@ -97,56 +95,14 @@ def sum_lines(
     sources = [_source(n, x, None if masks is None else masks[n], width) for n, x in tensors.items()]
     array = np.asarray(exponents, dtype=np.float64)
     limit = 2.0 ** (900.0 / max(1.0, *(abs(e) for e in exponents)))
-    jobs = [job for s in sources if s.x.device.type == "cpu" for job in _jobs(s, array, limit)]
+    jobs = [job for s in sources for job in _jobs(s, array, limit)]
     each(lambda i: jobs[i](), len(jobs))
     found = {}
     for s in sources:
-        if s.x.device.type != "cpu":
-            tensor_table(s.x.reshape(s.rows, -1), s.mask, exponents, limit, s.table)
         _refuse_infinite(s)
         lines = s.table if s.chunks == 1 else fold_lines(s.table, s.chunks, s.rows, exponents)
         found[s.name] = RowSums(exponents, lines)
     return found
-
-
-def tensor_table(x: Tensor, mask: Tensor | None, exponents: Sequence[float], limit: float, table: np.ndarray) -> None:
-    """The table of rows `x`, as tensor code for any device that has float64. Twin of `kernels.power_sums.fill`."""
-    rows, length = x.shape
-    lines = table.reshape(rows, -1, table.shape[1])
-    mask = torch.ones((1, 1), dtype=torch.bool, device=x.device) if mask is None else mask.reshape(rows, length)
-    mask = mask.expand(rows, length)
-    whole = length // kernel.CHUNK if rows < _BLOCK else 0  # many rows by columns, few by chunks
-    if whole:
-        for row in range(rows):
-            chunks = [t[row, : whole * kernel.CHUNK].reshape(whole, kernel.CHUNK) for t in (x, mask)]
-            for a in range(0, whole, _BLOCK):
-                z = min(a + _BLOCK, whole)
-                _tensor_lines(chunks[0][a:z], chunks[1][a:z], exponents, limit, lines[row, a:z])
-    for c in range(whole, lines.shape[1]):
-        part = slice(c * kernel.CHUNK, (c + 1) * kernel.CHUNK)
-        for a in range(0, rows, _BLOCK):
-            z = a + _BLOCK
-            _tensor_lines(x[a:z, part], mask[a:z, part], exponents, limit, lines[a:z, c])
-
-
-def _tensor_lines(x: Tensor, keep: Tensor, exponents: Sequence[float], limit: float, lines: np.ndarray) -> None:
-    """Lines of chunks that are the rows of `x`."""
-    v = torch.where(keep, x.to(torch.float64).abs(), 0.0)
-    largest = v.amax(1)
-    unit = [kernel.unit_of(m, limit) for m in largest.tolist()]
-    scaled = v * torch.tensor([2.0**-u for u in unit], dtype=v.dtype, device=v.device)[:, None]
-    head = (keep.sum(1), (keep & (v == 0)).sum(1), largest, torch.where(keep, v, math.inf).amin(1))
-    sums = [_tensor_term(scaled, e).sum(1) for e in exponents]
-    found = torch.stack([c.to(torch.float64) for c in (*head, *sums)], 1).cpu().numpy()
-    lines[:] = 0.0
-    lines[:, : kernel.SCALE], lines[:, kernel.SCALE] = found[:, : len(head)], unit
-    lines[:, kernel.SUMS : kernel.SUMS + len(exponents)] = found[:, len(head) :]
-
-
-def _tensor_term(v: Tensor, e: float) -> Tensor:
-    if e == 0.5:
-        return v.sqrt()
-    return v**e if e > 0 else torch.special.xlogy(y := v**-e, y)
 
 
 # -- the public constructors -----------------------------------------------------------------------------------

@@ -82,15 +82,13 @@ def _find(histogram: np.ndarray, rank: int) -> tuple[int, int]:
 
 
 def over(work: Callable[[Piece], _T], pieces: Sequence[Piece]) -> list[_T]:
-    """`[work(piece) for piece in pieces]`, on several threads where that helps."""
-    if all(piece.threaded for piece in pieces):
-        return each(lambda i: work(pieces[i]), len(pieces))
-    return [work(piece) for piece in pieces]
+    """`[work(piece) for piece in pieces]`, on several threads."""
+    return each(lambda i: work(pieces[i]), len(pieces))
 
 
 def _shared(work: Callable[[Sequence[Piece]], _T], pieces: Sequence[Piece]) -> list[_T]:
     """One share of the pieces for each thread, so that a histogram is made for each thread, not for each piece."""
-    n = min(torch.get_num_threads(), len(pieces)) if all(piece.threaded for piece in pieces) else 1
+    n = min(torch.get_num_threads(), len(pieces))
     return each(lambda i: work(pieces[i::n]), n)
 
 

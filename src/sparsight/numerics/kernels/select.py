@@ -148,32 +148,6 @@ def restore(bits, mask, threshold, skip, out):
 
 
 @jit
-def _kth(keys, k):
-    """The k-th smallest key (k from 1) and its rank among those equal to it. Scrambles `keys`."""
-    histogram = np.empty(256, np.int64)
-    size = keys.size
-    top = 8 * keys.itemsize - 8
-    for shift in range(top, -1, -8):
-        if size == 1:
-            break
-        turn = 128 if shift == top else 0  # the top digit has the sign
-        histogram[:] = 0
-        for i in range(size):
-            histogram[((keys[i] >> shift) + turn) & 255] += 1
-        digit = 0
-        while k > histogram[digit]:
-            k -= histogram[digit]
-            digit += 1
-        kept = 0
-        for i in range(size):
-            if ((keys[i] >> shift) + turn) & 255 == digit:
-                keys[kept] = keys[i]
-                kept += 1
-        size = kept
-    return keys[0], k
-
-
-@jit
 def rows(bits, mask, counts, out):
     """In every row, out = alive but for the `counts[row]` smallest."""
     keys = np.empty(bits.shape[1], bits.dtype)
@@ -189,7 +163,9 @@ def rows(bits, mask, counts, out):
         for i in range(m.size):
             work[alive] = keys[i]
             alive += m[i]
-        threshold, ties = _kth(work[:alive], counts[row])
+        threshold, ties = np.partition(work[:alive], counts[row] - 1)[counts[row] - 1], counts[row]
+        for i in range(alive):
+            ties -= work[i] < threshold
         for i in range(m.size):
             tie = m[i] & np.uint8(keys[i] == threshold)
             o[i] = (m[i] & np.uint8(keys[i] > threshold)) | (tie & np.uint8(ties <= 0))
