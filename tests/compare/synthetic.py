@@ -14,7 +14,7 @@ from sparsight.records.record import Evaluated, Evaluation
 RECIPES = ("sap", "lottery", "oneshot", "snip")
 
 
-def write_runs(into: Path, count: int, levels: int = 2, word: str = "") -> list[Path]:
+def write_runs(into: Path, count: int, levels: int = 2, word: str = "", **given: float) -> list[Path]:
     """`count` runs of four recipes, five rates and as many seeds as it takes; accuracy falls by recipe."""
     noise, paths = random.Random(0), []
     for i in range(count):
@@ -30,7 +30,7 @@ def write_runs(into: Path, count: int, levels: int = 2, word: str = "") -> list[
             for x in s.levels
         ]  # fmt: skip
         chosen = s.run.chosen and replace(s.run.chosen, id=made[-1].id)
-        arguments = {"rate": rate, "epochs": 3, "seed": seed, "scope": "global"}
+        arguments = {"rate": rate, "epochs": 3, "seed": seed, "scope": "global", **given}
         run = replace(s.run, seed=seed, arguments=arguments, chosen=chosen, keep="last", status="interrupted")
         tests = [Evaluated(x.level, x.role, x.id, (x.validation_accuracy or 0) - 0.005, 0.4, 10_000) for x in made]
         paths.append(into / f"{recipe}-{i:04d}{word}".replace("/", "-"))

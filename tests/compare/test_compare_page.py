@@ -81,7 +81,16 @@ def test_names_in_a_study_are_its_labels_and_what_tells_runs_apart(tmp_path):
     assert len({n.name for n in twice}) == len(twice)
 
 
-def test_only_what_is_handed_over_and_what_it_came_from(runs, tmp_path):
+@pytest.mark.parametrize("others", [{}, {"density": 0.1}])
+def test_an_argument_with_the_name_of_a_fact_does_not_replace_it(tmp_path, others):
+    found = gather([*write_runs(tmp_path / "a", 1, density=0.1), *write_runs(tmp_path / "b", 1, **others)])
+    assert found.networks[0].values["density"] == 1.0
+    assert len({n.values["density"] for n in found.networks}) > 1
+    told = [found.same.get("argument density", n.values.get("argument density")) for n in found.networks]
+    assert {*told} == ({0.1} if others else {0.1, ""})
+
+
+def test_only_what_is_chosen_and_what_it_came_from(runs, tmp_path):
     found = gather(write_runs(tmp_path, 8, levels=5), "chosen")
     assert len(found.networks) == 8 + 4, "runs of one recipe and seed share their dense network"
     assert found.left_out == 8 * 5 - 12
@@ -129,7 +138,7 @@ def test_command(runs, tmp_path, capsys):
     assert len(pandas.read_parquet(parquet)) == 80
 
 
-def test_text_of_one_network_and_of_none_handed_over(runs):
+def test_text_of_one_network_and_of_none_chosen(runs):
     assert "1 network (1 more network" in text(gather(runs[:1]))
 
 

@@ -97,7 +97,7 @@ def gather(runs: Iterable[Path], levels: Literal["auto", "all", "chosen"] = "aut
     networks = _named(networks, differ)
     names = list(dict.fromkeys(name for n in networks for name in n.values))
     names.sort(key=lambda x: [*_COLUMNS].index(x) if x in _COLUMNS else len(_COLUMNS))
-    same: dict[str, Any] = {k: json.loads(next(iter(v))) for k, v in seen.items() if len(v) == 1}
+    same: dict[str, Any] = {_argument(k, networks[0]): json.loads(*v) for k, v in seen.items() if len(v) == 1}
     columns = []
     for one in names:
         values = {repr(n.values.get(one)) for n in networks}
@@ -113,6 +113,11 @@ def _column(name: str, networks: Sequence[Network]) -> Column:
     values = [n.values.get(name) for n in networks]
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values if v is not None)
     return Column(name, "number" if numbers and any(v is not None for v in values) else "text")
+
+
+def _argument(name: str, network: Network) -> str:
+    """The column of a recipe's argument; one may have the name of a fact, such as density."""
+    return f"argument {name}" if name in network.values else name
 
 
 def _named(networks: Sequence[Network], differ: Sequence[str]) -> list[Network]:
@@ -134,7 +139,8 @@ def _named(networks: Sequence[Network], differ: Sequence[str]) -> list[Network]:
             level = n.name.rpartition(", ")[2]
             group = ", ".join([kind, *where]) if n.values["label"] else with_arguments
             short = f"{with_arguments}, seed {n.values['seed']}, {level}" if n.values["label"] else n.name
-            values = {**n.values, **{k: v if isinstance(v, (int, float)) else _short(v) for k, v in own[i].items()}}
+            given = {_argument(k, n): v if isinstance(v, (int, float)) else _short(v) for k, v in own[i].items()}
+            values = {**n.values, **given}
             found[i] = replace(n, name=short, group=group, setting=f"{with_arguments}, {level}", values=values)
     names = Counter(n.name for n in found)
     return [n if names[n.name] == 1 else replace(n, name=old.name) for n, old in zip(found, networks, strict=True)]
