@@ -26,7 +26,7 @@ from sparsight.cli.options import Switch
 from sparsight.cli.recipes import names
 
 DOCS = Path(__file__).resolve().parent
-COMMANDS = {name: "run_options" if name == "run" else name for name in entry.COMMANDS if name != "recipes"}
+COMMANDS = {name: f"{room or 'run'}_options" for name, room in entry.COMMANDS.items() if name != "recipes"}
 POSITIONAL = typing.get_args(conf.Positional[str])[1]
 SWITCH = typing.get_args(Switch)[1:]
 TABLE = re.compile(r"(<!-- options: ([\w ]+(?:: [\w ]+)?) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -16,9 +16,15 @@ from sparsight.analysis.page import page, path_page
 from sparsight.analysis.text import path_table
 from sparsight.analysis.trajectory import path_of
 from sparsight.checkpoint import CheckpointError
-from sparsight.cli.analyze import main
+from sparsight.cli import analyze as command
 from sparsight.cli.errors import Misuse, NotFound
+from sparsight.cli.network_options import AnalyzeOptions
+from sparsight.cli.options import options
 from sparsight.records.record import LevelRecord
+
+
+def main(words: list[str]) -> int:
+    return command.main(options(AnalyzeOptions, words, "sparsight analyze"))
 
 
 def state(n: int = 3) -> dict[str, torch.Tensor]:

@@ -225,9 +225,9 @@ def test_data_that_cannot_be_had(here, capsys, monkeypatch):
 
 
 def test_exit_codes_are_of_errors_that_exist():
-    from sparsight.cli import entry as cli
+    from sparsight.cli import errors
 
-    for name in cli._CODES:
+    for name in errors.CODES:
         module, _, kind = name.rpartition(".")
         assert issubclass(getattr(importlib.import_module(module), kind), Exception)
 

@@ -2,64 +2,35 @@
 
 from __future__ import annotations
 
-import json as json_
 import os
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import replace
 
-from typing_extensions import Doc
-from tyro import conf
+import torch
 
-from sparsight.cli.errors import Misuse
-from sparsight.cli.options import DataName, LevelNumber, ModelName, Switch, options
-
-if TYPE_CHECKING:
-    from sparsight.cli.certify_inputs import Pruned
-    from sparsight.pruning.sipp.certificate import Certificate, LayerCertificate
-    from sparsight.types import Batch
+from sparsight.cli.certify_inputs import Pruned, of_checkpoint, of_run
+from sparsight.cli.errors import Misuse, refusing
+from sparsight.cli.network_options import CertifyOptions
+from sparsight.cli.output import give
+from sparsight.model.masks import all_kept
+from sparsight.numerics.format import percent
+from sparsight.numerics.seeds import derive, seeded
+from sparsight.pruning.sipp.bounds import most_points
+from sparsight.pruning.sipp.certificate import Certificate, LayerCertificate, certify
+from sparsight.pruning.sipp.certificate.words import nothing_certified
+from sparsight.pruning.sipp.score import SiPP, first_points
+from sparsight.report.escape import printable
+from sparsight.report.table import stacked
+from sparsight.train.batches import batches
+from sparsight.types import Batch, Split
 
 AT_ONCE = 250
 """Inputs in a batch."""
 
 
-@dataclass(frozen=True)
-class CertifyOptions:
-    """Compute an error bound for a pruned network, its failure probability, and the error on held-out inputs.
-
-    Sensitivities come from the unpruned weights and training inputs; errors are measured on validation inputs. No
-    bound covers weights that were trained after pruning: such a network is refused.
-    """
-
-    path: Annotated[conf.Positional[Path], Doc("A run folder, or a checkpoint of the pruned network.")]
-    dense: Annotated[Path | None, Doc("Checkpoint of the unpruned weights. Runs do not need it.")] = None
-    model: ModelName = None
-    data: DataName = None
-    level: LevelNumber = None
-    as_pruned: Annotated[
-        Switch, Doc("For a run, certify the level as it was pruned, before its weights were trained.")
-    ] = False
-    delta: Annotated[float, Doc("Failure probability, which sets the number of calibration points and of draws.")] = (
-        1e-16
-    )
-    constant: Annotated[float, Doc("C in the bounds and in the number of points.")] = 3.0
-    bound: Annotated[
-        Literal["bernstein", "reference"],
-        Doc("Bound for sampled groups: the proved one (bernstein) or that of the published code (reference)."),
-    ] = "bernstein"
-    points: Annotated[int | None, Doc("Calibration points. Default: the number that --delta requires.")] = None
-    held_out: Annotated[int, Doc("Measure errors on at most this many validation inputs.")] = 1000
-    json: Annotated[Switch, Doc("Print one JSON document instead, with every neuron.")] = False
-
-
-def main(argv: list[str]) -> int:
-    asked = options(CertifyOptions, argv, "sparsight certify")
+def main(asked: CertifyOptions) -> int:
     _check(asked)
-    from sparsight.cli.certify_inputs import of_checkpoint, of_run
-
     if os.path.exists(asked.path / "run.json"):
         if asked.dense is not None:
             raise Misuse(f"--dense is for checkpoints: the run {asked.path} holds its unpruned weights")
@@ -69,8 +40,11 @@ def main(argv: list[str]) -> int:
             raise Misuse(f"--level and --as-pruned are for runs: {asked.path} is a checkpoint")
         pruned = of_checkpoint(asked.path, asked.dense, asked.model, asked.data)
     certificate = _certificate(asked, pruned)
-    _tell(asked, pruned, certificate)
-    return 0
+    about = {
+        "source": pruned.source, "unpruned": pruned.unpruned, "data": pruned.data.name,
+        "as_pruned": asked.as_pruned, "notes": pruned.notes, "certificate": certificate,
+    }  # fmt: skip
+    return give(asked, lambda: _text(pruned, certificate), lambda: about)
 
 
 def _check(asked: CertifyOptions) -> None:
@@ -87,35 +61,19 @@ def _check(asked: CertifyOptions) -> None:
 
 
 def _certificate(asked: CertifyOptions, pruned: Pruned) -> Certificate:
-    import torch
-
-    from sparsight.model.masks import all_kept
-    from sparsight.pruning.sipp.bounds import most_points
-    from sparsight.pruning.sipp.certificate import certify
-    from sparsight.pruning.sipp.score import SiPP
-
     masks = {**all_kept(pruned.before), **pruned.masks}
     whole = {name: torch.ones_like(mask) for name, mask in masks.items()}
     calibration = _calibration(pruned, asked.points or most_points(asked.delta, asked.constant))
-    try:
+    with refusing(TypeError, form="cannot certify this network: {}"):
         scores = SiPP("max", asked.delta, asked.constant, asked.points)(pruned.before, whole, calibration)
         return certify(
             pruned.before, masks, scores, _held_out(pruned, asked.held_out), delta=asked.delta,
             constant=asked.constant, bound=asked.bound,
         )  # fmt: skip
-    except TypeError as error:
-        raise Misuse(f"cannot certify this network: {error}") from error
 
 
 def _calibration(pruned: Pruned, wanted: int) -> list[Batch]:
     """Training inputs, shuffled like those that a run scores on."""
-    import torch
-
-    from sparsight.numerics.seeds import derive, seeded
-    from sparsight.pruning.sipp.score import first_points
-    from sparsight.train.batches import batches
-    from sparsight.types import Split
-
     train, seed = pruned.data.train, derive(pruned.seed, "score")
     if isinstance(train, Split):
         train = replace(train, augment=None)
@@ -126,10 +84,6 @@ def _calibration(pruned: Pruned, wanted: int) -> list[Batch]:
 
 
 def _held_out(pruned: Pruned, wanted: int) -> list[Batch]:
-    from sparsight.numerics.seeds import seeded
-    from sparsight.pruning.sipp.score import first_points
-    from sparsight.train.batches import batches
-
     with seeded(0):
         return list(first_points(batches(pruned.data.validation, AT_ONCE), wanted, AT_ONCE))
 
@@ -137,19 +91,7 @@ def _held_out(pruned: Pruned, wanted: int) -> list[Batch]:
 # -- telling ---------------------------------------------------------------------------------------------------
 
 
-def _tell(asked: CertifyOptions, pruned: Pruned, certificate: Certificate) -> None:
-    from sparsight.pruning.sipp.certificate.words import nothing_certified
-    from sparsight.records.record import to_json
-    from sparsight.report.escape import printable
-
-    if asked.json:
-        about_it = {
-            "source": pruned.source, "unpruned": pruned.unpruned, "data": pruned.data.name,
-            "as_pruned": asked.as_pruned, "notes": list(pruned.notes),
-        }  # fmt: skip
-        document = {**about_it, "certificate": to_json(certificate)}
-        sys.stdout.write(json_.dumps(document, indent=2, allow_nan=False) + "\n")
-        return
+def _text(pruned: Pruned, certificate: Certificate) -> str:
     lines = [f"{pruned.source}, a pruning of {pruned.unpruned}, on {pruned.data.name}", *pruned.notes, ""]
     if nothing_certified(certificate):
         lines += _nothing(certificate)
@@ -160,7 +102,7 @@ def _tell(asked: CertifyOptions, pruned: Pruned, certificate: Certificate) -> No
         f"delta = {certificate.delta:.3g} over {certificate.points} points, C = {certificate.constant:g}, "
         f"{certificate.bound}"
     )
-    sys.stdout.write("\n".join(map(printable, lines)) + "\n")
+    return "\n".join(map(printable, lines))
 
 
 def _nothing(certificate: Certificate) -> list[str]:
@@ -177,9 +119,6 @@ def _nothing(certificate: Certificate) -> list[str]:
 
 def _table(layers: Sequence[LayerCertificate], sizes: Mapping[str, int]) -> list[str]:
     """A line per layer: its density, the bounds of its neurons, the measured errors."""
-    from sparsight.numerics.format import percent
-    from sparsight.report.table import stacked
-
     heads = ["density", "vacuous neurons", "median bound", "largest bound", "mean error", "largest error"]
     heads += ["errors outside"]
     rows = []

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from sparsight.checkpoint import load_tensors, open_checkpoint
-from sparsight.cli.errors import Misuse, NotFound
+from sparsight.cli.errors import Misuse, NotFound, refusing
 from sparsight.cli.run_options import look_for
 from sparsight.model.masks import all_kept
 from sparsight.pruning.sipp.certificate import pruning_of
@@ -23,6 +23,7 @@ from sparsight.runs.again import names_of
 from sparsight.types import Data, Masks, Split, StateDict
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
+from sparsight.zoo.networks.build import own
 
 INPUTS = 64
 """Validation inputs on which a compacted or exported network is compared."""
@@ -46,11 +47,11 @@ def of_checkpoint(path: Path, unpruned: Path | None, model: str | None, data: st
 
     Raises: Misuse if an option is missing; NotFound; CheckpointError; ValueError if it is not a pruning of the other.
     """
-    _check_exists(path)
+    check_exists(path)
     missing = [name for name, value in (("--dense", unpruned), ("--model", model), ("--data", data)) if value is None]
     if unpruned is None or model is None or data is None:
         raise Misuse(f"{path} is a checkpoint, which needs --dense, --model and --data: missing {', '.join(missing)}")
-    _check_exists(unpruned)
+    check_exists(unpruned)
     source, network = _network(model, data, 0)
     before = _filled(network, load_tensors(open_checkpoint(unpruned)), str(unpruned), model)
     after = _filled(network, load_tensors(open_checkpoint(path)), str(path), model)
@@ -95,7 +96,7 @@ def network_of(path: Path, number: int | None, model: str | None, data: str | No
 
     Raises: as `of_checkpoint`; Misuse for inputs that are not one tensor.
     """
-    _check_exists(path)
+    check_exists(path)
     if (path / "run.json").exists():
         where, source, network = trained(path, number, model, data)
     elif model is None or data is None or number is not None:
@@ -185,25 +186,20 @@ def _scored(folder: RunFolder, record: LevelRecord, network: nn.Module) -> tuple
 
 
 def _weights(folder: RunFolder, record: LevelRecord) -> StateDict:
-    try:
+    with refusing(FileNotFoundError, make=NotFound):
         return folder.weights(record)
-    except FileNotFoundError as error:
-        raise NotFound(str(error)) from error
 
 
 def _untrained(before: nn.Module, after: nn.Module, masks: Masks, where: str) -> Mapping[str, Tensor]:
-    try:
+    said = f"cannot certify {where}: {{}}. Use --as-pruned to certify it before that training"
+    with refusing(make=ValueError, form=said):
         return pruning_of(before, after, masks)
-    except ValueError as error:
-        raise ValueError(
-            f"cannot certify {where}: {error}. Use --as-pruned to certify it before that training"
-        ) from error
 
 
 # -- networks --------------------------------------------------------------------------------------------------
 
 
-def _check_exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
     if not there(path):
         raise NotFound(f"{path} does not exist")
 
@@ -212,11 +208,22 @@ def _network(spec: str, data: str, seed: int) -> tuple[Data, nn.Module]:
     """The data, and a network built for them."""
     look_for("data", data, readers.KNOWN)
     look_for("model", spec, zoo.KNOWN)
-    try:
+    with refusing(TypeError):
         source = readers.load(data)
         return source, zoo.build(spec, source, seed)
-    except TypeError as error:
-        raise Misuse(str(error)) from error
+
+
+def named_network(spec: str, shape: tuple[int, ...] = (), seed: int = 0, others: Sequence[str] = ()) -> nn.Module:
+    """A network of the zoo, by default for images of 28 × 28, or of package.module:attribute.
+
+    Raises: NotFound, which also lists `others`; Misuse for anything but a network.
+    """
+    name = spec.lower().replace("_", "-")
+    if name in zoo.KNOWN:
+        return zoo.KNOWN[name](shape or (1, 28, 28), seed=seed)
+    look_for("network", spec, (*others, *zoo.KNOWN))
+    with refusing(TypeError):
+        return own(spec, seed)
 
 
 def _filled(network: nn.Module, tensors: Mapping[str, Tensor], where: str, spec: str) -> nn.Module:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from sparsight import __version__
-from sparsight.cli.errors import Misuse, NotFound, near, printable
+from sparsight.cli.errors import Misuse, NotFound, exit_code, near, printable
 from sparsight.cli.processes import join, last_word, part
 from sparsight.cli.signals import end_with_the_study, interruptible, leave
 
@@ -70,23 +70,12 @@ exit codes:
 SPARSIGHT_DEBUG=1 shows the traceback of an error; SPARSIGHT_DATA is the folder to read data sets from.
 """
 
-COMMANDS = (
-    "run", "show", "report", "analyze", "certify", "pack", "unpack", "compact", "export", "ledger", "bench", "evaluate",
-    "compare", "verdict", "verify", "phase", "recipes", "study",
-)  # fmt: skip
-
-_CODES = {  # by name, to import nothing
-    "sparsight.cli.errors.Misuse": 2,
-    "sparsight.runs.again.Unnamed": 2,
-    "sparsight.runs.study.source.StudyFileError": 2,
-    "sparsight.records.files.DamagedFile": 3,
-    "sparsight.records.identity.ForeignRun": 3,
-    "sparsight.records.lock.LockedRun": 3,
-    "sparsight.checkpoint.entry.CheckpointError": 3,
-    "sparsight.cli.errors.NotFound": 4,
-    "sparsight.zoo.data.fashion.DataNotFound": 4,
-    "sparsight.zoo.data.download.DownloadError": 4,
-}
+COMMANDS = {  # and where their options are; those of the others depend on their words
+    "run": "", "show": "record", "report": "record", "analyze": "network", "certify": "network", "pack": "network",
+    "unpack": "network", "compact": "network", "export": "network", "ledger": "network", "bench": "network",
+    "evaluate": "record", "compare": "record", "verdict": "record", "verify": "record", "phase": "network",
+    "recipes": "", "study": "record",
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,12 +125,6 @@ def _harmless_warnings() -> Iterator[None]:
         warnings.formatwarning = usual
 
 
-def exit_code(error: BaseException) -> int:
-    """The exit code of an error: 1 unless the help lists another."""
-    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
-    return next((_CODES[name] for name in names if name in _CODES), 1)
-
-
 def _dispatch(argv: list[str]) -> int:
     if not argv:
         sys.stderr.write(HELP)
@@ -158,7 +141,13 @@ def _dispatch(argv: list[str]) -> int:
         hint = near(command, (*COMMANDS, "--help", "--version")) or f"; the commands are {', '.join(COMMANDS)}"
         raise Misuse(f"unknown {what} {command!r}{hint}")
     join(command)
-    return importlib.import_module(f"sparsight.cli.{command}").main(rest)
+    asked: Any = rest
+    if COMMANDS[command]:
+        from sparsight.cli.options import options
+
+        kinds = importlib.import_module(f"sparsight.cli.{COMMANDS[command]}_options")
+        asked = options(getattr(kinds, f"{command.capitalize()}Options"), rest, f"sparsight {command}")
+    return importlib.import_module(f"sparsight.cli.{command}").main(asked)
 
 
 def _words(error: Exception) -> str:

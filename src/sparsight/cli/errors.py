@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import sys
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 
@@ -16,6 +15,38 @@ class Misuse(ValueError):
 
 class NotFound(LookupError):
     """Data, a file or a network that does not exist."""
+
+
+CODES = {  # by name, to import nothing
+    "sparsight.cli.errors.Misuse": 2,
+    "sparsight.runs.again.Unnamed": 2,
+    "sparsight.runs.study.source.StudyFileError": 2,
+    "sparsight.records.files.DamagedFile": 3,
+    "sparsight.records.identity.ForeignRun": 3,
+    "sparsight.records.lock.LockedRun": 3,
+    "sparsight.checkpoint.entry.CheckpointError": 3,
+    "sparsight.cli.errors.NotFound": 4,
+    "sparsight.zoo.data.fashion.DataNotFound": 4,
+    "sparsight.zoo.data.download.DownloadError": 4,
+}
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error: 1 unless the help lists another."""
+    names = (f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    return next((CODES[name] for name in names if name in CODES), 1)
+
+
+@contextlib.contextmanager
+def refusing(*kinds: type[Exception], make: type[Exception] = Misuse, form: str = "{}") -> Iterator[None]:
+    """Turn errors of these kinds, by default ValueError, into `make`; those with an exit code of their own stay."""
+    caught = kinds or (ValueError,)
+    try:
+        yield
+    except caught as error:
+        if exit_code(error) != 1:
+            raise
+        raise make(form.format(error)) from error
 
 
 def say(text: str, before: str = "") -> None:
@@ -44,39 +75,17 @@ def near(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
-def checked(check: Callable[[Any], None], value: Any) -> None:
-    """Raise Misuse if `check` refuses the value of an option."""
-    try:
-        check(value)
-    except ValueError as error:
-        raise Misuse(f"--{error}") from error
+def checked(check: Callable[..., None], *accepted: Any, **options: Any) -> None:
+    """Raise Misuse if `check(*accepted, name=value)` refuses the value of an option, or one of its values."""
+    for name, value in options.items():
+        for one in value if isinstance(value, tuple) else () if value is None else (value,):
+            with refusing(form="--{}"):
+                check(*accepted, **{name: one})
 
 
 def resolved(spec: str) -> Any:
     """The object that package.module:attribute names. Raises: NotFound."""
     from sparsight.zoo.resolve import resolve
 
-    try:
+    with refusing(make=NotFound):
         return resolve(spec)
-    except ValueError as error:
-        raise NotFound(str(error)) from error
-
-
-def check_outputs(json: bool, **paths: Path | None) -> bool:
-    """Whether one of the outputs is standard output, which must then show nothing else.
-
-    Raises: Misuse if an output cannot be written, or if two outputs are standard output.
-    """
-    from sparsight.records.outputs import check_output, is_standard
-
-    given = {f"--{name}": path for name, path in paths.items() if path is not None}
-    standard = [name for name, path in given.items() if is_standard(path)]
-    if len(standard) + json > 1 and standard:
-        both = ", ".join([*standard, *(["--json"] if json else [])])
-        raise Misuse(f"only one of {both} can go to standard output: name a file for the others")
-    for name, path in given.items():
-        try:
-            check_output(path)
-        except OSError as error:
-            raise Misuse(f"cannot write {name} {path}: {error.strerror}") from error
-    return bool(standard)

@@ -2,102 +2,38 @@
 
 from __future__ import annotations
 
-import json as json_
 import os
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
-from typing_extensions import Doc
-from tyro import conf
-
-from sparsight.cli.errors import Misuse, check_outputs, checked, printable, say
-from sparsight.cli.options import Switch, options
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """Measure the networks of finished runs on the test split, beyond accuracy.
-
-    Results are kept in the run folder; running the command again reads them. Metrics come in families. Corruptions
-    and latency take longer and are only measured if you name them.
-    """
-
-    runs: Annotated[conf.Positional[tuple[Path, ...]], Doc("Run folders, or folders of a study.")]
-    metrics: Annotated[
-        tuple[
-            Literal[
-                "accuracy", "classes", "agreement", "calibration", "corruptions", "potential", "structure", "size",
-                "latency",
-            ],
-            ...,
-        ],
-        Doc("Families of metrics to measure."),
-    ] = ("accuracy", "classes", "agreement", "calibration", "potential", "structure", "size")  # fmt: skip
-    level: Annotated[
-        tuple[int, ...], conf.arg(metavar="N"), Doc("Levels to measure. Default: all with weights on disk.")
-    ] = ()
-    corruptions: Annotated[
-        tuple[str, ...], conf.arg(metavar="NAME"), Doc("Corruptions to apply, such as gaussian_blur. Default: all 14.")
-    ] = ()
-    severities: Annotated[tuple[int, ...], conf.arg(metavar="N"), Doc("Severities of corruptions, 1 to 5.")] = (
-        1,
-        2,
-        3,
-        4,
-        5,
-    )
-    samples: Annotated[int, conf.arg(metavar="N"), Doc("Test images to corrupt: the same share of each class.")] = 2000
-    model: Annotated[str | None, Doc("The run's network, if it is not from the zoo: package.module:attribute.")] = None
-    data: Annotated[str | None, Doc("The run's data, if it is your own: package.module:attribute or a path.")] = None
-    out: Annotated[
-        Path | None,
-        conf.arg(aliases=("-o",), metavar="FILE"),
-        Doc("Write the rows to this .csv, .json or .parquet file; - is standard output, as CSV."),
-    ] = None
-    json: Annotated[Switch, Doc("Print one JSON document instead of the table.")] = False
+from sparsight.cli.errors import Misuse, checked, refusing, say
+from sparsight.cli.output import check_outputs, give
+from sparsight.cli.record_options import EvaluateOptions
+from sparsight.compare.evaluation import CORRUPTIONS, Corrupted, evaluate
+from sparsight.compare.evaluation.text import text
+from sparsight.compare.tables import check_suffix, write_rows
+from sparsight.numerics.checks import check_known, check_whole
 
 
-def main(argv: list[str]) -> int:
-    asked = options(EvaluateOptions, argv, "sparsight evaluate")
-    quiet = check_outputs(asked.json, out=asked.out)
-
-    from sparsight.compare.tables import check_suffix, write_rows
-    from sparsight.records.record import to_json
-
+def main(asked: EvaluateOptions) -> int:
+    check_outputs(asked)
     if asked.out is not None:
-        try:
+        with refusing():
             check_suffix(asked.out)
-        except ValueError as error:
-            raise Misuse(str(error)) from error
     rows, notes = _evaluated(asked)
     if asked.out is not None:
         write_rows(rows, asked.out)
     for note in notes:
         say(note)
-    if asked.json:
-        sys.stdout.write(json_.dumps(to_json({"rows": rows, "notes": notes}), indent=1) + "\n")
-    elif not quiet:
-        from sparsight.compare.evaluation.text import text
-
-        sys.stdout.write(text(rows) + "\n")
-        if asked.out is not None:
-            sys.stdout.write(printable(f"{len(rows):,} rows in {asked.out}") + "\n")
-    return 0
+    where = "" if asked.out is None else f"\n{len(rows):,} rows in {asked.out}"
+    return give(asked, lambda: text(rows) + where, lambda: {"rows": rows, "notes": notes})
 
 
 def _evaluated(asked: EvaluateOptions) -> tuple[list[dict[str, object]], list[str]]:
     """Rows and notes of all runs. Raises: Misuse for a path that is not a run, an unknown level or corruption."""
-    from sparsight.compare.evaluation import CORRUPTIONS, Corrupted, evaluate
-    from sparsight.numerics.checks import check_known, check_whole
-
-    for name in asked.corruptions:
-        checked(lambda value: check_known(tuple(CORRUPTIONS), corruptions=value), name)
-    for severity in asked.severities:
-        checked(lambda value: check_known((1, 2, 3, 4, 5), severities=value), severity)
-    checked(lambda value: check_whole(1, samples=value), asked.samples)
+    checked(check_known, tuple(CORRUPTIONS), corruptions=asked.corruptions)
+    checked(check_known, (1, 2, 3, 4, 5), severities=asked.severities)
+    checked(check_whole, 1, samples=asked.samples)
     corrupted = Corrupted(asked.corruptions or tuple(CORRUPTIONS), asked.severities, asked.samples)
     rows: list[dict[str, object]] = []
     notes: list[str] = []

@@ -10,7 +10,6 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -35,27 +34,29 @@ DataName = Annotated[
     str | None,
     Doc("The data: fashion-mnist, mnist, digits, or package.module:attribute. Runs on these data sets do not need it."),
 ]
-Threads = Annotated[int | None, Doc("CPU threads. Default: as many as torch uses.")]
+Device = Annotated[Literal["auto", "cpu", "cuda", "mps"], Doc("The device; auto uses an accelerator if there is one.")]
+Precision = Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training; no is float32.")]
+WhichLevels = Annotated[
+    Literal["all", "packed", "chosen", "last"],
+    Doc(
+        "Which levels' weights to keep on disk after the run; packed keeps all of them in packed files. Masks and "
+        "records always stay."
+    ),
+]
+Runs = Annotated[conf.Positional[tuple[Path, ...]], Doc("Run folders, or folders of a study.")]
 Json = Annotated[Switch, Doc("Print one JSON document instead.")]
+File = Annotated[Path | None, conf.arg(metavar="FILE")]
+OutFile = Annotated[Path, conf.arg(aliases=("-o",), metavar="FILE")]
 
 
-@dataclass(frozen=True, kw_only=True)
-class OfNetwork:
-    """A network of a run or a checkpoint, and its data."""
-
-    level: LevelNumber = None
-    model: ModelName = None
-    data: DataName = None
-
-
-def options(kind: type[T], argv: Sequence[str], prog: str, description: str = "") -> T:
+def options(kind: type[T], argv: Sequence[str], prog: str) -> T:
     """The dataclass `kind` from a command line: each field is an option, explained by its `Doc`.
 
-    The help begins with `description`, by default the docstring of `kind`. Raises: Misuse for an unknown option or a
-    bad value; SystemExit after --help.
+    The help begins with its `about`, by default its docstring. Raises: Misuse for an unknown option or a bad value;
+    SystemExit after --help.
     """
     _check([kind], argv, prog)
-    found = _ask(_shown(kind), argv, prog, description or inspect.getdoc(kind) or "")
+    found = _ask(_shown(kind), argv, prog, getattr(kind, "about", None) or inspect.getdoc(kind) or "")
     _check_numbers(vars(found))
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import warnings
@@ -170,10 +169,10 @@ def _announce(asked: RunRequest, say: Callable[[str], None]) -> None:
 
 
 def _tell(outcome: Outcome, asked: RunRequest) -> None:
+    from sparsight.cli.output import give
     from sparsight.cli.show import document, tell
 
-    if asked.settings.json:
-        text = json.dumps(document(outcome.path, outcome.record, outcome.levels, outcome.evaluation), indent=2)
-        sys.stdout.write(text + "\n")
-        return
-    tell(outcome.record, outcome.levels, outcome.evaluation, outcome.report)
+    parts = outcome.record, outcome.levels, outcome.evaluation
+    give(asked.settings, None, lambda: document(outcome.path, *parts))
+    if not asked.settings.json:
+        tell(*parts, outcome.report)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, checked, near
-from sparsight.cli.options import Switch, about, as_typed, keywords, parse, why_no_maker
+from sparsight.cli.options import Device, Precision, Switch, WhichLevels, about, as_typed, keywords, parse, why_no_maker
 from sparsight.cli.processes import main_process, tell_folder, told_folder
 from sparsight.cli.resuming import as_it_was, taken_up
 from sparsight.numerics.checks import check_threads
@@ -119,18 +119,9 @@ class RunOptions:
             "but package.module:attribute names must be given again."
         ),
     ] = False
-    keep: Annotated[
-        Literal["all", "packed", "chosen", "last"],
-        Doc(
-            "Which levels' weights to keep on disk after the run; packed keeps all of them in packed files. Masks and "
-            "records always stay."
-        ),
-    ] = "all"
-    device: Annotated[
-        Literal["auto", "cpu", "cuda", "mps"],
-        Doc("The device; auto uses an accelerator if there is one."),
-    ] = "auto"
-    precision: Annotated[Literal["no", "bf16", "fp16"], Doc("Mixed precision for training; no is float32.")] = "no"
+    keep: WhichLevels = "all"
+    device: Device = "auto"
+    precision: Precision = "no"
     threads: Annotated[
         int | None, Doc("CPU threads, which change the last bits of results. Default: as many as torch uses.")
     ] = None
@@ -247,8 +238,7 @@ def look_for_all(settings: RunOptions) -> None:
     look_for("model", settings.model, zoo.KNOWN)
     if settings.weights is not None and not there(settings.weights):
         raise NotFound(f"--weights {settings.weights} does not exist")
-    if settings.threads is not None:
-        checked(check_threads, settings.threads)
+    checked(check_threads, threads=settings.threads)
 
 
 def look_for(what: str, spec: str, known: Collection[str]) -> None:

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import json as json_
+import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
-from typing_extensions import Doc
-from tyro import conf
-
-from sparsight.cli.errors import Misuse, check_outputs
-from sparsight.cli.options import Json, options
-
-if TYPE_CHECKING:
-    from sparsight.records.folder import RunFolder
-    from sparsight.records.record import Evaluation, LevelRecord, RunRecord
-
-
-@dataclass(frozen=True)
-class ShowOptions:
-    """Print the results of a run, finished or not; or the tensors of a packed file and their sizes."""
-
-    run: Annotated[conf.Positional[Path], Doc("A run folder or a packed file.")]
-    json: Json = False
-    csv: Annotated[
-        Path | None, conf.arg(metavar="FILE"), Doc("Write a row per level to this file; - is standard output.")
-    ] = None
+from sparsight.checkpoint import open_checkpoint
+from sparsight.checkpoint.packed.head import FORMAT, dense_bytes
+from sparsight.cli.errors import Misuse, refusing
+from sparsight.cli.output import check_outputs, give, quiet
+from sparsight.cli.record_options import ShowOptions
+from sparsight.deploy.ledger.of_run import of_run
+from sparsight.model.left_out import counted, lines
+from sparsight.numerics.format import bytes_of, compression
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import Evaluation, LevelRecord, RunRecord
+from sparsight.records.verify import whole
+from sparsight.report import rich_table, summary, table
+from sparsight.report.escape import plain, printable
+from sparsight.report.findings import findings
+from sparsight.report.ledger import sentence
+from sparsight.report.run_view import story
 
 
-def main(argv: list[str]) -> int:
-    asked = options(ShowOptions, argv, "sparsight show")
-    quiet = check_outputs(asked.json, csv=asked.csv)
-
+def main(asked: ShowOptions) -> int:
+    check_outputs(asked)
     if os.path.isfile(asked.run):
         return _packed(asked)
-
-    from sparsight.model.left_out import counted, lines
-    from sparsight.records.outputs import write_output
-    from sparsight.report import table
-    from sparsight.report.escape import printable
-
     with opened(asked.run) as folder:
         parts = folder.record, folder.levels(), folder.evaluation()
-    if asked.csv is not None:
-        write_output(asked.csv, [table(*parts, format="csv").encode("utf-8")])
-    if quiet:
-        return 0
-    if asked.json:
-        sys.stdout.write(json_.dumps(document(asked.run, *parts), indent=2) + "\n")
+    give(asked, None, lambda: document(asked.run, *parts), csv=lambda: table(*parts, format="csv"))
+    if asked.json or quiet(asked):
         return 0
     left = parts[0].left_out
     if left:
@@ -65,10 +48,6 @@ def main(argv: list[str]) -> int:
 
 def _real(path: Path, run: RunRecord) -> str | None:
     """The ledger's sentence about the chosen network; None if no level is chosen yet."""
-    from sparsight.deploy.ledger.of_run import of_run
-    from sparsight.records.folder import RunFolder
-    from sparsight.report.ledger import sentence
-
     if run.chosen is None:
         return None
     with RunFolder.open(path) as folder:
@@ -77,11 +56,6 @@ def _real(path: Path, run: RunRecord) -> str | None:
 
 def _packed(asked: ShowOptions) -> int:
     """The tensors of a packed file."""
-    from sparsight.checkpoint import open_checkpoint
-    from sparsight.checkpoint.packed.head import FORMAT, dense_bytes
-    from sparsight.numerics.format import bytes_of, compression
-    from sparsight.report.escape import plain
-
     found = open_checkpoint(asked.run)
     if found.format != FORMAT:
         raise Misuse(f"{asked.run} is neither a run folder nor a packed file: try sparsight analyze")
@@ -103,21 +77,12 @@ def _packed(asked: ShowOptions) -> int:
 
 def opened(path: Path) -> RunFolder:
     """The run in `path`, for reading. Raises: Misuse if it is not a run; DamagedFile."""
-    from sparsight.records.verify import whole
-
-    try:
+    with refusing(FileNotFoundError):
         return whole(path)
-    except FileNotFoundError as error:
-        raise Misuse(str(error)) from error
 
 
 def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None, report: Path) -> None:
     """Print the table, the summary, why the run ended, the path of its report, and any findings and missed target."""
-    from sparsight.report import rich_table, summary, table
-    from sparsight.report.escape import plain, printable
-    from sparsight.report.findings import findings
-    from sparsight.report.run_view import story
-
     lines = ["", summary(run, levels, evaluation)]
     if run.why_ended:
         lines.append(f"Why the run ended: {run.why_ended.rstrip('.')}.")
@@ -142,24 +107,19 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
 def document(
     path: Path, run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None
 ) -> dict[str, Any]:
-    """The run as JSON values, with a row per level and the summary."""
-    from sparsight.records.record import to_json
-    from sparsight.report import summary, table
-    from sparsight.report.findings import findings
-    from sparsight.report.run_view import story
-
-    rows = json_.loads(table(run, levels, evaluation, format="json"))
+    """What --json gives of a run: a row per level, the summary and more."""
+    rows = json.loads(table(run, levels, evaluation, format="json"))
     report = path / "report.html"
     return {
         "path": str(path),
         "report": str(report) if report.exists() else None,
-        **to_json(rows),
-        "arguments": to_json(run.arguments),
+        **rows,
+        "arguments": run.arguments,
         "seed": run.seed,
         "data": run.data.get("name"),
         "model": run.model.get("spec") or run.model.get("type"),
-        "left_out": to_json(run.left_out),
-        "chosen": to_json(run.chosen),
+        "left_out": run.left_out,
+        "chosen": run.chosen,
         "why_ended": run.why_ended,
         "summary": summary(run, levels, evaluation),
         "ledger": _real(path, run),
