@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
 from sparsight.zoo.data.described import described
-from sparsight.zoo.data.download import download
+from sparsight.zoo.data.download import download as fetch
 from sparsight.zoo.data.idx import read_idx
 
 MEAN, STD = 0.2860, 0.3530
@@ -111,14 +112,11 @@ def _download(publisher: Sequence[str]) -> Path:
         for name, sha256 in SHA256.items():
             if not (folder / name).is_file():
                 addresses = [base.rstrip("/") + "/" + name for base in publisher]
-                _fetch(addresses, folder / name, sha256)
+                check = partial(read_idx, Path(name), sha256=sha256)
+                fetch(addresses, folder / name, check=check, limit=_LIMIT)
     except OSError as error:
         raise _not_found(None, str(error)) from error
     return folder
-
-
-def _fetch(addresses: Sequence[str], path: Path, sha256: str) -> None:
-    download(addresses, path, check=lambda part: read_idx(part, sha256=sha256), limit=_LIMIT)
 
 
 def _not_found(root: Path | str | None, why: str) -> DataNotFound:

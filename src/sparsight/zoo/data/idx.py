@@ -7,7 +7,7 @@ import hashlib
 import math
 import struct
 import zlib
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import torch
@@ -17,15 +17,16 @@ _UNSIGNED_BYTE = 0x08
 _CHUNK = 1 << 20
 
 
-def read_idx(path: Path, *, sha256: str | None = None, packed: bool = True) -> Tensor:
-    """The uint8 tensor in an IDX file, gzip-compressed unless `packed` is False.
+def read_idx(path: Path, downloaded: bytes | None = None, *, sha256: str | None = None, packed: bool = True) -> Tensor:
+    """The uint8 tensor in an IDX file, or in what was `downloaded` for it, gzip-compressed unless `packed` is False.
 
     Format: two zero bytes, the type (0x08 = unsigned byte, the only one supported), the number of dimensions, each
     dimension as a big-endian uint32, then exactly the entries in row-major order. `sha256` is that of the uncompressed
     content. Memory is limited by the actual size of the file. Raises: ValueError for a damaged or wrong file.
     """
     try:
-        with gzip.open(path, "rb") if packed else open(path, "rb") as file:
+        source = path if downloaded is None else BytesIO(downloaded)
+        with gzip.open(source, "rb") if packed else open(path, "rb") as file:
             content = _read_content(file, path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged or not gzip ({error}): delete it and download it again") from error

@@ -14,20 +14,10 @@ from sparsight.zoo.networks.resnet import resnet8, resnet18, resnet20, resnet32
 from sparsight.zoo.networks.seeding import drawn_from
 from sparsight.zoo.resolve import made, resolve
 
+_RESNETS = (resnet8, resnet18, resnet20, resnet32)
 KNOWN: Mapping[str, Callable[..., nn.Module]] = {
-    "linear": linear,
-    "mlp": mlp,
-    "lenet-300-100": lenet_300_100,
-    "lenet5": lenet5,
-    "cnn": cnn,
-    "resnet8": resnet8,
-    "resnet18": resnet18,
-    "resnet20": resnet20,
-    "resnet32": resnet32,
-    "stable-resnet8": partial(resnet8, stable=True),
-    "stable-resnet18": partial(resnet18, stable=True),
-    "stable-resnet20": partial(resnet20, stable=True),
-    "stable-resnet32": partial(resnet32, stable=True),
+    **{made.__name__.replace("_", "-"): made for made in (linear, mlp, lenet_300_100, lenet5, cnn, *_RESNETS)},
+    **{f"stable-{made.__name__}": partial(made, stable=True) for made in _RESNETS},
     "vanilla-cnn": vanilla_cnn,
 }
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsight.numerics.checks import check_positive, check_whole
-from sparsight.zoo.networks.seeding import drawn_from, image_shape, initialise_as_published_
+from sparsight.zoo.networks.seeding import image_shape, published
 
 
 class LeNet5(nn.Module):
@@ -83,10 +83,7 @@ def vanilla_cnn(
     """
     shape = image_shape(input_shape, 3, "vanilla_cnn")
     check_whole(1, width=width, depth=depth)
-    with drawn_from(seed):
-        model = VanillaCNN(shape, width, depth, classes, activation)
-        initialise_as_published_(model)
-    return model
+    return published(lambda: VanillaCNN(shape, width, depth, classes, activation), seed)
 
 
 def lenet5(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed: int | None = None) -> nn.Module:
@@ -95,10 +92,7 @@ def lenet5(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed:
     Deviation: ReLU after both convolutions. Images of at least 16×16.
     """
     channels, height, width = image_shape(input_shape, 16, "lenet5")
-    with drawn_from(seed):
-        model = LeNet5(channels, height, width, classes)
-        initialise_as_published_(model)
-    return model
+    return published(lambda: LeNet5(channels, height, width, classes), seed)
 
 
 def cnn(
@@ -110,7 +104,6 @@ def cnn(
     """
     channels, _, _ = image_shape(input_shape, 8, "cnn")
     check_positive(width=width)
-    with drawn_from(seed):
-        model = CNN(channels, [max(1, round(base * width)) for base in (64, 128, 256, 512)], classes)
-        initialise_as_published_(model)
-    return model
+    return published(
+        lambda: CNN(channels, [max(1, round(base * width)) for base in (64, 128, 256, 512)], classes), seed
+    )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsight.zoo.networks.seeding import drawn_from, initialise_as_published_
+from sparsight.zoo.networks.seeding import published
 
 
 class MLP(nn.Module):
@@ -44,10 +44,7 @@ def mlp(
     widths = (math.prod(input_shape), *hidden, classes)
     if min(widths) < 1:
         raise ValueError(f"sizes of layers must be at least 1, got {widths}")
-    with drawn_from(seed):
-        model = MLP(widths, activation)
-        initialise_as_published_(model)
-    return model
+    return published(lambda: MLP(widths, activation), seed)
 
 
 def linear(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, *, seed: int | None = None) -> nn.Module:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypedDict, Unpack
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsight.zoo.networks.seeding import drawn_from, image_shape, initialise_as_published_
+from sparsight.zoo.networks.seeding import image_shape, published
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
@@ -103,75 +105,53 @@ class SmallResNet(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
-def resnet18(
-    input_shape: Sequence[int] = (1, 28, 28),
-    classes: int = 10,
-    *,
-    stable: bool = False,
-    norm: bool = True,
-    seed: int | None = None,
-) -> nn.Module:
+class Options(TypedDict, total=False):
+    """Options of every residual network.
+
+    `stable` multiplies every residual branch, after its last norm, by 1 / sqrt(blocks); without `norm` (it is on by
+    default) there is no batch norm.
+    """
+
+    stable: bool
+    norm: bool
+    seed: int | None
+
+
+def resnet18(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, **how: Unpack[Options]) -> nn.Module:
     """The paper's ResNet-18: pre-activation, 64-128-256-512, two blocks a stage, 3x3 stem, no max-pool.
 
-    11,171,018 parameters on Fashion-MNIST, 11,163,200 of them prunable, in 21 tensors. `stable` multiplies every
-    residual branch by 1 / sqrt(8), its number of blocks; without `norm` there is no batch norm.
+    11,171,018 parameters on Fashion-MNIST, 11,163,200 of them prunable, in 21 tensors.
     """
     channels, _, _ = image_shape(input_shape, 1, "resnet18")
-    with drawn_from(seed):
-        scale = 8**-0.5 if stable else 1.0
-        model = PreActivationResNet(channels, (64, 128, 256, 512), (2, 2, 2, 2), classes, scale, norm)
-        initialise_as_published_(model)
-    return model
+    kind = partial(PreActivationResNet, channels, (64, 128, 256, 512), (2, 2, 2, 2), classes)
+    return _made(kind, 8, **how)
 
 
-def resnet32(
-    input_shape: Sequence[int] = (1, 28, 28),
-    classes: int = 10,
-    *,
-    stable: bool = False,
-    norm: bool = True,
-    seed: int | None = None,
-) -> nn.Module:
-    """ResNet-32 of He et al. 2016 (option A): 15 blocks. `stable` and `norm` as for `resnet20`."""
-    return _small(5, "resnet32", input_shape, classes, stable, norm, seed)
+def resnet32(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, **how: Unpack[Options]) -> nn.Module:
+    """ResNet-32 of He et al. 2016 with shortcuts without parameters (option A): 15 blocks."""
+    return _small(5, "resnet32", input_shape, classes, **how)
 
 
-def resnet20(
-    input_shape: Sequence[int] = (1, 28, 28),
-    classes: int = 10,
-    *,
-    stable: bool = False,
-    norm: bool = True,
-    seed: int | None = None,
-) -> nn.Module:
-    """ResNet-20 of He et al. 2016 with shortcuts without parameters (option A): 269,434 parameters.
-
-    `stable` multiplies every residual branch, after its last norm, by 1 / sqrt(9), its number of blocks; without
-    `norm` there is no batch norm.
-    """
-    return _small(3, "resnet20", input_shape, classes, stable, norm, seed)
+def resnet20(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, **how: Unpack[Options]) -> nn.Module:
+    """ResNet-20 of He et al. 2016 with shortcuts without parameters (option A): 9 blocks, 269,434 parameters."""
+    return _small(3, "resnet20", input_shape, classes, **how)
 
 
-def resnet8(
-    input_shape: Sequence[int] = (1, 28, 28),
-    classes: int = 10,
-    *,
-    stable: bool = False,
-    norm: bool = True,
-    seed: int | None = None,
-) -> nn.Module:
-    """A smaller ResNet-20 with one block per stage: 75,002 parameters. `stable` and `norm` as for `resnet20`."""
-    return _small(1, "resnet8", input_shape, classes, stable, norm, seed)
+def resnet8(input_shape: Sequence[int] = (1, 28, 28), classes: int = 10, **how: Unpack[Options]) -> nn.Module:
+    """A smaller ResNet-20 with one block per stage: 75,002 parameters."""
+    return _small(1, "resnet8", input_shape, classes, **how)
 
 
-def _small(
-    n: int, name: str, input_shape: Sequence[int], classes: int, stable: bool, norm: bool, seed: int | None
-) -> nn.Module:
+def _small(n: int, name: str, input_shape: Sequence[int], classes: int, **how: Unpack[Options]) -> nn.Module:
     channels, _, _ = image_shape(input_shape, 1, name)
-    with drawn_from(seed):
-        model = SmallResNet(channels, n, classes, (3 * n) ** -0.5 if stable else 1.0, norm)
-        initialise_as_published_(model)
-    return model
+    return _made(partial(SmallResNet, channels, n, classes), 3 * n, **how)
+
+
+def _made(
+    kind: Callable[[float, bool], nn.Module], blocks: int, stable: bool = False, norm: bool = True,
+    seed: int | None = None,
+) -> nn.Module:  # fmt: skip
+    return published(lambda: kind(blocks**-0.5 if stable else 1.0, norm), seed)
 
 
 def _norm(width: int, wanted: bool) -> nn.Module:

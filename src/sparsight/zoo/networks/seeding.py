@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,11 +20,18 @@ def drawn_from(seed: int | None) -> Iterator[None]:
         yield
 
 
-def initialise_as_published_(model: nn.Module) -> None:
-    """The paper's initial state: convolutions Kaiming normal (fan out), biases 0, batch norms 1 and 0.
+def published(make: Callable[[], nn.Module], seed: int | None) -> nn.Module:
+    """A network in the paper's initial state: convolutions Kaiming normal (fan out), biases 0, batch norms 1 and 0.
 
     Linear weights stay as PyTorch draws them (uniform). Source: reference code of the PQ Index paper.
     """
+    with drawn_from(seed):
+        model = make()
+        _initialise_(model)
+    return model
+
+
+def _initialise_(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
