@@ -1,7 +1,7 @@
 """Records of a run, the run folder that holds them, and the identity of runs."""
 
+from sparsight.records.describe import fingerprint
 from sparsight.records.files import DamagedFile
-from sparsight.records.fingerprint import fingerprint
 from sparsight.records.folder import RunFolder
 from sparsight.records.identity import ForeignRun
 from sparsight.records.journal import Event, LevelResult

@@ -25,8 +25,8 @@ from typing import Any
 from filelock import FileLock
 from torch import Tensor
 
-from sparsight.measure.flow import Probe
 from sparsight.records import files
+from sparsight.records import packing as pack
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder_files import OF_THE_END, REMEDIES, RunFiles, level_folder, normal
 from sparsight.records.identity import content_id, run_id
@@ -37,15 +37,14 @@ from sparsight.records.record import KEEPS_ALL, Choice, Evaluation, LevelRecord,
 from sparsight.types import Masks, StateDict
 
 
-class RunFolder:
+class RunFolder(RunFiles):
     """A run on disk, made by `create` or `open`. As a context manager it holds the lock of a writer."""
 
     record: RunRecord  # as in run.json
 
     def __init__(self, path: Path, lock: FileLock | None) -> None:
-        self.path = path
+        super().__init__(path, writable=lock is not None)
         self._lock = lock
-        self._files = RunFiles(path, writable=lock is not None)
         self._done: tuple[LevelRecord, ...] | None = None  # the contents of levels.jsonl, cached by a writer
         if lock is not None and hasattr(os, "register_at_fork"):
             # A forked worker must not write. (It holds no lock: filelock ensures that.)
@@ -79,7 +78,7 @@ class RunFolder:
         try:
             if write:
                 files.remove_parts(path)
-            folder._know(folder._files.value("run", RunRecord))
+            folder._know(folder.value("run", RunRecord))
         except BaseException:
             folder.close()
             raise
@@ -98,12 +97,12 @@ class RunFolder:
     # -- the run -----------------------------------------------------------------------------------------------
 
     def _know(self, record: RunRecord) -> None:
-        self.record, self._files.run = record, run_id(record)
+        self.record, self.run = record, run_id(record)
 
     def update(self, **changes: Any) -> RunRecord:
         """Change fields of the RunRecord, such as status. Raises: ValueError for fields that identify the run."""
         record = normal(RunRecord, dataclasses.replace(self.record, **changes))
-        if run_id(record) != self._files.run:
+        if run_id(record) != self.run:
             raise ValueError(f"cannot change {sorted(changes)} of {self.path}: that would be another run")
         self._write_record(record)
         return record
@@ -112,7 +111,7 @@ class RunFolder:
 
     def levels(self) -> tuple[LevelRecord, ...]:
         """The finished levels in order of completion, including the control."""
-        done = self._files.lines("levels", LevelRecord) if self._done is None else self._done
+        done = self.lines("levels", LevelRecord) if self._done is None else self._done
         if self._lock is not None:  # no other process writes
             self._done = done
         return done
@@ -122,7 +121,7 @@ class RunFolder:
         if not (self.path / "times.jsonl").exists():
             return ()
         done = {(record.level, record.role) for record in self.levels()}
-        return tuple(times for times in self._files.lines("times", LevelTimes) if (times.level, times.role) in done)
+        return tuple(times for times in self.lines("times", LevelTimes) if (times.level, times.role) in done)
 
     def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]:
         """The weights and masks of a level. Raises: FileNotFoundError, DamagedFile."""
@@ -141,14 +140,14 @@ class RunFolder:
         found = content_id(weights, masks)
         if record.id != found:
             raise ValueError(f"{record.role} {record.level} has the id {record.id!r}, but its content has {found!r}")
-        files.make_folder(self._files.place(level_folder(record)))
-        written = self._files.write_network(
+        files.make_folder(self.place(level_folder(record)))
+        written = self.write_network(
             f"{level_folder(record)}/", record, weights, masks, as_packed=self.record.keep == "packed"
         )
         if not done and (self.path / "rewind.safetensors").exists():  # from now on, a run without it is damaged
-            written["rewind.safetensors"] = self._files.rewind()[1]
+            written["rewind.safetensors"] = self.stored_rewind()[1]
         record = normal(LevelRecord, dataclasses.replace(record, files=written))
-        self._files.write_lines("times", [*self.times(), normal(LevelTimes, result.times)])
+        self.write_lines("times", [*self.times(), normal(LevelTimes, result.times)])
         self._write_levels([*done, record])
         self.clear_progress()
         return dataclasses.replace(result, record=record)
@@ -158,10 +157,10 @@ class RunFolder:
         relative = f"{level_folder(record)}/model.safetensors"
         if not (self.path / relative).exists() and not self.must_have(record):
             if self.keeps(record):  # as the chosen network
-                return self._files.network("", record)[0]
+                return self.network("", record)[0]
             lost = f"the weights of {record.role} {record.level} were not kept in {self.path}"
             raise FileNotFoundError(f"{lost} (keep={self.record.keep!r}): run it again with keep='all'")
-        return self._files.part(relative, "model", record)[0]
+        return self.part(relative, "model", record)[0]
 
     def keeps(self, record: LevelRecord) -> bool:
         """Whether the folder should hold the weights of a level."""
@@ -170,7 +169,7 @@ class RunFolder:
 
     def masks(self, record: LevelRecord) -> dict[str, Tensor]:
         """The masks of a level, which are always kept. Raises: DamagedFile."""
-        return self._files.masks(f"{level_folder(record)}/masks.safetensors", record)
+        return self.masks_in(f"{level_folder(record)}/masks.safetensors", record)
 
     def drop_levels(self, keep: int) -> None:
         """Delete all but the first `keep` levels of `levels()`, and everything based on them, to train them again."""
@@ -183,36 +182,36 @@ class RunFolder:
                 raise ValueError(f"cannot keep {keep} levels of {self.path}: {lost}; keep fewer")
         self.update(chosen=None, status="interrupted", ended=None, why_ended=None)
         for name in OF_THE_END:
-            files.remove(self._files.place(name))
+            files.remove(self.place(name))
         self._write_levels(done[:keep])
         for record in done[keep:]:
-            shutil.rmtree(self._files.place(level_folder(record)), ignore_errors=True)
+            shutil.rmtree(self.place(level_folder(record)), ignore_errors=True)
 
     # -- resuming ----------------------------------------------------------------------------------------------
 
     def keep_progress(self, state: Mapping[str, Any]) -> None:
         """Replace the state of the current level: nested values accepted by `pack.pack_state`."""
-        self._files.write_state(state, len(self.levels()))
+        found, skeleton = pack.pack_state(state)
+        self.write_only("state", found, levels=len(self.levels()), skeleton=skeleton)
 
     def progress(self) -> Any:
         """The last state stored in the current level, on the CPU; None without one. Raises: DamagedFile."""
-        return self._files.state(len(self.levels()))
+        path = self.path / "state.safetensors"
+        if not path.exists():
+            return None
+        found, facts, _ = self.only("state")
+        if facts.get("levels") != len(self.levels()):  # killed between the end of a level and the removal of its state
+            return None
+        with files.reading(path, REMEDIES[path.name]):
+            return pack.unpack_state(found, facts["skeleton"])
 
     def clear_progress(self) -> None:
         """Delete the state of the current level."""
-        files.try_remove(self._files.place("state.safetensors"))
-
-    def keep_probe(self, probe: Probe) -> None:
-        """Store the samples of the probe. Raises: DamagedFile if other samples are already stored."""
-        self._files.keep_probe(probe)
-
-    def keep_rewind_point(self, weights: StateDict) -> None:
-        """Store the weights that a level may return to."""
-        self._files.write_rewind(weights)
+        files.try_remove(self.place("state.safetensors"))
 
     def rewind_point(self) -> dict[str, Tensor] | None:
         """The weights that a level may return to; None without any. Raises: DamagedFile."""
-        return self._files.rewind(self.rewind_digest())[0] if self.has_rewind_point() else None
+        return self.stored_rewind(self.rewind_digest())[0] if self.has_rewind_point() else None
 
     def rewind_digest(self) -> str | None:
         """The digest of the rewind point, once a level is done."""
@@ -231,7 +230,7 @@ class RunFolder:
         weights, masks = self.weights(record), self.masks(record)
         if self.record.chosen is not None and self.record.chosen.id != record.id:
             self.update(chosen=None)  # it must always match the stored network
-        self._files.write_network("", record, weights, masks)
+        self.write_network("", record, weights, masks)
         self.update(chosen=Choice(record.level, record.id, why, missed))
 
     def chosen(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -241,17 +240,17 @@ class RunFolder:
             raise ValueError(f"no level of {self.path} has been chosen yet")
         for record in self.levels():
             if record.id == choice.id:
-                return self._files.network("", record)
+                return self.network("", record)
         what = f"it lacks the level {choice.id!r} that run.json chose"
         raise DamagedFile(self.path / "levels.jsonl", what, REMEDIES["levels.jsonl"])
 
     def save_evaluation(self, evaluation: Evaluation) -> None:
         """Store the results on the test split."""
-        self._files.write_value("evaluation", evaluation)
+        self.write_value("evaluation", evaluation)
 
     def evaluation(self) -> Evaluation | None:
         """The results on the test split; None before the evaluation. Raises: DamagedFile."""
-        return self._files.value("evaluation", Evaluation) if (self.path / "evaluation.json").exists() else None
+        return self.value("evaluation", Evaluation) if (self.path / "evaluation.json").exists() else None
 
     def discard(self) -> None:
         """Delete the weights that `keep` does not keep; masks and records stay.
@@ -268,8 +267,8 @@ class RunFolder:
             self.chosen()
         for record in self.levels():
             if not self.must_have(record):
-                files.try_remove(self._files.place(f"{level_folder(record)}/model.safetensors"))
-        files.try_remove(self._files.place("rewind.safetensors"))
+                files.try_remove(self.place(f"{level_folder(record)}/model.safetensors"))
+        files.try_remove(self.place("rewind.safetensors"))
 
     # -- inside ------------------------------------------------------------------------------------------------
 
@@ -284,12 +283,12 @@ class RunFolder:
         return bool(levels) and levels[-1].level == record.level
 
     def _write_record(self, record: RunRecord) -> None:
-        self._files.write_value("run", record)
+        self.write_value("run", record)
         self._know(record)
 
     def _write_levels(self, records: Sequence[LevelRecord]) -> None:
         self._done = None  # if this fails, the file must be read again
-        self._files.write_lines("levels", records)
+        self.write_lines("levels", records)
         self._done = tuple(records)
 
 
@@ -297,4 +296,4 @@ def _close(folder: RunFolder | None) -> None:
     if folder is not None and folder._lock is not None:
         folder._lock.release()
         folder._lock = folder._done = None
-        folder._files.writable = False
+        folder.writable = False

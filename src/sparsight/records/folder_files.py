@@ -46,9 +46,10 @@ OF_THE_END = (
 class RunFiles:
     """Reads and writes the files of the run with the id `run`, which is set once run.json is read."""
 
+    run: str | None = None
+
     def __init__(self, path: Path, *, writable: bool, read: Reader = tensors.read_tensors) -> None:
         self.path, self.writable, self._read = path, writable, read
-        self.run: str | None = None
 
     def place(self, relative: str) -> Path:
         if not self.writable:
@@ -114,14 +115,14 @@ class RunFiles:
     def network(self, prefix: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The weights and masks below `prefix`, checked against the record."""
         weights, _ = self.part(f"{prefix}model.safetensors", "model", record)
-        masks = self.masks(f"{prefix}masks.safetensors", record)
+        masks = self.masks_in(f"{prefix}masks.safetensors", record)
         if content_id(weights, masks) != record.id:
             what = f"its tensors do not match the record of {record.role} {record.level}"
             remedy = self._remedy(f"{prefix}model.safetensors", record)
             raise DamagedFile(self.path / f"{prefix}model.safetensors", what, remedy)
         return weights, masks
 
-    def masks(self, relative: str, record: LevelRecord) -> dict[str, Tensor]:
+    def masks_in(self, relative: str, record: LevelRecord) -> dict[str, Tensor]:
         packed, facts = self.part(relative, "masks", record)
         with reading(self.path / relative, self._remedy(relative, record)):
             return pack.unpack_masks(packed, facts["shapes"])
@@ -129,7 +130,7 @@ class RunFiles:
     def part(self, relative: str, kind: str, record: LevelRecord) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """A file of the record's network, checked for run, level and content."""
         remedy, path = self._remedy(relative, record), self.path / relative
-        found, facts, digest = self._tensors(relative, kind, remedy)
+        found, facts, digest = self._tensors(path, kind, remedy)
         if facts.get("id") != record.id:
             what = f"it belongs to another level: expected id {record.id!r}, got {facts.get('id')!r:.80}"
             raise DamagedFile(path, what, remedy)
@@ -138,38 +139,23 @@ class RunFiles:
             raise DamagedFile(path, f"its tensors do not have the checksum in levels.jsonl ({stored})", remedy)
         return found, facts
 
-    def _tensors(self, relative: str, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
-        path = self.path / relative
-        found, facts, digest = self._read(path, remedy)
-        self._check(path, facts, kind, remedy)
-        return found, facts, digest
+    def _tensors(self, path: Path, kind: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
+        found = self._read(path, remedy)
+        self._check(path, found[1], kind, remedy)
+        return found
 
     # -- files of the whole run ----------------------------------------------------------------------------------
 
     def only(self, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], str]:
         """The state, the probe or the rewind point of the run, its facts and its digest."""
-        return self._tensors(f"{kind}.safetensors", kind, REMEDIES[f"{kind}.safetensors"])
+        path = self.path / f"{kind}.safetensors"
+        return self._tensors(path, kind, REMEDIES[path.name])
 
     def write_only(self, kind: str, found: Mapping[str, Tensor], **facts: Any) -> None:
         tensors.write_tensors(self.place(f"{kind}.safetensors"), found, {**self.about(kind), **facts})
 
-    def state(self, levels: int) -> Any:
-        """The state of the level after the first `levels`; None without one."""
-        path = self.path / "state.safetensors"
-        if not path.exists():
-            return None
-        found, facts, _ = self.only("state")
-        if facts.get("levels") != levels:  # killed between the end of a level and the removal of its state
-            return None
-        with reading(path, REMEDIES[path.name]):
-            return pack.unpack_state(found, facts["skeleton"])
-
-    def write_state(self, state: Mapping[str, Any], levels: int) -> None:
-        found, skeleton = pack.pack_state(state)
-        self.write_only("state", found, levels=levels, skeleton=skeleton)
-
     def keep_probe(self, probe: Probe) -> None:
-        """Store the samples of the probe, or compare them with the stored ones."""
+        """Store the samples of the probe. Raises: DamagedFile if other samples are already stored."""
         path, indices = self.path / "probe.safetensors", {"indices": probe.indices}
         if not path.exists():
             self.write_only("probe", indices)
@@ -178,10 +164,11 @@ class RunFiles:
         if stored.keys() != indices.keys() or not torch.equal(stored["indices"], probe.indices):
             raise DamagedFile(path, "its samples are not those that the run draws", REMEDIES[path.name])
 
-    def write_rewind(self, weights: StateDict) -> None:
+    def keep_rewind_point(self, weights: StateDict) -> None:
+        """Store the weights that a level may return to."""
         self.write_only("rewind", weights)
 
-    def rewind(self, digest: str | None = None) -> tuple[dict[str, Tensor], str]:
+    def stored_rewind(self, digest: str | None = None) -> tuple[dict[str, Tensor], str]:
         """The weights in rewind.safetensors, and their digest, which must equal `digest` unless that is None."""
         weights, _, found = self.only("rewind")
         if digest not in (None, found):
@@ -195,7 +182,12 @@ class RunFiles:
         own = f"{level_folder(record)}/{relative}"
         if "/" not in relative and (self.path / own).exists():
             return f"copy {own} over it"
-        return _remedy_of(record)
+        again = "RunFolder.open(path, write=True).drop_levels({})"
+        if record.role == "control":
+            how = f"delete the control with {again.format('n')}, n levels before it, and resume the run"
+        else:
+            how = f"delete the levels from {record.level} with {again.format(record.level)} and resume"
+        return f"restore it from a copy, or {how}"
 
 
 def normal(kind: type[T], record: T) -> T:
@@ -205,11 +197,3 @@ def normal(kind: type[T], record: T) -> T:
 
 def level_folder(record: LevelRecord) -> str:
     return "levels/control" if record.role == "control" else f"levels/{record.level:03d}"
-
-
-def _remedy_of(record: LevelRecord) -> str:
-    again = "RunFolder.open(path, write=True).drop_levels(n)"
-    if record.role == "control":
-        return f"restore it from a copy, or delete the control with {again}, n levels before it, and resume the run"
-    n = record.level
-    return f"restore it from a copy, or delete the levels from {n} with {again.replace('(n)', f'({n})')} and resume"

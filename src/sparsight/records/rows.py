@@ -38,12 +38,12 @@ class Rows:
 
 def stored_rows(folder: RunFolder) -> tuple[Row, ...]:
     """The rows in rows.json; () if nothing was measured. DamagedFile."""
-    return folder._files.value("rows", Rows).entries if (folder.path / "rows.json").exists() else ()
+    return folder.value("rows", Rows).entries if (folder.path / "rows.json").exists() else ()
 
 
 def store_rows(folder: RunFolder, rows: Sequence[Row]) -> None:
     """Replace rows.json; the report goes, since it may speak of them."""
-    folder._files.write_value("rows", Rows(tuple(rows)))
+    folder.write_value("rows", Rows(tuple(rows)))
 
 
 def stored_predictions(folder: RunFolder) -> dict[str, Tensor]:
@@ -52,9 +52,9 @@ def stored_predictions(folder: RunFolder) -> dict[str, Tensor]:
     Likewise "validation ID" and "validation labels" of the validation split. DamagedFile.
     """
     there = (folder.path / "predictions.safetensors").exists()
-    return folder._files.only("predictions")[0] if there else {}
+    return folder.only("predictions")[0] if there else {}
 
 
 def store_predictions(folder: RunFolder, predictions: Mapping[str, Tensor]) -> None:
     """Replace predictions.safetensors."""
-    folder._files.write_only("predictions", predictions)
+    folder.write_only("predictions", predictions)

@@ -111,7 +111,7 @@ def _looks(folder: RunFolder, files: RunFiles, levels: tuple[LevelRecord, ...]) 
     if chosen is not None and chosen.id not in {record.id for record in levels}:
         yield folder.chosen
     if folder.has_rewind_point():
-        yield partial(files.rewind, folder.rewind_digest())
+        yield partial(files.stored_rewind, folder.rewind_digest())
     for kind in ("state", "probe", "predictions"):
         if there(folder.path / f"{kind}.safetensors"):
             yield partial(files.only, kind)

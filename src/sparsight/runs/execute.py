@@ -17,9 +17,8 @@ from sparsight.deploy.ledger.of_run import of_run
 from sparsight.model.masks import left_out
 from sparsight.model.pretrained import load_into
 from sparsight.numerics.checks import check_threads
-from sparsight.records.describe import describe
+from sparsight.records.describe import describe, fingerprint
 from sparsight.records.files import DamagedFile
-from sparsight.records.fingerprint import fingerprint
 from sparsight.records.folder import RunFolder
 from sparsight.records.folder_files import REMEDIES
 from sparsight.records.identity import check_same
