@@ -20,7 +20,7 @@ from sparsight.numerics.seeds import derive
 from sparsight.pruning import Rescale
 from sparsight.pruning.rescale import By
 from sparsight.train.batches import batches
-from sparsight.train.schedules import constant, cosine
+from sparsight.train.plan import constant, cosine
 from sparsight.types import Allocation, Batch
 from sparsight.zoo import networks as zoo
 from sparsight.zoo.networks.mlp import MLP

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sparsight import Global, Random, Split, dense, held
 from sparsight.train.batches import batches
-from sparsight.train.schedules import constant
+from sparsight.train.plan import constant
 from sparsight.zoo import networks as zoo
 
 parts = study_modules(

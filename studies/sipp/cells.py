@@ -47,7 +47,7 @@ from sparsight.train import NesterovSGD, classify  # fmt: skip
 from sparsight.train.batches import batches
 from sparsight.train.evaluate import evaluate
 from sparsight.train.parallel import runtime
-from sparsight.train.schedules import cosine
+from sparsight.train.plan import cosine
 from sparsight.types import Allocation, Allocator, Scorer, Scores  # fmt: skip
 from sparsight.zoo.data import find_fashion_mnist, find_mnist, load
 from sparsight.zoo.networks import build

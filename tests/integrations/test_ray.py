@@ -106,7 +106,7 @@ def test_an_attempt_waits_for_the_process_of_the_one_before(tmp_path, monkeypatc
     folder.mkdir(parents=True)
     (tmp_path / "logs").mkdir()
     Fake.started = []
-    monkeypatch.setattr("sparsight.runs.study.process.subprocess.Popen", Fake)
+    monkeypatch.setattr("sparsight.runs.study.local.subprocess.Popen", Fake)
     held, order = take(folder), []
 
     def release() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sparsight.pruning.schedules import Cubic, Geometric, Linear, rounds
-from sparsight.train.schedules import WarmUp, constant, cosine
+from sparsight.train.plan import WarmUp, constant, cosine
 
 
 @pytest.mark.parametrize("schedule", [Geometric(0.05), Linear(0.05), Cubic(0.05)])

@@ -14,7 +14,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, S
 from sparsight import Data, execute, run
 from sparsight.recipes import incop, lottery, snip
 from sparsight.runs import adapted
-from sparsight.runs.resumable import ResumeNote
+from sparsight.runs.run import ResumeNote
 from sparsight.train.evaluate import evaluate
 from sparsight.train.judges import classify
 from sparsight.train.parallel import runtime

@@ -9,7 +9,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from sparsight.model.hold import Bound, bind
 from sparsight.model.masks import dense
-from sparsight.train.gradients import clip_
+from sparsight.train.loop import clip_
 
 
 class Net(nn.Module):

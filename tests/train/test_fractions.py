@@ -23,9 +23,9 @@ from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run
 from sparsight.runs.search import Until
-from sparsight.train.evaluation_points import next_point
 from sparsight.train.plan import TrainingPlan
 from sparsight.train.stop import AllOf, FixedEpochs, FlowPlateau, GradientConsistent, MaskStable
+from sparsight.train.training import next_point
 from sparsight.types import Data, Split
 from sparsight.zoo.data import digits
 

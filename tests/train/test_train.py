@@ -15,11 +15,10 @@ from sparsight.numerics.seeds import derive
 from sparsight.numerics.select import keep_largest
 from sparsight.pruning.score.random import Random
 from sparsight.train.batches import step_size
-from sparsight.train.hooks import Hooks, Moment
 from sparsight.train.loop import train
 from sparsight.train.optimizers import NesterovSGD
 from sparsight.train.parallel import runtime
-from sparsight.train.plan import TrainingPlan
+from sparsight.train.plan import Hooks, Moment, TrainingPlan
 from sparsight.train.stop import FixedEpochs
 from sparsight.train.training import Training
 from sparsight.types import Data, Split

@@ -131,7 +131,7 @@ def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
     """Print notes about parameters that are not pruned, and about data and weights, as lines."""
     from sparsight.model.left_out import LeftOutWarning
     from sparsight.model.pretrained import WeightsNote
-    from sparsight.runs.resumable import ResumeNote
+    from sparsight.runs.run import ResumeNote
     from sparsight.zoo.data import DataNote
 
     notes = LeftOutWarning, WeightsNote, DataNote, ResumeNote

@@ -149,6 +149,3 @@ def _share_out(cell: Cell, budget: Budget, function: Callable[..., Any], given: 
         given.setdefault(name, each)
     if cell.density is not None and levels and "rate" in own and isinstance(own["rate"].default, float):
         given.setdefault("rate", round(1 - cell.density ** (1 / levels), 6))
-
-
-__all__ = ["OPTIONS", "Planned", "planned"]

@@ -17,7 +17,7 @@ from sparsight.recipes._training import choice, exactly, sgd
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.search import Until
-from sparsight.train.schedules import constant
+from sparsight.train.plan import constant
 from sparsight.train.stop import (
     AccuracyRecovery,
     AllOf,

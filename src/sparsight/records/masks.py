@@ -78,6 +78,3 @@ def masks_from(
         more = f" and {len(few) - 4:,} more" if len(few) > 4 else ""
         warnings.warn(f"so few zeros that they may be accidental: {', '.join(few[:4])}{more}", AccidentalZeros, 2)
     return masks
-
-
-__all__ = ["AccidentalZeros", "load_masks", "masks_from", "save_masks"]

@@ -109,6 +109,3 @@ def _levels(recipe: Recipe, changed: Callable[[TrainingPlan], TrainingPlan], pre
 def _as_it_is(level: Level) -> Level:
     """A level that evaluates the dense network without training it."""
     return Level(train=replace(level.train, epochs=0))
-
-
-__all__ = ["adapted"]

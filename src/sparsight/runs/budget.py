@@ -90,6 +90,3 @@ def budgeted(recipe: Recipe, epochs: int) -> Recipe:
 
 def _cannot(recipe: Recipe, epochs: int, why: str) -> ValueError:
     return ValueError(f"{recipe.name} cannot train for {epochs} epochs in total: {why}")
-
-
-__all__ = ["Budgeted", "budgeted"]

@@ -176,6 +176,3 @@ def _stays_above(level: LevelRecord) -> str:
     if any(group.floor_bound for group in level.groups):
         return "min_keep keeps weights in every tensor or row; try a lower min_keep or a higher target"
     return f"the search ended at {exactly(level.density)}; try more levels"
-
-
-__all__ = ["AtDensity", "Question", "SparsestWithin", "cost", "dense_of"]

@@ -153,6 +153,3 @@ def _indices(levels: Sequence[LevelRecord], p: float, q: float) -> list[float]:
 
 def _turns(levels: Sequence[LevelRecord], indices: Sequence[float], tolerance: float) -> TurningPoints:
     return turning_points([x.density for x in levels], indices, tolerance=tolerance)
-
-
-__all__ = ["AccuracyFloor", "AtPQMinimum", "PQMinimum", "SearchStop"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import datetime
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -122,33 +122,25 @@ def execute(
             where.alone(lambda: _tidy(own, report or write_report))
             return where.told(lambda: _outcome(own))
         try:
-            with _state_named(folder):
-                how = {"device": device, "precision": precision, "journal": folder, "watch": begun}
-                for _ in run(recipe, network, source, **how, starts=starts):
-                    pass
+            how = {"device": device, "precision": precision, "journal": folder, "watch": begun}
+            for _ in run(recipe, network, source, **how, starts=starts):
+                pass
             where.alone(lambda: _finish(own, recipe, network, source, device, precision))
             where.alone(lambda: _tidy(own, report or write_report))
         except (KeyboardInterrupt, GeneratorExit, SystemExit, LostProcess):
             _stopped(folder, "interrupted")
             raise
-        except Exception:
+        except Exception as error:
             if resume or begun.training:
                 _stopped(folder, "failed")
             elif folder is not None:
                 folder.close()
                 forget(folder.path, keep_folder=existed)
+            if isinstance(error, UnfitProgress):
+                path = (Path() if folder is None else folder.path) / "state.safetensors"
+                raise DamagedFile(path, str(error), REMEDIES[path.name]) from error
             raise
         return where.told(lambda: _outcome(own))
-
-
-@contextmanager
-def _state_named(folder: RunFolder | None) -> Iterator[None]:
-    """Turn UnfitProgress into a DamagedFile."""
-    try:
-        yield
-    except UnfitProgress as error:
-        path = (Path() if folder is None else folder.path) / "state.safetensors"
-        raise DamagedFile(path, str(error), REMEDIES[path.name]) from error
 
 
 def _stopped(folder: RunFolder | None, status: Literal["interrupted", "failed"]) -> None:

@@ -27,6 +27,3 @@ class Level:
             raise TypeError(f"prune must be a tuple of allocators, such as (Shrink(0.2),), got {self.prune!r:.60}")
         for allocator in self.prune:
             check_allocator(allocator, "prune")
-
-
-__all__ = ["Level"]

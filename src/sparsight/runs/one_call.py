@@ -151,6 +151,3 @@ def _with(model: nn.Module, weights: Any) -> nn.Module:
     made = copy.deepcopy(model)
     made.load_state_dict(weights)
     return made
-
-
-__all__ = ["Pruned", "prune"]

@@ -126,6 +126,3 @@ def _check_levels(levels: object) -> None:
             why = "it is a class" if isinstance(levels, type) else f"it lacks {', '.join(lacks)}"
             got += f": {why}; your own search must inherit from sparsight.runs.Search"
         raise TypeError(got)
-
-
-__all__ = ["Prunable", "Recipe", "Scoring"]

@@ -55,6 +55,3 @@ def scored_batches(state: RunState) -> Sequence[Batch]:
     with seeded(seed), reseeded(split, seed):
         drawn = batches(split, recipe.plan.batch_size or USUAL, generator=generator, device=state.runtime.device)
         return tuple(islice(drawn, recipe.scoring.batches))
-
-
-__all__ = ["prune", "scored_batches"]

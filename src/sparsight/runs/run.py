@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from time import perf_counter
 
 import torch
@@ -14,14 +16,13 @@ from sparsight.measure.flow import probe
 from sparsight.model.left_out import warn
 from sparsight.model.masks import all_kept, counts, left_out, prunable
 from sparsight.numerics.checks import check_gathered
+from sparsight.numerics.seeds import hidden_state
 from sparsight.records.describe import describe
 from sparsight.records.journal import Journal, LevelResult, Nowhere, Watch
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord
 from sparsight.records.starts import Starts
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
-from sparsight.runs.references import parts_of, references
-from sparsight.runs.resumable import say_what_cannot_be_kept
 from sparsight.runs.rounds import prune
 from sparsight.runs.search import Done, check_next
 from sparsight.runs.several import shared, told
@@ -32,8 +33,12 @@ from sparsight.train.batches import USUAL, step_size, to_device
 from sparsight.train.evaluate import evaluate, try_judge
 from sparsight.train.observation import Observation
 from sparsight.train.parallel import Precision, runtime
-from sparsight.train.stop import Context, FixedEpochs
+from sparsight.train.stop import Context, FixedEpochs, Reference
 from sparsight.types import Allocation, Data, Masks, Split, StateDict
+
+
+class ResumeNote(UserWarning):
+    """Results of a resumed run may differ from those of an uninterrupted one."""
 
 
 def run(
@@ -64,7 +69,7 @@ def run(
     masks = all_kept(model, **patterns)
     check_gathered(prunable(model, **patterns))
     warn(left_out(model, **patterns), stacklevel=2)
-    say_what_cannot_be_kept(data)
+    _say_what_cannot_be_kept(data)
     where = runtime(device, precision)
     module = _copy_of(model).to(where.device)
     if recipe.channels_last:
@@ -78,6 +83,20 @@ def run(
         {name: mask.to(where.device) for name, mask in masks.items()}, starts if where.world == 1 else None,
     )  # fmt: skip
     return _levels(state)
+
+
+def _say_what_cannot_be_kept(data: Data) -> None:
+    """Warn of random state in the loaders that is neither seeded for each epoch nor stored."""
+    for name in ("train", "validation"):
+        hidden = hidden_state(getattr(data, name))
+        if hidden:
+            warnings.warn(
+                f"the {name} split draws from {', '.join(hidden)}, which a run cannot store: after a resume, results "
+                "may differ. Draw from the global generators of torch, numpy or Python, or from generators of the "
+                "loader and its samplers, which are seeded for each epoch",
+                ResumeNote,
+                stacklevel=3,
+            )
 
 
 def _copy_of(model: nn.Module) -> nn.Module:
@@ -165,11 +184,11 @@ def _operation(state: RunState, level: Level) -> dict[str, object]:
 
 def _compare_with(state: RunState, done: Sequence[LevelRecord], network: Callable[[], tuple[StateDict, Masks]]) -> None:
     """Make the last level of `done` a reference in every role that a stopping rule needs."""
-    roles = parts_of(done) if len(done) == len(state.history) else parts_of(done) - {"parent"}
+    roles = _parts_of(done) if len(done) == len(state.history) else _parts_of(done) - {"parent"}
     roles &= state.recipe.needs
     if roles:
         rewound = state.recipe.rewind_epoch, state.rewind_point
-        state.references |= references(done[-1], roles, network(), rewound)
+        state.references |= _references(done[-1], roles, network(), rewound)
 
 
 def _control(state: RunState) -> LevelResult:
@@ -206,4 +225,34 @@ def judge_on_test(
     return Evaluation(tuple(entries))
 
 
-__all__ = ["judge_on_test", "run"]
+# -- references -----------------------------------------------------------------------------------------------
+
+
+def _parts_of(done: Sequence[LevelRecord]) -> set[str]:
+    """The roles of the last of `done` for later levels: "parent", and perhaps "dense", "warmup" or "best"."""
+    record, worth = done[-1], done[-1].worth
+    found = {"parent"}
+    if record.level == 0 and record.kept == record.total:
+        found |= {"dense", "warmup"}
+    if not math.isnan(worth) and not any(r.worth >= worth for r in done[:-1]):
+        found |= {"best"}
+    return found
+
+
+def _references(
+    record: LevelRecord, parts: Set[str], network: tuple[StateDict, Masks], rewound: tuple[int, StateDict]
+) -> dict[str, Reference]:
+    """A level as a reference in each role of `parts`. `rewound` is the epoch and the weights of the rewind point."""
+    weights, masks = network
+    whole = Reference(record.level, weights, masks, _number(record.value), record.observations[-1].values)
+    found = dict.fromkeys(sorted(parts - {"warmup"}), whole)
+    if "warmup" in parts:
+        epoch, weights = rewound
+        early = [_number(o.value(record.metric)) for o in record.observations if o.epoch <= epoch]
+        best = max((a for a in early if not math.isnan(a)), default=math.nan, key=record.metric.worth)
+        found["warmup"] = Reference(record.level, weights, masks, best)
+    return found
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

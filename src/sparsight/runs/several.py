@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from sparsight.measure.flow import Probe
 from sparsight.records.identity import first_difference
 from sparsight.records.journal import Journal, LevelResult
-from sparsight.records.record import LevelRecord, RunRecord
+from sparsight.records.record import RunRecord
 from sparsight.runs.state import RunState
 from sparsight.train.batches import move
 from sparsight.train.parallel import Runtime
-from sparsight.types import Allocation, Masks, StateDict
+from sparsight.types import Allocation
 
 
 def check_alike(record: RunRecord, runtime: Runtime) -> None:
@@ -54,30 +53,12 @@ class _Shared(Journal):
     def __init__(self, journal: Journal, runtime: Runtime) -> None:
         self._journal, self._runtime = journal, runtime
 
-    def levels(self) -> Sequence[LevelRecord]:
-        return self._runtime.told(self._journal.levels)
-
-    def restore(self, record: LevelRecord) -> tuple[StateDict, Masks]:
-        return self._runtime.told(lambda: self._journal.restore(record))
-
-    def rewind_point(self) -> StateDict | None:
-        return self._runtime.told(self._journal.rewind_point)
-
-    def keep_rewind_point(self, weights: StateDict) -> None:
-        self._runtime.alone(lambda: self._journal.keep_rewind_point(weights))
-
-    def progress(self) -> Mapping[str, Any] | None:
-        return self._runtime.told(self._journal.progress)
-
-    def keep_progress(self, state: Mapping[str, Any]) -> None:
-        self._runtime.alone(lambda: self._journal.keep_progress(state))
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("_") or name == "keep_level":
+            return super().__getattribute__(name)
+        ask = self._runtime.alone if name.startswith("keep_") else self._runtime.told
+        return lambda *asked: ask(lambda: getattr(self._journal, name)(*asked))
 
     def keep_level(self, result: LevelResult) -> LevelResult:
         record = self._runtime.told(lambda: self._journal.keep_level(result).record)
         return dataclasses.replace(result, record=record)
-
-    def keep_probe(self, probe: Probe) -> None:
-        self._runtime.alone(lambda: self._journal.keep_probe(probe))
-
-
-__all__ = ["check_alike", "shared", "told"]

@@ -64,6 +64,3 @@ def start_key(about: Mapping[str, Any], state: RunState, training: Training) -> 
 
 _FOREIGN = re.compile(r'"(?!(?:sparsight|math|torch)[.:])[\w.]+:[\w.<>]+"|<locals>|<lambda>')
 """A function or type from elsewhere, which its description may not identify."""
-
-
-__all__ = ["start_key", "trained"]

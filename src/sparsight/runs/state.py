@@ -48,6 +48,3 @@ def snapshot(model: nn.Module, device: str | torch.device | None = None) -> Stat
         name: value.detach().to(device, copy=True) if device is not None else value.detach().clone()
         for name, value in model.state_dict().items()
     }
-
-
-__all__ = ["RunState", "snapshot"]

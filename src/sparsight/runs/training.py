@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsight.measure.flow import GradientAverage
+from sparsight.measure.pq import PowerSums, group_sums
 from sparsight.model.collapse import find_collapse
 from sparsight.model.masks import counts
+from sparsight.model.names import named
 from sparsight.records.identity import content_id
 from sparsight.records.journal import Event, LevelResult
-from sparsight.records.record import LevelRecord, LevelTimes, from_json, to_json
-from sparsight.runs.layers import layers_and_indices
+from sparsight.records.record import Layer, LevelRecord, LevelTimes, from_json, to_json
 from sparsight.runs.rounds import scored_batches
 from sparsight.runs.state import RunState, snapshot
 from sparsight.train.batches import batches, check_parts, move
@@ -169,4 +170,22 @@ def _one_sample(data: Data) -> Tensor | None:
     return None if shape is None else torch.ones((1, *shape))
 
 
-__all__ = ["begin", "keep", "progress", "run_through", "take_up"]
+def layers_and_indices(
+    model: nn.Module, masks: Masks, pairs: Sequence[tuple[float, float]]
+) -> tuple[tuple[Layer, ...], tuple[float, ...]]:
+    """The layers, and the PQ index of all alive weights for every (p, q) of `pairs`, in one pass.
+
+    The index of a layer without alive weights is 0. Raises: ValueError for NaN or infinity in an alive weight.
+    """
+    parameters = named(model)
+    exponents = tuple(sorted({e for pair in pairs for e in pair}))
+    groups = group_sums({name: parameters[name] for name in masks}, masks, exponents, "layer")
+    layers = tuple(
+        Layer(name, tuple(masks[name].shape), sums.count, masks[name].numel(), _indices(sums, pairs))
+        for name, sums in groups
+    )
+    return layers, _indices(PowerSums.merge([sums for _, sums in groups]), pairs)
+
+
+def _indices(sums: PowerSums, pairs: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+    return tuple(sums.index(p, q) for p, q in pairs)

@@ -1,13 +1,11 @@
 """Training of one level: the loop, its plan, batches, evaluation, and the rules that end it (`stop`)."""
 
 from sparsight.train.batches import batches, move, to_device
-from sparsight.train.hooks import Hooks, Moment
 from sparsight.train.judges import Accuracy, Auto, Error, Judged, Perplexity, classify
 from sparsight.train.metric import Metric
 from sparsight.train.observation import Observation
 from sparsight.train.optimizers import Adam, NesterovSGD
-from sparsight.train.plan import TrainingPlan
-from sparsight.train.schedules import WarmUp, constant, cosine
+from sparsight.train.plan import Hooks, Moment, TrainingPlan, WarmUp, constant, cosine
 from sparsight.train.torch_metric import TorchMetric
 
 __all__ = [

@@ -16,7 +16,7 @@ from sparsight.model.functional import evaluating
 from sparsight.numerics.exact import exact, home
 from sparsight.numerics.seeds import reseeded, seeded
 from sparsight.train.batches import batches
-from sparsight.train.judges import Judge, classify
+from sparsight.train.judges import Judge
 from sparsight.train.metric import ACCURACY, LOSS, Metric
 from sparsight.train.parallel import Runtime
 from sparsight.types import Batch, Split
@@ -164,6 +164,3 @@ def _name(judge: Any) -> str:
     while isinstance(judge, functools.partial):
         judge = judge.func
     return getattr(judge, "__name__", type(judge).__name__)
-
-
-__all__ = ["Judge", "Worth", "classify", "evaluate", "try_judge"]

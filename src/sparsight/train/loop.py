@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
-from sparsight.model.hold import Bound, apply_, bind
+from sparsight.measure.flow import GradientAverage, gf_ema
+from sparsight.measure.flow.running_average import averaged
+from sparsight.model.hold import Bound, Norms, apply_, bind
 from sparsight.model.stepping import clear_state_, keeps_zeros
 from sparsight.numerics.exact import home
 from sparsight.numerics.seeds import captured, derive, drawing_on, reseed, seeded
@@ -25,12 +28,10 @@ from sparsight.train.batches import (
     steps_per_epoch,
 )
 from sparsight.train.evaluate import evaluate
-from sparsight.train.evaluation_points import next_point
-from sparsight.train.gradients import mask_and_clip_
-from sparsight.train.hooks import Hooks, Moment
 from sparsight.train.observation import Observation
+from sparsight.train.plan import Hooks, Moment
 from sparsight.train.stop import Context
-from sparsight.train.training import LossSum, Pass, Training
+from sparsight.train.training import LossSum, Pass, Training, next_point
 from sparsight.types import Batch, Masks, Split
 
 
@@ -191,7 +192,7 @@ def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, le
         runtime.unscale(stepper)
         if hooks.on_gradients is not None and moment:
             hooks.on_gradients(moment)
-        mask_and_clip_(training, bound)
+        _mask_and_clip_(training, bound)
         stepper.step()
         if hooks.after_step is not None and moment:
             hooks.after_step(moment)
@@ -235,3 +236,41 @@ def _update(training: Training, bound: Bound, masks: Masks | None) -> Bound:
     clear_state_(training.model, both, training.optimizer)
     training.masks = masks
     return bind(training.model, masks)
+
+
+# -- gradients ------------------------------------------------------------------------------------------------
+
+
+def _mask_and_clip_(training: Training, bound: Bound) -> None:
+    """Clear the gradients of pruned weights, update the average of the others, and clip them."""
+    limit = training.plan.clip
+    norms = bound.mask_and_measure_grads_() if limit is not None or training.averaging else None
+    if norms is None:
+        bound.mask_grads_()
+    if training.averaging:
+        training.average = _average(training, bound, norms)
+    if limit is not None:
+        clip_(bound.parameters, limit, None if norms is None else norms.total)
+
+
+def _average(training: Training, bound: Bound, norms: Norms | None) -> GradientAverage:
+    """The average of gradient norms, updated with this step's, which masking may have computed."""
+    if norms is not None:
+        return averaged(tuple(training.masks), norms.of_held(), training.average)
+    held = zip(training.masks, bound.holds, strict=True)
+    return gf_ema({name: hold.weight.grad for name, hold in held}, training.average)
+
+
+def clip_(parameters: Sequence[nn.Parameter], limit: float, norm: float | None = None) -> None:
+    """Scale all gradients by min(1, limit / (norm + 1e-6)), with the norm of all gradients as one vector.
+
+    A known `norm` saves computing it; otherwise this is `torch.nn.utils.clip_grad_norm_`. Skips parameters without a
+    gradient; a NaN makes all gradients NaN.
+    """
+    if norm is None:
+        clip_grad_norm_(parameters, limit)
+        return
+    factor = limit / (norm + 1e-6)
+    if not factor >= 1:  # also for NaN
+        with torch.no_grad():
+            torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)

@@ -1,4 +1,4 @@
-"""The training plan of a level."""
+"""The training plan of a level: its hooks, its learning-rate schedules, from progress in [0, 1] to a multiplier."""
 
 from __future__ import annotations
 
@@ -11,12 +11,57 @@ from torch.optim import Optimizer
 
 from sparsight.model.loss import task_loss
 from sparsight.numerics.checks import check_whole
-from sparsight.train.hooks import Hooks
 from sparsight.train.optimizers import NesterovSGD
-from sparsight.train.schedules import cosine
 from sparsight.train.stop.accuracy import FixedEpochs
 from sparsight.train.stop.context import StoppingRule, check_rule
-from sparsight.types import Batch
+from sparsight.types import Batch, Masks
+
+
+@dataclass(frozen=True)
+class Moment:
+    """The argument of a step hook."""
+
+    model: nn.Module
+    masks: Masks
+    optimizer: Optimizer
+    level: int
+    epoch: int  # whole epochs of this level before this step
+    step: int  # optimiser steps of this level so far
+    progress: float  # share of the level's budget used, in [0, 1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """Edits of a training step, in the order in which they run."""
+
+    penalty: Callable[[Moment], Tensor] | None = None  # added to the loss
+    on_gradients: Callable[[Moment], None] | None = None  # sees dense gradients, before masking and clipping
+    after_step: Callable[[Moment], None] | None = None  # edits weights after the optimiser step, before masking
+    update_masks: Callable[[Moment], Masks | None] | None = None  # new masks; regrown weights start from +0.0
+
+
+def constant(progress: float) -> float:
+    """1 throughout."""
+    return 1.0
+
+
+def cosine(progress: float) -> float:
+    """(1 + cos(pi x progress)) / 2: from 1 to 0."""
+    return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """Linear from 0 to 1 over the first `share` of training, then `after`."""
+
+    share: float = 0.1
+    after: Callable[[float], float] = cosine
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.share:
+            return progress / self.share
+        return self.after((progress - self.share) / (1.0 - self.share))
+
 
 LEAST_EVERY = 0.001
 """Fewest epochs between evaluations."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sparsight.records.lock import LockedRun, take
-from sparsight.runs.study.process import last_line, start
+from sparsight.runs.study.local import last_line, start
 from sparsight.runs.study.trials import Shared, Trial, log_of, stored
 
 PATIENCE = 120.0

@@ -161,6 +161,3 @@ def _of(study: StudyFile, number: int, method: Method) -> Iterator[Cell]:
     ):
         label = ", ".join([name, *(f"{key}={value}" for key, value in of.items())]) if of else method.label or only
         yield Cell(method, ("methods", number), label, of, model, data, seed, at, method.budget or study.budget)
-
-
-__all__ = ["Budget", "Cell", "Method", "StudyFile", "cells", "must", "read_study_file"]
