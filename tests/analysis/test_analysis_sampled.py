@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsight.analysis import Summary, analyze
+from sparsight.analysis.analyze import from_memory
 from sparsight.analysis.draws import DRAWS, Draws, magnitudes_of, shares
 from sparsight.analysis.exact import Ranking, octaves, ranked
-from sparsight.analysis.memory import from_memory
 from sparsight.analysis.reader import flat
 from sparsight.analysis.sampled import CELLS, Band, band, droppable, gini
 from sparsight.analysis.text import table

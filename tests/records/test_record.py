@@ -160,25 +160,25 @@ def level(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"level": "1"}, r"record\.level: got '1', expected a whole number"),
+        ({"level": "1"}, r"record\.level: must be a whole number, got '1'"),
         ({"level": True}, r"record\.level: got True"),
         ({"level": 1.0}, r"record\.level: got 1\.0"),
-        ({"role": "leader"}, r"record\.role: got 'leader', expected one of 'level' or 'control'"),
+        ({"role": "leader"}, r"record\.role: must be 'level' or 'control', got 'leader'"),
         ({"id": None}, r"record\.id: got None"),
-        ({"parent": 3}, r"record\.parent: got 3, expected text"),
-        ({"operation": []}, r"record\.operation: got \[\], expected an object"),
-        ({"layers": {}}, r"record\.layers: got \{\}, expected a list"),
-        ({"layers": [{"name": "a"}]}, r"record\.layers\[0\].*'kept', 'shape', 'total'"),
-        ({"layers": ["a"]}, r"record\.layers\[0\]: got 'a', expected an object"),
-        ({"pq_pairs": [[1.0]]}, r"record\.pq_pairs\[0\]: got \[1\.0\], expected a list of 2"),
-        ({"pq_pairs": [[0.5, 1.0], []]}, r"record\.pq_pairs\[1\]: got \[\], expected a list of 2"),
-        ({"pq_pairs": [[1.0, 2.0, 3.0]]}, r"record\.pq_pairs\[0\]: got \[1\.0, 2\.0, 3\.0\], expected a list of 2"),
-        ({"pq": ["NaN"]}, r"record\.pq\[0\]: got 'NaN', expected a number"),
-        ({"epochs": "1.0"}, r"record\.epochs: got '1\.0', expected a number"),
-        ({"epochs": -(2**1023)}, r"record\.epochs: got -8988.*, expected a number"),
-        ({"pq": [0.5, "much"]}, r"record\.pq\[1\]: got 'much', expected a number"),
+        ({"parent": 3}, r"record\.parent: must be text, got 3"),
+        ({"operation": []}, r"record\.operation: must be a mapping, got \[\]"),
+        ({"layers": {}}, r"record\.layers: must be a list, got \{\}"),
+        ({"layers": [{"name": "a"}]}, r"record\.layers\[0\]\.shape: is missing"),
+        ({"layers": ["a"]}, r"record\.layers\[0\]: must be a mapping, got 'a'"),
+        ({"pq_pairs": [[1.0]]}, r"record\.pq_pairs\[0\]"),
+        ({"pq_pairs": [[0.5, 1.0], []]}, r"record\.pq_pairs\[1\]"),
+        ({"pq_pairs": [[1.0, 2.0, 3.0]]}, r"record\.pq_pairs\[0\]"),
+        ({"pq": ["NaN"]}, r"record\.pq\[0\]: must be a number, got 'NaN'"),
+        ({"epochs": "1.0"}, r"record\.epochs: must be a number, got '1\.0'"),
+        ({"epochs": -(2**1023)}, r"record\.epochs: must be a number, got -8988.*"),
+        ({"pq": [0.5, "much"]}, r"record\.pq\[1\]: must be a number, got 'much'"),
         ({"pq": [True]}, r"record\.pq\[0\]: got True"),
-        ({"epochs": 10**400}, r"record\.epochs: .*expected a number"),
+        ({"epochs": 10**400}, r"record\.epochs: must be a number"),
         (
             {"observations": [{"epoch": 1.0, "step": 1, "values": {"x": None}}]},
             r"observations\[0\]\.values\.x: got None",
@@ -186,13 +186,13 @@ def level(**changes: Any) -> dict[str, Any]:
         ({"files": {"a": 1}}, r"record\.files\.a: got 1"),
         (
             {"layers": [{"name": "a", "shape": [1], "kept": 1, "total": 1, "colour": 1}]},
-            r"record\.layers\[0\]: got \['colour'\], expected known fields only",
+            r"record\.layers\[0\]\.colour: is unknown",
         ),
         (
             {"layers": [{"name": "a", "shape": [True], "kept": 1, "total": 1}]},
             r"record\.layers\[0\]\.shape\[0\]: got True",
         ),
-        ({"colour": "red"}, r"got \['colour'\], expected known fields only"),
+        ({"colour": "red"}, r"record\.colour: is unknown"),
         ({"schema": 2}, r"record\.schema: got 2, expected 1 \(written by another version"),
         ({"schema": None}, r"record\.schema: got None"),
     ],
@@ -213,7 +213,7 @@ def test_a_path_that_is_no_unicode_comes_back():
 
 @pytest.mark.parametrize("value", [None, 3, "x", [], [1]])
 def test_a_record_is_an_object(value):
-    with pytest.raises(ValueError, match=r"run\.json: got .*, expected an object"):
+    with pytest.raises(ValueError, match=r"run\.json: must be a mapping, got .*"):
         from_json(RunRecord, value, "run.json")
 
 

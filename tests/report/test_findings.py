@@ -16,7 +16,7 @@ from sparsight.numerics.intervals import difference, wilson
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, from_json, to_json
 from sparsight.report.findings import findings, spans
 from sparsight.report.run_view import story
-from sparsight.runs.about import most_frequent
+from sparsight.runs.execute import most_frequent
 from sparsight.train.metric import Metric
 from sparsight.train.observation import Observation
 from sparsight.types import Data, Split

@@ -21,7 +21,8 @@ from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe, Scoring
 from sparsight.runs.run import run
 from sparsight.runs.search import Done, Listed, Search, Until
-from sparsight.train.evaluate import classify, evaluate
+from sparsight.train.evaluate import evaluate
+from sparsight.train.judges import classify
 from sparsight.train.parallel import runtime
 from sparsight.train.plan import TrainingPlan
 from sparsight.train.stop import AccuracyRecovery, FixedEpochs

@@ -21,7 +21,7 @@ from sparsight.cli.progress import Watcher
 from sparsight.cli.study import read
 from sparsight.records.files import DamagedFile, seal
 from sparsight.records.folder import RunFolder
-from sparsight.runs.study import Trial, local, process, rows, run_study, summarise, trials, write_csv, write_markdown
+from sparsight.runs.study import Trial, local, rows, run_study, summarise, trials, write_csv, write_markdown
 
 SHORT = {"epochs": 1, "levels": 1, "control": False}
 
@@ -157,7 +157,7 @@ class Fake:
 def test_workers_never_have_more_threads_than_cores(tmp_path, monkeypatch, cores, workers, threads, most):
     Fake.started, Fake.running, Fake.most = [], 0, 0
     monkeypatch.setattr(local, "available_cores", lambda: cores)
-    monkeypatch.setattr(process.subprocess, "Popen", Fake)
+    monkeypatch.setattr(local.subprocess, "Popen", Fake)
     run_study([short(seed=i) for i in range(7)], tmp_path, workers=workers)
     assert len(Fake.started) == 7
     assert Fake.most == most
@@ -300,7 +300,7 @@ def test_a_finished_run_is_taken_up_until_it_is_tidied_up(tmp_path, monkeypatch)
         def poll(self):
             return 0
 
-    monkeypatch.setattr(process.subprocess, "Popen", Fake)
+    monkeypatch.setattr(local.subprocess, "Popen", Fake)
     trial, out = Trial("lottery"), tmp_path / "s"
     run = filled(out / "trials" / trial.key, finished=True, keep="chosen")
     assert [ended.status for ended in run_study([trial], out)] == ["finished"]

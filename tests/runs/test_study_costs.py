@@ -17,7 +17,7 @@ from sparsight.cli.study_table import ranked
 from sparsight.recipes import grasp, incop, lottery, sipp, snip, synflow
 from sparsight.runs.execute import execute
 from sparsight.runs.study import rows
-from sparsight.runs.study.costs import forward_equivalents, seconds
+from sparsight.runs.study.rows import forward_equivalents, seconds
 
 TRAIN, VALIDATION = 1197, 300  # images of digits
 SHORT = {"epochs": 2, "control": False}

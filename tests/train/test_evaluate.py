@@ -15,7 +15,8 @@ from torch.nn import functional
 from sparsight import Data, Split, cross_entropy, execute, run
 from sparsight.recipes import lottery
 from sparsight.train.batches import batches
-from sparsight.train.evaluate import Worth, classify, evaluate
+from sparsight.train.evaluate import Worth, evaluate
+from sparsight.train.judges import classify
 from sparsight.train.metric import ACCURACY
 from sparsight.train.parallel import runtime
 

@@ -14,7 +14,6 @@ from torch import Tensor as TorchTensor
 from torch import nn
 
 from sparsight.analysis.draws import magnitudes_of, shares
-from sparsight.analysis.memory import from_memory
 from sparsight.analysis.partners import products
 from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
 from sparsight.analysis.stream import Watch, stream
@@ -22,10 +21,12 @@ from sparsight.analysis.summary import Sample, SummaryRequest, neurons, summaris
 from sparsight.analysis.tensor_kinds import Verdict, judge
 from sparsight.analysis.tensor_sums import Seen
 from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, open_checkpoint
+from sparsight.checkpoint.memory import entries as entries_of
 from sparsight.measure.pq import RowSums
 from sparsight.measure.pq.sums import check_pair, fold_lines
 from sparsight.model.left_out import LeftOut
 from sparsight.model.masks import left_out, prunable
+from sparsight.model.names import named
 from sparsight.numerics.kernels.jit import each
 from sparsight.records.files import there
 from sparsight.types import Scope
@@ -177,6 +178,23 @@ def _opened(
     checkpoint = open_checkpoint(path)
     _check_role(path, checkpoint.metadata)
     return checkpoint, None, ()
+
+
+def from_memory(thing: nn.Module | Mapping[str, TorchTensor]) -> Checkpoint:
+    """The parameters and buffers of a model, or the tensors of a mapping; tied ones once, under their first name.
+
+    Raises: TypeError for anything else, or a value that is not a tensor.
+    """
+    if isinstance(thing, nn.Module):
+        kind, items = "module", {**named(thing), **dict(thing.named_buffers())}
+        every = [*thing.named_parameters(remove_duplicate=False)]
+        return Checkpoint(type(thing).__name__, kind, tuple(entries_of([*items.items(), *every], dict(items))))
+    if not isinstance(thing, Mapping):
+        raise TypeError(f"expected a path, a module or a mapping of tensors, got {type(thing).__name__}")
+    for name, tensor in thing.items():
+        if not isinstance(name, str) or not isinstance(tensor, TorchTensor):
+            raise TypeError(f"{name!r} must be a tensor, got {type(tensor).__name__}")
+    return Checkpoint("tensors", "tensors", tuple(entries_of(thing.items(), thing)))
 
 
 def _check_role(path: Path, metadata: Mapping[str, str]) -> None:

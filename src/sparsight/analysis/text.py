@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal
 
-from sparsight.analysis.records import Analysis, Summary, Tensor
+from sparsight.analysis.records import Analysis, Listed, Summary, Tensor
 from sparsight.analysis.tensor_sums import MOST_ROWS
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.model.left_out import counted
 from sparsight.model.left_out import lines as told
 from sparsight.numerics import format as words
-from sparsight.report.escape import cell, printable
+from sparsight.report.escape import printable
+from sparsight.report.table import as_csv as rows_as_csv
 
 WIDTH = 80
 """Characters in a line of text."""
@@ -227,35 +227,30 @@ def path_table(path: Trajectory) -> str:
 
 def as_csv(a: Analysis) -> str:
     """A line per tensor and one for all together ("*"); numbers in full, empty if unknown."""
-    out = io.StringIO()
-    write = csv.writer(out, lineterminator="\n").writerow
-    heads = ["tensor", "kind", "dtype", "shape", "count", "zeros", "smallest", "largest", "defined"]
-    for p, q in a.pairs:
-        heads += [f"{n}_{p:g}_{q:g}" for n in ("pq_index", "effective")]
-        for eta in a.etas:
-            names = ("bound", "share", "prune", "exact", "exact_low", "exact_high")
-            heads += [f"{n}_{p:g}_{q:g}_eta_{eta:g}" for n in names]
-    write([*heads, "hoyer", "gini", "gini_error", "why_not"])
-    for t in a.tensors:
-        write([*map(cell, (t.name, t.kind, t.dtype, "x".join(map(str, t.shape)))), *_numbers(t.summary), ""])
-    for x in a.listed:
-        head = map(cell, (x.name, x.kind, x.dtype, "x".join(map(str, x.shape))))
-        write([*head, *[""] * (len(heads) - 4 + 3), cell(x.why)])
-    if a.whole is not None:
-        write(["*", "", "", "", *_numbers(a.whole), ""])
-    return out.getvalue()
+    columns = _columns(a)
+
+    def line(head: Sequence[str], s: Summary | None, why: str = "") -> dict[str, object]:
+        numbers = {name: None if s is None else value(s) for name, value in columns.items()}
+        return {**dict(zip(("tensor", "kind", "dtype", "shape"), head, strict=True)), **numbers, "why_not": why}
+
+    def head(x: Tensor | Listed) -> tuple[str, ...]:
+        return x.name, x.kind, x.dtype, "x".join(map(str, x.shape))
+
+    lines = [line(head(t), t.summary) for t in a.tensors] + [line(head(x), None, x.why) for x in a.listed]
+    return rows_as_csv([*lines, *([line(("*", "", "", ""), a.whole)] if a.whole is not None else [])])
 
 
-def _numbers(s: Summary) -> list[object]:
-    row: list[object] = [s.count, s.zeros, repr(s.smallest), repr(s.largest), int(s.defined)]
-    for m in s.measures:
-        row += [repr(m.index), repr(m.effective)]
-        for k in m.keeps:
-            row += [repr(k.bound), repr(k.share), k.prune, *("" if v is None else repr(v) for v in
-                    (k.exact, k.exact_low, k.exact_high))]  # fmt: skip
-    return [
-        *row,
-        repr(s.hoyer),
-        "" if s.gini is None else repr(s.gini),
-        "" if s.gini_error is None else repr(s.gini_error),
-    ]
+def _columns(a: Analysis) -> dict[str, Callable[[Summary], object]]:
+    """The numbers of a summary, by column."""
+    found: dict[str, Callable[[Summary], object]] = {
+        n: attrgetter(n) for n in ("count", "zeros", "smallest", "largest")
+    }
+    found["defined"] = lambda s: int(s.defined)
+    for i, (p, q) in enumerate(a.pairs):
+        for name, field in (("pq_index", "index"), ("effective", "effective")):
+            found[f"{name}_{p:g}_{q:g}"] = lambda s, i=i, field=field: getattr(s.measures[i], field)
+        for j, eta in enumerate(a.etas):
+            for name in ("bound", "share", "prune", "exact", "exact_low", "exact_high"):
+                at = f"{name}_{p:g}_{q:g}_eta_{eta:g}"
+                found[at] = lambda s, i=i, j=j, name=name: getattr(s.measures[i].keeps[j], name)
+    return found | {name: attrgetter(name) for name in ("hoyer", "gini", "gini_error")}

@@ -124,7 +124,7 @@ FILE is YAML:
   data: fashion-mnist
   seeds: 5                      # 0 to 4, or a list
   arguments: {control: false}   # for every recipe that has them
-    budget: {epochs: 48}          # total epochs of every run
+  budget: {epochs: 48}          # total epochs of every run
   densities: [0.1, 0.05]        # final densities, reached exactly
   methods:
     - recipe: sap

@@ -21,7 +21,7 @@ from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run
 from sparsight.runs.search import Done, Listed, Until
-from sparsight.runs.study.costs import seconds
+from sparsight.runs.study.rows import seconds
 from sparsight.runs.study.trials import canonical, placed, stored
 from sparsight.train.batches import step_size, steps_per_epoch
 from sparsight.train.plan import TrainingPlan

@@ -16,10 +16,10 @@ from pydantic import TypeAdapter, ValidationError
 from sparsight.cli.errors import Misuse, NotFound
 from sparsight.cli.recipes import names
 from sparsight.cli.run_options import RunOptions, adapted_recipe, built, find, look_for_all
-from sparsight.records.record import to_json
+from sparsight.records.record import must, to_json
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.study import Trial
-from sparsight.runs.study.file import Budget, Cell, StudyFile, cells, must, read_study_file
+from sparsight.runs.study.file import Budget, Cell, StudyFile, cells, read_study_file
 from sparsight.runs.study.source import Place, Source, near
 from sparsight.runs.study.trials import canonical
 
@@ -40,17 +40,13 @@ def planned(path: Path) -> list[Planned]:
     study, source = read_study_file(path)
     functions: dict[str, Callable[..., Recipe]] = {}
     for number, method in enumerate(study.methods):
-        functions[method.recipe] = _function(source, _place(source, number, "recipe"), method.recipe)
+        functions[method.recipe] = _function(source, ("methods", number, "recipe"), method.recipe)
     for name, value in study.arguments.items():
         known = {parameter for function in functions.values() for parameter in _hints(function)}
         if name not in known:
             raise source.error(("arguments", name), f"no recipe of the study has this argument, got {value!r:.80}")
     made: dict[str, Recipe] = {}
     return [_planned(source, study, functions[cell.method.recipe], cell, made) for cell in cells(study)]
-
-
-def _place(source: Source, number: int, *keys: str) -> Place:
-    return (number, *keys) if isinstance(source.value, list) else ("methods", number, *keys)
 
 
 def _function(source: Source, place: Place, name: str) -> Callable[..., Recipe]:
@@ -65,7 +61,7 @@ def _function(source: Source, place: Place, name: str) -> Callable[..., Recipe]:
 def _planned(
     source: Source, study: StudyFile, function: Callable[..., Recipe], cell: Cell, made: dict[str, Recipe]
 ) -> Planned:
-    own = _place(source, int(cell.place[-1]))
+    own = cell.place
     hints = _hints(function)
     given = {name: value for name, value in study.arguments.items() if name in hints}
     given |= {**cell.method.arguments, **cell.chosen}

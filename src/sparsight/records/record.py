@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -21,7 +22,7 @@ from sparsight.train.observation import Observation
 from sparsight.types import GroupRecord
 
 if TYPE_CHECKING:
-    from pydantic_core import SchemaValidator, ValidationError
+    from pydantic_core import ErrorDetails, SchemaValidator, ValidationError
 
 SCHEMA = 1
 """Version of the records below. Readers refuse unknown versions."""
@@ -256,32 +257,27 @@ def _number(value: Any) -> float:
         return value
     if value in ("nan", "inf", "-inf") or (type(value) is int and abs(value) < 2**1023):
         return float(value)
-    raise ValueError
+    raise ValueError("must be a number")
 
 
-_EXPECTED = {
-    "int_type": "a whole number", "string_type": "text", "bool_type": "true or false", "value_error": "a number",
-    "tuple_type": "a list", "dict_type": "an object", "dataclass_type": "an object",
+_MUST = {
+    "int_type": "must be a whole number", "string_type": "must be text", "dict_type": "must be a mapping",
+    "model_type": "must be a mapping", "dataclass_type": "must be a mapping", "list_type": "must be a list",
+    "tuple_type": "must be a list", "bool_type": "must be true or false", "float_type": "must be a number",
+    "too_short": "must have at least one entry", "string_too_short": "must not be empty",
+    "none_required": "must be null", "missing": "is missing", "unexpected_keyword_argument": "is unknown",
 }  # fmt: skip
 
 
+def must(error: ErrorDetails) -> str:
+    """What pydantic says about a value, in a few words: "must be a whole number"."""
+    said = error["msg"].removeprefix("Value error, ")
+    return _MUST.get(error["type"], re.sub("^(Input|Tuple) should", "must", said))
+
+
 def _wrong(error: ValidationError) -> str:
-    """The first wrong field, its value, and the expected one."""
-    found: list[Any] = error.errors(include_url=False)
-    kind, place, got = found[0]["type"], found[0]["loc"], found[0]["input"]
-    expected = _EXPECTED.get(kind, "another value")
-    if kind == "literal_error":
-        expected = f"one of {found[0]['ctx']['expected']}"
-    elif kind == "too_long":  # a tuple of fixed length
-        expected = f"a list of {found[0]['ctx']['max_length']}"
-    elif kind in ("missing", "unexpected_keyword_argument"):
-        place = place[:-1]
-        names = [each["loc"][-1] for each in found if (each["type"], each["loc"][:-1]) == (kind, place)]
-        if isinstance(names[0], int):
-            expected = f"a list of {names[-1] + 1}"
-        elif kind == "missing":
-            got, expected = sorted(got), f"{sorted(names)} too"
-        else:
-            got, expected = sorted(names), "known fields only"
-    at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
-    return f"{at}: got {got!r:.80}, expected {expected}"
+    """The first wrong field, what it must be, and its value."""
+    first = error.errors(include_url=False)[0]
+    at = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+    got = "" if first["type"] == "missing" else f", got {first['input']!r:.80}"
+    return f"{at}: {must(first)}{got}"

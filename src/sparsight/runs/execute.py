@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import copy
 import datetime
+import os
+import platform
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
+import sparsight
 from sparsight.deploy.ledger.of_run import of_run
-from sparsight.model.masks import left_out
+from sparsight.model.masks import left_out, prunable
+from sparsight.model.names import named
 from sparsight.model.pretrained import load_into
 from sparsight.numerics.checks import check_threads
 from sparsight.records.describe import describe, fingerprint
@@ -27,17 +32,17 @@ from sparsight.records.new_folder import forget, next_folder
 from sparsight.records.outputs import write_output
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
 from sparsight.records.starts import Starts, start_of
+from sparsight.records.tensors import tensors_digest
 from sparsight.records.verdict import Verdict
 from sparsight.records.verify import check_whole
 from sparsight.report import page
-from sparsight.runs.about import about_environment, about_model, most_frequent
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import judge_on_test, run
 from sparsight.runs.search import Done
 from sparsight.runs.several import check_alike
 from sparsight.runs.training import UnfitProgress
 from sparsight.train.parallel import LostProcess, Precision, runtime
-from sparsight.types import Data
+from sparsight.types import Data, Split
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
 
@@ -106,8 +111,8 @@ def execute(
         load_into(weights, network)
     record = RunRecord(
         recipe=recipe.name, arguments=dict(arguments or {}), description=describe(recipe), seed=recipe.seed,
-        data=fingerprint(source), model=about_model(network, recipe, model if isinstance(model, str) else None),
-        environment=about_environment(device, precision), keep=keep, status="running", started=_now(), command=command,
+        data=fingerprint(source), model=_about_model(network, recipe, model if isinstance(model, str) else None),
+        environment=_about_environment(device, precision), keep=keep, status="running", started=_now(), command=command,
         left_out=left_out(network, include=recipe.prunable.include, exclude=recipe.prunable.exclude),
         most_frequent=most_frequent(source),
     )  # fmt: skip
@@ -239,3 +244,45 @@ def _outcome(folder: RunFolder) -> Outcome:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+# -- what is recorded of model and machine --------------------------------------------------------------------
+
+
+def _about_model(model: nn.Module, recipe: Recipe, spec: str | None) -> dict[str, Any]:
+    """The type, counts and prunable tensors of a model, and the fingerprint of its weights."""
+    weights = prunable(model, include=recipe.prunable.include, exclude=recipe.prunable.exclude)
+    return {
+        "spec": spec,
+        "type": f"{type(model).__module__}:{type(model).__qualname__}",
+        "parameters": sum(parameter.numel() for parameter in named(model).values()),
+        "prunable": sum(weight.numel() for weight in weights.values()),
+        "tensors": {name: list(weight.shape) for name, weight in weights.items()},
+        "fingerprint": tensors_digest(model.state_dict()),
+    }
+
+
+def most_frequent(data: Data) -> float | None:
+    """The share of the most frequent validation label, the accuracy of guessing; None without classes.
+
+    Ignores labels below 0.
+    """
+    labels = data.validation.y if isinstance(data.validation, Split) else None
+    if labels is None or labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
+        return None
+    counted = torch.unique(labels[labels >= 0], return_counts=True)[1]
+    return int(counted.max()) / int(counted.sum()) if len(counted) else None
+
+
+def _about_environment(device: str, precision: Precision) -> dict[str, Any]:
+    """Versions, machine, device, threads and processes."""
+    packages = ("torch", "numpy", "numba", "safetensors", "accelerate")
+    return {
+        **runtime(device, precision).facts(),
+        "sparsight": sparsight.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "versions": {name: metadata.version(name) for name in packages},
+    }

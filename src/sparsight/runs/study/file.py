@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from sparsight.records.record import must
 from sparsight.runs.study.source import Place, Source, near, read_source
 
 
@@ -91,56 +92,34 @@ class Cell:
 def read_study_file(path: Path) -> tuple[StudyFile, Source]:
     """A study file, YAML 1.2 or JSON. A list is that of the methods. StudyFileError names file, line, key and value."""
     source = read_source(path)
-    value, top = source.value, ()
-    if isinstance(value, list):
-        value, top = {"methods": value}, ("methods",)
-    if not isinstance(value, dict):
-        got = type(value).__name__ if value is not None else "nothing"
+    if isinstance(source.value, list):
+        lines = {("methods", *place): line for place, line in source.lines.items()}
+        source = replace(source, value={"methods": source.value}, lines=lines)
+    if not isinstance(source.value, dict):
+        got = type(source.value).__name__ if source.value is not None else "nothing"
         raise source.error((), f"expected the keys of a study, or a list of methods, got {got}")
     try:
-        study = StudyFile.model_validate(value)
+        study = StudyFile.model_validate(source.value)
     except ValidationError as error:
         found = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-        raise _told(source, found[0], len(top)) from None
+        raise _told(source, found[0]) from None
     for number, method in enumerate(study.methods):
         if method.seed is not None and method.seeds is not None:
-            raise source.error(_below(("methods", number, "seed"), len(top)), "give one of seed and seeds")
+            raise source.error(("methods", number, "seed"), "give one of seed and seeds")
         if both := method.grid.keys() & method.arguments.keys():
-            name = min(both)
-            raise source.error(_below(("methods", number, "grid", name), len(top)), "is among the arguments too")
+            raise source.error(("methods", number, "grid", min(both)), "is among the arguments too")
     return study, source
 
 
-def _below(place: Place, skipped: int) -> Place:
-    """A place of the schema as a place of the file: a list has no key "methods"."""
-    return place[1:] if skipped and place[:1] == ("methods",) else place
-
-
-def _told(source: Source, error: ErrorDetails, skipped: int) -> Exception:
-    kind, got = error["type"], error["input"]
+def _told(source: Source, error: ErrorDetails) -> Exception:
     place = tuple(part for part in error["loc"] if not (isinstance(part, str) and part.startswith("function-")))
-    where = _below(place, skipped)
-    if kind == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         known = (Method if "methods" in place[:1] and "budget" not in place else StudyFile).model_fields
         known = Budget.model_fields if "budget" in place[:-1] else known
-        return source.error(where, f"unknown key{near(str(place[-1]), known)}")
-    if kind == "missing":
-        return source.error(where[:-1], f"the key {place[-1]!r} is missing")
-    return source.error(where, f"{must(error)}, got {got!r:.80}")
-
-
-_MUST = {
-    "int_type": "must be a whole number", "string_type": "must be text", "dict_type": "must be a mapping",
-    "model_type": "must be a mapping", "list_type": "must be a list", "tuple_type": "must be a list",
-    "bool_type": "must be true or false", "float_type": "must be a number", "too_short": "must have at least one entry",
-    "string_too_short": "must not be empty", "none_required": "must be null",
-}  # fmt: skip
-
-
-def must(error: ErrorDetails) -> str:
-    """What a value has to be, in a few words: "must be a whole number"."""
-    said = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    return _MUST.get(error["type"], said)
+        return source.error(place, f"unknown key{near(str(place[-1]), known)}")
+    if error["type"] == "missing":
+        return source.error(place[:-1], f"the key {place[-1]!r} is missing")
+    return source.error(place, f"{must(error)}, got {error['input']!r:.80}")
 
 
 def cells(study: StudyFile) -> Iterator[Cell]:

@@ -10,7 +10,7 @@ from sparsight.numerics.checks import check_known, check_positive, check_whole
 from sparsight.train.metric import ACCURACY
 from sparsight.train.observation import Observation
 from sparsight.train.stop.context import Baseline, Context, StoppingRule
-from sparsight.train.stop.thresholds import improvements, in_a_row, met
+from sparsight.train.stop.thresholds import improvements, less
 from sparsight.types import StateDict
 
 
@@ -133,9 +133,7 @@ class LossPlateau(StoppingRule):
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         found = improvements(_losses(history))
-        if not met(found, self.tol, self.patience):
-            return None
-        return f"validation loss improved by {found[-1]:.3g} of itself, less than {self.tol:g}{in_a_row(self.patience)}"
+        return less(found, self.tol, self.patience, "validation loss improved by", " of itself")
 
 
 def _losses(history: Sequence[Observation]) -> list[float]:

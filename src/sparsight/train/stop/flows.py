@@ -28,7 +28,7 @@ from sparsight.train.stop.flow_sources import (
     between,
     parts,
 )
-from sparsight.train.stop.thresholds import in_a_row, met, recorded
+from sparsight.train.stop.thresholds import less, recorded
 from sparsight.types import StateDict
 
 
@@ -78,10 +78,8 @@ class _Consistent(StoppingRule):
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         found = recorded(history, f"distance:{self.name}")
-        if not met(found, self.eps, self.patience):
-            return None
-        near = f"{self.flow.name} is {found[-1]:.3g} ({self.norm}) from that of {SAID[self.reference]}"
-        return f"{near}, less than {self.eps:g}{in_a_row(self.patience)}"
+        other = f" ({self.norm}) from that of {SAID[self.reference]}"
+        return less(found, self.eps, self.patience, f"{self.flow.name} is", other)
 
 
 @dataclass(frozen=True)
@@ -211,10 +209,7 @@ class FlowPlateau(StoppingRule):
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         found = recorded(history, f"distance:{self.name}")
-        if not met(found, self.tol, self.patience):
-            return None
-        changed = f"{self.source.name} changed by {found[-1]:.3g} ({self.norm})"
-        return f"{changed}, less than {self.tol:g}{in_a_row(self.patience)}"
+        return less(found, self.tol, self.patience, f"{self.source.name} changed by", f" ({self.norm})")
 
 
 def _flows(flow: InformationFlow | GradientFlow | Tensor) -> bool:

@@ -43,3 +43,10 @@ def recorded(history: Sequence[Observation], name: str) -> list[float]:
 
 def in_a_row(patience: int) -> str:
     return f", {patience} evaluations in a row" if patience > 1 else ""
+
+
+def less(found: Sequence[float], limit: float, patience: int, before: str, after: str = "") -> str | None:
+    """The reason to stop if the last `patience` numbers are below the limit; `before` and `after` surround the last."""
+    if not met(found, limit, patience):
+        return None
+    return f"{before} {found[-1]:.3g}{after}, less than {limit:g}{in_a_row(patience)}"

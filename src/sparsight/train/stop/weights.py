@@ -12,7 +12,7 @@ from sparsight.model.names import named
 from sparsight.numerics.checks import check_positive, check_whole
 from sparsight.train.observation import Observation
 from sparsight.train.stop.context import Context, StoppingRule
-from sparsight.train.stop.thresholds import changes, in_a_row, met, recorded
+from sparsight.train.stop.thresholds import changes, less, recorded
 from sparsight.types import Masks, StateDict
 
 
@@ -48,9 +48,7 @@ class PQIStable(StoppingRule):
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         found = changes(recorded(history, f"value:{self.name}"))
-        if not met(found, self.tol, self.patience):
-            return None
-        return f"the {self.name} changed by {found[-1]:.3g}, less than {self.tol:g}{in_a_row(self.patience)}"
+        return less(found, self.tol, self.patience, f"the {self.name} changed by")
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,7 @@ class MaskStable(StoppingRule):
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         found = recorded(history, DISTANCE)
-        if not met(found, self.tol, self.patience):
-            return None
-        return (
-            f"the mask to be cut changed by {found[-1]:.3g} (Jaccard), less than {self.tol:g}{in_a_row(self.patience)}"
-        )
+        return less(found, self.tol, self.patience, "the mask to be cut changed by", " (Jaccard)")
 
 
 DISTANCE = "distance:mask to be cut"

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
-from sparsight.zoo.data.described import described
 from sparsight.zoo.data.download import download as fetch
 from sparsight.zoo.data.idx import read_idx
+from sparsight.zoo.data.prepared import described
 
 MEAN, STD = 0.2860, 0.3530
 CLASSES = (

@@ -15,8 +15,8 @@ from torch import Tensor
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
 from sparsight.zoo.data import fashion
-from sparsight.zoo.data.described import described
 from sparsight.zoo.data.idx import read_idx
+from sparsight.zoo.data.prepared import described
 
 MEAN, STD = 0.1307, 0.3081
 

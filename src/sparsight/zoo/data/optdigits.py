@@ -14,7 +14,7 @@ import torch
 
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
-from sparsight.zoo.data.described import described
+from sparsight.zoo.data.prepared import described
 
 MEAN, STD = 0.3044, 0.3757  # of the training split, scaled to [0, 1]
 VALIDATION, TEST = 300, 300  # samples; the rest is for training

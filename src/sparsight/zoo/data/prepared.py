@@ -1,9 +1,10 @@
-"""Converts uint8 images to normalised floats."""
+"""Converts uint8 images to normalised floats, and says what is known of data sets."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,3 +58,19 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     double = x.double()
     mean, std = double.mean(axes, keepdim=True), double.std(axes, correction=0, keepdim=True)
     return mean.float(), torch.where(std > 0, std, 1.0).float()
+
+
+def described(
+    name: str, splits: tuple[Split, Split, Split], class_names: Sequence[str], mean: float, std: float, **facts: Any
+) -> Data:
+    """Data of splits (train, validation, test), with the given facts and those that follow from the splits."""
+    train, validation, test = splits
+    sizes = {"train": len(train), "validation": len(validation), "test": len(test)}
+    known = {
+        "classes": len(class_names),
+        "class_names": list(class_names),
+        "input_shape": list(train.x.shape[1:]),
+        "normalisation": {"mean": mean, "std": std},
+        "sizes": sizes,
+    }
+    return Data(name=name, train=train, validation=validation, test=test, facts={**facts, **known})
