@@ -124,8 +124,7 @@ def magnitudes(a: Analysis) -> Chart | None:
 
 def path(found: Trajectory, table: Table) -> Chart:
     """PQ index against density with its turning points, and the accuracy of the same levels below it."""
-    turns = {found.minimum: "minimum" if found.confirmed else "lowest so far", found.peak: "peak"}
-    marks = {s.density: turns[i] for i, s in enumerate(found.steps) if i in turns}
+    marks = {s.density: found.marks[i] for i, s in enumerate(found.steps) if i in found.marks}
     index = Line(f"PQ index ({found.p:g}, {found.q:g})", [(s.density, s.index) for s in found.steps], marks=marks)
     accuracies = [
         Line(what, [(s.density, v) for s in found.steps if (v := getattr(s, field)) is not None])

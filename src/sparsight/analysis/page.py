@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsight.analysis.records import Analysis, Measure, Summary
-from sparsight.analysis.text import grid, headings, headline, meanings
+from sparsight.analysis.text import grid, headings, headline, meanings, path_rows
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.measure.pq import prune_count, retained_bound
 from sparsight.numerics import format as words
@@ -34,14 +34,8 @@ def path_page(path: Trajectory) -> str:
         "Each point is a level of the run, with fewer weights from left to right. Below, the accuracy of the "
         "same levels."
     )
-    marks = {path.minimum: "minimum" if path.confirmed else "lowest so far", path.peak: "peak"}
-    rows = [
-        (str(s.level), words.percent(s.density), words.index(s.index), words.accuracy(s.validation_accuracy),
-         words.accuracy(s.test_accuracy), marks.get(i) or "")
-        for i, s in enumerate(path.steps)
-    ]  # fmt: skip
     heads = ("level", "density", f"PQ index ({path.p:g}, {path.q:g})", "validation accuracy", "test accuracy", "")
-    chart = charts.path(path, Table("The path", heads, rows))
+    chart = charts.path(path, Table("The path", heads, path_rows(path)))
     section = Section("path", "PQ index against density", lead, [chart])
     eyebrow = f"the path of a run of {path.recipe}"
     return render(Page(f"The path of {path.source}", eyebrow, _name(path.source), [section], told=path.meaning))

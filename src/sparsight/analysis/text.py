@@ -211,17 +211,20 @@ def neuron_table(t: Tensor, a: Analysis) -> str:
     return "\n".join(_stacked([heads, *body], 2, 1)) if body else ""
 
 
-def path_table(path: Trajectory) -> str:
-    """The levels of a path with its turning points, and their meaning."""
-    marks = {path.minimum: "minimum" if path.confirmed else "lowest so far", path.peak: "peak"}
-    heads = ["level", "density", f"PQ index ({path.p:g}, {path.q:g})", "validation", "test", ""]
-    body = [
-        [str(s.level), words.percent(s.density), words.index(s.index), words.accuracy(s.validation_accuracy),
-         words.accuracy(s.test_accuracy), marks.get(i, "") or ""]
+def path_rows(path: Trajectory) -> list[tuple[str, ...]]:
+    """Of each level: its number, density, PQ index, validation and test accuracy, and whether it is a turning point."""
+    return [
+        (str(s.level), words.percent(s.density), words.index(s.index), words.accuracy(s.validation_accuracy),
+         words.accuracy(s.test_accuracy), path.marks.get(i, ""))
         for i, s in enumerate(path.steps)
     ]  # fmt: skip
-    widths = [max(map(len, c)) for c in zip(heads, *body, strict=True)]
-    lines = ["  ".join(c.rjust(w) for c, w in zip(r, widths, strict=True)).rstrip() for r in (heads, *body)]
+
+
+def path_table(path: Trajectory) -> str:
+    """The levels of a path with its turning points, and their meaning."""
+    rows = [("level", "density", f"PQ index ({path.p:g}, {path.q:g})", "validation", "test", ""), *path_rows(path)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
     return "\n".join([*lines, "", wrapped(path.meaning)])
 
 

@@ -38,6 +38,11 @@ class Trajectory:
     phase: Phase
     meaning: str  # one paragraph
 
+    @property
+    def marks(self) -> dict[int | None, str]:
+        """What the turning points are called, by their position."""
+        return {self.minimum: "minimum" if self.confirmed else "lowest so far", self.peak: "peak"}
+
 
 def trajectory(run: str | Path, p: float | None = None, q: float | None = None) -> Trajectory:
     """The path of the run in a folder, finished or not, from its records alone.
