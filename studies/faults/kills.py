@@ -82,7 +82,7 @@ class Trial:
 
     def settle(self) -> None:
         """Wait until the trials of a killed study have let their folders go."""
-        from sparsight.records.lock import LockedRun, take
+        from sparsight.records.new_folder import LockedRun, take
 
         for folder in (self.out / "trials").glob("*"):
             until = monotonic() + 60

@@ -16,7 +16,7 @@ from sparsight.integrations.ray import RayEngine, run_study_on_ray, slurm_comman
 from sparsight.integrations.ray import trial as tasks
 from sparsight.integrations.ray.locks import UnlockedFolder, check_locks, look
 from sparsight.records.folder import RunFolder
-from sparsight.records.lock import take
+from sparsight.records.new_folder import take
 from sparsight.runs.study import Shared, Trial, rows, run_study
 
 FILE = """\

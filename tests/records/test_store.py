@@ -17,15 +17,14 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sparsight.records import files, identity, lock
+from sparsight.records import files, identity, new_folder
 from sparsight.records import folder as store
 from sparsight.records import packing as pack
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
 from sparsight.records.identity import content_id
 from sparsight.records.journal import LevelResult
-from sparsight.records.lock import LockedRun
-from sparsight.records.new_folder import next_folder
+from sparsight.records.new_folder import LockedRun, next_folder
 from sparsight.records.record import Evaluated, Evaluation, Layer, LevelRecord, LevelTimes, RunRecord, to_json
 from sparsight.records.tensors import tensors_digest
 from sparsight.records.verify import verify_run
@@ -671,7 +670,7 @@ def test_nothing_is_pickled(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", refuse)
     monkeypatch.setattr(torch, "load", refuse)
     go_on(tmp_path / "r", run())
-    for module in (files, pack, store, lock, identity):
+    for module in (files, pack, store, new_folder, identity):
         tree = ast.walk(ast.parse(inspect.getsource(module)))
         names = {alias.name for node in tree if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
         assert not names & {"pickle", "marshal", "shelve", "dill", "joblib"}

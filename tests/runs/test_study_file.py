@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from sparsight.cli.entry import main
 from sparsight.cli.study_trials import planned
 from sparsight.runs.study import Trial
-from sparsight.runs.study.file import cells, read_study_file
-from sparsight.runs.study.source import StudyFileError, read_source
+from sparsight.runs.study.file import StudyFileError, cells, read_source, read_study_file
 
 
 def written(tmp_path: Path, text: str) -> Path:

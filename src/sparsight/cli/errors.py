@@ -20,10 +20,10 @@ class NotFound(LookupError):
 CODES = {  # by name, to import nothing
     "sparsight.cli.errors.Misuse": 2,
     "sparsight.runs.again.Unnamed": 2,
-    "sparsight.runs.study.source.StudyFileError": 2,
+    "sparsight.runs.study.file.StudyFileError": 2,
     "sparsight.records.files.DamagedFile": 3,
     "sparsight.records.identity.ForeignRun": 3,
-    "sparsight.records.lock.LockedRun": 3,
+    "sparsight.records.new_folder.LockedRun": 3,
     "sparsight.checkpoint.entry.CheckpointError": 3,
     "sparsight.cli.errors.NotFound": 4,
     "sparsight.zoo.data.fashion.DataNotFound": 4,

@@ -19,8 +19,7 @@ from sparsight.cli.run_options import RunOptions, adapted_recipe, built, find, l
 from sparsight.records.record import must, to_json
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.study import Trial
-from sparsight.runs.study.file import Budget, Cell, StudyFile, cells, read_study_file
-from sparsight.runs.study.source import Place, Source, near
+from sparsight.runs.study.file import Budget, Cell, Place, Source, StudyFile, cells, near, read_study_file
 from sparsight.runs.study.trials import canonical
 
 OPTIONS = ("weights", "pretrained", "loss", "optimizer", "metric", "relative", "include", "exclude", "total_epochs")

@@ -5,8 +5,8 @@ from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
 from sparsight.records.identity import ForeignRun
 from sparsight.records.journal import Event, LevelResult
-from sparsight.records.lock import LockedRun
 from sparsight.records.masks import AccidentalZeros, load_masks, masks_from, save_masks
+from sparsight.records.new_folder import LockedRun
 from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.records.verify import verify_run
 

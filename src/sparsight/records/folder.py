@@ -31,8 +31,7 @@ from sparsight.records.files import DamagedFile
 from sparsight.records.folder_files import OF_THE_END, REMEDIES, RunFiles, level_folder, normal
 from sparsight.records.identity import content_id, run_id
 from sparsight.records.journal import LevelResult
-from sparsight.records.lock import take
-from sparsight.records.new_folder import refuse_contents
+from sparsight.records.new_folder import refuse_contents, take
 from sparsight.records.record import KEEPS_ALL, Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.types import Masks, StateDict
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sparsight.records.files import make_folder, try_remove, write_atomically
-from sparsight.records.lock import LockedRun, take
+from sparsight.records.new_folder import LockedRun, take
 
 Seen = Literal["held", "free", "unlockable", "missing"]
 """What a process finds of a folder that another one has locked; only the first is right."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from sparsight.records.lock import LockedRun, take
+from sparsight.records.new_folder import LockedRun, take
 from sparsight.runs.study.local import last_line, start
 from sparsight.runs.study.trials import Shared, Trial, log_of, stored
 

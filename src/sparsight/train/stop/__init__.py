@@ -1,8 +1,7 @@
 """Rules that decide when a level has been trained enough, from recorded numbers alone."""
 
 from sparsight.train.stop.accuracy import AccuracyRecovery, FixedEpochs, LossPlateau
-from sparsight.train.stop.by_name import StopName, named_rule
-from sparsight.train.stop.combine import AllOf, AnyOf, AtLeast, Patience
+from sparsight.train.stop.combine import AllOf, AnyOf, AtLeast, Patience, StopName, named_rule
 from sparsight.train.stop.context import Baseline, Context, Reference, StoppingRule, check_rule
 from sparsight.train.stop.flows import FlowPlateau, GradientConsistent, InformationConsistent
 from sparsight.train.stop.weights import MaskStable, PQIStable, jaccard_distance

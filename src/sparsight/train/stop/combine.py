@@ -1,15 +1,19 @@
-"""Combinations of rules."""
+"""Combinations of rules, and rules by name, for the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sparsight.numerics.checks import check_not_negative, check_whole
 from sparsight.train.observation import Observation
+from sparsight.train.stop.accuracy import AccuracyRecovery, FixedEpochs, LossPlateau
 from sparsight.train.stop.context import Context, FlowSource, StoppingRule, check_rule
 from sparsight.train.stop.flow_sources import measure_together
+from sparsight.train.stop.flows import FlowPlateau, GradientConsistent, InformationConsistent
 from sparsight.train.stop.thresholds import in_a_row
+from sparsight.train.stop.weights import MaskStable, PQIStable
 from sparsight.types import StateDict
 
 
@@ -116,3 +120,41 @@ class AtLeast(_One):
     def stop(self, history: Sequence[Observation]) -> str | None:
         early = not history or history[-1].epoch < self.epochs - 1e-9 or len(history) < self.evaluations
         return None if early else self.rule.stop(history)
+
+
+# -- by name ----------------------------------------------------------------------------------------------------
+
+
+StopName = Literal[
+    "fixed-epochs",
+    "accuracy-recovery",
+    "recovered",
+    "loss-plateau",
+    "pqi-stable",
+    "mask-stable",
+    "information-consistent",
+    "gradient-consistent",
+    "both-consistent",
+    "flow-plateau",
+]
+"""A rule with its defaults."""
+
+
+def named_rule(name: StopName) -> StoppingRule:
+    """The rule of that name, with its defaults. Raises: ValueError for an unknown name."""
+    made: dict[str, Callable[[], StoppingRule]] = {
+        "fixed-epochs": FixedEpochs,
+        "accuracy-recovery": AccuracyRecovery,
+        # at least an epoch: weights that carry on may reach the target without training
+        "recovered": lambda: AtLeast(AccuracyRecovery(fraction=0.95), epochs=1.0),
+        "loss-plateau": LossPlateau,
+        "pqi-stable": PQIStable,
+        "mask-stable": MaskStable,
+        "information-consistent": InformationConsistent,
+        "gradient-consistent": GradientConsistent,
+        "both-consistent": lambda: AllOf(InformationConsistent(), GradientConsistent()),
+        "flow-plateau": FlowPlateau,
+    }
+    if name not in made:
+        raise ValueError(f"stop must be one of {', '.join(made)}, got {name!r}")
+    return made[name]()
