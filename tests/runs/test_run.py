@@ -265,7 +265,7 @@ class TestSparsestWithin:
         records = [record_of(0, 5, 0.8), record_of(1, 2, 0.7), record_of(2, 100, 0.95, "control")]
         choice = SparsestWithin(1.0)(records)
         assert choice.level == 0
-        assert "no level is within 1 points" in choice.why
+        assert "no level is within 1 point of dense" in choice.why
 
     def test_nothing_to_compare_with(self):
         assert SparsestWithin()([record_of(0, 5, 0.8), record_of(1, 2, 0.7)]).level == 1
