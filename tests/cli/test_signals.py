@@ -22,7 +22,7 @@ import pytest
 from sparsight import RunFolder, execute
 from sparsight.cli import signals
 from sparsight.cli.entry import main
-from sparsight.cli.study import read
+from sparsight.cli.study_trials import planned
 from sparsight.numerics.kernels.jit import jit, uninterrupted
 from sparsight.recipes import lottery
 from sparsight.records import verify_run
@@ -98,7 +98,7 @@ def test_trials_end_with_a_study_that_is_killed_and_the_same_command_goes_on(her
     with waiting(here / "alive"):
         study.kill()
     study.communicate()
-    (trial,) = read(here / "f.json")
+    (trial,) = [plan.trial for plan in planned(here / "f.json")]
     with RunFolder.open(here / "out" / "trials" / trial.key, write=True) as folder:  # nobody holds its lock
         assert (folder.record.status, len(folder.levels())) == ("interrupted", 0)
         assert folder.progress() is not None
@@ -127,7 +127,7 @@ def test_a_closed_terminal_ends_the_study_and_its_trials(here):
     with waiting(here / "alive"):
         os.close(master)
     assert study.wait() == 130
-    (trial,) = read(here / "f.json")
+    (trial,) = [plan.trial for plan in planned(here / "f.json")]
     with RunFolder.open(here / "out" / "trials" / trial.key, write=True) as folder:
         assert folder.record.status == "interrupted"
 

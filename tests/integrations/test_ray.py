@@ -179,9 +179,9 @@ def test_a_cluster_of_ones_own_gives_the_rows_of_one_machine(tmp_path):
     assert "gcs_server" in done.stderr
     assert done.stdout.count(": finished") == 2
 
-    from sparsight.cli.study import read
+    from sparsight.cli.study_trials import planned
 
-    trials = read(tmp_path / "s.yaml")
+    trials = [plan.trial for plan in planned(tmp_path / "s.yaml")]
     run_study(trials, tmp_path / "local", device="cpu", threads=1, workers=2)
     found, expected = (
         [{n: v for n, v in row.items() if n != "seconds"} for row in rows(tmp_path / name)] for name in ("ray", "local")

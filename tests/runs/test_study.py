@@ -18,7 +18,7 @@ from stored import filled
 
 from sparsight.cli.entry import main
 from sparsight.cli.progress import Watcher
-from sparsight.cli.study import read
+from sparsight.cli.study_trials import planned
 from sparsight.records.files import DamagedFile, seal
 from sparsight.records.folder import RunFolder
 from sparsight.runs.study import Trial, local, rows, run_study, summarise, trials, write_csv, write_markdown
@@ -124,7 +124,7 @@ def test_wrong_studies(tmp_path):
 def test_seeds_of_a_file(tmp_path):
     entries = [{"recipe": "sap", "seeds": [4, 5], "label": "a"}, {"recipe": "lottery", "arguments": {"rate": 0.5}}]
     (tmp_path / "f.json").write_text(json.dumps(entries))
-    assert read(tmp_path / "f.json") == [
+    assert [plan.trial for plan in planned(tmp_path / "f.json")] == [
         Trial("sap", {}, 4, label="a"),
         Trial("sap", {}, 5, label="a"),
         Trial("lottery", {"rate": 0.5}, label="lottery"),
@@ -181,7 +181,7 @@ def test_a_study_from_its_file_to_its_tables(tmp_path, capsys, monkeypatch):
     ]
     file, out = tmp_path / "f.json", tmp_path / "out"
     file.write_text(json.dumps(entries))
-    first, second = (trial for trial in read(file) if trial.label == "L")
+    first, second = (trial for trial in [plan.trial for plan in planned(file)] if trial.label == "L")
     for trial in (first, second):
         argv = [*trials.command(trial), "--threads=1", "--out", str(out / "trials" / trial.key)]
         with monkeypatch.context() as patch:
@@ -253,7 +253,7 @@ def test_a_study_that_is_stopped_stops_its_trials(tmp_path, capsys):
     number = signal.SIGTERM
     entries = [{"recipe": "lottery", "arguments": {"epochs": 2000}, "model": "linear", "data": "digits"}]
     (tmp_path / "f.json").write_text(json.dumps(entries))
-    (trial,) = read(tmp_path / "f.json")
+    (trial,) = [plan.trial for plan in planned(tmp_path / "f.json")]
     folder = tmp_path / "out" / "trials" / trial.key
 
     def stop() -> None:

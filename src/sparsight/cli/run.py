@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ Your own recipe: package.module:function, a function that returns a Recipe.
 
 def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        (sys.stdout if argv else sys.stderr).write(HELP.format(recipes=_indented(table(names()))))
+        (sys.stdout if argv else sys.stderr).write(HELP.format(recipes=textwrap.indent(table(names()), "  ")))
         return 0 if argv else 2
     name, given = argv[0], argv[1:]
     if name.startswith("-"):
@@ -64,10 +65,6 @@ def main(argv: list[str]) -> int:
         discard_output()
         say(f"the run is finished; see it with: sparsight show {shlex.quote(str(asked.folder))}")
     return 0
-
-
-def _indented(text: str) -> str:
-    return "".join(f"  {line}\n" for line in text.splitlines())
 
 
 def _interrupted(how: str, name: str, asked: RunRequest) -> str:

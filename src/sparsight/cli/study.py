@@ -76,8 +76,3 @@ def _slurm(asked: StudyOptions, out: Path) -> str:
     own = {"out": out.resolve(), "device": asked.device, "precision": asked.precision, "keep": asked.keep}
     own |= {} if asked.threads is None else {"threads": asked.threads}
     return slurm_command(["sparsight", "study", str(asked.file.resolve()), *(f"--{n}={v}" for n, v in own.items())])
-
-
-def read(path: Path) -> list[Trial]:
-    """The trials of a study file. Raises: StudyFileError."""
-    return [plan.trial for plan in planned(path)]

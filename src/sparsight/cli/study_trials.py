@@ -16,11 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 from sparsight.cli.errors import Misuse, NotFound
 from sparsight.cli.recipes import names
 from sparsight.cli.run_options import RunOptions, adapted_recipe, built, find, look_for_all
+from sparsight.records.files import canonical
 from sparsight.records.record import must, to_json
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.study import Trial
 from sparsight.runs.study.file import Budget, Cell, Place, Source, StudyFile, cells, near, read_study_file
-from sparsight.runs.study.trials import canonical
 
 OPTIONS = ("weights", "pretrained", "loss", "optimizer", "metric", "relative", "include", "exclude", "total_epochs")
 """Options of `sparsight run` that a study may set for its runs."""

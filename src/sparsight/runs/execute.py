@@ -6,9 +6,10 @@ import copy
 import datetime
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -42,9 +43,11 @@ from sparsight.runs.search import Done
 from sparsight.runs.several import check_alike
 from sparsight.runs.training import UnfitProgress
 from sparsight.train.parallel import LostProcess, Precision, runtime
-from sparsight.types import Data, Split
+from sparsight.types import Data, Split, StateDict
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
+
+_Judge = Callable[[Iterable[tuple[LevelRecord, StateDict]]], Evaluation | None]
 
 
 @dataclass(frozen=True)
@@ -121,16 +124,17 @@ def execute(
     existed, begun = out is not None and Path(out).exists(), _Begun(watch)
     folder = where.alone(lambda: _folder(record, out, resume))
     own = cast(RunFolder, folder)  # used in the main process only
+    judge = partial(judge_on_test, recipe, network, source, device=device, precision=precision)
     with folder or nullcontext():
         if where.told(lambda: own.record.status == "finished"):
-            where.alone(lambda: _evaluate(own, recipe, network, source, device, precision))
+            where.alone(lambda: _evaluate(own, judge))
             where.alone(lambda: _tidy(own, report or write_report))
             return where.told(lambda: _outcome(own))
         try:
             how = {"device": device, "precision": precision, "journal": folder, "watch": begun}
             for _ in run(recipe, network, source, **how, starts=starts):
                 pass
-            where.alone(lambda: _finish(own, recipe, network, source, device, precision))
+            where.alone(lambda: _finish(own, recipe, judge))
             where.alone(lambda: _tidy(own, report or write_report))
         except (KeyboardInterrupt, GeneratorExit, SystemExit, LostProcess):
             _stopped(folder, "interrupted")
@@ -198,28 +202,24 @@ def _unfinished(root: Path, wanted: RunRecord) -> Path:
     )
 
 
-def _finish(folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, device: str, precision: Precision) -> None:
+def _finish(folder: RunFolder, recipe: Recipe, judge: _Judge) -> None:
     """Choose by validation data, read the test split once, write the report."""
     levels = folder.levels()
     if folder.record.chosen is None and levels:
         choice = recipe.choose(levels)
         chosen = next(level for level in levels if level.id == choice.id)
         folder.save_chosen(chosen, choice.why, choice.missed)
-    _evaluate(folder, recipe, model, data, device, precision)
+    _evaluate(folder, judge)
     end = recipe.search.next([level for level in levels if level.role == "level"])
     folder.update(status="finished", ended=_now(), why_ended=end.why if isinstance(end, Done) else None)
 
 
-def _evaluate(
-    folder: RunFolder, recipe: Recipe, model: nn.Module, data: Data, device: str, precision: Precision
-) -> None:
+def _evaluate(folder: RunFolder, judge: _Judge) -> None:
     """Evaluate the stored networks on the test split, unless already done."""
-    if folder.evaluation() is not None:
-        return
-    networks = ((level, folder.weights(level)) for level in folder.levels() if folder.keeps(level))
-    found = judge_on_test(recipe, model, data, networks, device=device, precision=precision)
-    if found is not None:
-        folder.save_evaluation(found)
+    if folder.evaluation() is None:
+        found = judge((level, folder.weights(level)) for level in folder.levels() if folder.keeps(level))
+        if found is not None:
+            folder.save_evaluation(found)
 
 
 def _tidy(folder: RunFolder, report: Callable[[RunFolder], object]) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from sparsight.numerics.checks import check_seed
 from sparsight.records.files import (
     DamagedFile,
+    canonical,
     make_folder,
     parse_json,
     read_text,
@@ -201,11 +202,6 @@ def command(trial: Trial) -> list[str]:
 def log_of(trial: Trial, out: Path) -> Path:
     """Where a trial says what it does."""
     return out / "logs" / f"{trial.key}.log"
-
-
-def canonical(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _flat(values: Iterable[Any]) -> list[str]:
