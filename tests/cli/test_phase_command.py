@@ -70,7 +70,7 @@ def test_json(capsys):
         (["--out", "phase.png"], 2, "--out must end in .svg or .html, got phase.png"),
         (["--critical"], 2, "--critical needs --model"),
         (["--out", "no/such/phase.svg"], 2, "cannot write --out no/such/phase.svg: the folder"),
-        (["--model", "resnet9"], 4, "unknown model 'resnet9'; did you mean"),
+        (["--model", "resnet9"], 4, "unknown network 'resnet9'; did you mean"),
         (["--model", "no_such_module:build"], 4, "no module 'no_such_module'"),
         (["--activation", "math:pi"], 2, "math:pi must be a function or a module, got float"),
         (["--model", "linear"], 2, "give --activation"),
