@@ -47,11 +47,11 @@ def test_the_table_is_of_these_optimizers(study):
 
 
 def test_the_table_tells_a_weight_that_is_not_held(study, monkeypatch):
-    monkeypatch.setattr("sparsight.model.own_loop._Keeper.after", lambda *_: None)
+    monkeypatch.setattr("sparsight.model.own_loop.Holding._after", lambda *_: None)
     assert "are not +0.0 after the step" in study.table.cell("Adam, eps 0", "plain")
     assert "are not +0.0 after the step" in study.table.cell("Lookahead of AdamW, no Optimizer", "plain")
     monkeypatch.undo()
-    monkeypatch.setattr("sparsight.model.own_loop._Keeper.watch", lambda *_: None)
+    monkeypatch.setattr("sparsight.model.own_loop.Holding._watch", lambda *_: None)
     assert "kept weights of features.0.weight differ" in study.table.cell("LBFGS, strong Wolfe", "plain")
 
 

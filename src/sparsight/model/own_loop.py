@@ -19,26 +19,6 @@ _EAGER: Any = torch.compiler.disable  # keeps torch.compile away if it compiles 
 OnGradients = Callable[[nn.Module], None]
 
 
-class Holding:
-    """The masks held in a block of `held`."""
-
-    def __init__(self, keeper: _Keeper) -> None:
-        self._keeper = keeper
-
-    @property
-    def masks(self) -> dict[str, Tensor]:
-        """The current masks."""
-        return {hold.name: hold.whole for hold in self._keeper.bound.holds}
-
-    def update(self, masks: Masks) -> None:
-        """Hold these masks from now on; call it between two steps.
-
-        Newly pruned weights become +0.0 at once, also in copies and optimiser states. Restored weights start at +0.0.
-        Raises: as `held`, and keeps the previous masks.
-        """
-        self._keeper.update(masks)
-
-
 @contextmanager
 def held(
     model: nn.Module,
@@ -67,21 +47,21 @@ def held(
     Raises: TypeError for anything but an optimiser; ValueError if no optimiser trains a masked weight, or if a weight
     has lost its name or shape.
     """
-    keeper = _Keeper(model, masks, given(optimizer), copies, on_gradients)
-    with keeper.hooks:
+    holding = Holding(model, masks, given(optimizer), copies, on_gradients)
+    with holding._hooks:
         try:
-            keeper.begin()
-            yield Holding(keeper)
+            holding._begin()
+            yield holding
         except BaseException:
             with suppress(Exception):  # the loop's own error matters more
-                keeper.clear()
+                holding._clear()
             raise
-    keeper.clear()
-    keeper.check()
+    holding._clear()
+    holding._check()
 
 
-class _Keeper:
-    """The work of a block. `hooks` undoes it."""
+class Holding:
+    """The masks held in a block of `held`. Made by it."""
 
     def __init__(
         self,
@@ -91,130 +71,139 @@ class _Keeper:
         copies: Sequence[nn.Module],
         on_gradients: OnGradients | None,
     ) -> None:
-        self.model, self.optimizers, self.on_gradients = model, optimizers, on_gradients
-        self.steppers = list({id(x): x for optimizer in optimizers for x in family(optimizer)}.values())
-        self.bound, self.copies = bind(model, masks), [bind(copy, masks) for copy in copies]
-        self.copied = copies
-        self.hooks = ExitStack()
-        self.accumulations = ExitStack()  # hooks on gradients, which end with a replaced parameter
+        self._model, self._optimizers, self._on_gradients = model, optimizers, on_gradients
+        self._steppers = list({id(x): x for optimizer in optimizers for x in family(optimizer)}.values())
+        self._bound, self._copies = bind(model, masks), [bind(copy, masks) for copy in copies]
+        self._copied = copies
+        self._hooks = ExitStack()
+        self._accumulations = ExitStack()  # hooks on gradients, which end with a replaced parameter
         # If each weight's step depends only on that weight, a gradient written behind torch's back (through `.data`)
         # affects only pruned weights. These are found after the step, and gradients are no longer trusted.
-        self.elementwise = all(map(elementwise, optimizers))
-        self.trusting = self.elementwise and on_gradients is None
-        self.dividing = self.elementwise and not all(map(keeps_zeros, optimizers))  # 0 / 0 may spoil their states
-        self.masked: dict[Hold, tuple[Tensor, int]] = {}  # masked gradients, with torch's count of writes
-        self.active: tuple[Hold, ...] = ()  # holds of weights that a step may change
-        self.select()
+        self._elementwise = all(map(elementwise, optimizers))
+        self._trusting = self._elementwise and on_gradients is None
+        self._dividing = self._elementwise and not all(map(keeps_zeros, optimizers))  # 0 / 0 may spoil their states
+        self._masked: dict[Hold, tuple[Tensor, int]] = {}  # masked gradients, with torch's count of writes
+        self._active: tuple[Hold, ...] = ()  # holds of weights that a step may change
+        self._select()
 
-    def begin(self) -> None:
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """The current masks."""
+        return {hold.name: hold.whole for hold in self._bound.holds}
+
+    def _begin(self) -> None:
         """Clear weights and optimiser states, check, and add hooks."""
-        self.clear()
-        self.forget()
-        self.check()
-        self.hooks.callback(lambda: self.accumulations.close())
-        self.watch()
-        for stepper in self.steppers:
-            for undo in on_step(stepper, _EAGER(self.before), _EAGER(self.after)):
-                self.hooks.callback(undo)
+        self._clear()
+        self._forget()
+        self._check()
+        self._hooks.callback(lambda: self._accumulations.close())
+        self._watch()
+        for stepper in self._steppers:
+            for undo in on_step(stepper, _EAGER(self._before), _EAGER(self._after)):
+                self._hooks.callback(undo)
 
     def update(self, masks: Masks) -> None:
-        """Replace the masks."""
-        before = self.bound, self.copies, self.active
+        """Hold these masks from now on; call it between two steps.
+
+        Newly pruned weights become +0.0 at once, also in copies and optimiser states. Restored weights start at +0.0.
+        Raises: as `held`, and keeps the previous masks.
+        """
+        before = self._bound, self._copies, self._active
         try:
-            self.bound, self.copies = bind(self.model, masks), [bind(copy, masks) for copy in self.copied]
-            self.select()
+            self._bound, self._copies = bind(self._model, masks), [bind(copy, masks) for copy in self._copied]
+            self._select()
         except BaseException:
-            self.bound, self.copies, self.active = before
+            self._bound, self._copies, self._active = before
             raise
-        self.masked.clear()
-        self.clear()
-        self.forget()
-        self.watch()
-        self.check()
+        self._masked.clear()
+        self._clear()
+        self._forget()
+        self._watch()
+        self._check()
 
-    def select(self) -> None:
+    def _select(self) -> None:
         """Find the weights that a step may change. Raises: ValueError if no optimiser trains one of them."""
-        mine = stepped(self.steppers)
-        active = tuple([hold for hold in self.bound.holds if id(hold.weight) in mine])
-        if len(active) < len(self.bound.holds):
-            lost = [hold.name for hold in self.bound.holds if hold.weight.requires_grad and hold not in active]
+        mine = stepped(self._steppers)
+        active = tuple([hold for hold in self._bound.holds if id(hold.weight) in mine])
+        if len(active) < len(self._bound.holds):
+            lost = [hold.name for hold in self._bound.holds if hold.weight.requires_grad and hold not in active]
             if lost:
-                raise self.unheld(lost)
-        if active != self.active:
-            self.active = active
+                raise self._unheld(lost)
+        if active != self._active:
+            self._active = active
 
-    def unheld(self, lost: list[str]) -> ValueError:
-        kinds = ", ".join(type(each).__name__ for each in self.optimizers) or "none"
+    def _unheld(self, lost: list[str]) -> ValueError:
+        kinds = ", ".join(type(each).__name__ for each in self._optimizers) or "none"
         names = ", ".join(map(repr, lost[:4])) + (", …" if len(lost) > 4 else "")
-        count = f"{len(lost)} of the {len(self.bound.holds)} masked weights"
+        count = f"{len(lost)} of the {len(self._bound.holds)} masked weights"
         return ValueError(
             f"no given optimizer ({kinds}) trains {count}, {names}: pass every optimizer of the loop, made for this "
             "model's parameters, or freeze these weights with requires_grad_(False)"
         )
 
-    def watch(self) -> None:
+    def _watch(self) -> None:
         """Mask gradients as they accumulate, also of frozen weights, which may be unfrozen later."""
-        self.accumulations.close()
-        for hold in self.bound.holds if self.on_gradients is None else ():
-            self.accumulations.callback(_on_accumulation(hold, self.masked))
+        self._accumulations.close()
+        for hold in self._bound.holds if self._on_gradients is None else ():
+            self._accumulations.callback(_on_accumulation(hold, self._masked))
 
-    def before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
+    def _before(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Changed:
         """Before a step: mask gradients that may have been written since they accumulated."""
-        if self.bound.find():
-            self.watch()
-        self.select()
-        if self.on_gradients is not None and len(family(optimizer)) == 1:  # the innermost optimiser
+        if self._bound.find():
+            self._watch()
+        self._select()
+        if self._on_gradients is not None and len(family(optimizer)) == 1:  # the innermost optimiser
             closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
             if closure is not None:
-                shown = self.showing(closure, self.on_gradients)
+                shown = self._showing(closure, self._on_gradients)
                 return (args, {**kwargs, "closure": shown}) if "closure" in kwargs else ((optimizer, shown), kwargs)
-            self.on_gradients(self.model)
-        written = [hold for hold in self.active if self.written(hold)] if self.trusting else self.active
+            self._on_gradients(self._model)
+        written = [hold for hold in self._active if self._written(hold)] if self._trusting else self._active
         if written:
             clear_grads_(written)
         return None
 
-    def showing(self, closure: Callable[[], Any], on_gradients: OnGradients) -> Callable[[], Any]:
+    def _showing(self, closure: Callable[[], Any], on_gradients: OnGradients) -> Callable[[], Any]:
         """The closure, followed by `on_gradients` and masking."""
 
         def shown() -> Any:
             loss = closure()
-            on_gradients(self.model)
-            clear_grads_(self.active)
+            on_gradients(self._model)
+            clear_grads_(self._active)
             return loss
 
         return shown
 
-    def written(self, hold: Hold) -> bool:
+    def _written(self, hold: Hold) -> bool:
         """Whether the gradient may have changed since it was masked."""
-        grad, seen = hold.weight.grad, self.masked.get(hold)
+        grad, seen = hold.weight.grad, self._masked.get(hold)
         if seen is None or hold.rows is None or not hold.plain:  # only the kernel reports weights that moved
             return True
         return grad is not seen[0] or seen[0]._version != seen[1]
 
-    def after(self, *_: Any) -> None:
+    def _after(self, *_: Any) -> None:
         """After a step: clear the weights, and optimiser states if a pruned weight had changed."""
-        self.masked.clear()
-        self.bound.lay()
-        moved = self.bound.clear_(self.active)
-        if (moved and self.elementwise) or self.dividing:
-            self.trusting = False
-            self.forget()
-        for copy in self.copies:
+        self._masked.clear()
+        self._bound.lay()
+        moved = self._bound.clear_(self._active)
+        if (moved and self._elementwise) or self._dividing:
+            self._trusting = False
+            self._forget()
+        for copy in self._copies:
             copy.apply_()
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Clear the optimiser states of pruned weights."""
-        for optimizer in self.optimizers:
-            clear_state_(self.model, {hold.name: hold.whole for hold in self.bound.holds}, optimizer)
+        for optimizer in self._optimizers:
+            clear_state_(self._model, self.masks, optimizer)
 
-    def clear(self) -> None:
+    def _clear(self) -> None:
         """Clear all pruned weights, including frozen ones and copies."""
-        for bound in (self.bound, *self.copies):
+        for bound in (self._bound, *self._copies):
             bound.apply_()
 
-    def check(self) -> None:
-        for bound in (self.bound, *self.copies):
+    def _check(self) -> None:
+        for bound in (self._bound, *self._copies):
             bound.check()
 
 
