@@ -208,7 +208,7 @@ class TestRecipes:
         assert (search_of(floor).density, search_of(floor).stop) == (None, AccuracyFloor(0.5))
         assert search_of(make(until="accuracy", within=2.0)).stop == AccuracyFloor(2.0)
         assert floor.choose == SparsestWithin(0.5)
-        with pytest.raises(ValueError, match="until must be one of density, pq-minimum, accuracy"):
+        with pytest.raises(ValueError, match="until must be one of 'density', 'pq-minimum', 'accuracy'"):
             make(until="never")
 
     def test_sap_looks_at_its_own_pair(self):

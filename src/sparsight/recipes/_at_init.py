@@ -7,6 +7,7 @@ from typing import Annotated
 
 from typing_extensions import Doc
 
+from sparsight.numerics.checks import check_whole
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.reinitialise import Reinitialise
@@ -42,8 +43,8 @@ class AtInit:
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:
             raise ValueError(f"density must be in (0, 1], got {self.density!r}")
-        if self.score_batches is not None and self.score_batches < 1:
-            raise ValueError(f"score_batches must be at least 1, got {self.score_batches!r}")
+        if self.score_batches is not None:
+            check_whole(1, score_batches=self.score_batches)
 
     def shuffled(self, rounds: tuple[Allocator, ...]) -> tuple[Allocator, ...]:
         """The rounds, with the last one shuffled if `shuffle` is on."""

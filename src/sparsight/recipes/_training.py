@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import get_args
 
-from sparsight.numerics.checks import check_whole
+from sparsight.numerics.checks import check_known, check_whole
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.restart import carry_on, rewind
@@ -94,8 +93,7 @@ class Iterative:
     evaluate_every: float | None = None
 
     def __post_init__(self) -> None:
-        if self.until not in get_args(Ending):
-            raise ValueError(f"until must be one of {', '.join(get_args(Ending))}, got {self.until!r}")
+        check_known(Ending, until=self.until)
         if self.carry_on and self.rewind_epoch:
             raise ValueError(f"rewind_epoch must be 0 with carry_on, which never rewinds, got {self.rewind_epoch}")
         ends = (self.stop or "fixed-epochs") != "fixed-epochs"

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from typing_extensions import Doc
 
-from sparsight.numerics.checks import check_whole
+from sparsight.numerics.checks import check_known, check_whole
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
@@ -136,16 +136,21 @@ def incop(
     whole = replace(
         sgd(epochs, batch_size, lr, momentum, weight_decay, None), schedule=constant, evaluate_every=evaluate_every
     )
-    _check_used(prune, p=p, q=q, rate=rate)
-    p, q = 1.0 if p is None else p, 2.0 if q is None else q
-    shrink = Shrink(0.2 if rate is None else rate, scope, min_keep)
-    cut = _cut(prune, SAP(p, q, scope=scope, min_keep=min_keep), shrink, target_density)
+    check_known(("lottery", "sap"), prune=prune)
+    for name, value in {"rate": rate}.items() if prune == "sap" else {"p": p, "q": q}.items():
+        if value is not None:
+            raise ValueError(f"{name}={value:g} needs prune={'lottery' if prune == 'sap' else 'sap'!r}, got {prune!r}")
+    p, q, target = 1.0 if p is None else p, 2.0 if q is None else q, target_density or None
+    if prune == "sap":
+        cut = SAP(p, q, scope=scope, min_keep=min_keep, target_density=target)
+    else:
+        cut = Shrink(0.2 if rate is None else rate, scope, min_keep, target)
     return Recipe(
         name="incop",
         score=Magnitude(),
         levels=Until(
             Level((cut,), train=replace(whole, stop=rule)),
-            target_density or None,
+            target,
             levels,
             last=Level((exactly(cut, target_density),), train=whole),
             first=Level(train=replace(whole, epochs=warmup)),
@@ -159,27 +164,10 @@ def incop(
     )
 
 
-def _cut(prune: str, sap: SAP, shrink: Shrink, target_density: float | None) -> SAP | Shrink:
-    """The allocator of that name, limited by the target density."""
-    if prune not in ("sap", "lottery"):
-        raise ValueError(f"prune must be 'lottery' or 'sap', got {prune!r}")
-    return replace(sap if prune == "sap" else shrink, target_density=target_density or None)
-
-
-def _check_used(prune: str, **given: float | None) -> None:
-    """Raise ValueError for an argument that `prune` does not use."""
-    for name, value in given.items():
-        needs = "lottery" if name == "rate" else "sap"
-        if value is not None and prune in ("sap", "lottery") and prune != needs:
-            raise ValueError(f"{name}={value:g} needs prune={needs!r}, got prune={prune!r}")
-
-
 def _flow(variant: str, preset: Preset, given: Mapping[str, Any]) -> StoppingRule:
     """The stopping rule on flows: the preset, overridden by `given`."""
-    if variant not in ("if", "gf", "both"):
-        raise ValueError(f"variant must be 'if', 'gf' or 'both', got {variant!r}")
-    if preset not in PRESETS:
-        raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {preset!r}")
+    check_known(("if", "gf", "both"), variant=variant)
+    check_known(Preset, preset=preset)
     how = {**PRESETS[preset], **given}
     shared = {"norm": how["norm"], "reference": how["reference"]}
     rules: list[StoppingRule] = []

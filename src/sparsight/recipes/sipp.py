@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from torch import nn
 from typing_extensions import Doc
 
-from sparsight.numerics.checks import MOST_LISTED, check_whole
+from sparsight.numerics.checks import MOST_LISTED, check_known, check_whole
 from sparsight.numerics.seeds import derive
 from sparsight.pruning.reinitialise import Reinitialise
 from sparsight.pruning.restart import carry_on, rewind
@@ -114,7 +114,8 @@ def sipp(
     unpruned network; each level then trains for all epochs.
     """
     oneshot = order == "oneshot"
-    _check(order=(order, ("cascade", "oneshot")), variant=(variant, ("det", "rand", "hybrid")))
+    check_known(("cascade", "oneshot"), order=order)
+    check_known(("det", "rand", "hybrid"), variant=variant)
     if variant != "det" and min_keep != 1:
         raise ValueError(f"min_keep={min_keep} needs variant='det', got variant={variant!r}")
     back, rewind_epoch = _restart(start, oneshot, untrained, rewind_epoch, epochs, seed)
@@ -149,12 +150,6 @@ def sipp(
     )
 
 
-def _check(**given: tuple[str, tuple[str, ...]]) -> None:
-    for name, (value, known) in given.items():
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
-
-
 def _densities(first: float, target: float, levels: int) -> list[float]:
     """Densities from the first to the target at a constant rate; only the target for a single level."""
     check_whole(1, MOST_LISTED, levels=levels)
@@ -172,7 +167,7 @@ def _restart(
     start: str, oneshot: bool, untrained: bool, rewind_epoch: int, epochs: int, seed: int
 ) -> tuple[Restart, int]:
     """The restart of a level, and the epoch of the rewind point: for one-shot pruning, that of the scored network."""
-    _check(start=(start, ("pruned", "rewind", "fresh")))
+    check_known(("pruned", "rewind", "fresh"), start=start)
     if start != "rewind" and rewind_epoch:
         raise ValueError(f"rewind_epoch must be 0 with start={start!r}, which never rewinds, got {rewind_epoch}")
     if start == "pruned":
