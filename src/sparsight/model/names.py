@@ -27,26 +27,28 @@ def modules_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Mo
             yield from modules_of(child, inner)
 
 
+def _uses(model: nn.Module) -> Iterator[tuple[str, nn.Module, nn.Parameter]]:
+    """The plain name, module and parameter of every use of a parameter, in order."""
+    for prefix, module in modules_of(model):
+        for leaf, parameter in module._parameters.items():
+            if parameter is not None:
+                yield f"{prefix}.{leaf}" if prefix else leaf, module, parameter
+
+
 def named(model: nn.Module) -> dict[str, nn.Parameter]:
     """Parameters by plain name, without the names added by torch.compile, DDP or `AveragedModel`.
 
     A tied parameter appears once, under its first name, as in `named_parameters()`.
     """
-    found: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for prefix, module in modules_of(model):
-        for leaf, parameter in module._parameters.items():
-            if parameter is not None and id(parameter) not in seen:
-                seen.add(id(parameter))
-                found[f"{prefix}.{leaf}" if prefix else leaf] = parameter
-    return found
+    first: dict[int, tuple[str, nn.Parameter]] = {}
+    for name, _, parameter in _uses(model):
+        first.setdefault(id(parameter), (name, parameter))
+    return dict(first.values())
 
 
 def names_of(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
     """All (name, owning module) pairs of each parameter, by its identity."""
     owners: dict[int, list[tuple[str, nn.Module]]] = {}
-    for prefix, module in modules_of(model):
-        for leaf, parameter in module._parameters.items():
-            if parameter is not None:
-                owners.setdefault(id(parameter), []).append((f"{prefix}.{leaf}" if prefix else leaf, module))
+    for name, module, parameter in _uses(model):
+        owners.setdefault(id(parameter), []).append((name, module))
     return owners

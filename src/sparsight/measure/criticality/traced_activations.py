@@ -13,6 +13,7 @@ from torch.fx.node import map_arg
 from torch.nn import functional as F
 
 from sparsight.measure.criticality.quadrature import Activation
+from sparsight.model.linearised import ACTIVATIONS, every
 from sparsight.numerics.exact import exact
 
 
@@ -28,13 +29,9 @@ MODULES: tuple[type[nn.Module], ...] = tuple(
         "Hardsigmoid LogSigmoid Softshrink Hardshrink Tanhshrink Threshold"
     )
 )
-_OF_NN = words(
-    "relu leaky_relu hardtanh softsign elu selu gelu silu mish softplus celu relu6 hardswish tanh sigmoid hardsigmoid "
-    "logsigmoid softshrink hardshrink tanhshrink threshold relu_ leaky_relu_ elu_ selu_"
-)
-_OF_TORCH = words("relu relu_ tanh erf atan sin sigmoid")
-_FUNCTIONS = frozenset(getattr(home, name) for home, names in ((F, _OF_NN), (torch, _OF_TORCH)) for name in names)
-_METHODS = {**{name: getattr(torch, name) for name in _OF_TORCH - {"relu_"}}, "relu": F.relu, "arctan": torch.atan}
+_FUNCTIONS = every(ACTIVATIONS)
+_METHODS = {name: getattr(torch, name) for name in ("tanh", "erf", "atan", "sin", "sigmoid")}
+_METHODS |= {"relu": F.relu, "arctan": torch.atan}
 _LINEAR = words(
     "add iadd sub isub subtract rsub mul imul multiply div divide true_divide truediv itruediv neg negative"
 )

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from sparsight.measure.pq.sums import check_pair
-from sparsight.numerics.checks import check_not_negative
+from sparsight.numerics.checks import check_fraction, check_known, check_not_negative
 from sparsight.numerics.exact import exact
 
 _SNAP = 1e-9
@@ -51,12 +51,9 @@ def prune_count(
     Raises: ValueError for a negative count, r or gamma, NaN, or beta outside [0, 1].
     Source: Diao et al., algorithm 1.
     """
-    if count < 0 or not (r >= 0 and math.isfinite(r)):
-        raise ValueError(f"count and r must be finite and at least 0, got {count} and {r}")
-    if not (gamma >= 0 and math.isfinite(gamma)) or not 0 <= beta <= 1:
-        raise ValueError(f"gamma must be finite and at least 0, and beta in [0, 1], got {gamma} and {beta}")
-    if rounding not in ("paper", "reference"):
-        raise ValueError(f"rounding must be one of 'paper', 'reference', got {rounding!r}")
+    check_not_negative(count=count, r=r, gamma=gamma)
+    check_fraction(beta=beta)
+    check_known(("paper", "reference"), rounding=rounding)
     kept = r if rounding == "paper" else -snapped_floor(-r, count)
     return min(max(snapped_floor(min(gamma * (count - kept), beta * count), count), 0), count)
 

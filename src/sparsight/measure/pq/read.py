@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, overload
 
 import numpy as np
@@ -23,40 +22,49 @@ _JOB = 1 << 20  # weights per thread at a time
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-@dataclass(frozen=True, eq=False)
-class _Source:
-    """A tensor ready to be read: rows of `length` weights, and the table to fill."""
+def sum_lines(
+    tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, exponents: tuple[float, ...]
+) -> dict[str, RowSums]:
+    missing = [name for name in tensors if masks is not None and name not in masks]
+    if missing:
+        raise ValueError(f"masks must have every tensor's name: missing {missing}, got {sorted(masks or ())}")
+    array = np.asarray(exponents, dtype=np.float64)
+    limit = 2.0 ** (900.0 / max(1.0, *(abs(e) for e in exponents)))
+    jobs, tables = [], {}
+    for name, x in tensors.items():
+        mask = None if masks is None else masks[name]
+        _check(name, x, mask)
+        rows = x.shape[0] if x.ndim > 1 else 1
+        length = x.numel() // rows if rows else 0
+        chunks = -(-length // kernel.CHUNK)
+        table = np.empty((rows * chunks, kernel.SUMS + 2 * len(exponents)))
+        tables[name] = table, chunks, rows
+        flat = None if mask is None else mask.detach().cpu().contiguous().reshape(-1).numpy()
+        work = functools.partial(kernel.fill, _array(x), flat, 0, length, array, limit)
+        per = max(1, _JOB // min(length, kernel.CHUNK)) if length else 1
+        ends = ((a, min(a + per, len(table))) for a in range(0, len(table), per))
+        jobs += [functools.partial(work, a, z, table[a:z]) for a, z in ends]
+    each(lambda i: jobs[i](), len(jobs))
+    found = {}
+    for name, (table, chunks, rows) in tables.items():
+        if not np.isfinite(table[:, kernel.LARGEST]).all():
+            _refuse_infinite(name, tensors[name], None if masks is None else masks[name])
+        found[name] = RowSums(exponents, table if chunks == 1 else fold_lines(table, chunks, rows, exponents))
+    return found
 
-    name: str
-    x: Tensor
-    mask: Tensor | None
-    rows: int
-    length: int
-    table: np.ndarray
 
-    @property
-    def chunks(self) -> int:
-        return -(-self.length // kernel.CHUNK)
-
-
-def _source(name: str, x: Tensor, mask: Tensor | None, width: int) -> _Source:
+def _check(name: str, x: Tensor, mask: Tensor | None) -> None:
     check_gathered({name: x})
     if x.dtype not in _DTYPES:
         raise ValueError(f"the dtype of '{name}' must be one of {', '.join(map(str, _DTYPES))}, got {x.dtype}")
     if mask is not None and (mask.dtype != torch.bool or mask.shape != x.shape):
         got = f"{mask.dtype} {tuple(mask.shape)}"
         raise ValueError(f"the mask of '{name}' must be torch.bool {tuple(x.shape)}, got {got}")
-    x = x.detach().cpu().contiguous()
-    mask = None if mask is None else mask.detach().cpu().contiguous()
-    rows = x.shape[0] if x.ndim > 1 else 1
-    length = x.numel() // rows if rows else 0
-    table = np.empty((rows * -(-length // kernel.CHUNK), width))
-    return _Source(name, x, mask, rows, length, table)
 
 
 def _array(x: Tensor) -> np.ndarray:
-    """The flat array of a CPU tensor for the kernel."""
-    x = x.reshape(-1)
+    """The flat array of a tensor for the kernel."""
+    x = x.detach().cpu().contiguous().reshape(-1)
     if x.dtype == torch.float16:
         return x.view(torch.int16).numpy()
     if x.dtype == torch.bfloat16:
@@ -64,45 +72,12 @@ def _array(x: Tensor) -> np.ndarray:
     return x.numpy()
 
 
-def _jobs(source: _Source, exponents: np.ndarray, limit: float) -> list[functools.partial[None]]:
-    x = _array(source.x)
-    mask = None if source.mask is None else source.mask.reshape(-1).numpy()
-    lines = len(source.table)
-    per = max(1, _JOB // min(source.length, kernel.CHUNK)) if lines else 1
-    work = functools.partial(kernel.fill, x, mask, 0, source.length, exponents, limit)
-    ends = ((a, min(a + per, lines)) for a in range(0, lines, per))
-    return [functools.partial(work, a, z, source.table[a:z]) for a, z in ends]
-
-
-def _refuse_infinite(source: _Source) -> None:
-    if np.isfinite(source.table[:, kernel.LARGEST]).all():
-        return
-    bad = ~torch.isfinite(source.x)
-    if source.mask is not None:
-        bad &= source.mask
+def _refuse_infinite(name: str, x: Tensor, mask: Tensor | None) -> None:
+    bad = ~torch.isfinite(x)
+    if mask is not None:
+        bad &= mask.to(x.device)
     where = tuple(bad.nonzero()[0].tolist())
-    value = source.x[where].item()
-    raise ValueError(f"kept weights must be finite, but '{source.name}' has {value} at {where}")
-
-
-def sum_lines(
-    tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor] | None, exponents: tuple[float, ...]
-) -> dict[str, RowSums]:
-    missing = [name for name in tensors if masks is not None and name not in masks]
-    if missing:
-        raise ValueError(f"masks must have every tensor's name: missing {missing}, got {sorted(masks or ())}")
-    width = kernel.SUMS + 2 * len(exponents)
-    sources = [_source(n, x, None if masks is None else masks[n], width) for n, x in tensors.items()]
-    array = np.asarray(exponents, dtype=np.float64)
-    limit = 2.0 ** (900.0 / max(1.0, *(abs(e) for e in exponents)))
-    jobs = [job for s in sources for job in _jobs(s, array, limit)]
-    each(lambda i: jobs[i](), len(jobs))
-    found = {}
-    for s in sources:
-        _refuse_infinite(s)
-        lines = s.table if s.chunks == 1 else fold_lines(s.table, s.chunks, s.rows, exponents)
-        found[s.name] = RowSums(exponents, lines)
-    return found
+    raise ValueError(f"kept weights must be finite, but '{name}' has {x[where].item()} at {where}")
 
 
 # -- the public constructors -----------------------------------------------------------------------------------

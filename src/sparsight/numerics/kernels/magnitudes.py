@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import types
@@ -11,7 +12,7 @@ from numba.extending import overload
 _RECIPROCAL = 0x7F000000 - 719_700  # minus the bits of s: about 1/s, its error spread evenly over [1, 2]
 
 
-def magnitude(raw):
+def magnitude(raw) -> Any:
     """The bits of |x|, x being a number as arrays hold it: integers in the order of the magnitudes, NaN the largest."""
 
 
@@ -39,7 +40,7 @@ def _float16(raw):
     return np.int32((bits << np.int32(13)) + np.int32((112 if bits < 0x7C00 else 224) << 23))
 
 
-def number(bits):
+def number(bits) -> Any:
     """The magnitude itself: float32 or float64."""
 
 
@@ -50,7 +51,7 @@ def _number(bits):
     return lambda bits: np.int32(bits).view(np.float32)
 
 
-def infinity_of(bits):
+def infinity_of(bits) -> Any:
     """The bits of infinity, of the same type."""
 
 
@@ -59,7 +60,7 @@ def _infinity(bits):
     return (lambda bits: np.int64(0x7FF << 52)) if bits == types.int64 else (lambda bits: np.int32(0xFF << 23))
 
 
-def root_of(v):
+def root_of(v) -> Any:
     """The square root of a magnitude, and twice what its rounding took away.
 
     In float32 that is up to 2^-24 / m, m in [1, 2) being the significand, and the same wherever a weight repeats: sums
