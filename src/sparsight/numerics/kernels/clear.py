@@ -41,21 +41,15 @@ def clear_plainly_(x: Tensor, mask: Tensor) -> None:
 
 
 @jit
-def _clear(bits, mask):
-    for i in range(len(bits)):
-        bits[i] = bits[i] if mask[i] else 0
-
-
-@jit
-def _clear_where_needed(bits, mask):
+def _clear(bits, mask, everything):
     found = False
     for start in range(0, len(bits), _BLOCK):
         part, kept = bits[start : start + _BLOCK], mask[start : start + _BLOCK]
-        dirty = bits.dtype.type(0)
-        for i in range(len(part)):
+        dirty = bits.dtype.type(everything)
+        for i in range(0 if everything else len(part)):
             dirty |= bits.dtype.type(0) if kept[i] else part[i]
         if dirty != 0:
-            found = True
+            found = not everything
             for i in range(len(part)):
                 part[i] = part[i] if kept[i] else 0
     return found
@@ -66,11 +60,7 @@ def _through(rows, everything, kind):
     found = False
     for i in range(len(rows)):
         bits = carray(at(rows[i, 0]), rows[i, 2], kind.dtype)
-        mask = carray(at(rows[i, 1]), rows[i, 2], np.uint8)
-        if everything:
-            _clear(bits, mask)
-        elif _clear_where_needed(bits, mask):
-            found = True
+        found |= _clear(bits, carray(at(rows[i, 1]), rows[i, 2], np.uint8), everything)
     return found
 
 
@@ -117,20 +107,13 @@ def _pieces(place: Place, width: int, size: int) -> list[Place]:
 
 
 @summing
-def _clear_and_square(values, mask):
+def _square(values, mask):
+    """The sum of the squares, after clearing if there is a mask."""
     total = 0.0
     for i in range(len(values)):
-        value = values[i] if mask[i] else values.dtype.type(0)
-        values[i] = value
-        total += np.float64(value) * np.float64(value)
-    return total
-
-
-@summing
-def _square(values):
-    total = 0.0
-    for value in values:
-        total += np.float64(value) * np.float64(value)
+        if mask is not None:  # what None rules out is not compiled
+            values[i] = values[i] if mask[i] else values.dtype.type(0)
+        total += np.float64(values[i]) * np.float64(values[i])
     return total
 
 
@@ -139,9 +122,9 @@ def _squares(table, out, kind):
     for i in range(len(table)):
         values = carray(at(table[i, 0]), table[i, 2], kind.dtype)
         if table[i, 1]:
-            out[i] = _clear_and_square(values, carray(at(table[i, 1]), table[i, 2], np.uint8))
+            out[i] = _square(values, carray(at(table[i, 1]), table[i, 2], np.uint8))
         else:
-            out[i] = _square(values)
+            out[i] = _square(values, None)
 
 
 def _squares_shared(address):
