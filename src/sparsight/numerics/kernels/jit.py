@@ -101,6 +101,11 @@ def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., An
     return cached(numba.njit, nogil=True, error_model="numpy", fastmath=fastmath)(function)
 
 
+def fused(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same, where a product and a sum may be rounded once."""
+    return jit(function, {"contract"})
+
+
 def summing(function: Callable[..., Any]) -> Callable[..., Any]:
     """The same for a sum whose order is left to the machine's vectors; NaN and infinity count as they are."""
     return jit(function, {"reassoc", "contract"})

@@ -12,10 +12,9 @@ from numba import cfunc
 from sparsight.numerics.kernels import planes
 from sparsight.numerics.kernels.calls import call, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, has, jit, summing
-from sparsight.numerics.kernels.planes import OPERATION, OUT_ROW, OWN, X_AT, X, chunk_of
+from sparsight.numerics.kernels.planes import OPERATION, OUT_ROW, OWN, X_AT, X, chunk_of, clamped_sum
 from sparsight.numerics.kernels.sell_llvm import EXACT, HALF, STEP, WINDOW, group_of_rows
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
-from sparsight.numerics.kernels.vectors import lanes as vectors
 from sparsight.numerics.kernels.walk import aligned_copy
 
 # numba passes an intrinsic's first argument itself
@@ -98,14 +97,10 @@ def slots(
 def _finished(op, slots, out, begin, end):
     """Bias, sum, clamp and activation of finished groups of rows."""
     begin, end = begin * word(op, OUT_ROW) // BYTES, end * word(op, OUT_ROW) // BYTES
-    bias, add = word(op, BIAS), word(slots, word(op, ADD)) + word(op, ADD_AT)
-    low, high = real(op + 8 * LOW, 0), real(op + 8 * HIGH, 0)
-    for v in range(begin, end):
-        at = out + (v - begin) * BYTES
-        vectors.added(at, bias + v * BYTES)
-        if word(op, ADD):
-            vectors.added(at, add + v * BYTES)
-        vectors.clamped(at, low, high)
+    count, first, infinity = LANES * (end - begin), BYTES * begin, np.float32(np.inf)
+    add = word(slots, word(op, ADD)) + word(op, ADD_AT) + first if word(op, ADD) else 0
+    clamped_sum(out, out, word(op, BIAS) + first, -infinity, infinity, count)
+    clamped_sum(out, out, add, real(op + 8 * LOW, 0), real(op + 8 * HIGH, 0), count)
     if word(op, planes.ACTIVATE):
         call(word(op, planes.ACTIVATE), (out, 1, 0, 0, 1, end - begin, 0))
 

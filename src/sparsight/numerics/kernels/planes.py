@@ -10,6 +10,7 @@ from typing import Any
 
 from numba import cfunc, types
 
+from sparsight.numerics.kernels import activations
 from sparsight.numerics.kernels.calls import call, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, jit
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
@@ -76,22 +77,25 @@ def halo(columns: int) -> Any:
 def _silu(out, count, row, pitch, rows, cols, halo):
     for n in range(count):
         for i in range(rows):
-            for j in range(cols):
-                vectors.silu(out + n * row + i * pitch + BYTES * j)
+            line = out + n * row + i * pitch
+            for k in range(LANES * cols):
+                put_real(line, k, activations.silu(real(line, k)))
 
 
 def _gelu(out, count, row, pitch, rows, cols, halo):
     for n in range(count):
         for i in range(rows):
-            for j in range(cols):
-                vectors.gelu(out + n * row + i * pitch + BYTES * j)
+            line = out + n * row + i * pitch
+            for k in range(LANES * cols):
+                put_real(line, k, activations.gelu(real(line, k)))
 
 
 def _gelu_tanh(out, count, row, pitch, rows, cols, halo):
     for n in range(count):
         for i in range(rows):
-            for j in range(cols):
-                vectors.gelu_tanh(out + n * row + i * pitch + BYTES * j)
+            line = out + n * row + i * pitch
+            for k in range(LANES * cols):
+                put_real(line, k, activations.gelu_tanh(real(line, k)))
 
 
 _SMOOTH = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh}
@@ -159,8 +163,8 @@ def _mean(op, slots, scratch, chunk):
         vectors.summed(scratch, x + n * word(op, X_ROW), word(op, X_ROWS), word(op, X_COLS), word(op, X_PITCH), BYTES)
         vectors.scaled(scratch, share)
         if word(op, OUT_ROW) == BYTES:
-            vectors.fill(out + n * BYTES, 0.0)
-            vectors.added(out + n * BYTES, scratch)
+            for lane in range(LANES):
+                put_real(out + n * BYTES, lane, real(scratch, lane))
         else:
             total = 0.0
             for lane in range(LANES):
@@ -173,6 +177,15 @@ def _mean(op, slots, scratch, chunk):
 SCALE_LOW, SCALE_HIGH, ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH = range(OWN + 7, OWN + 14)
 
 
+@jit
+def clamped_sum(out, x, add, low, high, count):
+    """out = x + add (address 0: nothing is added), between low and high; NaN stays."""
+    for k in range(count):
+        value = real(x, k) + real(add, k) if add else real(x, k)
+        value = low if value < low else value
+        put_real(out, k, high if value > high else value)
+
+
 def _sum(op, slots, scratch, chunk):
     """x, and add if there is any; then clamped and finished: also what copies planes and applies activations alone."""
     group, begin, end, out = chunk_of(op, slots, chunk)
@@ -181,13 +194,12 @@ def _sum(op, slots, scratch, chunk):
     low, high = real(op + 8 * SCALE_LOW, 0), real(op + 8 * SCALE_HIGH, 0)
     for n in range(end - begin):
         for i in range(word(op, ROWS)):
-            for j in range(word(op, COLS)):
-                to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH) + j * BYTES
-                vectors.fill(to, 0.0)
-                vectors.added(to, x + n * word(op, X_ROW) + i * word(op, X_PITCH) + j * BYTES)
-                if word(op, ADD):
-                    vectors.added(to, add + n * word(op, ADD_ROW) + i * word(op, ADD_PITCH) + j * BYTES)
-                vectors.clamped(to, low, high)
+            to, source = (
+                out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH),
+                x + n * word(op, X_ROW) + i * word(op, X_PITCH),
+            )
+            more = add + n * word(op, ADD_ROW) + i * word(op, ADD_PITCH) if word(op, ADD) else 0
+            clamped_sum(to, source, more, low, high, LANES * word(op, COLS))
     finish(op, out, end - begin)
 
 

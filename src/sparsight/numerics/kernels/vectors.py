@@ -16,8 +16,7 @@ from sparsight.numerics.kernels.jit import cached
 
 
 def _probe(out):
-    vectors_llvm.silu(out)
-    vectors_llvm.added(out, out)
+    vectors_llvm.scaled(out, out)
     turned_llvm.transposed(out, 64, out, 64)
     turned_llvm.strip_in(out, out, out)
 

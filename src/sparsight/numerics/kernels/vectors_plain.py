@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from sparsight.numerics.kernels.calls import put_real, real, small
@@ -26,28 +24,6 @@ def neighbour(out, x, columns, down, right):
             if 0 <= row < LANES // columns and 0 <= col < columns:
                 value = real(x, row * columns + col)
         put_real(out, lane, value)
-
-
-@jit
-def silu(x):
-    for lane in range(LANES):
-        value = real(x, lane)
-        put_real(x, lane, value / (1.0 + math.exp(-value)))
-
-
-@jit
-def gelu(x):
-    for lane in range(LANES):
-        value = real(x, lane)
-        put_real(x, lane, 0.5 * value * (1.0 + math.erf(value * math.sqrt(0.5))))
-
-
-@jit
-def gelu_tanh(x):
-    for lane in range(LANES):
-        value = real(x, lane)
-        inner = math.sqrt(2.0 / math.pi) * (value + 0.044715 * value**3)
-        put_real(x, lane, 0.5 * value * (1.0 + math.tanh(inner)))
 
 
 @jit
@@ -87,28 +63,9 @@ def kept(out, bits):
 
 
 @jit
-def added(out, x):
-    for lane in range(LANES):
-        put_real(out, lane, real(out, lane) + real(x, lane))
-
-
-@jit
 def scaled(out, x):
     for lane in range(LANES):
         put_real(out, lane, real(out, lane) * real(x, lane))
-
-
-@jit
-def fill(out, value):
-    for lane in range(LANES):
-        put_real(out, lane, np.float32(value))
-
-
-@jit
-def clamped(x, low, high):
-    for lane in range(LANES):
-        value = real(x, lane)
-        put_real(x, lane, low if value < low else high if value > high else value)
 
 
 @jit
