@@ -120,7 +120,7 @@ def test_chance_is_one_of_the_classes_if_labels_are_not_known():
 
 def test_the_network_handed_over_is_at_chance():
     told = of_values(0.95, 0.1, most_frequent=0.1, chosen=replace(sample(2).run.chosen, level=1))
-    assert told[0].startswith("Level 1, which is handed over, is at chance: 10.00 % validation accuracy on 300 samples")
+    assert told[0].startswith("Level 1, the chosen one, is at chance: 10.00 % validation accuracy on 300 samples")
 
 
 @pytest.mark.parametrize(

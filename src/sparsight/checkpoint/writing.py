@@ -34,7 +34,7 @@ def write_atomically(
     """Write the buffers `chunks` as the file `path`: afterwards it holds all of them, or what it held before.
 
     They are written to a new file beside it, never through a link, which takes its name (and the permissions `mode`)
-    when it is whole. A link of that name is replaced itself; what is no file is refused. OSError (full disk, no
+    when it is whole. A link of that name is replaced itself; anything but a file is refused. OSError (full disk, no
     permission) names the file, says whether what was stored is intact, and what to do, `then`.
     """
     part = path.with_name(f".{secrets.token_hex(8)}{PART}")

@@ -107,7 +107,7 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
 def document(
     path: Path, run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None
 ) -> dict[str, Any]:
-    """What --json gives of a run: a row per level, the summary and more."""
+    """The JSON document of a run: a row per level, the summary, and all else that is shown."""
     rows = json.loads(table(run, levels, evaluation, format="json"))
     report = path / "report.html"
     return {

@@ -258,7 +258,7 @@ def _made(x: LevelRecord) -> str:
 
 
 def rows(found: Comparison) -> list[dict[str, Any]]:
-    """A row for each network, with all that is known of it; None where nothing is."""
+    """A row per network with all its values; None if a value is unknown."""
     names = list(dict.fromkeys(name for n in found.networks for name in n.values))
     names += [name for name in dict.fromkeys(k for n in found.networks for k in n.arguments) if name not in names]
     every = []

@@ -20,7 +20,7 @@ WIDE = "container"
 def spec(chart: Any, **rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Vega-Lite of an altair chart whose data are `named`: equal charts give equal values, without a config.
 
-    `rows` are these data; they pass altair by, which would copy them many times. What is no number is null.
+    `rows` are these data; they pass altair by, which would copy them many times. Anything but a number is null.
     """
     found = {key: value for key, value in chart.to_dict(validate=False).items() if key not in ("$schema", "config")}
     names: dict[str, str] = {}  # altair counts its views from chart to chart

@@ -31,7 +31,7 @@ def _dense(s: Story) -> Iterator[str]:
     for x in filter(None, (dense, s.chosen)):
         at = judged(x)
         if at and chance and s.metric == ACCURACY and wilson(*at)[0] <= chance:
-            whose = "The dense network" if x is dense else f"{name(x).capitalize()}, which is handed over,"
+            whose = "The dense network" if x is dense else f"{name(x).capitalize()}, the chosen one,"
             yield (
                 f"{whose} is at chance: {words.accuracy(at[0])} validation accuracy on {at[1]:,} samples is not above "
                 f"guessing, which gives {words.accuracy(chance)}"

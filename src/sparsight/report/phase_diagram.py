@@ -147,7 +147,7 @@ def _map(d: PhaseDiagram) -> str:
 
 
 def _network(network: NetworkPhase) -> tuple[Any, ...]:
-    """Headings and rows of the layers, then what is said of the whole, in lines."""
+    """Headings and rows of the layers, then lines about the whole network."""
     rows = [("layer", "fan-in", "sigma_w", "sigma_b", "q", "chi", "phase")]
     rows += [
         (x.name, str(x.fan_in), f"{x.sigma_w:.4f}", f"{x.sigma_b:.4f}", f"{x.q:.4g}", f"{x.chi:.4f}", x.phase)

@@ -22,7 +22,7 @@ class Story:
     levels: tuple[LevelRecord, ...]  # role "level", in order
     control: LevelRecord | None  # the dense network trained for the whole run's epochs
     dense: LevelRecord | None  # first level that keeps every weight
-    chosen: LevelRecord | None  # the level that the run hands over
+    chosen: LevelRecord | None  # the chosen level
     tests: Mapping[str, Evaluated]  # by `key`
     times: Mapping[str, LevelTimes]  # by `key`
 

@@ -34,8 +34,8 @@ def table(
     """One row per level, then the dense control: density, PQ index, epochs, accuracies.
 
     The PQ index is that of all alive weights at the first recorded (p, q). "*" marks the chosen level. JSON and CSV
-    hold the numbers as recorded (NaN as "nan"); text and Markdown round them, and headings of text are stacked, so that
-    it fits 80 columns. No colour codes.
+    hold the numbers as recorded (NaN as "nan"); text and Markdown round them. Headings of text are stacked to fit
+    80 columns. No colour codes.
     ValueError for another format.
     """
     s = story(run, levels, (), evaluation)

@@ -34,8 +34,8 @@ def corrupt(images: Tensor, name: str, severity: int) -> Tensor:
     """The images [N, C, H, W], in [0, 1], with corruption `name` of `CORRUPTIONS` at severity 1 to 5.
 
     Equal calls give equal images on every device: random numbers are drawn on the CPU, by name, severity and place
-    among the images. Outside of a turned or moved image lies black. ValueError for an unknown name or severity, and for
-    what is no batch of images.
+    among the images. Turned and moved images have black borders. Raises: ValueError for an unknown name or severity, or
+    for anything but a batch of images.
     Source: severities of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
     Perturbations", ICLR 2019, for small images (CIFAR-10-C), and of Mu and Gilmer, "MNIST-C", 2019, for speckle noise
     and geometry; defocus and motion blur are ours.

@@ -196,7 +196,7 @@ class _Work:
         return [derived.row(record, name, function(outputs)) for name, function in CLEAN]
 
     def _corrupt(self, records: Sequence[LevelRecord]) -> None:
-        """Corruption by corruption, so that each is made once for all networks."""
+        """Corruption by corruption: each is made once for all networks."""
         known = {(r.id, r.group, r.severity) for x in records for r in self._of(x, "corrupted_accuracy")}
         asked = [(name, severity) for name in self.corrupted.names for severity in self.corrupted.severities]
         for name, severity in [("none", 0), *asked]:

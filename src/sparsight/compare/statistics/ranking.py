@@ -65,7 +65,7 @@ def ranking(values: Mapping[str, Values], confidence: float = 0.95, *, lower_is_
     """Settings by their values for each seed, two told apart only if their paired difference allows it.
 
     Every pair is tested by Student's test of its differences by seed, and the p-values are corrected by Holm over all
-    pairs, so that with probability `confidence` no pair is told apart that is alike. A pair without two seeds in common
+    pairs: with probability `confidence`, no equal pair is told apart. A pair without two seeds in common
     cannot be told apart. Settings without a value come last. ValueError unless 0 < confidence < 1.
     """
     sign = -1.0 if lower_is_better else 1.0

@@ -1,4 +1,4 @@
-"""Many runs for one question: recipes, arguments and seeds, each in a process of its own; then rows and intervals."""
+"""Many runs for one question: recipes, arguments and seeds, each in its own process, then tables."""
 
 from sparsight.runs.study.local import run_study
 from sparsight.runs.study.rows import Row, rows, summarise, write_csv, write_markdown

@@ -49,7 +49,7 @@ class Source:
 def read_source(path: Path) -> Source:
     """The values of a YAML file: mappings with text as keys, lists, text, numbers, true, false and null.
 
-    Raises: StudyFileError, with its line, for what is no YAML 1.2, a key that is there twice, a tag, a merge key, and
+    Raises: StudyFileError, with its line, for invalid YAML 1.2, a key that is there twice, a tag, a merge key, and
     whatever is beyond the budgets.
     """
     from ruamel.yaml import YAML

@@ -97,7 +97,7 @@ class Job:
 
 
 def start(trial: Trial, out: Path, shared: Shared, threads: int, alive: int, *, resume: bool) -> Job:
-    """A process of its own for the trial; in a session of its own, so that Ctrl-C reaches it through us alone.
+    """The process of a trial, in its own session: Ctrl-C reaches it only through this process.
 
     It ends when the pipe `alive` does.
     """

@@ -31,7 +31,7 @@ def rows(out: Path) -> list[Row]:
     index for each recorded pair ("pq(1, 2)"), epochs, steps, what the run has cost up to here, shared training
     included (cumulative_epochs, cumulative_steps, forward_equivalents, seconds; the control's are its own),
     validation_accuracy, test_accuracy, both of the metric that levels are chosen by if it is another, chosen,
-    reason. All rows have all columns; None where nothing is known. FileNotFoundError if `out` holds no study;
+    reason. All rows have all columns; None if unknown. FileNotFoundError if `out` holds no study;
     DamagedFile for study.json or a file of a run.
     """
     found: list[Row] = []
