@@ -20,6 +20,7 @@ from sparsight.checkpoint.entry import (
     read_bytes,
     size_of,
 )
+from sparsight.checkpoint.packed.head import LAYOUTS, SAFETENSORS, product
 from sparsight.numerics.collecting import uncollected
 
 _MOST_VALUES = 2_500_000
@@ -31,13 +32,8 @@ _Fields = tuple[Any, ...]
 _SHOWN = 80
 
 _DTYPES = {  # name -> (as torch spells it, bits)
-    "F64": ("float64", 64), "F32": ("float32", 32), "F16": ("float16", 16), "BF16": ("bfloat16", 16),
-    "F8_E4M3": ("float8_e4m3fn", 8), "F8_E5M2": ("float8_e5m2", 8), "F8_E8M0": ("float8_e8m0fnu", 8),
-    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 8), "F8_E5M2FNUZ": ("float8_e5m2fnuz", 8),
+    **{name: (dtype, 8 * LAYOUTS[dtype].size) for dtype, name in SAFETENSORS.items()},
     "F6_E2M3": ("float6_e2m3", 6), "F6_E3M2": ("float6_e3m2", 6), "F4": ("float4_e2m1", 4),
-    "I64": ("int64", 64), "I32": ("int32", 32), "I16": ("int16", 16), "I8": ("int8", 8),
-    "U64": ("uint64", 64), "U32": ("uint32", 32), "U16": ("uint16", 16), "U8": ("uint8", 8),
-    "BOOL": ("bool", 8), "C64": ("complex64", 64),
 }  # fmt: skip
 
 
@@ -146,20 +142,9 @@ def _checked(value: Any, room: int) -> tuple[str, tuple[int, ...], int, int]:
     if end > room:
         raise ValueError(f"ends at byte {_show(end)} of {room:,}: the file is cut short, or lies")
     spelled, bits = _DTYPES[dtype]
-    if _bits(shape, bits, 8 * room) != 8 * (end - start):
+    if product((bits, *shape), 8 * room) != 8 * (end - start):
         raise ValueError(f"of {dtype} {_show(shape)} does not fill its {end - start:,} bytes exactly")
     return spelled, shape, start, end
-
-
-def _bits(shape: tuple[int, ...], bits: int, most: int) -> int:
-    """Bits of a tensor; more than `most` if it has more, without multiplying on."""
-    if 0 in shape:
-        return 0
-    for size in shape:
-        bits *= size
-        if bits > most:
-            return most + 1
-    return bits
 
 
 def _check_cover(path: Path, found: list[tuple[Entry, int]], data: int, size: int) -> None:

@@ -14,6 +14,7 @@ from torch.nn.utils import prune
 
 from sparsight import sparse_runtime
 from sparsight.deploy.runtime import choice, fast
+from sparsight.deploy.runtime.runner import Runner
 from sparsight.deploy.runtime.trace import NotTraced, traced
 from sparsight.zoo import networks as zoo
 
@@ -207,6 +208,22 @@ def test_a_block_that_changes_its_input_still_does(sparse_wins):
     assert {row.name for row in made.plan if row.runs == "sparse"} == {"block.1", "other"}
     with torch.inference_mode():
         same(made(x), model(x))
+
+
+class ReadAgain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.a(x)
+        F.relu_(y)
+        return self.b(x) + y
+
+
+def test_what_is_changed_in_place_is_read_changed():
+    model, x = sparse_(ReadAgain(), 0.5), torch.randn(2, 3, 8, 8)
+    same(Runner(traced(model, x), (3, 8, 8))(x), model(x))
 
 
 def test_one_image_without_a_batch_runs_in_torch(sparse_wins):

@@ -94,7 +94,7 @@ def parse(name: str, content: bytes, offset: int, size: int) -> Head | int:
         return at
     shape = struct.unpack_from(f"<{dimensions}Q", content, _START.size) if at <= size else ()
     _, dtype, layout = _DTYPES[code]
-    count = 0 if 0 in shape else _product(shape, MOST_TIMES * size)
+    count = product(shape, MOST_TIMES * size)
     if at > size or not count or count * layout.size > MOST_TIMES * size:
         raise ValueError(f"has a damaged head, or more than {MOST_TIMES} times its {size:,} bytes")
     chunks = chunks_of(encoding, count, 1 << power)
@@ -110,9 +110,9 @@ def parse(name: str, content: bytes, offset: int, size: int) -> Head | int:
     return Head(encoding, dtype, shape, 1 << power, starts, table[1::2])
 
 
-def _product(shape: Sequence[int], most: int) -> int:
+def product(shape: Sequence[int], most: int) -> int:
     """Entries of a shape; more than `most` if it has more, without multiplying on."""
-    found = 1
+    found = 0 if 0 in shape else 1
     for size in shape:
         found *= size
         if found > most:

@@ -143,13 +143,8 @@ class Emitter(Writer):
         x, out = step.x.planes, step.out.planes
         chunks, words = self.output(step.out)
         words |= self.source(step.x, -operation.padding[0], -operation.padding[1])
-        words |= dict(
-            zip(
-                (k.KERNEL_ROWS, k.KERNEL_COLS, k.STRIDE_ROWS, k.STRIDE_COLS, k.DILATION),
-                (*operation.kernel, *operation.stride, operation.dilation),
-                strict=True,
-            )
-        )
+        own = (k.KERNEL_ROWS, k.KERNEL_COLS, k.STRIDE_ROWS, k.STRIDE_COLS, k.DILATION)
+        words |= zip(own, (*operation.kernel, *operation.stride, operation.dilation), strict=True)
         if operation.kind == "max":
             border = lanes(np.where(x.inside(), 0.0, -np.inf))
             start = x.at(-operation.padding[0], -operation.padding[1])

@@ -124,18 +124,13 @@ class Graph:
 
     def add(self, operation: Operation) -> Value:
         """Append an operation; its value. ValueError if shapes do not fit."""
-        shape = _shape(operation)
+        shape = shape_of(operation)
         if min(shape) < 1:
             raise ValueError(f"{type(operation).__name__} leaves nothing of its input: {shape}")
         value = Value(len(self.values), shape)
         self.operations.append(operation)
         self.values.append(value)
         return value
-
-    @staticmethod
-    def shape(operation: Operation) -> Shape:
-        """Of what an operation gives. ValueError if its operands do not fit."""
-        return _shape(operation)
 
     def signature(self) -> str:
         """What its speed depends on: operations, shapes, and shares of zeros in steps of a hundredth."""
@@ -151,7 +146,8 @@ class Graph:
         return self.add(Input(shape))
 
 
-def _shape(operation: Operation) -> Shape:
+def shape_of(operation: Operation) -> Shape:
+    """Shape of what an operation gives. ValueError if its operands do not fit."""
     match operation:
         case Input(shape):
             return shape

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Mean, Part, Pool, Resample, Sum, Value
+from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Mean, Part, Pool, Resample, Sum, Value, shape_of
 from sparsight.deploy.runtime.tracer import NotTraced, Tracer, Waiting, pair
 from sparsight.deploy.runtime.weight import Weight
 
@@ -97,7 +97,7 @@ def _sum(t: Tracer, node: fx.Node) -> Waiting:
         before = t.alone(first)
         if isinstance(before, Conv) and before.add is None and not before.activation and first is not second:
             add = t.value(second)
-            if add.shape == t.graph.shape(before):
+            if add.shape == shape_of(before):
                 return Waiting(replace(before, add=add))
     return Waiting(Sum(t.value(x), t.value(other)))
 
@@ -240,38 +240,13 @@ def _same(t: Tracer, node: fx.Node) -> Value:
     return t.value(node.args[0])
 
 
-HANDLERS: dict[str, Callable[[Tracer, fx.Node], Value | list[Value] | Waiting]] = {
-    "conv2d": _conv,
-    "linear": _linear,
-    "addmm": _addmm,
-    "batch_norm": _batch_norm,
-    "relu": _activation("relu"),
-    "relu_": _activation("relu"),
-    "hardtanh": _activation("relu6"),
-    "hardtanh_": _activation("relu6"),
-    "relu6": _activation("relu6"),
-    "silu": _activation("silu"),
-    "silu_": _activation("silu"),
-    "gelu": _activation("gelu"),
-    "add": _sum,
-    "add_": _sum,
-    "max_pool2d": _pool("max"),
-    "avg_pool2d": _pool("mean"),
-    "adaptive_avg_pool2d": _adaptive,
-    "mean": _mean,
-    "flatten": _flat,
-    "view": _flat,
-    "reshape": _flat,
-    "squeeze": _flat,
-    "cat": _concat,
-    "slice": _part,
-    "chunk": _chunks,
-    "split": _chunks,
-    "split_with_sizes": _chunks,
-    "pad": _padded,
-    "mul": _times,
-    "upsample_nearest2d": _upsample,
-    **dict.fromkeys(
-        ("dropout", "dropout_", "clone", "contiguous", "alias", "detach", "identity", "feature_dropout"), _same
-    ),
-}
+HANDLERS: dict[str, Callable[[Tracer, fx.Node], Value | list[Value] | Waiting]] = {  # in place (`relu_`) is the same
+    "conv2d": _conv, "linear": _linear, "addmm": _addmm, "batch_norm": _batch_norm, "add": _sum, "mul": _times,
+    "relu": _activation("relu"), "silu": _activation("silu"), "gelu": _activation("gelu"),
+    **dict.fromkeys(("hardtanh", "relu6"), _activation("relu6")),
+    "max_pool2d": _pool("max"), "avg_pool2d": _pool("mean"), "adaptive_avg_pool2d": _adaptive, "mean": _mean,
+    **dict.fromkeys(("flatten", "view", "reshape", "squeeze"), _flat),
+    **dict.fromkeys(("chunk", "split", "split_with_sizes"), _chunks),
+    "cat": _concat, "slice": _part, "pad": _padded, "upsample_nearest2d": _upsample,
+    **dict.fromkeys(("dropout", "clone", "contiguous", "alias", "detach", "identity", "feature_dropout"), _same),
+}  # fmt: skip

@@ -89,6 +89,10 @@ class Plan:
         found = [b.planes for b in self.made[value.number] if b.rows is None and b.whole.layout is not None]
         return next((layout for layout in found if layout.covers), None)
 
+    def usual(self, value: Value) -> Layout | None:
+        """The layout that it has, or else that of its size."""
+        return self.any_of(value) or self.layout(value.shape[1:])
+
     def take(self, value: Value, layout: Layout | None, halo: int = 0) -> Buffer:
         """A value in a layout, with at least some halo: as it is, or laid out anew."""
         if self.images > 1 and layout is not None:
@@ -121,23 +125,23 @@ def planned(graph: Graph, images: int) -> Plan:
             case Conv() | Pool():
                 _windowed(plan, operation, value)
             case Mean(x):
-                source = plan.take(x, _or(plan.any_of(x), plan.layout(x.shape[1:])))
+                source = plan.take(x, plan.usual(x))
                 plan.steps.append(Step(operation, source, plan.buffer(value, plan.layout(_FLAT))))
             case Sum(x, add, _):
-                layout = _or(plan.any_of(x), plan.layout(x.shape[1:]))
+                layout = plan.usual(x)
                 source, other = plan.take(x, layout), None if add is None else plan.take(add, layout)
                 plan.steps.append(Step(operation, source, plan.buffer(value, _bare(layout)), other))
             case Concat(parts):
                 _joined(plan, parts, value)
             case Part(x, first, count):
-                source = plan.take(x, _or(plan.any_of(x), plan.layout(x.shape[1:])))
+                source = plan.take(x, plan.usual(x))
                 part = Buffer(count, value.shape[1:], home=source, offset=first)
                 if source.whole.layout is None:  # vectors begin where a line of the cache does
                     plan.steps.append(Step(None, part, plan.buffer(value, None)))
                 else:
                     plan.made[number] = [part]
             case Resample(x, _, _):
-                source = plan.take(x, _or(plan.any_of(x), plan.layout(x.shape[1:])))
+                source = plan.take(x, plan.usual(x))
                 plan.steps.append(Step(operation, source, plan.buffer(value, plan.layout(value.shape[1:]))))
             case Flatten(x):
                 _flattened(plan, x, value)
@@ -146,10 +150,6 @@ def planned(graph: Graph, images: int) -> Plan:
         plan.steps.append(Step(None, _latest(plan, value), out))
         plan.outputs.append(out)
     return plan
-
-
-def _or(layout: Layout | None, other: Layout | None) -> Layout | None:
-    return layout if layout is not None else other
 
 
 def _bare(layout: Layout | None) -> Layout | None:
@@ -184,7 +184,7 @@ def _windowed(plan: Plan, operation: Conv | Pool, value: Value) -> None:
 
 def _joined(plan: Plan, parts: tuple[Value, ...], value: Value) -> None:
     """Parts that lie well become channels of the whole where they are; others are copied."""
-    layout = _or(plan.any_of(parts[0]), plan.layout(value.shape[1:]))
+    layout = plan.usual(parts[0])
     out = plan.buffer(value, _bare(layout))
     offset = 0
     for part in parts:

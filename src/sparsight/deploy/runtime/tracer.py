@@ -55,7 +55,7 @@ class Tracer:
         if not isinstance(node.meta.get("val"), Tensor | tuple | list):
             return  # the size of something: shapes are known without it
         name = str(node.target).removeprefix("aten.").split(".")[0]
-        handler = self.handlers.get(name)
+        handler = self.handlers.get(name) or self.handlers.get(name.removesuffix("_"))
         if node.target is operator.getitem:
             several: Any = node.args[0]
             number: Any = node.args[1]
@@ -64,6 +64,8 @@ class Tracer:
         if handler is None:
             raise NotTraced(f"the runtime has no operation {node.target}")
         self.found[node] = handler(self, node)
+        if name.endswith("_"):  # in place: who reads the argument from here on reads the result
+            self.found[node.all_input_nodes[0]] = self.found[node]
 
     def several(self, node: fx.Node) -> list[Value]:
         """What an operation with several results gives."""
