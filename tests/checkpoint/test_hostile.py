@@ -153,9 +153,9 @@ def test_a_tensor_beyond_its_bytes_is_refused(claim: str, tmp_path: Path):
     ("keys", "count", "message"),
     [
         (START + b"].", 4, "'0' is missing"),
-        (START + b"](X\x01\x00\x00\x001e.", 4, "'1' is not what"),
-        (START + b"](X\x01\x00\x00\x000X\x01\x00\x00\x000e.", 4, "'0' is not what"),
-        (START + b"](X\x01\x00\x00\x000e.", 1 << 60, "'0' is not what"),
+        (START + b"](X\x01\x00\x00\x001e.", 4, "'1' does not have the size"),
+        (START + b"](X\x01\x00\x00\x000X\x01\x00\x00\x000e.", 4, "'0' does not have the size"),
+        (START + b"](X\x01\x00\x00\x000e.", 1 << 60, "'0' does not have the size"),
         (START + b"K\x05.", 4, "does not name its storages"),
         (START + b"](]e.", 4, "does not name its storages"),
     ],
