@@ -19,6 +19,7 @@ from sparsight.numerics.seeds import derive
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.sipp.allocate import SiPPDet
 from sparsight.recipes import lottery, oneshot, sbp, sipp, snip
+from sparsight.records.rows import stored_rows
 from sparsight.train.batches import batches
 from sparsight.types import Allocation
 from sparsight.zoo.data import digits
@@ -108,6 +109,23 @@ class TestRun:
         pruned = json.loads(told(capsys, out, "--level", 1, "--as-pruned", "--json"))
         assert stored["notes"] == []
         assert stored["certificate"] == pruned["certificate"]
+
+    def test_stored_it_is_evidence_of_the_verdict(self, run, tmp_path, capsys):
+        """Once for each level, beside what else was measured, with the report made anew."""
+        out = tmp_path / "stored"
+        shutil.copytree(run, out)
+        for held_out in (20, 30):
+            found = json.loads(
+                told(capsys, out, "--level", 1, "--as-pruned", "--store", "--json", "--held-out", held_out)
+            )["certificate"]
+        with RunFolder.open(out) as folder:
+            level, rows = folder.levels()[1], stored_rows(folder)
+        assert [(row.metric, row.id, row.group, row.n) for row in rows] == [
+            ("certified", level.id, "as pruned", 30), ("certificate_delta", level.id, "as pruned", 30)
+        ]  # fmt: skip
+        assert [row.value for row in rows] == [found["network"]["within"] / 30, found["delta"]]
+        assert (out / "report.html").exists()
+        assert "for runs" in refused(capsys, 2, tmp_path / "none.safetensors", "--store")
 
     def test_the_table(self, run, capsys):
         text = told(capsys, run, "--level", 1, "--as-pruned", "--held-out", 50)
@@ -263,8 +281,8 @@ class TestCheckpoint:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (["--level", "1"], "--level and --as-pruned are for runs"),
-            (["--as-pruned"], "--level and --as-pruned are for runs"),
+            (["--level", "1"], "--level, --as-pruned and --store are for runs"),
+            (["--as-pruned"], "--level, --as-pruned and --store are for runs"),
             (["--delta", "0"], "--delta must be greater than 0 and less than 1, got 0"),
             (["--delta", "1"], "--delta must be greater than 0 and less than 1, got 1"),
             (["--constant", "nan"], "--constant must be a number, got nan"),

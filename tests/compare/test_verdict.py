@@ -46,6 +46,25 @@ def of_values(*values: float, seed: int = 0, rate: float = 0.5, samples: int = 1
     return Told(Path(f"runs/{seed}"), run, tuple(seen), made.times, seen[0], {}, ())
 
 
+def test_a_stored_certificate_of_the_network_found_is_evidence():
+    run = of_values(0.90, 0.91, 0.89)
+    level = run.levels[1]
+
+    def says(value: float, when: str = "", of=level) -> list[tuple[str, str]]:
+        kept = {"certified": value, "certificate_delta": 1e-16}
+        rows = tuple(Row(of.level, of.role, of.id, name, when, None, x, n=40) for name, x in kept.items())
+        found = evidence([replace(run, rows=rows)], level.density, 0.01)
+        return [(each.says, each.text) for each in found if each.kind == "certificate"]
+
+    text = "bounds the outputs for 40 of 40 inputs, except with probability at most 1e-16"
+    assert says(1.0) == [("for", f"SiPP's certificate {text}")]
+    assert says(1.0, "as pruned") == [
+        ("open", f"SiPP's certificate of it as it was pruned, before its training, {text}")
+    ]
+    assert says(0.5)[0][0] == "open"
+    assert says(1.0, of=run.levels[2]) == []
+
+
 # -- the walk ------------------------------------------------------------------------------------------------------
 
 

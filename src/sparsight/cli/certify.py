@@ -13,6 +13,7 @@ from sparsight.cli.certify_inputs import Pruned, of_checkpoint, of_run
 from sparsight.cli.errors import Misuse, refusing
 from sparsight.cli.network_options import CertifyOptions
 from sparsight.cli.output import give
+from sparsight.compare.verdict.reports import report
 from sparsight.model.masks import all_kept
 from sparsight.numerics.format import percent
 from sparsight.numerics.seeds import derive, seeded
@@ -20,6 +21,9 @@ from sparsight.pruning.sipp.bounds import most_points
 from sparsight.pruning.sipp.certificate import Certificate, LayerCertificate, certify
 from sparsight.pruning.sipp.certificate.words import nothing_certified
 from sparsight.pruning.sipp.score import SiPP, first_points
+from sparsight.records.folder import RunFolder
+from sparsight.records.record import LevelRecord
+from sparsight.records.rows import Row, store_rows, stored_rows
 from sparsight.report.escape import printable
 from sparsight.report.table import stacked
 from sparsight.train.batches import batches
@@ -36,15 +40,29 @@ def main(asked: CertifyOptions) -> int:
             raise Misuse(f"--dense is for checkpoints: the run {asked.path} holds its unpruned weights")
         pruned = of_run(asked.path, asked.level, asked.model, asked.data, asked.as_pruned)
     else:
-        if asked.level is not None or asked.as_pruned:
-            raise Misuse(f"--level and --as-pruned are for runs: {asked.path} is a checkpoint")
+        if asked.level is not None or asked.as_pruned or asked.store:
+            raise Misuse(f"--level, --as-pruned and --store are for runs: {asked.path} is a checkpoint")
         pruned = of_checkpoint(asked.path, asked.dense, asked.model, asked.data)
     certificate = _certificate(asked, pruned)
+    if asked.store and pruned.record is not None:
+        _store(asked, pruned.record, certificate)
     about = {
         "source": pruned.source, "unpruned": pruned.unpruned, "data": pruned.data.name,
         "as_pruned": asked.as_pruned, "notes": pruned.notes, "certificate": certificate,
     }  # fmt: skip
     return give(asked, lambda: _text(pruned, certificate), lambda: about)
+
+
+def _store(asked: CertifyOptions, record: LevelRecord, certificate: Certificate) -> None:
+    """Two rows of the level: the share of held-out inputs whose outputs have a bound below 1, and delta."""
+    network, when = certificate.network, "as pruned" if asked.as_pruned else ""
+    found = {"certified": network.within / network.inputs, "certificate_delta": certificate.delta}
+    of = (record.level, record.role, record.id)
+    with RunFolder.open(asked.path, write=True) as folder:
+        others = [row for row in stored_rows(folder) if row.id != record.id or row.metric not in found]
+        made = [Row(*of, name, when, None, value, n=network.inputs) for name, value in found.items()]
+        store_rows(folder, [*others, *made])
+        report(folder)
 
 
 def _check(asked: CertifyOptions) -> None:

@@ -40,6 +40,7 @@ class Pruned:
     masks: Masks
     seed: int
     notes: tuple[str, ...] = ()
+    record: LevelRecord | None = None  # of a run
 
 
 def of_checkpoint(path: Path, unpruned: Path | None, model: str | None, data: str | None) -> Pruned:
@@ -79,7 +80,7 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
         notes.append(f"This is {where} as it was pruned, before its training, not the weights in the run folder.")
         if any(word in json.dumps(dict(record.operation)) for word in ("SiPPRand", "SiPPHybrid", "Rescale")):
             notes.append("Its recipe may have reweighted the kept weights; this bound is for the mask alone.")
-    return Pruned(where, unpruned, source, before, masks, run.seed, tuple(notes))
+    return Pruned(where, unpruned, source, before, masks, run.seed, tuple(notes), record)
 
 
 def trained(path: Path, number: int | None, model: str | None, data: str | None) -> tuple[str, Data, nn.Module]:

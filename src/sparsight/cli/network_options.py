@@ -68,6 +68,7 @@ class CertifyOptions:
     as_pruned: Annotated[
         Switch, Doc("For a run, certify the level as it was pruned, before its weights were trained.")
     ] = False
+    store: Annotated[Switch, Doc("For a run, keep the result in its folder, for `sparsight verdict`.")] = False
     delta: Annotated[float, Doc("Failure probability, which sets the number of calibration points and of draws.")] = (
         1e-16
     )

@@ -25,7 +25,7 @@ class Step:
 class Evidence:
     """Something recorded that speaks for pruning further than the network found, or against it."""
 
-    kind: Literal["pq-minimum", "pq-bound", "knee", "flow", "collapse"]
+    kind: Literal["pq-minimum", "pq-bound", "certificate", "knee", "flow", "collapse"]
     says: Literal["for", "against", "open"]
     text: str
 

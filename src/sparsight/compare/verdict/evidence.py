@@ -19,7 +19,7 @@ Says = Literal["for", "against", "open"]
 def evidence(runs: Sequence[Told], density: float | None, margin: float) -> tuple[Evidence, ...]:
     """All that is on record, seen from the network of this density (1 if none was found)."""
     here = 1.0 if density is None else density
-    found = (*_minimum(runs, here), *_bound(runs, here), *_knee(runs, here, margin))
+    found = (*_minimum(runs, here), *_bound(runs, here), *_certificate(runs, here), *_knee(runs, here, margin))
     return (*found, *_flow(runs, here), *_collapse(runs, here))
 
 
@@ -75,6 +75,22 @@ def _bound(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
         asked = low if low == high else f"{low} to {high}"
         said = f"by the bound of its PQ index at least {asked} of the weights are to be kept"
         yield Evidence("pq-bound", "for" if room else "open", said)
+
+
+def _certificate(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
+    """SiPP's certificate of the network found, of the first run that has one; training after it voids it."""
+    for run in runs:
+        record = run.down_to(here)
+        rows = {row.metric: row for row in run.rows if record is not None and row.id == record.id}
+        held, delta = rows.get("certified"), rows.get("certificate_delta")
+        if held is not None and delta is not None and held.n:
+            when = " of it as it was pruned, before its training," if held.group else ""
+            said = (
+                f"SiPP's certificate{when} bounds the outputs for {round(held.value * held.n):,} of {held.n:,} inputs, "
+                f"except with probability at most {delta.value:.1g}"
+            )
+            yield Evidence("certificate", "for" if held.value == 1 and not held.group else "open", said)
+            return
 
 
 def _knee(runs: Sequence[Told], here: float, margin: float) -> Iterator[Evidence]:
