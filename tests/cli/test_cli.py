@@ -530,9 +530,9 @@ def test_what_is_no_recipe_is_refused_in_our_words(here, capsys, name, why):
             "--stop='loss-plateau' needs --until='density', got",
         ),
         ("snip --density 3", "--density must be in (0, 1], got 3.0"),
-        ("incop --rate 0.9", "--rate=0.9 needs --prune='lottery', got --prune='sap'"),
-        ("incop --prune lottery --q 3", "--q=3 needs --prune='sap', got --prune='lottery'"),
-        ("incop --prune lottery --p 1", "--p=1 needs --prune='sap', got --prune='lottery'"),
+        ("incop --rate 0.9", "--rate=0.9 needs --prune='lottery', got 'sap'"),
+        ("incop --prune lottery --q 3", "--q=3 needs --prune='sap', got 'lottery'"),
+        ("incop --prune lottery --p 1", "--p=1 needs --prune='sap', got 'lottery'"),
     ],
 )
 def test_errors_name_options_as_they_are_typed(here, capsys, words, said):

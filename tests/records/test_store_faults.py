@@ -332,13 +332,13 @@ class TestCrafted:
         [
             (dumps({**to_json(level(0)), "schema": 2}), "got 2, expected 1"),
             (dumps({**to_json(level(0)), "colour": 1}), "colour"),
-            (dumps({**to_json(level(0)), "epochs": "many"}), "levels.jsonl.epochs: got 'many'"),
+            (dumps({**to_json(level(0)), "epochs": "many"}), "levels.jsonl.epochs: must be a number, got 'many'"),
             (dumps({**to_json(level(0)), "epochs": 10**400}), "epochs"),
             (dumps({**to_json(level(0)), "role": ["level"]}), "role"),
             (dumps(to_json(level(0))).replace("1.0", "NaN", 1), "NaN"),
             ("[" * 100_000, "JSON"),
             ('{"operation":' + "[" * 900 + "]" * 900 + "}", "levels.jsonl"),
-            ("[]", "expected an object"),
+            ("[]", "must be a mapping, got"),
             ("", "JSON"),
         ],
     )
@@ -399,6 +399,11 @@ class TestCrafted:
 
     def test_run(self, run):
         files.write_json(run / "run.json", {"kind": "run", "record": {**to_json(run_record()), "keep": "some"}})
-        refused(run, "run.json", lambda folder: folder.record, "run.json.keep: got 'some', expected one of")
+        refused(
+            run,
+            "run.json",
+            lambda folder: folder.record,
+            "run.json.keep: must be 'all', 'packed', 'chosen' or 'last', got 'some'",
+        )
         (run / "run.json").write_text(json.dumps({"kind": "run", "schema": 1}) + "\n")
         refused(run, "run.json", lambda folder: folder.record, "checksum")

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from sparsight.deploy.compaction.shrink import load_compacted
     from sparsight.deploy.exporting import Export, export
     from sparsight.deploy.recalibrate import recalibrate_
-    from sparsight.deploy.runtime.fast import Planned, sparse_runtime
+    from sparsight.deploy.runtime.fast import sparse_runtime
+    from sparsight.deploy.runtime.visit import Planned
 
 __all__ = [
     "Compacted", "Export", "Ledger", "Left", "Planned", "compact", "export", "ledger", "load_compacted", "recalibrate_",
@@ -20,7 +21,8 @@ __all__ = [
 
 _HOME = {
     "compaction.compact": ("Compacted", "Left", "compact"), "compaction.shrink": ("load_compacted",),
-    "exporting": ("Export", "export"), "recalibrate": ("recalibrate_",), "runtime.fast": ("Planned", "sparse_runtime"),
+    "exporting": ("Export", "export"), "recalibrate": ("recalibrate_",), "runtime.fast": ("sparse_runtime",),
+    "runtime.visit": ("Planned",),
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sparsight.deploy.bench.compare import Comparison, Row
-from sparsight.deploy.runtime.fast import Planned
+from sparsight.deploy.runtime.visit import Planned
 from sparsight.numerics import format as words
 from sparsight.records.record import to_json
 from sparsight.report.table import grid

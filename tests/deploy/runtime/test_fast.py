@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from sparsight import sparse_runtime
-from sparsight.deploy.runtime import choice, fast
+from sparsight.deploy.runtime import choice, visit
 from sparsight.deploy.runtime.runner import Runner
 from sparsight.deploy.runtime.trace import NotTraced, traced
 from sparsight.zoo import networks as zoo
@@ -95,7 +95,7 @@ def test_layers_of_a_transformer_run_what_the_plan_says(sparse_wins):
     called = []
     for name in ("linear1", "linear2"):
         forward = getattr(made, name).forward
-        assert isinstance(forward, fast.FastForward)
+        assert isinstance(forward, visit.FastForward)
         getattr(made, name).forward = lambda x, f=forward, n=name: called.append(n) or f(x)
     with torch.inference_mode():
         made(torch.randn(2, 5, 32))
@@ -355,7 +355,7 @@ def test_what_the_graph_has_not_is_named(forward, said):
 
 def test_structure_is_checked_as_well_as_numbers():
     a = torch.ones(2, 3)
-    assert fast._equal((a, [a]), (a, [a]))
-    assert not fast._equal((a, [a]), (a, (a,)))
-    assert not fast._equal(a, a + 1e-3)
-    assert not fast._equal(a, a.T)
+    assert visit._equal((a, [a]), (a, [a]))
+    assert not visit._equal((a, [a]), (a, (a,)))
+    assert not visit._equal(a, a + 1e-3)
+    assert not visit._equal(a, a.T)

@@ -14,8 +14,9 @@ from torch import Tensor
 from sparsight.deploy.bench.cases import Case
 from sparsight.deploy.bench.measure import Timing, timed
 from sparsight.deploy.bench.rivals import Rival, Unavailable, Way
-from sparsight.deploy.runtime.fast import Planned, held, sparse_runtime
+from sparsight.deploy.runtime.fast import sparse_runtime
 from sparsight.deploy.runtime.program import compiled
+from sparsight.deploy.runtime.visit import Planned, held
 from sparsight.numerics.checks import check_whole
 
 OURS, CONVERTING, BFLOAT16, DENSE = "sparsight", "sparsight, converting", "sparsight, bf16 weights", ", dense"

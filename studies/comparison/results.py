@@ -1,0 +1,161 @@
+"""From the run folders of the study to its rows and tables.
+
+    python studies/comparison/results.py OUT              evaluates what has finished, then writes rows and tables
+    python studies/comparison/results.py OUT --latency    adds the latency of seed 0's networks: on a quiet machine
+    python studies/comparison/results.py                  tables again, from the rows alone
+
+From the root of the repository. Rows go to studies/comparison/results/rows.csv, one for each run and metric; tables to
+tables.md beside it. What has been evaluated is kept in the run folders and not evaluated again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from images import fashion_10k
+from networks import small_cnn
+
+from sparsight.compare import Corrupted, evaluate
+from sparsight.compare.evaluation import predictions
+from sparsight.compare.statistics import ranking
+from sparsight.numerics.intervals import mean, paired
+from sparsight.records.files import write_atomically
+from sparsight.runs.study import read_study, rows, write_csv
+
+HERE = Path(__file__).resolve().parent
+FAMILIES = ("accuracy", "classes", "calibration", "corruptions", "structure", "size")
+METRICS = {
+    "accuracy", "nll", "ece", "brier", "class_accuracy", "worst_class_accuracy", "corrupted_accuracy",
+    "robust_accuracy", "packed_bytes", "latency", "dead_outputs",
+}  # fmt: skip
+SEVERITY, SAMPLES = 3, 2000
+NETWORKS = {"lenet-300-100": "LeNet-300-100", "studies.comparison.networks:small_cnn": "LeNet-5"}
+DENSE, REFERENCE = "dense", "lottery ticket"
+Row = dict[str, Any]
+
+
+def gathered(study: Path, latency: bool) -> Iterator[Row]:
+    """A row for each finished run and metric of the network that it chose."""
+    data, corrupted = fashion_10k(), Corrupted(severities=(SEVERITY,), samples=SAMPLES)
+    for key, trial in read_study(study)[0].items():
+        folder = study / "trials" / key
+        if not (folder / "evaluation.json").exists():
+            continue
+        model = None if ":" not in trial.model else small_cnn()
+        families = (*FAMILIES, "latency") if latency and trial.seed == 0 else FAMILIES
+        found = evaluate(folder, families, corrupted=corrupted, model=model, data=data)
+        density = round(float(trial.arguments.get("target_density", trial.arguments.get("density", 1.0))), 4)
+        about = {"network": NETWORKS[trial.model], "density": density, "method": trial.label, "seed": trial.seed}
+        last = max(row["level"] for row in found.rows if row["role"] == "level")
+        for row in found.rows:
+            if row["metric"] in METRICS and row["level"] == last and row["role"] == "level":
+                yield {**about, "metric": row["metric"], "group": row["group"], "value": row["value"]}
+        print(key, flush=True)
+
+
+def harmed(study: Path) -> Iterator[Row]:
+    """Rows for the class that loses most beside the dense network of the same seed, in accuracy."""
+    trials = {(t.label, t.model, t.seed): study / "trials" / k for k, t in read_study(study)[0].items()}
+    for key, trial in read_study(study)[0].items():
+        folder, dense = study / "trials" / key, trials[DENSE, trial.model, trial.seed]
+        if trial.label == DENSE or not all((path / "rows.json").exists() for path in (folder, dense)):
+            continue
+        mine, theirs = (_right(path) for path in (folder, dense))
+        labels = predictions(folder)["labels"]
+        lost = [float((mine[labels == c].float() - theirs[labels == c].float()).mean()) for c in labels.unique()]
+        density = round(float(trial.arguments.get("target_density", trial.arguments.get("density", 1.0))), 4)
+        yield {"network": NETWORKS[trial.model], "density": density, "method": trial.label, "seed": trial.seed,
+               "metric": "largest_class_loss", "group": "", "value": -min(lost)}  # fmt: skip
+
+
+def _right(folder: Path) -> torch.Tensor:
+    """Which test samples the chosen network gets right."""
+    found = predictions(folder)
+    labels = found.pop("labels")
+    (last,) = list(found.values())[-1:]
+    return last == labels
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+
+
+def tables(found: Sequence[Row]) -> str:
+    """The page of tables: means over seeds with 95 % Student-t intervals, and orders as far as noise allows them."""
+    parts = ["# All methods at one budget: tables",
+             "Written by `studies/comparison/results.py` from `rows.csv`: means over seeds ± the half-width of a 95 % "
+             "Student-t interval; in points, but for bytes and milliseconds."]  # fmt: skip
+    densities = sorted({r["density"] for r in found if r["density"] < 1}, reverse=True)
+    parts += [_table(found, network, density) for network in NETWORKS.values() for density in densities]
+    return "\n\n".join(parts) + "\n"
+
+
+COLUMNS = {  # heading: (metric, group, scale, digits)
+    "accuracy": ("accuracy", "", 100, 2), "worst class": ("worst_class_accuracy", "", 100, 1),
+    "most that a class loses": ("largest_class_loss", "", 100, 1), "ECE": ("ece", "", 100, 2),
+    "NLL, nats": ("nll", "", 1, 3), "14 corruptions": ("robust_accuracy", "", 100, 1),
+    "packed, kB": ("packed_bytes", "", 1e-3, 1),
+}  # fmt: skip
+
+
+def _table(found: Sequence[Row], network: str, density: float) -> str:
+    here = [r for r in found if r["network"] == network and r["density"] in (density, 1.0)]
+    methods = list(dict.fromkeys(r["method"] for r in here))
+    accuracy = {name: _by_seed(here, name, "accuracy") for name in methods}
+    order = ranking({name: v for name, v in accuracy.items() if name != DENSE})
+    head = ["method", "seeds", *COLUMNS, f"accuracy − {REFERENCE}", "place"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name in (n for n in (DENSE, *order.names) if n in accuracy):
+        cells = [_cell(_by_seed(here, name, metric, group).values(), scale, digits)
+                 for metric, group, scale, digits in COLUMNS.values()]  # fmt: skip
+        beside = paired(accuracy[name], accuracy.get(REFERENCE, {}))
+        if name in (DENSE, REFERENCE) or beside is None or beside.half_width is None:
+            apart = "–"
+        else:
+            apart = f"{100 * beside.mean:+.2f} ± {100 * beside.half_width:.2f}"
+        low, high = order.places.get(name, ("–", "–"))
+        lines.append([name, str(len(accuracy[name])), *cells, apart, f"{low}" if low == high else f"{low} to {high}"])
+    text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"## {network}, {100 * density:g} % of the weights\n\n{text}"
+
+
+def _by_seed(found: Iterable[Row], method: str, metric: str, group: str = "") -> dict[int, float]:
+    return {r["seed"]: r["value"] for r in found
+            if r["method"] == method and r["metric"] == metric and (not group or r["group"] == group)}  # fmt: skip
+
+
+def _cell(values: Iterable[float], scale: float, digits: int) -> str:
+    found = mean([scale * value for value in values])
+    if found is None:
+        return "–"
+    return f"{found.mean:.{digits}f}" + ("" if found.half_width is None else f" ± {found.half_width:.{digits}f}")
+
+
+def read(path: Path) -> list[Row]:
+    with path.open(newline="") as file:
+        return [{**row, "density": float(row["density"]), "seed": int(row["seed"]), "value": float(row["value"])}
+                for row in csv.DictReader(file)]  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Rows and tables of the comparison of all methods.")
+    parser.add_argument("study", type=Path, nargs="?", help="the folder of the study; without it from the rows alone")
+    parser.add_argument("--latency", action="store_true", help="measure the latency of seed 0's networks too")
+    parser.add_argument("--into", type=Path, default=HERE / "results", help="where rows and tables are")
+    given = parser.parse_args(argv)
+    given.into.mkdir(exist_ok=True)
+    torch.set_num_threads(1)
+    if given.study is not None:
+        write_csv([*gathered(given.study, given.latency), *harmed(given.study)], given.into / "rows.csv")
+        write_csv([r for r in rows(given.study) if r["role"] == "level"], given.into / "levels.csv")
+    write_atomically(given.into / "tables.md", [tables(read(given.into / "rows.csv")).encode()])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
