@@ -12,7 +12,6 @@ the machine's are narrower.
 
 from __future__ import annotations
 
-from itertools import chain
 from typing import Any
 
 from llvmlite import ir
@@ -25,7 +24,6 @@ BYTES = 4 * LANES  # of a vector
 _I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
 _V = ir.VectorType(_F32, LANES)
 _MASK = ir.IntType(LANES)
-_ZERO = ir.Constant(_V, [0.0] * LANES)
 
 # The words of a job, int64 each.
 WORDS = (
@@ -101,27 +99,47 @@ class _Tile:
         return self.b.mul(self.word[pitch], ir.Constant(_I64, r * (self.down if pitch == "pitch" else 1)))
 
 
-def _nonzeros(t: _Tile, begin: Any, count: Any, sets: list[list[Any]], lines: list[Any]) -> None:
+def _nonzeros(t: _Tile, begin: Any, end: Any, sets: list[list[Any]], lines: list[Any]) -> list[list[Any]]:
     """The loop over a run, `len(sets)` non-zeros at a time; what it leaves over goes to the first set."""
     b = t.b
     kind = ir.FunctionType(_V, [_V] * 3)
     fma = cgutils.get_or_insert_function(b.module, kind, f"llvm.fmuladd.v{LANES}f32")
+    size = len(sets)
+    flat = [acc for accs in sets for acc in accs]
 
-    def loop(begin: Any, count: Any, sets: list[list[Any]]) -> None:
-        with cgutils.for_range(b, count) as turn:
-            at = t.plus(begin, b.mul(turn.index, ir.Constant(_I64, t.size * len(sets))))
-            for s, accs in enumerate(sets):
-                offset, weight = t.nonzero(t.plus(at, t.size * s) if s else at)
-                base = t.plus(t.word["x"], offset)
-                for (r, c), acc in zip(t.places, accs, strict=True):
-                    x = t.load(t.plus(base, lines[r], BYTES * t.right * c))
-                    b.store(b.call(fma, [x, weight, b.load(acc)]), acc)
+    def loop(begin: Any, end: Any, values: list[Any], step: int) -> tuple[Any, list[Any]]:
+        before, head, body, after = b.block, *(b.append_basic_block(n) for n in ("head", "body", "after"))
+        b.branch(head)
+        b.position_at_end(head)
+        p = b.phi(_I64)
+        p.add_incoming(begin, before)
+        phis = []
+        for value in values:
+            phi = b.phi(_V)
+            phi.add_incoming(value, before)
+            phis.append(phi)
+        b.cbranch(b.icmp_signed("<=", t.plus(p, t.size * step), end), body, after)
+        b.position_at_end(body)
+        new = list(phis)
+        for s in range(step):
+            offset, weight = t.nonzero(t.plus(p, t.size * s) if s else p)
+            base = t.plus(t.word["x"], offset)
+            for i, (r, c) in enumerate(t.places):
+                x = t.load(t.plus(base, lines[r], BYTES * t.right * c))
+                k = s * len(t.places) + i
+                new[k] = b.call(fma, [x, weight, new[k]])
+        p.add_incoming(t.plus(p, t.size * step), b.block)
+        for phi, value in zip(phis, new, strict=True):
+            phi.add_incoming(value, b.block)
+        b.branch(head)
+        b.position_at_end(after)
+        return p, phis
 
-    whole = b.sdiv(count, ir.Constant(_I64, len(sets)))
-    loop(begin, whole, sets)
-    if len(sets) > 1:
-        done = b.mul(whole, ir.Constant(_I64, len(sets)))
-        loop(t.plus(begin, b.mul(done, ir.Constant(_I64, t.size))), b.sub(count, done), sets[:1])
+    p, flat = loop(begin, end, flat, size)
+    n = len(t.places)
+    if size > 1:
+        _, flat[:n] = loop(p, end, flat[:n], 1)
+    return [flat[i : i + n] for i in range(0, len(flat), n)]
 
 
 def _finish(t: _Tile, o: Any, accs: list[Any]) -> None:
@@ -129,16 +147,28 @@ def _finish(t: _Tile, o: Any, accs: list[Any]) -> None:
     b, w = t.b, t.word
     out, add = t.plus(w["out"], b.mul(o, w["out_row"])), t.plus(w["add"], b.mul(o, w["add_row"]))
     low, high = t.real("low"), t.real("high")
-    with b.if_then(b.icmp_signed("!=", w["add"], ir.Constant(_I64, 0))):
-        for (r, c), acc in zip(t.places, accs, strict=True):
-            b.store(b.fadd(b.load(acc), t.load(t.plus(add, t.line("add_pitch", r), BYTES * c))), acc)
+    zero = ir.Constant(_V, [0.0] * LANES)
+    before = b.block
+    adding, clamping = b.append_basic_block("adding"), b.append_basic_block("clamping")
+    b.cbranch(b.icmp_signed("!=", w["add"], ir.Constant(_I64, 0)), adding, clamping)
+    b.position_at_end(adding)
+    summed = []
     for (r, c), acc in zip(t.places, accs, strict=True):
-        value = b.load(acc)
+        summed.append(b.fadd(acc, t.load(t.plus(add, t.line("add_pitch", r), BYTES * c))))
+    b.branch(clamping)
+    b.position_at_end(clamping)
+    values = []
+    for acc, total in zip(accs, summed, strict=True):
+        phi = b.phi(_V)
+        phi.add_incoming(acc, before)
+        phi.add_incoming(total, adding)
+        values.append(phi)
+    for (r, c), value in zip(t.places, values, strict=True):
         value = b.select(b.fcmp_ordered(">", low, value), low, value)
         value = b.select(b.fcmp_ordered("<", high, value), high, value)
         if t.masked:
             bits = t.load(t.plus(w["keep"], t.line("keep_pitch", r), 2 * c), _MASK, 2)
-            value = b.select(b.bitcast(bits, ir.VectorType(ir.IntType(1), LANES)), value, _ZERO)
+            value = b.select(b.bitcast(bits, ir.VectorType(ir.IntType(1), LANES)), value, zero)
         b.store(value, t.pointer(t.plus(out, t.line("out_pitch", r), BYTES * c)), align=64)
 
 
@@ -146,36 +176,42 @@ def _codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     t = _Tile(b, args[0], tuple(a.literal_value for a in signature.args[1:]))
     w, n = t.word, len(t.places)
     lines = [t.line("pitch", r) for r in range(t.rows)]
+    zero = ir.Constant(_V, [0.0] * LANES)
     first = b.icmp_signed("!=", w["first"], ir.Constant(_I64, 0))
     last = b.icmp_signed("!=", w["last"], ir.Constant(_I64, 0))
-    sets = [[cgutils.alloca_once(b, _V) for _ in range(n)] for _ in range(t.sets)]  # LLVM puts them in registers
     with cgutils.for_range(b, w["count"]) as rows:
         place = b.mul(rows.index, ir.Constant(_I64, 4))
+        starts = t.plus(w["starts"], place)
         o = b.sext(t.load(t.plus(w["order"], place), _I32, 4), _I64)
-        begin, end = (b.sext(t.load(t.plus(w["starts"], place, k), _I32, 4), _I64) for k in (0, 4))
+        begin, end = (
+            t.plus(w["stream"], b.mul(b.sext(t.load(t.plus(starts, k), _I32, 4), _I64), ir.Constant(_I64, t.size)))
+            for k in (0, 4)
+        )
         scratch = t.plus(w["scratch"], b.mul(o, ir.Constant(_I64, BYTES * n)))
         with b.if_else(first) as (then, other):
             with then:
-                bias = t.splat(t.load(t.plus(w["bias"], b.mul(o, ir.Constant(_I64, 4))), _F32, 4))
-                for acc in sets[0]:
-                    b.store(bias, acc)
+                biased = t.splat(t.load(t.plus(w["bias"], b.mul(o, ir.Constant(_I64, 4))), _F32, 4))
+                from_bias = b.block
             with other:
-                for i, acc in enumerate(sets[0]):
-                    b.store(t.load(t.plus(scratch, BYTES * i)), acc)
-        for acc in chain(*sets[1:]):
-            b.store(_ZERO, acc)
-        _nonzeros(t, t.plus(w["stream"], b.mul(begin, ir.Constant(_I64, t.size))), b.sub(end, begin), sets, lines)
-        half = t.sets // 2
-        while half:
-            for into, more in zip(chain(*sets[:half]), chain(*sets[half : 2 * half]), strict=True):
-                b.store(b.fadd(b.load(into), b.load(more)), into)
-            half //= 2
+                partial = [t.load(t.plus(scratch, BYTES * i)) for i in range(n)]
+                from_scratch = b.block
+        accs = []
+        for value in partial:
+            phi = b.phi(_V)
+            phi.add_incoming(biased, from_bias)
+            phi.add_incoming(value, from_scratch)
+            accs.append(phi)
+        sets = [accs, *([zero] * n for _ in range(t.sets - 1))]
+        sets = _nonzeros(t, begin, end, sets, lines)
+        while len(sets) > 1:
+            half = len(sets) // 2
+            sets = [[b.fadd(x, y) for x, y in zip(sets[i], sets[i + half], strict=True)] for i in range(half)]
         with b.if_else(last) as (then, other):
             with then:
                 _finish(t, o, sets[0])
             with other:
                 for i, acc in enumerate(sets[0]):
-                    b.store(b.load(acc), t.pointer(t.plus(scratch, BYTES * i)), align=64)
+                    b.store(acc, t.pointer(t.plus(scratch, BYTES * i)), align=64)
     return context.get_dummy_value()
 
 
