@@ -1,6 +1,6 @@
 """From the run folders of the study to its rows and tables.
 
-    python studies/comparison/results.py OUT              evaluates what has finished, then writes rows and tables
+    python studies/comparison/results.py OUT...           evaluates what has finished, then writes rows and tables
     python studies/comparison/results.py OUT --latency    adds the latency of seed 0's networks: on a quiet machine
     python studies/comparison/results.py                  tables again, from the rows alone
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,15 @@ import torch
 from images import fashion_10k
 from networks import small_cnn
 
-from sparsight.compare import Corrupted, evaluate
-from sparsight.compare.evaluation import predictions
+from sparsight.compare import Corrupted, evaluate, stored
+from sparsight.compare.evaluation import Family, predictions
 from sparsight.compare.statistics import ranking
 from sparsight.numerics.intervals import mean, paired
 from sparsight.records.files import write_atomically
-from sparsight.runs.study import read_study, rows, write_csv
+from sparsight.runs.study import Trial, read_study, write_csv
 
 HERE = Path(__file__).resolve().parent
-FAMILIES = ("accuracy", "classes", "calibration", "corruptions", "structure", "size")
+FAMILIES: tuple[Family, ...] = ("accuracy", "classes", "calibration", "corruptions", "structure", "size")
 METRICS = {
     "accuracy", "nll", "ece", "brier", "class_accuracy", "worst_class_accuracy", "corrupted_accuracy",
     "robust_accuracy", "packed_bytes", "latency", "dead_outputs",
@@ -40,38 +40,35 @@ DENSE, REFERENCE = "dense", "lottery ticket"
 Row = dict[str, Any]
 
 
-def gathered(study: Path, latency: bool) -> Iterator[Row]:
-    """A row for each finished run and metric of the network that it chose."""
+def gathered(finished: Mapping[Path, Trial], latency: bool) -> Iterator[Row]:
+    """A row for each run and metric of the network that it chose."""
     data, corrupted = fashion_10k(), Corrupted(severities=(SEVERITY,), samples=SAMPLES)
-    for key, trial in read_study(study)[0].items():
-        folder = study / "trials" / key
-        if not (folder / "evaluation.json").exists():
-            continue
+    for folder, trial in finished.items():
         model = None if ":" not in trial.model else small_cnn()
-        families = (*FAMILIES, "latency") if latency and trial.seed == 0 else FAMILIES
-        found = evaluate(folder, families, corrupted=corrupted, model=model, data=data)
-        density = round(float(trial.arguments.get("target_density", trial.arguments.get("density", 1.0))), 4)
-        about = {"network": NETWORKS[trial.model], "density": density, "method": trial.label, "seed": trial.seed}
+        measured: tuple[Family, ...] = ("latency",) if latency and trial.seed == 0 else ()
+        found = evaluate(folder, (*FAMILIES, *measured), corrupted=corrupted, model=model, data=data)
         last = max(row["level"] for row in found.rows if row["role"] == "level")
-        for row in found.rows:
+        for row in (*found.rows, *(() if measured else stored(folder, ["latency"]).rows)):
             if row["metric"] in METRICS and row["level"] == last and row["role"] == "level":
-                yield {**about, "metric": row["metric"], "group": row["group"], "value": row["value"]}
-        print(key, flush=True)
+                yield {**_about(trial), "metric": row["metric"], "group": row["group"], "value": row["value"]}
+        print(folder.name, flush=True)
 
 
-def harmed(study: Path) -> Iterator[Row]:
-    """Rows for the class that loses most beside the dense network of the same seed, in accuracy."""
-    trials = {(t.label, t.model, t.seed): study / "trials" / k for k, t in read_study(study)[0].items()}
-    for key, trial in read_study(study)[0].items():
-        folder, dense = study / "trials" / key, trials[DENSE, trial.model, trial.seed]
-        if trial.label == DENSE or not all((path / "rows.json").exists() for path in (folder, dense)):
+def _about(trial: Trial) -> Row:
+    density = round(float(trial.arguments.get("target_density", trial.arguments.get("density", 1.0))), 4)
+    return {"network": NETWORKS[trial.model], "density": density, "method": trial.label, "seed": trial.seed}
+
+
+def harmed(finished: Mapping[Path, Trial]) -> Iterator[Row]:
+    """Rows for the class that loses most accuracy beside the dense network of the same seed."""
+    dense = {(t.model, t.seed): folder for folder, t in finished.items() if t.label == DENSE}
+    for folder, trial in finished.items():
+        if trial.label == DENSE or (trial.model, trial.seed) not in dense:
             continue
-        mine, theirs = (_right(path) for path in (folder, dense))
+        mine, theirs = _right(folder), _right(dense[trial.model, trial.seed])
         labels = predictions(folder)["labels"]
-        lost = [float((mine[labels == c].float() - theirs[labels == c].float()).mean()) for c in labels.unique()]
-        density = round(float(trial.arguments.get("target_density", trial.arguments.get("density", 1.0))), 4)
-        yield {"network": NETWORKS[trial.model], "density": density, "method": trial.label, "seed": trial.seed,
-               "metric": "largest_class_loss", "group": "", "value": -min(lost)}  # fmt: skip
+        lost = [float((theirs[labels == c].float() - mine[labels == c].float()).mean()) for c in labels.unique()]
+        yield {**_about(trial), "metric": "largest_class_loss", "group": "", "value": max(lost)}
 
 
 def _right(folder: Path) -> torch.Tensor:
@@ -99,7 +96,7 @@ COLUMNS = {  # heading: (metric, group, scale, digits)
     "accuracy": ("accuracy", "", 100, 2), "worst class": ("worst_class_accuracy", "", 100, 1),
     "most that a class loses": ("largest_class_loss", "", 100, 1), "ECE": ("ece", "", 100, 2),
     "NLL, nats": ("nll", "", 1, 3), "14 corruptions": ("robust_accuracy", "", 100, 1),
-    "packed, kB": ("packed_bytes", "", 1e-3, 1),
+    "packed, kB": ("packed_bytes", "", 1e-3, 1), "ms": ("latency", "sparsight, batch 1, 1 thread", 1e3, 3),
 }  # fmt: skip
 
 
@@ -144,15 +141,16 @@ def read(path: Path) -> list[Row]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Rows and tables of the comparison of all methods.")
-    parser.add_argument("study", type=Path, nargs="?", help="the folder of the study; without it from the rows alone")
+    parser.add_argument("studies", type=Path, nargs="*", help="folders of the study; without any, from the rows alone")
     parser.add_argument("--latency", action="store_true", help="measure the latency of seed 0's networks too")
     parser.add_argument("--into", type=Path, default=HERE / "results", help="where rows and tables are")
     given = parser.parse_args(argv)
     given.into.mkdir(exist_ok=True)
     torch.set_num_threads(1)
-    if given.study is not None:
-        write_csv([*gathered(given.study, given.latency), *harmed(given.study)], given.into / "rows.csv")
-        write_csv([r for r in rows(given.study) if r["role"] == "level"], given.into / "levels.csv")
+    if given.studies:
+        trials = {s / "trials" / k: t for s in given.studies for k, t in read_study(s)[0].items()}
+        finished = {folder: trial for folder, trial in trials.items() if (folder / "evaluation.json").exists()}
+        write_csv([*gathered(finished, given.latency), *harmed(finished)], given.into / "rows.csv")
     write_atomically(given.into / "tables.md", [tables(read(given.into / "rows.csv")).encode()])
     return 0
 
