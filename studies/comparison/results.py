@@ -22,7 +22,8 @@ from images import fashion_10k
 from networks import small_cnn
 
 from sparsight.compare import Corrupted, evaluate, stored
-from sparsight.compare.evaluation import Family, predictions
+from sparsight.compare.evaluation import predictions
+from sparsight.compare.evaluation.evaluate import Family
 from sparsight.compare.statistics import ranking
 from sparsight.numerics.intervals import mean, paired
 from sparsight.records.files import write_atomically
