@@ -29,7 +29,8 @@ def names() -> str:
     lines = ["| Name | Room | |", "| --- | --- | --- |"]
     for name in sorted({*sparsight.__all__} - {"__version__"}, key=str.lower):
         found = getattr(sparsight, name)
-        room = found.__module__.split(".")[1]
-        told = (inspect.getdoc(found) or "").partition("\n")[0].replace("|", "\\|")
+        own = found.__module__.startswith("sparsight.")  # or an alias of another's type, such as Masks
+        room = found.__module__.split(".")[1] if own else "types"
+        told = (inspect.getdoc(found) or "" if own else "").partition("\n")[0].replace("|", "\\|")
         lines.append(f"| `{name}` | [{room}]({room}.md) | {told} |")
     return "\n".join(lines)
