@@ -86,8 +86,8 @@ def _right(folder: Path) -> torch.Tensor:
 def tables(found: Sequence[Row]) -> str:
     """The page of tables: means over seeds with 95 % Student-t intervals, and orders as far as noise allows them."""
     parts = ["# All methods at one budget: tables",
-             "Written by `studies/comparison/results.py` from `rows.csv`: means over seeds ± the half-width of a 95 % "
-             "Student-t interval; in points, but for bytes and milliseconds."]  # fmt: skip
+             "Written by `studies/comparison/results.py` from `rows.csv`: means over seeds ± the half-width of a 95 %\n"
+             "Student-t interval; in points, but for nats, bytes and milliseconds."]  # fmt: skip
     densities = sorted({r["density"] for r in found if r["density"] < 1}, reverse=True)
     parts += [_table(found, network, density) for network in NETWORKS.values() for density in densities]
     return "\n\n".join(parts) + "\n"
