@@ -19,7 +19,7 @@ PACKAGE = ROOT / "src" / "sparsight"
 # A folder imports from itself and from those before it.
 ORDER = [
     "types", "numerics", "checkpoint", "model", "zoo", "measure", "pruning", "train", "records", "deploy", "report",
-    "runs", "recipes", "analysis", "compare", "integrations", "cli",
+    "compare", "runs", "recipes", "analysis", "integrations", "cli",
 ]  # fmt: skip
 BESIDE = {"types.py", "__init__.py", "__main__.py", "py.typed"}
 

@@ -22,7 +22,7 @@ from sparsight.compare.gather import Column, gather
 from sparsight.compare.page import page, spelled
 from sparsight.compare.text import text
 from sparsight.records.folder import RunFolder
-from sparsight.runs.study.trials import Shared, Trial, remember
+from sparsight.records.trials import Shared, Trial, remember
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from samples import sample
 from scipy import stats
 
-from sparsight import RunFolder, execute
+from sparsight import RunFolder, execute, prune
 from sparsight.cli.entry import main
 from sparsight.compare import difference, evaluate, knee, lower_bound, paired_shares, predictions, verdict, verdicts
 from sparsight.compare.statistics import Sparsest
@@ -33,6 +33,7 @@ from sparsight.records.verdict import Evidence, Pays, Speed
 from sparsight.report.verdict import HEADINGS, paragraph, rows
 from sparsight.train.metric import Metric
 from sparsight.types import GroupRecord
+from sparsight.zoo import data, networks
 
 
 def of_values(*values: float, seed: int = 0, rate: float = 0.5, samples: int = 1000, **levels) -> Told:
@@ -424,6 +425,19 @@ def test_a_run_s_report_has_its_verdict(tmp_path, capsys, monkeypatch):
     assert (tmp_path / "run" / "report.html").read_text() == page
     evaluate("run", ("accuracy",))
     assert "answer by answer" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("way", ["execute", "prune"])
+def test_a_run_from_python_has_its_verdict_on_its_report(way, tmp_path):
+    if way == "execute":
+        recipe = lottery(rate=0.5, levels=2, epochs=1, control=False, within=3)
+        execute(recipe, model="linear", data="digits", out=tmp_path / "run")
+    else:
+        digits = data.load("digits")
+        prune(networks.build("linear", digits, 0), digits, 0.3, epochs=1, out=tmp_path / "run")
+    told = paragraph(verdict(tmp_path / "run", within=3 if way == "execute" else 0.5))
+    page = html.unescape((tmp_path / "run" / "report.html").read_text()).replace("\u00a0", " ")
+    assert told in " ".join(page.split())
 
 
 def test_a_run_that_allows_no_verdict_has_a_report_without_one(tmp_path):

@@ -14,11 +14,11 @@ from stored import add, filled, state
 from sparsight import RunFolder
 from sparsight.analysis.trajectory import trajectory
 from sparsight.cli.entry import main
-from sparsight.records import DamagedFile, files, verify, verify_run
+from sparsight.compare.verdict import report
+from sparsight.records import DamagedFile, files, trials, verify, verify_run
 from sparsight.records.verify import check_whole, whole
 from sparsight.report import page as report_page
-from sparsight.runs.execute import write_report
-from sparsight.runs.study import Trial, read_study, rows, run_study, trials, verify_study
+from sparsight.runs.study import Trial, read_study, rows, run_study, verify_study
 
 FILES = [
     "run.json", "levels.jsonl", "times.jsonl", "evaluation.json", "model.safetensors", "masks.safetensors",
@@ -311,7 +311,7 @@ CHANGES = {
 def test_a_page_goes_when_the_records_change(runs, tmp_path, change):
     run = Path(shutil.copytree(runs["running"], tmp_path / "run"))
     with RunFolder.open(run, write=True) as folder:
-        write_report(folder)
+        report(folder)
         folder.keep_progress({"weights": {}})
         assert (run / "report.html").exists()
         CHANGES[change](folder)
@@ -329,7 +329,7 @@ def test_a_page_that_is_made_while_the_run_goes_on_is_made_again(runs, tmp_path,
                 CHANGES[change](folder)
         return text
 
-    monkeypatch.setitem(write_report.__globals__, "page", page)
+    monkeypatch.setitem(report.__globals__, "page", page)
     assert main(["report", str(run)]) == 0
     assert len(made) == 2
     assert (run / "report.html").read_text() == made[1] != made[0]

@@ -15,11 +15,11 @@ from sparsight.cli.errors import Misuse, NotFound, refusing
 from sparsight.cli.run_options import look_for
 from sparsight.model.masks import all_kept
 from sparsight.pruning.sipp.certificate import pruning_of
+from sparsight.records.again import names_of
 from sparsight.records.files import DamagedFile, there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
 from sparsight.records.tensors import tensors_digest
-from sparsight.runs.again import names_of
 from sparsight.types import Data, Masks, Split, StateDict
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo

@@ -81,7 +81,6 @@ def _interrupted(how: str, name: str, asked: RunRequest) -> str:
 def _execute(asked: RunRequest, command: str) -> Outcome:
     from sparsight.checkpoint import CheckpointError
     from sparsight.cli.progress import Watcher
-    from sparsight.compare.verdict import report
     from sparsight.records.files import DamagedFile
     from sparsight.records.folder import RunFolder
     from sparsight.records.identity import ForeignRun
@@ -111,7 +110,6 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
                 arguments=asked.arguments,
                 command=command,
                 watch=watcher,
-                report=report,
             )
         except (CheckpointError, DamagedFile, ForeignRun):
             raise

@@ -17,13 +17,13 @@ from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.describe import describe
 from sparsight.records.files import canonical
 from sparsight.records.folder import RunFolder
+from sparsight.records.trials import placed, stored
 from sparsight.runs.budget import Budgeted
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run
 from sparsight.runs.search import Done, Listed, Until
 from sparsight.runs.study.rows import seconds
-from sparsight.runs.study.trials import placed, stored
 from sparsight.train.batches import step_size, steps_per_epoch
 from sparsight.train.plan import TrainingPlan
 from sparsight.types import Split

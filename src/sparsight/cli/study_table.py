@@ -11,10 +11,10 @@ from sparsight.compare.statistics import ranking
 from sparsight.numerics import format as words
 from sparsight.records.outputs import write_output
 from sparsight.records.record import to_json
+from sparsight.records.trials import PAGE, stored
 from sparsight.report.table import stacked
 from sparsight.runs.study import Row, read_study, rows, summarise, write_csv, write_markdown
 from sparsight.runs.study.rows import COSTS
-from sparsight.runs.study.trials import PAGE, stored
 
 
 def write(out: Path) -> None:

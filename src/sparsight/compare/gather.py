@@ -14,8 +14,8 @@ from sparsight.numerics import format as words
 from sparsight.records.files import there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord, to_json
+from sparsight.records.trials import read_study
 from sparsight.report.run_view import Story, name, seconds, story
-from sparsight.runs.study.trials import read_study
 
 Kind = Literal["text", "share", "number", "count", "bytes", "seconds"]
 MANY = 1000

@@ -10,7 +10,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -101,6 +101,13 @@ class LevelRecord:
     def reason(self) -> str | None:
         """Why training ended."""
         return self.observations[-1].reason if self.observations else None
+
+
+def dense_of(records: Sequence[LevelRecord]) -> LevelRecord | None:
+    """The dense level, otherwise the control."""
+    dense = [r for r in records if r.role == "level" and r.kept == r.total]
+    dense = dense or [r for r in records if r.role == "control"]
+    return dense[0] if dense else None
 
 
 @dataclass(frozen=True)

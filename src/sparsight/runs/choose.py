@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from sparsight.numerics.checks import check_fraction
 from sparsight.numerics.format import exactly, margin
 from sparsight.pruning.allocate.counts import share
-from sparsight.records.record import Choice, LevelRecord
+from sparsight.records.record import Choice, LevelRecord, dense_of
 from sparsight.train.metric import ACCURACY
 
 
@@ -132,13 +132,6 @@ class SparsestWithin:
             f"allows; try {enough}more epochs, or more levels for smaller steps"
         )
         return Choice(level.level, level.id, why, f"{_over(level, self.density)}; {reason}")
-
-
-def dense_of(records: Sequence[LevelRecord]) -> LevelRecord | None:
-    """The dense level, otherwise the control."""
-    dense = [r for r in records if r.role == "level" and r.kept == r.total]
-    dense = dense or [r for r in records if r.role == "control"]
-    return dense[0] if dense else None
 
 
 def cost(level: LevelRecord, records: Sequence[LevelRecord]) -> str:

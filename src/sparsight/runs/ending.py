@@ -9,8 +9,8 @@ from typing import Protocol, runtime_checkable
 from sparsight.measure.pq.turning_points import TurningPoints, turning_points
 from sparsight.numerics.checks import check_positive
 from sparsight.numerics.format import exactly, margin
-from sparsight.records.record import Choice, LevelRecord
-from sparsight.runs.choose import SparsestWithin, cost, dense_of
+from sparsight.records.record import Choice, LevelRecord, dense_of
+from sparsight.runs.choose import SparsestWithin, cost
 
 
 @runtime_checkable

@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 import sparsight
-from sparsight.deploy.ledger.of_run import of_run
 from sparsight.model.masks import left_out, prunable
 from sparsight.model.names import named
 from sparsight.model.pretrained import load_into
@@ -30,13 +29,10 @@ from sparsight.records.folder_files import REMEDIES
 from sparsight.records.identity import check_same
 from sparsight.records.journal import Event, Watch
 from sparsight.records.new_folder import forget, next_folder
-from sparsight.records.outputs import write_output
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
 from sparsight.records.starts import Starts, start_of
 from sparsight.records.tensors import tensors_digest
-from sparsight.records.verdict import Verdict
 from sparsight.records.verify import check_whole
-from sparsight.report import page
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import judge_on_test, run
 from sparsight.runs.search import Done
@@ -81,7 +77,6 @@ def execute(
     arguments: Mapping[str, Any] | None = None,
     command: str | None = None,
     watch: Watch | None = None,
-    report: Callable[[RunFolder], object] | None = None,
 ) -> Outcome:
     """Run a recipe into a run folder: prune level by level, choose, evaluate once on the test split, report.
 
@@ -93,8 +88,6 @@ def execute(
     are identical to an uninterrupted run; a finished run is returned unchanged.
     `share` is a folder through which runs with the same start share the training of the dense network.
     `keep` chooses which weights to keep on disk. `threads` sets the threads of torch and the compiled kernels.
-
-    `report` writes the page instead of `write_report`.
 
     Under torchrun every process calls it: all train, the main one writes and evaluates, and all get its outcome.
 
@@ -128,14 +121,14 @@ def execute(
     with folder or nullcontext():
         if where.told(lambda: own.record.status == "finished"):
             where.alone(lambda: _evaluate(own, judge))
-            where.alone(lambda: _tidy(own, report or write_report))
+            where.alone(lambda: _tidy(own))
             return where.told(lambda: _outcome(own))
         try:
             how = {"device": device, "precision": precision, "journal": folder, "watch": begun}
             for _ in run(recipe, network, source, **how, starts=starts):
                 pass
             where.alone(lambda: _finish(own, recipe, judge))
-            where.alone(lambda: _tidy(own, report or write_report))
+            where.alone(lambda: _tidy(own))
         except (KeyboardInterrupt, GeneratorExit, SystemExit, LostProcess):
             _stopped(folder, "interrupted")
             raise
@@ -222,20 +215,13 @@ def _evaluate(folder: RunFolder, judge: _Judge) -> None:
             folder.save_evaluation(found)
 
 
-def _tidy(folder: RunFolder, report: Callable[[RunFolder], object]) -> None:
+def _tidy(folder: RunFolder) -> None:
     """The last steps of a finished run, which a kill may have prevented."""
+    from sparsight.compare.verdict import report
+
     folder.discard()
     if not (folder.path / "report.html").exists():
         report(folder)
-
-
-def write_report(folder: RunFolder, verdict: Verdict | None = None) -> Path:
-    """Write the run's report from its records and the chosen network, with a verdict if given."""
-    path = folder.path / "report.html"
-    found = of_run(folder) if folder.record.chosen is not None else None
-    text = page(folder.record, folder.levels(), folder.times(), folder.evaluation(), found, verdict)
-    write_output(path, [text.encode()])
-    return path
 
 
 def _outcome(folder: RunFolder) -> Outcome:

@@ -19,9 +19,8 @@ from sparsight.deploy.ledger.of_run import of_run
 from sparsight.deploy.ledger.records import Ledger, Request
 from sparsight.numerics.checks import check_known, check_whole
 from sparsight.records.folder import RunFolder
-from sparsight.records.record import LevelRecord
+from sparsight.records.record import LevelRecord, dense_of
 from sparsight.records.rows import Row, store_predictions, store_rows, stored_predictions, stored_rows
-from sparsight.runs.choose import dense_of
 from sparsight.types import Data
 
 Family = Literal[

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from sparsight.compare.evaluation.corruptions import corrupt
 from sparsight.compare.evaluation.outputs import Outputs, outputs_of
 from sparsight.numerics.stratified import stratified
+from sparsight.records.again import names_of
 from sparsight.records.describe import fingerprint
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord, to_json
-from sparsight.runs.again import names_of
 from sparsight.train.batches import to_device
 from sparsight.train.parallel import runtime
 from sparsight.types import Batch, Data, Split

@@ -1,22 +1,28 @@
-"""The verdict on a run in its report."""
+"""The report of a run, with the verdict on it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from sparsight.compare.verdict.verdict import verdict
+from sparsight.deploy.ledger.of_run import of_run
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
+from sparsight.records.outputs import write_output
 from sparsight.records.record import RunRecord
 from sparsight.records.verdict import Verdict
-from sparsight.runs.execute import write_report
+from sparsight.report import page
 
 WITHIN = 0.5
 
 
 def report(folder: RunFolder) -> Path:
-    """Write the page of a run with the verdict on it, if one can be given."""
-    return write_report(folder, of_folder(folder))
+    """Write the page of a run from its records and the chosen network, with the verdict on it if one can be given."""
+    path = folder.path / "report.html"
+    found = of_run(folder) if folder.record.chosen is not None else None
+    text = page(folder.record, folder.levels(), folder.times(), folder.evaluation(), found, of_folder(folder))
+    write_output(path, [text.encode()])
+    return path
 
 
 def of_folder(folder: RunFolder) -> Verdict | None:

@@ -10,9 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 from sparsight.records.folder import RunFolder
-from sparsight.records.record import LevelRecord, LevelTimes, RunRecord, to_json
+from sparsight.records.record import LevelRecord, LevelTimes, RunRecord, dense_of, to_json
 from sparsight.records.rows import Row, stored_predictions, stored_rows
-from sparsight.runs.choose import dense_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from sparsight.integrations.ray.cluster import attached, ray
 from sparsight.integrations.ray.locks import Seen, check_locks, look
 from sparsight.integrations.ray.trial import run_trial
 from sparsight.numerics.checks import check_threads
-from sparsight.runs.study.trials import Ended, Shared, Trial, log_of, remember, stored
+from sparsight.records.trials import Ended, Shared, Trial, log_of, remember, stored
 
 ATTEMPTS = 20
 """How often a trial is begun again because its worker or node died."""

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from sparsight.records.new_folder import LockedRun, take
+from sparsight.records.trials import Shared, Trial, log_of, stored
 from sparsight.runs.study.local import last_line, start
-from sparsight.runs.study.trials import Shared, Trial, log_of, stored
 
 PATIENCE = 120.0
 """Seconds to wait for the process of an earlier attempt, which ends when its worker has."""

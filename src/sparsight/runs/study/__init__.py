@@ -1,8 +1,8 @@
 """Many runs for one question: recipes, arguments and seeds, each in its own process, then tables."""
 
+from sparsight.records.trials import Ended, Shared, Trial, read_study, verify_study
 from sparsight.runs.study.local import run_study
 from sparsight.runs.study.rows import Row, rows, summarise, write_csv, write_markdown
-from sparsight.runs.study.trials import Ended, Shared, Trial, read_study, verify_study
 
 __all__ = [
     "Ended",

@@ -16,7 +16,7 @@ from typing import Literal
 from sparsight.numerics.checks import check_threads
 from sparsight.records.files import appending
 from sparsight.records.record import Keep
-from sparsight.runs.study.trials import Ended, Shared, Trial, command, log_of, remember, stored
+from sparsight.records.trials import Ended, Shared, Trial, command, log_of, remember, stored
 
 
 def run_study(

@@ -11,10 +11,10 @@ from sparsight.numerics.intervals import mean
 from sparsight.records.files import canonical
 from sparsight.records.outputs import write_output
 from sparsight.records.record import LevelRecord, LevelTimes, RunRecord
+from sparsight.records.trials import Trial, begun, read_study
 from sparsight.records.verify import whole
 from sparsight.report.escape import printable
 from sparsight.report.table import as_csv
-from sparsight.runs.study.trials import Trial, begun, read_study
 from sparsight.train.batches import USUAL
 from sparsight.train.metric import ACCURACY
 
