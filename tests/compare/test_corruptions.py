@@ -166,8 +166,8 @@ def test_images_come_back_to_pixels_and_keep_the_shares_of_classes():
 
 def test_images_that_cannot_be_corrupted_are_refused():
     x, y = torch.randn(10, 1, 4, 4), torch.zeros(10, dtype=torch.long)
-    with pytest.raises(ValueError, match="how the images of 'own' were normalised is not known"):
+    with pytest.raises(ValueError, match="the normalisation of 'own' is unknown"):
         images_of(data(x, y), 5)
     for wrong in (data(x[:, 0], y), data(x, y.float()), data(x, x)):
-        with pytest.raises(ValueError, match="that of 'own' is none: leave the metric corruptions out"):
+        with pytest.raises(ValueError, match="got other data in 'own': leave out the metric corruptions"):
             images_of(wrong, 5)

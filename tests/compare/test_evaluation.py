@@ -185,8 +185,11 @@ def test_without_the_dense_network_nothing_is_compared(tmp_path):
     with RunFolder.open(path) as folder:
         assert {row["level"] for row in found.rows} == {folder.record.chosen.level}
     assert not of(found, "agreement") + of(found, "class_impact") + of(found, "mce")
-    assert "not kept on disk (keep='chosen'), so not evaluated: level 0" in found.notes[0]
-    assert "nothing is compared with it; run with --keep all" in found.notes[1]
+    assert "not evaluated, because not kept on disk (keep='chosen'): level 0" in found.notes[0]
+    assert (
+        "nothing is compared with the dense network, which was not kept (keep='chosen'): run with --keep all"
+        in found.notes[1]
+    )
 
 
 # -- what is refused -----------------------------------------------------------------------------------------------
@@ -198,13 +201,13 @@ def test_what_is_refused(run):
     with pytest.raises(ValueError, match="has no level 7: expected one of 0, 1, 2"):
         evaluate(run, levels=[7])
     data = digits()
-    with pytest.raises(ValueError, match="the data given are not those of"):
+    with pytest.raises(ValueError, match="must be the run's own: its"):
         evaluate(run, data=replace(data, test=data.validation))
     with pytest.raises(ValueError, match="no test split"):
         evaluate(run, data=replace(digits(), test=None))
     with RunFolder.open(run, write=True) as folder:
         folder.update(status="interrupted")
-    with pytest.raises(ValueError, match="the run is interrupted, and the test split is read after its end"):
+    with pytest.raises(ValueError, match="the run is interrupted, and only a finished run may read the test split"):
         evaluate(run)
 
 

@@ -81,7 +81,7 @@ def test_what_was_not_tested_is_not_counted():
     one, other, nan = holm([0.01, None, math.nan])
     assert (one, other) == (0.01, None)
     assert math.isnan(nan)
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], got 1.5"):
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\], got 1.5"):
         holm([0.2, 1.5])
 
 
@@ -131,7 +131,7 @@ def test_within_noise_no_order_is_given():
     found = ranking(values)
     assert found.tiers == (("b", "a"), ("c",))
     assert found.places == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
-    with pytest.raises(ValueError, match="cannot be told apart: b and a; run more seeds"):
+    with pytest.raises(ValueError, match="that the seeds do not distinguish: b and a; run more seeds"):
         _ = found.order
 
 

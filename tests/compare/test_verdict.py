@@ -20,7 +20,7 @@ from sparsight.compare import difference, evaluate, knee, lower_bound, paired_sh
 from sparsight.compare.statistics import Sparsest
 from sparsight.compare.verdict import of_folder, report
 from sparsight.compare.verdict.evidence import evidence
-from sparsight.compare.verdict.stories import Told
+from sparsight.compare.verdict.history import History
 from sparsight.compare.verdict.surer import enough, surer
 from sparsight.compare.verdict.verdict import _pays
 from sparsight.compare.verdict.walk import APART, NOTHING, SAMPLES, SEEDS, walk
@@ -36,7 +36,7 @@ from sparsight.types import GroupRecord
 from sparsight.zoo import data, networks
 
 
-def of_values(*values: float, seed: int = 0, rate: float = 0.5, samples: int = 1000, **levels) -> Told:
+def of_values(*values: float, seed: int = 0, rate: float = 0.5, samples: int = 1000, **levels) -> History:
     """A run with these validation accuracies, dense first."""
     made = sample(len(values), rate=rate, control=False)
     seen = [
@@ -44,7 +44,7 @@ def of_values(*values: float, seed: int = 0, rate: float = 0.5, samples: int = 1
         for x, v in zip(made.levels, values, strict=True)
     ]
     run = replace(made.run, seed=seed)
-    return Told(Path(f"runs/{seed}"), run, tuple(seen), made.times, seen[0], {}, ())
+    return History(Path(f"runs/{seed}"), run, tuple(seen), made.times, seen[0], {}, ())
 
 
 def test_a_stored_certificate_of_the_network_found_is_evidence():
@@ -59,9 +59,7 @@ def test_a_stored_certificate_of_the_network_found_is_evidence():
 
     text = "bounds the outputs for 40 of 40 inputs, except with probability at most 1e-16"
     assert says(1.0) == [("for", f"SiPP's certificate {text}")]
-    assert says(1.0, "as pruned") == [
-        ("open", f"SiPP's certificate of it as it was pruned, before its training, {text}")
-    ]
+    assert says(1.0, "as pruned") == [("open", f"SiPP's certificate of the network before training {text}")]
     assert says(0.5)[0][0] == "open"
     assert says(1.0, of=run.levels[2]) == []
 
@@ -128,7 +126,7 @@ def test_densities_that_differ_are_interpolated_and_said():
 # -- evidence ------------------------------------------------------------------------------------------------------
 
 
-def told(run: Told, density: float | None, kind: str) -> list[Evidence]:
+def told(run: History, density: float | None, kind: str) -> list[Evidence]:
     return [each for each in evidence([run], density, 0.005) if each.kind == kind]
 
 
@@ -242,14 +240,14 @@ def test_what_is_still_to_be_run():
     one, two = steps
     assert two.lower < -0.005 < two.difference
     told = surer(runs, steps, Sparsest(one.density, two.density, ()), 0.005, 0.95)
-    assert "more seeds would show that 25.0 % is within" in told[0]
+    assert "more seeds, which would show 25.0 % to be within" in told[0]
     assert any(text.startswith("levels between 50.0 % and 25.0 %") for text in told)
     assert any("latency" in text for text in told)
     told = surer(runs, steps, Sparsest(two.density, None, ()), 0.005, 0.95)
     assert any(text.startswith("sparser levels") for text in told)
     told = surer(runs[:1], steps, Sparsest(None, one.density, ()), 0.005, 0.95)
     assert told[0].startswith("sparsight evaluate")
-    assert "two more seeds at least" in told[1]
+    assert "at least two more seeds" in told[1]
     assert any(text.startswith("levels between dense and 50.0 %") for text in told)
 
 
@@ -319,14 +317,14 @@ def test_runs_of_several_settings_are_told_apart(study):
     assert [step.n for step in found.steps] == [2, 2, 2]
     one, two = verdicts([study / "seed1", study / "other", study / "seed0"])
     assert (one.seeds, two.seeds) == ((0, 1), (0,))
-    with pytest.raises(ValueError, match="got 2 settings; use verdicts"):
+    with pytest.raises(ValueError, match="got 2 settings: use verdicts"):
         verdict([study / "seed0", study / "other"])
-    with pytest.raises(ValueError, match="two runs have one seed"):
+    with pytest.raises(ValueError, match="must have different seeds, got 0, 0 for"):
         verdict([study / "seed0", study / "seed0"])
 
 
 def test_what_is_refused(study, tmp_path):
-    with pytest.raises(ValueError, match="margin must be a number of at least 0"):
+    with pytest.raises(ValueError, match="margin must be at least 0"):
         verdict(study / "seed0", within=-1)
     with pytest.raises(ValueError, match=r"greater than 0\.5"):
         verdict(study / "seed0", confidence=0.5)
@@ -334,11 +332,11 @@ def test_what_is_refused(study, tmp_path):
         verdict([])
     path = tmp_path / "run"
     execute(lottery(levels=0, epochs=1, control=False), model="linear", data="digits", out=path)
-    with pytest.raises(ValueError, match="no pruned level was judged"):
+    with pytest.raises(ValueError, match="no pruned level was evaluated"):
         verdict(path)
     with RunFolder.open(path, write=True) as folder:
         folder.update(status="interrupted")
-    with pytest.raises(ValueError, match="the run is interrupted; let it end first"):
+    with pytest.raises(ValueError, match="the run is interrupted; finish it first"):
         verdict(path)
 
 

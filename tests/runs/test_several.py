@@ -74,8 +74,8 @@ def test_gradients_are_averaged_where_one_process_has_none(both):
     ("what", "words"),
     {
         "batch": "ValueError: a batch of 1 is too small for 2 processes",
-        "seed": "ValueError: the 2 processes are to run different things: description.seed is 0 in process 0",
-        "data": "ValueError: the 2 processes are to run different things: data.splits.train.length is 9 in process 0",
+        "seed": "ValueError: the 2 processes must run the same thing: description.seed is 0 in process 0",
+        "data": "ValueError: the 2 processes must run the same thing: data.splits.train.length is 9 in process 0",
         "loader": "ValueError: the training loaders of the 2 processes must have the same number of batches, got 9, 3",
         "same": "ValueError: the training loaders of the 2 processes give the same batches, expected different ones",
         "parted": "ValueError: the test loader gives each of 2 processes a part (DistributedSampler), and",
@@ -105,7 +105,7 @@ def test_a_killed_process_ends_the_run_in_one_line_and_it_resumes_to_the_same_bi
     killed = torchrun(*COMMAND, *HOW, cwd=tmp_path)
     assert killed.returncode == 1
     (said,) = re.findall("^sparsight: .*", killed.stderr, re.M)
-    assert "another process of the run has ended, so this one cannot go on; resume with: torchrun" in said
+    assert "another process of the run has ended, so this one cannot continue; resume with: torchrun" in said
     assert "--nproc-per-node 2 -m sparsight run sap --resume --out run --model=two_processes:linear" in said
     with RunFolder.open(tmp_path / "run") as folder:
         assert folder.progress() is not None

@@ -32,8 +32,8 @@ def test_several_processes_have_a_gpu_each_or_none(device, gpus, here, on_cpu, m
     ("device", "gpus", "words"),
     [
         ("auto", 1, "4 processes need a GPU each, and this machine has 1 GPU: start as many as there are GPUs"),
-        ("cuda", 3, "4 processes need a GPU each, and this machine has 3 GPUs: .* or give device 'cpu'"),
-        ("mps", 0, "4 processes need a GPU each, and Metal is for one process"),
+        ("cuda", 3, "4 processes need a GPU each, and this machine has 3 GPUs: .* or use device 'cpu'"),
+        ("mps", 0, "4 processes need a GPU each, and Metal supports only one"),
     ],
 )
 def test_gpus_are_not_shared(device, gpus, words, monkeypatch):
@@ -50,14 +50,14 @@ def started(monkeypatch: pytest.MonkeyPatch, gpus: int, here: int) -> None:
 
 def test_one_process_does_all_once_and_changes_nothing():
     calls, alone = [], runtime("cpu")
-    for do in (alone.alone, alone.told, alone.first):
+    for do in (alone.on_main, alone.broadcast, alone.main_first):
         assert do(lambda: calls.append(1) or len(calls)) == len(calls)
     assert len(calls) == 3
     assert alone.gathered("x") == ["x"]
     model = torch.nn.Linear(2, 2)
     model.weight.grad = grad = torch.ones(2, 2)
     alone.average_(model.parameters())
-    alone.spread_(model)
+    alone.broadcast_model_(model)
     assert model.weight.grad is grad
     assert model.bias.grad is None
 

@@ -1,4 +1,4 @@
-"""Networks side by side: worth beyond accuracy, statistics that do not rank within noise, and a verdict."""
+"""Compares networks: metrics beyond accuracy, statistics that do not rank within noise, and a verdict."""
 
 from sparsight.compare.evaluation import Corrupted, Evaluated, evaluate, predictions, stored
 from sparsight.compare.statistics import (

@@ -1,4 +1,4 @@
-"""Test samples on which networks differ, and what they look like."""
+"""Test samples that networks classify differently, with their images."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sparsight.compare.gather import Network
 from sparsight.records.folder import RunFolder
 
 RUNS, SAMPLES, IMAGES, ACROSS = 50, 2000, 240, 16
-"""Of how many runs at most answers are compared; how many samples and images a page holds; images in a row of these."""
+"""At most this many runs are compared, and samples and images put on a page; images per row."""
 
 
 def flips(networks: Sequence[Network]) -> dict[str, Any] | None:
-    """Samples of the test split that networks answer differently, those that divide them most first; None without any.
+    """Test samples that networks classify differently, the most divisive first; None without any.
 
-    Only of runs that were evaluated, on the same samples, and of at most 50 of these. "answers" has for each network
-    the class that it gave each of them, or None; images come from the data of the zoo, if they are there.
+    Needs at most 50 evaluated runs, all on the same samples. "answers" holds each network's predicted classes, or None;
+    images come from the zoo's data, if it is on this machine.
     """
     runs = list(dict.fromkeys(n.run for n in networks))
     if len(runs) > RUNS:
@@ -51,7 +51,7 @@ def flips(networks: Sequence[Network]) -> dict[str, Any] | None:
 
 
 def _looks(run: Path, chosen: np.ndarray) -> tuple[dict[str, Any] | None, list[str]]:
-    """The samples on one sheet, and the names of the classes; None and [] if the data are not at hand."""
+    """The samples on one sheet, and the class names; (None, []) if the data is not here."""
     try:
         with RunFolder.open(run) as folder:
             facts = folder.record.data.get("facts", {})

@@ -1,4 +1,4 @@
-"""The networks of runs side by side: what they are, what they are worth, what they cost, and where they came from."""
+"""Gathers the networks of runs: their settings, quality, cost and origin."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sparsight.report.run_view import Story, name, seconds, story
 
 Kind = Literal["text", "share", "number", "count", "bytes", "seconds"]
 MANY = 1000
-"""Networks up to which all levels are shown unless others are asked for."""
+"""With more networks, "auto" shows only chosen and dense ones."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A fact of networks: its name, how its values are spelled, and which are better: 1 higher, -1 lower, 0 neither."""
+    """A fact about networks: its name, its format, and which values are better: 1 higher, -1 lower, 0 neither."""
 
     name: str
     kind: Kind = "text"
@@ -33,16 +33,16 @@ class Column:
 
 @dataclass(frozen=True)
 class Network:
-    """One network. `parts` has, by what ("density", "class accuracy", ...), its value for each layer, class, ..."""
+    """One network. `parts` holds values by layer, class, ..., by their name ("density by layer", ...)."""
 
     key: str  # run and level, unique
     id: str  # content id: equal networks of several runs share it
     parent: str | None  # id of the network that it was pruned from
-    made: str  # how, in words
-    name: str  # in a few words, unique on its page
-    group: str  # what it shares with the other levels and seeds, and in a study with other densities, of its method
-    setting: str  # what it shares with the same level of other seeds
-    values: Mapping[str, Any]  # by name of column
+    made: str  # how it was pruned and trained, in words
+    name: str  # short, unique on its page
+    group: str  # shared by levels and seeds; in a study, by all densities of a method
+    setting: str  # shared by the same level of other seeds
+    values: Mapping[str, Any]  # by column name
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     arguments: Mapping[str, Any] = field(default_factory=dict)  # of its run's recipe
     run: str = ""  # the folder of its run
@@ -51,8 +51,8 @@ class Network:
 @dataclass(frozen=True)
 class Comparison:
     networks: tuple[Network, ...]
-    columns: tuple[Column, ...]  # those whose values differ
-    same: Mapping[str, Any]  # what is the same for all networks
+    columns: tuple[Column, ...]  # with values that differ
+    same: Mapping[str, Any]  # values that all networks share
     left_out: int  # networks that are not shown
 
 
@@ -77,10 +77,10 @@ _PARTS = {"class_accuracy": "accuracy by class", "corrupted_accuracy": "accuracy
 
 
 def gather(runs: Iterable[Path], levels: Literal["auto", "all", "chosen"] = "auto") -> Comparison:
-    """The networks of the runs in these folders, from their records and what `evaluate` stored of them.
+    """The networks of the runs in these folders, from their records and what `evaluate` stored.
 
-    With "chosen", of each run its chosen network (or its last level) and the dense one, which runs may
-    share; with "auto", these if there are more than 1,000 networks in all. Errors of reading, as for `RunFolder`.
+    "chosen" takes each run's chosen network (otherwise its last level) and the dense one, which runs may share; "auto"
+    does so if there are more than 1,000 networks. Raises: as `RunFolder.open`.
     """
     paths = [Path(path) for path in dict.fromkeys(map(str, runs))]
     labels = _labels(paths)
@@ -109,19 +109,19 @@ def gather(runs: Iterable[Path], levels: Literal["auto", "all", "chosen"] = "aut
 
 
 def _column(name: str, networks: Sequence[Network]) -> Column:
-    """Of an argument of recipes, a PQ index, or another metric."""
+    """The column of a recipe's argument, a PQ index, or another metric."""
     values = [n.values.get(name) for n in networks]
     numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values if v is not None)
     return Column(name, "number" if numbers and any(v is not None for v in values) else "text")
 
 
 def _argument(name: str, network: Network) -> str:
-    """The column of a recipe's argument; one may have the name of a fact, such as density."""
+    """The column name of a recipe's argument, which may clash with a fact such as density."""
     return f"argument {name}" if name in network.values else name
 
 
 def _named(networks: Sequence[Network], differ: Sequence[str]) -> list[Network]:
-    """The networks with the arguments that differ among their values, and named by what tells them apart."""
+    """The networks with differing arguments among their values, and names that distinguish them."""
     several = {k for k in ("model", "data") if len({n.values[k] for n in networks}) > 1}
     own = [{k: n.arguments.get(k) for k in differ} for n in networks]
     kinds: dict[str, list[int]] = {}
@@ -129,12 +129,12 @@ def _named(networks: Sequence[Network], differ: Sequence[str]) -> list[Network]:
         kinds.setdefault(f"{n.values['label'] or n.values['recipe']}", []).append(i)
     found = list(networks)
     for kind, of in kinds.items():
-        told = _telling(differ, [own[i] for i in of])
+        shown = _distinguishing(differ, [own[i] for i in of])
         for i in of:
             n = networks[i]
             where = [str(n.values[k]).rpartition(":")[2] for k in ("model", "data") if k in several]
             with_arguments = ", ".join(
-                [kind, *where, *(f"{k.removeprefix('target_').replace('_', ' ')} {_short(own[i][k])}" for k in told)]
+                [kind, *where, *(f"{k.removeprefix('target_').replace('_', ' ')} {_short(own[i][k])}" for k in shown)]
             )
             level = n.name.rpartition(", ")[2]
             group = ", ".join([kind, *where]) if n.values["label"] else with_arguments
@@ -146,8 +146,8 @@ def _named(networks: Sequence[Network], differ: Sequence[str]) -> list[Network]:
     return [n if names[n.name] == 1 else replace(n, name=old.name) for n, old in zip(found, networks, strict=True)]
 
 
-def _telling(names: Sequence[str], of: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Arguments that tell settings apart, densities first, without those that follow from the others."""
+def _distinguishing(names: Sequence[str], of: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Arguments that distinguish settings, densities first, without redundant ones."""
     found: list[str] = []
     for k in sorted(names, key=lambda k: "density" not in k):
         few, more = ({tuple(_short(x[j]) for j in of_them) for x in of} for of_them in (found, [*found, k]))
@@ -157,7 +157,7 @@ def _telling(names: Sequence[str], of: Sequence[Mapping[str, Any]]) -> list[str]
 
 
 def _labels(paths: Iterable[Path]) -> dict[Path, str]:
-    """What the study that a run is in calls it, of runs in studies."""
+    """The labels of runs that belong to a study."""
     studies = {study for path in paths if there((study := path.parent.parent) / "study.json")}
     return {study / "trials" / key: trial.label for study in studies for key, trial in read_study(study)[0].items()}
 
@@ -167,7 +167,7 @@ def _short(value: Any) -> str:
 
 
 def _ends(networks: Sequence[Network]) -> list[Network]:
-    """The chosen network, or else the last level, and the first level; parents are the nearest that are left."""
+    """The chosen network (otherwise the last level) and the first level; parents are the nearest of these."""
     levels = [n for n in networks if n.values["role"] == "level"]
     chosen = next((n for n in levels if n.values["chosen"] == "yes"), levels[-1] if levels else None)
     kept = [n for n in networks if n is chosen or n is (levels[0] if levels else None)]
@@ -232,7 +232,7 @@ def _facts(s: Story, x: LevelRecord) -> dict[str, Any]:
 
 
 def _evaluated(rows: Iterable[Mapping[str, Any]], values: dict[str, Any], parts: dict[str, dict[str, float]]) -> None:
-    """Put what was measured of a network among its values, or among its parts."""
+    """Add a network's measurements to its values or its parts."""
     severe: dict[str, list[float]] = {}
     for row in rows:
         metric = row["metric"].replace("_", " ")
@@ -249,7 +249,7 @@ def _evaluated(rows: Iterable[Mapping[str, Any]], values: dict[str, Any], parts:
 
 
 def _made(x: LevelRecord) -> str:
-    """What made a network: how it was pruned, where it started again, how long it was trained."""
+    """How a network was made: pruning, restart, epochs."""
     rounds = [r.get("type", "") for r in x.operation.get("rounds", ()) if isinstance(r, Mapping)]
     pruned = f"{' and '.join(dict.fromkeys(rounds))} to {words.exactly(x.density)}" if rounds else "not pruned"
     times = f", {len(rounds)} rounds" if len(rounds) > 1 else ""
@@ -258,7 +258,7 @@ def _made(x: LevelRecord) -> str:
 
 
 def rows(found: Comparison) -> list[dict[str, Any]]:
-    """A row per network with all its values; None if a value is unknown."""
+    """A row per network with all its values, None if unknown."""
     names = list(dict.fromkeys(name for n in found.networks for name in n.values))
     names += [name for name in dict.fromkeys(k for n in found.networks for k in n.arguments) if name not in names]
     every = []

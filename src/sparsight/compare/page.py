@@ -1,4 +1,4 @@
-"""The page that puts networks side by side: a table, a scatter, a family tree, and those that are picked in detail."""
+"""The comparison page: a table, a scatter plot, a family tree, and details of picked networks."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from sparsight.numerics import format as words
 from sparsight.report.pages import Page, Section, asset, render
 
 ROWS = 250
-"""Rows of the table that are shown at first, of more."""
+"""Rows of the table shown at first."""
 PARTS_MOST = 200_000
-"""Numbers by layer, class and corruption that a page holds; of more networks than fit they are left out."""
+"""At most this many numbers by layer, class and corruption go on a page; otherwise none."""
 
 NAMED, BESIDE = 80, 300
-"""Up to how many ends of the tree are named, and the pixels that names take."""
+"""The tree names its leaves if there are at most 80, in 300 pixels."""
 
 _ASIDE = frozenset({
     "run", "kept", "status", "content id", "came from", "made by", "brier", "nll", "churn", "lost", "mce",
     "excess error", "validation loss", "test loss", "dead outputs", "effective macs", "steps so far", "role", "model",
     "data", "device", "sparsight",
 })  # fmt: skip
-"""Columns that are not shown at first."""
+"""Columns hidden at first."""
 
 
 def page(
     found: Comparison, heading: str = "Networks side by side", about: str = "", sections: Sequence[Section] = ()
 ) -> str:
-    """The networks as one HTML file: state in its address, operable by keys, readable without scripts.
+    """The networks as one HTML file, with its state in the address; works with the keyboard and without scripts.
 
-    `heading`, `about` and `sections` stand above them.
+    `heading`, `about` and `sections` come first.
     """
     names = [column.name for column in found.columns]
     parts, left_out = _parts(found.networks)
     runs = len({n.run for n in found.networks})
-    told = f"{words.plural(len(found.networks), 'network')} of {words.plural(runs, 'run')}."
+    summary = f"{words.plural(len(found.networks), 'network')} of {words.plural(runs, 'run')}."
     if found.left_out:
-        told += f" {words.plural(found.left_out, 'further network')} of these runs not shown."
+        summary += f" {words.plural(found.left_out, 'further network')} of these runs not shown."
     if left_out:
-        told += " Numbers by layer and class are left out: there are too many."
+        summary += " Numbers by layer and class are left out: there are too many."
     same = {name: value for name, value in found.same.items() if value not in (None, "")}
     data = {
         "columns": [{"name": c.name, "kind": c.kind, "better": c.better} for c in found.columns],
@@ -63,7 +63,7 @@ def page(
         "t": stdtrit(np.arange(1, 31), 0.975).tolist(),
     }
     return render(
-        Page("Compare", "Sparsight · compare", heading, list(sections), told=f"{about} {told}".strip()),
+        Page("Compare", "Sparsight · compare", heading, list(sections), told=f"{about} {summary}".strip()),
         "compare.html", [asset("compare.js")], columns=found.columns, data=data, tree=_tree(found.networks),
         rows=[[spelled(c, n.values.get(c.name)) for c in found.columns] for n in found.networks],
         names=data["names"], most=ROWS, same=[(k, v if isinstance(v, str) else json.dumps(v)) for k, v in same.items()],
@@ -76,7 +76,7 @@ _Y = ("test accuracy", "validation accuracy", "worst class accuracy")
 
 
 def _axis(found: Comparison, wanted: Sequence[str]) -> int:
-    """The first of the wanted columns, or else the first with numbers."""
+    """The first wanted column that exists, otherwise the first with numbers."""
     names = [c.name for c in found.columns]
     numbers = [c.name for c in found.columns if c.kind != "text"]
     return names.index(next((w for w in wanted if w in names), numbers[0] if numbers else names[0])) if names else 0
@@ -87,7 +87,7 @@ def _number(value: Any) -> Any:
 
 
 def _parts(networks: Sequence[Network]) -> tuple[dict[str, Any], bool]:
-    """By what: the names of its parts, and the values of each network, to four digits; whether they are left out."""
+    """Part names and each network's values to four digits, by kind; and whether they are left out."""
     if sum(len(of) for n in networks for of in n.parts.values()) > PARTS_MOST:
         return {}, True
     found: dict[str, Any] = {}
@@ -115,7 +115,7 @@ def spelled(column: Column, value: Any) -> str:
     return shown[column.kind](value) if column.kind in shown else f"{value:.4g}"
 
 
-# -- charts: what stands between @ is put in by the page's script -----------------------------------------------------
+# -- charts: the page's script replaces what is between @ signs -------------------------------------------------------
 
 
 def _tips(**names: str) -> list[dict[str, str]]:
@@ -158,7 +158,7 @@ SCATTER: dict[str, Any] = {
          "mark": {"type": "point", "style": "chosen", "size": 200, "filled": False, "strokeWidth": 2.4}},
     ],
 }  # fmt: skip
-"""Networks by two metrics, the means of settings over seeds with their intervals, and the front of these."""
+"""Networks by two metrics, means of settings over seeds with intervals, and their Pareto front."""
 
 _NETWORK = {"field": "network", "scale": {"domain": "@networks@"}}
 DETAIL: dict[str, Any] = {
@@ -204,11 +204,11 @@ TREE: dict[str, Any] = {
                        "limit": {"value": BESIDE - 12}}}},
     ],
 }  # fmt: skip
-"""The family tree, in Vega: from the networks that were not pruned to those that came of them."""
+"""The family tree, in Vega: from unpruned networks to their descendants."""
 
 
 def _tree(networks: Sequence[Network]) -> dict[str, Any]:
-    """The tree of these networks; one whose parent is not among them, or that is its own forebear, begins a branch."""
+    """The tree of these networks. A network without its parent among them, or in a cycle, is a root."""
     nodes: dict[str, dict[str, Any]] = {}
     for i, n in enumerate(networks):
         about = {"id": n.id[:12], "i": i, "parent": (n.parent or "")[:12], "made": n.made, "label": n.name, "text": ""}

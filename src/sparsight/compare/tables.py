@@ -1,4 +1,4 @@
-"""Tidy rows as a file: CSV, JSON or Parquet, by its suffix."""
+"""Writes tidy rows as CSV, JSON or Parquet, by the file's suffix."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SUFFIXES = (".csv", ".json", ".parquet")
 
 
 def check_suffix(path: Path) -> None:
-    """ValueError for a file whose suffix is none of `SUFFIXES`, or .parquet without pyarrow."""
+    """Raise ValueError for a suffix that is not in `SUFFIXES`, or .parquet without pyarrow."""
     if is_device(path):
         return
     if path.suffix.lower() not in SUFFIXES:
@@ -26,9 +26,9 @@ def check_suffix(path: Path) -> None:
 
 
 def write_rows(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write rows with the keys of the first; a device, and standard output ("-"), get CSV. Errors of `check_suffix`.
+    """Write rows with the keys of the first; CSV to a device or standard output ("-"). Raises: as `check_suffix`.
 
-    In CSV None is empty; in JSON a number that JSON lacks is "nan", "inf" or "-inf".
+    None is empty in CSV; non-finite numbers in JSON are "nan", "inf" or "-inf".
     """
     check_suffix(path)
     suffix = "" if is_device(path) else path.suffix.lower()

@@ -1,4 +1,4 @@
-"""Networks side by side on a terminal."""
+"""A comparison on a terminal."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from sparsight.report.escape import printable
 from sparsight.report.table import stacked
 
 WIDTH, MOST = 80, 60
-"""Characters in a line, and lines of networks."""
+"""Characters per line, and at most this many networks."""
 
 _FIRST = (
     "density", "test accuracy", "validation accuracy", "worst class accuracy", "ece", "robust accuracy", "agreement",
     "packed bytes", "seconds so far", "seed",
 )  # fmt: skip
-"""What a line has, as far as it is known, differs and fits."""
+"""Columns by priority, shown if they differ and fit."""
 
 
 def text(found: Comparison) -> str:
-    """The chosen networks of runs, or all of them if none is: what differs, as many columns as fit 80."""
+    """The chosen networks, or all if none is: the values that differ, as many columns as fit into 80 characters."""
     chosen = [n for n in found.networks if n.values["chosen"] == "yes"]
     shown = (chosen or list(found.networks))[:MOST]
     columns = {column.name: column for column in found.columns}

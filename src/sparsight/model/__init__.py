@@ -1,4 +1,4 @@
-"""The weights of a model: names, layouts, masks, how to hold them during training, and what a mask cuts off."""
+"""The weights of a model: names, layouts, masks, holding them during training, and finding what they cut off."""
 
 from sparsight.model.collapse import Collapse, find_collapse
 from sparsight.model.hold import apply_, bind, mask_grads_

@@ -87,7 +87,7 @@ def _parameters(forward: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
 
 
 ASK = "give your own loss(model, batch) and judge(model, batch) (--loss and --metric)"
-"""What to do if a batch or an output cannot be read."""
+"""Advice for a batch or an output that cannot be read."""
 
 
 # -- samples ---------------------------------------------------------------------------------------------------

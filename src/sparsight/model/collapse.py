@@ -41,9 +41,9 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
     lies on no path of kept weights from an input to an output, and the network is disconnected without any path. This
     takes a forward and a backward pass with kept weights 1, pruned ones 0, biases 0, linear activations, averaging in
     place of max-pooling, and every sum reduced to "some" or "none", which is exact at any depth. Differences count as
-    sums, offsets and divisors as nothing. Softmax attention counts as averaging: weights that only shape the attention
-    count as cut off. `disconnected` and `cut_off` are None for a model that cannot be run in this way, or that has no
-    paths even without masks.
+    sums; offsets and divisors are ignored. Softmax attention counts as averaging: weights that only shape the attention
+    count as cut off. `disconnected` and `cut_off` are None for a model that cannot be run this way, or has no paths
+    even without masks.
 
     Raises: TypeError, ValueError for masks that do not fit the model; ValueError for share < 0.
     """

@@ -174,7 +174,7 @@ class Bound:
 
 
 def _plain(grad: Tensor) -> bool:
-    """Whether it is a dense CPU tensor of a measured dtype."""
+    """Whether `grad` is a dense CPU tensor of a measured dtype."""
     strided = type(grad) is Tensor and grad.layout is torch.strided
     return strided and grad.device.type == "cpu" and grad.dtype in _MEASURED
 

@@ -107,7 +107,7 @@ def family(optimizer: Any) -> list[Any]:
 
 
 def _steps(x: Any) -> bool:
-    """Whether it is an optimiser, or behaves like one."""
+    """Whether `x` is an optimiser, or behaves like one."""
     if isinstance(x, LRScheduler | type):
         return False
     return isinstance(x, Optimizer) or (callable(getattr(x, "step", None)) and hasattr(x, "param_groups"))

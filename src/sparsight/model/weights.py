@@ -121,7 +121,7 @@ def _kind(path: str, leaf: str, parameter: nn.Parameter, module: nn.Module) -> t
 
 
 def _is_conv1d(module: nn.Module) -> bool:
-    """Whether it is transformers' linear layer of GPT-2, with a weight [inputs, outputs]."""
+    """Whether `module` is transformers' Conv1D, a linear layer with a weight [inputs, outputs]."""
     kinds = [kind for kind in type(module).__mro__ if kind.__name__ == "Conv1D"]
     weight = getattr(module, "weight", None) if kinds else None
     if not isinstance(weight, Tensor) or weight.dim() != 2:
@@ -131,7 +131,7 @@ def _is_conv1d(module: nn.Module) -> bool:
 
 
 def _is_stack(path: str, leaf: str, parameter: nn.Parameter, module: nn.Module) -> bool:
-    """Whether it holds the weights of several experts: three dimensions, in a module named after experts."""
+    """Whether the parameter stacks experts: three dimensions, in a module named after experts."""
     if isinstance(parameter, nn.parameter.UninitializedParameter) or parameter.dim() != 3:
         return False
     kinds = [kind.__name__ for kind in type(module).__mro__ if not kind.__module__.startswith("torch.")]

@@ -100,7 +100,7 @@ def execute(
     where = runtime(device, precision)
     if threads is not None:  # after accelerate, which may set them too
         torch.set_num_threads(threads)
-    source = where.first(lambda: readers.prepared(readers.load(data)))
+    source = where.main_first(lambda: readers.prepared(readers.load(data)))
     network = zoo.build(model, source, recipe.seed) if isinstance(model, str) else model
     if weights is not None:
         network = network if isinstance(model, str) else copy.deepcopy(network)
@@ -115,20 +115,20 @@ def execute(
     check_alike(record, where)
     starts = None if share is None or not isinstance(model, str) else Starts(Path(share), start_of(record))
     existed, begun = out is not None and Path(out).exists(), _Begun(watch)
-    folder = where.alone(lambda: _folder(record, out, resume))
+    folder = where.on_main(lambda: _folder(record, out, resume))
     own = cast(RunFolder, folder)  # used in the main process only
     judge = partial(judge_on_test, recipe, network, source, device=device, precision=precision)
     with folder or nullcontext():
-        if where.told(lambda: own.record.status == "finished"):
-            where.alone(lambda: _evaluate(own, judge))
-            where.alone(lambda: _tidy(own))
-            return where.told(lambda: _outcome(own))
+        if where.broadcast(lambda: own.record.status == "finished"):
+            where.on_main(lambda: _evaluate(own, judge))
+            where.on_main(lambda: _tidy(own))
+            return where.broadcast(lambda: _outcome(own))
         try:
             how = {"device": device, "precision": precision, "journal": folder, "watch": begun}
             for _ in run(recipe, network, source, **how, starts=starts):
                 pass
-            where.alone(lambda: _finish(own, recipe, judge))
-            where.alone(lambda: _tidy(own))
+            where.on_main(lambda: _finish(own, recipe, judge))
+            where.on_main(lambda: _tidy(own))
         except (KeyboardInterrupt, GeneratorExit, SystemExit, LostProcess):
             _stopped(folder, "interrupted")
             raise
@@ -142,7 +142,7 @@ def execute(
                 path = (Path() if folder is None else folder.path) / "state.safetensors"
                 raise DamagedFile(path, str(error), REMEDIES[path.name]) from error
             raise
-        return where.told(lambda: _outcome(own))
+        return where.broadcast(lambda: _outcome(own))
 
 
 def _stopped(folder: RunFolder | None, status: Literal["interrupted", "failed"]) -> None:

@@ -25,7 +25,7 @@ from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.rounds import prune
 from sparsight.runs.search import Done, check_next
-from sparsight.runs.several import shared, told
+from sparsight.runs.several import from_main, shared
 from sparsight.runs.shared_start import trained
 from sparsight.runs.state import RunState, snapshot
 from sparsight.runs.training import begin, keep
@@ -155,7 +155,7 @@ def _take_up(state: RunState) -> None:
 def _level(state: RunState, level: Level) -> LevelResult:
     """One prune-restart-train cycle."""
     recipe, since = state.recipe, perf_counter()
-    allocation = told(state, lambda: prune(state, level.prune))
+    allocation = from_main(state, lambda: prune(state, level.prune))
     level = recipe.search.after_pruning(state.history, level, *counts(allocation.masks))
     if level.prune:
         state.model = level.restart(state.model, state.rewind_point, allocation)

@@ -1,4 +1,4 @@
-"""A run of several processes: all compute, the main one decides and writes, and tells the others."""
+"""A run of several processes: all compute, the main one decides, writes and broadcasts its decisions."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from sparsight.types import Allocation
 
 
 def check_alike(record: RunRecord, runtime: Runtime) -> None:
-    """ValueError, naming the first difference, unless every process was started for the same run."""
+    """Raise ValueError, with the first difference, unless all processes were started for the same run."""
     records = runtime.gathered(record)
     for rank, other in enumerate(records):
         found = first_difference(records[0], other)
         if found is not None:
             where, first, here = found
             raise ValueError(
-                f"the {runtime.world} processes are to run different things: {where} is {first!r:.120} in process 0 "
-                f"and {here!r:.120} in process {rank}; start all with the same command, on the same data and weights"
+                f"the {runtime.world} processes must run the same thing: {where} is {first!r:.120} in process 0 and "
+                f"{here!r:.120} in process {rank}; start all with the same command, data and weights"
             )
 
 
-def told(state: RunState, decide: Callable[[], Allocation]) -> Allocation:
-    """What the main process decides, on the device of each."""
+def from_main(state: RunState, decide: Callable[[], Allocation]) -> Allocation:
+    """The main process's decision, moved to each process's device."""
     if state.runtime.world == 1:
         return decide()
-    return _moved(state.runtime.told(lambda: _moved(decide(), "cpu")), state.runtime.device)
+    return _moved(state.runtime.broadcast(lambda: _moved(decide(), "cpu")), state.runtime.device)
 
 
 def _moved(allocation: Allocation, device: torch.device | str) -> Allocation:
@@ -43,12 +43,12 @@ def _moved(allocation: Allocation, device: torch.device | str) -> Allocation:
 
 
 def shared(journal: Journal, runtime: Runtime) -> Journal:
-    """The journal of the main process, for all; that of another is not used."""
+    """The main process's journal, for all processes."""
     return journal if runtime.world == 1 else _Shared(journal, runtime)
 
 
 class _Shared(Journal):
-    """Every process asks at the same places of a run; the main one asks its journal, and tells."""
+    """The main process asks its journal and broadcasts the answers."""
 
     def __init__(self, journal: Journal, runtime: Runtime) -> None:
         self._journal, self._runtime = journal, runtime
@@ -56,9 +56,9 @@ class _Shared(Journal):
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("_") or name == "keep_level":
             return super().__getattribute__(name)
-        ask = self._runtime.alone if name.startswith("keep_") else self._runtime.told
+        ask = self._runtime.on_main if name.startswith("keep_") else self._runtime.broadcast
         return lambda *asked: ask(lambda: getattr(self._journal, name)(*asked))
 
     def keep_level(self, result: LevelResult) -> LevelResult:
-        record = self._runtime.told(lambda: self._journal.keep_level(result).record)
+        record = self._runtime.broadcast(lambda: self._journal.keep_level(result).record)
         return dataclasses.replace(result, record=record)

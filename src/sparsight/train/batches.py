@@ -17,7 +17,7 @@ from sparsight.train.parallel import Runtime
 from sparsight.types import Batch, Data, Split
 
 USUAL, SMALL = 250, 32
-"""Default samples per training step: of a large split in memory, and of a small one."""
+"""Default batch sizes for a large and a small split in memory."""
 
 LEAST_STEPS = 40
 """A split in memory with fewer steps per epoch is small."""
@@ -90,9 +90,9 @@ def _picked(split: Split, index: Tensor, generator: Generator) -> tuple[Tensor, 
 
 
 def own_part(batch: Batch, split: Any, runtime: Runtime) -> tuple[Batch, float]:
-    """This process's part of a batch from memory, and the weight that makes the average gradient that of the batch.
+    """This process's part of an in-memory batch, and the factor on its loss that corrects for unequal parts.
 
-    Batches of a loader are not split: it shards itself.
+    A loader's batches are not split: it shards the data itself.
     """
     if runtime.world == 1 or not isinstance(split, Split):
         return batch, 1.0
@@ -103,7 +103,7 @@ def own_part(batch: Batch, split: Any, runtime: Runtime) -> tuple[Batch, float]:
 
 
 def check_parts(data: Data, batch_size: int | None, runtime: Runtime) -> None:
-    """Raise ValueError unless every process has a part of the training batches, and the main one all other splits."""
+    """Raise ValueError unless every process gets training batches, and the main one all of the other splits."""
     if runtime.world == 1:
         return
     for name, split in (("validation", data.validation), ("test", data.test)):
@@ -128,7 +128,7 @@ def check_parts(data: Data, batch_size: int | None, runtime: Runtime) -> None:
 
 
 def check_apart(batch: Batch, split: Any, runtime: Runtime) -> None:
-    """ValueError if two processes were given the same batch by loaders of their own: nothing would be gained."""
+    """Raise ValueError if the loaders of two processes give the same batch."""
     if runtime.world == 1 or isinstance(split, Split):
         return
     found = runtime.gathered(digest(batch))

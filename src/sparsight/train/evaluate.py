@@ -51,11 +51,10 @@ class Worth:
 def evaluate(
     model: nn.Module, split: Split | Iterable[Batch], judge: Judge, runtime: Runtime, *, batch_size: int = 1000
 ) -> Worth:
-    """Evaluate a network on a split, in eval mode and without gradients; parameters, flags and random state stay.
+    """Evaluate a network on a split, in eval mode and without gradients; does not change the model or random state.
 
-    Raises: ValueError, with the judge, if it does not return (sum, count) of named metrics or three numbers, if its
-    accuracy is outside [0, 1], if it counts no answer in the split, or if it does not say which way is better;
-    ValueError for an empty split.
+    Raises: ValueError for an empty split, or a judge that does not return (sum, count) of named metrics or three
+    numbers, has an accuracy outside [0, 1], counts no answer in the split, or does not say which way is better.
     """
     found: list[Mapping[str, Tensor]] = []
     meter, samples = (judge.begin(), 0) if hasattr(judge, "begin") else (None, 0)  # type: ignore[attr-defined]

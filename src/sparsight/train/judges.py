@@ -48,7 +48,7 @@ class Judged:
         return self.function(model, batch)
 
 
-# -- ours ------------------------------------------------------------------------------------------------------
+# -- built in --------------------------------------------------------------------------------------------------
 
 
 def classify(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -189,8 +189,7 @@ class Auto:
     """The default judge: chooses the metric by a network's outputs and labels.
 
     Class scores and labels, also of tokens: accuracy. A causal language model, with the loss of the next token:
-    perplexity. A model that returns only its loss: that loss. Raises: ValueError for anything else, with the two
-    functions to give.
+    perplexity. A model that returns only its loss: that loss. Raises: ValueError for anything else.
     """
 
     metrics: tuple[Metric, ...] = field(default=(PERPLEXITY, ACCURACY, LOSS), init=False, repr=False)
@@ -224,7 +223,7 @@ _NAMED: Mapping[str, Callable[[], Judge]] = {
 
 
 def named_judge(metric: Any, loss: Callable[[nn.Module, Batch], Tensor]) -> Judge:
-    """The judge for a name ("loss": by `loss`), for a torchmetrics metric, or the judge itself.
+    """The judge of that name ("loss" uses `loss`), for a torchmetrics metric, or the judge itself.
 
     Raises: ValueError for an unknown name, TypeError for anything else.
     """

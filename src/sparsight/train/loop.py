@@ -43,7 +43,7 @@ def train(training: Training) -> Iterator[Observation]:
     states of the global generators. Evaluating inside an epoch does not affect training.
     """
     going: Pass | None = None
-    training.runtime.spread_(training.model)
+    training.runtime.broadcast_model_(training.model)
     if not training.plan.epochs and not training.observations:
         training.observations.append(_judge(training, Observation(0.0, 0), perf_counter()))
         yield training.observations[-1]
@@ -51,7 +51,7 @@ def train(training: Training) -> Iterator[Observation]:
         since = perf_counter()
         training.model.train()
         seen, going = _stretch(training, going)
-        training.runtime.spread_(training.model)  # running averages differ between processes
+        training.runtime.broadcast_model_(training.model)  # running averages differ between processes
         training.stream = {} if going is None else {"done": going.done, "states": going.states}
         since = training.spent("train", since)
         training.observations.append(_judge(training, seen, since))
@@ -120,7 +120,7 @@ def _mean(training: Training, tally: LossSum) -> float | None:
 
 def _judge(training: Training, seen: Observation, since: float) -> Observation:
     """Validate, measure and decide, in the main process for all."""
-    found, training.metric = training.runtime.told(lambda: (_judged(training, seen, since), training.metric))
+    found, training.metric = training.runtime.broadcast(lambda: (_judged(training, seen, since), training.metric))
     return found
 
 

@@ -21,11 +21,11 @@ Precision = Literal["no", "bf16", "fp16"]
 T = TypeVar("T")
 
 PATIENCE = datetime.timedelta(days=7)
-"""How long a process waits for one that is alive: the main one may judge, store and download. Dead ones are noticed."""
+"""How long a process waits for a live one, which may be evaluating, writing or downloading. Dead ones are noticed."""
 
 
 class LostProcess(RuntimeError):
-    """Another process of the run has ended, so this one cannot go on."""
+    """Another process of the run has ended, so this one cannot continue."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Runtime:
 
     @property
     def main(self) -> bool:
-        """True in the one process that writes files and talks."""
+        """Whether this is the process that writes files and prints."""
         return self.accelerator.is_main_process
 
     def steps(self, optimizer: Optimizer) -> Optimizer:
@@ -78,9 +78,9 @@ class Runtime:
         return values
 
     def average_(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Make each gradient its mean over all processes, the same bits in each; one that none has stays None.
+        """Set each gradient to its mean over all processes, with the same bits in each.
 
-        A process without a gradient counts as one of zeros. ValueError for sparse gradients.
+        A missing gradient counts as zeros; one missing everywhere stays None. Raises: ValueError for sparse gradients.
         """
         if self.world == 1:
             return
@@ -109,8 +109,8 @@ class Runtime:
             elif share:
                 parameter.grad = mean.view_as(parameter).clone()
 
-    def spread_(self, model: nn.Module) -> None:
-        """Give every process the parameters and buffers of the main one."""
+    def broadcast_model_(self, model: nn.Module) -> None:
+        """Copy the main process's parameters and buffers to all others."""
         if self.world > 1:
             with _together(), torch.no_grad():
                 for value in model.state_dict(keep_vars=True).values():
@@ -119,11 +119,8 @@ class Runtime:
                         distributed.broadcast(same, 0)
                         value.detach().copy_(same)
 
-    def told(self, make: Callable[[], T]) -> T:
-        """What `make` gives in the main process, told to all; the others do not call it. If it fails, it fails in all.
-
-        Tensors must be those of the CPU.
-        """
+    def broadcast(self, make: Callable[[], T]) -> T:
+        """Call `make` in the main process and send its result or error to all. Tensors must be on the CPU."""
         if self.world == 1:
             return make()
         made, error = None, None
@@ -139,15 +136,15 @@ class Runtime:
             raise error or box[0][1]
         return made if self.main else box[0][0]  # type: ignore[return-value]
 
-    def alone(self, make: Callable[[], T]) -> T | None:
-        """What `make` gives in the main process, None in the others, which wait. If it fails there, it fails in all."""
+    def on_main(self, make: Callable[[], T]) -> T | None:
+        """Call `make` in the main process, while the others wait and get None. An error is raised in all."""
         made: list[T] = []
-        self.told(lambda: made.append(make()))
+        self.broadcast(lambda: made.append(make()))
         return made[0] if made else None
 
-    def first(self, make: Callable[[], T]) -> T:
-        """What `make` gives in each process; it is called in the main one first, which may fetch what others find."""
-        made = self.alone(make)
+    def main_first(self, make: Callable[[], T]) -> T:
+        """Call `make` in the main process, for instance to download a file, then in all others."""
+        made = self.on_main(make)
         return made if self.main else make()  # type: ignore[return-value]
 
     def gathered(self, value: T) -> list[T]:
@@ -171,8 +168,7 @@ class Runtime:
 def runtime(device: str = "auto", precision: Precision = "no") -> Runtime:
     """A runtime on `device` ("auto", "cpu", "cuda", "mps"), under torchrun over all its processes.
 
-    "auto" takes an accelerator where there is one. ValueError if the device asked for is not there, or not for each
-    process.
+    "auto" takes an accelerator if there is one. Raises: ValueError without the requested device for each process.
     """
     check_known(Precision, precision=precision)
     there = {"auto": True, "cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
@@ -183,22 +179,22 @@ def runtime(device: str = "auto", precision: Precision = "no") -> Runtime:
 
 
 def _several_on_cpu(device: str) -> bool:
-    """Whether several processes have only the CPU to compute on. ValueError if they would have to share a GPU."""
+    """Whether several processes run on the CPU. Raises: ValueError if they would have to share a GPU."""
     several, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     if "LOCAL_RANK" not in os.environ or several == 1 or device == "cpu":
         return False
     gpus = torch.cuda.device_count()
     if device == "mps" or 0 < gpus < here:
-        found = "Metal is for one process" if device == "mps" else f"this machine has {gpus} GPU{'s' * (gpus > 1)}"
+        found = "Metal supports only one" if device == "mps" else f"this machine has {gpus} GPU{'s' * (gpus > 1)}"
         raise ValueError(
-            f"{here} processes need a GPU each, and {found}: start as many as there are GPUs, or give device 'cpu'"
+            f"{here} processes need a GPU each, and {found}: start as many as there are GPUs, or use device 'cpu'"
         )
     return not gpus
 
 
 @functools.cache
 def _accelerator() -> Any:
-    """A maker of accelerators. accelerate keeps its first settings for the whole process unless told to forget."""
+    """A function that makes accelerators. It resets accelerate's state, which would keep the first settings."""
     from accelerate import Accelerator, InitProcessGroupKwargs
     from accelerate.state import AcceleratorState
 
@@ -212,17 +208,17 @@ def _accelerator() -> Any:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """A block in which processes talk. LostProcess if one is gone."""
+    """A block of communication between processes. Raises: LostProcess if one is gone."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise LostProcess("another process of the run has ended, so this one cannot go on") from error
+        raise LostProcess("another process of the run has ended, so this one cannot continue") from error
 
 
 def _portable(error: Exception | None) -> Exception | None:
-    """The error as it can be told to another process, where it is made anew from its class and arguments."""
+    """The error if another process can rebuild it from its class and arguments, otherwise a RuntimeError."""
     with suppress(Exception):
         if "<locals>" not in type(error).__qualname__:
             return copy.copy(error)
@@ -230,8 +226,8 @@ def _portable(error: Exception | None) -> Exception | None:
 
 
 def leave() -> None:
-    """End the group of processes, together with the others, if there is one."""
+    """Leave the process group, if there is one, when all processes are done."""
     if distributed.is_available() and distributed.is_initialized():
         with _together():
-            distributed.barrier()  # nobody hangs up while another still listens
+            distributed.barrier()  # no process leaves while another still waits for it
         distributed.destroy_process_group()

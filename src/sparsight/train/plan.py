@@ -1,4 +1,4 @@
-"""The training plan of a level: its hooks, its learning-rate schedules, from progress in [0, 1] to a multiplier."""
+"""The training plan of a level, its step hooks, and learning-rate schedules: progress in [0, 1] -> multiplier."""
 
 from __future__ import annotations
 

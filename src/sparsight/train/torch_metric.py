@@ -25,7 +25,7 @@ class Meter(Protocol):
 
 
 def is_torch_metric(thing: Any) -> bool:
-    """Whether it behaves like a torchmetrics.Metric, without importing torchmetrics."""
+    """Whether `thing` behaves like a torchmetrics.Metric, without importing torchmetrics."""
     return all(callable(getattr(thing, part, None)) for part in ("update", "compute", "reset", "clone"))
 
 

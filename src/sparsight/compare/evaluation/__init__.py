@@ -1,4 +1,4 @@
-"""What finished networks are worth beyond accuracy: metrics as functions, and as tidy rows of a run."""
+"""Metrics beyond accuracy, as functions and as tidy rows of a run."""
 
 from sparsight.compare.evaluation.corruptions import CORRUPTIONS, corrupt
 from sparsight.compare.evaluation.evaluate import FAMILIES, Corrupted, Evaluated, evaluate, predictions, stored

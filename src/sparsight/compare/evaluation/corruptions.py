@@ -1,4 +1,4 @@
-"""Fourteen corruptions of images at five severities, made where they are needed and always the same ones."""
+"""Fourteen reproducible corruptions of images, at five severities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsight.numerics.seeds import derive
 
 SEVERITIES = (1, 2, 3, 4, 5)
 SIDE = 28
-"""Lengths below are in pixels of an image whose shorter side has so many; they grow with the image."""
+"""Lengths below are in pixels of an image with a shorter side of 28; they scale with the image."""
 
 _BLOCK = 500  # images that share a generator
 
@@ -24,7 +24,7 @@ Change = Callable[[Tensor, float, Generator], Tensor]
 
 @dataclass(frozen=True)
 class Corruption:
-    """What is done to images in [0, 1], and how much of it at each severity."""
+    """A function of images in [0, 1], and its strength at each severity."""
 
     change: Change
     amounts: tuple[float, float, float, float, float]
@@ -33,9 +33,9 @@ class Corruption:
 def corrupt(images: Tensor, name: str, severity: int) -> Tensor:
     """The images [N, C, H, W], in [0, 1], with corruption `name` of `CORRUPTIONS` at severity 1 to 5.
 
-    Equal calls give equal images on every device: random numbers are drawn on the CPU, by name, severity and place
-    among the images. Turned and moved images have black borders. Raises: ValueError for an unknown name or severity, or
-    for anything but a batch of images.
+    Equal calls give equal images on every device: random numbers are drawn on the CPU and depend only on the name, the
+    severity and the position in the batch. Rotated and translated images have black borders. Raises: ValueError for an
+    unknown name or severity, or for anything but a batch of images.
     Source: severities of Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and
     Perturbations", ICLR 2019, for small images (CIFAR-10-C), and of Mu and Gilmer, "MNIST-C", 2019, for speckle noise
     and geometry; defocus and motion blur are ours.
@@ -95,7 +95,7 @@ def gaussian_blur(x: Tensor, deviation: float, generator: Generator) -> Tensor:
 
 
 def defocus_blur(x: Tensor, radius: float, generator: Generator) -> Tensor:
-    """Convolution with a disk; a pixel on its edge counts by how much of it lies inside, at 9 by 9 points."""
+    """Convolution with a disk; a pixel on its edge counts by the share inside, sampled at 9 by 9 points."""
     radius *= _scale(x)
     reach = math.ceil(radius + 0.5)
     points = (torch.arange((2 * reach + 1) * 9) + 0.5) / 9 - reach - 0.5
@@ -105,7 +105,7 @@ def defocus_blur(x: Tensor, radius: float, generator: Generator) -> Tensor:
 
 
 def motion_blur(x: Tensor, length: float, generator: Generator) -> Tensor:
-    """The mean along a line through each pixel, at an angle within 45 degrees that each image draws."""
+    """The mean along a line through each pixel, at a random angle of up to 45 degrees per image."""
     n, length = len(x), length * _scale(x)
     angles = (torch.rand(n, generator=generator) - 0.5) * math.pi / 2
     moved = torch.zeros_like(x)
@@ -127,7 +127,7 @@ def _filtered(x: Tensor, kernel: Tensor) -> Tensor:
 
 
 def contrast(x: Tensor, factor: float, generator: Generator) -> Tensor:
-    """factor * x + (1 - factor) * the image's mean, by channel."""
+    """factor * x + (1 - factor) * the image's mean, per channel."""
     return factor * x + (1 - factor) * x.mean((2, 3), keepdim=True)
 
 
@@ -137,7 +137,7 @@ def brightness(x: Tensor, more: float, generator: Generator) -> Tensor:
 
 
 def pixelate(x: Tensor, factor: float, generator: Generator) -> Tensor:
-    """Means of larger pixels, `factor` times as many along each side."""
+    """Averages over larger pixels, `factor` times as many along each side."""
     high, wide = (max(1, round(factor * side)) for side in x.shape[-2:])
     return functional.interpolate(functional.adaptive_avg_pool2d(x, (high, wide)), x.shape[-2:], mode="nearest-exact")
 
@@ -152,19 +152,19 @@ def quantize(x: Tensor, bits: float, generator: Generator) -> Tensor:
 
 
 def rotation(x: Tensor, angle: float, generator: Generator) -> Tensor:
-    """Turned about the centre by `angle` radians, to a side that each image draws."""
+    """Rotated about the centre by `angle` radians, in a random direction per image."""
     angles = angle * _signs(len(x), generator)
     turned = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], 1).reshape(-1, 2, 2)
     return _warped(x, turned, torch.zeros(len(x), 2))
 
 
 def scaling(x: Tensor, factor: float, generator: Generator) -> Tensor:
-    """Smaller by `factor` about the centre."""
+    """Shrunk by `factor` about the centre."""
     return _warped(x, _still(len(x)) / factor, torch.zeros(len(x), 2))
 
 
 def translation(x: Tensor, pixels: float, generator: Generator) -> Tensor:
-    """Moved by so many pixels along both sides, in directions that each image draws."""
+    """Moved by this many pixels along both sides, in random directions per image."""
     signs = torch.stack([_signs(len(x), generator), _signs(len(x), generator)], 1)
     return _warped(x, _still(len(x)), pixels * _scale(x) * signs)
 
@@ -178,7 +178,7 @@ def _still(n: int) -> Tensor:
 
 
 def _warped(x: Tensor, matrix: Tensor, shift: Tensor, edge: str = "zeros") -> Tensor:
-    """Images that have at (column, row) v, in pixels from the centre, what x has at matrix v - shift; bilinear."""
+    """Images whose value at v, (column, row) from the centre in pixels, is that of x at matrix v - shift; bilinear."""
     high, wide = x.shape[-2:]
     half = torch.tensor([wide, high]) / 2
     theta = torch.cat([matrix * half[None, None, :] / half[None, :, None], -(shift / half)[:, :, None]], 2)

@@ -1,4 +1,4 @@
-"""Rows that follow from records, predictions and other rows, and need no network."""
+"""Rows computed from records, predictions and other rows, without a network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def row(record: LevelRecord, metric: str, found: Estimate | float, group: str = 
 
 
 def structure(record: LevelRecord) -> Iterator[Row]:
-    """The PQ index of all alive weights and of each layer, and the units that no kept weight leads to or away from."""
+    """The PQ index of all alive weights and of each layer, and the dead units."""
     for i, (p, q) in enumerate(record.pq_pairs):
         yield row(record, f"pq_index({p:g}, {q:g})", record.pq[i])
         for layer in record.layers:
@@ -55,8 +55,8 @@ def by_class(
     yield row(record, "worst_class_accuracy", worst.accuracy, called(worst.label))
 
 
-def beside_parent(record: LevelRecord, predictions: Mapping[str, Tensor], parent: LevelRecord | None) -> Iterator[Row]:
-    """Agreement and churn with the dense parent, answers lost and gained."""
+def against_parent(record: LevelRecord, predictions: Mapping[str, Tensor], parent: LevelRecord | None) -> Iterator[Row]:
+    """Agreement and churn relative to the dense parent, and the answers lost and gained."""
     if parent is None or parent.id == record.id or parent.id not in predictions:
         return
     mine, before = predictions[record.id], predictions[parent.id]
@@ -74,7 +74,7 @@ def beside_parent(record: LevelRecord, predictions: Mapping[str, Tensor], parent
 
 @dataclass(frozen=True)
 class Errors:
-    """Errors of one network: clean, and by corruption at each severity, on the same images."""
+    """Errors of one network on the same images: clean, and for each corruption at each severity."""
 
     clean: float
     corrupted: Mapping[str, tuple[float, ...]]
@@ -86,7 +86,7 @@ class Errors:
 
 
 def errors_of(rows: Sequence[Row]) -> Errors | None:
-    """From the rows of one network; None unless they have a corruption, and the same images without any."""
+    """From the rows of one network; None unless they hold clean and corrupted images."""
     found: dict[str, list[tuple[int, float]]] = {}
     for each in rows:
         if each.metric == "corrupted_accuracy":
@@ -98,7 +98,7 @@ def errors_of(rows: Sequence[Row]) -> Errors | None:
 
 
 def robustness(record: LevelRecord, mine: Errors, dense: Errors | None) -> Iterator[Row]:
-    """Mean accuracy over all corruptions and severities; beside dense the mean corruption error, and excess error."""
+    """Mean accuracy over all corruptions and severities; relative to dense, mean corruption error and excess error."""
     yield row(record, "robust_accuracy", 1 - mine.mean)
     if dense is not None and dense.corrupted.keys() == mine.corrupted.keys():
         yield row(record, "mce", corruption_error(mine.corrupted, dense.corrupted))
@@ -108,7 +108,7 @@ def robustness(record: LevelRecord, mine: Errors, dense: Errors | None) -> Itera
 def potentials(
     levels: Sequence[LevelRecord], accuracies: Mapping[str, float], errors: Mapping[str, Errors], dense: LevelRecord
 ) -> Iterator[tuple[str, str, float]]:
-    """(metric, distribution, sparsity): the prune potential of a run, clean and on each corruption, by margin."""
+    """(metric, distribution, sparsity): a run's prune potential for each margin, clean and on each corruption."""
     pruned = [x for x in levels if x.role == "level" and x.id in accuracies]
     distributions = {"clean": {x.id: 1 - accuracies[x.id] for x in [*pruned, dense] if x.id in accuracies}}
     for name in errors[dense.id].corrupted if dense.id in errors else ():

@@ -1,4 +1,4 @@
-"""Every metric of every network of a run, as tidy rows; what has been measured is read, not measured again."""
+"""Evaluates the networks of a run as tidy rows, reusing stored measurements."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Family = Literal[
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 USUAL: tuple[Family, ...] = ("accuracy", "classes", "agreement", "calibration", "potential", "structure", "size")
-"""What is measured unless others are named: all that takes seconds."""
+"""The default: all that take seconds."""
 
 OF_THE_TEST_SPLIT = frozenset({"accuracy", "classes", "agreement", "calibration", "corruptions", "potential"})
 
@@ -39,7 +39,7 @@ _SIZES = ("alive", "dense_bytes", "packed_bytes", "floor_bytes", "dense_macs", "
 class Corrupted:
     """Which corruptions, at which severities, on how many test images (the same share of each class).
 
-    ValueError for an unknown one, and for fewer than 1 image.
+    Raises: ValueError for an unknown one, or fewer than 1 image.
     """
 
     names: tuple[str, ...] = tuple(CORRUPTIONS)
@@ -71,17 +71,17 @@ def evaluate(
     model: str | nn.Module | None = None,
     data: str | Data | None = None,
 ) -> Evaluated:
-    """Evaluate the networks of a finished run that are on disk, or those of `levels`, by families of metrics.
+    """Evaluate a finished run's networks on disk, or only those of `levels`, by families of metrics.
 
-    Each network reads the test split once for all metrics without corruption; what it found is stored in the run
-    folder (rows.json, predictions.safetensors), and later calls measure only what is new. The dense parent is the
-    run's dense level, or else its dense control. A network or data that are not of the zoo must be given.
+    Each network reads the test split once for all metrics without corruption. Results are stored in the run folder
+    (rows.json, predictions.safetensors); later calls measure only what is new. The dense parent is the run's dense
+    level, otherwise its dense control. Pass `model` and `data` unless they come from the zoo.
 
     Row: run, recipe, seed, level, role, density, metric, group (class, corruption, layer or runtime), severity, value,
-    low, high (95 %), n. Rows of a run as a whole, the prune potentials, have no level.
+    low, high (95 %), n. Rows about the whole run, the prune potentials, have no level.
 
-    Raises: ValueError for an unknown metric or level, a run that has not ended, data that are not the run's, a network
-    that does not score classes; FileNotFoundError, DamagedFile, LockedRun.
+    Raises: ValueError for an unknown metric or level, an unfinished run, other data than the run's, or a network that
+    does not score classes; FileNotFoundError, DamagedFile, LockedRun.
     """
     for name in metrics:
         check_known(FAMILIES, metric=name)
@@ -89,7 +89,8 @@ def evaluate(
     with RunFolder.open(path, write=True) as folder:
         if folder.record.status != "finished":
             raise ValueError(
-                f"cannot evaluate {path}: the run is {folder.record.status}, and the test split is read after its end"
+                f"cannot evaluate {path}: the run is {folder.record.status}, and only a finished run may read the test "
+                "split: resume it first (--resume)"
             )
         work = _Work(folder, Networks(folder, model, data), corrupted)
         wanted, notes = _wanted(folder, levels)
@@ -100,7 +101,7 @@ def evaluate(
 
 
 def stored(run: Path | str, metrics: Sequence[Family] = FAMILIES) -> Evaluated:
-    """What has been measured of a run so far, and what follows from it; nothing is measured. Errors of reading."""
+    """The rows stored for a run, and those computed from them. Measures nothing. Raises: as `RunFolder.open`."""
     with RunFolder.open(Path(run)) as folder:
         rows = [row for row in stored_rows(folder) if row.metric == "corrupted_accuracy"]
         most = max((row.n or 0 for row in rows), default=1)
@@ -110,7 +111,7 @@ def stored(run: Path | str, metrics: Sequence[Family] = FAMILIES) -> Evaluated:
 
 
 def _wanted(folder: RunFolder, levels: Sequence[int] | None) -> tuple[list[LevelRecord], tuple[str, ...]]:
-    """The records asked for whose weights are there, and what is left out."""
+    """The requested records with weights on disk, and a note about the others."""
     every = folder.levels()
     if levels is not None:
         known = {x.level: x for x in every if x.role == "level"}
@@ -120,12 +121,12 @@ def _wanted(folder: RunFolder, levels: Sequence[int] | None) -> tuple[list[Level
         every = tuple(known[level] for level in dict.fromkeys(levels))
     gone = [f"{x.role} {x.level}" for x in every if not folder.keeps(x)]
     keep = folder.record.keep
-    notes = (f"not kept on disk (keep={keep!r}), so not evaluated: {', '.join(gone)}",) if gone else ()
+    notes = (f"not evaluated, because not kept on disk (keep={keep!r}): {', '.join(gone)}",) if gone else ()
     return [x for x in every if folder.keeps(x)], notes
 
 
 class _Work:
-    """What is known of a run's networks, and the measuring of the rest."""
+    """A run's stored measurements, and the means to add missing ones."""
 
     def __init__(self, folder: RunFolder, networks: Networks, corrupted: Corrupted) -> None:
         self.folder, self.networks, self.corrupted = folder, networks, corrupted
@@ -136,7 +137,7 @@ class _Work:
         self.samples = min(corrupted.samples, sizes.get("samples", corrupted.samples))
 
     def measured(self, metrics: Sequence[Family], wanted: Sequence[LevelRecord]) -> bool:
-        """Measure what is asked for and not known yet, storing it network by network; whether there was anything."""
+        """Measure and store what is missing, network by network. Returns whether anything was."""
         before = len(self.rows)
         for record in self._with_parent(wanted) if OF_THE_TEST_SPLIT & {*metrics} else ():
             if record.id not in self.predictions or not self._has(record, "accuracy"):
@@ -159,7 +160,7 @@ class _Work:
         return found
 
     def _with_parent(self, wanted: Sequence[LevelRecord]) -> list[LevelRecord]:
-        """The dense parent first, if it is there."""
+        """The records, with the dense parent first if it is on disk."""
         parent = self.parent
         if parent is None or parent.id in self.predictions:
             first = [] if parent is None or not self.folder.keeps(parent) else [parent]
@@ -168,7 +169,7 @@ class _Work:
         else:
             first, keep = [], self.folder.record.keep
             self.notes.append(
-                f"the dense network was not kept (keep={keep!r}), so nothing is compared with it; run with --keep all"
+                f"nothing is compared with the dense network, which was not kept (keep={keep!r}): run with --keep all"
             )
         return [*first, *(x for x in wanted if not first or x.id != first[0].id)]
 
@@ -186,7 +187,7 @@ class _Work:
         store_rows(self.folder, self.rows)
 
     def _clean(self, record: LevelRecord) -> list[Row]:
-        """Of the test split; the classes given to validation samples are kept beside it, for verdicts."""
+        """The rows of the test split. Also stores predictions for the validation split, which verdicts use."""
         outputs, validation = self.networks.outputs(record), self.networks.outputs(record, self.networks.validation)
         for name, values in ((record.id, validation.predictions), ("labels", validation.labels)):
             self.predictions[f"validation {name}"] = values.to(torch.int32)
@@ -195,7 +196,7 @@ class _Work:
         return [derived.row(record, name, function(outputs)) for name, function in CLEAN]
 
     def _corrupt(self, records: Sequence[LevelRecord]) -> None:
-        """Corruption by corruption: each is made once for all networks."""
+        """Evaluate on corrupted images, making each corruption once for all networks."""
         known = {(r.id, r.group, r.severity) for x in records for r in self._of(x, "corrupted_accuracy")}
         asked = [(name, severity) for name in self.corrupted.names for severity in self.corrupted.severities]
         for name, severity in [("none", 0), *asked]:
@@ -233,7 +234,7 @@ class _Work:
         elif name == "classes" and record.id in self.predictions:
             yield from derived.by_class(record, self.predictions, self.parent, self._class_names)
         elif name == "agreement" and record.id in self.predictions:
-            yield from derived.beside_parent(record, self.predictions, self.parent)
+            yield from derived.against_parent(record, self.predictions, self.parent)
         elif name == "corruptions":
             yield from self._asked(record)
             if (mine := derived.errors_of(self._asked(record))) is not None:
@@ -277,7 +278,7 @@ def _sizes(record: LevelRecord, found: Ledger) -> Iterator[Row]:
 
 
 def _latencies(record: LevelRecord, found: Ledger) -> Iterator[Row]:
-    """Median seconds of a call, times as fast as without zeros, and whether that is beyond doubt, by runtime."""
+    """For each runtime: median seconds of a call, speed-up over the dense weights, and whether it is significant."""
     for one in found.measured.latency if found.measured else ():
         where = f"{one.runtime}, batch {one.batch}, {one.threads} thread{'s' * (one.threads != 1)}"
         yield derived.row(record, "latency", one.sparse.median, where)
@@ -286,9 +287,9 @@ def _latencies(record: LevelRecord, found: Ledger) -> Iterator[Row]:
 
 
 def predictions(run: Path | str, split: Literal["test", "validation"] = "test") -> dict[str, Tensor]:
-    """The class that each evaluated network of a run, by its id, gave each sample; "labels" are the right ones.
+    """The predicted classes of each evaluated network of a run, by network id; "labels" holds the right ones.
 
-    {} if nothing was evaluated. Errors of reading.
+    Empty if nothing was evaluated. Raises: as `RunFolder.open`.
     """
     with RunFolder.open(Path(run)) as folder:
         found = stored_predictions(folder)

@@ -1,4 +1,4 @@
-"""Numbers of a network's answers, each with its interval: accuracy, loss, calibration, classes, agreement."""
+"""Metrics of a network's answers, with intervals: accuracy, loss, calibration, classes, agreement."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DRAWS = 200
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number of n answers with its 95 % interval; None if there is none."""
+    """A metric over n answers, with its 95 % interval or None."""
 
     value: float
     low: float | None = None
@@ -30,13 +30,13 @@ class Estimate:
 
 
 def share(hits: Tensor) -> Estimate:
-    """The share of True among n answers, with Wilson's interval; NaN of none."""
+    """The share of True among n answers, with Wilson's interval; NaN without answers."""
     n, value = len(hits), float(hits.double().mean())
     return Estimate(value, *wilson(value, n, CONFIDENCE), n) if n else Estimate(math.nan, n=0)
 
 
 def average(values: Tensor) -> Estimate:
-    """The mean of n numbers ± z s / sqrt(n); no interval of one."""
+    """The mean of n numbers ± z s / sqrt(n); a single number has no interval."""
     n, value = len(values), float(values.mean())
     if n < 2:
         return Estimate(value, n=n)
@@ -72,8 +72,8 @@ def calibration_error(outputs: Outputs, bins: int = BINS) -> Estimate:
     """ECE in bins of equal mass: sum over bins of n_b / n |mean confidence - share right|, in [0, 1].
 
     Answers are sorted by confidence, the largest probability, and cut into `bins` parts whose sizes differ by at most
-    one, the larger ones first; equal confidences keep their order. The interval is value ± z times the deviation of 200
-    bootstrap draws of the answers, cut to [0, 1].
+    one, the larger ones first; equal confidences keep their order. The interval is value ± z times the standard
+    deviation over 200 bootstrap samples, clipped to [0, 1].
     Source: Nguyen and O'Connor, EMNLP 2015, for bins of equal mass; Guo et al., ICML 2017, for the error.
     """
     confidence = outputs.probabilities.max(1).values.numpy()
@@ -94,12 +94,12 @@ def _calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int) -> 
     return float(np.abs(sums).sum() / len(order))
 
 
-# -- beside another network ----------------------------------------------------------------------------------------
+# -- relative to another network -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class OfClass:
-    """The answers to one class's samples: how many are right, and how that differs from the parent's."""
+    """The answers to one class's samples: their accuracy, and its difference from the parent's."""
 
     label: int
     accuracy: Estimate
@@ -107,7 +107,7 @@ class OfClass:
 
 
 def classes(predictions: Tensor, labels: Tensor, parent: Tensor | None = None) -> tuple[OfClass, ...]:
-    """Accuracy of each class that has samples, with its impact beside the predictions of the dense parent.
+    """Accuracy of each class that has samples, with its impact given the dense parent's predictions.
 
     Impact is (only this one right - only the parent right) / n, with the interval of `paired_shares`.
     Source: Hooker et al., "What do compressed deep neural networks forget?", 2019, for the question.
@@ -128,7 +128,7 @@ def difference(right: Tensor, parent: Tensor) -> Estimate:
 
 
 def agreement(predictions: Tensor, parent: Tensor) -> Estimate:
-    """The share of answers that are the parent's, right or wrong; 1 - agreement is the churn."""
+    """The share of answers equal to the parent's, right or wrong; 1 - agreement is the churn."""
     return share(predictions == parent)
 
 
@@ -144,4 +144,4 @@ CLEAN: Sequence[tuple[str, Callable[[Outputs], Estimate]]] = (
     ("brier", brier),
     ("ece", calibration_error),
 )
-"""What is measured of every network on the test split as it is, by the names of rows."""
+"""Metrics of the clean test split, by the names of their rows."""

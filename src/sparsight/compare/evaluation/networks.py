@@ -1,4 +1,4 @@
-"""The networks of a run and its test split, made again when they are first needed."""
+"""The networks of a run and its data, loaded when first needed."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from sparsight.zoo import networks as zoo
 
 @dataclass(frozen=True, eq=False)
 class Networks:
-    """A run's networks over its test split. Whatever is not of the zoo must be given."""
+    """A run's networks and its data. `model` and `data` are needed unless they come from the zoo."""
 
     folder: RunFolder
     model: str | nn.Module | None = None
     data: str | Data | None = None
 
     def outputs(self, record: LevelRecord, split: Split | Iterable[Batch] | None = None) -> Outputs:
-        """What a network says of a split, by default of the test split."""
+        """A network's outputs for a split, by default the test split."""
         self.module.load_state_dict(self.folder.weights(record))
         return outputs_of(self.module, self._test if split is None else split, self._runtime)
 
     def corrupted(self, name: str, severity: int, samples: int) -> Split:
-        """So many test images with a corruption; "none" leaves them as they are."""
+        """`samples` test images with a corruption; "none" leaves them unchanged."""
         if samples not in self._images:
             self._images[samples] = images_of(self._source, samples)
         images = self._images[samples]
@@ -53,18 +53,18 @@ class Networks:
 
     @cached_property
     def _source(self) -> Data:
-        """The data of the run. ValueError if their splits are others, or there is none to test on."""
+        """The data of the run. Raises: ValueError for other splits than the run's, or without a test split."""
         given = self.data if isinstance(self.data, Data) else readers.load(self._names[1])
         found = readers.prepared(given)
         if found.test is None:
-            raise ValueError(f"cannot evaluate {self.folder.path}: its data have no test split")
+            raise ValueError(f"cannot evaluate {self.folder.path}: its data has no test split")
         stored = self.folder.record.data.get("splits", {})
         here = to_json(fingerprint(replace(found, train=found.test))["splits"])
         for name in ("validation", "test"):
             if stored.get(name) not in (None, here[name]):
                 raise ValueError(
-                    f"the data given are not those of {self.folder.path}: its {name} split was {_short(stored[name])}, "
-                    f"and that of {found.name!r} is {_short(here[name])}"
+                    f"the data of {self.folder.path} must be the run's own: its {name} split was "
+                    f"{_short(stored[name])}, got {found.name!r} with {_short(here[name])}"
                 )
         return found
 
@@ -76,7 +76,7 @@ class Networks:
 
     @cached_property
     def module(self) -> nn.Module:
-        """A copy of the network, whose weights are exchanged."""
+        """A copy of the network, into which weights are loaded."""
         if isinstance(self.model, nn.Module):
             return copy.deepcopy(self.model).to(self._runtime.device)
         return zoo.build(self._names[0], self._source, self.folder.record.seed).to(self._runtime.device)
@@ -87,7 +87,7 @@ class Networks:
 
     @property
     def images(self) -> Tensor | None:
-        """The test images as the network is given them, [N, C, H, W]; None for other samples, or none in memory."""
+        """The test images as the network sees them, [N, C, H, W]; None for other samples, or those not in memory."""
         test = self._source.test
         return test.x if isinstance(test, Split) and test.x.ndim == 4 else None
 
@@ -102,7 +102,7 @@ class Networks:
 
 @dataclass(frozen=True, eq=False)
 class Images:
-    """Test images with pixels in [0, 1], and what a network is given of them: (pixels - mean) / deviation."""
+    """Test images with pixels in [0, 1]; the network sees (pixels - mean) / deviation."""
 
     pixels: Tensor
     labels: Tensor
@@ -111,16 +111,16 @@ class Images:
 
 
 def images_of(data: Data, samples: int) -> Images:
-    """`samples` images of the test split, the same share of each class, always the same ones; all if it has no more.
+    """`samples` stratified images of the test split, always the same ones; all if there are fewer.
 
-    ValueError for a test split that is not in memory or holds no images with a class each, and for images whose
-    normalisation is not known: `facts["normalisation"]` has their mean and std.
+    Raises: ValueError for a test split not in memory or without images and one class each, and for images of unknown
+    normalisation: `facts["normalisation"]` holds mean and std.
     """
     split = data.test
     if not isinstance(split, Split) or split.x.dim() != 4 or split.y.dim() != 1 or split.y.is_floating_point():
         raise ValueError(
-            f"corruptions need a test split in memory, of images [N, C, H, W] with a class each; that of {data.name!r} "
-            "is none: leave the metric corruptions out"
+            f"corruptions need a test split in memory, of images [N, C, H, W] with one class each, got other data in "
+            f"{data.name!r}: leave out the metric corruptions"
         )
     known = data.facts.get("normalisation")
     if isinstance(known, Mapping):
@@ -129,8 +129,8 @@ def images_of(data: Data, samples: int) -> Images:
         mean, deviation = torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
     else:
         raise ValueError(
-            f"corruptions change pixels in [0, 1], and how the images of {data.name!r} were normalised is not known: "
-            "say it as Data(facts={'normalisation': {'mean': ..., 'std': ...}})"
+            f"corruptions change pixels in [0, 1], and the normalisation of {data.name!r} is unknown: state it as "
+            "Data(facts={'normalisation': {'mean': ..., 'std': ...}})"
         )
     chosen = slice(None) if samples >= len(split) else stratified(split.y, [samples])[0]
     pixels = (split.x[chosen].float() * deviation + mean).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""What a network says of a split: class scores beside the right classes."""
+"""The outputs of a network for a split: class scores and right classes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Outputs:
 
     @property
     def predictions(self) -> Tensor:
-        """The class with the highest score, [N]; of equal ones the first."""
+        """The class with the highest score, [N]; the first among equals."""
         return self.scores.argmax(1)
 
     @property
@@ -42,10 +42,10 @@ class Outputs:
 def outputs_of(
     model: nn.Module, split: Split | Iterable[Batch], runtime: Runtime, *, batch_size: int = 1000
 ) -> Outputs:
-    """Run a network over a split, in eval mode and without gradients; the model and random state stay as they are.
+    """Run a network over a split, in eval mode and without gradients; does not change the model or random state.
 
-    Of label maps every pixel is an answer, and labels -100 are none; of class probabilities the likeliest is right.
-    ValueError for a network that does not score classes (as `cross_entropy`), or a split without an answer.
+    In label maps each pixel is an answer, except labels -100; for class probabilities the most likely class is right.
+    Raises: ValueError for a network that does not score classes (as `cross_entropy`), or a split without answers.
     """
     scores, labels = [], []
     with evaluating(model), seeded(0), reseeded(split, 0), torch.no_grad(), runtime.autocast():
@@ -56,5 +56,5 @@ def outputs_of(
             scores.append(found.movedim(1, -1).flatten(0, -2)[counted].double().cpu())
             labels.append(y.flatten()[counted].cpu())
     if not sum(map(len, labels)):
-        raise ValueError("cannot evaluate on a split that yields no answer")
+        raise ValueError("cannot evaluate on a split without answers")
     return Outputs(torch.cat(scores), torch.cat(labels))

@@ -1,4 +1,4 @@
-"""Rows of an evaluation as a table for the console: a line for each network."""
+"""An evaluation as a table for the console, with a line per network."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _COLUMNS: Mapping[str, Callable[[float], str]] = {
     "mce": lambda x: f"{x:.3f}",
     "packed_bytes": words.bytes_of,
 }
-"""Of the metrics of a network as a whole, those that fit, and how they are shown."""
+"""The metrics that fit into 80 columns, and their formats."""
 
 _NAMED = {"worst_class_accuracy": "worst class", "robust_accuracy": "under corruption", "packed_bytes": "packed"}
 
 
 def text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The networks of the rows, run by run; "" if there is none."""
+    """The networks of the rows, run by run; "" without any."""
     networks: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         if row["level"] is not None:

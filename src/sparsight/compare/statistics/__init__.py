@@ -1,4 +1,4 @@
-"""What several seeds allow to be said of networks; the intervals themselves are in `numerics.intervals`."""
+"""Comparisons over several seeds. The intervals are in `numerics.intervals`."""
 
 from sparsight.compare.statistics.curves import At, PairedAt, at, paired_at
 from sparsight.compare.statistics.fronts import Candidate, fronts

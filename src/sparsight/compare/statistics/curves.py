@@ -1,4 +1,4 @@
-"""Runs at one density or one cost: read off between two neighbouring levels, never beyond them."""
+"""A run's value at a density or cost, interpolated between levels, never extrapolated."""
 
 from __future__ import annotations
 
@@ -15,19 +15,18 @@ Points = Iterable[tuple[float, float | None]]
 
 @dataclass(frozen=True)
 class At:
-    """A value at one place of a run's curve, and between which levels it was interpolated; None: a level lies there."""
+    """A value of a run's curve, and the places of the two levels it was interpolated between; None: at a level."""
 
     value: float
     between: tuple[float, float] | None = None
 
 
 def at(points: Points, place: float, *, log: bool = False) -> At | None:
-    """The value of a run at a density, a cost, or whatever the points are by.
+    """The value of a run at a place: a density, a cost, or any other first coordinate of the points.
 
-    That of the level that lies there (the last given of several), or else on the straight line between its two
-    neighbours; with `log`, straight over the logarithm of the place, as suits densities. None if no level lies there
-    and either neighbour is missing: nothing is extrapolated. With `log`, nothing is read between density 0 and the next
-    level.
+    That of the level there (the last one given), otherwise interpolated linearly between the two neighbours; with
+    `log`, linearly in the logarithm of the place, as suits densities. None without a neighbour on each side, or, with
+    `log`, if one of them is at 0.
     """
     known = dict(sorted((x, y) for x, y in points if y is not None and not math.isnan(y)))
     if place in known:
@@ -42,7 +41,7 @@ def at(points: Points, place: float, *, log: bool = False) -> At | None:
 
 @dataclass(frozen=True)
 class PairedAt:
-    """The mean difference of two settings at one density or cost, and which seeds had to be interpolated."""
+    """The mean difference of two settings at a density or cost, and the interpolated seeds."""
 
     place: float
     difference: Mean | None  # None: no seed has both settings there
@@ -53,7 +52,7 @@ class PairedAt:
 def paired_at(
     a: Mapping[int, Points], b: Mapping[int, Points], place: float, *, log: bool = False, confidence: float = 0.95
 ) -> PairedAt:
-    """`paired` difference a - b by seed at one density or one cost, each run read by `at`."""
+    """The `paired` difference a - b over seeds at a density or cost, with `at` for each run."""
     seeds = sorted(a.keys() & b.keys())
     found = {seed: (at(a[seed], place, log=log), at(b[seed], place, log=log)) for seed in seeds}
     both = {seed: (one, other) for seed, (one, other) in found.items() if one is not None and other is not None}

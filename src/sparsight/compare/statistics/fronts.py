@@ -1,4 +1,4 @@
-"""The Pareto front of value against cost, drawn alike for what cannot be told apart."""
+"""The Pareto front of value against cost, with what cannot be distinguished from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsight.compare.statistics.holm import holm
 from sparsight.numerics.intervals import paired
 
 Place = Literal["front", "alike", "behind"]
-"""On the front of the means; not on it, but not told apart from it; clearly behind."""
+"""On the front of the means; not distinguishable from it; clearly behind."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,12 @@ class Candidate:
 
 
 def fronts(candidates: Sequence[Candidate], confidence: float = 0.95) -> dict[str, Place]:
-    """Where each candidate stands, by name.
+    """The standing of each candidate, by name.
 
-    On the front of the means is what no other beats or equals in cost and mean and beats in one of them. Another is
-    "behind" if a candidate of no higher cost is clearly better: by Student's test of the differences by seed, corrected
-    by Holm over all pairs of which one costs no more. All that is left is "alike": the seeds do not tell it
-    apart from the front. With one seed, nothing is ever behind. ValueError for a candidate without a value, and for two
-    of one name.
+    "front": not dominated in cost and mean value. "behind": a candidate of no higher cost is clearly better, by
+    Student's paired test over seeds, Holm-corrected over all such pairs. "alike": the rest, which the seeds cannot
+    distinguish from the front. With one seed, nothing is behind. Raises: ValueError for a candidate without a value, or
+    two with one name.
     """
     names = [each.name for each in candidates]
     empty = next((each.name for each in candidates if not each.values), None)

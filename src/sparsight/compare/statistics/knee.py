@@ -1,4 +1,4 @@
-"""Where a curve bends."""
+"""The knee of a curve."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import math
 from collections.abc import Iterable
 
 LEAST = 0.1
-"""Share of the curve's height by which its knee has to lie above the chord."""
+"""A knee is at least this share of the curve's height above the chord."""
 
 
 def knee(points: Iterable[tuple[float, float]]) -> float | None:
-    """The density of the level that lies highest above the straight line from the densest to the sparsest level.
+    """The density of the level highest above the straight line from the densest to the sparsest level.
 
     `points` are (density, value), larger values better; densities on a logarithmic axis, both axes scaled to [0, 1].
-    None for fewer than 4 levels, a curve that ends no lower than it begins, or one that nowhere lies 0.1 above the
-    line: it has no knee. Points of density 0 or with NaN are left out.
+    None for fewer than 4 levels, a curve that does not fall, or one that is nowhere 0.1 above the line. Skips points of
+    density 0 or with NaN.
     Source: Satopää et al., "Finding a 'kneedle' in a haystack", ICDCS Workshops 2011, without its smoothing.
     """
     known = sorted(((x, y) for x, y in points if x > 0 and math.isfinite(y)), reverse=True)

@@ -1,4 +1,4 @@
-"""Settings in order, as far as their intervals allow one."""
+"""Ranks settings, as far as their intervals allow."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Values = Mapping[int, float | None]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two settings: the paired difference a - b, its p corrected for all pairs, and whether it is told apart."""
+    """Two settings: the paired difference a - b, its Holm-corrected p, and which one is better."""
 
     a: str
     b: str
     difference: Mean | None
     p_value: float | None
-    better: str | None  # the one that is clearly better; None: they cannot be told apart
+    better: str | None  # the clearly better one; None: indistinguishable
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Settings from the best mean to the worst, and the places that each may have."""
+    """Settings from the best mean to the worst, and the range of ranks of each."""
 
     names: tuple[str, ...]
-    places: Mapping[str, tuple[int, int]]  # the best and the worst place that the pairs allow
+    places: Mapping[str, tuple[int, int]]  # best and worst possible rank
     pairs: tuple[Pair, ...]
 
     @property
@@ -39,7 +39,7 @@ class Ranking:
 
     @property
     def tiers(self) -> tuple[tuple[str, ...], ...]:
-        """Groups from best to worst: every setting of one is clearly better than every setting of the next."""
+        """Groups from best to worst: every setting of a group is clearly better than every one of the next."""
         apart = {frozenset((pair.a, pair.b)) for pair in self.pairs if pair.better is not None}
         found: list[tuple[str, ...]] = []
         group: tuple[str, ...] = ()
@@ -52,21 +52,21 @@ class Ranking:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """The settings from best to worst. ValueError, naming them, if two of them cannot be told apart."""
+        """The settings from best to worst. Raises: ValueError if some cannot be distinguished."""
         if self.undecided:
             named = ", ".join(f"{pair.a} and {pair.b}" for pair in self.undecided)
             raise ValueError(
-                f"no order can be given: these cannot be told apart: {named}; run more seeds, or use tiers"
+                f"cannot order settings that the seeds do not distinguish: {named}; run more seeds, or use tiers"
             )
         return self.names
 
 
 def ranking(values: Mapping[str, Values], confidence: float = 0.95, *, lower_is_better: bool = False) -> Ranking:
-    """Settings by their values for each seed, two told apart only if their paired difference allows it.
+    """Rank settings by their values for each seed, distinguishing two only if their paired difference allows it.
 
-    Every pair is tested by Student's test of its differences by seed, and the p-values are corrected by Holm over all
-    pairs: with probability `confidence`, no equal pair is told apart. A pair without two seeds in common
-    cannot be told apart. Settings without a value come last. ValueError unless 0 < confidence < 1.
+    Each pair gets Student's paired test over seeds, Holm-corrected over all pairs: with probability `confidence`, no
+    equal pair is distinguished. A pair needs two seeds in common. Settings without a value come last.
+    Raises: ValueError unless 0 < confidence < 1.
     """
     sign = -1.0 if lower_is_better else 1.0
     means = {name: [v for v in of.values() if v is not None] for name, of in values.items()}

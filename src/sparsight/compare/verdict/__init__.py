@@ -1,4 +1,4 @@
-"""How far can I go? One paragraph and one record."""
+"""How far can I prune? A verdict from the records of runs."""
 
 from sparsight.compare.verdict.reports import of_folder, report
 from sparsight.compare.verdict.verdict import verdict, verdicts

@@ -1,4 +1,4 @@
-"""What the runs recorded that speaks for pruning further than the network found, or against it."""
+"""Recorded evidence for or against pruning further than the network found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from statistics import median
 from typing import Literal
 
 from sparsight.compare.statistics.knee import knee
-from sparsight.compare.verdict.stories import Told
+from sparsight.compare.verdict.history import History
 from sparsight.measure.pq.turning_points import turning_points
 from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
@@ -16,15 +16,15 @@ from sparsight.records.verdict import Evidence
 Says = Literal["for", "against", "open"]
 
 
-def evidence(runs: Sequence[Told], density: float | None, margin: float) -> tuple[Evidence, ...]:
-    """All that is on record, seen from the network of this density (1 if none was found)."""
+def evidence(runs: Sequence[History], density: float | None, margin: float) -> tuple[Evidence, ...]:
+    """All recorded evidence, relative to the network of this density (None: 1)."""
     here = 1.0 if density is None else density
     found = (*_minimum(runs, here), *_bound(runs, here), *_certificate(runs, here), *_knee(runs, here, margin))
     return (*found, *_flow(runs, here), *_collapse(runs, here))
 
 
 def _says(place: float, here: float) -> Says:
-    """A landmark at a lower density speaks for going on; one that was passed, against it."""
+    """A landmark at a lower density is evidence for going further; one already passed, against."""
     return "for" if place < here else "against" if place > here else "open"
 
 
@@ -33,12 +33,12 @@ def _range(places: Sequence[float]) -> str:
     return f"{low} density" if low == high else f"{low} to {high} density"
 
 
-def _in(count: int, runs: Sequence[Told]) -> str:
+def _in(count: int, runs: Sequence[History]) -> str:
     return "" if len(runs) == 1 else f" in {count} of {len(runs)} runs"
 
 
-def _minimum(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
-    """The confirmed minimum of each PQ index: before it pruning makes the weights left more alike."""
+def _minimum(runs: Sequence[History], here: float) -> Iterator[Evidence]:
+    """The confirmed minimum of each PQ index: up to it, pruning makes the remaining weights more alike."""
     for pair in runs[0].dense.pq_pairs:
         named, places = f"the PQ index ({pair[0]:g}, {pair[1]:g})", []
         recorded = 0
@@ -58,8 +58,8 @@ def _minimum(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
             yield Evidence("pq-minimum", "open", f"{named} has no confirmed minimum")
 
 
-def _bound(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
-    """SAP's bound of the network found, which was computed when the next level was pruned."""
+def _bound(runs: Sequence[History], here: float) -> Iterator[Evidence]:
+    """SAP's bound for the network found, computed when the next level was pruned."""
     found = []
     for run in runs:
         level = run.down_to(here) or run.dense
@@ -73,18 +73,18 @@ def _bound(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
         room = all(share < density for share, density in found)
         low, high = words.percent(min(least)), words.percent(max(least))
         asked = low if low == high else f"{low} to {high}"
-        said = f"by the bound of its PQ index at least {asked} of the weights are to be kept"
+        said = f"the bound of its PQ index asks to keep at least {asked} of the weights"
         yield Evidence("pq-bound", "for" if room else "open", said)
 
 
-def _certificate(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
-    """SiPP's certificate of the network found, of the first run that has one; training after it voids it."""
+def _certificate(runs: Sequence[History], here: float) -> Iterator[Evidence]:
+    """SiPP's certificate of the network found, from the first run with one; later training makes it void."""
     for run in runs:
         record = run.down_to(here)
         rows = {row.metric: row for row in run.rows if record is not None and row.id == record.id}
         held, delta = rows.get("certified"), rows.get("certificate_delta")
         if held is not None and delta is not None and held.n:
-            when = " of it as it was pruned, before its training," if held.group else ""
+            when = " of the network before training" if held.group else ""
             said = (
                 f"SiPP's certificate{when} bounds the outputs for {round(held.value * held.n):,} of {held.n:,} inputs, "
                 f"except with probability at most {delta.value:.1g}"
@@ -93,8 +93,8 @@ def _certificate(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
             return
 
 
-def _knee(runs: Sequence[Told], here: float, margin: float) -> Iterator[Evidence]:
-    """The knee of each measured curve that falls by more than the margin: a flatter one bends by noise."""
+def _knee(runs: Sequence[History], here: float, margin: float) -> Iterator[Evidence]:
+    """The knee of each measured curve that falls by more than the margin: flatter ones bend by noise."""
     curves = [run.points for run in runs if len(run.levels) >= 4]
     falls = [curve for curve in curves if curve[0][1] - curve[-1][1] > margin]
     places = [found for curve in falls if (found := knee(curve)) is not None]
@@ -106,8 +106,8 @@ def _knee(runs: Sequence[Told], here: float, margin: float) -> Iterator[Evidence
         yield Evidence("knee", "open", f"the curve of validation {name} has no knee")
 
 
-def _flow(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
-    """Distances of flows to those of the reference, at the end of the network found and of the next."""
+def _flow(runs: Sequence[History], here: float) -> Iterator[Evidence]:
+    """Distances of flows to the reference, at the end of sparser levels, otherwise of the network found."""
     for name in dict.fromkeys(n for run in runs for x in run.levels for n in _distances(x)):
         now, after = [], []
         for run in runs:
@@ -127,15 +127,15 @@ def _flow(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
 
 
 def _distances(record: LevelRecord) -> dict[str, tuple[float, float]]:
-    """(distance, threshold) of each flow that a stopping rule measured last in the level."""
+    """(distance, threshold) of each flow at the level's last evaluation."""
     seen = record.observations[-1].values if record.observations else {}
     names = [name.removeprefix("distance:") for name in seen if name.startswith("distance:") and "flow" in name]
     return {n: (seen[f"distance:{n}"], seen[f"threshold:{n}"]) for n in names if f"threshold:{n}" in seen}
 
 
-def _collapse(runs: Sequence[Told], here: float) -> Iterator[Evidence]:
-    """Whether a sparser level, or this one, has layers without a weight or no path left."""
+def _collapse(runs: Sequence[History], here: float) -> Iterator[Evidence]:
+    """Whether this level or a sparser one has an empty layer or no path left."""
     broken = [x.density for run in runs for x in run.levels if x.collapsed or (x.collapse and x.collapse.disconnected)]
     if broken:
-        said = f"layers are empty, or no path is left, from {words.percent(max(broken))} density on"
+        said = f"from {words.percent(max(broken))} density on, layers are empty or no path is left"
         yield Evidence("collapse", "against" if max(broken) >= here else "open", said)

@@ -17,7 +17,7 @@ WITHIN = 0.5
 
 
 def report(folder: RunFolder) -> Path:
-    """Write the page of a run from its records and the chosen network, with the verdict on it if one can be given."""
+    """Write the report of a run from its records and the chosen network, with the verdict if there is one."""
     path = folder.path / "report.html"
     found = of_run(folder) if folder.record.chosen is not None else None
     text = page(folder.record, folder.levels(), folder.times(), folder.evaluation(), found, of_folder(folder))
@@ -26,9 +26,9 @@ def report(folder: RunFolder) -> Path:
 
 
 def of_folder(folder: RunFolder) -> Verdict | None:
-    """The verdict within the margin that the run's level was chosen by, or else 0.5, at 95 % confidence.
+    """The verdict at 95 % confidence, within the margin of the run's `choose` (otherwise 0.5).
 
-    None for a run that has not ended, or has nothing dense or nothing pruned to speak of.
+    None for an unfinished run, or one without a dense or pruned network.
     """
     try:
         return verdict(folder.path, _margin(folder.record))

@@ -1,4 +1,4 @@
-"""What would have to be run to be surer of a verdict."""
+"""What to run for a surer verdict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from scipy.special import stdtrit
 
 from sparsight.compare.statistics.curves import at
 from sparsight.compare.statistics.sparsest import Sparsest
-from sparsight.compare.verdict.stories import Told
+from sparsight.compare.verdict.history import History
 from sparsight.numerics import format as words
 from sparsight.numerics.intervals import mean
 from sparsight.records.verdict import Step
@@ -18,24 +18,24 @@ MOST_SEEDS = 100
 
 
 def surer(
-    runs: Sequence[Told], steps: Sequence[Step], found: Sparsest, margin: float, confidence: float
+    runs: Sequence[History], steps: Sequence[Step], found: Sparsest, margin: float, confidence: float
 ) -> tuple[str, ...]:
-    """What to run, the most telling first; () if nothing is left to be told."""
+    """What to run next, the most informative first."""
     more = (*_samples(runs), *_seeds(runs, steps, found, margin, confidence))
     return (*more, *_levels(runs, found), *_measures(runs, found))
 
 
-def _samples(runs: Sequence[Told]) -> Iterator[str]:
+def _samples(runs: Sequence[History]) -> Iterator[str]:
     run = runs[0]
     if len(runs) == 1 and run.dense.metric.share and f"validation {run.dense.id}" not in run.predictions:
-        yield "sparsight evaluate on the run, which compares the networks answer by answer: bounds get narrower"
+        yield "sparsight evaluate on the run, which compares networks answer by answer and narrows the bounds"
 
 
 def _seeds(
-    runs: Sequence[Told], steps: Sequence[Step], found: Sparsest, margin: float, confidence: float
+    runs: Sequence[History], steps: Sequence[Step], found: Sparsest, margin: float, confidence: float
 ) -> Iterator[str]:
     if len(runs) == 1:
-        yield "two more seeds at least: one run says nothing of the method, only of this network"
+        yield "at least two more seeds: one run describes this network, not the method"
         return
     step = next((x for x in steps if x.density == found.refused), None)
     if step is None or not step.difference > -margin:
@@ -46,7 +46,7 @@ def _seeds(
         return
     n = enough(over.mean + margin, over.deviation, confidence)
     more = f"about {n - len(runs)} more seeds" if n is not None and n > len(runs) else f"more than {MOST_SEEDS} seeds"
-    yield f"{more} would show that {words.percent(step.density)} is within, if their mean and spread stay as they are"
+    yield f"{more}, which would show {words.percent(step.density)} to be within if their mean and spread stay the same"
 
 
 def enough(gap: float, deviation: float, confidence: float) -> int | None:
@@ -57,9 +57,9 @@ def enough(gap: float, deviation: float, confidence: float) -> int | None:
     return None
 
 
-def _levels(runs: Sequence[Told], found: Sparsest) -> Iterator[str]:
+def _levels(runs: Sequence[History], found: Sparsest) -> Iterator[str]:
     if found.density is not None and found.refused is None:
-        yield "sparser levels: the sparsest network tried is still within"
+        yield "sparser levels: the sparsest network so far is still within"
     elif found.density is not None and found.refused is not None and found.refused < 0.8 * found.density:
         low, high = words.percent(found.refused), words.percent(found.density)
         yield f"levels between {high} and {low} density, where the limit lies"
@@ -67,9 +67,9 @@ def _levels(runs: Sequence[Told], found: Sparsest) -> Iterator[str]:
         yield f"levels between dense and {words.percent(found.refused)} density, or more epochs a level"
 
 
-def _measures(runs: Sequence[Told], found: Sparsest) -> Iterator[str]:
+def _measures(runs: Sequence[History], found: Sparsest) -> Iterator[str]:
     record = runs[0].down_to(found.density)
     if record is not None and not any(row.id == record.id and row.metric == "speedup" for row in runs[0].rows):
-        yield "sparsight evaluate --metrics latency on the machine that matters: its speed was not measured"
+        yield "sparsight evaluate --metrics latency on the target machine"
     if record is not None and record.id not in runs[0].predictions and len(runs) > 1:
-        yield "sparsight evaluate on the runs: which classes pay is not known"
+        yield "sparsight evaluate on the runs, to see which classes pay"

@@ -1,4 +1,4 @@
-"""How far can I go? One record for each setting, from what its runs recorded."""
+"""The verdict on a setting, from the records of its runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparsight.compare.evaluation.metrics import classes
 from sparsight.compare.statistics.holm import holm
 from sparsight.compare.statistics.sparsest import sparsest_within
 from sparsight.compare.verdict.evidence import evidence
-from sparsight.compare.verdict.stories import Told, grouped, told
+from sparsight.compare.verdict.history import History, grouped, read
 from sparsight.compare.verdict.surer import surer
 from sparsight.compare.verdict.walk import walk
 from sparsight.deploy.ledger.of_run import of_run
@@ -23,33 +23,36 @@ from sparsight.report.run_view import seconds
 
 
 def verdict(runs: Path | str | Sequence[Path | str], within: float = 0.5, confidence: float = 0.95) -> Verdict:
-    """How far the runs' setting can be pruned within `within` of dense: points of a share, or percent of its value.
+    """How far the runs' setting can be pruned within `within` of dense: points of a share, otherwise percent.
 
-    The sparsest network whose one-sided lower bound of its validation metric beside dense is within the margin,
-    walking from dense to sparse and stopping at the first that is not (`sparsest_within`). Of one run the bound is over
-    validation samples: answer by answer after `evaluate`, else as if each network had samples of its own. Of several,
-    which may differ in their seeds alone, it is over the seeds, each beside its own dense network. The test split
-    decides nothing. The rest is read from the records, too, and nothing is trained or measured.
+    Finds the sparsest network with a lower bound within the margin, walking from dense to sparse and stopping at the
+    first that fails (`sparsest_within`). The one-sided bound is on the difference of the validation metric from dense.
+    For one run it is over validation samples: answer by answer after `evaluate`, otherwise as if each network had its
+    own samples. For several, which may differ only in their seed, it is over seeds, each relative to its own dense
+    network. Reads records only: nothing is trained or measured, and the test split decides nothing.
 
-    Raises: ValueError for runs of several settings or twice the same seed, a run that has not ended, has nothing dense
-    or nothing pruned, a margin below 0, a confidence outside (0.5, 1); errors of reading.
+    Raises: ValueError for several settings, a seed that occurs twice, an unfinished run, one without a dense or pruned
+    network, a margin below 0, or a confidence outside (0.5, 1); as `RunFolder.open`.
     """
     paths = [runs] if isinstance(runs, (str, Path)) else list(runs)
-    groups = grouped([told(Path(path)) for path in paths])
+    groups = grouped([read(Path(path)) for path in paths])
     if len(groups) != 1:
-        raise ValueError(f"expected runs that differ in their seeds alone, got {len(groups)} settings; use verdicts")
+        raise ValueError(f"runs must differ only in their seed, got {len(groups)} settings: use verdicts")
     return _of(groups[0], within, confidence)
 
 
 def verdicts(runs: Sequence[Path | str], within: float = 0.5, confidence: float = 0.95) -> tuple[Verdict, ...]:
-    """`verdict` on each setting of the runs, in order of appearance."""
-    return tuple(_of(group, within, confidence) for group in grouped([told(Path(path)) for path in runs]))
+    """The `verdict` on each setting, in order of appearance."""
+    return tuple(_of(group, within, confidence) for group in grouped([read(Path(path)) for path in runs]))
 
 
-def _of(runs: Sequence[Told], within: float, confidence: float) -> Verdict:
+def _of(runs: Sequence[History], within: float, confidence: float) -> Verdict:
     first, seeds = runs[0], tuple(run.run.seed for run in runs)
     if len({*seeds}) < len(seeds):
-        raise ValueError(f"two runs have one seed: {first.path} and another; their results are not independent")
+        raise ValueError(
+            f"runs of one setting must have different seeds, got {', '.join(map(str, seeds))} for {first.path} and "
+            "others: leave one out"
+        )
     metric = first.dense.metric
     basis, steps = walk(runs, confidence)
     margin = within / 100 * (1.0 if metric.share else sum(abs(run.dense.value or 0.0) for run in runs) / len(runs))
@@ -70,17 +73,17 @@ def _of(runs: Sequence[Told], within: float, confidence: float) -> Verdict:
     )  # fmt: skip
 
 
-def _called(run: Told) -> str:
+def _called(run: History) -> str:
     parts = (run.run.recipe, run.run.model.get("spec") or run.run.model.get("type"), run.run.data.get("name"))
     return " on ".join(filter(None, (", ".join(filter(None, parts[:2])), parts[2])))
 
 
-def _rows(run: Told, record: LevelRecord, metric: str) -> Iterator[tuple[str, float]]:
+def _rows(run: History, record: LevelRecord, metric: str) -> Iterator[tuple[str, float]]:
     return ((row.group, row.value) for row in run.rows if row.id == record.id and row.metric == metric)
 
 
-def _bytes(run: Told, record: LevelRecord | None) -> tuple[int | None, int | None]:
-    """Dense and packed, as they were measured; else counted, if the weights are on disk."""
+def _bytes(run: History, record: LevelRecord | None) -> tuple[int | None, int | None]:
+    """Dense and packed bytes as measured; otherwise counted, if the weights are on disk."""
     if record is None:
         return None, None
     sizes = [
@@ -94,7 +97,7 @@ def _bytes(run: Told, record: LevelRecord | None) -> tuple[int | None, int | Non
     return sizes[0], sizes[1]
 
 
-def _speed(run: Told, record: LevelRecord | None) -> Iterator[Speed]:
+def _speed(run: History, record: LevelRecord | None) -> Iterator[Speed]:
     if record is not None:
         faster = dict(_rows(run, record, "faster"))
         for where, ratio in _rows(run, record, "speedup"):
@@ -102,9 +105,11 @@ def _speed(run: Told, record: LevelRecord | None) -> Iterator[Speed]:
             yield Speed(runtime, at, ratio, bool(faster.get(where)))
 
 
-def _pays(runs: Sequence[Told], density: float | None) -> tuple[Pays, ...] | None:
-    """Classes that lose on the test split, by McNemar's exact test corrected by Holm; of several seeds in the first
-    evaluated one. None if no network of that density was evaluated."""
+def _pays(runs: Sequence[History], density: float | None) -> tuple[Pays, ...] | None:
+    """Classes that lose on the test split, by McNemar's exact test with Holm's correction, in the first evaluated run.
+
+    None if no network of that density was evaluated.
+    """
     for run in runs:
         record = run.down_to(density)
         named = () if record is None else (record.id, run.dense.id, "labels")

@@ -1,4 +1,4 @@
-"""The way from dense to sparse: at each density the difference from dense, and its lower bound."""
+"""At each density, from dense to sparse: the difference from dense and its lower bound."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import fmean, median
 
 from sparsight.compare.statistics.curves import at
-from sparsight.compare.verdict.stories import Told
+from sparsight.compare.verdict.history import History
 from sparsight.numerics.intervals import both_sides, difference, lower_bound, paired_shares
 from sparsight.records.record import LevelRecord
 from sparsight.records.verdict import Step
@@ -14,20 +14,20 @@ from sparsight.report.run_view import judged
 from sparsight.train.metric import ACCURACY
 
 SAMPLES = "the same validation samples, answer by answer"
-APART = "the validation split, as if of other samples for each network"
-SEEDS = "the seeds, each beside its own dense network on validation data"
-NOTHING = "nothing: one run of a metric that is no share has no bound"
+APART = "validation samples, as if each network had its own"
+SEEDS = "the seeds, each relative to its own dense network on validation data"
+NOTHING = "nothing: a single run has no bound for a metric that is not a share"
 
 
-def walk(runs: Sequence[Told], confidence: float) -> tuple[str, tuple[Step, ...]]:
-    """What the bounds are of, and the steps; of several runs over their seeds, of one over its samples."""
+def walk(runs: Sequence[History], confidence: float) -> tuple[str, tuple[Step, ...]]:
+    """The basis of the bounds, and the steps: over the seeds of several runs, or the samples of one."""
     return _over_seeds(runs, confidence) if len(runs) > 1 else _over_samples(runs[0], confidence)
 
 
 # -- one run -------------------------------------------------------------------------------------------------------
 
 
-def _over_samples(run: Told, confidence: float) -> tuple[str, tuple[Step, ...]]:
+def _over_samples(run: History, confidence: float) -> tuple[str, tuple[Step, ...]]:
     pruned = [x for x in run.levels if x.id != run.dense.id]
     flips = [_flips(run, x) for x in pruned]
     if all(each is not None for each in flips):
@@ -38,8 +38,8 @@ def _over_samples(run: Told, confidence: float) -> tuple[str, tuple[Step, ...]]:
     return APART if run.dense.metric.share else NOTHING, tuple(_apart(run, x, confidence) for x in pruned)
 
 
-def _flips(run: Told, record: LevelRecord) -> tuple[int, int, int] | None:
-    """Validation samples that this network alone gets right, that dense alone does, and all; None if not known."""
+def _flips(run: History, record: LevelRecord) -> tuple[int, int, int] | None:
+    """Validation samples that only this network gets right, that only dense does, and all; None if unknown."""
     named = [f"validation {x}" for x in (record.id, run.dense.id, "labels")]
     if record.metric != ACCURACY or any(name not in run.predictions for name in named):
         return None
@@ -48,7 +48,7 @@ def _flips(run: Told, record: LevelRecord) -> tuple[int, int, int] | None:
     return int((right & ~before).sum()), int((before & ~right).sum()), len(labels)
 
 
-def _apart(run: Told, record: LevelRecord, confidence: float) -> Step:
+def _apart(run: History, record: LevelRecord, confidence: float) -> Step:
     mine, dense = judged(record), judged(run.dense)
     if mine is None or dense is None:
         return Step(record.density, record.level, run.worth(record), None, None)
@@ -61,8 +61,8 @@ def _apart(run: Told, record: LevelRecord, confidence: float) -> Step:
 # -- several seeds -------------------------------------------------------------------------------------------------
 
 
-def _over_seeds(runs: Sequence[Told], confidence: float) -> tuple[str, tuple[Step, ...]]:
-    """At the median density of each pruned level over the seeds, every run read there."""
+def _over_seeds(runs: Sequence[History], confidence: float) -> tuple[str, tuple[Step, ...]]:
+    """At the median density of each pruned level over the seeds, interpolating each run there."""
     found = []
     for density, level in _places(runs):
         read = [at(run.points, density, log=True) for run in runs]
@@ -75,7 +75,7 @@ def _over_seeds(runs: Sequence[Told], confidence: float) -> tuple[str, tuple[Ste
     return SEEDS, tuple(found)
 
 
-def _places(runs: Sequence[Told]) -> list[tuple[float, int | None]]:
+def _places(runs: Sequence[History]) -> list[tuple[float, int | None]]:
     by_level: dict[int, list[float]] = {}
     for run in runs:
         for record in run.levels:

@@ -124,7 +124,7 @@ def _settles(found: Grid, sigma_w_sq: float) -> bool:
 
 
 def _at(found: Grid, sigma_b: float, q: float, *, marginal: bool | None = None) -> EdgeOfChaos:
-    """The point of the edge at variance q. `marginal` decides about a slope of exactly 1."""
+    """The point of the edge at variance q; `marginal` says whether it is stable at a slope of exactly 1."""
     _, dphi_sq, rise = moments_at(found, q)
     sigma_w = dphi_sq**-0.5
     slope = rise * sigma_w**2

@@ -47,7 +47,7 @@ def variance_map(
 
 
 def variance_slope(activation: Activation | Grid, q: float, sigma_w: float, *, kinks: Sequence[float] = ()) -> float:
-    """d variance_map / dq = sigma_w^2 E[phi phi' Z] / sqrt(q). Above 1 at a fixed point, the variance leaves it."""
+    """d variance_map / dq = sigma_w^2 E[phi phi' Z] / sqrt(q). A fixed point with a slope above 1 is unstable."""
     check_not_negative(q=q, sigma_w=sigma_w)
     found = grid(activation, kinks, q=q)
     return sigma_w**2 * moments_at(found, q)[2]

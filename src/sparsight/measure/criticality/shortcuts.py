@@ -1,4 +1,4 @@
-"""The shortcuts of a network: which sums of its forward are residual, and where their branches end."""
+"""The residual sums in a network's forward, and the ends of their branches."""
 
 from __future__ import annotations
 
@@ -23,15 +23,17 @@ _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 
 
 def is_residual(model: nn.Module) -> bool:
-    """Whether tracing finds shortcuts past layers of a model."""
+    """Whether tracing finds shortcuts around layers of a model."""
     sums = residual_sums(model)
     return bool(sums.blocks or sums.endless)
 
 
 @dataclass(frozen=True)
 class Sums:
-    """The residual sums of a forward: of each call of a block the modules in which its branch ends, several if the
-    branch is itself a sum; branches without such a module; and sums of two sides of equally many layers."""
+    """The residual sums of a forward.
+
+    For each call of a block, the modules that end its branch (several if the branch is itself a sum). Also branches
+    that do not end in a module, and sums of two sides with equally many layers."""
 
     blocks: tuple[tuple[str, ...], ...] = ()
     endless: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ def _adds(node: fx.Node) -> bool:
 def _distances(
     graph: fx.GraphModule, nodes: set[fx.Node], common: set[fx.Node], layers: set[int]
 ) -> dict[fx.Node, float]:
-    """How many layers the shortest way from each node up to one of `common` passes."""
+    """The fewest layers on a path from each node back to one of `common`."""
     found: dict[fx.Node, float] = {}
     for node in graph.graph.nodes:
         if node in nodes:
@@ -95,8 +97,9 @@ def _distances(
 def _ends(
     graph: fx.GraphModule, node: fx.Node, sums: Collection[fx.Node], joined: set[fx.Node]
 ) -> tuple[str | None, ...]:
-    """The modules that a branch ends in, past what only drops, reshapes or scales; None for one without. `joined` gets
-    those of `sums` that the branch is itself the sum of."""
+    """The modules that end a branch, ignoring dropout, reshaping and scaling; None if it does not end in modules.
+
+    Adds to `joined` the sums that the branch itself is made of."""
     while True:
         if node in sums:
             joined.add(node)
@@ -110,7 +113,7 @@ def _ends(
 
 
 def _passes(node: fx.Node, signal: fx.Node) -> bool:
-    """Whether a factor on the signal is the same factor on what the function makes of it."""
+    """Whether the function commutes with scaling of the signal."""
     over = verb(node) in ("div", "truediv") and node.args[0] is not signal
     return verb(node) in _PASSING and sum(one is signal for one in node.args) == 1 and not over
 

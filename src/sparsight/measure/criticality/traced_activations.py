@@ -18,7 +18,7 @@ from sparsight.numerics.exact import exact
 
 
 def words(text: str) -> frozenset[str]:
-    """The names in a text, which blanks part."""
+    """The names in a text, separated by spaces."""
     return frozenset(text.split())
 
 
@@ -112,7 +112,7 @@ class _Composed:
 
 
 def _sources(graph: fx.GraphModule, nodes: list[fx.Node]) -> dict[fx.Node, fx.Node]:
-    """The input node of each node that works elementwise on one tensor."""
+    """The input node of each elementwise node with one tensor."""
     found: dict[fx.Node, fx.Node] = {}
     for node in nodes:
         if _known(graph, node) is None and verb(node) not in _LINEAR | _BENT:
@@ -178,7 +178,7 @@ def _inside(node: fx.Node, source: dict[fx.Node, fx.Node], at: fx.Node) -> list[
 
 
 def _reach(starts: list[fx.Node], onward: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
-    """All nodes that lead on from these, themselves left out unless another leads to them."""
+    """All nodes downstream of these."""
     seen: set[fx.Node] = set()
     waiting = [n for start in starts for n in onward(start)]
     while waiting:
@@ -206,7 +206,7 @@ def _constant(graph: fx.GraphModule, node: fx.Node) -> Tensor | None:
 
 
 def _scales(user: fx.Node, node: fx.Node) -> bool:
-    """Whether a product multiplies a signal by numbers, or by a tensor of the model, alone."""
+    """Whether a product multiplies a signal only by numbers or tensors of the model."""
     return all(other is node or other.op == "get_attr" for other in user.all_input_nodes)
 
 

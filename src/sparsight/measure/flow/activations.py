@@ -83,7 +83,7 @@ class Reading:
             self.values[self.current], self.reached = self._pooled(out), rank
 
     def other(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A layer that is not measured; it ends the layer before it."""
+        """A layer that is not measured ends the one before it."""
         self.current = ""
 
     def shortcut(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

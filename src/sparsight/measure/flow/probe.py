@@ -1,4 +1,4 @@
-"""The samples on which a run measures: drawn once, the same in every measurement."""
+"""The fixed samples on which a run measures."""
 
 from __future__ import annotations
 

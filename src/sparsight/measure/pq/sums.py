@@ -1,4 +1,4 @@
-"""Power sums: all that the PQ index needs from a tensor, computed in one pass, and mergeable.
+"""Power sums: all that the PQ index needs from a tensor, mergeable and computed in one pass.
 
     S_e = sum_i (|w_i| / scale)^e        over the kept weights, for each exponent e
 
@@ -144,7 +144,7 @@ class RowSums:
     def neurons(
         self, p: float, q: float, shares: np.ndarray, gamma: float, beta: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """PQ index of every row that is defined, and for each share of the bound the sum of their prune counts."""
+        """PQ index of every defined row, and the sum of their prune counts for each bound."""
         return kernel.neurons(self.lines, *_where(self.exponents, p, q), shares, float(gamma), float(beta))
 
     def effective(self, p: float, q: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from sparsight.numerics.checks import check_positive
 Phase = Literal["regularising", "compressing", "collapsing"]
 
 _AT_ONCE = 3.0  # tolerances above the minimum that confirm it at once
-_DROP = 0.25  # share of the rise that the index must lose to confirm a peak
+_DROP = 0.25  # a peak is confirmed once the index has lost this share of its rise
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ def turning_points(densities: Sequence[float], indices: Sequence[float], *, tole
       lie more than `tolerance` above it, or by one that lies more than 3 `tolerance` above it; then it stays.
       From there the peak is the highest index so far, the first of equals; it is confirmed when the index has come
       down from it by more than `tolerance` and more than a quarter of its rise above the minimum; then it stays.
-      Before a confirmed minimum the network is "regularising" (the weights left become more alike while accuracy
-      holds), then "compressing" (they become less alike, at the cost of some accuracy), and after a
-      confirmed peak "collapsing".
+      Before a confirmed minimum the network is "regularising" (the remaining weights become more alike while accuracy
+      holds), then "compressing" (they become less alike, at some cost in accuracy), and after a confirmed peak
+      "collapsing".
 
     Robust to errors up to `tolerance` at single levels. Skips NaN (an undefined index). Raises: ValueError for
     different lengths, densities outside [0, 1] or rising, an index outside [0, 1], or tolerance <= 0.

@@ -39,9 +39,9 @@ def rows_of(scores: Scores, masks: Masks) -> Rows:
 
 
 def in_groups(plan: Callable[[Scores, Masks], Allocation], scores: Scores, masks: Masks, scope: Scope) -> Allocation:
-    """`plan(scores, masks)` with output units as rows (neuron scope), or with each expert as a tensor (layer scope).
+    """`plan(scores, masks)` with output units as rows (neuron scope), or each expert as a tensor (layer scope).
 
-    Groups are called "name[unit]" and "name[expert]".
+    Groups are named "name[unit]" and "name[expert]".
     """
     rows = rows_of(scores, masks)
     if any(name not in scores or scores[name].shape != masks[name].shape for name in rows.layouts):

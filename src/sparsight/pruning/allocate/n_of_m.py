@@ -1,4 +1,4 @@
-"""N:M sparsity: so many of every few neighbouring weights, as some GPUs multiply them fast."""
+"""N:M sparsity: n of every m neighbouring weights, a pattern that some GPUs multiply faster."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scores
 
 @dataclass(frozen=True)
 class NofM(Allocator):
-    """Keep the `n` highest scores of every `m` weights that are neighbours among the inputs of one output.
+    """Keep the `n` highest scores of every `m` neighbouring inputs of an output.
 
-    Inputs are dimension 1 of a weight, or as its layout says (in a convolution: channels, each position of the kernel
-    for itself), cut into groups of `m` from the first on. What is left over at the end stays, and so does a tensor of
-    one dimension. Pruned weights stay pruned: a group with fewer than `n` alive keeps those. Among equal scores the
-    lower index goes first. With 2:4, `torch.sparse.to_sparse_semi_structured` takes the weight of a linear layer on
-    GPUs that have it.
+    Inputs are dimension 1, or as the layout says (in a convolution: channels, separately at each kernel position), cut
+    into groups of `m` from the first on. An incomplete last group stays dense, and so do vectors. Pruned weights stay
+    pruned: a group with fewer than `n` alive weights keeps those. Among equal scores the lower index is pruned first.
+    `torch.sparse.to_sparse_semi_structured` accepts linear weights with 2:4 on GPUs that support it.
 
-    Errors: n below 0, m below 1, n above m; a score that is NaN.
+    Raises: ValueError unless 0 <= n <= m and m >= 1, or for a NaN score.
     Source: Mishra et al., "Accelerating Sparse Deep Neural Networks", 2021 (2:4).
     """
 
@@ -32,7 +31,7 @@ class NofM(Allocator):
         check_whole(0, n=self.n)
         check_whole(1, m=self.m)
         if self.n > self.m:
-            raise ValueError(f"n must be at most m: got {self.n} of {self.m}")
+            raise ValueError(f"n must be at most m, got n={self.n} and m={self.m}")
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
         return in_groups(self._plan, scores, masks, "neuron")
@@ -47,13 +46,15 @@ class NofM(Allocator):
 
     def _kept(self, name: str, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if scores.shape != mask.shape:
-            raise ValueError(f"the scores of {name!r} have shape {tuple(scores.shape)}, its mask {tuple(mask.shape)}")
+            raise ValueError(
+                f"scores and mask of {name!r} must have one shape, got {tuple(scores.shape)} and {tuple(mask.shape)}"
+            )
         if bool(scores[mask].isnan().any()):
-            raise ValueError(f"the scores of {name!r} hold NaN")
+            raise ValueError(f"the scores of {name!r} must not contain NaN")
         whole = mask.shape[1] // self.m * self.m
         order = torch.where(mask, scores.double(), -torch.inf).narrow(1, 0, whole).movedim(1, -1)
         order = order.unflatten(-1, (-1, self.m)) if whole else order[..., None]
-        order = order.sort(dim=-1, stable=True).indices  # equal ones in order: the lower goes first
+        order = order.sort(dim=-1, stable=True).indices  # stable: among equals the lower is pruned first
         places = order[..., self.m - self.n :]
         chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, places, True).flatten(-2).movedim(-1, 1)
         kept = mask.clone()

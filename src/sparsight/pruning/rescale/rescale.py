@@ -54,8 +54,8 @@ class Rescale:
     Not used by "data". `exclude`: shell-style names of tensors to skip. `start` draws the dense weights first.
 
     Warns and does nothing for a network with norms, which undo any scale, or a residual network, which is at the edge
-    of chaos with any weights. Warns if the forward cannot be traced, because these would go unnoticed, and of weights
-    that it skips: transposed convolutions, and others outside linear and convolution layers.
+    of chaos with any weights. Warns if the forward cannot be traced, since it would miss these, and about weights that
+    it skips: transposed convolutions, and others outside linear and convolution layers.
 
     Source: Hayou et al., ICLR 2021, section 3.2, with corrected gain.
     """
@@ -136,11 +136,10 @@ def unsuited(model: nn.Module) -> str | None:
 
 
 def _blind_spots(model: nn.Module, masks: Masks) -> None:
-    """Warn if `unsuited` cannot see the forward, and of layers that are not rescaled."""
+    """Warn if `unsuited` cannot trace the forward, and about layers that are not rescaled."""
     if traced(model) is None:
         warnings.warn(
-            f"the forward of {type(model).__name__} cannot be traced: rescaling is wrong if it contains norms or "
-            "shortcuts",
+            f"the forward of {type(model).__name__} cannot be traced: rescaling is wrong if it has norms or shortcuts",
             stacklevel=3,
         )
     if missing := left_out(model):

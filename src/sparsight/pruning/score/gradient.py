@@ -111,7 +111,7 @@ def gradient(value: Tensor, by: list[Tensor], *, again: bool = False) -> list[Te
 
 
 def give_back() -> None:
-    """Have glibc return freed memory to the system, because its fragments do not fit tensors of other sizes."""
+    """Make glibc return freed memory to the system: its fragments do not fit tensors of other sizes."""
     with suppress(AttributeError, OSError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
 

@@ -31,7 +31,7 @@ class Decision:
     eps_det: np.ndarray  # C x (sensitivities beyond the `counts` largest)
     eps_rand: np.ndarray  # at `counts`; infinite if nothing is kept of a nonzero group
     random: np.ndarray  # bool: sampled
-    draws: np.ndarray  # N of a random group that stays as drawn, otherwise 0
+    draws: np.ndarray  # N of a random group kept as drawn, otherwise 0
     masks: Masks
     multipliers: dict[str, Tensor]  # gamma: 1 if kept unchanged, 0 if not kept
 

@@ -1,4 +1,4 @@
-"""Finds parameters that no gradient reaches, such as those of units that pruning has cut off."""
+"""Finds parameters that no gradient reaches, such as those of units cut off by pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules on what the loop measures anyway: epochs, validation accuracy, validation loss."""
+"""Rules on epochs, validation accuracy and validation loss, which need no extra measurements."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class AccuracyRecovery(StoppingRule):
     rewind point, for "dense", "parent" and "best" the final accuracy of that level. Never stops without a reference, as
     at the first level, or without an accuracy. Uses validation data, never the test split.
 
-    Another metric takes the place of accuracy if it chooses between networks: the target is `fraction` of the
-    reference's value (1 / fraction of it if lower is better), less or more `margin` of it.
+    If another metric chooses between networks, it takes the place of accuracy: the target is then `fraction` of the
+    reference's value (1 / fraction of it if lower is better), relaxed by `margin` of it.
 
-    Source: Gharatappeh and Sekeh, arXiv 2501.15592: the second exit of their loop, there on the test split.
+    Source: Gharatappeh and Sekeh, arXiv 2501.15592: the second exit of their loop, which uses the test split.
     """
 
     target: float | None = None
@@ -60,7 +60,7 @@ class AccuracyRecovery(StoppingRule):
 
     @property
     def name(self) -> str:
-        """The name of the reference's accuracy, which rules with different fractions share."""
+        """The name of the reference's accuracy, shared by rules with different fractions."""
         return f"reference:validation accuracy of {self.reference}"
 
     @property
@@ -98,7 +98,7 @@ class AccuracyRecovery(StoppingRule):
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         if history and history[-1].values.get(self._distance, math.inf) <= 0:
-            return f"validation metric as good as that of {SAID[self.reference]}"
+            return f"the validation metric is as good as that of {SAID[self.reference]}"
         if not history or history[-1].validation_accuracy is None or self._distance in history[-1].values:
             return None
         accuracy = history[-1].validation_accuracy
@@ -146,4 +146,4 @@ SAID = {
     "parent": "the previous level",
     "best": "the best level so far",
 }
-"""References in the text of reasons."""
+"""How reasons name the references."""

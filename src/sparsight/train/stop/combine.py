@@ -45,7 +45,7 @@ class _Several(StoppingRule):
         for rule in self.rules:
             found, after = rule.measure(context, memory)
             values.update(found)
-            kept.update({key: new for key, new in after.items() if new is not memory.get(key)})  # the others' stays
+            kept.update({key: new for key, new in after.items() if new is not memory.get(key)})  # only this rule's
         return values, kept
 
     def _reasons(self, history: Sequence[Observation]) -> list[str | None]:
@@ -145,7 +145,7 @@ def named_rule(name: StopName) -> StoppingRule:
     made: dict[str, Callable[[], StoppingRule]] = {
         "fixed-epochs": FixedEpochs,
         "accuracy-recovery": AccuracyRecovery,
-        # at least an epoch: weights that carry on may reach the target without training
+        # at least an epoch: weights that were not rewound may reach the target without training
         "recovered": lambda: AtLeast(AccuracyRecovery(fraction=0.95), epochs=1.0),
         "loss-plateau": LossPlateau,
         "pqi-stable": PQIStable,

@@ -121,9 +121,9 @@ Source = InformationSource | GradientSource
 
 
 def measure_together(sources: Iterable[FlowSource], context: Context) -> None:
-    """Measure an information flow and a gradient flow in the same passes, if both are needed at this point.
+    """Measure information flow and gradient flow in the same passes, if both are needed at this point.
 
-    Only with the default loss: another might run the model twice, or on other inputs.
+    Only with the default loss: any other might run the model twice, or on other inputs.
     """
     asked = [source for source in sources if source.name not in context.flows]
     one = next((s for s in asked if isinstance(s, InformationSource)), None)

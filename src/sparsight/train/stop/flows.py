@@ -121,9 +121,9 @@ class GradientConsistent(_Consistent):
     """Stop if the gradient flow is close to a reference network's: distance < eps, `patience` times in a row.
 
     `statistic` is one of `gradient_flow`, on the run's probe; or "ema", the exponential average of the gradient norms
-    during training, which needs no extra pass (its reference is the recorded average of that level); or "literal", the
-    published code's mistake, for tests: norms of the current network against mean magnitudes of the reference, each of
-    only the last of n probe batches and n / (n - 1) times too large.
+    during training, which needs no extra pass (its reference is the recorded average of that level); or "literal",
+    which reproduces a mistake in the published code: norms of the current network against mean magnitudes of the
+    reference, both from only the last of n probe batches and n / (n - 1) times too large.
 
     Source: Gharatappeh and Sekeh, arXiv 2501.15592, variant GF: norm "l2", reference "warmup", eps 0.5. The defaults
     here are ours.
@@ -213,7 +213,7 @@ class FlowPlateau(StoppingRule):
 
 
 def _flows(flow: InformationFlow | GradientFlow | Tensor) -> bool:
-    """Whether the flow is not all zero: two dead networks are not alike."""
+    """Whether the flow is not all zero: two dead networks do not count as consistent."""
     return any(bool(part.any()) for part in parts(flow))
 
 

@@ -46,7 +46,7 @@ def in_a_row(patience: int) -> str:
 
 
 def less(found: Sequence[float], limit: float, patience: int, before: str, after: str = "") -> str | None:
-    """The reason to stop if the last `patience` numbers are below the limit; `before` and `after` surround the last."""
+    """The reason to stop if the last `patience` numbers are below the limit: `before`, the last number, `after`."""
     if not met(found, limit, patience):
         return None
     return f"{before} {found[-1]:.3g}{after}, less than {limit:g}{in_a_row(patience)}"

@@ -74,7 +74,7 @@ class MaskStable(StoppingRule):
     def measure(self, context: Context, memory: StateDict) -> tuple[Mapping[str, float], StateDict]:
         if context.score is None or not context.rounds:
             return {}, memory
-        now = would_cut(context)
+        now = next_masks(context)
         kept = {f"mask:{name}": mask for name, mask in now.items()}
         before = {
             name: memory[f"mask:{name}"].to(mask.device) for name, mask in now.items() if f"mask:{name}" in memory
@@ -84,14 +84,14 @@ class MaskStable(StoppingRule):
 
     def stop(self, history: Sequence[Observation]) -> str | None:
         found = recorded(history, DISTANCE)
-        return less(found, self.tol, self.patience, "the mask to be cut changed by", " (Jaccard)")
+        return less(found, self.tol, self.patience, "the next mask changed by", " (Jaccard)")
 
 
-DISTANCE = "distance:mask to be cut"
+DISTANCE = "distance:mask to be cut"  # part of run records
 
 
-def would_cut(context: Context) -> Masks:
-    """The masks that scorer and rounds would give for the current weights."""
+def next_masks(context: Context) -> Masks:
+    """The masks that scorer and rounds would make from the current weights."""
     if "masks" not in context.flows:
         masks, samples = context.masks, sum(batch_size(batch) for batch in context.examples)
         if samples:  # the scorer uses data

@@ -130,7 +130,7 @@ def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, T
 
 
 def _why_no_pruning(name: str, before: Tensor, after: Tensor, prunable: bool) -> str | None:
-    """Why a parameter is not just pruned; None if it is."""
+    """Why a parameter is not only pruned; None if it is."""
 
     def of(which: Tensor) -> str:
         return f"{int(which.sum())} of {which.numel()} values of {name!r}"
@@ -142,7 +142,7 @@ def _why_no_pruning(name: str, before: Tensor, after: Tensor, prunable: bool) ->
     if bool((moved := other & (after != 0)).any()):
         return f"{of(moved)} are neither 0 nor unchanged, so it was trained or reweighted after pruning"
     if not prunable and bool(other.any()):
-        return f"{of(other)} were set to 0, but it is not a prunable weight, which bounds are limited to"
+        return f"{of(other)} were set to 0, but bounds cover only prunable weights"
     return None
 
 

@@ -23,7 +23,7 @@ _MEAN = (*_MEAN_LAYERS, *(getattr(functional, f"{kind}_pool{n}d") for kind in ("
 
 
 def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
-    """Why the network is not a chain of `layers` with ReLU and pooling in between, each used once; None if it is.
+    """Why the network is not a chain of `layers`, each used once, with only ReLU and pooling between; None if it is.
 
     ReLU, maxima, and means of nonnegative numbers preserve relative errors of at most 1.
     """

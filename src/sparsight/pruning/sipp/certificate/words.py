@@ -1,4 +1,4 @@
-"""A certificate in plain sentences."""
+"""Describes a certificate in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a verdict reads of each run: levels, the dense network, predictions, times. One setting, some seeds."""
+"""What a verdict reads from each run: levels, the dense network, predictions, times."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sparsight.records.rows import Row, stored_predictions, stored_rows
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """The records of a run, its dense network first."""
+class History:
+    """The records of a run."""
 
     path: Path
     run: RunRecord
@@ -28,12 +28,12 @@ class Told:
 
     @property
     def levels(self) -> tuple[LevelRecord, ...]:
-        """Those that were judged, from dense to sparse."""
+        """The evaluated levels, from dense to sparse."""
         judged = [x for x in self.records if x.role == "level" and x.value is not None]
         return tuple(sorted(judged, key=lambda x: -x.density))
 
     def worth(self, record: LevelRecord) -> float:
-        """The level's metric beside the dense network's, larger being better."""
+        """The level's metric minus the dense network's; larger is better."""
         return record.worth - self.dense.worth
 
     @property
@@ -41,38 +41,37 @@ class Told:
         return [(x.density, self.worth(x)) for x in self.levels]
 
     def down_to(self, density: float | None) -> LevelRecord | None:
-        """The sparsest pruned level of at least that density; None for None, or if there is none."""
+        """The sparsest pruned level of at least that density; None for None, or without one."""
         pruned = [x for x in self.levels if x.id != self.dense.id]
         return next((x for x in reversed(pruned) if density is not None and x.density >= density), None)
 
 
-def told(path: Path) -> Told:
-    """A run for a verdict. ValueError if it has not ended, has no dense network, or was not judged; or of reading."""
+def read(path: Path) -> History:
+    """Read a run. Raises: ValueError if it has not ended or lacks a dense or a pruned network; as `RunFolder.open`."""
     with RunFolder.open(path) as folder:
         run, records = folder.record, folder.levels()
         if run.status != "finished":
-            raise ValueError(f"no verdict on {path}: the run is {run.status}; let it end first (--resume)")
+            raise ValueError(f"no verdict on {path}: the run is {run.status}; finish it first (--resume)")
         dense = dense_of(records)
         if dense is None or dense.value is None:
             raise ValueError(
-                f"no verdict on {path}: there is no dense network to compare with; run it with a dense level, or with "
-                "--control"
+                f"no verdict on {path}: it has no dense network to compare with; run it with a dense level or --control"
             )
-        found = Told(path, run, records, folder.times(), dense, stored_predictions(folder), stored_rows(folder))
+        found = History(path, run, records, folder.times(), dense, stored_predictions(folder), stored_rows(folder))
     if not any(x.kept < x.total for x in found.levels):
-        raise ValueError(f"no verdict on {path}: no pruned level was judged on validation data")
+        raise ValueError(f"no verdict on {path}: no pruned level was evaluated on validation data")
     return found
 
 
 def setting(run: RunRecord) -> str:
-    """What is the same in runs that differ only in their seed."""
+    """A key that runs share if they differ only in their seed."""
     arguments = {name: value for name, value in to_json(run.arguments).items() if name != "seed"}
     return json.dumps([run.recipe, arguments, run.model.get("spec"), run.data.get("name")], sort_keys=True)
 
 
-def grouped(runs: Sequence[Told]) -> list[list[Told]]:
-    """The runs by setting, in order of appearance, each by seed."""
-    by: dict[str, list[Told]] = {}
+def grouped(runs: Sequence[History]) -> list[list[History]]:
+    """The runs grouped by setting, in order of appearance, each group sorted by seed."""
+    by: dict[str, list[History]] = {}
     for each in runs:
         by.setdefault(setting(each.run), []).append(each)
     return [sorted(group, key=lambda each: each.run.seed) for group in by.values()]
