@@ -321,8 +321,8 @@ def test_the_files_of_a_sitting_are_as_long_as_the_page_says():
     assert int(total.replace(",", "")) == sum(told.values())
 
 
-def test_the_walk_names_files_and_functions_that_are_there():
-    stops = re.findall(r"^\d\. `([\w/]+\.py)`, `(\w+)`", part("The walk of one value"), re.MULTILINE)
+def test_the_path_names_files_and_functions_that_are_there():
+    stops = re.findall(r"^\d\. `([\w/]+\.py)`, `(\w+)`", part("The path of a recipe"), re.MULTILINE)
     assert len(stops) == 6
     for path, function in stops:
         assert re.search(rf"^def {function}\(", (ROOT / "src" / "sparsight" / path).read_text(), re.MULTILINE)
