@@ -15,7 +15,6 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments, set_seed
 
 from sparsight import save_masks
@@ -26,14 +25,14 @@ from sparsight.integrations.transformers import FILE, PruningCallback
 from sparsight.report.ledger import sentence
 
 
-def main(checkpoint: str, texts: str, out: str, epochs: tuple[float, float] = (2, 6), rate: float = 4e-4) -> None:
+def main(checkpoint: str, texts: str, out: str, epochs: tuple[float, float] = (3, 24), rate: float = 4e-4) -> None:
     with open(texts, newline="", encoding="utf-8") as file:
         table = list(csv.DictReader(file))
     random.Random(0).shuffle(table)
     labels = sorted({row["label"] for row in table})
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     rows = [
-        {**tokenizer(row["text"], truncation=True, max_length=32), "labels": labels.index(row["label"])}
+        {**tokenizer(row["text"], truncation=True, max_length=128), "labels": labels.index(row["label"])}
         for row in table
     ]
     held_out, train = rows[: len(rows) // 5], rows[len(rows) // 5 :]
@@ -47,7 +46,7 @@ def main(checkpoint: str, texts: str, out: str, epochs: tuple[float, float] = (2
     def trained(epochs: float, *callbacks: PruningCallback) -> float:
         args = TrainingArguments(
             out, num_train_epochs=epochs, learning_rate=rate, per_device_train_batch_size=16, save_strategy="no",
-            bf16=True, use_cpu=not torch.cuda.is_available(), logging_steps=50, report_to=[],
+            logging_steps=50, report_to=[],
         )  # fmt: skip
         trainer = Trainer(
             model, args, train_dataset=train, eval_dataset=held_out, processing_class=tokenizer, callbacks=[*callbacks],

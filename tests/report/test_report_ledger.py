@@ -58,8 +58,13 @@ def timed(*ways: Latency) -> Ledger:
         ),
         (
             replace(FOUND, counted=replace(COUNTED, minus_zeros=1234)),
-            "90.0 % of the prunable weights are zero; this file is 10.1× smaller packed, and stores 1,234 zeros that "
-            "are −0.0 (add 0.0 to them); its speed was not measured (sparsight ledger --measure does).",
+            "90.0 % of the prunable weights are zero; this file is 10.1× smaller packed, and stores 1,234 zeros "
+            "with a minus sign (add 0.0 to remove it); its speed was not measured (sparsight ledger --measure does).",
+        ),
+        (
+            replace(FOUND, counted=replace(COUNTED, minus_zeros=1)),
+            "90.0 % of the prunable weights are zero; this file is 10.1× smaller packed; its speed was not measured "
+            "(sparsight ledger --measure does).",
         ),
         (
             replace(FOUND, missing={"latency": CODE}, counted=replace(COUNTED, prunable=None, alive=None)),
@@ -94,6 +99,7 @@ def timed(*ways: Latency) -> Ledger:
         "threads",
         "on request",
         "minus",
+        "one minus",
         "checkpoint",
         "not traced",
         "packed",

@@ -49,7 +49,7 @@ class Worth:
 
 
 def evaluate(
-    model: nn.Module, split: Split | Iterable[Batch], judge: Judge, runtime: Runtime, *, batch_size: int = 1000
+    model: nn.Module, split: Split | Iterable[Batch], judge: Judge, runtime: Runtime, *, batch_size: int = 250
 ) -> Worth:
     """Evaluate a network on a split, in eval mode and without gradients; does not change the model or random state.
 

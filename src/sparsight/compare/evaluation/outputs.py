@@ -40,7 +40,7 @@ class Outputs:
 
 
 def outputs_of(
-    model: nn.Module, split: Split | Iterable[Batch], runtime: Runtime, *, batch_size: int = 1000
+    model: nn.Module, split: Split | Iterable[Batch], runtime: Runtime, *, batch_size: int = 250
 ) -> Outputs:
     """Run a network over a split, in eval mode and without gradients; does not change the model or random state.
 
