@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
+import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,32 +107,22 @@ def summary(rows: list[dict[str, str]]) -> list[tuple[float, float, float, float
 
 
 def draw(rows: list[tuple[float, ...]], path: Path, depth: int, width: int) -> None:
-    import matplotlib
+    sys.path.append(str(Path(__file__).resolve().parents[2] / "docs" / "pictures"))
+    import altair as alt
+    from panels import chart, linear, lines, save
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot as plt
-
-    matplotlib.rcParams["svg.hashsalt"] = "collapse"
-    figure, axes = plt.subplots(figsize=(8, 4.8))
-    x = [row[2] for row in rows]
-    axes.errorbar(x, [r[3] for r in rows], [r[4] for r in rows], fmt="o", color="#0a66b0", capsize=3, label="measured")
-    axes.errorbar(
-        x, [r[5] for r in rows], [r[6] for r in rows], fmt="s", mfc="none", color="#c2500a", capsize=3,
-        label="predicted from the second moments",
-    )  # fmt: skip
-    line = [0.3 + 0.005 * i for i in range(240)]
-    bound = [theorem1_bound(c, depth, width) for c in line]
-    axes.plot(line, bound, color="#5c646e", lw=1, label="upper bound of theorem 1 (1: says nothing)")
-    axes.axvline(1, color="#5c646e", lw=1, ls=":")
-    axes.text(1.005, 0.03, "edge of chaos", color="#5c646e")
-    axes.set(
-        xlabel="chi: below 1 ordered, above 1 chaotic", ylabel="sparsity at which the first layer is empty",
-        ylim=(0, 1.05), title=f"tanh MLP, {depth} layers of width {width}, pruned by SNIP: mean and deviation",
-    )  # fmt: skip
-    axes.title.set_fontsize(10)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), frameon=False)  # hides no point there
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    names = ("measured", "predicted from the second moments", "upper bound of theorem 1 (1: says nothing)")
+    points: list[dict[str, Any]] = [
+        {"x": r[2], "y": r[i], "low": r[i] - r[i + 1], "high": r[i] + r[i + 1], "series": name, "dot": True, "run": k}
+        for k, r in enumerate(rows) for i, name in zip((3, 5), names, strict=False)
+    ]  # fmt: skip
+    bound = [0.3 + 0.005 * i for i in range(240)]
+    points += [{"x": c, "y": theorem1_bound(c, depth, width), "series": names[2]} for c in bound]
+    x, y = linear(alt.X, "chi: below 1 ordered, above 1 chaotic"), "sparsity at which the first layer is empty"
+    title = f"tanh MLP, {depth} layers of width {width}, pruned by SNIP: mean and deviation over seeds"
+    edge = chart([{"x": 1}]).mark_rule(strokeDash=[2, 2], color="#444").encode(x=x)
+    drawn = lines(points, x, linear(alt.Y, y, (0, 1.05)), names, dots="datum.dot", title=title) + edge
+    save(drawn.properties(width=560, height=300), path)
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
     python studies/init/results.py --again               from the committed csv files alone
 
 Writes NAME.csv (one line for each cell) and NAME.md to studies/init/results (--into), NAME.svg to
-docs/pictures/init-study (--pictures). Pictures need matplotlib.
+docs/pictures/init-study (--pictures).
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         minutes = sum(row["seconds"] for row in rows) / 60
         print(f"{name}: {len(rows)} rows, {minutes:.1f} minutes of one core: {given.into / f'{name}.md'}")
         if not given.no_pictures:
+            sys.path.append(str(PICTURES.parent))
             from pictures import draw
 
             print(draw(name, rows, given.pictures / f"{name}.svg"))

@@ -1,273 +1,217 @@
-"""The pictures of the study, from its rows: SVG files for the documentation. Needs matplotlib."""
+"""The pictures of the study, from its rows: SVG files for the documentation."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
+import altair as alt
 import numpy as np
-from drawing import LAYERS, NAMES, SETTINGS, STYLE, common, density_axis, legend, panes, percent, save
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
-from runs import METHODS, Cells, Run, cells, places
+from compare import at_density
+from panels import chart, density, linear, lines, save
+from runs import METHODS, Cells, Row, Run, cells, places
 
 from sparsight.compare import mean
+
+NAMES = {"mlp": "MLP", "lenet-300-100": "LeNet-300-100", "linear": "linear", "cnn": "CNN, quarter width"}
+TURNS = {"minimum, then a rise": "triangle-down", "peak, then a fall": "diamond"}
 
 
 def draw(runs: Sequence[Run], into: Path, published: Path) -> list[Path]:
     """Draw what the runs allow into the folder; the files."""
-    into.mkdir(parents=True, exist_ok=True)
-    grid, made = cells(runs), []
-    with plt.rc_context(SETTINGS):
-        for name, picture in {
-            "accuracy": lambda: _panels(grid, _accuracy, "test accuracy (%)", "density (%)"),
-            "pq-index": lambda: _panels(grid, _index("pq_05_1"), "PQ index (0.5, 1)", "density (%)", turns=True),
-            "pq-index-1-2": lambda: _panels(grid, _index("pq_1_2"), "PQ index (1, 2)", "density (%)", turns=True),
-            "epochs": lambda: _panels(grid, _epochs, "test accuracy (%)", "training epochs in all"),
-            "layers": lambda: _layers(grid, "mlp", "global"),
-            "layers-cnn": lambda: _layers(grid, "cnn", "global"),
-            "cifar10": lambda: _beside(grid, json.loads(published.read_text())["trajectories"]),
-            "ablations": lambda: _ablations(runs),
-        }.items():
-            figure = picture()
-            if figure is not None:
-                made.append(into / f"{name}.svg")
-                save(figure, made[-1])
-                plt.close(figure)
-    return made
+    grid = cells(runs)
+    made = {
+        "accuracy": _panels(grid, _accuracy, "test accuracy (%)", "density (%)", band=True, dots="datum.dot"),
+        "pq-index": _panels(grid, _index("pq_05_1"), "PQ index (0.5, 1)", "density (%)", turns=True),
+        "pq-index-1-2": _panels(grid, _index("pq_1_2"), "PQ index (1, 2)", "density (%)", turns=True),
+        "epochs": _panels(grid, _epochs, "test accuracy (%)", "training epochs in all", band=True),
+        "layers": _layers(grid, "mlp", "global"),
+        "layers-cnn": _layers(grid, "cnn", "global"),
+        "cifar10": _beside(grid, json.loads(published.read_text())["trajectories"]),
+        "ablations": _ablations(runs),
+    }
+    return [save(picture, into / f"{name}.svg") for name, picture in made.items() if picture is not None]
 
 
-Panel = Callable[[Axes, str, Sequence[Run]], None]
-
-
-def _panels(grid: Cells, panel: Panel, y: str, x: str, turns: bool = False) -> Figure | None:
+def _panels(
+    grid: Cells, rows_of: Callable[[Sequence[Run]], Iterator[Row]], y: str, x: str, turns: bool = False, **look: Any
+) -> alt.ConcatChart | None:
     """One panel for each network and scope, all methods in each."""
-    at = places(grid)
-    if not at:
-        return None
-    figure, flat = panes(len(at))
-    for axes, (network, scope) in zip(flat, at, strict=True):
-        here = [(m, grid[network, scope, m]) for m in METHODS if (network, scope, m) in grid]
-        for method, runs in here:
-            panel(axes, method, runs)
-        if x.startswith("density"):
-            same = [runs for cell, runs in grid.items() if cell[0] == network]
-            density_axis(axes, min(level["density"] for runs in same for run in runs for level in run.levels))
-        seeds = max(len(runs) for _, runs in here)
-        axes.set_title(f"{NAMES[network]}, {scope} ({seeds} seed{'s' if seeds > 1 else ''})", loc="left")
-    figure.supylabel(y, fontsize=10)
-    figure.supxlabel(x, fontsize=10)
-    legend(figure, [m for m in METHODS if any(cell[2] == m for cell in grid)], turns)
-    return figure
+    made, names = [], [m for m in METHODS if any(cell[2] == m for cell in grid)]
+    for i, (network, scope) in enumerate(places(grid)):
+        here = {m: grid[network, scope, m] for m in METHODS if (network, scope, m) in grid}
+        rows = [{**row, "series": m} for m, runs in here.items() for row in rows_of(runs)]
+        same = [run for cell, runs in grid.items() if cell[0] == network for run in runs]
+        ends = _frame([row["y"] for row in rows if row["y"] is not None]) if "accuracy" in y else ()
+        ys, seeds = linear(alt.Y, "" if i % 3 else y, ends), max(map(len, here.values()))
+        xs = density(_least(same), x) if x.startswith("density") else linear(alt.X, x)
+        title = f"{NAMES[network]}, {scope} ({seeds} seed{'s' if seeds > 1 else ''})"
+        panel = lines(rows, xs, ys, names, title=title, **{"dots": "", **look} if turns else look)
+        made.append(panel + _turned(rows, xs, ys, names) if turns else panel)
+    return alt.concat(*made, columns=3) if made else None
 
 
-def _band(axes: Axes, method: str, runs: Sequence[Run], value: str, factor: float) -> None:
-    at, middle, low, high = common(runs, value)
-    if not len(at):
-        return
-    style = STYLE[method]
-    axes.plot(100 * at, factor * middle, linewidth=1.6, markersize=4, markevery=(4, 9), **style)
-    if not np.isnan(low).any():
-        axes.fill_between(100 * at, factor * low, factor * high, color=style["color"], alpha=0.16, linewidth=0)
+def _turned(rows: Sequence[Row], x: alt.X, y: alt.Y, names: Sequence[str]) -> alt.Chart:
+    shape = alt.Shape("turn:N").scale(domain=[*TURNS], range=[*TURNS.values()]).legend(symbolStrokeColor="#444")
+    base = chart([row for row in rows if row["turn"]]).mark_point(filled=False, size=60, strokeWidth=1.6)
+    hue = alt.Color("series:N").scale(domain=names).legend(symbolType="stroke")
+    return base.encode(x=x, y=y, color=hue, shape=shape)
 
 
-def _accuracy(axes: Axes, method: str, runs: Sequence[Run]) -> None:
-    """Mean over seeds with its interval."""
-    _band(axes, method, runs, "test_accuracy", 100)
-    seen = [100 * level["test_accuracy"] for run in runs for level in run.levels]
-    _frame(axes, min(seen), max(seen))
+def _least(runs: Sequence[Run]) -> float:
+    return min(level["density"] for run in runs for level in run.levels)
 
 
-def _frame(axes: Axes, worst: float, best: float) -> None:
-    """Accuracies down to 22 points below the best, whatever the intervals do; wider for each method that is added."""
-    low, high = max(worst - 1, best - 22), best + 0.7
-    if len(axes.lines) > 1:
-        low, high = min(low, axes.get_ylim()[0]), max(high, axes.get_ylim()[1])
-    axes.set_ylim(low, high)
+def _frame(seen: Sequence[float]) -> tuple[float, float]:
+    """Accuracies down to 22 points below the best, whatever the intervals do."""
+    return max(min(seen) - 1, max(seen) - 22), max(seen) + 0.7
 
 
-def _index(pair: str) -> Panel:
+def _seen(x: float, values: Sequence[float | None], scale: float) -> Row:
+    """The mean of some seeds with its interval, of those that have a value."""
+    found = mean(scale * value for value in values if value is not None)
+    if found is None:
+        return {"x": x, "y": None}
+    half = found.half_width
+    return {"x": x, "y": found.mean, **({} if half is None else {"low": found.mean - half, "high": found.mean + half})}
+
+
+def _accuracy(runs: Sequence[Run]) -> Iterator[Row]:
+    """Mean over seeds at densities that all runs have."""
+    curves = [[(d, v) for d, v in run.curve("test_accuracy") if d > 0] for run in runs]
+    curves = [curve for curve in curves if len(curve) > 1]
+    if curves:
+        low, high = max(min(d for d, _ in c) for c in curves), min(max(d for d, _ in c) for c in curves)
+        inside = np.geomspace(high, low, 60)[1:-1].tolist() if low < high else []
+        for i, d in enumerate([high, *inside, low]):  # the ends exactly: beyond them nothing is known
+            yield {**_seen(100 * d, [at_density(c, d) for c in curves], 100), "dot": i % 9 == 4}
+
+
+def _index(pair: str) -> Callable[[Sequence[Run]], Iterator[Row]]:
     """Every run as a line, with the turning points that are confirmed."""
 
-    def panel(axes: Axes, method: str, runs: Sequence[Run]) -> None:
-        style = STYLE[method]
-        mark = {"markerfacecolor": "white", "markeredgecolor": style["color"], "markeredgewidth": 1.4, "zorder": 4}
-        for run in runs:
-            curve = run.curve(pair)
-            x, y = [100 * d for d, _ in curve], [v for _, v in curve]
-            axes.plot(x, y, color=style["color"], linestyle=style["linestyle"], linewidth=1.1, alpha=0.85)
+    def rows_of(runs: Sequence[Run]) -> Iterator[Row]:
+        for i, run in enumerate(runs):
             turns = run.shape(pair)
-            for marker, size, level in (("v", 7, turns.minimum if turns.rises else None), ("*", 10, turns.peak)):
-                if level is not None:
-                    at = run.levels[level]
-                    axes.plot(100 * at["density"], at[pair], marker, markersize=size, **mark)
+            at = dict(zip([turns.minimum if turns.rises else None, turns.peak], TURNS, strict=True))
+            for level in run.levels:
+                if level[pair] is not None:
+                    yield {"x": 100 * level["density"], "y": level[pair], "run": i, "turn": at.get(level["level"])}
 
-    return panel
+    return rows_of
 
 
-def _epochs(axes: Axes, method: str, runs: Sequence[Run]) -> None:
-    """Mean over seeds by level, where all runs have it; one-shot as it was run, level after level."""
-    style, most = STYLE[method], min(len(run.levels) for run in runs)
-    x = [runs[0].levels[i]["cumulative_epochs"] for i in range(most)]
-    seen = [mean([100 * run.levels[i]["test_accuracy"] for run in runs]) for i in range(most)]
-    y = np.array([m.mean for m in seen if m])
-    axes.plot(x, y, linewidth=1.5, markersize=3, **style)
-    half = np.array([m.half_width if m and m.half_width is not None else math.nan for m in seen])
-    if not np.isnan(half).any():
-        axes.fill_between(x, y - half, y + half, color=style["color"], alpha=0.16, linewidth=0)
-    _frame(axes, float(y.min()), float(y.max()))
+def _epochs(runs: Sequence[Run]) -> Iterator[Row]:
+    """Mean over seeds by level, as far as all runs have it; one-shot as it was run, level after level."""
+    for i in range(min(len(run.levels) for run in runs)):
+        yield _seen(runs[0].levels[i]["cumulative_epochs"], [run.levels[i]["test_accuracy"] for run in runs], 100)
 
 
 # -- layers, published trajectories, ablations -----------------------------------------------------------------
 
 
-def _layers(grid: Cells, network: str, scope: str) -> Figure | None:
+def _layers(grid: Cells, network: str, scope: str) -> alt.ConcatChart | None:
     """Density and PQ index of every layer against the network's density, the lowest seed; a column for each method."""
-    here = [(m, grid[network, scope, m][0]) for m in METHODS if (network, scope, m) in grid]
+    here = {m: grid[network, scope, m][0] for m in METHODS if (network, scope, m) in grid}
     if not here:
         return None
-    figure, axes = plt.subplots(
-        2, len(here), figsize=(max(3.1 * len(here), 5), 5.6), layout="constrained", squeeze=False, sharey="row"
-    )
-    least = min(level["density"] for _, run in here for level in run.levels)
-    for column, (method, run) in enumerate(here):
-        upper, lower = axes[0, column], axes[1, column]
-        for i, name in enumerate(x["layer"] for x in run.layers[0]):
-            color = LAYERS[i % len(LAYERS)]
-            seen = [(level["density"], run.layers[level["level"]][i]) for level in run.levels]
-            label = name.removesuffix(".weight")
-            upper.plot([100 * d for d, _ in seen], [100 * x["density"] for _, x in seen], color=color, label=label)
-            known = [(d, x["pq_05_1"]) for d, x in seen if x["pq_05_1"] is not None]
-            lower.plot([100 * d for d, _ in known], [v for _, v in known], color=color)
-        upper.set_yscale("log")
-        upper.yaxis.set_major_formatter(FuncFormatter(percent))
-        ends = [100, 100 * least]
-        upper.plot(ends, ends, color="#999999", linewidth=0.9, linestyle=":", label="as the network")
-        upper.plot(ends, [v / 10 for v in ends], color="#999999", linewidth=0.9, linestyle="--", label="a tenth of it")
-        upper.set_title(method, loc="left")
-        for at in (upper, lower):
-            density_axis(at, least)
-    axes[0, 0].set_ylabel("density of the layer (%)")
-    axes[1, 0].set_ylabel("PQ index (0.5, 1) of the layer")
-    figure.supxlabel(f"density of the network (%): {NAMES[network]}, {scope} scope, one seed", fontsize=10)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 7))
-    return figure
+    least, upper, lower = _least([*here.values()]), [], []
+    layers = [x for run in here.values() for level in run.layers.values() for x in level]
+    low = min(10 * least, *(100 * x["density"] for x in layers if x["density"]))
+    most = max(x["pq_05_1"] or 0 for x in layers)
+    for i, (method, run) in enumerate(here.items()):
+        rows = [
+            {"x": 100 * level["density"], "y": 100 * x["density"], "pq": x["pq_05_1"],
+             "series": x["layer"].removesuffix(".weight")}
+            for level in run.levels for x in run.layers[level["level"]] if x["density"]
+        ]  # fmt: skip
+        names = list(dict.fromkeys(row["series"] for row in rows))
+        beside = {"as the network": 100, "a tenth of it": 10}
+        rows += [{"x": 100 * d, "y": share * d, "series": n} for n, share in beside.items() for d in (1, least)]
+        log = linear(alt.Y, "" if i else "density of the layer (%)", (low, 125), (0.01, 0.1, 1, 10, 100), type="log")
+        upper.append(lines(rows, density(least), log, [*names, *beside], dots="", title=method))
+        known = [{**row, "y": row["pq"]} for row in rows if row.get("pq") is not None]
+        index = linear(alt.Y, "" if i else "PQ index (0.5, 1) of the layer", (0, most))
+        lower.append(lines(known, density(least, "density (%)"), index, [*names, *beside], dots=""))
+    return alt.concat(*upper, *lower, columns=len(here))
 
 
-def _beside(grid: Cells, published: Sequence[dict[str, Any]]) -> Figure | None:
+def _beside(grid: Cells, published: Sequence[dict[str, Any]]) -> alt.ConcatChart:
     """The published trajectories on CIFAR-10 and ours, index and accuracy below dense, on one axis of density."""
-    whose = {"sap (0.5, 1)": METHODS[0], "sap (1, 2)": METHODS[1]}
-    whose |= {"lottery ticket, rate 0.2": METHODS[2], "one-shot, rate 0.2": METHODS[3]}
-    ours = [network for network in ("mlp", "cnn") if (network, "global", METHODS[0]) in grid]
-    sources = [("published", "cnn"), ("published", "resnet18"), *(("ours", network) for network in ours)]
-    figure, axes = plt.subplots(
-        2, len(sources), figsize=(3.1 * len(sources), 5.6), layout="constrained", squeeze=False, sharey="row"
-    )
-    for column, (source, network) in enumerate(sources):
+    whose = dict(zip(("sap (0.5, 1)", "sap (1, 2)", "lottery ticket, rate 0.2", "one-shot, rate 0.2"), METHODS,
+                     strict=True))  # fmt: skip
+    columns: dict[str, list[Row]] = {}
+    for each in published:
+        title = f"CIFAR-10, {each['network']}\n(read off their figures)"
+        columns.setdefault(title, []).extend(_points(each["levels"], "index", "accuracy", whose[each["method"]]))
+    for network in ("mlp", "cnn"):
         for method in METHODS:
-            if source == "ours":
-                points = _own(grid.get((network, "global", method), ()))
-            else:
-                points = _theirs(next(t for t in published if t["network"] == network and whose[t["method"]] == method))
-            for row in (0, 1):
-                known = [(p[0], p[row + 1]) for p in points if p[row + 1] is not None]
-                axes[row, column].plot(
-                    [100 * d for d, _ in known], [v for _, v in known], linewidth=1.4, markersize=3, **STYLE[method]
-                )
-        name = f"CIFAR-10, {network}\n(read off their figures)" if source == "published" else NAMES[network]
-        axes[0, column].set_title(name if source == "published" else f"Fashion-MNIST,\n{name}, seed 0", loc="left")
-        for row in (0, 1):
-            density_axis(axes[row, column], 0.0005)
-        axes[1, column].set_ylim(-25, 3)
-    axes[0, 0].set_ylabel("PQ index (0.5, 1)")
-    axes[1, 0].set_ylabel("accuracy above dense (points)")
-    figure.supxlabel("density (%)", fontsize=10)
-    legend(figure, METHODS, turns=False)
-    return figure
+            for run in grid.get((network, "global", method), ())[:1]:
+                points = _points(run.levels, "pq_05_1", "test_accuracy", method)
+                columns.setdefault(f"Fashion-MNIST,\n{NAMES[network]}, seed 0", []).extend(points)
+    made = []
+    for value, title, ends in (("index", "PQ index (0.5, 1)", (0, 0.75)), ("worth", "points above dense", (-25, 3))):
+        row = []
+        for i, (name, points) in enumerate(columns.items()):
+            known = [{**point, "y": point[value]} for point in points if point[value] is not None]
+            y = linear(alt.Y, "" if i else title, ends)
+            x = density(0.0005, "density (%)" if value == "worth" else "")
+            row.append(lines(known, x, y, METHODS, title="" if value == "worth" else name))
+        made += row
+    return alt.concat(*made, columns=len(columns))
 
 
-def _own(runs: Sequence[Run]) -> list[tuple[float, float | None, float]]:
-    if not runs:
-        return []
-    levels = runs[0].levels
-    return [(x["density"], x["pq_05_1"], 100 * (x["test_accuracy"] - levels[0]["test_accuracy"])) for x in levels]
+def _points(levels: Sequence[Row], index: str, accuracy: str, method: str) -> list[Row]:
+    dense = levels[0].get(accuracy)
+    return [
+        {"x": 100 * x["density"], "index": x[index], "series": method,
+         "worth": None if x.get(accuracy) is None else 100 * (x[accuracy] - dense)}
+        for x in levels if x["density"] > 0
+    ]  # fmt: skip
 
 
-def _theirs(trajectory: dict[str, Any]) -> list[tuple[float, float | None, float | None]]:
-    levels = trajectory["levels"]
-    dense = levels[0].get("accuracy")
-    found = []
-    for x in levels:
-        accuracy = x.get("accuracy")
-        if x["density"] > 0:
-            found.append((x["density"], x["index"], None if accuracy is None else 100 * (accuracy - dense)))
-    return found
-
-
-def _ablations(runs: Sequence[Run]) -> Figure | None:
+def _ablations(runs: Sequence[Run]) -> alt.VConcatChart | None:
     """Test accuracy and PQ index of the ablations, a column for each parameter."""
     own = [run for run in runs if run.what["kind"] == "ablation"]
     if not own:
         return None
-    base = {
-        run.what["method"]: run
-        for run in runs
-        if run.what["kind"] == "grid"
-        and (run.what["network"], run.what["scope"], run.what["seed"]) == ("mlp", "global", 0)
-    }
-    columns = _varied(own, base)
-    figure, axes = plt.subplots(
-        2, len(columns), figsize=(max(2.9 * len(columns), 5), 5.6), layout="constrained", squeeze=False, sharey="row"
-    )
-    for column, (name, some) in enumerate(columns.items()):
-        shades = plt.get_cmap("viridis")(np.linspace(0.05, 0.85, len(some)))
-        for color, (label, run) in zip(shades, some, strict=True):
-            kept = run.levels[:16]
-            x = [100 * level["density"] for level in kept]
-            axes[0, column].plot(
-                x, [100 * level["test_accuracy"] for level in kept], "o-", color=color, ms=2.5, lw=1.2, label=label
-            )
-            known = [(100 * level["density"], level["pq_05_1"]) for level in kept if level["pq_05_1"] is not None]
-            axes[1, column].plot([d for d, _ in known], [v for _, v in known], "o-", color=color, ms=2.5, lw=1.2)
-        least = max(min(level["density"] for _, run in some for level in run.levels[:16]), 1e-4)
-        for row in (0, 1):
-            density_axis(axes[row, column], least)
-        axes[0, column].set_title(name, loc="left")
-        axes[0, column].legend(fontsize=8, loc="lower left")
-    best = max(100 * level["test_accuracy"] for run in own for level in run.levels)
-    axes[0, 0].set_ylim(best - 8, best + 1)  # a network that has collapsed would hide the rest
-    axes[0, 0].set_ylabel("test accuracy (%)")
-    axes[1, 0].set_ylabel("PQ index (0.5, 1)")
-    figure.supxlabel("density (%): MLP, global scope, seed 0, at most 15 levels", fontsize=10)
-    return figure
+    at = ("grid", "mlp", "global", 0)
+    base = [run for run in runs if tuple(run.what[name] for name in ("kind", "network", "scope", "seed")) == at]
+    best, columns = max(100 * level["test_accuracy"] for run in own for level in run.levels), []
+    for i, (name, some) in enumerate(_varied([*base, *own]).items()):
+        levels = [(label, level) for label, run in some for level in run.levels[:16]]
+        least, names, both = max(min(level["density"] for _, level in levels), 1e-4), [label for label, _ in some], []
+        for value, scale, y, ends in (
+            ("test_accuracy", 100, "test accuracy (%)", (best - 8, best + 1)),  # a collapse would hide the rest
+            ("pq_05_1", 1, "PQ index (0.5, 1)", (0, 0.45)),
+        ):
+            rows = [{"x": 100 * x["density"], "y": scale * x[value], "series": label} for label, x in levels
+                    if x[value] is not None and x["density"] > 0]  # fmt: skip
+            x = density(least, "" if scale > 1 else "density (%)")
+            title = name if scale > 1 else ""
+            both.append(lines(rows, x, linear(alt.Y, "" if i else y, ends), names, title=title))
+        columns.append(alt.vconcat(*both))
+    return alt.hconcat(*columns).resolve_scale(color="independent", shape="independent", strokeDash="independent")
 
 
-def _varied(own: Sequence[Run], base: dict[str, Run]) -> dict[str, list[tuple[str, Run]]]:
-    """By parameter: its values with their runs, those of the grid among them, in order."""
+def _varied(runs: Sequence[Run]) -> dict[str, list[tuple[str, Run]]]:
+    """By parameter: its values with their runs, in order."""
     usual = {"eta": 0.0, "gamma": 1.0, "beta": 0.9}
-    found: dict[str, list[tuple[float, str, Run]]] = {}
-    for run in [*base.values(), *own]:
+    found: dict[str, list[tuple[float, Run]]] = {}
+    for run in runs:
         what = run.what
         if what["p"] is None:
             continue
         changed = [name for name in usual if what[name] != usual[name]]
         p, q = what["p"], what["q"]
         if not changed and q == 1:
-            found.setdefault("p (q = 1)", []).append((p, f"{p:g}", run))
+            found.setdefault("p (q = 1)", []).append((p, run))
         if not changed and p == 1:
-            found.setdefault("q (p = 1)", []).append((q, f"{q:g}", run))
-        for name, start in (("eta", (0.5, 1)), ("gamma", (0.5, 1)), ("beta", (1, 2))):
+            found.setdefault("q (p = 1)", []).append((q, run))
+        for name, sign, start in (("eta", "η", (0.5, 1)), ("gamma", "γ", (0.5, 1)), ("beta", "β", (1, 2))):
             if (p, q) == start and changed in ([], [name]):
-                title = {"eta": "η", "gamma": "γ", "beta": "β"}[name] + f" ({p:g}, {q:g})"
-                found.setdefault(title, []).append((what[name], f"{what[name]:g}", run))
+                found.setdefault(f"{sign} ({p:g}, {q:g})", []).append((what[name], run))
     ordered = {name: sorted(some, key=lambda x: x[0]) for name, some in found.items()}
-    return {name: [(label, run) for _, label, run in some] for name, some in ordered.items() if len(some) > 1}
+    return {name: [(f"{value:g}", run) for value, run in some] for name, some in ordered.items() if len(some) > 1}

@@ -4,7 +4,7 @@
     python studies/pq_index/results.py                    tables and pictures again, from the rows alone
 
 Rows and tables go to studies/pq_index/results (--into), pictures to docs/pictures/pq-index (--pictures). The tables
-and pictures are computed from the csv files of the rows, not from the runs. Pictures need matplotlib.
+and pictures are computed from the csv files of the rows, not from the runs.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomically(given.into / "finished.json", [text.encode()])
     runs = tell(given.into)
     if not given.no_pictures and runs:
+        sys.path.append(str(PICTURES.parent))
         from pictures import draw
 
         for path in draw(runs, given.pictures, HERE / "cifar10_trajectories.json"):

@@ -3,7 +3,7 @@
     python studies/sipp/results.py runs/sipp      rows, tables and picture of the cells that are done so far
     python studies/sipp/results.py                tables and picture again, from the rows alone
 
-Rows and tables go to studies/sipp/results (--into), the picture to docs/pictures/sipp (--picture); it needs matplotlib.
+Rows and tables go to studies/sipp/results (--into), the picture to docs/pictures/sipp (--picture).
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     write_atomically(given.into / "summary.md", [tables.summary(rows, **made).encode()])
     print(f"{len(rows)} cells: {given.into / 'summary.md'}")
     if not given.no_picture and rows:
+        sys.path.append(str(PICTURE.parents[1]))
         from picture import draw
 
-        given.picture.parent.mkdir(parents=True, exist_ok=True)
         draw(made["accuracy"], given.picture)
         print(given.picture)
     return 0

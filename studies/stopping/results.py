@@ -4,7 +4,7 @@
     python studies/stopping/results.py                    tables and picture again, from the rows alone
 
 Rows and tables go to studies/stopping/results (--into), the picture to docs/pictures/stopping (--pictures). Tables
-and picture are computed from the csv files of the rows, not from the runs. The picture needs matplotlib.
+and picture are computed from the csv files of the rows, not from the runs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_atomically(given.into / "finished.json", [text.encode()])
     rows = tell(given.into)
     if not given.no_pictures:
+        sys.path.append(str(PICTURES.parent))
         from pictures import draw
 
         print(draw(rows, given.pictures))
