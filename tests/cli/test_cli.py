@@ -280,7 +280,7 @@ def test_a_run_says_what_it_does(here, capsys):
     assert re.search(r"^dense control: density 100 %.* 6 epochs", out, re.M)
     assert re.search(r"^ +PQ index +validation +test$", out, re.M)
     assert re.search(r"control: .*, \d+ s$", out, re.M)
-    assert "for the dense network trained for the whole run's 6 epochs" in out
+    assert "for the dense control (6 epochs)" in out
     assert "Report: runs/lottery-001/report.html\n" in out
     assert (here / "runs/lottery-001/report.html").exists()
     record, levels = stored(here / "runs/lottery-001")

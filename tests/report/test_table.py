@@ -30,8 +30,7 @@ def test_summary_speaks_of_chosen_dense_and_control() -> None:
     entries = tuple(replace(e, test_accuracy=tests.get((e.role, e.level), 0.5)) for e in s.evaluation.entries)
     assert report.summary(s.run, levels, replace(s.evaluation, entries=entries)) == (
         "Level 10 keeps 9.1 % of 135,680 weights (11.0×) at 88.1 % validation accuracy, 0.2 points below dense "
-        "(88.3 %). Test accuracy: 87.5 % against 87.9 % dense and 88.9 % for the dense network trained for the "
-        "whole run's 33 epochs."
+        "(88.3 %). Test accuracy: 87.5 % against 87.9 % dense and 88.9 % for the dense control (33 epochs)."
     )
 
 

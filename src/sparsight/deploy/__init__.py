@@ -1,4 +1,4 @@
-"""Networks that leave the building: fast on CPUs, without their dead units, exported, told for what they are."""
+"""Using pruned networks: fast on CPUs, without dead units, exported, counted and measured."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """What runs or traces networks, when it is first asked for: the runtime's kernels take a second to load."""
+    """Import what runs or traces networks on first use: the runtime's kernels take a second to load."""
     home = next((home for home, names in _HOME.items() if name in names), None)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

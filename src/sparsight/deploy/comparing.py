@@ -1,4 +1,4 @@
-"""Copies of a network, and whether a network made from another computes the same."""
+"""Copies networks, and compares the outputs of two."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch.utils import _pytree as pytree
 def difference(
     model: nn.Module, other: Callable[..., Any], inputs: Iterable[tuple[Any, ...]], tolerance: float, what: str
 ) -> float:
-    """The largest difference of their outputs on some inputs, over the model's largest finite output or 1.
+    """The largest difference of two networks' outputs, over the first one's largest finite output or 1.
 
-    Infinities and NaN must be the same ones. Outputs narrower than float32 may differ by 8 of their roundings.
+    Infinities and NaN must be in the same places. Outputs narrower than float32 may differ by 8 units of rounding.
 
     Raises:
-        ValueError: `what` does not run, gives other shapes, or differs by more than the tolerance.
+        ValueError: `what` does not run, returns other shapes, or differs by more than the tolerance.
     """
     worst = 0.0
     for args in inputs:
@@ -41,7 +41,7 @@ def difference(
 
 
 def copied(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """A deep copy. Of what is computed before each call (`torch.nn.utils.prune`) it has the value of the last one."""
+    """A deep copy; tensors computed before each call (`torch.nn.utils.prune`) have their latest value."""
     memo = {} if memo is None else memo
     for module in model.modules():
         for value in vars(module).values():
@@ -55,7 +55,7 @@ def tensors(tree: Any) -> list[Tensor]:
 
 
 def drawn(inputs: tuple[Any, ...], scale: float = 1.0) -> tuple[Any, ...]:
-    """Normal numbers times `scale` in place of all floats, always the same."""
+    """The inputs with all floats replaced by fixed normal numbers times `scale`."""
     generator = torch.Generator().manual_seed(0)
 
     def draw(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A network for other programs: ONNX, torch.export, a plain state dict; compared with the module first."""
+"""Exports a network as ONNX, with torch.export, or as a plain state dict, after comparing it with the module."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ To = Literal["onnx", "exported", "state-dict"]
 ONNX = ("onnx", "onnxscript", "onnxruntime")
 EXTRA = "pip install sparsight[export]"
 
-_TOLERANCE = 1e-4  # of the largest output, or of 1: other kernels round elsewhere
+_TOLERANCE = 1e-4  # of the largest output, or of 1: other kernels round differently
 _MOST = 2_000_000_000  # bytes of weights in one ONNX file, which is a protobuf of 2 GiB at most
 
 
 @dataclass(frozen=True)
 class Export:
-    """What was written: the file, its bytes, and the largest difference to the module, over its largest output or 1."""
+    """A written file, its bytes, and the largest difference from the module, over its largest output or 1."""
 
     path: Path
     to: To
@@ -43,21 +43,21 @@ class Export:
 def export(
     model: nn.Module, example_inputs: Tensor | tuple[Any, ...], path: str | os.PathLike[str], *, to: To = "onnx"
 ) -> Export:
-    """Write a network as a file for other programs, compared first.
+    """Write a network as a file for other programs.
 
-    "onnx" is written by torch.onnx and run in ONNX Runtime, "exported" by torch.export and run as it is loaded again:
-    on the example, on the first input of it alone, and on random inputs. Any batch size works. "state-dict" is a
-    safetensors file of the plain state dict, with nothing to run. The model is not changed.
+    "onnx" (by torch.onnx, run in ONNX Runtime) and "exported" (by torch.export, loaded again) are first compared with
+    the module: on the example, on its first input alone, and on random inputs. They take any batch size. "state-dict"
+    is a safetensors file of the plain state dict. The model is not changed.
 
     Args:
         model: a module in evaluation mode.
-        example_inputs: a tensor, or a tuple of positional arguments, the batch first; best real inputs.
+        example_inputs: a tensor, or a tuple of positional arguments, the batch first; real inputs are best.
         path: a file, replaced as a whole or not at all.
         to: "onnx" (needs the extra `export`), "exported" or "state-dict".
 
     Raises:
         ValueError: the model is in training mode, cannot be exported, or the export computes something else.
-        ModuleNotFoundError: ONNX without its packages.
+        ModuleNotFoundError: the ONNX packages are missing.
         OSError: the file cannot be written.
     """
     check_known(get_args(To), to=to)
@@ -77,7 +77,7 @@ def export(
 
 
 def onnx_program(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> bytes:
-    """A copy of a module as ONNX, written by torch; what torch tells on the way is not shown."""
+    """A module as ONNX, exported by torch without showing its messages."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -141,13 +141,13 @@ def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callabl
 
 
 def _any_batch(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The first dimension of every tensor is that of the batch, of any size."""
+    """Dynamic shapes: the first dimension of every tensor is the batch."""
     batch = torch.export.Dim("batch", min=1)
     return pytree.tree_map(lambda x: {0: batch} if isinstance(x, Tensor) and x.dim() else None, inputs)
 
 
 def _two(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The first input twice: of a batch of 1 the size would be taken for fixed."""
+    """The first input twice: torch would treat a batch size of 1 as fixed."""
     return _mapped(lambda x: torch.cat([x[:1], x[:1]]), inputs)
 
 

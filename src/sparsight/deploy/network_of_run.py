@@ -1,4 +1,4 @@
-"""The network of a run, as far as its records know it: which file, which class, which inputs."""
+"""The network of a run from its records: file, class and input shape."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LARGEST = 1 << 24  # numbers of an input that a record may ask for
 
 
 def input_shape(run: RunRecord) -> tuple[int, ...]:
-    """The shape of an input, as the data's facts have it; empty if they do not."""
+    """The shape of an input from the data's facts; empty if unknown."""
     facts = run.data.get("facts")
     found = facts.get("input_shape") if isinstance(facts, Mapping) else None
     whole = isinstance(found, (list, tuple)) and all(type(size) is int and size > 0 for size in found)
@@ -27,10 +27,7 @@ def input_shape(run: RunRecord) -> tuple[int, ...]:
 
 
 def known_network(run: RunRecord, shape: tuple[int, ...], path: Path, *, empty: bool = False) -> nn.Module | None:
-    """The run's network if it is one of the zoo, and the file is of it; made without memory first, to see that.
-
-    `empty`: as it is then, on the meta device.
-    """
+    """The run's network, if it is from the zoo and fits the file. With `empty`, on the meta device."""
     spec = str(run.model.get("spec")).lower().replace("_", "-")
     classes = run.data.get("facts", {}).get("classes") if shape else None
     if spec not in KNOWN or type(classes) is not int or classes < 1:
@@ -48,7 +45,7 @@ def known_network(run: RunRecord, shape: tuple[int, ...], path: Path, *, empty: 
 
 
 def default_level(folder: RunFolder) -> LevelRecord:
-    """The chosen level, or else the last whose weights are there. FileNotFoundError without any."""
+    """The chosen level, otherwise the last with weights on disk. Raises: FileNotFoundError without any."""
     levels = [level for level in folder.levels() if level.role == "level" and folder.keeps(level)]
     choice = folder.record.chosen
     found = next((level for level in levels if choice is not None and level.id == choice.id), None)
@@ -58,11 +55,11 @@ def default_level(folder: RunFolder) -> LevelRecord:
 
 
 def level_file(folder: RunFolder, record: LevelRecord) -> Path:
-    """Where a level's weights are. FileNotFoundError if they were not kept."""
+    """The file of a level's weights. Raises: FileNotFoundError if they were not kept."""
     choice, path = folder.record.chosen, folder.path / level_folder(record) / "model.safetensors"
-    handed_over = folder.path / "model.safetensors"
-    if choice is not None and choice.id == record.id and handed_over.exists():
-        return handed_over
+    chosen_file = folder.path / "model.safetensors"
+    if choice is not None and choice.id == record.id and chosen_file.exists():
+        return chosen_file
     if not path.exists():
         raise FileNotFoundError(f"the weights of {record.role} {record.level} were not kept in {folder.path}")
     return path

@@ -1,4 +1,4 @@
-"""BatchNorm statistics taken anew, of the network as it is after pruning."""
+"""Recomputes BatchNorm statistics after pruning."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 def recalibrate_(model: nn.Module, batches: Iterable[Batch]) -> int:
-    """Set the running statistics of every BatchNorm to their plain averages over `batches`; how many batches.
+    """Set the running statistics of every BatchNorm to plain averages over `batches`; returns the number of batches.
 
-    Pruning changes what layers put out, and the statistics of before no longer fit. All else is left as it is: weights,
-    momentum, training modes. Dropout is off. Batches count alike, whatever their size; they are what a model is trained
-    on, `(x, y)` or `x`, and moved to the model's device.
+    Pruning changes the outputs of layers, so the old statistics no longer fit. Weights, momentum and training modes do
+    not change; dropout is off. Batches, `(x, y)` or `x`, have equal weights and are moved to the model's device.
 
     Raises:
-        ValueError: there is no BatchNorm that keeps statistics, there are no batches, or the model fails on one; the
-            statistics are then as they were.
+        ValueError: no BatchNorm with running statistics, no batches, or a model that fails on one; the statistics are
+            then restored.
     """
     norms = [
         m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.running_mean is not None
@@ -55,7 +54,7 @@ def recalibrate_(model: nn.Module, batches: Iterable[Batch]) -> int:
 
 @contextmanager
 def _only_norms_train(model: nn.Module, norms: list[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """A block in which these keep a cumulative average and all else is in evaluation mode."""
+    """A block in which these norms keep a cumulative average, and all else is in evaluation mode."""
     modes, momenta = {module: module.training for module in model.modules()}, [norm.momentum for norm in norms]
     try:
         for module in modes:

@@ -1,6 +1,6 @@
-"""Where people already work: callbacks of transformers' Trainer and of Lightning, adapters of peft, studies on Ray.
+"""Callbacks for transformers' Trainer and Lightning, merging of peft's adapters, studies on Ray.
 
-`.transformers`, `.lightning`, `.lora` and `.ray` need their library. Of sparsight only `cli` imports from here.
+`.transformers`, `.lightning`, `.lora` and `.ray` need their library.
 """
 
 from sparsight.integrations.schedule import AtEpochs, Gradual, Place, Schedule

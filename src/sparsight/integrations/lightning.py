@@ -1,4 +1,4 @@
-"""Pruning in the Trainer of Lightning."""
+"""Pruning in Lightning's Trainer."""
 
 from __future__ import annotations
 
@@ -23,18 +23,16 @@ except ImportError as error:
 class PruningCallback(Callback):
     """Hold masks while a `Trainer` trains, or prune by a schedule.
 
-    `Trainer(..., callbacks=[PruningCallback(Gradual(density=0.1))])` is all. `prune` is the masks to hold, or a
-    schedule; a schedule begins with the masks `start` (default: all weights kept). Pruned weights are +0.0 from the
-    beginning of the training on, after every step of every optimiser, and in every checkpoint, which holds the masks
-    too; a training that is resumed begins with those. Averages of the model that other callbacks keep
-    (`WeightAveraging`, `StochasticWeightAveraging`) hold the masks as well, and so do `copies`. A schedule prunes
-    before a step, so validation and checkpoints show trained weights. `density` and `pq_index` are logged every
-    `log_every_n_steps`. The masks are let go at the end of the training, and if it fails.
+    Use it as `Trainer(..., callbacks=[PruningCallback(Gradual(density=0.1))])`. `prune` is the masks to hold, or a
+    schedule, which starts from the masks `start` (default: all weights kept). Pruned weights are +0.0 from the start of
+    training, after every step of every optimiser, and in every checkpoint. Checkpoints also hold the masks, and resumed
+    training starts from those. `copies`, and averages of the model kept by other callbacks (`WeightAveraging`,
+    `StochasticWeightAveraging`), are masked too. A schedule prunes before a step, so validation and checkpoints show
+    trained weights. `density` and `pq_index` are logged every `log_every_n_steps`. The masks are released when training
+    ends or fails. With manual optimisation, steps are counted in batches.
 
-    With manual optimisation steps are counted in batches.
-
-    Raises, as the training begins: ValueError for a schedule that does not fit it or masks that do not fit the model;
-    errors of `held`. UnfinishedSchedule warns if the network is left denser than the schedule says.
+    Raises when training begins: ValueError for a schedule that does not fit it, or masks that do not fit the model; as
+    `held`. Warns: UnfinishedSchedule if the network ends denser than scheduled.
     """
 
     def __init__(
@@ -45,7 +43,7 @@ class PruningCallback(Callback):
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks that are held, or those of the checkpoint or the training before. ValueError if there are none."""
+        """The current masks, otherwise those of the checkpoint or the last training. Raises: ValueError without any."""
         return self._session.masks if self._saved is None else self._saved
 
     def state_dict(self) -> dict[str, Any]:
@@ -97,7 +95,7 @@ def _place(trainer: Trainer, batch: int) -> Place:
 
 
 def _averages(trainer: Trainer, model: nn.Module) -> list[nn.Module]:
-    """Copies of the model that other callbacks keep."""
+    """Averages of the model kept by other callbacks."""
     names = set(named(model))
     kept = (value for callback in trainer.callbacks for value in vars(callback).values())  # type: ignore[attr-defined]
     return [

@@ -1,4 +1,4 @@
-"""Adapters of peft on a pruned network: merged without filling its zeros, and what that costs."""
+"""Merges peft's adapters into a pruned network without filling its zeros."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ except ImportError as error:
 _INSIDE = (
     ".base_layer",
     ".original_module",
-)  # where peft puts the layer that an adapter, or a trained copy, stands for
+)  # peft's attributes for the original layer under an adapter or a trained copy
 
 
 @dataclass(frozen=True)
 class MergedLayer:
-    """What adapters changed in a masked weight: Euclidean norms."""
+    """The change of a masked weight by adapters, as Euclidean norms."""
 
     name: str
-    change: float  # of all that they changed
-    dropped: float  # of what they changed in pruned weights, which stayed +0.0
+    change: float  # of the whole change
+    dropped: float  # of the part on pruned weights, which stayed +0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """A network with its adapters merged under its masks, and what that cost."""
+    """A network with adapters merged under its masks, and the cost."""
 
     model: nn.Module
     layers: tuple[MergedLayer, ...]  # the masked weights that adapters changed
-    loss_before: float | None = None  # on the batch: of the base with its adapters
+    loss_before: float | None = None  # on the batch: of the base with adapters
     loss_after: float | None = None  # of `model`
 
     @property
@@ -63,19 +63,18 @@ class Merged:
 def merge_masked(
     model: PeftModel, masks: Masks, *, batch: Batch | None = None, loss: LossName | Loss = "task"
 ) -> Merged:
-    """Merge the active adapters into their pruned base, whose pruned weights stay +0.0.
+    """Merge the active adapters into their pruned base; its pruned weights stay +0.0.
 
         W' = W + mask * dW,    dW = (alpha / r) B A    (for LoRA)
 
-    and the same for all adapters that peft can merge (DoRA, convolutions, IA³, …): W' is what peft makes of W, masked.
-    `masks` have the names of the base, as before `get_peft_model`. Weights without a mask take all of their adapter. Of
-    a layer of `modules_to_save` the change is that of the trained copy, which takes the place of the old one. As by
-    peft's `merge_and_unload` the base is changed, and `model` has no adapters any more. With a `batch` the loss is
-    measured before and after, in eval mode.
+    Other adapters that peft can merge (DoRA, convolutions, IA³, …) work the same way: W' is peft's result, masked.
+    `masks` use the names of the base before `get_peft_model`. Weights without a mask get their whole change. For layers
+    in `modules_to_save`, the trained copy replaces the old layer. As with peft's `merge_and_unload`, the base is
+    changed, and `model` loses its adapters. With a `batch`, the loss is measured before and after, in eval mode.
 
-    Raises, and nothing is merged: TypeError for a model without adapters or a mask that is not bool; ValueError for
-    adapters that are no weights (prompt tuning) or not finite, a quantised base, a mask that fits no weight, or a base
-    that is not +0.0 where its masks prune.
+    Raises, without merging anything: TypeError for a model without adapters or a mask that is not bool; ValueError for
+    adapters that change no weights (prompt tuning) or are not finite, a quantised base, a mask that fits no weight, or
+    a base that is not +0.0 where its masks prune.
     """
     base = _checked(model, masks)
     inner, measure = model.get_base_model(), named_loss(loss)
@@ -90,7 +89,7 @@ def merge_masked(
 
 
 def _checked(model: PeftModel, masks: Masks) -> Mapping[str, tuple[nn.Parameter, bool]]:
-    """Each masked weight of the base by its name there, and whether adapters change it."""
+    """Each masked weight of the base by name, and whether adapters change it."""
     if not isinstance(model, PeftModel):
         raise TypeError(f"expected a PeftModel, a model with adapters, got a {type(model).__name__}")
     check_mapping(masks)

@@ -1,4 +1,4 @@
-"""When a training prunes, and by which allocator: gradually to a density, or before given epochs."""
+"""Schedules of pruning during training: gradually to a density, or before given epochs."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from sparsight.types import Allocator, Batch, Masks, Scorer, check_allocator
 
 @dataclass(frozen=True)
 class Place:
-    """Where a training stands before a step. None: not known."""
+    """A training's position before a step. None: unknown."""
 
     step: int  # steps done
-    steps: int | None  # steps in all
+    steps: int | None  # total steps
     epoch: int | None  # epochs done, if an epoch begins here
-    epochs: int | None  # epochs in all
+    epochs: int | None  # total epochs
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule(ABC):
-    """When to prune, and how. It remembers nothing: what is due follows from the place and the masks.
+    """When to prune, and how. Stateless: `due` depends only on the position and the masks.
 
-    `score` ranks the weights, from `batches` if it needs any; `include` and `exclude` are those of `dense`. One of your
-    own inherits from it and writes `due`.
+    `score` ranks the weights, with `batches` if it needs data; `include` and `exclude` are those of `dense`. Your own
+    schedule inherits from it and defines `due`.
     """
 
     score: Scorer = field(default_factory=Magnitude)
@@ -40,26 +40,26 @@ class Schedule(ABC):
 
     @abstractmethod
     def due(self, place: Place, since: int, masks: Masks) -> Allocator | None:
-        """What prunes before the step at `place`; `since` is the step that was asked for last, -1 at first."""
+        """The allocators to apply before the step at `place`; `since` is the step of the last call, -1 at first."""
 
     def check(self, place: Place, masks: Masks) -> None:  # noqa: B027
-        """ValueError if it does not fit into a training of that length, which begins with these masks."""
+        """Raise ValueError if it does not fit a training of this length that starts with these masks."""
 
     def left(self, masks: Masks) -> str:
-        """What these masks lack of its goal, in words; "" if nothing."""
+        """What these masks lack of the goal, in words; "" if nothing."""
         return ""
 
 
 @dataclass(frozen=True)
 class Gradual(Schedule):
-    """Prune to `density` of the prunable weights in so many rounds, at equal distances in one training.
+    """Prune to `density` of the prunable weights in evenly spaced rounds during training.
 
-    The last comes at the share `end` of all steps and leaves round-half-up(density x prunable) weights; the others come
-    between `begin` and `end`. After round i of n a share of shape(density)(i / n) is left: by default
-    density + (1 - density) (1 - i / n)^3. `allocate` makes the allocator of a round from its density.
+    Rounds come between the shares `begin` and `end` of all steps; the last leaves round-half-up(density x prunable)
+    weights. After round i of n, the share shape(density)(i / n) remains: by default
+    density + (1 - density) (1 - i / n)^3. `allocate` makes a round's allocator from its density.
 
-    Errors: density, begin or end outside [0, 1], begin after end, fewer than one round; a training of unknown length, a
-    density that the allocator cannot reach, as it keeps a weight of each tensor.
+    Raises: ValueError for density, begin or end outside [0, 1], begin after end, fewer than one round, a training of
+    unknown length, or a density that the allocator cannot reach because it keeps a weight of each tensor.
     Source: Zhu & Gupta, "To prune, or not to prune", 2017, equation 1.
     """
 
@@ -92,7 +92,7 @@ class Gradual(Schedule):
         return self.allocate(target) if share(target, total) < kept else None
 
     def _rounds(self, step: int, steps: int) -> int:
-        """Rounds that have come before a step. The last comes before the last step at the latest."""
+        """The number of rounds before a step. The last one comes before the last step at the latest."""
         first, last = (min(round(x * steps), max(0, steps - 1)) for x in (self.begin, self.end))
         return sum(first + (last - first) * i // self.rounds <= step for i in range(1, self.rounds + 1))
 
@@ -106,10 +106,10 @@ class Gradual(Schedule):
 class AtEpochs(Schedule):
     """Prune by `allocator` before each of `epochs`; 0 is the first of a training.
 
-    `AtEpochs(SAP(), epochs=(1, 2, 3))` lets the PQ index say how much goes, `AtEpochs(Shrink(0.2), range(1, 6))` takes
-    a fifth of what is left, as the rounds of a lottery ticket do (weights go on from where they are).
+    With `AtEpochs(SAP(), epochs=(1, 2, 3))` the PQ index says how much to prune; `AtEpochs(Shrink(0.2), range(1, 6))`
+    removes a fifth of the remaining weights each time, like a lottery ticket without rewinding.
 
-    Errors: no epochs, one below 0 or twice; one that the training does not reach, or epochs of unknown length.
+    Raises: ValueError without epochs, for one below 0, twice or beyond the training, or epochs of unknown length.
     """
 
     allocator: Allocator

@@ -1,4 +1,4 @@
-"""What a callback does in a training, whichever framework calls it: hold masks, make them by a schedule, tell them."""
+"""The framework-independent part of a callback: holds masks, updates them by a schedule, reports on them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from sparsight.types import Allocator, Masks
 
 
 class UnfinishedSchedule(UserWarning):
-    """A training ended, or returned to its best weights, before its schedule had reached its density."""
+    """Training ended, or returned to its best weights, before the schedule reached its density."""
 
 
 class Session:
-    """The masks of one model, through the trainings of one callback.
+    """The masks of one model, over all trainings with one callback.
 
-    `prune` is the masks to hold, or a schedule that makes them, beginning with `start` (default: all weights). A
-    training begins with the masks of the checkpoint that it resumes; else, if it goes on with the model of the training
-    before, with those that were held then.
+    `prune` is the masks to hold, or a schedule that starts from `start` (default: all weights). Resumed training starts
+    with the checkpoint's masks; another training of the same model with the previous masks.
     """
 
     def __init__(self, prune: Masks | Schedule, start: Masks | None) -> None:
@@ -47,7 +46,7 @@ class Session:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks that are held, or were last. ValueError before the first training."""
+        """The current or last masks. Raises: ValueError before the first training."""
         if self._holding is not None:
             return self._holding.masks
         if self._masks is None:
@@ -61,12 +60,12 @@ class Session:
     def begin(
         self, model: nn.Module, optimizer: Any, place: Place, saved: Masks | None, copies: Sequence[nn.Module]
     ) -> None:
-        """Hold the masks from now on, in copies of the model too.
+        """Hold the masks from now on, also in copies of the model.
 
-        Raises: ValueError for a schedule that does not fit the training, or if `saved` are not the masks given, or not
-        those of the model as it was loaded; TypeError for a schedule of a sharded model; errors of `held`.
+        Raises: ValueError for a schedule that does not fit the training, or `saved` masks that differ from the given
+        ones or do not fit the loaded weights; TypeError for a schedule with a sharded model; as `held`.
         """
-        self.end(finished=False)  # the training before may have failed
+        self.end(finished=False)  # the previous training may have failed
         if self.schedule is not None and any(hasattr(weight, "device_mesh") for weight in named(model).values()):
             raise TypeError(
                 "a schedule scores whole weights, and those of this model are sharded over processes (FSDP2): pass "
@@ -122,7 +121,7 @@ class Session:
         holding.update(allocation.masks)
 
     def returned(self, masks: Masks) -> None:
-        """Hold these masks: those of the weights that the model has got back."""
+        """Hold the masks of restored weights."""
         if self._holding is not None:
             self._holding.update(masks)
 
@@ -141,7 +140,7 @@ class Session:
         return found
 
     def end(self, finished: bool = True) -> None:
-        """Let go: the hooks are gone, pruned weights are +0.0. `finished` warns of a schedule that is not."""
+        """Release the masks: remove hooks, with pruned weights at +0.0. `finished` warns of an unfinished schedule."""
         if self._holding is None:
             return
         self._masks, self._holding = self._holding.masks, None
@@ -156,7 +155,7 @@ def _same(a: Masks, b: Masks) -> bool:
 
 
 def _agree_(tensor: Tensor) -> None:
-    """Make it that of process 0, if several train."""
+    """Copy it from process 0, if several train."""
     if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
         theirs = tensor.contiguous()
         distributed.broadcast(theirs, 0)

@@ -1,4 +1,4 @@
-"""Pruning in the Trainer of transformers."""
+"""Pruning in transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -22,25 +22,24 @@ except ImportError as error:
     ) from error
 
 FILE = "sparsight_masks.safetensors"
-"""Where the masks are, in the folder of a checkpoint."""
+"""The masks' file in a checkpoint folder."""
 
 
 class PruningCallback(TrainerCallback):
     """Hold masks while a `Trainer` trains, or prune by a schedule.
 
-    `Trainer(..., callbacks=[PruningCallback(Gradual(density=0.1))])` is all. `prune` is the masks to hold, or a
-    schedule; a schedule begins with the masks `start` (default: all weights kept). `copies` are further models that
-    hold the masks, as an EMA of the model. Pruned weights are +0.0 from the beginning of the training on, after every
-    step, and in every checkpoint, whose folder gets a `sparsight_masks.safetensors`. A training that is resumed from
-    `output_dir` or `args.resume_from_checkpoint` begins with those. A schedule prunes before a step, so evaluations and
-    checkpoints show trained weights. Logs get `density` and `pq_index`.
+    Use it as `Trainer(..., callbacks=[PruningCallback(Gradual(density=0.1))])`. `prune` is the masks to hold, or a
+    schedule, which starts from the masks `start` (default: all weights kept). `copies` are other models to mask, such
+    as an EMA. Pruned weights are +0.0 from the start of training, after every step, and in every checkpoint, which gets
+    a `sparsight_masks.safetensors`; training resumed from `output_dir` or `args.resume_from_checkpoint` starts from
+    that. A schedule prunes before a step, so evaluations and checkpoints show trained weights. Logs get `density` and
+    `pq_index`.
 
-    The Trainer says nothing if its training fails: `with PruningCallback(...) as pruning:` around it lets go in any
-    case; without it the next training does.
+    The Trainer does not tell callbacks about errors: `with PruningCallback(...) as pruning:` always releases the masks;
+    without it, the next training does.
 
-    Raises, as the training begins: ValueError for a schedule that does not fit it, for masks that do not fit the model,
-    or a checkpoint without its masks; errors of `held`. UnfinishedSchedule warns if the network is left denser than the
-    schedule says.
+    Raises when training begins: ValueError for a schedule that does not fit it, masks that do not fit the model, or a
+    checkpoint without masks; as `held`. Warns: UnfinishedSchedule if the network ends denser than scheduled.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class PruningCallback(TrainerCallback):
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The masks that are held, or were last. ValueError before the first training."""
+        """The current or last masks. Raises: ValueError before the first training."""
         return self._session.masks
 
     def __enter__(self) -> PruningCallback:
@@ -101,14 +100,14 @@ def _place(state: TrainerState) -> Place:
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
-    """Where the Trainer keeps the checkpoint of this step; a hyperparameter search has a folder for each trial."""
+    """The folder of this step's checkpoint; a hyperparameter search has one for each trial."""
     out, name = Path(str(args.output_dir)), f"checkpoint-{state.global_step}"
     trials = out.glob(f"*/{name}") if state.is_hyper_param_search else ()
     return max(trials, key=lambda folder: folder.stat().st_mtime, default=out / name)
 
 
 def _saved(args: TrainingArguments, state: TrainerState) -> dict[str, Tensor]:
-    """The masks of the checkpoint that is resumed."""
+    """The masks of the resumed checkpoint."""
     given = args.resume_from_checkpoint
     folder = Path(given) if given and Path(given).is_dir() else _folder(args, state)
     if not (folder / FILE).exists():

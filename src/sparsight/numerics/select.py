@@ -196,7 +196,7 @@ def _over(work: Callable[[Piece], _T], pieces: Sequence[Piece]) -> list[_T]:
 
 
 def _shared(work: Callable[[Sequence[Piece]], _T], pieces: Sequence[Piece]) -> list[_T]:
-    """One share of the pieces for each thread, so that a histogram is made for each thread, not for each piece."""
+    """One share of the pieces per thread: a histogram per thread, not per piece."""
     n = min(torch.get_num_threads(), len(pieces))
     return each(lambda i: work(pieces[i::n]), n)
 

@@ -105,7 +105,7 @@ def incop(
         ),
     ] = None,
     levels: Annotated[int, Doc("Prune at most this many levels.")] = 14,
-    warmup: Annotated[int, Doc("Epochs of the dense network (level 0), from whose end the others restart.")] = 20,
+    warmup: Annotated[int, Doc("Epochs of the dense network (level 0); the others restart from its end.")] = 20,
     epochs: Annotated[int, Doc("Epochs of the last level, and at most of each other pruned level.")] = 40,
     batch_size: Annotated[int, Doc("Samples per training step.")] = 64,
     lr: Annotated[float, Doc("Constant learning rate.")] = 0.01,

@@ -54,7 +54,7 @@ class LevelRecord:
     """One prune-restart-train cycle."""
 
     level: int
-    role: Literal["level", "control"]  # "control": the dense network trained for the whole run's epochs
+    role: Literal["level", "control"]  # "control": a dense network trained for as many epochs as the run
     id: str  # content id: SHA-256 over weights and masks
     parent: str | None  # id of the level whose weights were scored; None for the first
     operation: Mapping[str, Any]  # how it was made: rounds, restart, stopping rule, as JSON values

@@ -1,4 +1,4 @@
-"""What evaluation measured of a run's networks: a row for each number, and the class that each sample was given."""
+"""Measurements of a run's networks by `evaluate`: a row per number, and the predicted classes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsight.records.record import SCHEMA
 
 @dataclass(frozen=True)
 class Row:
-    """One number of one network. The interval, of 95 %, and the samples behind it are None without any."""
+    """One number of one network, with its 95 % interval and number of samples, or None."""
 
     level: int
     role: Literal["level", "control"]
@@ -30,26 +30,26 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """What has been measured so far."""
+    """All measurements so far."""
 
     entries: tuple[Row, ...]
     schema: int = SCHEMA
 
 
 def stored_rows(folder: RunFolder) -> tuple[Row, ...]:
-    """The rows in rows.json; () if nothing was measured. DamagedFile."""
+    """The rows in rows.json; () if nothing was measured. Raises: DamagedFile."""
     return folder.value("rows", Rows).entries if (folder.path / "rows.json").exists() else ()
 
 
 def store_rows(folder: RunFolder, rows: Sequence[Row]) -> None:
-    """Replace rows.json; the report goes, since it may speak of them."""
+    """Replace rows.json, and delete the report, which may use the rows."""
     folder.write_value("rows", Rows(tuple(rows)))
 
 
 def stored_predictions(folder: RunFolder) -> dict[str, Tensor]:
-    """The class that each network, by its id, gave each test sample, and the right ones as "labels"; {} without any.
+    """Predicted test classes by network id, and the right ones as "labels"; {} without any.
 
-    Likewise "validation ID" and "validation labels" of the validation split. DamagedFile.
+    The validation split has "validation ID" and "validation labels". Raises: DamagedFile.
     """
     there = (folder.path / "predictions.safetensors").exists()
     return folder.only("predictions")[0] if there else {}

@@ -2,7 +2,7 @@
 
 study.json       the trials, by key, and what all of them share
 trials/KEY/      a run folder
-logs/KEY.log     what the run said
+logs/KEY.log     the output of the run
 shared/          training of the dense network that several runs share
 """
 
@@ -38,13 +38,14 @@ from sparsight.records.verify import verify_run
 
 PAGE = "compare.html"
 TABLES = ("rows.csv", "rows.json", "rows.md", "summary.csv", "summary.md", PAGE)
-"""What is made of the runs, beside them."""
+"""Files computed from the runs."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a study. `arguments` are the recipe's own, `options` those of every run (loss, total_epochs, …); the
-    label groups trials in tables and may be empty."""
+    """One run of a study. `arguments` are the recipe's, `options` those of any run (loss, total_epochs, …).
+
+    The label groups trials in tables and may be empty."""
 
     recipe: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -53,7 +54,7 @@ class Trial:
     data: str = "fashion-mnist"
     label: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
-    folder: str = ""  # the name that a study has given its folder before, if it is not the one of today
+    folder: str = ""  # its folder's name in an older study, if different
 
     def __post_init__(self) -> None:
         if "seed" in self.arguments:
@@ -87,7 +88,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a trial ended: finished now, skipped since it had finished before, or failed (see the log)."""
+    """How a trial ended: finished now, skipped because already finished, or failed (see the log)."""
 
     trial: Trial
     status: Literal["finished", "skipped", "failed"]
@@ -96,17 +97,15 @@ class Ended:
 
 
 def placed(trials: Sequence[Trial], out: Path) -> list[Trial]:
-    """The trials, each with the folder that the study in `out` has for it, if there is one. Errors of `read_study`."""
+    """The trials, with their folder names in the study in `out`, if they have any. Raises: as `read_study`."""
     known = {trial.digest: trial for trial in read_study(out)[0].values()} if there(out / "study.json") else {}
     return [replace(trial, folder=known.get(trial.digest, trial).folder) for trial in trials]
 
 
 def remember(trials: Sequence[Trial], out: Path, shared: Shared) -> list[Trial]:
-    """Write the trials down, with those of earlier calls; forget the tables, which are of the runs as they were.
+    """Store the trials, with those of earlier calls, and delete outdated tables. Returns the trials from `placed`.
 
-    Returns the trials as `placed` has them.
-
-    ValueError if a trial is there twice, or `out` holds a study with another device or precision.
+    Raises: ValueError for a repeated trial, or if `out` holds a study with another device or precision.
     """
     how, trials = dataclasses.asdict(shared), placed(trials, out)
     keys = [trial.key for trial in trials]
@@ -130,8 +129,8 @@ def remember(trials: Sequence[Trial], out: Path, shared: Shared) -> list[Trial]:
 
 
 def read_study(out: Path) -> tuple[dict[str, Trial], Mapping[str, str]]:
-    """The trials that study.json lists, by key, and what all of them share. FileNotFoundError; DamagedFile."""
-    path, remedy = out / "study.json", "delete it and give the command of the study again, which lists its trials anew"
+    """The trials in study.json by key, and what all of them share. Raises: FileNotFoundError, DamagedFile."""
+    path, remedy = out / "study.json", "delete it and run the study's command again, which lists its trials"
     if not there(path):
         raise FileNotFoundError(f"there is no study in {out}: it has no study.json")
     with reading(path, remedy):
@@ -146,9 +145,9 @@ def read_study(out: Path) -> tuple[dict[str, Trial], Mapping[str, str]]:
 
 
 def verify_study(out: Path | str) -> tuple[DamagedFile, ...]:
-    """The damaged files of the study in `out`: study.json, and those of each run, as `verify_run` tells them.
+    """The damaged files of the study in `out`: study.json, and those of each run from `verify_run`.
 
-    Tables and logs are not looked at. FileNotFoundError if there is no study.
+    Ignores tables and logs. Raises: FileNotFoundError without a study.
     """
     try:
         trials, _ = read_study(Path(out))
@@ -166,7 +165,7 @@ def _verified(run: Path) -> tuple[DamagedFile, ...]:
 
 
 def begun(folder: Path) -> bool:
-    """Whether a run has begun in the folder. DamagedFile if there is one that has lost its run.json."""
+    """Whether a run has begun in the folder. Raises: DamagedFile for one without its run.json."""
     found = there(folder / "run.json")
     if not found and (there(folder / "levels") or there(folder / "state.safetensors")):
         raise DamagedFile(folder / "run.json", "there is no such file", REMEDIES["run.json"])
@@ -174,12 +173,12 @@ def begun(folder: Path) -> bool:
 
 
 def stored(folder: Path) -> dict[str, Any]:
-    """Whether the run in `folder` is done, and its threads; {} if none has begun, None if it cannot be read."""
+    """Whether the run in `folder` is done, and its threads; {} if none has begun, None if unreadable."""
     if not there(folder / "run.json"):
         return {}
     try:
         with RunFolder.open(folder) as run:
-            done = run.record.status == "finished" and there(folder / "report.html")  # which is written last of all
+            done = run.record.status == "finished" and there(folder / "report.html")  # written last
             return {"done": done, "threads": run.record.environment.get("threads")}
     except (ValueError, OSError):
         return {"done": None}  # the trial's own process says in its log what is wrong
@@ -200,7 +199,7 @@ def command(trial: Trial) -> list[str]:
 
 
 def log_of(trial: Trial, out: Path) -> Path:
-    """Where a trial says what it does."""
+    """The log file of a trial."""
     return out / "logs" / f"{trial.key}.log"
 
 

@@ -1,4 +1,4 @@
-"""How far one can go: the record of a verdict."""
+"""The record of a verdict."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sparsight.train.metric import Metric
 
 @dataclass(frozen=True)
 class Step:
-    """One density on the way from dense to sparse, beside the dense network."""
+    """One density on the way from dense to sparse, compared with the dense network."""
 
     density: float
-    level: int | None  # of one run; of several, the level that lies at this density in all of them, if one does
+    level: int | None  # of one run; of several, the level with this density in all of them, if any
     difference: float  # from dense, larger is better: a share, or units of another metric
-    lower: float | None  # its one-sided lower bound; None: nothing to tell it by
-    n: int | None  # what the bound is of: answers of one run, seeds of several
+    lower: float | None  # its one-sided lower bound; None: unknown
+    n: int | None  # answers of one run, or seeds of several
     interpolated: bool = False  # between two levels, in some run
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Something recorded that speaks for pruning further than the network found, or against it."""
+    """Recorded evidence for or against pruning further than the network found."""
 
     kind: Literal["pq-minimum", "pq-bound", "certificate", "knee", "flow", "collapse"]
     says: Literal["for", "against", "open"]
@@ -32,7 +32,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Pays:
-    """A class whose accuracy on the test split is lower than the dense network's beyond doubt."""
+    """A class with significantly lower test accuracy than in the dense network."""
 
     name: str
     impact: float  # difference of shares, below 0
@@ -42,17 +42,17 @@ class Pays:
 
 @dataclass(frozen=True)
 class Speed:
-    """How many times as fast the network is as without zeros, in one runtime on the machine that measured it."""
+    """The speed-up over the network without zeros, in a runtime on the machine that measured it."""
 
     runtime: str
     at: str  # "batch 1, 1 thread"
     ratio: float
-    faster: bool  # beyond doubt, as the ledger tells it
+    faster: bool  # significantly, as in the ledger
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """How far a setting can be pruned within a margin of dense, as far as its runs tell."""
+    """How far a setting can be pruned within a margin of dense, according to its runs."""
 
     setting: str
     runs: tuple[str, ...]
@@ -60,9 +60,9 @@ class Verdict:
     metric: Metric
     margin: float  # points of a share, or percent of the dense network's value
     confidence: float
-    basis: str  # what the bounds are of
+    basis: str  # what the bounds are over
     steps: tuple[Step, ...]  # from dense to sparse
-    density: float | None  # of the sparsest network within the margin; None: none is
+    density: float | None  # of the sparsest network within the margin; None: there is none
     level: int | None  # of it, in one run or in all
     refused: float | None  # the next density
     beyond: tuple[float, ...]  # sparser ones that pass alone

@@ -76,7 +76,7 @@ def _tested(s: Story, subject: LevelRecord) -> str:
     metric = s.metric
     against = [f"{metric.text(dense, 1)} dense"] if dense is not None and subject is not s.dense else []
     if control is not None and s.control is not None:
-        whole = f"the dense network trained for the whole run's {plural(s.control.epochs, 'epoch')}"
+        whole = f"the dense control ({plural(s.control.epochs, 'epoch')})"
         if mine is None:
             return f"{whole[0].upper()}{whole[1:]} reaches {metric.text(control, 1)} validation {metric.name}."
         against.append(f"{metric.text(control, 1)} for {whole}")

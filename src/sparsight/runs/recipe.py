@@ -58,7 +58,7 @@ class Recipe:
     prunable: Prunable = field(default_factory=Prunable)
     judge: Judge = field(default_factory=Auto)
     choose: Callable[[Sequence[LevelRecord]], Choice] = field(default_factory=SparsestWithin)
-    control: bool = False  # also train the dense network for the whole run's epochs
+    control: bool = False  # also train the dense network for as many epochs as the run
     pq: tuple[tuple[float, float], ...] = ((0.5, 1.0), (1.0, 2.0))  # pairs recorded for every level
     rewind_epoch: int = 0  # the rewind point: 0 = initial weights, k = after k epochs of level 0
     probes: int | None = None  # training samples that flow rules measure on; None: 1024, or all if fewer

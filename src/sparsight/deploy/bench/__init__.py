@@ -1,4 +1,4 @@
-"""Timing sparse networks on CPUs beside the fastest dense ways of computing them."""
+"""Times sparse networks on CPUs against the fastest dense runtimes."""
 
 from sparsight.deploy.bench.cases import Case, conv, linear, network, prune_at_random_
 from sparsight.deploy.bench.compare import BFLOAT16, Comparison, Row, compare

@@ -1,4 +1,4 @@
-"""What is timed: a torch module with zeros among its weights, an input, and of a single layer the runtime's graph."""
+"""Cases to time: a torch module with zeros in its weights, an input, and for a single layer the runtime's graph."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A module in evaluation mode, float32, and an input of it.
+    """A float32 module in evaluation mode, and an input.
 
-    Of a single layer, which has a graph, the operation alone is timed too; a network is computed by `sparse_runtime`.
+    For a single layer, which has a graph, the operation alone is timed too; a network runs in `sparse_runtime`.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Case:
 
     @property
     def density(self) -> float:
-        """Of the weights of its convolutions and linear layers, the share that is not zero."""
+        """The share of nonzero weights in convolutions and linear layers."""
         weights = [m.weight for m in self.module.modules() if isinstance(m, LAYERS)]
         return sum(int(w.count_nonzero()) for w in weights) / max(1, sum(w.numel() for w in weights))
 
@@ -51,7 +51,7 @@ def conv(
 ) -> Case:
     """A convolution of square images, padded by half its kernel, with a bias and random weights at a density.
 
-    ValueError for a size or count below 1, and for a density outside [0, 1].
+    Raises: ValueError for a size or count below 1, or a density outside [0, 1].
     """
     for number in channels:
         check_whole(1, channels=number)
@@ -68,7 +68,7 @@ def conv(
 
 
 def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed: int = 0) -> Case:
-    """A linear layer with a bias and random weights at a density. Errors as of `conv`."""
+    """A linear layer with a bias and random weights at a density. Raises: as `conv`."""
     for number in features:
         check_whole(1, features=number)
     x = _input((batch, features[0]), density, seed)
@@ -79,15 +79,15 @@ def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed
 
 
 def network(name: str, module: nn.Module, shape: tuple[int, ...], batch: int = 1, seed: int = 0) -> Case:
-    """A network in evaluation mode, on random inputs of a shape without the batch. ValueError for a batch below 1."""
+    """A network in evaluation mode, on random inputs of a shape without the batch. Raises: ValueError for batch < 1."""
     return Case(f"{name}, batch {batch}", copied(module).eval(), _input((batch, *shape), 1.0, seed))
 
 
 def prune_at_random_(module: nn.Module, density: float, seed: int, leave: Collection[str] = ()) -> None:
-    """Draw weights of convolutions and linear layers anew, of each layer round(density · size) that are not zero.
+    """Redraw the weights of convolutions and linear layers, with round(density x size) nonzero ones in each.
 
-    Kept weights are normal, of the variance at which ReLU networks of that density keep the scale of their signals.
-    Layers named in `leave` are left as they are.
+    Kept weights are normal, with the variance at which ReLU networks of that density keep the scale of their signals.
+    Layers named in `leave` do not change.
     """
     check_fraction(density=density)
     generator = torch.Generator().manual_seed(seed)

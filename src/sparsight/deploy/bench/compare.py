@@ -1,4 +1,4 @@
-"""A case computed by the runtime and by its rivals: seconds, errors, and how many times faster the runtime is."""
+"""Compares the runtime with its rivals on a case: times, errors, speed-ups."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ERROR = 1e-5
 """Largest error of the runtime with weights in float32, relative to the largest output."""
 
 RIVALS_ERROR = {"fp32": 1e-3, "bf16": 0.2}
-"""Above that, a rival does not compute the same thing."""
+"""Above this, a rival computes something else."""
 
 
 _Kind = tuple[Literal["fp32", "bf16"], bool, bool]
@@ -32,7 +32,7 @@ _Kind = tuple[Literal["fp32", "bf16"], bool, bool]
 
 @dataclass(frozen=True)
 class Row:
-    """A way: the numbers it computes with, whether it is ours or skips zeros, its error and its times.
+    """A runtime's precision, whether it is ours and skips zeros, its error and its times.
 
     The error is the largest difference from float64, over the largest output.
     """
@@ -48,13 +48,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Rows of a case, the runtime's first, and why other rivals are not among them."""
+    """The rows of a case, ours first, and why other rivals are missing."""
 
     case: str
     density: float
     batch: int
     threads: int
-    memory: int  # bytes of activations and scratch that a call of the runtime holds
+    memory: int  # bytes of activations and scratch in a call of our runtime
     rows: tuple[Row, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
     plan: tuple[Planned, ...] = ()  # of a network: its layers
@@ -64,13 +64,13 @@ class Comparison:
         return self.rows[0]
 
     def fastest(self, *precisions: str, dense: bool = False) -> Row | None:
-        """The fastest rival among those that compute with these numbers, all without any; None if there is none."""
+        """The fastest rival of this precision (default: of any), or None."""
         rivals = [row for row in self.rows if not row.ours and not (dense and row.sparse)]
         fitting = [row for row in rivals if not precisions or row.precision in precisions]
         return min(fitting, key=lambda row: row.seconds, default=None)
 
     def ratio(self, *precisions: str, dense: bool = False) -> float | None:
-        """How many times the time of the runtime that rival takes."""
+        """That rival's time divided by ours."""
         rival = self.fastest(*precisions, dense=dense)
         return None if rival is None else rival.seconds / self.ours.seconds
 
@@ -78,10 +78,10 @@ class Comparison:
 def compare(case: Case, rivals: Sequence[Rival], rounds: int, dense: Case | None = None) -> Comparison:
     """Check the results of the runtime and its rivals against float64, then time all in turn.
 
-    Of a single layer the runtime's operation alone, in its own layout, comes first, then the call with conversions from
-    and to torch's layout, then the operation with weights in bfloat16; of a network there is the whole call alone.
-    Every rival computes `dense` too, if that is given; such a row's name ends with `DENSE`.
-    ValueError for less than one round; RuntimeError if the runtime's error is above `ERROR`, or an output not finite.
+    For a single layer, the first rows are our operation alone in its own layout, the call with conversions from and to
+    torch's layout, and the operation with bfloat16 weights; for a network, only the whole call. Given `dense`, every
+    rival computes that too, in rows with names that end with `DENSE`.
+    Raises: ValueError for rounds < 1; RuntimeError if our error is above `ERROR`, or an output is not finite.
     """
     check_whole(1, rounds=rounds)
     missing: dict[str, str] = {}
@@ -125,7 +125,7 @@ def _agreed(rival: Rival, error: float) -> float:
 
 
 def ours(case: Case) -> tuple[dict[str, Way], Callable[[], int], tuple[Planned, ...]]:
-    """The ways of the runtime, the bytes that a call holds once there was one, and the layers of a network."""
+    """Our runtime's variants, the bytes that a call holds (after the first), and the layers of a network."""
     x = case.x.contiguous()
     if case.graph is None:
         fast = sparse_runtime(case.module, x)

@@ -1,4 +1,4 @@
-"""The machine and the versions that a timing was taken on."""
+"""The machine and the versions behind a timing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FEATURES = ("avx2", "avx512f", "avx512bf16", "amx-bf16", "neon")
 
 
 def machine() -> dict[str, Any]:
-    """JSON values: the processor's name, its vector extensions, cores, torch's threads, and the versions installed."""
+    """JSON values: the processor's name, its vector extensions, cores, torch's threads, and the installed versions."""
     features = binding.get_host_cpu_features()
     return {
         "processor": _processor(),

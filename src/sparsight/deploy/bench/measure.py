@@ -1,4 +1,4 @@
-"""Timing several ways of computing the same thing, in turn."""
+"""Times several ways to compute the same thing, in turn."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from time import perf_counter, process_time
 from typing import Any
 
 SAMPLE = 0.005
-"""Seconds that a sample takes at least: clocks and a first call weigh little in it."""
+"""A sample takes at least this many seconds, so clock resolution and a first call matter little."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds a call: the least process time, the least and the median wall time over the rounds, and its spread."""
+    """Seconds per call: minimum process time, minimum and median wall time over the rounds, and its spread."""
 
     process: float
     wall: float
     median: float
-    spread: float = 0.0  # of wall time, between the quartiles
+    spread: float = 0.0  # interquartile range of the wall time
 
     def counted(self, threads: int) -> float:
-        """What counts: on one thread process time, which neighbours on the machine do not change; else wall time."""
+        """Process time on one thread, which other programs do not affect; otherwise wall time."""
         return self.process if threads == 1 else self.wall
 
 
 def timed(ways: Mapping[str, Callable[[], Any]], rounds: int, sample: float = SAMPLE) -> dict[str, Timing]:
-    """Every way once a round, each time in another order; a sample is a mean over calls that take `sample` seconds.
+    """Time every way once per round, in a new order each time; a sample is a mean over calls in `sample` seconds.
 
-    Before its sample a way is called without being timed until half of `sample` is over: its data come back into the
-    caches, and the threads of the way before it, which may spin for a while, go to sleep.
+    Before each sample, a way is called untimed for half of `sample`: its data returns to the caches, and the threads of
+    the previous way, which may spin for a while, go to sleep.
     """
     calls = {name: _calls(way, sample) for name, way in ways.items()}
     process: dict[str, list[float]] = {name: [] for name in ways}
@@ -51,13 +51,13 @@ def timed(ways: Mapping[str, Callable[[], Any]], rounds: int, sample: float = SA
 
 
 def _middle(seconds: Sequence[float]) -> tuple[float, float]:
-    """Median, and the distance between the quartiles."""
+    """Median and interquartile range."""
     low, _, high = statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else (0.0, 0.0, 0.0)
     return statistics.median(seconds), high - low
 
 
 def quickest(ways: Mapping[str, Callable[[], Any]], rounds: int = 5) -> str:
-    """The name of the way with the least process time."""
+    """The name of the way with the minimum process time."""
     found = timed(ways, rounds)
     return min(found, key=lambda name: found[name].process)
 
@@ -71,7 +71,7 @@ def _warm(way: Callable[[], Any], seconds: float) -> None:
 
 
 def _calls(way: Callable[[], Any], sample: float) -> int:
-    """How many calls take that long, judged by the faster of two after a first that may compile."""
+    """How many calls take that long, from the faster of two calls after a first one that may compile."""
     way()
     took = math.inf
     for _ in range(2):

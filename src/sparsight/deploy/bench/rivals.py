@@ -1,8 +1,7 @@
-"""Other ways to compute a network on a CPU: each is made from a case, or says why it cannot be.
+"""Other runtimes for a network on a CPU, made from a case.
 
-All take torch's number of threads. A single layer gets and gives its data in the layout that the way is fastest in; a
-network gets contiguous float32. OpenVINO and ONNX Runtime are imported when they are first asked for, and their results
-stay in their own memory: what calling them through Python costs is kept small.
+All use torch's number of threads. A single layer uses the runtime's fastest data layout; a network takes contiguous
+float32. The results of OpenVINO and ONNX Runtime stay in their own memory, to keep Python's overhead small.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Way:
-    """What is timed, its result as torch has it, float32, and what it reads without holding it."""
+    """The function to time, its result in torch's layout (float32), and objects to keep alive."""
 
     call: Callable[[], Any]
     result: Callable[[], Tensor]
@@ -43,7 +42,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Rival:
-    """Its name, the numbers it computes with, and whether it skips zeros."""
+    """A runtime's name, its precision, and whether it skips zeros."""
 
     name: str
     precision: Literal["fp32", "bf16"]
@@ -52,7 +51,7 @@ class Rival:
 
 
 def chosen(names: Sequence[str] = ()) -> list[Rival]:
-    """The rivals of these names, all without any. ValueError for an unknown one."""
+    """The rivals of these names (default: all). Raises: ValueError for an unknown one."""
     for name in names:
         check_known(tuple(RIVALS), rival=name)
     return [rival for name, rival in RIVALS.items() if not names or name in names]
@@ -112,9 +111,9 @@ def _openvino(precision: Literal["fp32", "bf16"]) -> Callable[[Case], Way]:
 
 @contextmanager
 def _signal_stack_kept() -> Iterator[None]:
-    """Compiling, OpenVINO gives the thread a stack for signals, and may free it while it is set.
+    """Restore the thread's signal stack: when compiling, OpenVINO replaces it and may free it while it is set.
 
-    The next signal (Ctrl-C, the end of a child) would then end the process, so the old stack is set again.
+    The next signal (Ctrl-C, the end of a child) would then kill the process.
     """
     if os.name != "posix":
         yield
@@ -206,4 +205,4 @@ RIVALS: Mapping[str, Rival] = {
         Rival("openvino-bf16", "bf16", _openvino("bf16")),
     )
 }
-"""By name. bf16 weights are converted beforehand, which autocast, as it converts them in each call, never beats."""
+"""By name. bf16 weights are converted beforehand: autocast, which converts them in each call, is never faster."""

@@ -1,4 +1,4 @@
-"""Channels of activations: which go together, which are constant, which something needs."""
+"""Channels of activations: which belong together, which are constant, which are needed."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 
 @dataclass(eq=False)
 class Value:
-    """An activation, seen along its channels: dimension `axis`."""
+    """The channels of an activation, along dimension `axis`."""
 
     axis: int
     atoms: np.ndarray  # int: channels of one atom are removed together or not at all
-    constant: np.ndarray  # float64: what a channel is everywhere and for every input; NaN: not known to be constant
+    constant: np.ndarray  # float64: a channel's constant value; NaN: not known to be constant
     needed: np.ndarray = field(init=False)  # bool: whether any output depends on it, found from the end backwards
 
     def __post_init__(self) -> None:
         self.needed = np.zeros(len(self.atoms), bool)
 
     def pointwise(self, constant: np.ndarray) -> Value:
-        """Of the same channels, each computed from that channel alone."""
+        """An activation with the same channels, each computed only from its own."""
         return Value(self.axis, self.atoms, constant)
 
 
 @dataclass
 class Atoms:
-    """Sets of channels that are removed together, joined as one learns of it, and why some have to stay."""
+    """Sets of channels that must be removed together, and why some must stay."""
 
     parents: list[int] = field(default_factory=list)
     stay: dict[int, str] = field(default_factory=dict)  # by atom: why it must not be removed
@@ -59,9 +59,9 @@ class Atoms:
             reasons.setdefault(atom, why)
 
     def removable(self, values: Iterable[Value]) -> set[int]:
-        """The roots of which no channel is needed anywhere, and none has to stay.
+        """The roots of sets without a channel that is needed or must stay.
 
-        Of each activation at least one channel is left: torch has no convolutions of none.
+        Each activation keeps at least one channel, because torch has no empty convolutions.
         """
         values = list(values)
         used = {self.root(atom) for atom in self.stay}

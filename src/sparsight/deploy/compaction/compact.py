@@ -1,4 +1,4 @@
-"""A pruned network without the units that pruning has left without inputs or outputs."""
+"""Removes units that pruning has left without inputs or outputs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class Left:
 
 @dataclass(frozen=True, eq=False)
 class Compacted:
-    """A smaller network, what is left of each tensor, and what could not be removed.
+    """A smaller network, what remains of each tensor, and what could not be removed.
 
-    `kept[name][dimension]` are the old indices of what a tensor has left along a dimension, in order: index i of the
-    smaller tensor was `kept[name][dimension][i]`. Tensors and dimensions that are whole are not in it.
+    Index i of a smaller tensor was index `kept[name][dimension][i]` of the old one. Unchanged tensors and dimensions
+    are not in `kept`.
     """
 
     module: nn.Module
@@ -46,24 +46,23 @@ class Compacted:
 
 
 def compact(model: nn.Module, example_inputs: Tensor | tuple[Any, ...]) -> Compacted:
-    """A copy of a pruned network without the units that have no effect: same class, smaller tensors, same outputs.
+    """A copy of a pruned network without units that have no effect: same class, smaller tensors, same outputs.
 
-    A unit (a neuron or channel) goes if no weight that is not 0 leads from it to an output, or if it is a constant that
-    the biases of all layers that read it can hold: one that no weight leads to, through activations, BatchNorm, pooling
-    and flattening. A convolution that pads its input with zeros cannot hold constants other than 0 in its bias: one of
-    them stays and stands for all. Units that are summed, multiplied or grouped go together or not at all; of a grouped
-    convolution whole groups go. Outputs keep their shape. A convolution or linear layer may get a bias that it did not
-    have. Operations that are not known keep all channels that they read.
+    A unit (a neuron or channel) is removed if no nonzero weight leads from it to an output, or if it is constant and
+    the next layers' biases can absorb it; constants are followed through activations, BatchNorm, pooling and
+    flattening. A zero-padded convolution's bias can only absorb 0: one constant unit stays there and stands for all.
+    Units that are summed, multiplied or grouped are removed together or not at all. Outputs keep their shape. Layers
+    may get a bias. Unknown operations keep all channels that they read.
 
-    The copy is run beside the model, on the example and on random inputs, before it is returned.
+    Compares the copy with the model on the example and on random inputs.
 
     Args:
-        model: a module in evaluation mode, its pruned weights 0. It is not changed.
-        example_inputs: a tensor, or a tuple of positional arguments; best real inputs.
+        model: a module in evaluation mode with zeros for pruned weights. It is not changed.
+        example_inputs: a tensor, or a tuple of positional arguments; real inputs are best.
 
     Raises:
         ValueError: the model is in training mode, fails on the example, cannot be traced by `torch.export`, or its code
-            does not run, or computes something else, with fewer channels.
+            fails or computes something else with fewer channels.
     """
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
@@ -109,7 +108,7 @@ def _walked(model: nn.Module, program: torch.export.ExportedProgram, refused: fr
 
 
 def _left(made: Shrunk) -> Iterator[Left]:
-    """What could not be removed of each layer, and why."""
+    """The units of each layer that could not be removed, and why."""
     atoms = made.walk.atoms
     stay = {atoms.root(atom): why for atom, why in reversed(atoms.stay.items())}
     held = {atoms.root(atom): why for atom, why in reversed(atoms.held.items())}

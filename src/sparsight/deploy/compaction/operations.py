@@ -1,4 +1,4 @@
-"""What each of torch's operations does to channels."""
+"""The effect of each torch operation on channels."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _binary(walk: Walk, node: fx.Node) -> Value:
 
 
 def _pool(walk: Walk, node: fx.Node) -> Value:
-    """Pooling of pixels, and upsampling: a constant stays what it is unless zeros are averaged in."""
+    """Pooling and upsampling of pixels: constants do not change unless zeros are averaged in."""
     a = arguments(node)
     read = a.get("input", a.get("self"))
     source = walk.read(read, 1)
@@ -98,7 +98,7 @@ def _mean(walk: Walk, node: fx.Node) -> Value:
 
 
 def _reshape(walk: Walk, node: fx.Node) -> Value:
-    """Changes of shape that leave channels together: pixels flattened beside them or into them, or what is before."""
+    """Reshapes that keep channels together: flattening pixels, or the dimensions before channels."""
     read = node.all_input_nodes[0]
     source, before, after = walk.own(read), shape(read), shape(node)
     if source.axis == 1 and after[:2] == before[:2]:
@@ -156,7 +156,7 @@ def _slice(walk: Walk, node: fx.Node) -> Value:
 
 
 def _pad(walk: Walk, node: fx.Node) -> Value:
-    """Pixels around an image, or channels of a number beside the channels."""
+    """Padding of pixels, or with constant channels."""
     a = arguments(node)
     source, rank, fill = walk.own(a["self"]), len(shape(node)), float(a["value"] or 0)
     sizes = [*a["pad"], *[0] * (2 * rank - len(a["pad"]))]

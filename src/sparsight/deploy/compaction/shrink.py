@@ -1,4 +1,4 @@
-"""A copy of a network with the tensors, and the numbers of channels that its layers hold, made smaller."""
+"""Makes a copy of a network with smaller tensors and matching channel numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sparsight.deploy.comparing import copied
 
 @dataclass
 class Shrunk:
-    """The smaller copy of a network, and by tensor and dimension the old indices of what is left."""
+    """The smaller copy of a network, and the remaining old indices by tensor and dimension."""
 
     module: nn.Module
     removed: set[int]
@@ -26,11 +26,11 @@ class Shrunk:
     kept: dict[str, dict[int, Tensor]] = field(default_factory=dict)
 
     def stays(self, value: Value) -> np.ndarray:
-        """The places of the channels that are left."""
+        """The indices of the remaining channels."""
         return np.flatnonzero([root not in self.removed for root in self.walk.atoms.roots(value.atoms).tolist()])
 
     def take(self, name: str, dim: int, places: np.ndarray) -> None:
-        """Keep these of a tensor along one dimension."""
+        """Keep these indices of a tensor along a dimension."""
         owner, leaf = _owner(self.module, name)
         whole: Tensor = getattr(owner, leaf)
         if len(places) == whole.shape[dim]:
@@ -41,7 +41,7 @@ class Shrunk:
 
 
 def shrunk(model: nn.Module, walk: Walk) -> Shrunk:
-    """The copy without the channels that nothing needs; constants are in the biases of the layers that read them."""
+    """The copy without unneeded channels, with constants moved to the biases of the layers that read them."""
     made = Shrunk(copied(model), walk.atoms.removable(walk.values), walk)
     for parameter in made.module.parameters():
         parameter.grad = None
@@ -56,10 +56,7 @@ def shrunk(model: nn.Module, walk: Walk) -> Shrunk:
 
 
 def _fold(made: Shrunk, layer: Layer) -> None:
-    """Put constants that nothing else needs into the bias, or those that cannot go there into one of them.
-
-    Where they were multiplied stand zeros.
-    """
+    """Move removable constants into the bias, or those that it cannot absorb into one of them; zero their weights."""
     spare = ~layer.source.needed
     name, bias_name = layer.names
     owner, leaf = _owner(made.module, name)
@@ -94,7 +91,7 @@ def _shrink_layer(made: Shrunk, layer: Layer) -> None:
 
 
 def fit_(module: nn.Module, whole: nn.Module) -> None:
-    """Have layers hold the numbers of channels that their tensors have; `whole` is the network before they shrank."""
+    """Set the layers' channel numbers to those of their tensors; `whole` is the network before shrinking."""
     for name, layer in module.named_modules():
         held, weight, before = layer.__dict__, getattr(layer, "weight", None), whole.get_submodule(name)
         if isinstance(layer, nn.modules.conv._ConvNd) and isinstance(before, nn.modules.conv._ConvNd):
@@ -110,10 +107,9 @@ def fit_(module: nn.Module, whole: nn.Module) -> None:
 
 
 def load_compacted(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
-    """A copy of `model`, the network before compaction, with the tensors of the smaller one that a file holds.
+    """A copy of `model`, the network before compaction, with the smaller tensors from a file.
 
-    Raises: `CheckpointError` for a file that cannot be read; ValueError for tensors that are not those of a smaller
-    network of this kind.
+    Raises: `CheckpointError` for an unreadable file; ValueError for tensors that do not fit a smaller `model`.
     """
     made, wanted, state = copy.deepcopy(model), model.state_dict(), load(path)
     for name in wanted.keys() ^ state.keys():
@@ -133,7 +129,7 @@ def load_compacted(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
 
 
 def put(module: nn.Module, name: str, values: Tensor) -> None:
-    """Exchange a parameter or buffer, whatever its shape."""
+    """Replace a parameter or buffer by one of any shape."""
     owner, leaf = _owner(module, name)
     whole = getattr(owner, leaf)
     if isinstance(whole, nn.Parameter) or whole is None:
@@ -143,7 +139,7 @@ def put(module: nn.Module, name: str, values: Tensor) -> None:
 
 
 def _beside(name: str) -> str:
-    """The bias of the layer that has a weight of this name."""
+    """The name of the bias next to a weight."""
     return ".".join([*name.split(".")[:-1], "bias"])
 
 

@@ -1,4 +1,4 @@
-"""Through torch's graph, forwards for what is constant and backwards for what is needed."""
+"""Walks torch's graph, forwards to find constants and backwards to find what is needed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class Opaque(Exception):
-    """What an operation does to channels is not known, so all of them stay; the message says why."""
+    """The effect of an operation on channels is unknown, so all of them stay; the message says why."""
 
 
 @dataclass(eq=False)
@@ -30,8 +30,8 @@ class Layer:
     source: Value
     out: Value
     groups: int
-    folds: np.ndarray  # bool: input channels that are a constant which the bias can hold
-    carried: np.ndarray  # bool: those that are another constant, which one of them, the largest, can stand for
+    folds: np.ndarray  # bool: constant input channels that the bias can absorb
+    carried: np.ndarray  # bool: other constant ones, which the largest of them can stand for
 
     @property
     def carrier(self) -> int:
@@ -54,35 +54,35 @@ class Layer:
         return slice(group * size, (group + 1) * size)
 
     def folded(self, chosen: np.ndarray) -> np.ndarray:
-        """What each output gets from those inputs that fold among the chosen ones."""
+        """The contribution to each output of the chosen inputs that fold."""
         constant, sums = np.where(chosen & self.folds, self.source.constant, 0.0), self.weight.sum(2)
         parts = [sums[self.rows(g)] @ constant[self.columns(g)] for g in range(self.groups)]
         return np.concatenate(parts)
 
     def reached(self, inputs: np.ndarray) -> np.ndarray:
-        """Which outputs have a weight that is not 0 from one of those inputs."""
+        """Which outputs have a nonzero weight from one of those inputs."""
         there = (self.weight != 0).any(2)
         return np.concatenate([there[self.rows(g)] @ inputs[self.columns(g)] for g in range(self.groups)])
 
     def reaching(self, outputs: np.ndarray) -> np.ndarray:
-        """Which inputs have a weight that is not 0 to one of those outputs."""
+        """Which inputs have a nonzero weight to one of those outputs."""
         there = (self.weight != 0).any(2)
         return np.concatenate([outputs[self.rows(g)] @ there[self.rows(g)] for g in range(self.groups)])
 
 
 @dataclass
 class Walk:
-    """What is known of each node of torch's graph: its channels, or None if they all stay as they are."""
+    """The channels of each node of torch's graph; None if all of them stay."""
 
     model: nn.Module
     tensors: Mapping[str, tuple[str, Tensor]]  # by placeholder: the name in the model, and the values
     handlers: Mapping[str, Callable[[Walk, fx.Node], Value]]
-    refused: frozenset[str] = frozenset()  # operations that are taken for opaque
+    refused: frozenset[str] = frozenset()  # operations to treat as opaque
     atoms: Atoms = field(default_factory=Atoms)
     found: dict[fx.Node, Value | None] = field(default_factory=dict)
     values: list[Value] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
-    norms: list[tuple[tuple[str, ...], Value]] = field(default_factory=list)  # tensors of one number a channel
+    norms: list[tuple[tuple[str, ...], Value]] = field(default_factory=list)  # tensors with one number per channel
     back: list[Callable[[], None]] = field(default_factory=list)
 
     def run(self, graph: fx.Graph) -> None:
@@ -105,7 +105,7 @@ class Walk:
             self.keep(node, str(why))
             return None
         self.values.append(made)
-        if name.endswith("_"):  # in place: who reads the argument from here on reads the result
+        if name.endswith("_"):  # in place: later readers of the argument read the result
             self.found[node.all_input_nodes[0]] = made
         return made
 
@@ -117,7 +117,7 @@ class Walk:
                 self.atoms.note(self.atoms.stay, value.atoms, why)
 
     def read(self, node: Any, axis: int) -> Value:
-        """The channels of an activation that are to lie along `axis`."""
+        """The channels of an activation, which must be along `axis`."""
         if not isinstance(node, fx.Node) or not isinstance(node.meta.get("val"), Tensor):
             raise Opaque("what is computed from a number needs all channels")
         value = self.found.get(node)
@@ -131,7 +131,7 @@ class Walk:
         return value
 
     def own(self, node: fx.Node) -> Value:
-        """The channels of an activation, along whichever dimension they lie."""
+        """The channels of an activation, along any dimension."""
         value = self.found.get(node)
         if value is None:
             raise Opaque("an input of the network")
@@ -150,13 +150,13 @@ class Walk:
         return self.model.get_submodule(name.rpartition(".")[0])
 
     def layer(self, weight: Any, bias: Any, source: Value, axis: int, padded: bool, groups: int = 1) -> Value:
-        """What a convolution or linear layer makes of `source`."""
+        """The output of a convolution or linear layer for `source`."""
         (name, values), (bias_name, shift) = self.tensor(weight), (None, 0.0)
         if bias is not None:
             bias_name, shift = self.tensor(bias)
         values = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
         constant = np.isfinite(source.constant)
-        has_bias = bias is not None or type(self.owner(name)) in _LAYERS  # others may not add a bias that they get
+        has_bias = bias is not None or type(self.owner(name)) in _LAYERS  # others might ignore a new bias
         folds = constant & ((source.constant == 0) | (not padded and has_bias))
         out = Value(axis, self.atoms.fresh(len(values)), np.full(len(values), np.nan))
         carried = constant & ~folds & (groups == 1)
@@ -175,7 +175,7 @@ class Walk:
         return out
 
     def through(self, out: Value, *sources: Value) -> Value:
-        """Channel by channel: an output that is needed needs its sources."""
+        """Channel by channel: a needed output needs its sources."""
 
         def step() -> None:
             for source in sources:
@@ -190,7 +190,7 @@ def _or(needed: np.ndarray, more: np.ndarray) -> None:
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a node by the names of torch's schema, defaults filled in."""
+    """The arguments of a node by their names in torch's schema, with defaults."""
     target: Any = node.target
     known = target._schema.arguments
     defaults = {a.name: a.default_value if a.has_default_value() else None for a in known}
@@ -202,7 +202,7 @@ def shape(node: fx.Node) -> tuple[int, ...]:
 
 
 def applied(node: fx.Node, values: Mapping[fx.Node, Value]) -> np.ndarray:
-    """What the operation of a node makes of constants, one for each channel; NaN if any of them is not known."""
+    """The result of a node's operation on constants, one per channel; NaN if any is unknown."""
     target: Any = node.target
     dims = {n: (1, -1, *[1] * (len(shape(n)) - 2)) for n in values}
     fill = {n: torch.from_numpy(v.constant.copy()).reshape(dims[n]) for n, v in values.items()}

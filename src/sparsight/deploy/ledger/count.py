@@ -1,4 +1,4 @@
-"""`ledger`: what a network is worth, counted from its file or module, and measured if asked for."""
+"""`ledger`: counts a network's parameters, bytes and operations, and measures it on request."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from sparsight.model.pretrained import load_into
 
 @dataclass(frozen=True)
 class Roles:
-    """Which tensors of a file are prunable, and which are no parameters, if there is no code to ask."""
+    """For a file without code: which tensors are prunable, and which are not parameters."""
 
     prunable: Collection[str] | None = None
     beside: Collection[str] = ()
@@ -44,17 +44,16 @@ def ledger(
     measure: Request | None = None,
     count_macs: bool = True,
 ) -> Ledger:
-    """Count what a network is: parameters, bytes and multiplications; time it, and take its memory, if asked for.
+    """Count a network's parameters, bytes and multiplications; on request, measure its latency and memory.
 
-    `source` is whatever `sparsight.load` reads, or a module. Zeros are those found there, whoever made them; -0.0 is
-    one. Tied tensors count once. `model` is the module that a file's tensors belong to: a copy of it takes them, and
-    says which are prunable, unless `roles` does. `example_inputs`, one input of the network (its batch counts
-    too), is what multiplications are counted on. `measure` asks for latency and memory, which need one float32 tensor
-    as example. `count_macs=False` saves the two seconds that PyTorch takes to
-    load what counts them. What is left out stands in `missing`, with the reason.
+    `source` is a module, or anything that `sparsight.load` reads. All zeros count, including -0.0; tied tensors count
+    once. `model` is the module for a file's tensors: a copy loads them and says which are prunable, unless `roles`
+    does. Multiplications are counted for `example_inputs`, whole batch included. `measure` requests latency and memory,
+    which need one float32 tensor as example. `count_macs=False` saves two seconds of loading PyTorch's counter.
+    `missing` in the result says what was left out, and why.
 
-    CheckpointError: a file that cannot be read. ValueError: it does not fit the model, or the model fails on the
-    example.
+    Raises: CheckpointError for an unreadable file; ValueError for one that does not fit the model, or a model that
+    fails on the example.
     """
     module = _module(source, model)
     checkpoint = _opened(source)
@@ -100,7 +99,7 @@ def _opened(source: str | os.PathLike[str] | nn.Module) -> Checkpoint:
 
 
 def _roles(module: nn.Module, network: Sequence[Entry], given: Roles) -> Roles:
-    """What the module says of the tensors of its file, which may have more before their names."""
+    """The roles of a file's tensors according to the module; their names may have a prefix."""
     parameters = list(named(module))
     chosen = given.prunable
     if chosen is None:
@@ -113,7 +112,7 @@ def _roles(module: nn.Module, network: Sequence[Entry], given: Roles) -> Roles:
 
 
 def _prefix(wanted: Sequence[str], names: Collection[str]) -> str:
-    """What stands before the module's names in the file."""
+    """The prefix of the module's names in the file."""
     if not wanted or wanted[0] in names:
         return ""
     found = [name.removesuffix(wanted[0]) for name in names if name.endswith(f".{wanted[0]}")]
@@ -153,7 +152,7 @@ def _counted(
 
 
 def _packed(source: Any, checkpoint: Checkpoint) -> int:
-    """Bytes of the packed file that it makes, or is."""
+    """Bytes of its packed file."""
     if checkpoint.format == FORMAT:
         return sum(path.stat().st_size for path in checkpoint.files)
     with tempfile.TemporaryDirectory() as folder:

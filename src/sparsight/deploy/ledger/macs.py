@@ -1,4 +1,4 @@
-"""Multiplications of a network: what torch's flop counter says, and each layer's by the density of its weight."""
+"""Multiplications of a network, dense and weighted by density, from torch's flop counter."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _WITH_WEIGHTS = (
 
 
 def macs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
-    """Multiply-accumulates of one call of a model in evaluation mode: dense, and those whose weight is not 0.
+    """Multiply-accumulates of one call of a model in evaluation mode: dense, and with nonzero weights only.
 
-    Dense is half of what `torch.utils.flop_counter` counts, attention by its products. Each product with a weight, or
-    with what is computed from weights alone, then counts by the share of the weight that is not 0; products of
-    activations count in full. Padding counts as in torch: a border costs as much as the inside.
-    ValueError if the model fails on the inputs.
+    Dense is half of what `torch.utils.flop_counter` counts, attention by its products. For the second number, products
+    with a weight, or with a tensor computed only from weights, are scaled by its density; products of activations count
+    in full. Padding counts as in torch: a border costs as much as the inside.
+    Raises: ValueError if the model fails on the inputs.
     """
     weights = _ByWeights([*model.parameters(), *model.buffers()])
     counter, fast = FlopCounterMode(display=False), torch.backends.mha.get_fastpath_enabled()
@@ -41,12 +41,12 @@ def macs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
 
 
 class _ByWeights(TorchDispatchMode):
-    """Sums up, of all products with weights, the multiplications that zeros in them save."""
+    """Sums up the multiplications saved by zeros in weights."""
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()
         self.saved = 0
-        self._known: dict[int, Tensor] = {}  # by where they lie; held, since memory that is free is taken again
+        self._known: dict[int, Tensor] = {}  # by address; kept alive, because freed memory is reused
         for weight in weights:
             self._know(weight)
 

@@ -1,4 +1,4 @@
-"""Latency and memory of a pruned network beside the same network without zeros, on this machine."""
+"""Measures latency and memory of a pruned network and of the same network without zeros."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sparsight.deploy.ledger.records import Latency, Measured, Memory, Request, 
 def measured(
     name: str, module: nn.Module, inputs: tuple[Any, ...], asked: Request, missing: dict[str, str]
 ) -> Measured | None:
-    """Times and memory of a module in evaluation mode; into `missing` goes what could not be measured, and why.
+    """Times and memory of a module in evaluation mode; adds to `missing` why something could not be measured.
 
-    ValueError for an unknown runtime.
+    Raises: ValueError for an unknown runtime.
     """
     rivals = chosen(asked.runtimes)
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].dtype != torch.float32:
@@ -57,7 +57,7 @@ def measured(
 
 
 def rows(found: Comparison) -> Iterator[Latency]:
-    """Each runtime that computed both; Sparsight's beside the fastest dense one, since it is for sparse ones alone."""
+    """Each runtime that ran both networks. Ours is compared with the fastest dense one, being only for sparse ones."""
     by_name = {row.name: row for row in found.rows}
     dense = {name.removesuffix(DENSE): row for name, row in by_name.items() if name.endswith(DENSE)}
     if not dense:
@@ -73,7 +73,7 @@ def _times(row: Row) -> Times:
 
 
 def filled(module: nn.Module) -> nn.Module:
-    """A copy whose tensors with zeros have random values instead, of the same mean square."""
+    """A copy with random values of the same mean square in all tensors with zeros."""
     full, generator = copy.deepcopy(module), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in full.parameters():

@@ -1,4 +1,4 @@
-"""Peak resident memory of a process of its own that loads a network and calls it once."""
+"""Peak resident memory of a new process that loads a network and calls it once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class CannotMeasure(Exception):
 
 
 def peak(runtime: str, module: nn.Module, x: Tensor) -> int:
-    """Bytes of the high-water mark of a new process that loads the module, prepares it for a runtime and calls it.
+    """Peak bytes of a new process that loads the module, prepares it for a runtime and calls it.
 
-    `runtime` is "sparsight" or "torch". Python and torch themselves are in it. CannotMeasure where the system does not
-    tell, or the module's class cannot be imported there.
+    `runtime` is "sparsight" or "torch"; Python and torch are included. Raises: CannotMeasure if the system does not
+    report it, or the new process cannot import the module's class.
     """
     if sys.platform == "win32":
         raise CannotMeasure("Windows does not tell the most that a process held")
@@ -46,7 +46,7 @@ def peak(runtime: str, module: nn.Module, x: Tensor) -> int:
 
 
 def child(path: str) -> None:
-    """What the other process does: its high-water mark goes to standard output."""
+    """Runs in the other process, and prints its peak memory."""
     runtime, module, x, threads = torch.load(path, weights_only=False)
     torch.set_num_threads(threads)
     with torch.inference_mode():
@@ -63,7 +63,7 @@ def child(path: str) -> None:
 
 
 def high_water() -> int:
-    """Bytes that this process held at most. Linux's ru_maxrss may be that of the process that started it."""
+    """Peak bytes of this process; not from ru_maxrss on Linux, which may be that of the parent."""
     try:
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])

@@ -23,10 +23,10 @@ def of_run(
     measure: Request | None = None,
     count_macs: bool = True,
 ) -> Ledger:
-    """The ledger of a level, by default the chosen one, or else the last whose weights are there.
+    """The ledger of a level, by default the chosen one, otherwise the last with weights on disk.
 
-    A network of the zoo and the shape of its input are known from the records; any other is given as `model`, and
-    `shape` is that of an input without the batch. FileNotFoundError: no weights are there. Errors of `ledger`.
+    Zoo networks and their input shape are known from the records. For any other, pass `model`, and `shape`, that of an
+    input without the batch. Raises: FileNotFoundError without weights; as `ledger`.
     """
     record = record or default_level(folder)
     path, roles = level_file(folder, record), Roles([layer.name for layer in record.layers])

@@ -1,4 +1,4 @@
-"""What a ledger says: frozen records of numbers, each counted or measured."""
+"""Frozen records of a ledger's numbers, counted or measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sparsight.records.record import SCHEMA
 
 CODE = "needs the network's code and the shape of its input"
 REQUEST = "measured on request"
-"""Why something may be missing."""
+"""Reasons for missing numbers."""
 
 
 @dataclass(frozen=True)
@@ -19,21 +19,21 @@ class Counted:
     """Exact numbers. None: not counted; `Ledger.missing` says why."""
 
     parameters: int
-    zeros: int  # of the parameters, those that are 0
-    prunable: int | None  # numbers in prunable tensors
-    alive: int | None  # of these, those that are not 0
+    zeros: int  # parameters that are 0
+    prunable: int | None  # weights in prunable tensors
+    alive: int | None  # nonzero ones of these
     dense_bytes: int
-    file_bytes: int | None  # of all files, whatever else is in them
+    file_bytes: int | None  # of all files, including anything else in them
     packed_bytes: int | None
     floor_bytes: int | None  # the entropy floor
     dense_macs: int | None  # multiply-accumulates of one input
-    effective_macs: int | None  # of these, those with a weight that is not 0
-    minus_zeros: int = 0  # numbers that are -0.0, which a packed file stores as values
+    effective_macs: int | None  # with a nonzero weight
+    minus_zeros: int = 0  # weights of -0.0, which a packed file stores as values
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds of wall time of a call, over the rounds; `spread` lies between the quartiles."""
+    """Wall seconds per call over the rounds; `spread` is the interquartile range."""
 
     median: float
     minimum: float
@@ -42,40 +42,40 @@ class Times:
 
 @dataclass(frozen=True)
 class Latency:
-    """A way to compute the network, beside the same network without zeros."""
+    """Times of the network in a runtime, and of the same network without zeros."""
 
     runtime: str  # "sparsight", or a rival of `bench`
     batch: int
     threads: int
     sparse: Times
     dense: Times
-    dense_in: str  # what the dense one ran in: the same, and for "sparsight" the fastest of the others
+    dense_in: str  # the dense network's runtime: the same, or for "sparsight" the fastest other one
 
     @property
     def ratio(self) -> float:
-        """How many times as fast the sparse one is, by the medians."""
+        """The speed-up, from the medians."""
         return self.dense.median / self.sparse.median
 
     @property
     def faster(self) -> bool:
-        """Whether it is faster beyond doubt: medians differ by more than both spreads, and least times by 5 % too."""
+        """Whether it is significantly faster: medians differ by more than both spreads, and minima by 5 %."""
         gap = self.dense.median - self.sparse.median
         return gap > self.sparse.spread + self.dense.spread and self.dense.minimum >= 1.05 * self.sparse.minimum
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Resident memory of a process that loads a network and calls it once, in bytes."""
+    """Peak resident memory of a process that loads a network and calls it once, in bytes."""
 
     runtime: str
     batch: int
-    sparse: int  # the most at any time
-    dense: int | None  # the same network without zeros; of "sparsight" in torch
+    sparse: int
+    dense: int | None  # the same network without zeros; for "sparsight" in torch
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What clocks and the system said, on one machine."""
+    """Times and memory on one machine."""
 
     machine: Mapping[str, Any]
     rounds: int
@@ -85,9 +85,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class Request:
-    """What to measure: at which batches and threads (torch's number without any), in which runtimes, how often.
+    """What to measure: batches, threads (default: torch's number), runtimes besides Sparsight's, rounds.
 
-    Sparsight's runtime is always among them. ValueError for a number below 1.
+    Raises: ValueError for a number below 1.
     """
 
     batches: tuple[int, ...] = (1,)
@@ -105,12 +105,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What a network is on disk, in memory and in time: one number for each question, none standing for another."""
+    """Size, operations, time and memory of a network."""
 
     source: str
     format: str
     counted: Counted
     measured: Measured | None = None
-    missing: Mapping[str, str] = field(default_factory=dict)  # why a field of `counted` or `measured` is not there
+    missing: Mapping[str, str] = field(default_factory=dict)  # why a field of `counted` or `measured` is missing
     level: int | None = None  # of a run
     schema: int = SCHEMA

@@ -1,1 +1,1 @@
-"""The runtime: networks of sparse weights on CPUs, skipping zeros."""
+"""The runtime: runs sparse networks on CPUs and skips their zeros."""

@@ -1,4 +1,4 @@
-"""Timing ways to compute the same, in turn, until it is clear which is fastest; what was found is kept on disk."""
+"""Times ways to compute the same thing, in turn, until the fastest is clear; keeps the results on disk."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ import sparsight
 from sparsight.numerics.kernels.jit import processor
 
 _ROUNDS = 5  # at least
-_CLEAR = 1.15  # so many times as fast needs no more rounds
-_MARGIN = 1.03  # sparse is chosen if it is faster by so much: never slower for a tie
-_MOST = 5000  # measurements that are kept
+_CLEAR = 1.15  # a speed-up that needs no more rounds
+_MARGIN = 1.03  # sparse must be faster by this factor, so a tie never makes a network slower
+_MOST = 5000  # at most this many stored measurements
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Least milliseconds of each way, the first being torch's."""
+    """Minimum milliseconds of each way; the first is torch's."""
 
     milliseconds: Mapping[str, float]
 
     @property
     def ratio(self) -> float:
-        """Time of the first way over that of the fastest other."""
+        """The first way's time over that of the fastest other."""
         first, *others = self.milliseconds.values()
         return first / min(others)
 
@@ -48,10 +48,10 @@ class Timed:
 def timed(
     ways: Mapping[str, Callable[[], Any]], seconds: float, key: Any, within: AbstractContextManager | None = None
 ) -> Timed:
-    """Each way in turn, round after round, until the ranking is clear, for about `seconds` at most.
+    """Time each way in turn, round after round, until the ranking is clear, for about `seconds` at most.
 
-    `key` says what is computed: a measurement of the same on this machine, with as many threads, is not done again.
-    What is measured is measured in the block `within`.
+    `key` identifies the computation: a stored measurement with as many threads on this machine is reused. Measures
+    inside the block `within`.
     """
     name = _name(key)
     known = _read().get(name)
@@ -94,7 +94,7 @@ def _file() -> Path:
 
 
 def _read() -> dict[str, Any]:
-    """What was measured before; nothing if the file cannot be read or holds anything else."""
+    """Stored measurements; empty for an unreadable or foreign file."""
     try:
         found = json.loads(_file().read_text())
     except (OSError, ValueError, RecursionError):
@@ -103,7 +103,7 @@ def _read() -> dict[str, Any]:
 
 
 def _write(measurements: dict[str, Any]) -> None:
-    """Keep measurements, if they can be written."""
+    """Store measurements, if possible."""
     with suppress(OSError):
         _file().parent.mkdir(parents=True, exist_ok=True)
         handle, path = tempfile.mkstemp(dir=_file().parent)

@@ -1,4 +1,4 @@
-"""From the steps of a plan to the table that the compiled walk goes through."""
+"""Turns the steps of a plan into the table of operations for the compiled loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparsight.numerics.kernels import sparse_conv as conv
 from sparsight.numerics.kernels.tile import tile
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
-_SUMS = 18 << 14  # bytes of partial sums that a chunk may have: they are gone through once for each block
+_SUMS = 18 << 14  # at most this many bytes of partial sums in a chunk: each block passes over them once
 
 
 def _bits(value: float) -> int:

@@ -1,4 +1,4 @@
-"""`sparse_runtime`: a user's module with what is faster sparse running sparse."""
+"""`sparse_runtime`: a copy of a module in which the parts that gain from it run sparse."""
 
 from __future__ import annotations
 
@@ -32,32 +32,31 @@ def sparse_runtime(
     bfloat16: bool = False,
     seconds: float = 2.0,
 ) -> nn.Module:
-    """A module with the model's outputs in which everything that is faster sparse on this machine runs sparse.
+    """A module with the model's outputs, in which every part that is faster sparse on this machine runs sparse.
 
-    The module is a copy that shares the memory of parameters; the model itself is not changed. For every
-    traceable part and every linear layer, torch and the sparse kernels are timed on inputs of the example's shape, for
-    `seconds` at most, and the faster one serves: a part that gains nothing stays as it is, and all does if the whole
-    gains nothing. Zeros are those in the weights at the time of the call; weights changed later are not seen. Other
-    batch sizes work, inputs of other shapes or types run the model's own way.
+    The module is a copy that shares the memory of parameters; the model is not changed. Every traceable part and every
+    linear layer is timed in torch and in the sparse kernels, on inputs of the example's shape, and the faster one is
+    used; all stays in torch if the whole network gains nothing. The zeros are those at the time of the call. Other
+    batch sizes work; inputs of other shapes or types run in torch.
 
-    From a packed file, weights of many zeros are read without them. Dense ones are made of a part only while it is
-    timed, and for good of what is faster dense. Such a network takes float32 inputs of any shape, and has no
-    state dict.
+    Weights of a packed file with many zeros are read without them. Their dense form exists only while a part is timed,
+    or if dense is faster. Such a network takes float32 inputs of any shape, and has no state dict.
 
     Args:
-        model: a module in evaluation mode, or the folder of a run whose network is one of the zoo.
-        example_inputs: a tensor, or a tuple of positional arguments. Default: zeros of the shape of the run's data.
-        weights: a checkpoint, packed or not, or the folder of a run. Its tensors take the place of the model's, which
-            may be on the meta device.
-        bfloat16: keep the sparse weights in bfloat16, rounded, in half the memory; sums stay float32.
-        seconds: longest measurement of a part. 0: nothing is measured, and all that can run sparse does.
+        model: a module in evaluation mode, or the folder of a run with a zoo network.
+        example_inputs: a tensor, or a tuple of positional arguments. Default: zeros with the shape of the run's data.
+        weights: a checkpoint, packed or not, or a run folder, with tensors that replace the model's, which may be on
+            the meta device.
+        bfloat16: store sparse weights in bfloat16, rounded, in half the memory; sums stay float32.
+        seconds: at most this long per measurement. 0: measure nothing, and run sparse whatever can be.
 
     Returns:
         A module with an attribute `plan`, a list of `Planned`.
 
     Raises:
-        ValueError: the model is in training mode, or fails on the example; the network of a run is not known, or
-            `weights` do not fit. CheckpointError, FileNotFoundError: there are no weights that can be read.
+        ValueError: the model is in training mode or fails on the example, the run's network is unknown, or `weights`
+            do not fit.
+        CheckpointError, FileNotFoundError: the weights cannot be read.
     """
     if not isinstance(model, nn.Module):
         model, weights, example_inputs = _of_run(Path(model), example_inputs)
@@ -107,7 +106,7 @@ def _file(path: Path) -> Path:
 
 
 def _sharing(model: nn.Module) -> nn.Module:
-    """A copy whose parameters need no gradients and share memory with the model's; its buffers are its own."""
+    """A copy with its own buffers, and parameters without gradients that share the model's memory."""
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
@@ -117,9 +116,9 @@ def _sharing(model: nn.Module) -> nn.Module:
 
 
 def _shapes(model: nn.Module, inputs: tuple[Any, ...], stored: Stored) -> dict[nn.Module, tuple[int, ...] | None]:
-    """Shape of the input of each module that is called, None unless it is one float32 tensor.
+    """The input shape of each called module, None unless it is one float32 tensor.
 
-    Layers that have no dense weights, which something reads past them, get them.
+    Restores dense weights of layers if other code reads them.
     """
     shapes: dict[nn.Module, tuple[int, ...] | None] = {}
 

@@ -1,4 +1,4 @@
-"""A network as the runtime sees it: a list of operations on images of (channels, height, width)."""
+"""The runtime's view of a network: a list of operations on images (channels, height, width)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Name = Literal["", "relu", "relu6", "silu", "gelu", "gelu_tanh"]
 
 @dataclass(frozen=True)
 class Value:
-    """What an operation gives: its number in the graph and its shape without the batch."""
+    """The result of an operation: its number in the graph, and its shape without the batch."""
 
     number: int
     shape: Shape
@@ -46,7 +46,7 @@ class Conv:
 
 @dataclass(frozen=True)
 class Pool:
-    """The largest value, or the mean, of each window. Padding counts in a mean if `padded`."""
+    """The maximum or mean of each window. Means count padding if `padded`."""
 
     x: Value
     kind: Literal["max", "mean"]
@@ -59,14 +59,14 @@ class Pool:
 
 @dataclass(frozen=True)
 class Mean:
-    """Of each channel's whole plane."""
+    """The mean of each channel's whole plane."""
 
     x: Value
 
 
 @dataclass(frozen=True)
 class Sum:
-    """x, and `add` if there is any, then the activation."""
+    """x plus `add`, if any, then the activation."""
 
     x: Value
     add: Value | None
@@ -75,14 +75,14 @@ class Sum:
 
 @dataclass(frozen=True)
 class Concat:
-    """Channels after channels."""
+    """Channels one after another."""
 
     parts: tuple[Value, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Channels from `first` on."""
+    """Channels starting at `first`."""
 
     x: Value
     first: int
@@ -91,7 +91,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Resample:
-    """Pixel (i, j) is that of line rows[i] and column cols[j]; 0 for -1. Upsampling, padding, parts of an image."""
+    """Pixel (i, j) is input pixel (rows[i], cols[j]), 0 for -1: upsampling, padding, slices."""
 
     x: Value
     rows: tuple[int, ...]
@@ -100,7 +100,7 @@ class Resample:
 
 @dataclass(frozen=True)
 class Flatten:
-    """Channels times pixels, as channels of one pixel."""
+    """All pixels of all channels, as channels of one pixel."""
 
     x: Value
 
@@ -114,16 +114,16 @@ def _window(size: int, kernel: int, stride: int, padding: int, dilation: int) ->
 
 @dataclass
 class Graph:
-    """Operations in order, each after those it takes values from, and which values are the outputs."""
+    """Operations in topological order, and the output values."""
 
     operations: list[Operation] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)  # dimensions of each output as torch has it
-    structure: TreeSpec | None = None  # how outputs are packed into what the module returns
+    ranks: list[int] = field(default_factory=list)  # dimensions of each output in torch
+    structure: TreeSpec | None = None  # the structure of the module's result
 
     def add(self, operation: Operation) -> Value:
-        """Append an operation; its value. ValueError if shapes do not fit."""
+        """Append an operation; returns its value. Raises: ValueError if shapes do not fit."""
         shape = shape_of(operation)
         if min(shape) < 1:
             raise ValueError(f"{type(operation).__name__} leaves nothing of its input: {shape}")
@@ -133,7 +133,7 @@ class Graph:
         return value
 
     def signature(self) -> str:
-        """What its speed depends on: operations, shapes, and shares of zeros in steps of a hundredth."""
+        """A key for its speed: operations, shapes, and sparsities in steps of 1 %."""
         words = []
         for operation, value in zip(self.operations, self.values, strict=True):
             words.append(f"{type(operation).__name__}{value.shape}")
@@ -147,7 +147,7 @@ class Graph:
 
 
 def shape_of(operation: Operation) -> Shape:
-    """Shape of what an operation gives. ValueError if its operands do not fit."""
+    """The shape of an operation's result. Raises: ValueError if its operands do not fit."""
     match operation:
         case Input(shape):
             return shape

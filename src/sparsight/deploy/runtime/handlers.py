@@ -1,4 +1,4 @@
-"""What each of torch's operations becomes in the runtime's graph."""
+"""Translates each of torch's operations into the runtime's graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparsight.deploy.runtime.weight import Weight
 
 
 def _arguments(node: fx.Node, *defaults: Any) -> list[Any]:
-    """Positional arguments, with the schema's names looked up among the keywords."""
+    """Positional arguments, completed from the keywords by the schema's names."""
     target: Any = node.target
     names = [argument.name for argument in target._schema.arguments]
     values = [*node.args, *defaults[len(node.args) :]]
@@ -50,7 +50,7 @@ def _linear(t: Tracer, node: fx.Node) -> Waiting:
 
 
 def _addmm(t: Tracer, node: fx.Node) -> Waiting:
-    """A linear layer that keeps its weight the other way round."""
+    """A linear layer with a transposed weight."""
     b, x, w = _arguments(node)[:3]
     weight, bias = t.weight(w).transposed(), t.constant(b)
     if bias is None or any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
@@ -159,7 +159,7 @@ def _concat(t: Tracer, node: fx.Node) -> Value:
 
 
 def _chunks(t: Tracer, node: fx.Node) -> list[Value]:
-    """Consecutive channels."""
+    """Splits into consecutive channels."""
     x, size, dim = _arguments(node, None, None, 0)
     source = t.value(x)
     if dim not in (1, -3):
@@ -182,7 +182,7 @@ def _upsample(t: Tracer, node: fx.Node) -> Value:
 
 
 def _part(t: Tracer, node: fx.Node) -> Value:
-    """Lines or columns from one to another, or every so many of them."""
+    """A slice of rows or columns, possibly with a step."""
     x, dim, start, end, step = _arguments(node, None, 0, None, None, 1)
     source = t.value(x)
     if not start and step == 1 and (end is None or end == sys.maxsize):
@@ -206,7 +206,7 @@ _BEYOND = {
 
 
 def _padded(t: Tracer, node: fx.Node) -> Value:
-    """Pixels around an image, or channels of zeros."""
+    """Padding of pixels, or with channels of zeros."""
     x, sizes, mode, value = _arguments(node, None, [], "constant", None)
     sizes = [*sizes, *[0] * (6 - len(sizes))]
     if len(sizes) > 6 or min(sizes) < 0 or value or mode not in _BEYOND or (any(sizes[4:]) and mode != "constant"):

@@ -1,8 +1,8 @@
-"""How an activation lies in memory: planes of vectors of 16 lanes.
+"""The memory layout of an activation: planes of vectors of 16 lanes.
 
-With images as lanes, a vector holds one pixel of 16 images. With one image, its plane is cut into a grid of blocks,
-and a vector holds one pixel of each block: every tap of a convolution is then a whole, aligned vector. Around a block
-lies a halo of its neighbours' pixels, zero beyond the image.
+With images as lanes, a vector holds one pixel of 16 images. For a single image, its plane is cut into a grid of blocks,
+and a vector holds one pixel of each block: every tap of a convolution is then a whole, aligned vector. Each block has a
+halo of its neighbours' pixels, zero beyond the image.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 Pair = tuple[int, int]
 GRIDS = ((4, 4), (8, 2), (2, 8), (16, 1), (1, 16))
 IMAGES = (1, 1)
-_SETS = 64  # lines apart at which addresses share a set of the first cache
-_CLEAR = 1.1  # a layout with so many times the least waste is good enough, if it is there already
+_SETS = 64  # lines between addresses that share a set of the L1 cache
+_CLEAR = 1.1  # an existing layout with up to this many times the minimum waste is good enough
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Layout:
 
     @property
     def plane(self) -> int:
-        """Bytes from channel to channel. Planes that would all lie in the same sets of the cache are moved apart."""
+        """Bytes from channel to channel, padded if all planes would share the same cache sets."""
         vectors = (self.pitch // BYTES) * (self.block[0] + 2 * self.halo)
         return BYTES * (vectors if vectors % _SETS else vectors + 5)
 
     def at(self, row: int, col: int) -> int:
-        """Bytes from a channel's beginning to a pixel of the block."""
+        """Bytes from a channel's start to a pixel of the block."""
         return (row + self.halo) * self.pitch + (col + self.halo) * BYTES
 
     @property
@@ -50,12 +50,12 @@ class Layout:
 
     @property
     def covers(self) -> bool:
-        """Whether every pixel lies in a block: a window may leave the last ones to the halo."""
+        """Whether every pixel is in a block: a window may leave the last ones to the halo."""
         return all(g * b >= n for g, b, n in zip(self.grid, self.block, self.size, strict=True)) or self.grid == IMAGES
 
     @property
     def waste(self) -> float:
-        """Lanes computed per pixel of the image; 1 if none lies beyond it."""
+        """Computed lanes per pixel of the image; 1 without waste."""
         return float(np.prod(self.grid) * np.prod(self.block) / np.prod(self.size))
 
     def pixels(self) -> tuple[np.ndarray, np.ndarray]:
@@ -68,7 +68,7 @@ class Layout:
         return np.broadcast_to(rows, shape), np.broadcast_to(cols, shape)
 
     def inside(self) -> np.ndarray:
-        """Which lanes lie in the image: (rows, cols, lanes)."""
+        """Which lanes are inside the image: (rows, cols, lanes)."""
         rows, cols = self.pixels()
         return (rows >= 0) & (rows < self.size[0]) & (cols >= 0) & (cols < self.size[1])
 
@@ -80,7 +80,7 @@ def covering(size: Pair, grid: Pair) -> Layout:
 
 
 def for_window(size: Pair, stride: Pair, x: Layout | None) -> Layout:
-    """Layout of what a window moving over x gives: on x's grid if that wastes little, else on the best one."""
+    """The layout of a window operation's result: on x's grid if that wastes little, otherwise on the best one."""
     best = min((covering(size, grid) for grid in GRIDS), key=lambda layout: layout.waste)
     if x is None or x.block[0] % stride[0] or x.block[1] % stride[1]:
         return best

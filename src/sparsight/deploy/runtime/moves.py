@@ -1,4 +1,4 @@
-"""Laying activations out anew: between torch's rows, blocks of one image, lanes of images, and single features."""
+"""Converts activations between layouts: torch's rows, blocks of one image, lanes of images, single features."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sparsight.numerics.kernels.tile_llvm import LANES
 
 
 def move(writer: Writer, x: Buffer, out: Buffer, pixels: Pixels | None = None) -> None:
-    """From layout to layout, each pixel from itself or from another (lines and columns)."""
+    """From layout to layout, taking each pixel from itself or from another one."""
     if writer.plan.images > 1 and (x.whole.rows is not None or out.whole.rows is not None):
         _rows(writer, x, out)
         return
@@ -35,7 +35,7 @@ def move(writer: Writer, x: Buffer, out: Buffer, pixels: Pixels | None = None) -
 
 
 def _strips(writer: Writer, x: Buffer, out: Buffer) -> bool:
-    """Between rows of one image and blocks of it, if it is that."""
+    """Between rows and blocks of one image, if that is the conversion."""
     rows = [b.whole.rows is not None or b.whole.layout is None for b in (x, out)]
     if rows[0] == rows[1]:
         return False

@@ -1,4 +1,4 @@
-"""From a graph to steps on buffers: which layout each activation has, and where it must be laid out anew."""
+"""Turns a graph into steps on buffers: chooses each activation's layout and where to convert it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Graph, Input, 
 from sparsight.deploy.runtime.layout import IMAGES, Layout, Pair, covering, for_window
 from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
-_FLAT = (1, 1)  # the image of what is only features
+_FLAT = (1, 1)  # the image size of plain features
 
 
 @dataclass(eq=False)
 class Buffer:
-    """Memory of an activation: planes of a layout, rows as torch has them (`rows`), or one number a channel."""
+    """Memory of an activation: planes of a layout, torch's rows (`rows`), or one number per channel."""
 
     channels: int
     size: Pair
     layout: Layout | None = None
-    rows: int | None = None  # the number of the input or output that it is
-    home: Buffer | None = None  # what it is a part of, from channel `offset` on
+    rows: int | None = None  # its number, if it is an input or output
+    home: Buffer | None = None  # the buffer that contains it, from channel `offset` on
     offset: int = 0
 
     @property
@@ -28,7 +28,7 @@ class Buffer:
 
     @property
     def first(self) -> int:
-        """The channel of `whole` that it begins with."""
+        """Its first channel in `whole`."""
         return self.offset + (self.home.first if self.home is not None else 0)
 
     @property
@@ -38,7 +38,7 @@ class Buffer:
         return layout
 
     def widen(self, halo: int) -> bool:
-        """Have at least this halo; whether its layout can."""
+        """Widen the halo to at least this; returns whether the layout allows it."""
         layout = self.planes
         if halo <= layout.halo:
             return True
@@ -50,7 +50,7 @@ class Buffer:
 
 @dataclass(eq=False)
 class Step:
-    """One kernel: what it does (an operation of the graph, or None: lay out anew), from which buffers to which."""
+    """One kernel: its operation (None: a conversion of layouts), inputs and output."""
 
     operation: Conv | Pool | Mean | Sum | Resample | None
     x: Buffer
@@ -60,12 +60,12 @@ class Step:
 
 @dataclass
 class Plan:
-    """Steps in order. `wide` vectors of 16 images stand side by side in a plane of one pixel."""
+    """Steps in order. A plane of one pixel holds `wide` vectors of 16 images side by side."""
 
     images: int
     wide: int = 1
     steps: list[Step] = field(default_factory=list)
-    made: dict[int, list[Buffer]] = field(default_factory=dict)  # of each value, in every layout that it has
+    made: dict[int, list[Buffer]] = field(default_factory=dict)  # of each value, in all its layouts
     inputs: list[Buffer] = field(default_factory=list)
     outputs: list[Buffer] = field(default_factory=list)
 
@@ -74,7 +74,7 @@ class Plan:
         return 1 if self.images == 1 else -(-self.images // (LANES * self.wide))
 
     def layout(self, size: Pair, stride: Pair = (1, 1), x: Layout | None = None) -> Layout | None:
-        """Layout of an image made from x; None: one number a channel."""
+        """The layout of an image computed from x; None: one number per channel."""
         if self.images > 1:
             return Layout(size, IMAGES, (1, self.wide) if self.wide > 1 else size)
         return None if size == _FLAT else for_window(size, stride, x)
@@ -85,16 +85,16 @@ class Plan:
         return made
 
     def any_of(self, value: Value) -> Layout | None:
-        """A layout that a value has already, all of it in blocks."""
+        """An existing layout of a value with all pixels in blocks."""
         found = [b.planes for b in self.made[value.number] if b.rows is None and b.whole.layout is not None]
         return next((layout for layout in found if layout.covers), None)
 
     def usual(self, value: Value) -> Layout | None:
-        """The layout that it has, or else that of its size."""
+        """Its existing layout, otherwise the default for its size."""
         return self.any_of(value) or self.layout(value.shape[1:])
 
     def take(self, value: Value, layout: Layout | None, halo: int = 0) -> Buffer:
-        """A value in a layout, with at least some halo: as it is, or laid out anew."""
+        """A value in a layout with at least this halo, converted if necessary."""
         if self.images > 1 and layout is not None:
             layout = self.layout(value.shape[1:])
         for b in self.made[value.number]:
@@ -113,7 +113,7 @@ class Plan:
 
 
 def planned(graph: Graph, images: int) -> Plan:
-    """The steps for so many images."""
+    """The steps for this many images."""
     flat = all(value.shape[1:] == _FLAT for value in graph.values)
     plan = Plan(images, min(4, -(-images // LANES)) if flat and images > 1 else 1)
     for number, (operation, value) in enumerate(zip(graph.operations, graph.values, strict=True)):
@@ -136,7 +136,7 @@ def planned(graph: Graph, images: int) -> Plan:
             case Part(x, first, count):
                 source = plan.take(x, plan.usual(x))
                 part = Buffer(count, value.shape[1:], home=source, offset=first)
-                if source.whole.layout is None:  # vectors begin where a line of the cache does
+                if source.whole.layout is None:  # vectors are aligned to cache lines
                     plan.steps.append(Step(None, part, plan.buffer(value, None)))
                 else:
                     plan.made[number] = [part]
@@ -157,7 +157,7 @@ def _bare(layout: Layout | None) -> Layout | None:
 
 
 def _latest(plan: Plan, value: Value) -> Buffer:
-    """A value as the network left it, rather than as torch gave it."""
+    """A value in the network's own layout, rather than torch's."""
     made = plan.made[value.number]
     there = (b for b in made if b.rows is None and (b.whole.layout is None or b.planes.covers))
     return next(there, made[0])
@@ -183,7 +183,7 @@ def _windowed(plan: Plan, operation: Conv | Pool, value: Value) -> None:
 
 
 def _joined(plan: Plan, parts: tuple[Value, ...], value: Value) -> None:
-    """Parts that lie well become channels of the whole where they are; others are copied."""
+    """Parts with a suitable layout become channels of the whole in place; others are copied."""
     layout = plan.usual(parts[0])
     out = plan.buffer(value, _bare(layout))
     offset = 0

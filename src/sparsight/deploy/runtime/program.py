@@ -26,7 +26,7 @@ def _bytes(plan: Plan, b: Buffer) -> int:
 
 
 def arranged(plan: Plan) -> tuple[dict[int, int], int]:
-    """Where in the arena each buffer lies, by identity, and the arena's size. Those not needed at once may overlap."""
+    """Each buffer's place in the arena, by identity, and the arena's size. Buffers not used together may overlap."""
     lives: dict[int, tuple[Buffer, int, int]] = {}
     for i, step in enumerate(plan.steps):
         for b in (step.out, step.x, step.add):
@@ -34,7 +34,7 @@ def arranged(plan: Plan) -> tuple[dict[int, int], int]:
                 whole = b.whole
                 first = lives[id(whole)][1] if id(whole) in lives else i
                 lives[id(whole)] = (whole, first, i)
-    placed: list[tuple[int, int, int, int]] = []  # begin, end, first step, last step
+    placed: list[tuple[int, int, int, int]] = []  # start, end, first step, last step
     addresses = {}
     for number, (b, first, last) in lives.items():
         size, at = _bytes(plan, b), 0
@@ -49,7 +49,7 @@ def arranged(plan: Plan) -> tuple[dict[int, int], int]:
 
 @dataclass
 class Program:
-    """A network for so many images. Calls from several threads each have memory of their own."""
+    """A network for a number of images. Calls from several threads each have their own memory."""
 
     plan: Plan
     table: Table
@@ -58,7 +58,7 @@ class Program:
     _free: list[Job] = field(default_factory=list)
 
     def memory(self) -> int:
-        """Bytes of activations and scratch of a call."""
+        """Bytes of activations and scratch in a call."""
         return self.arena + self.table.scratch * torch.get_num_threads()
 
     def _job(self, rows: np.ndarray) -> Job:
@@ -71,7 +71,7 @@ class Program:
         return outputs
 
     def into(self, outputs: list[Tensor], *inputs: Tensor) -> None:
-        """The same, written to tensors of that many numbers."""
+        """The same, written to tensors of those sizes."""
         try:
             job = self._free.pop()  # one step for the interpreter: no other thread takes the same
         except IndexError:
@@ -83,7 +83,7 @@ class Program:
         self._free.append(job)
 
     def inner(self, *inputs: Tensor) -> Callable[[], None]:
-        """The operations alone, on what these inputs gave, without what lays activations out anew: for timing."""
+        """The operations without conversions of layouts, on the activations of these inputs, for timing."""
         self(*inputs)
         job = self._job(self.rows[np.array([step.operation is not None for step in self.plan.steps])])
         job.arena[:] = self._free[-1].arena
@@ -92,9 +92,9 @@ class Program:
 
 
 def compiled(graph: Graph, images: int, weights: Weights | None = None, half: bool = False) -> Program:
-    """A graph as a program for so many images. Programs of one graph may share the `weights` they have laid out.
+    """A graph as a program for a number of images. Programs of one graph may share prepared `weights`.
 
-    `half`: weights are rounded to bfloat16 and kept so; activations and sums stay float32.
+    `half`: weights are stored in bfloat16, rounded; activations and sums stay float32.
     """
     plan = planned(graph, images)
     addresses, size = arranged(plan)

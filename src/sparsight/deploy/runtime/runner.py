@@ -1,4 +1,4 @@
-"""A graph run on batches of any size."""
+"""Runs a graph on batches of any size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sparsight.deploy.runtime.program import Program, compiled
 from sparsight.deploy.runtime.writer import Weights
 from sparsight.numerics.kernels.tile_llvm import LANES
 
-_KEPT = 8  # programs, each for a number of images
-_FEW_ROWS = 3  # so many matrix-vector products are faster than one product with 16 columns
+_KEPT = 8  # cached programs, each for a number of images
+_FEW_ROWS = 3  # up to this many matrix-vector products are faster than one product with 16 columns
 
 
 @dataclass
 class Runner:
-    """Takes a batch (N, ...) of any N to what the module that the graph was traced from returns."""
+    """Maps a batch (N, ...) of any N to the result of the traced module."""
 
     graph: Graph
     shape: tuple[int, ...]
@@ -31,7 +31,7 @@ class Runner:
     _lock: Any = field(default_factory=threading.Lock)
 
     def takes(self, x: Any) -> bool:
-        """Whether this is an input that it was made for, of any number of images or rows, even none."""
+        """Whether this is a supported input, with any number of images or rows, even none."""
         return (
             isinstance(x, Tensor)
             and x.dtype == torch.float32
@@ -52,11 +52,11 @@ class Runner:
             return found
 
     def memory(self) -> int:
-        """Bytes of activations and scratch of the programs that were used so far."""
+        """Bytes of activations and scratch of all programs so far."""
         return sum(program.memory() for program in self._programs.values())
 
     def parts(self, images: int) -> list[int]:
-        """Images at a time: 16 and more as lanes; a few one by one, since missing lanes cost as much as others."""
+        """Images per program: at least 16 as lanes, a few one by one, because unused lanes cost as much as others."""
         if self.flat:
             return [images] if images > _FEW_ROWS else [1] * images
         left = images % LANES

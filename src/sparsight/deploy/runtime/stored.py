@@ -1,4 +1,4 @@
-"""A module with the tensors of a packed file, in which weights with many zeros are kept without them."""
+"""A module with the tensors of a packed file, with sparse weights stored without their zeros."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from sparsight.deploy.runtime.trace import plain, single
 from sparsight.deploy.runtime.weight import Weight
 from sparsight.model.pretrained import fitting
 
-_SPARSE = 0.5  # a weight of which more is kept takes less memory dense
-_SHAPES = 8  # of inputs of a layer, whose programs are kept
+_SPARSE = 0.5  # above this density a weight takes less memory dense
+_SHAPES = 8  # programs of a layer are cached for this many input shapes
 
 
 @dataclass
 class Stored:
-    """Weights without zeros, and where they are in their file, by the parameters that stand for them."""
+    """Weights without zeros and their entries in the file, by their placeholder parameters."""
 
     path: Path | None = None
     weights: dict[Tensor, Weight] = field(default_factory=dict)
@@ -35,12 +35,12 @@ class Stored:
     forwards: list[StoredForward] = field(default_factory=list)
 
     def layers(self, module: nn.Module) -> list[tuple[nn.Module, nn.Parameter]]:
-        """The layers in a module that have no dense weights, and what stands for them."""
+        """The layers of a module without dense weights, and their placeholders."""
         found = ((layer, layer._parameters.get("weight")) for layer in module.modules())
         return [(layer, weight) for layer, weight in found if weight is not None and weight in self.weights]
 
     def fill_(self, module: nn.Module) -> None:
-        """Give the layers in a module their dense weights and torch's forward."""
+        """Restore the dense weights of a module's layers, and torch's forward."""
         for layer, weight in self.layers(module):
             layer._parameters["weight"] = _parameter(_tensor(self.entries[weight]).to(weight.dtype))
             del layer.forward
@@ -49,14 +49,14 @@ class Stored:
         return Reads({weight.data_ptr(): weight for weight in self.weights})
 
     def fill_read_(self, model: nn.Module, reads: Reads) -> bool:
-        """Fill the layers that have weights which were read; whether there were any."""
+        """Fill layers with weights that were read; returns whether there were any."""
         found = [layer for layer, weight in self.layers(model) if weight in reads.found]
         for layer in found:
             self.fill_(layer)
         return bool(found)
 
     def forget(self) -> None:
-        """What layers have laid out so far: a part that runs as a whole does not need it again."""
+        """Drop the layers' prepared weights: a part that runs as a whole does not need them."""
         for forward in self.forwards:
             forward.runners.clear()
 
@@ -66,7 +66,7 @@ class Stored:
 
     @contextmanager
     def as_torch(self, module: nn.Module) -> Iterator[None]:
-        """A block in which its layers have torch's forward."""
+        """A block in which the layers use torch's forward."""
         had = [(layer, weight, layer.forward) for layer, weight in self.layers(module)]
         for layer, *_ in had:
             del layer.forward
@@ -78,7 +78,7 @@ class Stored:
 
     @contextmanager
     def dense(self, module: nn.Module) -> Iterator[None]:
-        """A block in which its layers have dense weights, and torch's forward."""
+        """A block in which the layers have dense weights and torch's forward."""
         layers = self.layers(module)
         with self.as_torch(module):
             for layer, weight in layers:
@@ -87,7 +87,7 @@ class Stored:
 
 
 class Reads(TorchDispatchMode):
-    """Which of some weights torch's operations read in its block: their layers never ask it to."""
+    """Finds weights that torch operations read in its block, without going through their layers."""
 
     def __init__(self, places: Mapping[int, Tensor]) -> None:
         super().__init__()
@@ -142,11 +142,11 @@ class StoredForward:
 
 
 def stored_in(path: Path, model: nn.Module, half: bool) -> Stored:
-    """Give a module the tensors of a file, in place of its own.
+    """Load the tensors of a file into a module.
 
-    The weight of a plain linear layer or convolution that is packed and has many zeros is kept without them: one number
-    stands for it, NaN, and the layer computes from the packed values. Errors as of `load_into`, and ValueError for what
-    the file has no values of.
+    Packed weights of plain linear layers and convolutions with many zeros are stored without them: the parameter
+    becomes a placeholder, NaN, and the layer computes from the packed values. Raises: as `load_into`; ValueError for a
+    tensor that the file lacks.
     """
     entries, found = fitting(path, model), Stored(path)
     owners: dict[int, list[tuple[nn.Module, str]]] = {}
@@ -182,7 +182,7 @@ def stored_in(path: Path, model: nn.Module, half: bool) -> Stored:
 
 
 def _kept(entry: Entry, value: Tensor, places: list[tuple[nn.Module, str]]) -> Weight | None:
-    """The weight without its zeros, if it is worth that and nothing but plain layers reads it."""
+    """The weight without its zeros, if that saves memory and only plain layers read it."""
     if entry.packed is None or value.dtype != torch.float32 or not entry.dtype.startswith(("float", "bfloat")):
         return None
     own = any("forward" in vars(module) for module, _ in places)

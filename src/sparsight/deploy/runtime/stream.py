@@ -1,4 +1,4 @@
-"""A weight's non-zeros in the order in which kernels read them, and how its work is cut into tiles and chunks."""
+"""A weight's nonzeros in the order in which kernels read them, and the division of its work into tiles and chunks."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sparsight.numerics.kernels.tile_llvm import BYTES
 from sparsight.numerics.kernels.walk import aligned
 
 _LAST = 2**31 - 1
-_ENOUGH = 6  # non-zeros of a row in a block, lest its sums are moved to and fro for nothing
+_ENOUGH = 6  # nonzeros of a row in a block: fewer would not repay moving its sums
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Vectors of 16 lanes that stay in registers, and bytes of a core's first cache."""
+    """Vectors of 16 lanes that fit into registers, and bytes of a core's L1 cache."""
 
     vectors: int
     cache: int
@@ -39,12 +39,12 @@ def machine() -> Machine:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Non-zeros in runs, one for each row in each block of input channels.
+    """Nonzeros in runs, one for each row in each block of input channels.
 
     They are offsets and weights (n, 2) int32, or words (n) of an offset from the block and a bfloat16 weight.
 
-    Runs of a block and part go by their length: a loop as long as the last one is foreseen by the processor. `order`
-    says which row of the part a run is of, `starts` where it begins.
+    Runs of a block and part are sorted by length, because the processor predicts loops of equal length. `order` has the
+    row of each run, `starts` its first nonzero.
     """
 
     nonzeros: np.ndarray
@@ -62,7 +62,7 @@ def stream(
     cuts: np.ndarray,
     half: bool = False,
 ) -> Stream:
-    """Of a weight (out, in / groups, height, width), its rows cut into parts.
+    """The stream of a weight (out, in / groups, height, width), its rows cut into parts.
 
     Raises:
         ValueError: the input's planes take over 2 GiB.
@@ -94,12 +94,12 @@ def stream(
 
 
 def fits_words(x: Layout, block: int) -> bool:
-    """Whether offsets within a block of so many channels are numbers of 16 bits."""
+    """Whether offsets within a block of this many channels fit into 16 bits."""
     return block * x.plane // BYTES <= 2**16
 
 
 def evenly(n: int, most: int) -> list[int]:
-    """n in as few parts of at most `most` as there can be, as equal as they can be."""
+    """n in as few parts of at most `most` as possible, as equal as possible."""
     parts = -(-n // most)
     return [n // parts + (i < n % parts) for i in range(parts)]
 
@@ -115,15 +115,15 @@ def tiles(block: tuple[int, int]) -> list[tuple[int, int, int, int]]:
 
 
 def sets(vectors: int) -> int:
-    """Non-zeros to go on with at once, lest a tile of few vectors waits for its own sums."""
+    """Nonzeros to process at once, so a tile of few vectors does not wait for its own sums."""
     return 8 if vectors == 1 else 4 if vectors <= 3 else 2 if vectors < 7 else 1
 
 
 def channels_at_once(weight: Weight, tile: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]) -> int:
-    """Input channels whose part under a tile fits the first cache."""
+    """Input channels with a part under a tile that fits into the L1 cache."""
     kernel = weight.shape[2:]
     lines = [(t - 1) * s + d * (k - 1) + 1 for t, s, d, k in zip(tile, stride, dilation, kernel, strict=True)]
-    share = 1.5 if lines[0] == 1 else 1.1  # one line after another is fetched ahead
+    share = 1.5 if lines[0] == 1 else 1.1  # consecutive lines are prefetched
     fitting = int(share * machine().cache) // (BYTES * lines[0] * lines[1])
     return max(1, fitting, int(_ENOUGH / max(weight.density * kernel[0] * kernel[1], 1e-3)))
 

@@ -1,4 +1,4 @@
-"""The table that the compiled walk goes through, and arrays that operations read beside weights."""
+"""The table of operations for the compiled loop, and the arrays that operations read besides weights."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ Pixels = tuple[tuple[int, ...], tuple[int, ...]]
 """Lines and columns."""
 
 ALL = 2**LANES - 1
-"""The bits of all lanes."""
+"""Bits of all lanes."""
 
 ARENA = 1
-"""Slot of the arena; the inputs and outputs follow, and 0 is nothing."""
+"""Slot of the arena; inputs and outputs follow, and 0 means none."""
 
 
 @dataclass
 class Table:
-    """Operations as (kernel's address, chunks, address of its words), and the arrays that keep what they point to."""
+    """Operations as (kernel's address, chunks, address of its words), and the arrays they point to."""
 
     rows: list[tuple[int, int, int]] = field(default_factory=list)
     keep: list[Any] = field(default_factory=list)
-    scratch: int = 4096  # bytes a thread
+    scratch: int = 4096  # bytes per thread
 
     def address(self, array: np.ndarray) -> int:
-        """Of an array that begins where a line of the cache does: a copy if this one does not."""
+        """The address of an array aligned to a cache line, copied if necessary."""
         if not array.flags.c_contiguous or array.ctypes.data % BYTES:
             array = aligned_copy(array)
         self.keep.append(array)
@@ -49,7 +49,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a buffer lies: slot, offset of its first channel, bytes from group to group and from channel to channel."""
+    """A buffer's place: slot, offset of its first channel, bytes from group to group and from channel to channel."""
 
     slot: int
     at: int
@@ -58,7 +58,7 @@ class Place:
 
 
 def inside(layout: Layout) -> np.ndarray:
-    """Bits of the lanes of each vector of a block that lie in the image, (rows, cols) uint16."""
+    """For each vector of a block, the bits of the lanes inside the image, (rows, cols) uint16."""
     inside = layout.bare.inside()
     if layout.grid == IMAGES:
         return np.full(inside.shape[:2], ALL, np.uint16)
@@ -66,7 +66,7 @@ def inside(layout: Layout) -> np.ndarray:
 
 
 def lanes(values: np.ndarray) -> np.ndarray:
-    """Float32 vectors of 16 lanes; one lane stands for all where lanes are images."""
+    """Float32 vectors of 16 lanes; one lane stands for all if lanes are images."""
     return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], LANES)).astype(np.float32))
 
 
@@ -98,7 +98,7 @@ def shares(operation: Pool, x: Layout, out: Layout) -> np.ndarray:
 
 
 def _elements(b: Buffer) -> np.ndarray:
-    """Where in a channel each pixel's value is, in floats: (height, width), for images as lanes of the first."""
+    """The index of each pixel in a channel, in floats: (height, width); with images as lanes, for the first image."""
     h, w = b.size
     if b.whole.rows is not None or b.whole.layout is None:
         return np.arange(h * w).reshape(h, w)
@@ -115,7 +115,7 @@ def _elements(b: Buffer) -> np.ndarray:
 
 
 def index_of(x: Buffer, out: Buffer, pixels: Pixels | None) -> np.ndarray:
-    """For each float of an output plane the input plane's, -1 for none (int32)."""
+    """For each float of an output plane, its index in the input plane, or -1 (int32)."""
     elements = _elements(x)
     if pixels is not None:
         rows, cols = np.array(pixels[0])[:, None], np.array(pixels[1])[None, :]

@@ -1,4 +1,4 @@
-"""From a module to the runtime's graph, through torch.export: BatchNorm folded, activations and sums fused."""
+"""Traces a module into the runtime's graph with torch.export; folds BatchNorm, fuses activations and sums."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sparsight.deploy.runtime.weight import Weight
 
 
 def traced(model: nn.Module, example: Tensor, stored: Mapping[Tensor, Weight] = MappingProxyType({})) -> Graph:
-    """The graph of a module that takes images (N, C, H, W) or rows (N, K), as it computes in evaluation mode.
+    """The graph of a module that takes images (N, C, H, W) or rows (N, K), in evaluation mode.
 
-    `stored` are weights by the parameters that stand for them.
+    `stored` holds weights by their placeholder parameters.
 
     Raises:
-        NotTraced: an operation that the runtime does not have, or that torch.export cannot trace.
+        NotTraced: an operation that the runtime lacks, or that torch.export cannot trace.
     """
     if model.training:
         raise NotTraced("the model is in training mode: call model.eval() first")
     if example.dim() not in (2, 4):
         raise NotTraced(f"expected an example of 2 or 4 dimensions, got shape {tuple(example.shape)}")
-    two = example[:1].expand(2, *example.shape[1:]).contiguous()  # a batch of 1 would be taken as fixed
+    two = example[:1].expand(2, *example.shape[1:]).contiguous()  # torch.export treats a batch of 1 as fixed
     batch = torch.export.Dim("batch", min=1)
     try:
-        if not stored:  # with what stands for weights it computes NaN, at the price of dense ones
+        if not stored:  # placeholders would give NaN, at the cost of dense weights
             with torch.no_grad():
                 model(two)
     except Exception as error:
@@ -65,7 +65,7 @@ def single(
 
 
 def plain(module: nn.Module) -> TypeGuard[nn.Linear | nn.Conv2d]:
-    """Whether it is a linear layer or a convolution of images whose forward is known."""
+    """Whether it is a linear layer or 2-D convolution with torch's own forward."""
     if type(module) is nn.Conv2d:
         return module.padding_mode == "zeros" and not isinstance(module.padding, str)
     return type(module) is nn.Linear

@@ -1,4 +1,4 @@
-"""The state of tracing: what each node of torch's graph has become so far."""
+"""The state of tracing: what each node of torch's graph was translated to."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sparsight.deploy.runtime.weight import Weight
 
 
 class NotTraced(ValueError):
-    """What the runtime's graph has no operation for; the message names it."""
+    """The runtime's graph lacks an operation; the message names it."""
 
 
 @dataclass
 class Waiting:
-    """An operation not yet in the graph: what follows may still become a part of it."""
+    """An operation not yet in the graph: the next ones may still be fused into it."""
 
     operation: Conv | Sum
 
@@ -31,7 +31,7 @@ def pair(value: Any) -> tuple[int, int]:
 
 @dataclass
 class Tracer:
-    """Puts operations into a graph as late as it can, so that what follows becomes a part of them."""
+    """Adds operations to a graph as late as possible, to fuse the next ones into them."""
 
     constants: Mapping[str, Tensor | Weight]
     handlers: Mapping[str, Callable[[Tracer, fx.Node], Value | list[Value] | Waiting]]
@@ -53,7 +53,7 @@ class Tracer:
 
     def call(self, node: fx.Node) -> None:
         if not isinstance(node.meta.get("val"), Tensor | tuple | list):
-            return  # the size of something: shapes are known without it
+            return  # a size: shapes are known without it
         name = str(node.target).removeprefix("aten.").split(".")[0]
         handler = self.handlers.get(name) or self.handlers.get(name.removesuffix("_"))
         if node.target is operator.getitem:
@@ -64,18 +64,18 @@ class Tracer:
         if handler is None:
             raise NotTraced(f"the runtime has no operation {node.target}")
         self.found[node] = handler(self, node)
-        if name.endswith("_"):  # in place: who reads the argument from here on reads the result
+        if name.endswith("_"):  # in place: later readers of the argument read the result
             self.found[node.all_input_nodes[0]] = self.found[node]
 
     def several(self, node: fx.Node) -> list[Value]:
-        """What an operation with several results gives."""
+        """The results of an operation that has several."""
         found = self.found.get(node)
         if not isinstance(found, list):
             raise NotTraced(f"{node} is not several activations")
         return found
 
     def value(self, node: Any) -> Value:
-        """What a node gives, put into the graph by now."""
+        """The value of a node, added to the graph if it is not there yet."""
         found = self.found.get(node)
         if found is None:
             raise NotTraced(f"{node} is no activation")
@@ -110,6 +110,6 @@ class Tracer:
         return self.constants[node.name]
 
     def alone(self, node: Any) -> Conv | Sum | None:
-        """The operation of a node, if it waits and nothing else reads it."""
+        """The operation of a node, if it is waiting and nothing else reads it."""
         found = self.found.get(node)
         return found.operation if isinstance(found, Waiting) and len(node.users) == 1 else None

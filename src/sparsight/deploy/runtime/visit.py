@@ -1,4 +1,4 @@
-"""What runs sparse in a network: its parts from the whole to the layers, each compared with itself in torch."""
+"""Decides what runs sparse in a network, from the whole down to the layers, by timing each part against torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ROUNDING, _HALF = 1e-4, 5e-2  # of the largest output, with weights in float32 
 
 @dataclass(frozen=True)
 class Planned:
-    """One module of the plan: what runs it, why, and what each way took (milliseconds, the least of some rounds)."""
+    """One module of the plan: what runs it, why, and the minimum milliseconds of each way."""
 
     name: str
     kind: str
@@ -32,7 +32,7 @@ class Planned:
 
 
 class FastForward:
-    """Stands for a module's forward: sparse for inputs like the example, the module's own for all others."""
+    """Replaces a module's forward: sparse for inputs like the example, the module's own for all others."""
 
     def __init__(self, module: nn.Module, runner: Runner, rows: bool):
         self.own: Callable[..., Any] = module.forward
@@ -65,7 +65,7 @@ class Visit:
     _seen: set[nn.Module] = field(default_factory=set)
 
     def __call__(self, module: nn.Module, name: str = "") -> None:
-        """Have a module run sparse if that is faster, else look into it."""
+        """Make a module run sparse if that is faster, otherwise visit its parts."""
         if module in self._seen or not self.zeros(module):
             return
         self._seen.add(module)
@@ -92,7 +92,7 @@ class Visit:
             vars(module)["activation_relu_or_gelu"] = 0  # its fast path reads weights without calling layers
 
     def compared(self, module: nn.Module, made: FastForward) -> Timed | None:
-        """The times of both ways; None: nothing is to be timed."""
+        """The times of both ways; None if nothing is to be timed."""
         if not self.seconds:
             return None
         shape = self.shapes[module]
@@ -102,7 +102,7 @@ class Visit:
         return timed(ways, self.seconds, key, self.stored.dense(module))
 
     def candidate(self, module: nn.Module) -> FastForward | str:
-        """What could stand for the module's forward, or why nothing can."""
+        """A sparse replacement for the module's forward, or the reason why there is none."""
         shape = self.shapes.get(module)
         if shape is None or 0 in shape:
             called = module in self.shapes
@@ -128,7 +128,7 @@ class Visit:
         return made if same else "it computes something else when traced"
 
     def check_whole(self, fast: nn.Module, unchanged: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Have everything run as in the plain network if the parts that are faster do not make the whole faster."""
+        """Return to the plain network if the faster parts do not make the whole faster."""
         sparse = [module for module in fast.modules() if isinstance(vars(module).get("forward"), FastForward)]
         if not sparse or fast in sparse:
             return
@@ -146,15 +146,15 @@ class Visit:
         self.plan[:] = [replace(row, runs="torch", why=why) if row.runs == "sparse" else row for row in self.plan]
 
     def zeros(self, module: nn.Module) -> bool:
-        """Whether there are zeros in it that could make it faster."""
-        layers = (child.weight for child in module.modules() if plain(child))  # may be computed before each call
+        """Whether it has zeros that could make it faster."""
+        layers = (child.weight for child in module.modules() if plain(child))  # may be recomputed before each call
         return any(
             w in self.stored.weights or (w.dim() > 1 and int(w.count_nonzero()) < w.numel())
             for w in (*module.parameters(), *layers)
         )
 
     def note(self, module: nn.Module, name: str, runs: str, why: str, milliseconds: Mapping[str, float]) -> None:
-        """One row for each layer with weights in a module that was decided on."""
+        """Add a row for each layer with weights in a module."""
         for child, layer in module.named_modules():
             weight = getattr(layer, "weight", None)
             if isinstance(weight, Tensor) and weight.dim() > 1:
@@ -165,18 +165,18 @@ class Visit:
 
 
 def held(fast: nn.Module) -> int:
-    """Bytes of activations and scratch that calls of a network of `sparse_runtime` hold."""
+    """Bytes of activations and scratch held by calls of a `sparse_runtime` network."""
     forwards = (vars(module).get("forward") for module in fast.modules())
     return sum(forward.runner.memory() for forward in forwards if isinstance(forward, FastForward))
 
 
 def _drawn(shape: tuple[int, ...]) -> Tensor:
-    """Normal numbers; torch's own random state stays as it is."""
+    """Normal numbers, without changing torch's random state."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 def _equal(found: Any, wanted: Any, rounding: float = _ROUNDING) -> bool:
-    """Whether two results have the same structure and, to what rounding leaves, the same numbers."""
+    """Whether two results have the same structure and, up to rounding, the same numbers."""
     found, structure = pytree.tree_flatten(found)
     wanted, same = pytree.tree_flatten(wanted)
     return structure == same and all(

@@ -1,4 +1,4 @@
-"""A weight without its zeros: what graphs hold, and what is read from a packed file as it is."""
+"""A weight without its zeros, as held by graphs and read from packed files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from sparsight.checkpoint.entry import Entry
 from sparsight.checkpoint.packed.read import nonzeros
 
-_SMALL = 2**31  # places below it take four bytes
+_SMALL = 2**31  # smaller indices take four bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """What is not 0 of a tensor: places in row-major order (whole numbers, ascending) and values (float32)."""
+    """The nonzeros of a tensor: row-major indices (ascending) and values (float32)."""
 
     shape: tuple[int, ...]
     places: np.ndarray
@@ -32,7 +32,7 @@ class Weight:
 
     @staticmethod
     def stored(entry: Entry) -> Weight:
-        """Of a tensor of a packed file, without a dense one in between. Errors as of `nonzeros`."""
+        """The weight of a packed tensor, read without a dense one. Raises: as `nonzeros`."""
         dtype, kind = getattr(torch, entry.dtype), _kind(entry.count)
         places, values = [np.empty(0, kind)], [np.empty(0, np.float32)]
         for where, words in nonzeros(entry):
@@ -42,12 +42,12 @@ class Weight:
         return Weight(entry.shape, np.concatenate(places), np.concatenate(values))
 
     def __len__(self) -> int:
-        """Rows: output channels."""
+        """Number of rows (output channels)."""
         return self.shape[0]
 
     @property
     def inner(self) -> int:
-        """Numbers in a row."""
+        """Length of a row."""
         return math.prod(self.shape[1:])
 
     @property
@@ -58,27 +58,27 @@ class Weight:
         return self.places // max(1, self.inner)
 
     def counts(self) -> np.ndarray:
-        """Numbers that are not 0 in each row."""
+        """Nonzeros in each row."""
         return np.bincount(self.rows(), minlength=len(self))
 
     def taken_apart(self, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of (out, in / groups, height, width): the row, the input channel and the tap of each number."""
+        """For (out, in / groups, height, width): the row, input channel and tap of each nonzero."""
         row, rest = np.divmod(self.places, max(1, self.inner))
         channel, tap = np.divmod(rest, self.shape[2] * self.shape[3])
         return row, channel + self.shape[1] * (row // (len(self) // groups)), tap
 
     def times(self, factor: float | np.ndarray) -> Weight:
-        """Every row times a number (of its own)."""
+        """Each row times its own number."""
         factors = np.asarray(factor, float)
         factors = factors[self.rows()] if factors.ndim else factors
         return replace(self, values=(self.values * factors).astype(np.float32))
 
     def kernels(self) -> Weight:
-        """A matrix as kernels of one pixel."""
+        """A matrix as 1 x 1 kernels."""
         return replace(self, shape=(*self.shape, 1, 1))
 
     def transposed(self) -> Weight:
-        """Of a matrix."""
+        """The transposed matrix."""
         row, column = np.divmod(self.places, self.inner)
         order = np.argsort(column, kind="stable")
         places = column.astype(np.int64) * len(self) + row

@@ -1,4 +1,4 @@
-"""Words that operations share: where buffers lie, how work is cut into chunks, what is done to finished planes."""
+"""The words that operations share: places of buffers, division into chunks, finishing of planes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from sparsight.deploy.runtime.tables import ARENA, Place, Table
 from sparsight.numerics.kernels import planes as k
 
 Weights = dict[tuple[Any, ...], Any]
-"""Weights as laid out, by what they are made from."""
+"""Prepared weights, by their source."""
 
 
 @dataclass
 class Writer:
-    """What all operations of a plan need: its buffers lie at `addresses`, by their identity, in the arena.
+    """What all operations of a plan need: buffers are at `addresses` in the arena, by identity.
 
-    `half`: weights are kept in bfloat16.
+    `half`: weights are stored in bfloat16.
     """
 
     plan: Plan
@@ -42,13 +42,13 @@ class Writer:
         return Place(ARENA, self.addresses[id(whole)] + b.first * row, whole.channels * row, row)
 
     def cuts(self, channels: int, work: np.ndarray | None = None, least: int = 1) -> np.ndarray:
-        """Where a group's channels are cut into chunks of about the same work, `least` of them or more (int32)."""
+        """Where to cut a group's channels into at least `least` chunks of about the same work (int32)."""
         threads = torch.get_num_threads()
         parts = 1 if threads == 1 else -(-2 * threads // self.plan.groups)
         return streams.bounds(np.ones(channels) if work is None else work, min(channels, max(parts, least)))
 
     def output(self, b: Buffer, activation: str = "", cuts: np.ndarray | None = None) -> tuple[int, dict[int, int]]:
-        """Chunks, and the words that every operation begins with."""
+        """Chunks, and the first words of every operation."""
         place = self.place(b)
         cuts = self.cuts(b.channels) if cuts is None else cuts
         parts = len(cuts) - 1
@@ -79,12 +79,12 @@ class Writer:
         return words
 
     def added(self, b: Buffer | None, first: int) -> dict[int, int]:
-        """Five words, from `first` on: where what is added lies. None: nothing is."""
+        """Five words, from `first` on: the place of the tensor to add, if any."""
         words = {} if b is None else self.source(b)
         return {first + i: words[n] for i, n in enumerate((k.X, k.X_AT, k.X_GROUP, k.X_ROW, k.X_PITCH)) if words}
 
     def once(self, make: Callable[[], Any], *what: Any) -> Any:
-        """What is made, or was made before for another program."""
+        """The result of `make`, cached for other programs."""
         if what not in self.weights:
             self.weights[what] = make()
         return self.weights[what]

@@ -1,4 +1,4 @@
-"""Studies on many machines: one trial of a study is one task of Ray, in a process of its own. Needs `ray`."""
+"""Studies on many machines: each trial is a Ray task in its own process. Needs `ray`."""
 
 from sparsight.integrations.ray.slurm import slurm_command
 from sparsight.integrations.ray.study import RayEngine, run_study_on_ray

@@ -1,4 +1,4 @@
-"""A cluster of Ray: the user's, or one that is started here, with a token, without dashboard and usage statistics."""
+"""Ray clusters: the user's, or one started here with a token, without dashboard and usage statistics."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ OURS = {
     "RAY_enable_metrics_collection": "0",
     "RAY_worker_niceness": "0",  # a trial is as urgent as it is without Ray
 }
-"""Settings of a cluster that is started here, and read when Ray is imported."""
+"""Settings of a cluster started here, which Ray reads when it is imported."""
 
 
 def ray() -> Any:
-    """The library. ModuleNotFoundError that says how to get it."""
+    """The library. Raises: ModuleNotFoundError with the command to install it."""
     try:
         import ray as library
     except ModuleNotFoundError as error:
@@ -31,10 +31,10 @@ def ray() -> Any:
 
 @contextmanager
 def attached(address: str | None, say: Callable[[str], None]) -> Iterator[None]:
-    """A block in which Ray is there: the cluster at `address` ("auto": the one of this machine), or one started here.
+    """A block with a Ray cluster: the one at `address` ("auto": on this machine), otherwise one started here.
 
-    One that is started here has the cores of this machine, lets in who knows its token, and ends with the block; `say`
-    is told where it listens. A cluster that the caller is attached to already is taken as it is.
+    A cluster started here has this machine's cores, requires a token, and ends with the block; `say` gets its open
+    ports. If the caller is already attached to a cluster, that one is used.
     """
     if "ray" in sys.modules and ray().is_initialized():
         yield
@@ -65,7 +65,7 @@ def attached(address: str | None, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def open_ports() -> list[str]:
-    """Where the processes that this one has started listen: "gcs_server [::]:41365"."""
+    """The open ports of processes started by this one: "gcs_server [::]:41365"."""
     import psutil
 
     found = []

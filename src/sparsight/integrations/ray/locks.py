@@ -1,4 +1,4 @@
-"""Whether the nodes of a cluster see the folder of a study, and whether a lock that one holds keeps the others out."""
+"""Checks that all nodes of a cluster see a study's folder, and that locks work between them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sparsight.records.files import make_folder, try_remove, write_atomically
 from sparsight.records.new_folder import LockedRun, take
 
 Seen = Literal["held", "free", "unlockable", "missing"]
-"""What a process finds of a folder that another one has locked; only the first is right."""
+"""What a process finds in a folder locked by another one; only the first is right."""
 
 
 class UnlockedFolder(ValueError):
-    """A folder that cannot be shared by several machines."""
+    """Several machines cannot share this folder."""
 
 
 def look(folder: Path, word: str) -> Seen:
-    """What this process finds of the folder in which another one holds the lock and has written `word`."""
+    """What this process finds in a folder that another one has locked, after writing `word` there."""
     try:
         if (folder / "word").read_text() != word:
             return "missing"
@@ -36,9 +36,9 @@ def look(folder: Path, word: str) -> Seen:
 
 
 def check_locks(out: Path, ask: Callable[[Path, str], dict[str, Seen]]) -> None:
-    """UnlockedFolder unless every process that `ask` asks sees `out`, and is kept out by a lock held here.
+    """Raise UnlockedFolder unless every process asked by `ask` sees `out`, and a lock held here keeps it out.
 
-    `ask(folder, word)` gives what each found, by its name.
+    `ask(folder, word)` returns what each process found, by name.
     """
     folder, word = out / "lock-probe", secrets.token_hex(16)
     make_folder(folder)

@@ -1,4 +1,4 @@
-"""Running the trials of a study on a cluster: what `run_study` does on one machine, with the same folders and rows."""
+"""Runs the trials of a study on a cluster, with the same folders and rows as `run_study` on one machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sparsight.numerics.checks import check_threads
 from sparsight.records.trials import Ended, Shared, Trial, log_of, remember, stored
 
 ATTEMPTS = 20
-"""How often a trial is begun again because its worker or node died."""
+"""How often a trial is restarted because its worker or node died."""
 
 PASSED_ON = ("PYTHONPATH", "SPARSIGHT_DATA", "SPARSIGHT_DEBUG")
-"""Of the environment of the study, what trials get too."""
+"""Environment variables of the study that trials get too."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,13 @@ def run_study_on_ray(
     on_done: Callable[[Ended], None] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Ended, ...]:
-    """Run the trials into `out` on a cluster of Ray, as many at a time as there is room for; how each of them ended.
+    """Run the trials into `out` on a Ray cluster, as many at a time as fit; returns how each of them ended.
 
-    A trial is a task of `threads` cores, and of a GPU on device "cuda" or if the cluster has any; it runs in a process
-    of its own. If its worker or node dies, it goes on from its last evaluation point elsewhere. The same call resumes a
-    study whose coordinator died: finished trials are skipped.
-    Raises: ValueError as for `run_study`, for more threads than any node has, and for a folder that the nodes do not
-    share, or whose locks do not work (`UnlockedFolder`).
+    A trial is a task in its own process, with `threads` cores, and a GPU for device "cuda" or if the cluster has any.
+    If its worker or node dies, it continues elsewhere from its last evaluation. If the coordinator dies, the same call
+    resumes the study and skips finished trials.
+    Raises: ValueError as `run_study`, for more threads than any node has, and for a folder that the nodes do not share
+    or that has no working locks (`UnlockedFolder`).
     """
     check_threads(engine.threads)
     out = out.resolve()
@@ -71,7 +71,7 @@ def run_study_on_ray(
 
 
 def _ends(todo: Sequence[Trial], out: Path, engine: RayEngine, shared: Shared) -> Any:
-    """Each trial as it ends, with its status and why it failed."""
+    """Each trial as it ends, with its status and the reason if it failed."""
     library, needs = ray(), _needs(engine, shared)
     task = library.remote(**needs, max_retries=ATTEMPTS)(run_trial)
     here = {name: os.environ[name] for name in PASSED_ON if name in os.environ} | {"cwd": os.getcwd()}
@@ -86,7 +86,7 @@ def _ends(todo: Sequence[Trial], out: Path, engine: RayEngine, shared: Shared) -
 
 
 def _needs(engine: RayEngine, shared: Shared) -> dict[str, float]:
-    """What a trial takes of a node. ValueError if no node has it."""
+    """The resources of a trial. Raises: ValueError if no node has them."""
     nodes = [node["Resources"] for node in ray().nodes() if node["Alive"]]
     most = max((of.get("CPU", 0) for of in nodes), default=0)
     if engine.threads > most:
@@ -98,7 +98,7 @@ def _needs(engine: RayEngine, shared: Shared) -> dict[str, float]:
 
 
 def _ask_all(folder: Path, word: str) -> dict[str, Seen]:
-    """What a process on each node finds of a folder that is locked here."""
+    """What a process on each node finds in a folder locked here."""
     library = ray()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

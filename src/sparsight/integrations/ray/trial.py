@@ -1,4 +1,4 @@
-"""A trial as a task: the same process that a study on one machine starts, watched by a worker of Ray."""
+"""A trial as a task: the same process as in a study on one machine, watched by a Ray worker."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sparsight.records.trials import Shared, Trial, log_of, stored
 from sparsight.runs.study.local import last_line, start
 
 PATIENCE = 120.0
-"""Seconds to wait for the process of an earlier attempt, which ends when its worker has."""
+"""Seconds to wait for the process of an earlier attempt, which ends after its worker."""
 
 How = tuple[Literal["finished", "failed"], str]
 
 
 def run_trial(trial: Trial, out: Path, shared: Shared, threads: int, here: Mapping[str, str]) -> How:
-    """Run a trial to its end, from where an earlier attempt left it; how it ended, and of a failed one, why.
+    """Run a trial to its end, resuming an earlier attempt; returns its status, and the reason if it failed.
 
-    `here` are the current folder and the environment of the study. If this worker dies, so does the trial.
+    `here` holds the study's current folder and environment. If this worker dies, so does the trial.
     """
     folder, log = out / "trials" / trial.key, log_of(trial, out)
     if folder.is_dir():
@@ -32,7 +32,7 @@ def run_trial(trial: Trial, out: Path, shared: Shared, threads: int, here: Mappi
     if Path(here["cwd"]).is_dir():
         os.chdir(here["cwd"])
     os.environ.update({name: value for name, value in here.items() if name != "cwd"})
-    alive, held = os.pipe()  # whose other end closes with this worker, however it ends
+    alive, held = os.pipe()  # its other end closes with this worker, however that ends
     try:
         job = start(trial, out, shared, found.get("threads") or threads, alive, resume=bool(found))
         failed = job.process.wait() != 0
@@ -43,7 +43,7 @@ def run_trial(trial: Trial, out: Path, shared: Shared, threads: int, here: Mappi
 
 
 def _wait_for(folder: Path) -> None:
-    """Wait until no process writes the run any more; one that goes on is told by the trial itself."""
+    """Wait until no process writes to the run, at most `PATIENCE` seconds."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         try:

@@ -1,4 +1,4 @@
-"""Clearing the bits of pruned weights: a mask of bytes, so that a pass moves little more than the weights."""
+"""Clears the bits of pruned weights by a mask of bytes, which adds little to the memory traffic of the weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _BLOCK = 2048
 _PIECE = 1 << 17  # weights that a thread clears at a time
 _SUM = 1 << 20  # weights whose squares are added up in one go
-_FEW = 4  # so many pieces are not worth a second thread
+_FEW = 4  # up to this many pieces do not repay a second thread
 
 Place = tuple[int, int, int]
 """Address of the first value, address of the mask's first byte (1 = kept), and how many there are.

@@ -21,11 +21,10 @@ from numba.core.registry import cpu_target
 
 
 def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """One of numba's compilers that keeps the machine code on disk where a folder for it can be written.
+    """One of numba's compilers, with machine code cached on disk if possible.
 
-    numba looks beside the source and then in the user's cache folder; where neither can be written it
-    refuses to cache, and the code is compiled anew in each process. numba keeps code by name and by the file a function
-    is in; kernels take much from other files, so the name tells all of them.
+    numba caches next to the source or in the user's cache folder; if it can write to neither, each process compiles
+    again. Its key is a function's name and file, but kernels use other files too, so the name includes a hash of all.
     """
 
     def compiled(function: Callable[..., Any]) -> Any:
@@ -40,7 +39,7 @@ def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable
 
     def guarded(function: Callable[..., Any]) -> Any:
         made = uninterrupted(compiled)(function)
-        if hasattr(made, "compile"):  # that of each combination of types, when it is first called
+        if hasattr(made, "compile"):  # compiles each combination of types on its first call
             made.compile = uninterrupted(made.compile)
         return made
 
@@ -49,7 +48,7 @@ def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable
 
 @cache
 def _sources() -> str:
-    """A name for the kernels' sources as they are."""
+    """A hash of all kernels' sources."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
@@ -102,12 +101,12 @@ def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., An
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, where a product and a sum may be rounded once."""
+    """Like `jit`, but a product and a sum may be rounded once."""
     return jit(function, {"contract"})
 
 
 def summing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a sum whose order is left to the machine's vectors; NaN and infinity count as they are."""
+    """Like `jit`, but the order of a sum may follow the machine's vectors; NaN and infinity stay exact."""
     return jit(function, {"reassoc", "contract"})
 
 
@@ -119,15 +118,15 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
     """`[work(i) for i in items]`, on as many threads as torch uses. Results keep their order.
 
-    `work` should spend its time in a compiled kernel. An exception of any item is raised, once no thread works any
-    more; items that had not been begun are left out.
+    `work` should spend its time in a compiled kernel. An exception of any item is raised after all threads have
+    stopped; items that were not started are skipped.
     """
     todo = range(items) if isinstance(items, int) else items
     threads = min(torch.get_num_threads(), len(todo))
     if threads <= 1:
         return [work(i) for i in todo]
     results: list[Any] = [None] * len(todo)
-    places = iter(range(len(todo)))  # shared: the interpreter hands out each number once
+    places = iter(range(len(todo)))  # shared: the interpreter yields each number once
 
     def take() -> None:
         try:

@@ -1,4 +1,4 @@
-"""A sparse matrix times one vector: by slots (`sell_llvm`), or row by row where there is no AVX-512."""
+"""A sparse matrix times one vector: by slots (`sell_llvm`), or row by row without AVX-512."""
 
 from __future__ import annotations
 

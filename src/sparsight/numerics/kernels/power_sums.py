@@ -20,7 +20,7 @@ CHUNK = 8192
 COUNT, ZEROS, LARGEST, SMALLEST, SCALE, SUMS = range(6)
 """Columns of a table. SCALE is the log2 of the unit that the sums are in; they are followed by what their
 float64 lost (each sum is a pair of float64)."""
-_STEP = 64.0  # units are powers of 2^64, so that a change of unit is exact for the usual exponents
+_STEP = 64.0  # units are powers of 2^64: changing the unit is exact for the usual exponents
 _LARGEST_UNIT = 960.0
 _SQRT_FLOOR = 2.0**-40  # chunks of narrower floats below it: residuals of float32 roots would be denormal
 

@@ -1,10 +1,9 @@
-"""Selection by integer keys: histograms of the digits of the keys, and the masks that a threshold gives.
+"""Selection by integer keys: histograms of the digits of the keys, and masks from a threshold.
 
-The bits of a float, read as a signed integer and with the negative half turned round, sort as the floats do:
-key(b) = b for b >= 0 and -(b without its sign bit) for b < 0, so that -0.0 and +0.0 share the key 0. One
-kernel serves all floats of one width: int16 (float16, bfloat16), int32, int64. `mask` and `out` are the bytes
-of bool tensors. Loops run over short slices, each doing one thing without branches, so that they vectorise:
-numba computes in 64 bits, and the compiler finds its way back to the width of the keys only in such loops.
+The bits of a float as a signed integer, with the negative half reversed, sort like the floats:
+key(b) = b for b >= 0 and -(b without its sign bit) for b < 0. -0.0 and +0.0 share the key 0. One kernel serves all
+floats of a width: int16 (float16, bfloat16), int32, int64. `mask` and `out` are the bytes of bool tensors. Loops run
+over short slices without branches: numba computes in 64 bits, and only such loops are vectorised at the keys' width.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Compiled loops on the very threads that torch computes with: those of the OpenMP library it has loaded.
+"""Compiled loops on torch's own threads, those of its OpenMP library.
 
-A pool of our own would compete with them: they go on spinning for a while after each of torch's operations.
+Another pool would compete with them: they keep spinning for a while after each of torch's operations.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def _fetch_and_add(b: Any, address: Any) -> Any:
 
 _WORD = ir.IntType(64)
 take: Any = operation([types.int64], _fetch_and_add, types.int64)
-"""The number of the next row: each is handed out once."""
+"""The number of the next row; each is returned once."""
 
 
 @cache
 def parallel() -> Any:
-    """OpenMP's call of a function on all its threads, or None. It is looked up among what torch has loaded."""
+    """OpenMP's call of a function on all its threads, from the library that torch has loaded; None without it."""
     try:
         call = ctypes.CDLL(None).GOMP_parallel
     except (AttributeError, OSError, TypeError):
@@ -48,10 +48,10 @@ def _compiled(work: Callable[[int], None]) -> Any:
 
 
 def shared(work: Callable[[int], None], rows: np.ndarray, *words: int) -> np.ndarray:
-    """Have a compiled loop go through the rows of a table (int64) on all of torch's threads; its words afterwards.
+    """Run a compiled loop over the rows of a table (int64) on all of torch's threads; returns its words afterwards.
 
-    `work` is given the address of a job: the number of the next row (`take` hands it out), how many rows there are,
-    the address of the first, and `words`, through which it answers. It compiles to a C function and must not raise.
+    `work` gets the address of a job: the number of the next row (see `take`), the number of rows, the address of the
+    first row, and `words`, for results. It compiles to a C function and must not raise.
     """
     job = np.array([0, len(rows), rows.ctypes.data, *words], np.int64)
     run, address, threads = _compiled(work), job.ctypes.data, torch.get_num_threads()

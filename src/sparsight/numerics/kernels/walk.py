@@ -1,7 +1,7 @@
-"""Walking a table of operations on all of torch's threads, handed over once.
+"""Runs a table of operations on all of torch's threads, with a single call.
 
-Threads take chunks of an operation themselves and go on to the next when all of its chunks are done: they wait for each
-other in a short spin, then let others have the processor. Any number of threads, even one, finishes.
+Threads take chunks of an operation, and continue with the next one when all chunks are done: they wait for each other
+in a short spin, then yield the processor. Any number of threads, even one, finishes.
 """
 
 from __future__ import annotations
