@@ -39,9 +39,7 @@ class Outputs:
         return self.predictions == self.labels
 
 
-def outputs_of(
-    model: nn.Module, split: Split | Iterable[Batch], runtime: Runtime, *, batch_size: int = 250
-) -> Outputs:
+def outputs_of(model: nn.Module, split: Split | Iterable[Batch], runtime: Runtime, *, batch_size: int = 250) -> Outputs:
     """Run a network over a split, in eval mode and without gradients; does not change the model or random state.
 
     In label maps each pixel is an answer, except labels -100; for class probabilities the most likely class is right.
