@@ -61,7 +61,7 @@ def test_summary_says_what_is_missing() -> None:
     assert "Test" not in text
     one = sample(1, evaluated=False)
     assert "is the dense network: it keeps all 135,680 weights" in report.summary(one.run, one.levels, None)
-    assert "The dense control (3 epochs) reaches 88.9 % validation accuracy" in report.summary(one.run, one.levels, None)
+    assert "dense control (3 epochs) reaches 88.9 % validation" in report.summary(one.run, one.levels, None)
 
 
 def test_json_holds_the_recorded_numbers() -> None:
