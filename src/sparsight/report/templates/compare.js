@@ -54,9 +54,9 @@
     const column = found ? columns.findIndex((c) => plain(c.name).startsWith(plain(found[1]))) : -1;
     if (column < 0) return (i) => texts[i].includes(word.toLowerCase());
     const limit = parseFloat(found[3]) / (found[3].endsWith("%") ? 100 : 1);
-    const tests = { "<": (v) => v < limit, "<=": (v) => v <= limit, ">": (v) => v > limit, ">=": (v) => v >= limit,
-      "=": (v) => v === limit || String(v).toLowerCase() === found[3].toLowerCase() };
-    return (i) => rows[i][column] !== null && tests[found[2]](rows[i][column]);
+    const signs = { "<": [-1], "<=": [-1, 0], ">": [1], ">=": [0, 1], "=": [0] }[found[2]];
+    const same = (value) => found[2] === "=" && String(value).toLowerCase() === found[3].toLowerCase();
+    return (i) => rows[i][column] !== null && (signs.includes(Math.sign(rows[i][column] - limit)) || same(rows[i][column]));
   };
   const filtered = () => {
     const tests = state.filter.split(/\s+/).filter(Boolean).map(condition);
@@ -98,12 +98,9 @@
     colourTree();
     details();
   };
-  const pick = (i) => {
-    state.picked = state.picked.includes(i) ? state.picked.filter((j) => j !== i) : [...state.picked, i];
-    remember();
-    showPicked();
-    showTable();
-  };
+  const changed = (more, show) => { Object.assign(state, more); remember(); show(); };
+  const pick = (i) => changed({ picked: state.picked.includes(i) ? state.picked.filter((j) => j !== i) : [...state.picked, i] },
+    () => { showPicked(); showTable(); });
   const clicked = (_, item) => { if (Number.isInteger(item?.datum?.i)) pick(item.datum.i); };
 
   // -- the scatter, and which settings are behind, as `sparsight.compare.fronts` has it -----------------------------
@@ -121,16 +118,11 @@
   };
   const known = (i) => typeof rows[i][state.x] === "number" && typeof rows[i][state.y] === "number";
   const summary = () => {
-    const by = new Map(), { kind } = columns[state.y];
-    const cost = columns[state.x].better || -1, worth = columns[state.y].better || 1;
-    for (const i of listed.filter(known)) {
-      if (!by.has(settings[i])) by.set(settings[i], { setting: settings[i], hue: groups[i], xs: new Map(), ys: new Map() });
-      by.get(settings[i]).xs.set(seeds[i], rows[i][state.x]);
-      by.get(settings[i]).ys.set(seeds[i], rows[i][state.y]);
-    }
-    const found = [...by.values()].map(({ setting, hue, xs, ys }) => {
+    const cost = columns[state.x].better || -1, worth = columns[state.y].better || 1, { kind } = columns[state.y];
+    const found = [...Map.groupBy(listed.filter(known), (i) => settings[i])].map(([setting, all]) => {
+      const [xs, ys] = [state.x, state.y].map((column) => new Map(all.map((i) => [seeds[i], rows[i][column]])));
       const { n, mean: y, half } = student([...ys.values()]);
-      return { setting, hue, ys, n, x: student([...xs.values()]).mean, y, behind: false,
+      return { setting, hue: groups[all[0]], ys, n, x: student([...xs.values()]).mean, y, behind: false,
         low: half === null ? null : y - half, high: half === null ? null : y + half,
         b: `${spell(y, kind)}${half === null ? "" : ` ± ${spell(half, kind)}`}` };
     });
@@ -174,12 +166,8 @@
     figure.querySelector("figcaption").textContent = `How ${b.name} goes with ${a.name}; the line is the front${few ? "" : `; filter to at most 7 of these ${hues.length} settings, and they get colours`}`;
     scatter = await draw(figure, spec, networks.length > 400 ? "canvas" : "svg");
     scatter.signal("picked", state.picked);
-    scatter.addSignalListener("brush", (_, value) => {
-      state.brush = value?.x && value.y ? { x: value.x, y: value.y } : null;
-      remember();
-      showTable();
-      colourTree();
-    });
+    scatter.addSignalListener("brush", (_, value) =>
+      changed({ brush: value?.x && value.y ? { x: value.x, y: value.y } : null }, () => { showTable(); colourTree(); }));
     scatter.addEventListener("click", clicked);
     await scatter.runAsync();
   };
@@ -258,18 +246,14 @@
   };
 
   // -- controls --------------------------------------------------------------------------------------------------------
-  const numbers = columns.map((c, i) => i).filter((i) => columns[i].kind !== "text");
-  const changed = (more, all = true) => { Object.assign(state, more); remember(); (all ? showAll : showTable)(); };
-  for (const axis of ["x", "y"]) {
-    $(axis).append(...numbers.map((i) => make("option", columns[i].name, { value: i })));
-    $(axis).addEventListener("change", () => changed({ [axis]: +$(axis).value, brush: null }));
-  }
+  const boxes = [...$("columns").querySelectorAll("input")];
+  for (const axis of ["x", "y"]) $(axis).addEventListener("change", () => changed({ [axis]: +$(axis).value, brush: null }, showAll));
   heads.forEach((head, i) => {
     const button = make("button", head.textContent, { type: "button" });
     head.replaceChildren(button);
     button.addEventListener("click", () => {
       const again = state.sort?.column === i;
-      changed({ sort: again && state.sort.down ? null : { column: i, down: again } }, false);
+      changed({ sort: again && state.sort.down ? null : { column: i, down: again } }, showTable);
     });
   });
   lines.forEach((line, i) => line.cells[0].prepend(make("input", "", { type: "checkbox", ariaLabel: `pick ${names[i]}` })));
@@ -282,36 +266,29 @@
     while (line?.hidden) line = line[step];
     line?.cells[0].firstElementChild.focus();
   });
-  columns.forEach((c, i) => {
-    const box = make("input", "", { type: "checkbox", value: i });
-    $("columns").appendChild(make("label")).append(box, ` ${c.name}`);
-    box.addEventListener("change", () =>
-      changed({ shown: columns.map((_, j) => j).filter((j) => (j === i ? box.checked : state.shown.includes(j))) }, false));
-  });
+  $("columns").addEventListener("change", () => changed({ shown: boxes.filter((b) => b.checked).map((b) => +b.value) }, showTable));
   let waiting;
   $("filter").addEventListener("input", () => {
     clearTimeout(waiting);
-    waiting = setTimeout(() => changed({ filter: $("filter").value.trim() }), 150);
+    waiting = setTimeout(() => changed({ filter: $("filter").value.trim() }, showAll), 150);
   });
   $("all").addEventListener("click", () => { state.all = true; showTable(); });
-  $("clear").addEventListener("click", () => changed({ picked: [], brush: null, filter: "" }));
+  $("clear").addEventListener("click", () => changed({ picked: [], brush: null, filter: "" }, showAll));
   const showAll = async () => {
     $("filter").value = state.filter;
     [$("x").value, $("y").value] = [state.x, state.y];
-    for (const box of $("columns").querySelectorAll("input")) box.checked = state.shown.includes(+box.value);
+    for (const box of boxes) box.checked = state.shown.includes(+box.value);
     listed = filtered();
     showTable();
-    if (numbers.length) await drawScatter();
+    if ($("x").length) await drawScatter();
     showPicked();
   };
   for (const tools of document.querySelectorAll(".tools")) tools.hidden = false;
   recall();
   addEventListener("hashchange", () => { recall(); showAll(); });
-  let drawn = false; // the tree, as soon as it comes into view
-  new IntersectionObserver((seen) => {
-    if (drawn || !seen.some((one) => one.isIntersecting)) return;
-    drawn = true;
-    drawTree();
-  }, { rootMargin: "400px" }).observe($("chart-tree"));
-  also.push(async () => { await showAll(); if (drawn) await drawTree(); });
+  const near = new IntersectionObserver((seen) => { // the tree is drawn as soon as it comes into view
+    if (seen.some((one) => one.isIntersecting)) { near.disconnect(); drawTree(); }
+  }, { rootMargin: "400px" });
+  near.observe($("chart-tree"));
+  also.push(async () => { await showAll(); if (tree) await drawTree(); });
 }
