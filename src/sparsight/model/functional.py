@@ -29,8 +29,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _computed(model: nn.Module) -> Iterator[None]:
-    """Restore tensors that are plain attributes of modules after a block: weights computed by hooks, as in
-    `torch.nn.utils.prune`."""
+    """Restore tensors that are plain module attributes, such as the weights computed by `torch.nn.utils.prune`."""
     plain = [(m.__dict__, key, x) for m in model.modules() for key, x in m.__dict__.items() if isinstance(x, Tensor)]
     try:
         yield

@@ -91,7 +91,6 @@ def laid_out(model: nn.Module, scores: Scores) -> Scores:
 def _described(
     name: str, parameter: nn.Parameter, owner: nn.Module, computed: Mapping[int, tuple[str, nn.Module]]
 ) -> Weight:
-    """One use of a parameter."""
     path, _, leaf = name.rpartition(".")
     if id(owner) in computed and isinstance(owner, ParametrizationList):
         stem, module = computed[id(owner)]

@@ -43,9 +43,7 @@ TABLES = ("rows.csv", "rows.json", "rows.md", "summary.csv", "summary.md", PAGE)
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a study. `arguments` are the recipe's, `options` those of any run (loss, total_epochs, …).
-
-    The label groups trials in tables and may be empty."""
+    """One run of a study. `arguments` are the recipe's, `options` those of any run; `label` groups trials in tables."""
 
     recipe: str
     arguments: Mapping[str, Any] = field(default_factory=dict)

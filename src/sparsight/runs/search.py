@@ -187,5 +187,4 @@ def _all_done(levels: int) -> str:
 
 
 def _stuck(history: History) -> bool:
-    """Whether the last two levels removed nothing."""
     return len(history) > 2 and history[-3].kept == history[-1].kept

@@ -38,7 +38,7 @@ def fronts(candidates: Sequence[Candidate], confidence: float = 0.95) -> dict[st
     names = [each.name for each in candidates]
     empty = next((each.name for each in candidates if not each.values), None)
     if empty is not None or len({*names}) < len(names):
-        raise ValueError(f"{empty!r} has no value" if empty is not None else "two candidates have one name")
+        raise ValueError(f"{empty!r} has no value" if empty is not None else "two candidates have the same name")
     pairs = [(a, b) for a in candidates for b in candidates if a is not b and a.cost <= b.cost]
     tested = [paired(a.values, b.values, confidence) for a, b in pairs]
     adjusted = holm([found.p_value if found else None for found in tested])

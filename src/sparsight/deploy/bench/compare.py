@@ -111,7 +111,6 @@ def compare(case: Case, rivals: Sequence[Rival], rounds: int, dense: Case | None
 
 
 def _wanted(case: Case) -> Tensor:
-    """The outputs in float64."""
     want = copy.deepcopy(case.module).double()(case.x.double())
     if not want.isfinite().all():
         raise RuntimeError(f"{case.name}: outputs are not finite, so no error can be told")

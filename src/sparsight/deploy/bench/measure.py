@@ -51,7 +51,6 @@ def timed(ways: Mapping[str, Callable[[], Any]], rounds: int, sample: float = SA
 
 
 def _middle(seconds: Sequence[float]) -> tuple[float, float]:
-    """Median and interquartile range."""
     low, _, high = statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else (0.0, 0.0, 0.0)
     return statistics.median(seconds), high - low
 

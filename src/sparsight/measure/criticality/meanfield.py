@@ -147,8 +147,7 @@ def root(f: Callable[[float], float], a: float, b: float) -> float:
 
 
 def _product(found: Grid, q: float, c: float) -> float:
-    """E[phi(U) phi(V)] of two normals of variance q and correlation c: over U, and for every node of it over
-    V = c U + s Z."""
+    """E[phi(U) phi(V)] of two normals of variance q and correlation c: over U, and over Z in V = c U + s Z."""
     phi, s, reach = found.activation, math.sqrt(max(q * (1 - c * c), 0.0)), 12 * math.sqrt(q)
     if s == 0:
         u, w = _rule((found.edges, -found.edges), reach)

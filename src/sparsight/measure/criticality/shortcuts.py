@@ -30,10 +30,9 @@ def is_residual(model: nn.Module) -> bool:
 
 @dataclass(frozen=True)
 class Sums:
-    """The residual sums of a forward.
-
-    For each call of a block, the modules that end its branch (several if the branch is itself a sum). Also branches
-    that do not end in a module, and sums of two sides with equally many layers."""
+    """For each residual block call, the modules that end its branch (several for a nested sum); branches without such a
+    module; and sums of two sides with equally many layers.
+    """
 
     blocks: tuple[tuple[str, ...], ...] = ()
     endless: tuple[str, ...] = ()
@@ -97,9 +96,7 @@ def _distances(
 def _ends(
     graph: fx.GraphModule, node: fx.Node, sums: Collection[fx.Node], joined: set[fx.Node]
 ) -> tuple[str | None, ...]:
-    """The modules that end a branch, ignoring dropout, reshaping and scaling; None if it does not end in modules.
-
-    Adds to `joined` the sums that the branch itself is made of."""
+    """The modules that end a branch, past dropout, reshaping and scaling, or None; adds nested sums to `joined`."""
     while True:
         if node in sums:
             joined.add(node)

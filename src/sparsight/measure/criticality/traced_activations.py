@@ -178,7 +178,7 @@ def _inside(node: fx.Node, source: dict[fx.Node, fx.Node], at: fx.Node) -> list[
 
 
 def _reach(starts: list[fx.Node], onward: Callable[[fx.Node], list[fx.Node]]) -> set[fx.Node]:
-    """All nodes downstream of these."""
+    """All nodes reachable from these by `onward`."""
     seen: set[fx.Node] = set()
     waiting = [n for start in starts for n in onward(start)]
     while waiting:
