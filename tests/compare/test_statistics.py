@@ -196,7 +196,7 @@ def test_one_seed_puts_nothing_behind():
 def test_candidates_have_values_and_names_of_their_own():
     with pytest.raises(ValueError, match="'a' has no value"):
         fronts([Candidate("a", 1, {})])
-    with pytest.raises(ValueError, match="one name"):
+    with pytest.raises(ValueError, match="the same name"):
         fronts([Candidate("a", 1, {0: 1.0}), Candidate("a", 2, {0: 1.0})])
 
 
