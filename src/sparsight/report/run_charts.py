@@ -126,11 +126,8 @@ def effort(s: Story) -> Section:
         {"level": str(r.level), "epochs": r.epochs, "tip": f"{words.plural(r.epochs, 'epoch')}, {r.steps:,} steps"}
         for r in s.levels
     ]
-    upper = (
-        named("epochs")
-        .mark_bar(style="hover")
-        .encode(x=x, y=_bars("epochs:Q"), tooltip=tips({"level": "level", "tip": "took"}))
-    )
+    upper = named("epochs").mark_bar(style="hover").encode(x=x, y=_bars("epochs:Q"))
+    upper = upper.encode(tooltip=tips({"level": "level", "tip": "took"}))
     spent = [
         {"level": str(r.level), "seconds": (took := getattr(t, part)), "part": part, "tip": words.duration(took),
          "order": i}
