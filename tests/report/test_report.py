@@ -13,7 +13,8 @@ from samples import MLP, Sample, deep, sample
 
 from sparsight import report
 from sparsight.numerics import format as words
-from sparsight.report.charts import shorten, span
+from sparsight.report.charts import span
+from sparsight.report.escape import shorten
 from sparsight.report.pages import asset, vega
 from sparsight.types import Scope
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
+
+from sparsight.report.escape import columns, shorten
 
 Rows = Sequence[Mapping[str, Any]]
 WIDE = "container"
@@ -51,22 +52,6 @@ def span(values: Iterable[float], least: float, lo: float = -math.inf, hi: float
     air = max(0.07 * (high - low), (least - (high - low)) / 2)
     low, high = max(low - air, lo), min(high + air, hi)
     return (low, high) if high - low >= 0.5 * least else (max(high - least, lo), min(low + least, hi))
-
-
-def columns(text: str) -> int:
-    """Columns that a text takes."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def shorten(name: str, most: int) -> str:
-    """At most `most` columns, with "…" for the middle."""
-    wide = columns(name)
-    if wide <= most:
-        return name
-    if wide > len(name):
-        most //= 2
-    head = (most - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
 
 
 # -- maps --------------------------------------------------------------------------------------------------------

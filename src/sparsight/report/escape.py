@@ -1,4 +1,4 @@
-"""Names made harmless: they may hold markup, terminal codes or marks that turn the direction of writing."""
+"""Names made harmless and short: they may hold markup, terminal codes, or marks that turn the direction of writing."""
 
 from __future__ import annotations
 
@@ -28,6 +28,22 @@ def cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     return f"'{printable(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else printable(value)
+
+
+def columns(text: str) -> int:
+    """Columns that a text takes."""
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def shorten(name: str, most: int) -> str:
+    """At most `most` columns, with "…" for the middle."""
+    wide = columns(name)
+    if wide <= most:
+        return name
+    if wide > len(name):
+        most //= 2
+    head = (most - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (most - 1 - head) :]}"
 
 
 def _steers(c: str) -> bool:

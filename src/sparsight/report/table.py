@@ -7,13 +7,12 @@ import io
 import json
 import math
 import textwrap
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from sparsight.numerics import format as words
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
-from sparsight.report.escape import cell, printable
+from sparsight.report.escape import cell, columns, printable
 from sparsight.report.run_view import Story, pq_of, primary, story
 from sparsight.train.metric import ACCURACY
 
@@ -50,12 +49,7 @@ def table(
         heads = _headings(s)
         lines = [_markdown(heads), "|" + " ---: |" * len(heads), *map(_markdown, _rows(s))]
         return "\n".join([*lines, *(["", note.replace(CHOSEN, "\\*", 1)] if note else [])])
-    heads = stacked(_headings(s))
-    cells = [*zip(*heads, strict=True), *_rows(s)]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(_right(c, w) for c, w in zip(row, widths, strict=True)) for row in cells]
-    lines.insert(len(heads[0]), "  ".join("-" * w for w in widths))
-    return "\n".join([*lines, *([note] if note else [])])
+    return "\n".join([*grid(_headings(s), _rows(s), (), 10), *([note] if note else [])])
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -105,11 +99,11 @@ def stacked(headings: Sequence[str], width: int = 10) -> list[list[str]]:
 def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int], width: int = 7) -> list[str]:
     """Columns under stacked headings; those in `left` are flush left."""
     heads = [*zip(*stacked(headings, width), strict=True)]
-    widths = [max(map(len, column)) for column in zip(*heads, *rows, strict=True)]
+    widths = [max(map(columns, column)) for column in zip(*heads, *rows, strict=True)]
     lines = []
     for row in (*heads, ["-" * width for width in widths], *rows):
-        pairs = enumerate(zip(row, widths, strict=True))
-        lines.append("  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in pairs).rstrip())
+        air = ((c, " " * (w - columns(c))) for c, w in zip(row, widths, strict=True))
+        lines.append("  ".join(c + a if i in left else a + c for i, (c, a) in enumerate(air)).rstrip())
     return lines
 
 
@@ -163,11 +157,3 @@ def _markdown(row: Sequence[str]) -> str:
 
 def _line(text: str) -> str:
     return printable(" ".join(text.split()))
-
-
-def _width(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
-
-
-def _right(text: str, width: int) -> str:
-    return " " * (width - _width(text)) + text
