@@ -56,22 +56,22 @@ def _one_of(data: Mapping[str, Any]) -> float | None:
 
 
 def _noise(s: Story) -> Iterator[str]:
-    margin, at = _margin(s.run.description.get("choose")), judged(s.dense) if s.dense else None
-    if not margin or not at or not s.metric.share:
+    within, at = chosen_within(s.run.description.get("choose")), judged(s.dense) if s.dense else None
+    if not within or not at or not s.metric.share:
         return
     low, high = difference(at[0], at[0], at[1])
-    if (high - low) / 2 > margin:
+    if 50 * (high - low) > within:
         yield (
-            f"The validation split is small for a choice within {words.margin(100 * margin, False)}: on {at[1]:,} "
+            f"The validation split is small for a choice within {words.margin(within, False)}: on {at[1]:,} "
             f"samples, differences of less than about {50 * (high - low):.1f} points are noise (95 %, for independent "
             "samples, which is an upper bound)"
         )
 
 
-def _margin(choose: Any) -> float | None:
-    """The margin in which the level was chosen, as a share; None if there was none, or it was relative."""
+def chosen_within(choose: Any) -> float | None:
+    """The points within which the level was chosen; None if there were none, or they were relative."""
     known = isinstance(choose, Mapping) and choose.get("type") == "SparsestWithin" and not choose.get("relative")
-    return choose["points"] / 100 if known and isinstance(choose.get("points"), (int, float)) else None
+    return choose["points"] if known and isinstance(choose.get("points"), (int, float)) else None
 
 
 # -- what the masks do -------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from sparsight.deploy.ledger.of_run import of_run
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
 from sparsight.records.outputs import write_output
-from sparsight.records.record import RunRecord
 from sparsight.records.verdict import Verdict
 from sparsight.report import page
+from sparsight.report.findings import chosen_within
 
 WITHIN = 0.5
 
@@ -30,15 +30,10 @@ def of_folder(folder: RunFolder) -> Verdict | None:
 
     None for an unfinished run, or one without a dense or pruned network.
     """
+    points = chosen_within(folder.record.description.get("choose"))
     try:
-        return verdict(folder.path, _margin(folder.record))
+        return verdict(folder.path, WITHIN if points is None or points < 0 else points)
     except DamagedFile:
         raise
     except ValueError:
         return None
-
-
-def _margin(run: RunRecord) -> float:
-    choose = run.description.get("choose")
-    points = choose.get("points") if isinstance(choose, dict) and not choose.get("relative") else None
-    return float(points) if isinstance(points, (int, float)) and points >= 0 else WITHIN
