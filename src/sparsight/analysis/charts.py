@@ -9,18 +9,7 @@ import altair as alt
 from sparsight.analysis.records import Analysis, Tensor
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.numerics import format as words
-from sparsight.report.charts import (
-    SHORT,
-    WIDE,
-    Cell,
-    Ramp,
-    beside,
-    heat,
-    named,
-    span,
-    spec,
-    tips,
-)
+from sparsight.report.charts import SHORT, WIDE, Cell, Ramp, beside, heat, named, span, spec, tips
 from sparsight.report.density import Line, Panel, over_density
 from sparsight.report.pages import Chart, Table
 

@@ -9,19 +9,7 @@ import altair as alt
 
 from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
-from sparsight.report.charts import (
-    CELL,
-    WIDE,
-    Cell,
-    Ramp,
-    beside,
-    heat,
-    named,
-    small,
-    span,
-    spec,
-    tips,
-)
+from sparsight.report.charts import CELL, WIDE, Cell, Ramp, beside, heat, named, small, span, spec, tips
 from sparsight.report.density import Line, Panel, over_density
 from sparsight.report.pages import Chart, Section
 from sparsight.report.run_tables import curve_table, effort_table, frontier_table, layer_table
