@@ -22,7 +22,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli import entry
-from sparsight.cli.options import Switch
+from sparsight.cli.options import Switch, below_fields
 from sparsight.cli.recipes import names
 
 DOCS = Path(__file__).resolve().parent
@@ -43,7 +43,7 @@ def maker_of(name: str) -> Callable[..., Any]:
 def rows(maker: Callable[..., Any]) -> Iterator[tuple[str, str]]:
     """Name and row of each option: its flags, its default, its help and the words that it takes; arguments first."""
     hints = typing.get_type_hints(maker, include_extras=True)
-    told = arguments(inspect.getdoc(maker) or "")
+    told = arguments(inspect.getdoc(maker) or "") | below_fields(maker)
     for name, parameter in inspect.signature(maker).parameters.items():
         kind, given = hints[name], parameter.default
         about = getattr(kind, "__metadata__", ())

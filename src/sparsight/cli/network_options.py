@@ -22,13 +22,9 @@ class AnalyzeOptions:
     changed as weights were pruned, where it turned, and what that means.
     """
 
-    path: Annotated[
-        conf.Positional[str],
-        Doc(
-            "A .safetensors file, a folder with model.safetensors.index.json, a PyTorch .pt, .pth or .bin file, a run "
-            "folder, or package.module:attribute (a module or a function that returns one)."
-        ),
-    ]
+    path: conf.Positional[str]
+    """A .safetensors file, a folder with model.safetensors.index.json, a PyTorch .pt, .pth or .bin file, a run folder,
+    or package.module:attribute (a module or a function that returns one)."""
     p: Annotated[tuple[float, ...], Doc("Exponents p of the PQ index, one per q; 0 < p < q.")] = (0.5,)
     q: Annotated[tuple[float, ...], Doc("Exponents q of the PQ index.")] = (1.0,)
     eta: Annotated[tuple[float, ...], Doc("Share of the kept weights' p-mass that pruning may lose.")] = (0.0, 0.1)
@@ -41,12 +37,10 @@ class AnalyzeOptions:
     neurons: Annotated[Switch, Doc("Show every neuron.")] = False
     exact: Annotated[Switch, Doc("Compute the Gini index and the answer at eta exactly; reads the file again.")] = False
     sample: Annotated[Switch, Doc("Do not estimate the Gini index and the answer at eta from sampled weights.")] = True
-    budget: Annotated[int, conf.arg(metavar="MIB"), Doc("Memory to use, in MiB, in addition to Python and torch.")] = (
-        256
-    )
-    threads: Annotated[
-        int | None, Doc("CPU threads; the result does not depend on them. Default: as many as torch uses.")
-    ] = None
+    budget: Annotated[int, conf.arg(metavar="MIB")] = 256
+    """Memory to use, in MiB, in addition to Python and torch."""
+    threads: int | None = None
+    """CPU threads; the result does not depend on them. Default: as many as torch uses."""
     json: Json = False
     csv: Annotated[File, Doc("Write a row per tensor to this file; - is standard output.")] = None
     html: Annotated[File, Doc("Write a page with charts to this file; - is standard output.")] = None
@@ -65,18 +59,14 @@ class CertifyOptions:
     model: ModelName = None
     data: DataName = None
     level: LevelNumber = None
-    as_pruned: Annotated[
-        Switch, Doc("For a run, certify the level as it was pruned, before its weights were trained.")
-    ] = False
+    as_pruned: Switch = False
+    """For a run, certify the level as it was pruned, before its weights were trained."""
     store: Annotated[Switch, Doc("For a run, keep the result in its folder, for `sparsight verdict`.")] = False
-    delta: Annotated[float, Doc("Failure probability, which sets the number of calibration points and of draws.")] = (
-        1e-16
-    )
+    delta: float = 1e-16
+    """Failure probability, which sets the number of calibration points and of draws."""
     constant: Annotated[float, Doc("C in the bounds and in the number of points.")] = 3.0
-    bound: Annotated[
-        Literal["bernstein", "reference"],
-        Doc("Bound for sampled groups: the proved one (bernstein) or that of the published code (reference)."),
-    ] = "bernstein"
+    bound: Literal["bernstein", "reference"] = "bernstein"
+    """Bound for sampled groups: the proved one (bernstein) or that of the published code (reference)."""
     points: Annotated[int | None, Doc("Calibration points. Default: the number that --delta requires.")] = None
     held_out: Annotated[int, Doc("Measure errors on at most this many validation inputs.")] = 1000
     json: Annotated[Switch, Doc("Print one JSON document instead, with every neuron.")] = False
@@ -90,18 +80,13 @@ class PackOptions:
     file is a safetensors file. Shards become a folder of packed shards.
     """
 
-    path: Annotated[
-        conf.Positional[Path],
-        Doc(
-            "A .safetensors file, a folder with model.safetensors.index.json, a PyTorch .pt, .pth or .bin file, or a "
-            "run folder."
-        ),
-    ]
+    path: conf.Positional[Path]
+    """A .safetensors file, a folder with model.safetensors.index.json, a PyTorch .pt, .pth or .bin file, or a run
+    folder."""
     out: Annotated[OutFile, conf.arg(metavar="OUT"), Doc("The packed file; for shards, the folder.")]
     level: LevelNumber = None
-    lossy: Annotated[
-        Literal["bfloat16", "float16"] | None, Doc("First round wider floats to this type. Default: lossless.")
-    ] = None
+    lossy: Literal["bfloat16", "float16"] | None = None
+    """First round wider floats to this type. Default: lossless."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +116,8 @@ class CompactOptions(OfNetwork):
 
     path: Annotated[conf.Positional[Path], Doc("A run folder, or a checkpoint of a pruned network.")]
     out: Annotated[OutFile, Doc("The safetensors file of the smaller network.")]
-    maps: Annotated[
-        File, Doc("JSON file of the indices that each tensor keeps. Default: --out with the suffix .json.")
-    ] = None
+    maps: File = None
+    """JSON file of the indices that each tensor keeps. Default: --out with the suffix .json."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +130,8 @@ class ExportOptions(OfNetwork):
 
     path: Annotated[conf.Positional[Path], Doc("A run folder, or a checkpoint.")]
     out: Annotated[OutFile, Doc("The file to write.")]
-    to: Annotated[
-        Literal["onnx", "exported", "state-dict"],
-        Doc("The format: ONNX, a torch.export program (.pt2), or the tensors as safetensors."),
-    ] = "onnx"
+    to: Literal["onnx", "exported", "state-dict"] = "onnx"
+    """The format: ONNX, a torch.export program (.pt2), or the tensors as safetensors."""
     compact: Annotated[Switch, Doc("First remove the units that have no effect.")] = False
 
 
@@ -161,26 +143,19 @@ class LedgerOptions:
     count as pruned.
     """
 
-    what: Annotated[
-        conf.Positional[str],
-        Doc("A run folder, a checkpoint of any kind, a network of the zoo, or package.module:attribute."),
-    ]
+    what: conf.Positional[str]
+    """A run folder, a checkpoint of any kind, a network of the zoo, or package.module:attribute."""
     level: LevelNumber = None
     model: ModelName = None
-    shape: Annotated[
-        tuple[int, ...], Doc("Shape of the network's input without the batch. Default: that of the run's data.")
-    ] = ()
-    measure: Annotated[Switch, Doc("Also measure time and peak memory, next to the same network without zeros.")] = (
-        False
-    )
+    shape: tuple[int, ...] = ()
+    """Shape of the network's input without the batch. Default: that of the run's data."""
+    measure: Switch = False
+    """Also measure time and peak memory, next to the same network without zeros."""
     batch: Annotated[tuple[int, ...], Doc("Inputs per call; each of several is timed.")] = (1,)
-    threads: Annotated[
-        tuple[int, ...], Doc("CPU threads; each of several is timed. Default: as many as torch uses.")
-    ] = ()
-    runtimes: Annotated[
-        tuple[str, ...],
-        Doc("Runtimes to time besides Sparsight's: torch, torch-bf16, onnxruntime, openvino, openvino-bf16."),
-    ] = ("torch", "onnxruntime", "openvino")
+    threads: tuple[int, ...] = ()
+    """CPU threads; each of several is timed. Default: as many as torch uses."""
+    runtimes: tuple[str, ...] = ("torch", "onnxruntime", "openvino")
+    """Runtimes to time besides Sparsight's: torch, torch-bf16, onnxruntime, openvino, openvino-bf16."""
     rounds: Annotated[int, Doc("Timed calls of each runtime.")] = 25
     json: Json = False
     csv: Annotated[File, Doc("Write a row per number to this file; - is standard output.")] = None
@@ -195,48 +170,32 @@ class BenchOptions:
     checked against float64.
     """
 
-    what: Annotated[
-        conf.Positional[str],
-        Doc("conv, linear, a network of the zoo, package.module:attribute, a run folder, or a checkpoint."),
-    ]
-    channels: Annotated[
-        tuple[int, int] | None, conf.arg(metavar="IN OUT"), Doc("Channels of a convolution. Default: 64 64.")
-    ] = None
+    what: conf.Positional[str]
+    """conv, linear, a network of the zoo, package.module:attribute, a run folder, or a checkpoint."""
+    channels: Annotated[tuple[int, int] | None, conf.arg(metavar="IN OUT")] = None
+    """Channels of a convolution. Default: 64 64."""
     size: Annotated[int | None, Doc("Height and width of a convolution's images. Default: 56.")] = None
     kernel: Annotated[int | None, Doc("Kernel size of a convolution, padded by half of it. Default: 3.")] = None
     stride: Annotated[int | None, Doc("Stride of a convolution. Default: 1.")] = None
-    features: Annotated[
-        tuple[int, int] | None, conf.arg(metavar="IN OUT"), Doc("Features of a linear layer. Default: 1024 1024.")
-    ] = None
-    shape: Annotated[
-        tuple[int, ...],
-        Doc("Shape of a network's input without the batch. Default: that of the run's data, otherwise 1 28 28."),
-    ] = ()
+    features: Annotated[tuple[int, int] | None, conf.arg(metavar="IN OUT")] = None
+    """Features of a linear layer. Default: 1024 1024."""
+    shape: tuple[int, ...] = ()
+    """Shape of a network's input without the batch. Default: that of the run's data, otherwise 1 28 28."""
     level: LevelNumber = None
     model: ModelName = None
     data: DataName = None
-    density: Annotated[
-        tuple[float, ...],
-        Doc(
-            "Share of nonzero weights in every layer; several densities give a table each. Default: 0.1, or the "
-            "network's own weights for package.module:attribute."
-        ),
-    ] = ()
+    density: tuple[float, ...] = ()
+    """Share of nonzero weights in every layer; several densities give a table each. Default: 0.1, or the network's own
+    weights for package.module:attribute."""
     batch: Annotated[tuple[int, ...], Doc("Inputs per call; several batch sizes give a table each.")] = (1,)
-    layers: Annotated[
-        Switch, Doc("Also show how each layer of a network runs, and why: its density and both times.")
-    ] = False
-    rivals: Annotated[
-        tuple[str, ...],
-        Doc(
-            "Runtimes to compare with: torch, torch-bf16, torch-csr, onnxruntime, openvino, openvino-bf16. Default: "
-            "all that are installed."
-        ),
-    ] = ()
+    layers: Switch = False
+    """Also show how each layer of a network runs, and why: its density and both times."""
+    rivals: tuple[str, ...] = ()
+    """Runtimes to compare with: torch, torch-bf16, torch-csr, onnxruntime, openvino, openvino-bf16. Default: all that
+    are installed."""
     rounds: Annotated[int, Doc("Timed calls of each runtime.")] = 25
-    threads: Annotated[
-        tuple[int, ...], Doc("CPU threads; several numbers give a table each. Default: torch's number.")
-    ] = ()
+    threads: tuple[int, ...] = ()
+    """CPU threads; several numbers give a table each. Default: torch's number."""
     seed: Annotated[int, Doc("Seed of random weights and inputs.")] = 0
     json: Json = False
     csv: Annotated[File, Doc("Write a row per runtime to this file; - is standard output.")] = None
@@ -249,24 +208,14 @@ class PhaseOptions:
     With --model, the table and the plot place each layer of the freshly initialised network in it.
     """
 
-    activation: Annotated[
-        str,
-        Doc(
-            "A name (tanh, relu, gelu, ...) or package.module:function; auto takes the network's own, and tanh without "
-            "--model."
-        ),
-    ] = "auto"
-    sigma_b: Annotated[
-        float | None,
-        Doc(
-            "Standard deviation of the biases. Default: 0.2, or 0 for an activation without an edge of chaos there, "
-            "such as relu."
-        ),
-    ] = None
-    model: Annotated[
-        str | None,
-        Doc("A network of the zoo, built for 28 × 28 images and 10 classes, or package.module:attribute."),
-    ] = None
+    activation: str = "auto"
+    """A name (tanh, relu, gelu, ...) or package.module:function; auto takes the network's own, and tanh without
+    --model."""
+    sigma_b: float | None = None
+    """Standard deviation of the biases. Default: 0.2, or 0 for an activation without an edge of chaos there, such as
+    relu."""
+    model: str | None = None
+    """A network of the zoo, built for 28 × 28 images and 10 classes, or package.module:attribute."""
     critical: Annotated[Switch, Doc("Draw the network's weights at the edge of chaos first.")] = False
     seed: Annotated[int, Doc("Seed of the network's weights.")] = 0
     json: Json = False

@@ -1,15 +1,21 @@
-"""Options of a command, made from the typed fields of a dataclass or the typed parameters of a function."""
+"""Options of a command, made from the typed fields of a dataclass or the typed parameters of a function.
+
+The help of an option is its `Doc`, or the text below its field.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import inspect
 import io
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -50,7 +56,7 @@ OutFile = Annotated[Path, conf.arg(aliases=("-o",), metavar="FILE")]
 
 
 def options(kind: type[T], argv: Sequence[str], prog: str) -> T:
-    """The dataclass `kind` from a command line: each field is an option, explained by its `Doc`.
+    """The dataclass `kind` from a command line: each field is an option.
 
     The help begins with its `about`, by default its docstring. Raises: Misuse for an unknown option or a bad value;
     SystemExit after --help.
@@ -64,7 +70,7 @@ def options(kind: type[T], argv: Sequence[str], prog: str) -> T:
 def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
     """What each function of `groups` returns for its options; the help shows one box per group.
 
-    Every parameter is an option, explained by its `Doc`. Raises: as `options`.
+    Every parameter is an option. Raises: as `options`.
     """
     _check(groups.values(), argv, prog)
     if twice := set.intersection(*map(_flags, groups.values())):
@@ -96,7 +102,7 @@ def _ask(make: Callable[..., Any], argv: Sequence[str], prog: str, description: 
 
 def _shown(maker: Callable[..., Any]) -> Callable[..., Any]:
     """`maker`, its help with short names of types and no default that is None, off or empty."""
-    hints = typing.get_type_hints(inspect.unwrap(maker), include_extras=True)
+    hints, told = typing.get_type_hints(inspect.unwrap(maker), include_extras=True), below_fields(maker)
 
     def make(**values: Any) -> Any:
         return maker(**values)
@@ -109,10 +115,22 @@ def _shown(maker: Callable[..., Any]) -> Callable[..., Any]:
         metavar = None if POSITIONAL in about else _metavar(kind)  # of which tyro shows the name
         if default is True:  # a switch that is on shows only --no-...
             hint = "" if SWITCH in about else "Default: on."
-        shown = conf.arg(metavar=metavar, help_behavior_hint=hint)
+        shown = conf.arg(metavar=metavar, help=told.get(name), help_behavior_hint=hint)
         parameters.append(parameter.replace(annotation=Annotated[(kind, shown, *about)]))
     _sign(make, parameters)
     return make
+
+
+def below_fields(maker: Callable[..., Any]) -> dict[str, str]:
+    """The texts below the fields of a dataclass and of its bases, by field."""
+    found = {}
+    for kind in reversed(maker.__mro__[:-1]) if inspect.isclass(maker) else ():
+        (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        for field, text in pairwise(getattr(made, "body", ())):
+            match field, text:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(told))):
+                    found[name] = " ".join(told.split())
+    return found
 
 
 def _sign(function: Callable[..., Any], parameters: Sequence[inspect.Parameter]) -> None:

@@ -44,23 +44,17 @@ class EvaluateOptions:
 
     runs: Runs
     metrics: Annotated[tuple[Family, ...], Doc("Families of metrics to measure.")] = USUAL
-    level: Annotated[
-        tuple[int, ...], conf.arg(metavar="N"), Doc("Levels to measure. Default: all with weights on disk.")
-    ] = ()
-    corruptions: Annotated[
-        tuple[str, ...], conf.arg(metavar="NAME"), Doc("Corruptions to apply, such as gaussian_blur. Default: all 14.")
-    ] = ()
-    severities: Annotated[tuple[int, ...], conf.arg(metavar="N"), Doc("Severities of corruptions, 1 to 5.")] = (
-        1, 2, 3, 4, 5
-    )  # fmt: skip
+    level: Annotated[tuple[int, ...], conf.arg(metavar="N")] = ()
+    """Levels to measure. Default: all with weights on disk."""
+    corruptions: Annotated[tuple[str, ...], conf.arg(metavar="NAME")] = ()
+    """Corruptions to apply, such as gaussian_blur. Default: all 14."""
+    severities: Annotated[tuple[int, ...], conf.arg(metavar="N")] = (1, 2, 3, 4, 5)
+    """Severities of corruptions, 1 to 5."""
     samples: Annotated[int, conf.arg(metavar="N"), Doc("Test images to corrupt: the same share of each class.")] = 2000
     model: Annotated[str | None, Doc("The run's network, if it is not from the zoo: package.module:attribute.")] = None
     data: Annotated[str | None, Doc("The run's data, if it is your own: package.module:attribute or a path.")] = None
-    out: Annotated[
-        File,
-        conf.arg(aliases=("-o",)),
-        Doc("Write the rows to this .csv, .json or .parquet file; - is standard output, as CSV."),
-    ] = None
+    out: Annotated[File, conf.arg(aliases=("-o",))] = None
+    """Write the rows to this .csv, .json or .parquet file; - is standard output, as CSV."""
     json: Annotated[Switch, Doc("Print one JSON document instead of the table.")] = False
 
 
@@ -72,16 +66,11 @@ class CompareOptions:
     """
 
     runs: Runs
-    levels: Annotated[
-        Literal["auto", "all", "chosen"],
-        Doc(
-            "Which networks of each run: all, or the chosen one and the dense one; auto is all of them up to "
-            "1,000 networks."
-        ),
-    ] = "auto"
-    out: Annotated[File, conf.arg(aliases=("-o",)), Doc("Write the page to this .html file; - is standard output.")] = (
-        None
-    )
+    levels: Literal["auto", "all", "chosen"] = "auto"
+    """Which networks of each run: all, or the chosen one and the dense one; auto is all of them up to 1,000
+    networks."""
+    out: Annotated[File, conf.arg(aliases=("-o",))] = None
+    """Write the page to this .html file; - is standard output."""
     csv: Annotated[File, Doc("Write a row for each network to this file; - is standard output.")] = None
     parquet: Annotated[File, Doc("Write these rows to this .parquet file.")] = None
     json: Annotated[Switch, Doc("Print one JSON document instead of the table.")] = False
@@ -96,11 +85,8 @@ class VerdictOptions:
     """
 
     runs: Runs
-    within: Annotated[
-        float,
-        conf.arg(metavar="POINTS"),
-        Doc("Margin in percentage points; for a metric that is not a share, percent of the dense network's value."),
-    ] = 0.5
+    within: Annotated[float, conf.arg(metavar="POINTS")] = 0.5
+    """Margin in percentage points; for a metric that is not a share, percent of the dense network's value."""
     confidence: Annotated[float, conf.arg(metavar="PERCENT"), Doc("Confidence of the bound, above 50.")] = 95.0
     json: Annotated[Switch, Doc("Print the records as one JSON document instead.")] = False
 
@@ -158,21 +144,15 @@ class StudyOptions:
 
     file: Annotated[conf.Positional[Path], Doc("The study file, in YAML.")]
     out: Annotated[Path | None, Doc("The study folder. Default: runs/NAME, after the name of the file.")] = None
-    dry_run: Annotated[
-        Switch, Doc("Print what would run, what is shared and about how long it would take; start nothing.")
-    ] = False
+    dry_run: Switch = False
+    """Print what would run, what is shared and about how long it would take; start nothing."""
     workers: Annotated[int, Doc("Trials to run at the same time, with --engine local.")] = 1
-    engine: Annotated[
-        Literal["local", "ray"], Doc("Run the trials on this machine, or on a cluster of Ray (sparsight[ray]).")
-    ] = "local"
-    address: Annotated[
-        str | None,
-        conf.arg(metavar="HOST:PORT"),
-        Doc("With --engine ray, the cluster's address; auto is a cluster on this machine. Default: start one here."),
-    ] = None
-    print_slurm: Annotated[
-        Switch, Doc("With --engine ray, print a Slurm job script that runs the study; start nothing.")
-    ] = False
+    engine: Literal["local", "ray"] = "local"
+    """Run the trials on this machine, or on a cluster of Ray (sparsight[ray])."""
+    address: Annotated[str | None, conf.arg(metavar="HOST:PORT")] = None
+    """With --engine ray, the cluster's address; auto is a cluster on this machine. Default: start one here."""
+    print_slurm: Switch = False
+    """With --engine ray, print a Slurm job script that runs the study; start nothing."""
     threads: Annotated[int | None, Doc("CPU threads of each trial. Default: cores / workers; with Ray, 1.")] = None
     device: Device = "auto"
     precision: Precision = "no"

@@ -46,85 +46,44 @@ interrupted."""
 class RunOptions:
     """Options of every run: network, data, training, and output."""
 
-    model: Annotated[
-        str,
-        Doc(
-            "The network: mlp, lenet-300-100, lenet5, cnn, vanilla-cnn, resnet8, resnet18, resnet20, resnet32, "
-            "stable-resnet8, stable-resnet18, stable-resnet20, stable-resnet32, linear, or package.module:attribute (a "
-            "module or a function that returns one; the current folder is searched too)."
-        ),
-    ] = "mlp"
-    data: Annotated[
-        str,
-        Doc(
-            "The data: fashion-mnist, mnist, digits; a path to a .npz file, a folder of images by class, or a folder "
-            "of CIFAR's binary files; or package.module:attribute (a sparsight.Data or a function that returns one)."
-        ),
-    ] = "fashion-mnist"
-    weights: Annotated[
-        Path | None,
-        conf.arg(metavar="FILE"),
-        Doc("Load the network's weights from this file or folder (safetensors, .pt, .bin); implies --pretrained."),
-    ] = None
-    pretrained: Annotated[
-        Switch,
-        Doc(
-            "The network is already trained: evaluate it as level 0 instead of training it, and fine-tune pruned "
-            "levels at a lower learning rate."
-        ),
-    ] = False
-    loss: Annotated[
-        str | None,
-        Doc(
-            "The loss to minimise: task (the model's own, otherwise cross-entropy), cross-entropy, "
-            "binary-cross-entropy, mse, mae, or package.module:function, called with a model and a batch. Default: the "
-            "recipe's."
-        ),
-    ] = None
-    optimizer: Annotated[
-        str | None,
-        Doc("sgd, adam, adamw, or package.module:function, called with the parameters. Default: the recipe's, SGD."),
-    ] = None
-    metric: Annotated[
-        str | None,
-        Doc(
-            "The metric that chooses a level: auto (accuracy, or whatever the outputs allow), accuracy, loss, "
-            "perplexity, mse, rmse, mae, or package.module:attribute (a judge or a torchmetrics metric). Default: the "
-            "recipe's."
-        ),
-    ] = None
+    model: str = "mlp"
+    """The network: mlp, lenet-300-100, lenet5, cnn, vanilla-cnn, resnet8, resnet18, resnet20, resnet32, stable-resnet8,
+    stable-resnet18, stable-resnet20, stable-resnet32, linear, or package.module:attribute (a module or a function that
+    returns one; the current folder is searched too)."""
+    data: str = "fashion-mnist"
+    """The data: fashion-mnist, mnist, digits; a path to a .npz file, a folder of images by class, or a folder of
+    CIFAR's binary files; or package.module:attribute (a sparsight.Data or a function that returns one)."""
+    weights: Annotated[Path | None, conf.arg(metavar="FILE")] = None
+    """Load the network's weights from this file or folder (safetensors, .pt, .bin); implies --pretrained."""
+    pretrained: Switch = False
+    """The network is already trained: evaluate it as level 0 instead of training it, and fine-tune pruned levels at a
+    lower learning rate."""
+    loss: str | None = None
+    """The loss to minimise: task (the model's own, otherwise cross-entropy), cross-entropy, binary-cross-entropy, mse,
+    mae, or package.module:function, called with a model and a batch. Default: the recipe's."""
+    optimizer: str | None = None
+    """sgd, adam, adamw, or package.module:function, called with the parameters. Default: the recipe's, SGD."""
+    metric: str | None = None
+    """The metric that chooses a level: auto (accuracy, or whatever the outputs allow), accuracy, loss, perplexity, mse,
+    rmse, mae, or package.module:attribute (a judge or a torchmetrics metric). Default: the recipe's."""
     relative: Annotated[Switch, Doc("Read --within as percent of the dense network's value, not as points.")] = False
     include: Annotated[tuple[str, ...], Doc("Also prune parameters with these names; shell-style patterns.")] = ()
     exclude: Annotated[tuple[str, ...], Doc("Keep parameters with these names dense, and do not warn of them.")] = ()
-    total_epochs: Annotated[
-        int | None, Doc("Train for exactly this many epochs in total: the last level takes those that are left.")
-    ] = None
-    share: Annotated[
-        Path | None,
-        conf.arg(metavar="DIR"),
-        Doc(
-            "Share the training of the dense network through this folder: reuse it if a run with the same start left "
-            "it there, otherwise leave it there. The results are identical without it."
-        ),
-    ] = None
-    out: Annotated[
-        Path | None,
-        conf.arg(metavar="DIR"),
-        Doc("The run folder. Default: the next free runs/RECIPE-001. Existing runs are never overwritten."),
-    ] = None
-    resume: Annotated[
-        Switch,
-        Doc(
-            "Resume the run in --out, otherwise the newest unfinished run of the recipe. Options keep their values, "
-            "but package.module:attribute names must be given again."
-        ),
-    ] = False
+    total_epochs: int | None = None
+    """Train for exactly this many epochs in total: the last level takes those that are left."""
+    share: Annotated[Path | None, conf.arg(metavar="DIR")] = None
+    """Share the training of the dense network through this folder: reuse it if a run with the same start left it there,
+    otherwise leave it there. The results are identical without it."""
+    out: Annotated[Path | None, conf.arg(metavar="DIR")] = None
+    """The run folder. Default: the next free runs/RECIPE-001. Existing runs are never overwritten."""
+    resume: Switch = False
+    """Resume the run in --out, otherwise the newest unfinished run of the recipe. Options keep their values, but
+    package.module:attribute names must be given again."""
     keep: WhichLevels = "all"
     device: Device = "auto"
     precision: Precision = "no"
-    threads: Annotated[
-        int | None, Doc("CPU threads, which change the last bits of results. Default: as many as torch uses.")
-    ] = None
+    threads: int | None = None
+    """CPU threads, which change the last bits of results. Default: as many as torch uses."""
     json: Annotated[Switch, Doc("Print one JSON document instead; progress goes to standard error.")] = False
 
 
