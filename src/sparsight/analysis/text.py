@@ -15,6 +15,7 @@ from sparsight.model.left_out import lines as told
 from sparsight.numerics import format as words
 from sparsight.report.escape import printable
 from sparsight.report.table import as_csv as rows_as_csv
+from sparsight.report.table import grid as aligned
 
 WIDTH = 80
 """Characters in a line of text."""
@@ -222,10 +223,8 @@ def path_rows(path: Trajectory) -> list[tuple[str, ...]]:
 
 def path_table(path: Trajectory) -> str:
     """The levels of a path with its turning points, and their meaning."""
-    rows = [("level", "density", f"PQ index ({path.p:g}, {path.q:g})", "validation", "test", ""), *path_rows(path)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(str.rjust, row, widths)).rstrip() for row in rows]
-    return "\n".join([*lines, "", wrapped(path.meaning)])
+    heads = ("level", "density", f"PQ index ({path.p:g}, {path.q:g})", "validation", "test", "")
+    return "\n".join([*aligned(heads, path_rows(path), width=WIDTH, ruled=False), "", wrapped(path.meaning)])
 
 
 def as_csv(a: Analysis) -> str:

@@ -25,7 +25,7 @@ from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
 from sparsight.records.rows import Row, store_rows, stored_rows
 from sparsight.report.escape import printable
-from sparsight.report.table import stacked
+from sparsight.report.table import grid
 from sparsight.train.batches import batches
 from sparsight.types import Batch, Split
 
@@ -138,15 +138,11 @@ def _nothing(certificate: Certificate) -> list[str]:
 def _table(layers: Sequence[LayerCertificate], sizes: Mapping[str, int]) -> list[str]:
     """A line per layer: its density, the bounds of its neurons, the measured errors."""
     heads = ["density", "vacuous neurons", "median bound", "largest bound", "mean error", "largest error"]
-    heads += ["errors outside"]
+    heads += ["errors outside", "layer"]
     rows = []
     for layer in layers:
         bounds = [neuron.bound for neuron in layer.neurons]
         numbers = (statistics.median(bounds), layer.bound, layer.mean, layer.measured)
         counted = percent(layer.kept / sizes.get(layer.name, layer.total)), f"{layer.vacuous:,} of {len(bounds):,}"
-        rows.append([*counted, *(f"{x:.3g}" for x in numbers), f"{layer.violations:,}"])
-    above = list(zip(*stacked(heads, 8), strict=True))
-    widths = [max(map(len, column)) for column in zip(*above, *rows, strict=True)]
-    lines = ["  ".join(map(str.rjust, row, widths)) for row in (*above, *rows)]
-    named = [*[""] * (len(above) - 1), "layer", *(layer.name for layer in layers)]
-    return [f"{line}  {name}".rstrip() for line, name in zip(lines, named, strict=True)]
+        rows.append([*counted, *(f"{x:.3g}" for x in numbers), f"{layer.violations:,}", layer.name])
+    return grid(heads, rows, {7}, 8, ruled=False)

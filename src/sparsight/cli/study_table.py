@@ -12,7 +12,7 @@ from sparsight.numerics import format as words
 from sparsight.records.outputs import write_output
 from sparsight.records.record import to_json
 from sparsight.records.trials import PAGE, stored
-from sparsight.report.table import stacked
+from sparsight.report.table import grid
 from sparsight.runs.study import Row, read_study, rows, summarise, write_csv, write_markdown
 from sparsight.runs.study.rows import COSTS
 
@@ -119,12 +119,9 @@ def _lines(summary: list[Row]) -> tuple[list[str], list[list[str]]]:
 def table(summary: list[Row]) -> str:
     """The chosen networks, as text; "" if there is none."""
     heads, cells = _lines(summary)
-    above = stacked([printable(head) for head in heads[:-1]], 14)
-    rows = [*zip(*above, strict=True), *(line[:-1] for line in cells)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    named = [*[""] * len(above[0]), *(printable(line[-1]) for line in cells)]
-    lines = ("  ".join(map(str.rjust, row, widths)) + f"  {name}" for row, name in zip(rows, named, strict=True))
-    return "\n".join(map(str.rstrip, lines)) if cells else ""
+    rows = [[*line[:-1], printable(line[-1])] for line in cells]
+    lines = grid([*map(printable, heads[:-1]), ""], rows, {len(heads) - 1}, 14, ruled=False)
+    return "\n".join(lines) if cells else ""
 
 
 def _interval(row: Row | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -11,9 +10,8 @@ from sparsight.deploy.ledger.records import CODE, REQUEST, Latency, Ledger, Meas
 from sparsight.numerics import format as words
 from sparsight.records.record import to_json
 from sparsight.report.pages import Section, Table
-from sparsight.report.table import grid
+from sparsight.report.table import grid, wrapped
 
-WIDTH = 80
 _DOES = "sparsight ledger --measure does"
 _RUNTIMES = {
     "sparsight": "Sparsight's runtime", "torch": "eager PyTorch", "torch-bf16": "eager PyTorch in bf16",
@@ -111,17 +109,17 @@ def _either(names: Iterable[str]) -> str:
 def text(found: Ledger) -> str:
     """The whole ledger in at most 80 columns: what was counted, what was measured, what was not, and the sentence."""
     cells = [(label, value, how.partition(":")[0]) for label, value, how in _cells(found)]
-    lines = [*_wrapped(f"{found.source} ({found.format})"), "", *grid(("column", "value", "how"), cells, (0, 2))]
+    lines = [*wrapped(f"{found.source} ({found.format})"), "", *grid(("column", "value", "how"), cells, (0, 2))]
     if found.measured is not None:
-        lines += ["", *_wrapped(_machine(found.measured)), ""]
+        lines += ["", *wrapped(_machine(found.measured)), ""]
         lines += grid(_HEADINGS, [row for one in found.measured.latency for row in _times(one)], (0, 1))
-        lines += _wrapped_all(_notes(found.measured))
+        lines += wrapped(*_notes(found.measured))
     why: dict[str, list[str]] = {}
     for name, text in found.missing.items():
         why.setdefault(text, []).append(_COLUMNS.get(name, (name, ""))[0])
     left = [f"Not there: {', '.join(names)}: {text}." for text, names in why.items()]
-    lines += ["", *_wrapped_all(left)] if left else []
-    return "\n".join([*lines, "", *_wrapped(sentence(found))])
+    lines += ["", *wrapped(*left)] if left else []
+    return "\n".join([*lines, "", *wrapped(sentence(found))])
 
 
 def _cells(found: Ledger) -> list[tuple[str, str, str]]:
@@ -174,14 +172,6 @@ def _notes(measured: Measured) -> Iterator[str]:
     others = dict.fromkeys((one.runtime, one.dense_in) for one in measured.latency if one.dense_in != one.runtime)
     for runtime, dense in others:
         yield f"Dense beside {runtime} is {dense}, the fastest way measured here."
-
-
-def _wrapped(line: str) -> list[str]:
-    return textwrap.wrap(line, WIDTH, break_long_words=False)
-
-
-def _wrapped_all(lines: Iterable[str]) -> list[str]:
-    return [part for line in lines for part in _wrapped(line)]
 
 
 # -- numbers, and a page ------------------------------------------------------------------------------------------

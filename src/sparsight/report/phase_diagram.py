@@ -14,6 +14,7 @@ from sparsight.measure.criticality.edge import EdgeOfChaos, NoEdgeOfChaos, edge_
 from sparsight.measure.criticality.phase import NetworkPhase
 from sparsight.measure.criticality.quadrature import SCAN, Activation, Grid, grid
 from sparsight.report.pages import Chart, Page, Section, Table, drawn, render
+from sparsight.report.table import grid as aligned
 
 SHOWN = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
 """sigma_b for which the edge of chaos is listed."""
@@ -165,10 +166,8 @@ def _network(network: NetworkPhase) -> tuple[Any, ...]:
 
 
 def _columns(title: str, rows: Sequence[Sequence[str]], left: int = 0) -> str:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    sides = ["<" if i < left else ">" for i in range(len(widths))]
-    lines = ["  ".join(f"{cell:{s}{w}}" for cell, s, w in zip(row, sides, widths, strict=True)) for row in rows]
-    return "\n".join([title, *(f"  {line.rstrip()}" for line in lines)])
+    lines = aligned(rows[0], rows[1:], range(left), 80, ruled=False)
+    return "\n".join([title, *(f"  {line}" for line in lines)])
 
 
 # -- a picture and a page --------------------------------------------------------------------------------------

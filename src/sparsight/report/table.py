@@ -19,8 +19,8 @@ from sparsight.train.metric import ACCURACY
 if TYPE_CHECKING:
     from rich.table import Table
 
-CHOSEN = "*"
-"""Mark of the chosen level."""
+CHOSEN, WIDTH = "*", 80
+"""Mark of the chosen level; columns of a terminal."""
 
 
 def table(
@@ -49,7 +49,7 @@ def table(
         heads = _headings(s)
         lines = [_markdown(heads), "|" + " ---: |" * len(heads), *map(_markdown, _rows(s))]
         return "\n".join([*lines, *(["", note.replace(CHOSEN, "\\*", 1)] if note else [])])
-    return "\n".join([*grid(_headings(s), _rows(s), (), 10), *([note] if note else [])])
+    return "\n".join([*grid(_headings(s), _rows(s), width=10), *([note] if note else [])])
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -96,15 +96,26 @@ def stacked(headings: Sequence[str], width: int = 10) -> list[list[str]]:
     return [[""] * (most - len(lines)) + [line.replace("_ ", "_") for line in lines] for lines in parts]
 
 
-def grid(headings: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int], width: int = 7) -> list[str]:
-    """Columns under stacked headings; those in `left` are flush left."""
+def grid(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    left: Collection[int] = (),
+    width: int = 7,
+    ruled: bool = True,
+) -> list[str]:
+    """Columns under stacked headings, with a rule between if `ruled`; those in `left` are flush left."""
     heads = [*zip(*stacked(headings, width), strict=True)]
     widths = [max(map(columns, column)) for column in zip(*heads, *rows, strict=True)]
     lines = []
-    for row in (*heads, ["-" * width for width in widths], *rows):
-        air = ((c, " " * (w - columns(c))) for c, w in zip(row, widths, strict=True))
-        lines.append("  ".join(c + a if i in left else a + c for i, (c, a) in enumerate(air)).rstrip())
+    for row in (*heads, *([["-" * w for w in widths]] if ruled else []), *rows):
+        padded = [(cell, " " * (w - columns(cell))) for cell, w in zip(row, widths, strict=True)]
+        lines.append("  ".join(c + pad if i in left else pad + c for i, (c, pad) in enumerate(padded)).rstrip())
     return lines
+
+
+def wrapped(*lines: str) -> list[str]:
+    """Prose in lines of at most 80 columns; longer words stay whole."""
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH, break_long_words=False)]
 
 
 def _rows(s: Story) -> list[list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,9 +9,7 @@ from sparsight.deploy.bench.compare import Comparison, Row
 from sparsight.deploy.runtime.visit import Planned
 from sparsight.numerics import format as words
 from sparsight.records.record import to_json
-from sparsight.report.table import grid
-
-WIDTH = 80
+from sparsight.report.table import grid, wrapped
 
 
 def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
@@ -32,7 +29,7 @@ def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
         sparse = sum(row.runs == "sparse" for row in found.plan)
         held = f"{sparse} of {words.plural(len(found.plan), 'layer')} run sparse, the others in PyTorch. {held}"
     under = [*_fastest(found), held, *(f"Left out: {name}: {why}." for name, why in found.missing.items())]
-    return "\n".join([*_wrapped(about), "", *lines, "", *(line for text in under for line in _wrapped(text))])
+    return "\n".join([*wrapped(about), "", *lines, "", *wrapped(*under)])
 
 
 def layers(plan: Sequence[Planned]) -> str:
@@ -48,7 +45,7 @@ def layers(plan: Sequence[Planned]) -> str:
     reasons = dict.fromkeys(row.why for row in plan if row.runs == "torch")
     named = {why: ", ".join(row.name or row.kind for row in plan if row.why == why) for why in reasons}
     under += [f"In PyTorch: {names}: {why}." for why, names in named.items()]
-    return "\n".join([*lines, "", *(line for text in under for line in _wrapped(text))])
+    return "\n".join([*lines, "", *wrapped(*under)])
 
 
 def _short(name: str, most: int = 40) -> str:
@@ -98,7 +95,3 @@ def _fastest(found: Comparison) -> Iterator[str]:
         yield f"sparsight is {first.seconds / found.ours.seconds:.2f}× as fast as the fastest in fp32, {first.name}."
     whole = "of all" if first is not best else "rival"
     yield f"sparsight is {best.seconds / found.ours.seconds:.2f}× as fast as the fastest {whole}, {best.name}."
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH, break_long_words=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sparsight.numerics import format as words
 from sparsight.report.escape import printable
-from sparsight.report.table import stacked
+from sparsight.report.table import grid
 
 _COLUMNS: Mapping[str, Callable[[float], str]] = {
     "accuracy": words.accuracy,
@@ -34,7 +34,7 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
             if row["metric"] in _COLUMNS and (not row["group"] or row["metric"] == "worst_class_accuracy"):
                 of[row["metric"]] = row["value"]
     columns = [name for name in _COLUMNS if any(name in of for of in networks.values())]
-    heads = stacked(["level", "density", *(_NAMED.get(name, name) for name in columns)], 10)
+    heads = ["level", "density", *(_NAMED.get(name, name) for name in columns)]
     lines: list[str] = []
     for run in dict.fromkeys(run for run, _ in networks):
         of_run = {name: of for (at, name), of in networks.items() if at == run}
@@ -43,7 +43,5 @@ def text(rows: Sequence[Mapping[str, Any]]) -> str:
             + [_COLUMNS[column](of[column]) if column in of else words.NONE for column in columns]
             for name, of in of_run.items()
         ]
-        grid = [*map(list, zip(*heads, strict=True)), *cells]
-        widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-        lines += ["", printable(run), *("  ".join(map(str.rjust, row, widths)).rstrip() for row in grid)]
+        lines += ["", printable(run), *grid(heads, cells, width=10, ruled=False)]
     return "\n".join(lines[1:])
