@@ -192,10 +192,7 @@ def main() -> None:
     assert isinstance(data.train, Split)
     split = dataclasses.replace(data.train, x=data.train.x[: args.images], y=data.train.y[: args.images])
     data = dataclasses.replace(data, train=split)
-    networks = {
-        "LeNet-300-100": lenet_300_100(seed=0),
-        "CNN 16-32-64-128 with batch norm": cnn(width=0.25, seed=0),
-    }
+    networks = {"LeNet-300-100": lenet_300_100(seed=0), "CNN 16-32-64-128 with batch norm": cnn(width=0.25, seed=0)}
     results = {}
     for name, model in networks.items():
         results[name] = measure(model, data, args.rounds)

@@ -30,14 +30,7 @@ def shapes(grid: Cells) -> list[Row]:
                 said = "; ".join(f"{word} ({n})" for word, n in words.most_common())
                 tallies = {name: sum(getattr(s, name) for s in seen) for name in ("falls", "rises", "falls_again")}
                 found.append(
-                    {
-                        **named(cell),
-                        "index": pair,
-                        "tolerance": tolerance,
-                        "runs": len(runs),
-                        **tallies,
-                        "shapes": said,
-                    }
+                    {**named(cell), "index": pair, "tolerance": tolerance, "runs": len(runs), **tallies, "shapes": said}
                 )
     return found
 

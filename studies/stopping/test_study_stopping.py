@@ -96,8 +96,7 @@ def test_search_and_confirmation_do_not_mix(parts):
 
 
 @pytest.mark.parametrize(
-    ("lost", "epochs", "passes"),
-    [(0.1, 27.0, True), (0.1, 27.5, False), (0.4, 27.0, False), (0.28, 27.0, False)],
+    ("lost", "epochs", "passes"), [(0.1, 27.0, True), (0.1, 27.5, False), (0.4, 27.0, False), (0.28, 27.0, False)]
 )
 def test_a_setting_passes_by_its_cost_and_by_its_interval(parts, lost, epochs, passes):
     rows = []

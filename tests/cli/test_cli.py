@@ -525,10 +525,7 @@ def test_what_is_no_recipe_is_refused_in_our_words(here, capsys, name, why):
         ("sap --p 2 --q 1", "--p must be less than q, both finite and above 0, got --p=2.0, --q=1.0"),
         ("sap --target-density 4", "--target-density must be in [0, 1], got 4.0"),
         ("lottery --rewind-epoch 9", "--rewind-epoch must be at most the 3 epochs of level 0, got 9"),
-        (
-            "lottery --until accuracy --stop loss-plateau",
-            "--stop='loss-plateau' needs --until='density', got",
-        ),
+        ("lottery --until accuracy --stop loss-plateau", "--stop='loss-plateau' needs --until='density', got"),
         ("snip --density 3", "--density must be in (0, 1], got 3.0"),
         ("incop --rate 0.9", "--rate=0.9 needs --prune='lottery', got 'sap'"),
         ("incop --prune lottery --q 3", "--q=3 needs --prune='sap', got 'lottery'"),

@@ -136,8 +136,7 @@ def test_a_network_agrees_with_itself():
 
 
 @pytest.mark.parametrize(
-    ("margin", "expected", "monotone"),
-    [(0.0, 0.5, 0.5), (0.005, 0.9, 0.5), (0.02, 0.9, 0.9), (1.0, 0.95, 0.95)],
+    ("margin", "expected", "monotone"), [(0.0, 0.5, 0.5), (0.005, 0.9, 0.5), (0.02, 0.9, 0.9), (1.0, 0.95, 0.95)]
 )
 def test_potential_is_the_largest_sparsity_within(margin, expected, monotone):
     errors = {0.0: 0.1, 0.5: 0.1, 0.8: 0.11, 0.9: 0.105, 0.95: 0.5}

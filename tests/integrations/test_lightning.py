@@ -22,12 +22,7 @@ with warnings.catch_warnings():
     lightning = pytest.importorskip("lightning.pytorch")
     from sparsight.integrations.lightning import PruningCallback
 
-from lightning.pytorch.callbacks import (
-    EarlyStopping,
-    EMAWeightAveraging,
-    ModelCheckpoint,
-    StochasticWeightAveraging,
-)
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint, StochasticWeightAveraging
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists"),

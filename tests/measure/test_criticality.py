@@ -363,11 +363,7 @@ def test_gradients_go_as_chi_says():
 
 
 @pytest.mark.parametrize(
-    ("model", "expected"),
-    [
-        (zoo.mlp(seed=0), F.relu),
-        (zoo.vanilla_cnn(activation=torch.tanh, seed=0), torch.tanh),
-    ],
+    ("model", "expected"), [(zoo.mlp(seed=0), F.relu), (zoo.vanilla_cnn(activation=torch.tanh, seed=0), torch.tanh)]
 )
 def test_the_activation_of_a_network(model, expected):
     assert activation_of(model) is expected

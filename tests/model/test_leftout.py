@@ -97,11 +97,7 @@ FAMILIES: dict[str, tuple[Callable[[], nn.Module], dict[str, tuple[int, ...]], s
         {f"weight_{part}_l0{end}": (4 * ROWS, ROWS) for end in ("", "_reverse") for part in ("ih", "hh")},
         "",
     ),
-    "gru cell": (
-        lambda: nn.GRUCell(ROWS, ROWS),
-        {"weight_ih": (3 * ROWS, ROWS), "weight_hh": (3 * ROWS, ROWS)},
-        "",
-    ),
+    "gru cell": (lambda: nn.GRUCell(ROWS, ROWS), {"weight_ih": (3 * ROWS, ROWS), "weight_hh": (3 * ROWS, ROWS)}, ""),
     "cubes": (Cubes, {"up": (2, *SQUARE), "down": (2, *SQUARE)}, ""),
     "gpt-2": (lambda: Conv1D(ROWS, 2 * ROWS), {"weight": (ROWS, 2 * ROWS)}, ""),
     "bilinear": (lambda: nn.Bilinear(ROWS, ROWS, ROWS), {"weight": (ROWS, ROWS, ROWS)}, ""),

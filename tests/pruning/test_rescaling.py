@@ -191,10 +191,7 @@ def test_what_no_signal_reaches_is_named():
 
 @pytest.mark.parametrize(
     ("model", "words"),
-    [
-        (zoo.resnet8((1, 8, 8), seed=0), "'bn' normalises"),
-        (zoo.resnet8((1, 8, 8), norm=False, seed=0), "residual"),
-    ],
+    [(zoo.resnet8((1, 8, 8), seed=0), "'bn' normalises"), (zoo.resnet8((1, 8, 8), norm=False, seed=0), "residual")],
 )
 def test_where_it_does_not_apply_it_warns_and_does_nothing(model, words):
     everything = masks.dense(model)

@@ -109,23 +109,8 @@ class TestRun:
         def watch(event: Event) -> None:
             stops.append((event.kind, event.level))
 
-        results = list(
-            run(
-                recipe(rewind_epoch=1, levels=until(1)),
-                network(),
-                digits(),
-                device="cpu",
-                watch=watch,
-            )
-        )
-        early = list(
-            run(
-                recipe(rewind_epoch=0, levels=until(1)),
-                network(),
-                digits(),
-                device="cpu",
-            )
-        )
+        results = list(run(recipe(rewind_epoch=1, levels=until(1)), network(), digits(), device="cpu", watch=watch))
+        early = list(run(recipe(rewind_epoch=0, levels=until(1)), network(), digits(), device="cpu"))
         assert equal(results[0], early[0])
         assert not equal(results[1], early[1])
         assert stops == [(k, n) for n in (0, 1) for k in ("begin", "epoch", "epoch", "done")]

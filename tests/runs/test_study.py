@@ -169,14 +169,7 @@ def test_workers_never_have_more_threads_than_cores(tmp_path, monkeypatch, cores
 def test_a_study_from_its_file_to_its_tables(tmp_path, capsys, monkeypatch):
     """One trial was finished before, one was interrupted, one fails."""
     entries = [
-        {
-            "label": "L",
-            "recipe": "lottery",
-            "arguments": SHORT,
-            "model": "linear",
-            "data": "digits",
-            "seeds": [0, 1],
-        },
+        {"label": "L", "recipe": "lottery", "arguments": SHORT, "model": "linear", "data": "digits", "seeds": [0, 1]},
         {"label": "bad", "recipe": "snip", "arguments": {"lr": 1e30, "epochs": 1}, "model": "linear", "data": "digits"},
     ]
     file, out = tmp_path / "f.json", tmp_path / "out"

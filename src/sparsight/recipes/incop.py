@@ -92,8 +92,7 @@ def incop(
     p: Annotated[float | None, Doc("Exponent p of the PQ index, with --prune sap; 0 < p <= 1. Default: 1.")] = None,
     q: Annotated[float | None, Doc("Exponent q of the PQ index, with --prune sap; q >= 1, q > p. Default: 2.")] = None,
     rate: Annotated[
-        float | None,
-        Doc("Share of the remaining weights that each level removes, with --prune lottery. Default: 0.2."),
+        float | None, Doc("Share of the remaining weights that each level removes, with --prune lottery. Default: 0.2.")
     ] = None,
     scope: o.Scope = "global",
     min_keep: o.MinKeep = 1,

@@ -38,9 +38,7 @@ _AXIS = (
 
 
 def over_density(
-    panels: Sequence[Panel],
-    seen: Sequence[tuple[float, Mapping[str, str]]],
-    chosen: tuple[float, str] | None = None,
+    panels: Sequence[Panel], seen: Sequence[tuple[float, Mapping[str, str]]], chosen: tuple[float, str] | None = None
 ) -> dict[str, Any]:
     """Panels that share the axis of density, dense on the left, by logarithm; what has density 0 stands at the end.
 

@@ -16,17 +16,7 @@ from sparsight.checkpoint import safetensors
 from sparsight.checkpoint.descriptor import opened, read_at
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, check_name, open_file, size_of
 from sparsight.checkpoint.packed import chunks
-from sparsight.checkpoint.packed.head import (
-    CONSTANT,
-    FORMAT,
-    LAYOUTS,
-    RAW,
-    SAFETENSORS,
-    SUFFIX,
-    VERSION,
-    Head,
-    parse,
-)
+from sparsight.checkpoint.packed.head import CONSTANT, FORMAT, LAYOUTS, RAW, SAFETENSORS, SUFFIX, VERSION, Head, parse
 
 _KEYS = {"version", "facts", "crc32"}
 _FIRST = 256  # bytes read of a packed tensor to see its head

@@ -54,13 +54,7 @@ class Stream:
 
 
 def stream(
-    weight: Weight,
-    groups: int,
-    x: Layout,
-    dilation: tuple[int, int],
-    block: int,
-    cuts: np.ndarray,
-    half: bool = False,
+    weight: Weight, groups: int, x: Layout, dilation: tuple[int, int], block: int, cuts: np.ndarray, half: bool = False
 ) -> Stream:
     """The stream of a weight (out, in / groups, height, width), its rows cut into parts.
 

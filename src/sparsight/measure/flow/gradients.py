@@ -39,12 +39,7 @@ class GradientFlow:
 
 
 def gradient_flow(
-    model: nn.Module,
-    masks: Masks,
-    batches: Iterable[Batch],
-    *,
-    statistic: Statistic = "norm",
-    loss: Loss = task_loss,
+    model: nn.Module, masks: Masks, batches: Iterable[Batch], *, statistic: Statistic = "norm", loss: Loss = task_loss
 ) -> GradientFlow:
     """Size of the masked gradient of the mean loss over the samples of all batches, in each prunable tensor.
 

@@ -45,11 +45,7 @@ def scales(blocks: int, kind: Kind = "uniform") -> tuple[float, ...]:
 
 
 def stable_resnet(
-    model: nn.Module,
-    branches: Sequence[str] | None = None,
-    *,
-    kind: Kind = "uniform",
-    fold: bool = False,
+    model: nn.Module, branches: Sequence[str] | None = None, *, kind: Kind = "uniform", fold: bool = False
 ) -> nn.Module:
     """A copy of a residual network whose branches are scaled: y = x + F(x) / sqrt(L), L the number of blocks.
 

@@ -11,15 +11,7 @@ from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known
-from sparsight.pruning.score.gradient import (
-    BatchNorm,
-    differentiable,
-    finite,
-    leaves,
-    mean_gradient,
-    scoring,
-    shares,
-)
+from sparsight.pruning.score.gradient import BatchNorm, differentiable, finite, leaves, mean_gradient, scoring, shares
 from sparsight.types import Batch, Masks, Scores
 
 
