@@ -12,7 +12,6 @@ import numpy as np
 
 from sparsight.analysis.reader import magnitudes, source_of
 from sparsight.checkpoint.entry import Entry
-from sparsight.numerics.kernels.jit import jit
 
 _STEP = 1 << 18  # weights looked at at once
 
@@ -100,17 +99,9 @@ class Ranking:
 
 def octaves(x: np.ndarray) -> dict[int, int]:
     """How many of these magnitudes, which ascend, are in each [2^e, 2^(e+1)) that holds any; zeros are in none."""
-    return dict(_octaves(x).tolist())
-
-
-@jit
-def _octaves(x):
-    found, some = np.empty((2100, 2), np.int64), 0  # float64 goes from 2^-1074 to 2^1024
-    at = np.searchsorted(x, x.dtype.type(0), side="right")
-    while at < len(x) and some < len(found):
-        exponent = math.frexp(np.float64(x[at]))[1]
-        end = math.ldexp(1.0, exponent)
-        stop = len(x) if np.float64(x[-1]) < end else at + np.searchsorted(x[at:], x.dtype.type(end))
-        found[some, 0], found[some, 1] = exponent - 1, stop - at
-        at, some = stop, some + 1
-    return found[:some].copy()
+    exponents = np.frexp(x[np.searchsorted(x, x.dtype.type(0), side="right") :])[1] - 1
+    if not len(exponents):
+        return {}
+    counts = np.bincount(exponents - exponents[0])
+    (some,) = counts.nonzero()
+    return dict(zip((some + exponents[0]).tolist(), counts[some].tolist(), strict=True))

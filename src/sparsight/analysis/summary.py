@@ -13,9 +13,6 @@ from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summar
 from sparsight.analysis.sampled import alive, band, droppable, gini
 from sparsight.checkpoint.entry import Entry
 from sparsight.measure.pq import PowerSums, RowSums, prune_count, retained_bound
-from sparsight.numerics.kernels.jit import jit
-
-_SHARES = np.array(QUANTILES)
 
 
 @dataclass(frozen=True)
@@ -141,22 +138,6 @@ def neurons(rows: RowSums, asked: SummaryRequest) -> tuple[Neurons, ...]:
     for p, q in asked.pairs:
         shares = np.array([math.exp(-q / (q - p) * math.log1p(eta)) for eta in asked.etas])
         index, removed = rows.neurons(p, q, shares, asked.gamma, asked.beta)
-        at = _quantiles(index) if len(index) else (0.0,) * len(QUANTILES)
+        at = tuple(np.quantile(index, QUANTILES).tolist()) if len(index) else (0.0,) * len(QUANTILES)
         found.append(Neurons(p, q, len(rows), len(rows) - len(index), at, tuple(removed.tolist())))
     return tuple(found)
-
-
-def _quantiles(values: np.ndarray) -> tuple[float, ...]:
-    """`numpy.quantile` at QUANTILES without its other cases, which take time. Sorts `values`."""
-    values.sort()
-    return tuple(_at_shares(values, _SHARES).tolist())
-
-
-@jit
-def _at_shares(ranked, shares):
-    found = np.empty(len(shares))
-    for k in range(len(shares)):
-        place = shares[k] * (len(ranked) - 1)
-        low = ranked[int(place)]
-        found[k] = low + (place - int(place)) * (ranked[min(int(place) + 1, len(ranked) - 1)] - low)
-    return found
