@@ -83,9 +83,9 @@ def checked(check: Callable[..., None], *accepted: Any, **options: Any) -> None:
                 check(*accepted, **{name: one})
 
 
-def resolved(spec: str) -> Any:
-    """The object that package.module:attribute names. Raises: NotFound."""
+def resolved(spec: str, make: type[Exception] = NotFound) -> Any:
+    """The object that package.module:attribute names. Raises: `make`."""
     from sparsight.zoo.resolve import resolve
 
-    with refusing(make=NotFound):
+    with refusing(make=make):
         return resolve(spec)

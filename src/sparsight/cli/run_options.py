@@ -13,7 +13,7 @@ from typing import Annotated, Any, cast
 from typing_extensions import Doc
 from tyro import conf
 
-from sparsight.cli.errors import Misuse, NotFound, checked, near
+from sparsight.cli.errors import Misuse, NotFound, checked, near, refusing, resolved
 from sparsight.cli.options import Device, Precision, Switch, WhichLevels, about, as_typed, keywords, parse, why_no_maker
 from sparsight.cli.processes import main_process, tell_folder, told_folder
 from sparsight.cli.resuming import as_it_was, taken_up
@@ -26,7 +26,6 @@ from sparsight.runs.budget import budgeted
 from sparsight.runs.recipe import Prunable, Recipe
 from sparsight.zoo import data as readers
 from sparsight.zoo import networks as zoo
-from sparsight.zoo.resolve import resolve
 
 NOTES = """\
 Writes a run folder (records, weights, masks, report.html) and prints its table. Ctrl-C stops the run; --resume
@@ -104,18 +103,10 @@ def find(name: str) -> Callable[..., Recipe]:
     if ":" not in name:
         stem = name.replace("-", "_")
         return getattr(importlib.import_module(f"sparsight.recipes.{stem}"), stem)
-    found: Any = _resolved(name, Misuse)
+    found = resolved(name, Misuse)
     if (why := why_no_maker(found, Recipe)) is not None:
         raise Misuse(f"{name!r} {why}: expected a function that returns a Recipe and whose parameters are options")
     return cast(Callable[..., Recipe], found)  # checked when it is called
-
-
-def _resolved(spec: str, error: type[Exception]) -> Any:
-    """The object that `spec` names. Raises: `error`."""
-    try:
-        return resolve(spec)
-    except ValueError as cause:
-        raise error(str(cause)) from cause
 
 
 def understand(name: str, given: Sequence[str]) -> RunRequest:
@@ -166,26 +157,18 @@ def adapted_recipe(recipe: Recipe, settings: RunOptions) -> Recipe:
     """The recipe with the loss, optimiser, metric and total epochs of the options."""
 
     def named(spec: str | None) -> Any:
-        return _resolved(spec, NotFound) if spec is not None and ":" in spec else spec
+        return resolved(spec) if spec is not None and ":" in spec else spec
 
-    try:
-        fitted = adapted(
-            recipe,
-            loss=named(settings.loss),
-            optimizer=named(settings.optimizer),
-            metric=_judge(named(settings.metric)),
-            pretrained=settings.pretrained or settings.weights is not None,
-            relative=settings.relative,
+    with refusing(ValueError, TypeError):
+        judge = named(settings.metric)
+        if inspect.isclass(judge) or (inspect.isfunction(judge) and not inspect.signature(judge).parameters):
+            judge = judge()
+        trained = settings.pretrained or settings.weights is not None
+        loss, optimizer = named(settings.loss), named(settings.optimizer)
+        recipe = adapted(
+            recipe, loss=loss, optimizer=optimizer, metric=judge, pretrained=trained, relative=settings.relative
         )
-        return fitted if settings.total_epochs is None else budgeted(fitted, settings.total_epochs)
-    except (ValueError, TypeError) as error:
-        raise Misuse(str(error)) from error
-
-
-def _judge(found: Any) -> Any:
-    """The metric, made by calling `found` if that is a class or a function without parameters."""
-    makes = inspect.isclass(found) or (inspect.isfunction(found) and not inspect.signature(found).parameters)
-    return found() if makes else found
+        return recipe if settings.total_epochs is None else budgeted(recipe, settings.total_epochs)
 
 
 def look_for_all(settings: RunOptions) -> None:
@@ -203,7 +186,7 @@ def look_for_all(settings: RunOptions) -> None:
 def look_for(what: str, spec: str, known: Collection[str]) -> None:
     """Raise NotFound, with close matches, for an unknown name or package.module:attribute."""
     if ":" in spec:
-        _resolved(spec, NotFound)
+        resolved(spec)
     elif spec.lower().replace("_", "-") not in known:
         hint = near(spec, known) or f"; expected one of {', '.join(known)}, or package.module:attribute"
         raise NotFound(f"unknown {what} {spec!r}{hint}")
