@@ -19,9 +19,10 @@ from stored import filled
 from sparsight.cli.entry import main
 from sparsight.cli.progress import Watcher
 from sparsight.cli.study_trials import planned
+from sparsight.records import trials
 from sparsight.records.files import DamagedFile, seal
 from sparsight.records.folder import RunFolder
-from sparsight.runs.study import Trial, local, rows, run_study, summarise, trials, write_csv, write_markdown
+from sparsight.runs.study import Trial, local, rows, run_study, summarise, write_csv, write_markdown
 
 SHORT = {"epochs": 1, "levels": 1, "control": False}
 
