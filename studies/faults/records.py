@@ -104,7 +104,7 @@ def interrupting(at: tuple[int, float]) -> Iterator[None]:
 def study_of(folder: Path, sources: list[Path], target: Path) -> None:
     """A study whose trials are these runs."""
     trials = [Trial("lottery", {"n": n}, seed=n) for n in range(len(sources))]
-    from sparsight.runs.study import trials as module
+    from sparsight.records import trials as module
 
     run_study([], target)
     module.remember(trials, target, module.Shared())

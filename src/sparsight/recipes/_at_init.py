@@ -22,7 +22,7 @@ Epochs = Annotated[int, Doc("Epochs of training.")]
 Control = Annotated[bool, Doc("Also train the dense network for as many epochs.")]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class AtInit:
     """Prune the initial network to `density` and train it once; the dense control shows what pruning cost.
 
@@ -33,7 +33,7 @@ class AtInit:
     """
 
     density: float
-    score_batches: int | None = None
+    score_batches: int | None
     shuffle: bool
     reinitialise: bool
     plan: TrainingPlan

@@ -15,11 +15,12 @@ from sparsight.records.record import Choice, LevelRecord
 from sparsight.runs.choose import AtDensity, SparsestWithin
 from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum
 from sparsight.runs.level import Level
+from sparsight.runs.recipe import Recipe, Scoring
 from sparsight.runs.search import Until
 from sparsight.train.optimizers import NesterovSGD
 from sparsight.train.plan import TrainingPlan
 from sparsight.train.stop import StopName, named_rule
-from sparsight.types import Restart
+from sparsight.types import Restart, Scorer
 
 Choose = Callable[[Sequence[LevelRecord]], Choice]
 
@@ -70,7 +71,7 @@ def exactly(prune: SAP | Shrink, target_density: float | None) -> SAP | Shrink:
         return replace(prune, exact=True)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Iterative:
     """Options of the recipes that prune level by level.
 
@@ -119,8 +120,28 @@ class Iterative:
             raise ValueError(f"middle_epochs must be at least 1, got {epochs!r}")
         return whole, replace(whole, epochs=whole.epochs if epochs is None else epochs, stop=named_rule(stop))
 
-    def search(self, prune: SAP | Shrink, pair: tuple[float, float]) -> Until:
+    def recipe(
+        self,
+        name: str,
+        score: Scorer | Scoring,
+        prune: SAP | Shrink,
+        pair: tuple[float, float],
+        control: bool,
+        seed: int,
+    ) -> Recipe:
         """Levels pruned by `prune` until the search ends; `pair` is the (p, q) whose minimum may end it."""
+        return Recipe(
+            name=name,
+            score=score,
+            levels=self._search(prune, pair),
+            choose=self._choose(pair),
+            control=control,
+            pq=tuple(dict.fromkeys((pair, (0.5, 1.0), (1.0, 2.0)))),
+            rewind_epoch=self.rewind_epoch,
+            seed=seed,
+        )
+
+    def _search(self, prune: SAP | Shrink, pair: tuple[float, float]) -> Until:
         whole, middle = self._plans()
         restart: Restart = carry_on if self.carry_on else rewind
         stop = PQMinimum(*pair) if self.until == "pq-minimum" else None
@@ -142,8 +163,7 @@ class Iterative:
     def _points(self) -> float:
         return WITHIN if self.within is None else self.within
 
-    def choose(self, pair: tuple[float, float]) -> Choose:
-        """The rule that chooses a level."""
+    def _choose(self, pair: tuple[float, float]) -> Choose:
         if self.until == "density":
             return choice(self.target_density, self.within)
         if self.until == "pq-minimum" and self.within is None:

@@ -37,9 +37,7 @@ def grasp(
     Source: Wang, Zhang and Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020;
     temperature and batch statistics as in the published code.
     """
-    how = AtInit(
-        density=density, score_batches=score_batches, shuffle=shuffle, reinitialise=reinitialise,
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
-    )  # fmt: skip
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
+    how = AtInit(density, score_batches, shuffle, reinitialise, plan, control, seed)
     score = GraSP(temperature=temperature, batch_norm=batch_norm)
     return how.recipe("grasp", score, (Global(density, min_keep=min_keep),))

@@ -37,18 +37,9 @@ def lottery(
     Source: Frankle and Carbin, "The Lottery Ticket Hypothesis", ICLR 2019; as the baseline of Diao et al., ICLR
     2023, with buffers rewound too and counts exact.
     """
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
     how = Iterative(
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), until=until, target_density=target_density,
-        levels=levels, within=within, rewind_epoch=rewind_epoch, carry_on=carry_on, middle_epochs=middle_epochs,
-        stop=stop, evaluate_every=evaluate_every,
-    )  # fmt: skip
-    prune = Shrink(rate=rate, scope=scope, min_keep=min_keep, target_density=target_density or None)
-    return Recipe(
-        name="lottery",
-        score=Magnitude(),
-        levels=how.search(prune, (0.5, 1.0)),
-        choose=how.choose((0.5, 1.0)),
-        rewind_epoch=rewind_epoch,
-        control=control,
-        seed=seed,
+        plan, until, target_density, levels, within, rewind_epoch, carry_on, middle_epochs, stop, evaluate_every
     )
+    prune = Shrink(rate=rate, scope=scope, min_keep=min_keep, target_density=target_density or None)
+    return how.recipe("lottery", Magnitude(), prune, (0.5, 1.0), control, seed)

@@ -35,17 +35,7 @@ def oneshot(
     Each level is one-shot magnitude pruning to its own density. Source: the one-shot baseline of Diao et al., ICLR
     2023, with a single dense network.
     """
-    how = Iterative(
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), until=until, target_density=target_density,
-        levels=levels, within=within, rewind_epoch=rewind_epoch, stop=stop, evaluate_every=evaluate_every,
-    )  # fmt: skip
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
+    how = Iterative(plan, until, target_density, levels, within, rewind_epoch, stop=stop, evaluate_every=evaluate_every)
     prune = Shrink(rate=rate, scope=scope, min_keep=min_keep, target_density=target_density or None)
-    return Recipe(
-        name="oneshot",
-        score=Scoring(Magnitude(), of="dense"),
-        levels=how.search(prune, (0.5, 1.0)),
-        choose=how.choose((0.5, 1.0)),
-        rewind_epoch=rewind_epoch,
-        control=control,
-        seed=seed,
-    )
+    return how.recipe("oneshot", Scoring(Magnitude(), of="dense"), prune, (0.5, 1.0), control, seed)

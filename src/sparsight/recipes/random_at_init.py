@@ -31,8 +31,6 @@ def random_at_init(
     Every layer keeps about the same share. Source: the baseline of Frankle et al., "Pruning Neural Networks at
     Initialization: Why are we missing the mark?", ICLR 2021.
     """
-    how = AtInit(
-        density=density, shuffle=shuffle, reinitialise=reinitialise,
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
-    )  # fmt: skip
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
+    how = AtInit(density, None, shuffle, reinitialise, plan, control, seed)
     return how.recipe("random-at-init", Random(seed=derive(seed, "prune")), (Global(density, min_keep=min_keep),))

@@ -45,20 +45,10 @@ def sap(
     Source: Diao et al., "Pruning Deep Neural Networks from a Sparsity Perspective", ICLR 2023, algorithm 1. Trains as
     in the paper (Nesterov SGD, cosine, gradients clipped after masking) for fewer epochs.
     """
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
     how = Iterative(
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), until=until, target_density=target_density,
-        levels=levels, within=within, rewind_epoch=rewind_epoch, carry_on=carry_on, middle_epochs=middle_epochs,
-        stop=stop, evaluate_every=evaluate_every,
-    )  # fmt: skip
+        plan, until, target_density, levels, within, rewind_epoch, carry_on, middle_epochs, stop, evaluate_every
+    )
     aim = target_of(until, target_density)
     prune = SAP(p=p, q=q, eta=eta, gamma=gamma, beta=beta, scope=scope, min_keep=min_keep, target_density=aim)
-    return Recipe(
-        name="sap",
-        score=Magnitude(),
-        levels=how.search(prune, (p, q)),
-        choose=how.choose((p, q)),
-        rewind_epoch=rewind_epoch,
-        control=control,
-        pq=tuple(dict.fromkeys(((p, q), (0.5, 1.0), (1.0, 2.0)))),
-        seed=seed,
-    )
+    return how.recipe("sap", Magnitude(), prune, (p, q), control, seed)

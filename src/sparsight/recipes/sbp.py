@@ -34,8 +34,6 @@ def sbp(
 
     Source: Hayou, Ton, Doucet and Teh, "Robust Pruning at Initialization", ICLR 2021.
     """
-    how = AtInit(
-        density=density, score_batches=score_batches, shuffle=shuffle, reinitialise=reinitialise,
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
-    )  # fmt: skip
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
+    how = AtInit(density, score_batches, shuffle, reinitialise, plan, control, seed)
     return critical("sbp", how, SNIP(batch_norm=batch_norm), Global(density, min_keep=min_keep), activation, sigma_b)

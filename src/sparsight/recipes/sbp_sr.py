@@ -49,9 +49,7 @@ def sbp_sr(
 
     Source: Hayou, Ton, Doucet and Teh, "Robust Pruning at Initialization", ICLR 2021.
     """
-    how = AtInit(
-        density=density, score_batches=score_batches, shuffle=shuffle, reinitialise=reinitialise,
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
-    )  # fmt: skip
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
+    how = AtInit(density, score_batches, shuffle, reinitialise, plan, control, seed)
     score, prune = SNIP(batch_norm=batch_norm), Global(density, min_keep=min_keep)
     return critical("sbp-sr", how, score, prune, activation, sigma_b, rescale)

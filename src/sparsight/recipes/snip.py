@@ -38,9 +38,7 @@ def snip(
     Source: Lee, Ajanthan and Torr, "SNIP", ICLR 2019; for several rounds, with and without recovery, de Jorge et al.,
     "Progressive Skeletonization", ICLR 2021.
     """
-    how = AtInit(
-        density=density, score_batches=score_batches, shuffle=shuffle, reinitialise=reinitialise,
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
-    )  # fmt: skip
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
+    how = AtInit(density, score_batches, shuffle, reinitialise, plan, control, seed)
     level = (FORCE if recover else IterativeSNIP)(density, rounds, min_keep=min_keep)
     return how.recipe("snip", SNIP(batch_norm=batch_norm), level)

@@ -37,9 +37,7 @@ def synflow(
     Uses only the shape of a training batch, not its values. Source: Tanaka et al., "Pruning neural
     networks without any data by iteratively conserving synaptic flow", NeurIPS 2020, algorithm 1.
     """
-    how = AtInit(
-        density=density, score_batches=1, shuffle=shuffle, reinitialise=reinitialise,
-        plan=sgd(epochs, batch_size, lr, momentum, weight_decay, clip), control=control, seed=seed,
-    )  # fmt: skip
+    plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
+    how = AtInit(density, 1, shuffle, reinitialise, plan, control, seed)
     level = tuple(Global(at, min_keep=min_keep) for at in at_rounds(Geometric(density), rounds))
     return how.recipe("synflow", SynFlow(), level)
