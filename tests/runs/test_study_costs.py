@@ -17,7 +17,7 @@ from sparsight.cli.study_table import ranked
 from sparsight.recipes import grasp, incop, lottery, sipp, snip, synflow
 from sparsight.runs.execute import execute
 from sparsight.runs.study import rows
-from sparsight.runs.study.rows import forward_equivalents, seconds
+from sparsight.runs.study.rows import forward_equivalents
 
 TRAIN, VALIDATION = 1197, 300  # images of digits
 SHORT = {"epochs": 2, "control": False}
@@ -42,7 +42,7 @@ def test_forward_passes_are_those_counted_by_hand(tmp_path, recipe, expected):
     outcome = execute(recipe, model="linear", data="digits", out=tmp_path / "r", device="cpu")
     assert [forward_equivalents(outcome.record, level) for level in outcome.levels] == expected
     (one, *_) = outcome.times
-    assert seconds(one) == one.prune + one.train + one.validate + one.measure + one.store
+    assert one.total == one.prune + one.train + one.validate + one.measure + one.store
 
 
 def test_what_a_rule_measures_is_counted(tmp_path):

@@ -23,7 +23,6 @@ from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.run import run
 from sparsight.runs.search import Done, Listed, Until
-from sparsight.runs.study.rows import seconds
 from sparsight.train.batches import step_size, steps_per_epoch
 from sparsight.train.plan import TrainingPlan
 from sparsight.types import Split
@@ -122,7 +121,7 @@ def _of_finished(plans: Sequence[Planned], out: Path) -> dict[Setting, float]:
         folder = out / "trials" / plan.trial.key
         if stored(folder).get("done"):
             with RunFolder.open(folder) as one:
-                epochs, spent = sum(level.epochs for level in one.levels()), sum(map(seconds, one.times()))
+                epochs, spent = sum(level.epochs for level in one.levels()), sum(t.total for t in one.times())
             if epochs:
                 found.setdefault(_setting(plan), []).append(spent / epochs)
     return {setting: fmean(each) for setting, each in found.items()}

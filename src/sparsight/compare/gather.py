@@ -15,7 +15,7 @@ from sparsight.records.files import there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord, to_json
 from sparsight.records.trials import read_study
-from sparsight.report.run_view import Story, name, seconds, story
+from sparsight.report.run_view import Story, name, story
 
 Kind = Literal["text", "share", "number", "count", "bytes", "seconds"]
 MANY = 1000
@@ -197,7 +197,7 @@ def _run(path: Path, label: str) -> list[Network]:
     found = []
     for x in s.records:
         times = s.times.get(f"{x.role} {x.level}")
-        spent = seconds(times) if times else None
+        spent = times.total if times else None
         if x.role == "level":
             epochs, steps = epochs + x.epochs, steps + x.steps
             took = took + spent if spent is not None else took

@@ -110,6 +110,10 @@ def dense_of(records: Sequence[LevelRecord]) -> LevelRecord | None:
     return dense[0] if dense else None
 
 
+PARTS = ("prune", "train", "validate", "measure", "store")
+"""What the seconds of a level are split into."""
+
+
 @dataclass(frozen=True)
 class LevelTimes:
     """The seconds of a level, over all sessions that trained it."""
@@ -123,8 +127,12 @@ class LevelTimes:
     store: float = 0.0
 
     def __post_init__(self) -> None:
-        spent = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)[2:]}
-        check_not_negative(**spent)
+        check_not_negative(**{part: getattr(self, part) for part in PARTS})
+
+    @property
+    def total(self) -> float:
+        """All seconds of the level."""
+        return sum(getattr(self, part) for part in PARTS)
 
 
 @dataclass(frozen=True)

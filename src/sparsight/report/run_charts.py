@@ -8,12 +8,12 @@ from typing import Literal
 import altair as alt
 
 from sparsight.numerics import format as words
-from sparsight.records.record import LevelRecord
+from sparsight.records.record import PARTS, LevelRecord
 from sparsight.report.charts import CELL, WIDE, Cell, Ramp, beside, heat, named, small, span, spec, tips
 from sparsight.report.density import Line, Panel, over_density
 from sparsight.report.pages import Chart, Section
 from sparsight.report.run_tables import curve_table, effort_table, frontier_table, layer_table
-from sparsight.report.run_view import PARTS, Story, is_finite, key, layer_names, name, pq_of, seconds
+from sparsight.report.run_view import Story, is_finite, key, layer_names, name, pq_of
 from sparsight.train.metric import LOSS, Metric
 
 # -- density ------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def effort(s: Story) -> Section:
         panels.append(lower.properties(width=WIDE, height=150, title="Seconds"))
     lead = f"{words.plural(sum(x.epochs for x in s.levels), 'epoch')} over {words.plural(len(s.levels), 'level')}"
     lead += f", and {words.plural(s.control.epochs, 'epoch')} for the dense control (not drawn)." if s.control else "."
-    took = words.duration(sum(map(seconds, s.times.values())))
+    took = words.duration(sum(t.total for t in s.times.values()))
     lead += f" All together {took}." if s.times else " No times were recorded."
     chart = Chart(
         "effort",

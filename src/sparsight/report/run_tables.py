@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from sparsight.numerics import format as words
-from sparsight.records.record import LevelRecord
+from sparsight.records.record import PARTS, LevelRecord
 from sparsight.report.pages import Table
-from sparsight.report.run_view import PARTS, Story, key, pq_of, primary, seconds
+from sparsight.report.run_view import Story, key, pq_of, primary
 
 
 def marks(s: Story) -> dict[int, str]:
@@ -60,7 +60,7 @@ def effort_table(s: Story) -> Table:
     for x in s.records:
         times = s.times.get(key(x))
         parts = [words.duration(getattr(times, part)) if times else words.NONE for part in PARTS]
-        whole = words.duration(seconds(times)) if times else words.NONE
+        whole = words.duration(times.total) if times else words.NONE
         rows.append((label(s, x), words.count(x.epochs), f"{x.steps:,}", *parts, whole))
     sums = {part: math.fsum(getattr(t, part) for t in s.times.values()) for part in PARTS}
     if whole := sum(sums.values()):

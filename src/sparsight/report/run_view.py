@@ -10,9 +10,6 @@ from typing import TypeGuard
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.train.metric import ACCURACY, Metric
 
-PARTS = ("prune", "train", "validate", "measure", "store")
-"""What a level's seconds are split into: the fields of `LevelTimes`."""
-
 
 @dataclass(frozen=True)
 class Story:
@@ -86,11 +83,6 @@ def pq_of(record: LevelRecord, pair: tuple[float, float] | None) -> float | None
 def layer_names(levels: Iterable[LevelRecord]) -> tuple[str, ...]:
     """Prunable tensors of all levels, in order of first appearance."""
     return tuple(dict.fromkeys(layer.name for record in levels for layer in record.layers))
-
-
-def seconds(times: LevelTimes) -> float:
-    """All seconds that a level took."""
-    return sum(getattr(times, part) for part in PARTS)
 
 
 def judged(record: LevelRecord) -> tuple[float, int] | None:

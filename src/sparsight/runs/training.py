@@ -17,7 +17,7 @@ from sparsight.model.masks import counts
 from sparsight.model.names import named
 from sparsight.records.identity import content_id
 from sparsight.records.journal import Event, LevelResult
-from sparsight.records.record import Layer, LevelRecord, LevelTimes, from_json, to_json
+from sparsight.records.record import PARTS, Layer, LevelRecord, LevelTimes, from_json, to_json
 from sparsight.runs.rounds import scored_batches
 from sparsight.runs.state import RunState, snapshot
 from sparsight.train.batches import batches, check_parts, move
@@ -154,7 +154,7 @@ def keep(
         epochs=training.observations[-1].epoch,
         steps=training.observations[-1].step,
     )
-    spent = {f.name: training.seconds.get(f.name, 0.0) for f in dataclasses.fields(LevelTimes)[2:]}
+    spent = {part: training.seconds.get(part, 0.0) for part in PARTS}
     times = LevelTimes(training.level, record.role, **spent)
     result = state.journal.keep_level(LevelResult(record, times, weights, masks))
     about = (record.role, record.level, training.plan.epochs, kept, total)

@@ -19,7 +19,6 @@ from sparsight.deploy.ledger.of_run import of_run
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord
 from sparsight.records.verdict import Pays, Speed, Verdict
-from sparsight.report.run_view import seconds
 
 
 def verdict(runs: Path | str | Sequence[Path | str], within: float = 0.5, confidence: float = 0.95) -> Verdict:
@@ -68,7 +67,7 @@ def _of(runs: Sequence[History], within: float, confidence: float) -> Verdict:
         beyond=found.beyond, prunable=first.dense.total, evidence=evidence(runs, found.density, margin),
         pays=_pays(runs, found.density), dense_bytes=dense_bytes, packed_bytes=packed_bytes,
         speed=tuple(_speed(first, record)), epochs=sum(x.epochs for _, x in everything),
-        optimizer_steps=sum(x.steps for _, x in everything), seconds=sum(map(seconds, times)) if times else None,
+        optimizer_steps=sum(x.steps for _, x in everything), seconds=sum(t.total for t in times) if times else None,
         surer=surer(runs, steps, found, margin, confidence),
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from sparsight.numerics.intervals import mean
 from sparsight.records.files import canonical
 from sparsight.records.outputs import write_output
-from sparsight.records.record import LevelRecord, LevelTimes, RunRecord
+from sparsight.records.record import LevelRecord, RunRecord
 from sparsight.records.trials import Trial, begun, read_study
 from sparsight.records.verify import whole
 from sparsight.report.escape import printable
@@ -52,7 +51,7 @@ def rows(out: Path) -> list[Row]:
 def _trial_rows(trial: Trial, folder: Path) -> list[Row]:
     with whole(folder) as run:
         record, levels, evaluation = run.record, run.levels(), run.evaluation()
-        times = {(t.level, t.role): seconds(t) for t in run.times()}
+        times = {(t.level, t.role): t.total for t in run.times()}
     tested = {entry.id: entry for entry in evaluation.entries} if evaluation else {}
     about = {
         "label": trial.label,
@@ -176,8 +175,3 @@ def _batch_size(levels: Any) -> int | None:
     if isinstance(levels, dict) and "batch_size" in levels:
         return levels["batch_size"]
     return next((size for part in parts if (size := _batch_size(part)) is not None), None)
-
-
-def seconds(times: LevelTimes) -> float:
-    """All seconds of a level: pruning, training, validating, measuring, storing."""
-    return sum(getattr(times, f.name) for f in dataclasses.fields(times)[2:])
