@@ -28,24 +28,21 @@ def largest(a: Analysis) -> list[Tensor]:
 def tensors(a: Analysis) -> Chart:
     """PQ index of each tensor along the depth; below, the share of the selected tensors that must stay."""
     known = [(i, t) for i, t in enumerate(a.tensors) if t.summary.defined]
-    points = [
-        {"i": i, "name": t.name, "weights": f"{t.summary.count:,}", "y": m.index, "shown": words.index(m.index),
-         "series": f"({m.p:g}, {m.q:g})"}
-        for i, t in known for m in t.summary.measures
-    ]  # fmt: skip
-    bars = [
-        {"i": i, "name": t.name, "count": t.summary.count, "weights": f"{t.summary.count:,}", "share": k.share,
-         "eta": f"must stay at eta {k.eta:g}", "shown": words.percent(k.share), "prune": f"{k.prune:,}",
-         "enough": k.exact if k.eta > 0 else None, "more": words.percent(k.exact) if k.eta > 0 else words.NONE}
-        for i, t in known for k in t.summary.measures[0].keeps[:2]
-    ]  # fmt: skip
+    points, bars = [], []
+    for i, t in known:
+        of = {"i": i, "name": t.name, "weights": f"{t.summary.count:,}"}
+        indices = ((m.index, f"({m.p:g}, {m.q:g})") for m in t.summary.measures)
+        points += [{**of, "y": y, "shown": words.index(y), "series": pair} for y, pair in indices]
+        for k in t.summary.measures[0].keeps[:2]:
+            told = {"eta": f"must stay at eta {k.eta:g}", "shown": words.percent(k.share), "prune": f"{k.prune:,}"}
+            exact = k.exact if k.eta > 0 else None
+            told |= {"count": t.summary.count, "share": k.share, "enough": exact, "more": words.percent(exact)}
+            bars.append(of | told)
     brush = alt.selection_interval("brush", encodings=["x"])
     drawn = alt.vconcat(_depth(points, len(a.tensors), brush), _keeps(bars, brush), spacing=26)
     title = "Which tensors are uneven, and how much of each must stay; drag across the points to select tensors"
-    return Chart(
-        "tensors", title, spec(drawn.resolve_scale(color="independent"), points=points, bars=bars), "numbers",
-        side=beside(t.name for t in largest(a)) + 74,
-    )  # fmt: skip
+    made = spec(drawn.resolve_scale(color="independent"), points=points, bars=bars)
+    return Chart("tensors", title, made, "numbers", side=beside(t.name for t in largest(a)) + 74)
 
 
 def _depth(points: list[dict[str, Any]], count: int, brush: Any) -> Any:
@@ -60,7 +57,7 @@ def _depth(points: list[dict[str, Any]], count: int, brush: Any) -> Any:
         y=alt.Y("y:Q").axis(title=None, tickCount=5).scale(domain=[low, high], nice=False, zero=False),
         color=colour,
         tooltip=tips({"name": "tensor", "weights": "weights", "series": "(p, q)", "shown": "PQ index"}),
-    )  # fmt: skip
+    )
     dot = base.mark_point(size=40 if count <= 60 else 16).add_params(brush)
     return alt.layer(base.mark_line(strokeWidth=1.4, opacity=0.6), dot).properties(
         width=WIDE, height=200, title="PQ index along the depth"
@@ -70,16 +67,16 @@ def _depth(points: list[dict[str, Any]], count: int, brush: Any) -> Any:
 def _keeps(bars: list[dict[str, Any]], brush: Any) -> Any:
     told = {"name": "tensor", "weights": "weights", "eta": "bar", "shown": "share", "prune": "SAP removes"}
     told |= {"more": "is enough"} if any(b["enough"] is not None for b in bars) else {}
-    chosen = named("bars").transform_filter(brush).transform_window(
-        rank="dense_rank()", sort=[alt.SortField("count", "descending"), alt.SortField("i")]
-    ).transform_filter(f"datum.rank <= {MOST}")  # fmt: skip
+    by: list[Any] = [alt.SortField("count", "descending"), alt.SortField("i")]
+    chosen = named("bars").transform_filter(brush).transform_window(rank="dense_rank()", sort=by)
+    chosen = chosen.transform_filter(f"datum.rank <= {MOST}")
     base = chosen.encode(
         y=alt.Y("name:N", sort=alt.EncodingSortField("i", op="min")).axis(
             alt.Axis(title=None, domain=False, ticks=False, labelFont="monospace", labelLimit=330, labelExpr=SHORT)
         ),
         yOffset=alt.YOffset("eta:N").sort(None),
         tooltip=tips(told),
-    )  # fmt: skip
+    )
     share = alt.Axis(title=None, format="~%", orient="top", grid=True, tickCount=5)
     x = alt.X("share:Q").scale(domain=[0, 1]).axis(share)
     colour = alt.Color("eta:N").sort(None).legend(alt.Legend(columns=4))
@@ -100,10 +97,8 @@ def magnitudes(a: Analysis) -> Chart | None:
     last = seen[-1] + 1
     across = range(max(seen[0], last - 48), last)
     shares = {(t.name, e): n / t.summary.alive for t in shown for e, n in t.summary.octaves if n}
-    cells = [
-        Cell(t.name, f"2^{e}", found, words.percent(found)) for t in shown for e in across
-        if (found := shares.get((t.name, e))) or t is shown[0]
-    ]  # fmt: skip
+    wanted = ((t, e, shares.get((t.name, e))) for t in shown for e in across)
+    cells = [Cell(t.name, f"2^{e}", of, words.percent(of)) for t, e, of in wanted if of or t is shown[0]]
     drawn = heat(cells, ("tensor", "magnitude from", "share"), Ramp(1e-4, max(shares.values()), ".2~%", log=True))
     rows = [(t.name, *(words.percent(shares.get((t.name, e), 0.0)) for e in across)) for t in shown]
     table = Table("Share of each tensor's weights by magnitude", ("tensor", *(f"2^{e}" for e in across)), rows)
@@ -122,10 +117,8 @@ def path(found: Trajectory, table: Table) -> Chart:
     panels = [Panel("PQ index", [index], height=220, least=0.05)]
     if any(line.points for line in accuracies):
         panels.append(Panel("Accuracy", [x for x in accuracies if x.points], share=True, height=140))
-    seen = [
-        (s.density, {"level": str(s.level), "density": words.percent(s.density), "PQ index": words.index(s.index),
-                     "validation accuracy": words.accuracy(s.validation_accuracy),
-                     "test accuracy": words.accuracy(s.test_accuracy)})
-        for s in found.steps
-    ]  # fmt: skip
+    names: tuple[str, ...] = ("level", "density", "PQ index", "validation accuracy", "test accuracy")
+    seen: list[tuple[float, dict[str, str]]] = [
+        (s.density, dict(zip(names, row, strict=False))) for s, row in zip(found.steps, table.rows, strict=True)
+    ]
     return Chart("path", "Turning points of the PQ index", over_density(panels, seen), table, side=64)

@@ -46,10 +46,8 @@ def main(asked: CertifyOptions) -> int:
     certificate = _certificate(asked, pruned)
     if asked.store and pruned.record is not None:
         _store(asked, pruned.record, certificate)
-    about = {
-        "source": pruned.source, "unpruned": pruned.unpruned, "data": pruned.data.name,
-        "as_pruned": asked.as_pruned, "notes": pruned.notes, "certificate": certificate,
-    }  # fmt: skip
+    about = {"source": pruned.source, "unpruned": pruned.unpruned, "data": pruned.data.name}
+    about |= {"as_pruned": asked.as_pruned, "notes": pruned.notes, "certificate": certificate}
     return give(asked, lambda: _text(pruned, certificate), lambda: about)
 
 
@@ -84,10 +82,10 @@ def _certificate(asked: CertifyOptions, pruned: Pruned) -> Certificate:
     calibration = _calibration(pruned, asked.points or most_points(asked.delta, asked.constant))
     with refusing(TypeError, form="cannot certify this network: {}"):
         scores = SiPP("max", asked.delta, asked.constant, asked.points)(pruned.before, whole, calibration)
+        held = _held_out(pruned, asked.held_out)
         return certify(
-            pruned.before, masks, scores, _held_out(pruned, asked.held_out), delta=asked.delta,
-            constant=asked.constant, bound=asked.bound,
-        )  # fmt: skip
+            pruned.before, masks, scores, held, delta=asked.delta, constant=asked.constant, bound=asked.bound
+        )
 
 
 def _calibration(pruned: Pruned, wanted: int) -> list[Batch]:

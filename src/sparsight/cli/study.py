@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,15 +57,15 @@ def _run(asked: StudyOptions, trials: list[Trial], out: Path) -> int:
 
 
 def _on_engine(asked: StudyOptions, trials: list[Trial], out: Path, tell: Callable[[Ended], None]) -> None:
+    shared = Shared(asked.device, asked.precision, asked.keep)
     if asked.engine == "local":
         study.run_study(
-            trials, out, workers=asked.workers, device=asked.device, precision=asked.precision, keep=asked.keep,
-            threads=asked.threads, on_done=tell,
-        )  # fmt: skip
+            trials, out, workers=asked.workers, threads=asked.threads, on_done=tell, **dataclasses.asdict(shared)
+        )
         return
     from sparsight.integrations.ray import RayEngine, run_study_on_ray
 
-    engine, shared = RayEngine(asked.address, asked.threads or 1), Shared(asked.device, asked.precision, asked.keep)
+    engine = RayEngine(asked.address, asked.threads or 1)
     with refusing(ModuleNotFoundError):
         run_study_on_ray(trials, out, engine, shared, on_done=tell, say=say)
 

@@ -126,10 +126,8 @@ def incop(
     published code. Level 0 is the dense warm-up: both rewind point and reference.
     """
     check_whole(1, warmup=warmup)
-    given = {
-        "eps_if": eps_if, "eps_gf": eps_gf, "reduction": reduction, "statistic": statistic, "norm": norm,
-        "reference": reference,
-    }  # fmt: skip
+    given = {"eps_if": eps_if, "eps_gf": eps_gf, "reduction": reduction}
+    given |= {"statistic": statistic, "norm": norm, "reference": reference}
     flow = _flow(variant, preset, {name: value for name, value in given.items() if value is not None})
     rule = AnyOf(flow, AccuracyRecovery(reference="warmup")) if accuracy_exit else flow
     whole = replace(

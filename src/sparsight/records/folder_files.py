@@ -36,10 +36,8 @@ REMEDIES = {
     "rewind.safetensors": "restore it from a copy, or start the run again in a new folder",
 }
 
-OF_THE_END = (
-    "evaluation.json", "rows.json", "predictions.safetensors", "model.safetensors", "masks.safetensors",
-    "state.safetensors",
-)  # fmt: skip
+_TENSORS = ("predictions", "model", "masks", "state")
+OF_THE_END = ("evaluation.json", "rows.json", *(f"{name}.safetensors" for name in _TENSORS))
 """What follows from the last levels."""
 
 

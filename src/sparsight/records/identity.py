@@ -70,9 +70,8 @@ def first_difference(one: RunRecord, other: RunRecord) -> tuple[str, Any, Any] |
 def _spelled_alike(identity: dict[str, Any]) -> dict[str, Any]:
     """The same with dashes in the recipe's name: both spellings are the same run."""
     named = {"name": str(name).replace("_", "-")} if (name := identity["description"].get("name")) else {}
-    return {
-        **identity, "recipe": identity["recipe"].replace("_", "-"), "description": {**identity["description"], **named},
-    }  # fmt: skip
+    described = {**identity["description"], **named}
+    return {**identity, "recipe": identity["recipe"].replace("_", "-"), "description": described}
 
 
 def _difference(old: Any, new: Any, where: str) -> tuple[str, Any, Any] | None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError
 from sparsight.checkpoint.load import load_tensors
 from sparsight.checkpoint.memory import entries
+from sparsight.checkpoint.packed.head import SAFETENSORS
 from sparsight.checkpoint.packed.read import read_safetensors
 from sparsight.checkpoint.packed.write import Written, packed_file
 from sparsight.checkpoint.writing import safetensors_header
@@ -30,11 +31,8 @@ from sparsight.records.files import (
     write_atomically,
 )
 
-_DTYPES = {
-    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32",
-    torch.int64: "I64", torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32",
-    torch.float64: "F64", torch.complex64: "C64",
-}  # fmt: skip
+_STORED = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64"]
+_DTYPES = {getattr(torch, dtype): SAFETENSORS[dtype] for dtype in _STORED}
 
 
 def can_store(tensor: Tensor) -> bool:

@@ -63,11 +63,14 @@ def _level(x: LevelRecord) -> Fold:
     if whole:
         content += [Table(f"Level {x.level}, by group", HEADINGS, [*map(_one, whole)], words=(0, 6))]
     if by_tensor:
-        heads = ("tensor", "rows", "d", "PQ index: least", "median", "greatest", "c", "c per row: least", "median",
-                 "greatest", "remarks")  # fmt: skip
+        heads = ("tensor", "rows", "d", *(_of("PQ index")), "c", *_of("c per row"), "remarks")
         rows = [_rows(tensor, groups) for tensor, groups in by_tensor.items()]
         content += [Table(f"Level {x.level}, rows of each tensor", heads, rows, words=(0, 10))]
     return Fold(title, content)
+
+
+def _of(what: str) -> tuple[str, str, str]:
+    return f"{what}: least", "median", "greatest"
 
 
 def _rows(tensor: str, groups: Sequence[GroupRecord]) -> tuple[str, ...]:

@@ -26,9 +26,11 @@ def spec(chart: Any, **rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     found = {key: value for key, value in chart.to_dict(validate=False).items() if key not in ("$schema", "config")}
     names: dict[str, str] = {}  # altair counts its views from chart to chart
     text = re.sub(r'"view_\d+"', lambda at: names.setdefault(at[0], f'"view_{len(names)}"'), json.dumps(found))
-    sets = {name: [{k: finite(v) if isinstance(v, float) else v for k, v in row.items()} for row in of]
-            for name, of in rows.items()}  # fmt: skip
-    return {**json.loads(text), "datasets": sets}
+
+    def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
+
+    return {**json.loads(text), "datasets": {name: [plain(row) for row in of] for name, of in rows.items()}}
 
 
 def named(name: str) -> alt.Chart:
@@ -91,20 +93,15 @@ def heat(cells: Sequence[Cell], names: tuple[str, str, str], ramp: Ramp, frame: 
     """
     rows, across = (list(dict.fromkeys(found)) for found in zip(*((x.row, x.column) for x in cells), strict=True))
     high = next(h for most, h in ((12, 28), (30, 20), (10**9, 15)) if len(rows) <= most)
-    made = [
-        {"row": x.row, "column": x.column, "value": x.value, "shown": x.shown, "text": x.text, "gone": x.gone,
-         "high": ramp.place(x.value) > 0.5}
-        for x in cells
-    ]  # fmt: skip
+    made = [{**vars(x), "high": ramp.place(x.value) > 0.5} for x in cells]
     plain = {"title": None, "domain": False, "ticks": False}
     y = (
         alt.Y("row:N")
         .scale(domain=rows)
         .axis(alt.Axis(**plain, labelLimit=330, labelFont="monospace", labelExpr=SHORT))
     )
-    x = alt.X("column:N").scale(domain=across).axis(
-        alt.Axis(**{**plain, "title": names[1]}, orient="top", labelAngle=0, labelOverlap="greedy", labelSeparation=8)
-    )  # fmt: skip
+    above = {**plain, "title": names[1], "orient": "top", "labelAngle": 0, "labelSeparation": 8}
+    x = alt.X("column:N").scale(domain=across).axis(alt.Axis(**above, labelOverlap="greedy"))
     scale = alt.Scale(type="log" if ramp.log else "linear", domain=[ramp.low, ramp.high], range="ramp")
     legend = alt.Legend(format=ramp.format, title=names[2], orient="bottom", titleOrient="left", titlePadding=10)
     base = named("cells").encode(x=x, y=y)
@@ -149,12 +146,9 @@ def small(
     """A small picture for each `of`, lines of `y` by `x` for each `series`, on the same axes, or with x `apart`."""
     label = "format(100 * datum.value, '~r') + ' %'" if share else "format(datum.value, ',.3~r')"
     legend = alt.Legend(symbolType="stroke") if len(series) > 1 else None
-    base = named("rows").encode(
-        x=alt.X("x:Q").axis(title=None, tickCount=3).scale(nice=False),
-        y=alt.Y("y:Q").axis(title=None, tickCount=3, labelExpr=label)
-        .scale(domain=list(domain), zero=False, nice=False),
-        tooltip=tips(tip),
-    )  # fmt: skip
+    x = alt.X("x:Q").axis(title=None, tickCount=3).scale(nice=False)
+    y = alt.Y("y:Q").axis(title=None, tickCount=3, labelExpr=label)
+    base = named("rows").encode(x=x, y=y.scale(domain=list(domain), zero=False, nice=False), tooltip=tips(tip))
     if series:
         base = base.encode(color=alt.Color("series:N").scale(domain=[*series]).legend(legend))
     pictures = alt.layer(base.mark_line(strokeWidth=1.8), base.mark_point(size=18)).properties(

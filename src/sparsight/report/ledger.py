@@ -124,10 +124,7 @@ def text(found: Ledger) -> str:
 
 def _cells(found: Ledger) -> list[tuple[str, str, str]]:
     counted = found.counted
-    shares = {
-        "zeros": (counted.zeros, counted.parameters), "alive": (counted.alive, counted.prunable),
-        "effective_macs": (counted.effective_macs, counted.dense_macs),
-    }  # fmt: skip
+    wholes = {"zeros": counted.parameters, "alive": counted.prunable, "effective_macs": counted.dense_macs}
     rows = []
     for name, (label, unit) in _COLUMNS.items():
         value = getattr(counted, name)
@@ -135,9 +132,8 @@ def _cells(found: Ledger) -> list[tuple[str, str, str]]:
             rows.append((label, words.NONE, f"not counted: {found.missing.get(name, '')}"))
             continue
         shown = f"{value:,}"
-        part, whole = shares.get(name, (None, None))
-        if part is not None and whole:
-            shown += f" ({words.percent(part / whole)})"
+        if whole := wholes.get(name):
+            shown += f" ({words.percent(value / whole)})"
         if unit == "bytes" and name != "dense_bytes" and value:
             shown += f" ({words.compression(value, counted.dense_bytes)})"
         rows.append((label, shown, "counted"))
@@ -154,9 +150,8 @@ _HEADINGS = ("runtime", "network", "batch", "threads", "median ms", "least ms", 
 def _times(one: Latency) -> Iterator[list[str]]:
     """The sparse network's row, and under it that of the dense one."""
     where = [str(one.batch), str(one.threads)]
-    for runtime, side, times, ratio in (
-        (one.runtime, "sparse", one.sparse, f"{one.ratio:.2f}"), (one.dense_in, "dense", one.dense, ""),
-    ):  # fmt: skip
+    both = (one.runtime, "sparse", one.sparse, f"{one.ratio:.2f}"), (one.dense_in, "dense", one.dense, "")
+    for runtime, side, times, ratio in both:
         seconds = (times.median, times.minimum, times.spread)
         yield [runtime, side, *where, *(f"{1e3 * value:.3g}" for value in seconds), ratio]
 
@@ -199,8 +194,8 @@ def rows(found: Ledger) -> list[dict[str, Any]]:
                 made.append({**empty, **where, "column": f"{side} {what}", "value": seconds, "unit": "s"})
     for one in found.measured.memory:
         where = {"how": "measured", "runtime": one.runtime, "batch": one.batch, "unit": "bytes"}
-        made += [{**empty, **where, "column": f"{side} peak memory", "value": getattr(one, side)}
-                 for side in ("sparse", "dense")]  # fmt: skip
+        sides = ((f"{side} peak memory", getattr(one, side)) for side in ("sparse", "dense"))
+        made += [{**empty, **where, "column": column, "value": value} for column, value in sides]
     return made
 
 

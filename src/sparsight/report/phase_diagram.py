@@ -180,10 +180,8 @@ def picture(d: PhaseDiagram) -> str:
 
 def page(d: PhaseDiagram) -> str:
     """The diagram, its numbers and the network's layers as one HTML file that asks nothing of anywhere."""
-    chi = Table(
-        "chi by sigma_b (rows) and sigma_w", ("sigma_b", *(f"{w:.3g}" for w in d.sigma_w)),
-        [(f"{b:.3g}", *(f"{v:.3f}" for v in row)) for b, row in zip(d.sigma_b, d.chi, strict=True)],
-    )  # fmt: skip
+    rows = [(f"{b:.3g}", *(f"{v:.3f}" for v in row)) for b, row in zip(d.sigma_b, d.chi, strict=True)]
+    chi = Table("chi by sigma_b (rows) and sigma_w", ("sigma_b", *(f"{w:.3g}" for w in d.sigma_w)), rows)
     chart = Chart(
         "phase", "At which scale of weights and biases signals get through", _chart(d, "container"), chi, side=64
     )

@@ -24,11 +24,12 @@ def frontier(s: Story) -> Section:
     metrics = [s.metric]
     if s.metric != LOSS and any(is_finite(x.validation_loss) for x in s.levels):
         metrics.append(LOSS)
-    panels = [Panel(m.name.capitalize(), list(_lines(s, m)), m.share, 130 if i else 240, 0.01 if m.share else 0.05)
-              for i, m in enumerate(metrics)]  # fmt: skip
-    pairs = dict.fromkeys(pair for x in s.levels for pair in x.pq_pairs)
-    index = [Line(f"PQ index ({p:g}, {q:g})", [(x.density, v) for x in s.levels if is_finite(v := pq_of(x, (p, q)))])
-             for p, q in pairs]  # fmt: skip
+    panels, index = [], []
+    for height, m in zip((240, 130), metrics, strict=False):
+        panels.append(Panel(m.name.capitalize(), list(_lines(s, m)), m.share, height, 0.01 if m.share else 0.05))
+    for p, q in dict.fromkeys(pair for x in s.levels for pair in x.pq_pairs):
+        points = [(x.density, v) for x in s.levels if is_finite(v := pq_of(x, (p, q)))]
+        index.append(Line(f"PQ index ({p:g}, {q:g})", points))
     panels.append(Panel("PQ index", index, height=150))
     chosen = (
         (s.chosen.density, f"chosen: level {s.chosen.level}, {words.percent(s.chosen.density)}") if s.chosen else None
@@ -74,11 +75,11 @@ def _seen(s: Story, x: LevelRecord) -> dict[str, str]:
 def layers(s: Story, what: Literal["density", "pq"]) -> Section | None:
     """A map of the layers' densities, or PQ indices at the first (p, q), level by level. None if none is known."""
     density = what == "density"
-    known = {
-        (layer.name, x.level): v
-        for x in s.levels for layer in x.layers
-        if is_finite(v := layer.density if density else layer.pq[0] if layer.pq and layer.kept else None)
-    }  # fmt: skip
+    known = {}
+    for x in s.levels:
+        for layer in x.layers:
+            value = layer.density if density else layer.pq[0] if layer.pq and layer.kept else None
+            known |= {(layer.name, x.level): value} if is_finite(value) else {}
     if not known:
         return None
     pair = next((x.pq_pairs[0] for x in s.levels if x.pq_pairs), None)
@@ -116,17 +117,16 @@ def effort(s: Story) -> Section:
     ]
     upper = named("epochs").mark_bar(style="hover").encode(x=x, y=_bars("epochs:Q"))
     upper = upper.encode(tooltip=tips({"level": "level", "tip": "took"}))
-    spent = [
-        {"level": str(r.level), "seconds": (took := getattr(t, part)), "part": part, "tip": words.duration(took),
-         "order": i}
-        for r in s.levels if (t := s.times.get(key(r))) for i, part in enumerate(PARTS)
-    ]  # fmt: skip
+    spent = []
+    for r in s.levels:
+        for i, part in enumerate(PARTS if (t := s.times.get(key(r))) else ()):
+            took = {"seconds": (seconds := getattr(t, part)), "tip": words.duration(seconds)}
+            spent.append({"level": str(r.level), "part": part, "order": i, **took})
     panels = [upper.properties(width=WIDE, height=80, title="Epochs")]
     if spent:
-        lower = named("spent").mark_bar().encode(
-            x=x, y=_bars("seconds:Q"), color=alt.Color("part:N").scale(domain=PARTS), order="order:O",
-            tooltip=tips({"level": "level", "part": "spent on", "tip": "took"}),
-        )  # fmt: skip
+        tip, colour = tips({"level": "level", "part": "spent on", "tip": "took"}), alt.Color("part:N")
+        lower = named("spent").mark_bar().encode(x=x, y=_bars("seconds:Q"), order="order:O", tooltip=tip)
+        lower = lower.encode(color=colour.scale(domain=PARTS))
         panels.append(lower.properties(width=WIDE, height=150, title="Seconds"))
     lead = f"{words.plural(sum(x.epochs for x in s.levels), 'epoch')} over {words.plural(len(s.levels), 'level')}"
     lead += f", and {words.plural(s.control.epochs, 'epoch')} for the dense control (not drawn)." if s.control else "."

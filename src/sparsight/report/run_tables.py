@@ -37,8 +37,8 @@ def level_table(s: Story) -> Table:
 def frontier_table(s: Story) -> Table:
     """Accuracies, losses and every PQ index."""
     pairs = list(dict.fromkeys(pair for x in s.records for pair in x.pq_pairs))
-    heads = ("level", "density", f"validation {s.metric.name}", f"test {s.metric.name}", "validation loss",
-             *(f"PQ index ({p:g}, {q:g})" for p, q in pairs))  # fmt: skip
+    heads = ("level", "density", f"validation {s.metric.name}", f"test {s.metric.name}", "validation loss")
+    heads += tuple(f"PQ index ({p:g}, {q:g})" for p, q in pairs)
     rows = [
         (label(s, x), words.percent(x.density), s.metric.text(x.value), s.metric.text(s.test_value(x)),
          words.index(x.validation_loss), *(words.index(pq_of(x, pair)) for pair in pairs))
@@ -77,8 +77,8 @@ def curve_table(s: Story) -> Table:
          ", ".join(f"{k} {v:.4g}" for k, v in o.values.items()) or words.NONE)
         for x in s.records for o in x.observations
     ]  # fmt: skip
-    heads = ("level", "epoch", "step", "learning rate", "train loss", "validation loss",
-             f"validation {s.metric.name}", "stopping rule saw")  # fmt: skip
+    heads = ("level", "epoch", "step", "learning rate", "train loss", "validation loss")
+    heads += (f"validation {s.metric.name}", "stopping rule saw")
     return Table("Training by level and epoch", heads, rows, words=(7,))
 
 

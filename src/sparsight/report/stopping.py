@@ -80,10 +80,8 @@ def _level_table(s: Story) -> Table:
 
 def _seen_table(s: Story, names: Sequence[str], caption: str) -> Table:
     """Numbers that a rule saw, one row for each evaluation."""
-    rows = [
-        (str(x.level), f"{o.epoch:.4g}", *(_spell(o.values.get(name)) for name in names))
-        for x in s.levels for o in x.observations if any(name in o.values for name in names)
-    ]  # fmt: skip
+    seen = ((x, o) for x in s.levels for o in x.observations if any(name in o.values for name in names))
+    rows = [(str(x.level), f"{o.epoch:.4g}", *(_spell(o.values.get(name)) for name in names)) for x, o in seen]
     return Table(caption, ("level", "epoch", *(name.replace(":", ": ", 1) for name in names)), rows)
 
 
@@ -114,12 +112,16 @@ def _figure(s: Story, name: str, i: int, of_values: bool = False) -> Chart | Non
     else:
         lines, title = [f"distance:{name}", f"threshold:{name}"], f"{name}: distance"
         labels = ["distance", "threshold, below which it counts"]
-    rows = [
-        {"of": f"level {x.level} · {words.percent(x.density)}", "x": o.epoch, "y": v, "series": label,
-         "shown": f"{v:.4g}"}
-        for x in s.levels for o in x.observations for line, label in zip(lines, labels, strict=True)
-        if is_finite(v := o.values.get(line))
-    ]  # fmt: skip
+    rows = []
+    for x in s.levels:
+        of = f"level {x.level} · {words.percent(x.density)}"
+        for o in x.observations:
+            seen = ((label, o.values.get(line)) for line, label in zip(lines, labels, strict=True))
+            rows += [
+                {"of": of, "x": o.epoch, "y": v, "series": label, "shown": f"{v:.4g}"}
+                for label, v in seen
+                if is_finite(v)
+            ]
     if not rows:
         return None
     known = [x["y"] for x in rows]

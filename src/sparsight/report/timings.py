@@ -60,15 +60,14 @@ def document(found: Sequence[Comparison], rounds: int, machine: Mapping[str, Any
 
 def rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
     """A row for each way of each comparison: seconds and errors in full."""
-    return [
-        {
-            "case": one.case, "density": one.density, "batch": one.batch, "threads": one.threads, "way": row.name,
-            "precision": row.precision, "seconds": row.seconds, "process": row.timing.process, "wall": row.timing.wall,
-            "median": row.timing.median, "times_ours": row.seconds / one.ours.seconds, "error": row.error,
-        }
-        for one in found
-        for row in one.rows
-    ]  # fmt: skip
+    made = []
+    for one in found:
+        of = {"case": one.case, "density": one.density, "batch": one.batch, "threads": one.threads}
+        for row in one.rows:
+            took = {"seconds": row.seconds, "process": row.timing.process, "wall": row.timing.wall}
+            ratio = {"median": row.timing.median, "times_ours": row.seconds / one.ours.seconds, "error": row.error}
+            made.append({**of, "way": row.name, "precision": row.precision, **took, **ratio})
+    return made
 
 
 def _ratios(one: Comparison) -> dict[str, float | None]:

@@ -78,10 +78,9 @@ def run(
         data, train=to_device(data.train, where.device), validation=to_device(data.validation, where.device)
     )
     journal, initial = shared(journal or Nowhere(), where), snapshot(module)
-    state = RunState(
-        recipe, module, data, where, journal, watch or (lambda event: None), initial, journal.rewind_point() or initial,
-        {name: mask.to(where.device) for name, mask in masks.items()}, starts if where.world == 1 else None,
-    )  # fmt: skip
+    masks, rewound = {name: mask.to(where.device) for name, mask in masks.items()}, journal.rewind_point() or initial
+    state = RunState(recipe, module, data, where, journal, watch or (lambda event: None), initial, rewound, masks)
+    state.starts = starts if where.world == 1 else None
     return _levels(state)
 
 

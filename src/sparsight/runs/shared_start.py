@@ -51,11 +51,9 @@ def start_key(about: Mapping[str, Any], state: RunState, training: Training) -> 
         return None
     if not (isinstance(state.data.train, Split) and isinstance(state.data.validation, Split)):
         return None
-    what = {
-        **about, "role": training.role, "level": training.level, "plan": describe(plan), "seed": recipe.seed,
-        "judge": describe(recipe.judge), "stops": training.stops, "averaging": training.averaging,
-        "channels_last": recipe.channels_last,
-    }  # fmt: skip
+    what = {**about, "role": training.role, "level": training.level, "plan": describe(plan), "seed": recipe.seed}
+    what |= {"judge": describe(recipe.judge), "channels_last": recipe.channels_last}
+    what |= {"stops": training.stops, "averaging": training.averaging}
     text = dumps(what)
     if not isinstance(plan.stop, FixedEpochs) or _FOREIGN.search(dumps([what["plan"], what["judge"]])):
         return None

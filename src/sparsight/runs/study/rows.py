@@ -41,11 +41,8 @@ def rows(out: Path) -> list[Row]:
     pairs = dict.fromkeys(name for row in found for name in row if name.startswith("pq("))
     judged = dict.fromkeys(name for row in found for name in row if name.startswith(("validation_", "test_")))
     last = ("epochs", "cumulative_epochs", "steps", *COSTS[1:], *judged, "chosen", "reason")
-    return [
-        {**{n: v for n, v in row.items() if n not in pairs and n not in last}, **{n: row.get(n) for n in pairs},
-         **{n: row.get(n) for n in last}}
-        for row in found
-    ]  # fmt: skip
+    first = [name for name in (found[0] if found else ()) if name not in pairs and name not in last]
+    return [{name: row.get(name) for name in (*first, *pairs, *last)} for row in found]
 
 
 def _trial_rows(trial: Trial, folder: Path) -> list[Row]:
