@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import struct
+import io
 from collections.abc import Callable
 from pathlib import Path
+from pickle import HIGHEST_PROTOCOL
+from pickletools import OpcodeInfo, genops
 from typing import Any
 
 from sparsight.checkpoint.entry import LONGEST_HEADER, CheckpointError
@@ -23,71 +25,42 @@ class Pickles:
     """
 
     def __init__(self, path: Path, content: bytes, storages: Storages) -> None:
-        self._path, self._content, self._storages = path, content, storages
-        self.at = 0  # bytes read so far
+        self._path, self._content, self._storages = path, io.BytesIO(content), storages
         self._opcodes = self._objects = 0
         self._globals: dict[str, Inert] = {}
-        self._begin()
 
-    def _begin(self) -> None:
-        self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # what lies under each mark
-        self._memo: list[Any] = []
+    @property
+    def at(self) -> int:
+        """Bytes read so far."""
+        return self._content.tell()
 
     def load(self) -> Any:
         """The value of the next pickle."""
-        self._begin()
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # what lies under each mark
+        self._memo: list[Any] = []
         try:
-            return self._run()
+            for opcode, argument, _ in genops(self._content):
+                self._step(opcode, argument)
+            return self._stack.pop()
         except CheckpointError:
             raise
-        except (LookupError, ValueError, TypeError, AttributeError, RecursionError, struct.error) as error:
-            if self.at >= len(self._content) == LONGEST_HEADER:
+        except (LookupError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            if self.at == LONGEST_HEADER:
                 what = f"its pickle is longer than {LONGEST_HEADER:,} bytes"
                 raise CheckpointError(self._path, what) from error
-            what = f"its pickle is damaged at byte {min(self.at, len(self._content)):,}"
             known = f": {error}" if type(error) is ValueError else ""
-            raise CheckpointError(self._path, f"{what}{known:.200}") from error
+            what = f"its pickle is damaged at byte {self.at:,}{known:.200}"
+            raise CheckpointError(self._path, what) from error
 
-    def _run(self) -> Any:
-        content, steps = self._content, _STEPS
-        while True:
-            code = content[self.at]
-            self.at += 1
-            self._opcodes += 1
-            if code == _STOP:
-                return self._stack.pop()
-            if self._opcodes > MOST_OPCODES:
-                raise CheckpointError(self._path, f"its pickle has more than {MOST_OPCODES:,} opcodes")
-            step = steps.get(code)
-            if step is None:
-                what = f"its pickle has the opcode {code:#04x}, which torch.save does not write"
-                raise CheckpointError(self._path, f"{what} with its default pickle_protocol")
-            step(self)
-
-    # -- bytes and counts --------------------------------------------------------------------------------------
-
-    def _take(self, size: int) -> bytes:
-        found = self._content[self.at : self.at + size]
-        self.at += size
-        if len(found) < size:
-            raise ValueError("it ends in the middle")
-        return found
-
-    def _byte(self) -> int:
-        self.at += 1
-        return self._content[self.at - 1]
-
-    def _number(self, size: int) -> int:
-        return int.from_bytes(self._take(size), "little")
-
-    def _line(self) -> str:
-        end = self._content.index(b"\n", self.at)
-        found = self._take(end - self.at).decode()
-        self.at += 1
-        if not found:
-            raise ValueError("it names something without a name")
-        return found
+    def _step(self, opcode: OpcodeInfo, argument: Any) -> None:
+        self._opcodes += 1
+        if self._opcodes > MOST_OPCODES:
+            raise CheckpointError(self._path, f"its pickle has more than {MOST_OPCODES:,} opcodes")
+        if opcode.name not in _STEPS:
+            what = f"its pickle has the opcode {ord(opcode.code):#04x}, which torch.save does not write"
+            raise CheckpointError(self._path, f"{what} with its default pickle_protocol")
+        _STEPS[opcode.name](self, argument)
 
     def _counted(self, objects: int) -> None:
         self._objects += objects
@@ -100,8 +73,8 @@ class Pickles:
             self._counted(0)
         self._stack.append(value)
 
-    def _protocol(self) -> None:
-        if self._byte() > _NEWEST:
+    def _protocol(self, version: int) -> None:
+        if version > HIGHEST_PROTOCOL:
             raise ValueError("it is of an unknown protocol")
 
     # -- stack and memo ----------------------------------------------------------------------------------------
@@ -155,8 +128,10 @@ class Pickles:
 
     # -- names and what they make ------------------------------------------------------------------------------
 
-    def _global(self) -> None:
-        name = f"{self._line()}.{self._line()}"
+    def _global(self, words: str) -> None:
+        name = words.replace(" ", ".", 1)
+        if " " in (words[0], words[-1]):
+            raise ValueError("it names something without a name")
         if name not in self._globals:
             self._counted(1)
             self._globals[name] = Inert(name)
@@ -173,48 +148,33 @@ class Pickles:
         if type(self._stack[-1]) is not dict and not takes_all(self._stack[-1]):
             raise ValueError(f"it sets the state of a {type(self._stack[-1]).__name__}")
 
-    def _storage(self) -> None:
-        self._push(self._storages.of(self._stack.pop()))
 
-
-_STOP, _NEWEST = ord("."), 5
-_NOTHING, _SET = object(), Inert("builtins.set")
-_Step = Callable[[Pickles], Any]
-_STEPS: dict[int, _Step] = {
-    0x80: lambda m: m._protocol(),
-    ord("N"): lambda m: m._stack.append(None),
-    0x88: lambda m: m._stack.append(True),
-    0x89: lambda m: m._stack.append(False),
-    ord("K"): lambda m: m._stack.append(m._byte()),
-    ord("M"): lambda m: m._push(m._number(2)),
-    ord("J"): lambda m: m._push(int.from_bytes(m._take(4), "little", signed=True)),
-    0x8A: lambda m: m._push(int.from_bytes(m._take(m._byte()), "little", signed=True)),  # LONG1
-    ord("G"): lambda m: m._push(struct.unpack(">d", m._take(8))[0]),
-    ord("X"): lambda m: m._push(m._take(m._number(4)).decode("utf-8", "surrogatepass")),
-    ord("U"): lambda m: m._push(m._take(m._byte()).decode()),  # SHORT_BINSTRING
-    ord("("): lambda m: m._mark(),
-    ord("0"): lambda m: m._stack.pop(),
-    ord("1"): lambda m: m._to_mark(),
-    ord("q"): lambda m: m._put(m._byte()),
-    ord("r"): lambda m: m._put(m._number(4)),
-    ord("h"): lambda m: m._get(m._byte()),
-    ord("j"): lambda m: m._get(m._number(4)),
-    ord(")"): lambda m: m._stack.append(()),
-    0x85: lambda m: m._tuple(1),
-    0x86: lambda m: m._tuple(2),
-    0x87: lambda m: m._tuple(3),
-    ord("t"): lambda m: m._push(tuple(m._to_mark())),
-    ord("]"): lambda m: m._push([]),
-    ord("}"): lambda m: m._push({}),
-    0x8F: lambda m: m._stack.append(_SET),
-    ord("a"): lambda m: m._append([m._stack.pop()]),
-    ord("e"): lambda m: m._append(m._to_mark()),
-    ord("s"): lambda m: m._set([m._stack.pop(), m._stack.pop()][::-1]),
-    ord("u"): lambda m: m._set(m._to_mark()),
-    ord("c"): lambda m: m._global(),
-    ord("R"): lambda m: m._call(called),
-    0x81: lambda m: m._call(made),  # NEWOBJ
-    ord("b"): lambda m: m._build(),
-    ord("Q"): lambda m: m._storage(),
+_NOTHING = object()
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "EMPTY_SET": Inert("builtins.set")}
+_Step = Callable[[Pickles, Any], Any]
+_STEPS: dict[str, _Step] = {
+    **dict.fromkeys(("BININT2", "BININT", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"), Pickles._push),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), Pickles._put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), Pickles._get),
+    "PROTO": Pickles._protocol,
+    "GLOBAL": Pickles._global,
+    "STOP": lambda m, _: None,
+    **{name: lambda m, _, value=value: m._stack.append(value) for name, value in _CONSTANTS.items()},
+    "BININT1": lambda m, number: m._stack.append(number),
+    "EMPTY_LIST": lambda m, _: m._push([]),
+    "EMPTY_DICT": lambda m, _: m._push({}),
+    "MARK": lambda m, _: m._mark(),
+    "POP": lambda m, _: m._stack.pop(),
+    "POP_MARK": lambda m, _: m._to_mark(),
+    **{f"TUPLE{size}": lambda m, _, size=size: m._tuple(size) for size in (1, 2, 3)},
+    "TUPLE": lambda m, _: m._push(tuple(m._to_mark())),
+    "APPEND": lambda m, _: m._append([m._stack.pop()]),
+    "APPENDS": lambda m, _: m._append(m._to_mark()),
+    "SETITEM": lambda m, _: m._set([m._stack.pop(), m._stack.pop()][::-1]),
+    "SETITEMS": lambda m, _: m._set(m._to_mark()),
+    "REDUCE": lambda m, _: m._call(called),
+    "NEWOBJ": lambda m, _: m._call(made),
+    "BUILD": lambda m, _: m._build(),
+    "BINPERSID": lambda m, _: m._push(m._storages.of(m._stack.pop())),
 }
-"""Of pickle's protocol 2 those that stand for values, by their codes, and EMPTY_SET."""
+"""Of pickle's protocol 2 those that stand for values, and EMPTY_SET, by the names of pickletools."""
