@@ -18,6 +18,7 @@ from sparsight.numerics import format as words
 from sparsight.records.journal import Event
 from sparsight.records.record import LevelRecord
 from sparsight.report.escape import plain, printable
+from sparsight.report.run_view import name
 from sparsight.runs.budget import Budgeted
 from sparsight.runs.recipe import Recipe
 from sparsight.runs.search import Listed, Search, Until
@@ -86,7 +87,7 @@ class Watcher:
             bar.remove_task(self._task)
             self._task = None
             return
-        said = f"{_name(event.role, event.level)}, {words.percent(event.kept / event.total)}"
+        said = f"{name(event)}, {words.percent(event.kept / event.total)}"
         done = 0.0
         if event.observation is not None:
             seen = event.observation
@@ -175,8 +176,4 @@ def line(record: LevelRecord) -> str:
         parts.append(f"PQ index ({p:g}, {q:g}) {words.index(record.pq[0])}")
     parts.append(words.plural(record.epochs, "epoch"))
     parts.append(f"validation {record.metric.name} {record.metric.text(record.value)}")
-    return printable(f"{_name(record.role, record.level)}: {', '.join(parts)}")
-
-
-def _name(role: str, level: int) -> str:
-    return "dense control" if role == "control" else f"level {level}"
+    return printable(f"{name(record)}: {', '.join(parts)}")

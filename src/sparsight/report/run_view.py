@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
+from sparsight.records.journal import Event
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.train.metric import ACCURACY, Metric
 
@@ -45,7 +46,7 @@ def key(record: LevelRecord | LevelTimes | Evaluated) -> str:
     return f"{record.role} {record.level}"
 
 
-def name(record: LevelRecord) -> str:
+def name(record: LevelRecord | Event) -> str:
     """What a reader calls it: "level 3" or "dense control"."""
     return "dense control" if record.role == "control" else f"level {record.level}"
 

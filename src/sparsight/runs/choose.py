@@ -94,11 +94,10 @@ class SparsestWithin:
         levels = [r for r in records if r.role == "level" and r.value is not None]
         if not levels:
             raise ValueError("cannot choose a level: none was evaluated on validation data")
-        dense = [r for r in levels if r.kept == r.total] or [r for r in records if r.role == "control"]
-        if not dense:
+        reference = dense_of([*levels, *(r for r in records if r.role == "control")])
+        if reference is None:
             why = "the last level; the run has no dense network to compare with"
             return self._choice(levels[-1], why, levels, None)
-        reference = dense[0]
         metric, value = reference.metric, reference.value or 0.0
         floor = metric.worth(metric.allowed(value, self.points, self.relative))
         near = [r for r in levels if r.worth >= floor - 1e-12]
