@@ -233,7 +233,7 @@ def _tensor(
     summary = summarise(s.sums(), sample, [entry], asked if "layer" in scopes else replace(asked, exact=False))
     of = neurons(s.row_sums(), asked) if "neuron" in scopes and s.keep_rows else ()
     own = _rows(s, asked) if rows and s.keep_rows else ()
-    s.forget_rows()
+    s.rows.clear()
     if s.draws is not None and not all_weights:
         s.draws.keep_few()
     return Tensor(entry.name, verdicts[entry.name].kind, entry.dtype, entry.shape, entry.aliases, summary, of, own)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,17 +84,10 @@ def block_of(budget: int) -> int:
 
 
 def _joined(pieces: Sequence[ReadPiece], tables: Sequence[np.ndarray]) -> Iterator[tuple[Seen, np.ndarray]]:
-    """Tables of neighbouring pieces of a tensor as one, where they are not in place."""
-    at = 0
-    while at < len(pieces):
-        if pieces[at].seen.in_place:
-            at += 1
-            continue
-        stop = at + 1
-        while stop < len(pieces) and pieces[stop].seen is pieces[at].seen:
-            stop += 1
-        yield pieces[at].seen, tables[at] if stop == at + 1 else np.concatenate(tables[at:stop])
-        at = stop
+    """Tables of neighbouring pieces of a tensor as one."""
+    for _, of in groupby(zip(pieces, tables, strict=True), key=lambda pair: id(pair[0].seen)):
+        (first, *_), found = zip(*of, strict=True)
+        yield first.seen, found[0] if len(found) == 1 else np.concatenate(found)
 
 
 # -- cutting ---------------------------------------------------------------------------------------------------
@@ -128,8 +122,6 @@ def _cut(seen: Seen, source: Source, left: int) -> Iterator[ReadPiece]:
     length, per = seen.length, seen.per_row
     lines = rows_of(seen.entry) * per
     threads = torch.get_num_threads()
-    if seen.in_place:
-        seen.lines = np.empty((lines, SUMS + 2 * len(seen.exponents)))
     start = first = 0
     each = min(length, CHUNK)
     while start < lines:
@@ -162,10 +154,7 @@ class _Work:
     def __call__(self, piece: ReadPiece) -> np.ndarray:
         seen = piece.seen
         length, per = seen.length, seen.per_row
-        if seen.lines is None:
-            table = np.empty((piece.stop - piece.start, self._width))
-        else:
-            table = seen.lines[piece.start : piece.stop]
+        table = np.empty((piece.stop - piece.start, self._width))
         step = max(self._block // min(length, CHUNK), 1)
         for start in range(piece.start, piece.stop, step):
             stop = min(start + step, piece.stop)
@@ -175,8 +164,6 @@ class _Work:
             fill(x, None, at, length, self._exponents, self._limit, start, stop, out)
             if seen.draws is not None:
                 seen.draws.take(x, at)
-        if seen.in_place:
-            seen.land(len(table))
         return table
 
     def _weights(self, piece: ReadPiece, first: int, last: int) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,52 +27,29 @@ class Seen:
     keep_rows: bool
     few: int | None  # of its draws, that stand for it among all tensors; None if nothing is drawn
     draws: Draws | None = None
-    lines: np.ndarray | None = None  # one for each row, written in place, where a row is one chunk
     total: np.ndarray | None = None  # line of the sums of all rows so far
     row: np.ndarray | None = None  # line of the row that is not complete
     chunks_in: int = 0  # of that row
     finite: bool = True  # no NaN or infinity so far
-    landed: int = 0  # lines that are in place
     rows: list[np.ndarray] = field(default_factory=list)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
     length: int = field(init=False)  # weights of a row
     per_row: int = field(init=False)  # chunks of it
-    in_place: bool = field(init=False)  # whether its pieces' lines are those of its rows, and few enough to be held
 
     def __post_init__(self) -> None:
         self.length = row_length(self.entry)
         self.per_row = -(-self.length // CHUNK)
-        self.in_place = self.per_row == 1 and rows_of(self.entry) <= MOST_ROWS
 
     def sums(self) -> PowerSums:
         assert self.total is not None
         return RowSums(self.exponents, self.total).row(0)
 
     def row_sums(self) -> RowSums:
-        return RowSums(self.exponents, np.concatenate(self.rows) if self.lines is None else self.lines)
-
-    def forget_rows(self) -> None:
-        self.lines = None
-        self.rows.clear()
+        return RowSums(self.exponents, np.concatenate(self.rows))
 
     def begin(self) -> None:
         """Draw, if anything is to be drawn: before its first piece is read."""
         if self.few is not None:
             self.draws = Draws(self.entry, self.few)
-
-    def land(self, lines: int) -> None:
-        """So many more lines are in place; with the last of them the sums are complete."""
-        assert self.lines is not None
-        with self.lock:
-            self.landed += lines
-            if self.landed < len(self.lines):
-                return
-        _leave_zeros(self.lines, self.exponents)
-        self.total = fold_lines(self.lines, len(self.lines), 1, self.exponents)
-        self.finite = math.isfinite(self.total[0, LARGEST])
-        if not self.keep_rows:
-            self.lines = None
 
     def add(self, lines: np.ndarray) -> None:
         """Join the next lines, in order."""
