@@ -20,7 +20,7 @@ from sparsight.analysis.stream import Watch, stream
 from sparsight.analysis.summary import Sample, SummaryRequest, neurons, summarise
 from sparsight.analysis.tensor_kinds import Verdict, judge
 from sparsight.analysis.tensor_sums import Seen
-from sparsight.checkpoint import Checkpoint, CheckpointError, Entry, open_checkpoint
+from sparsight.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from sparsight.checkpoint.memory import entries as entries_of
 from sparsight.measure.pq import RowSums
 from sparsight.measure.pq.sums import check_pair, fold_lines
@@ -100,7 +100,7 @@ def analyze(
         else:
             tensors += each(lambda i, of=some: record(of[i]), len(some))
     listed = [
-        _listed(e, verdicts[e.name], why)
+        Listed(e.name, verdicts[e.name].kind, e.dtype, e.shape, e.aliases, why)
         for e in entries
         if (why := verdicts[e.name].why or broken.get(e.name)) is not None
     ]
@@ -174,7 +174,9 @@ def _opened(
     if not there(path):
         raise FileNotFoundError(f"{path} does not exist")
     if there(path / "run.json"):
-        return open_checkpoint(_chosen_file(path)), None, ()
+        if not there(path / "model.safetensors"):
+            raise CheckpointError(path, "the run has not chosen a level yet", "analyse")
+        return open_checkpoint(path / "model.safetensors"), None, ()
     checkpoint = open_checkpoint(path)
     _check_role(path, checkpoint.metadata)
     return checkpoint, None, ()
@@ -210,17 +212,7 @@ def _check_role(path: Path, metadata: Mapping[str, str]) -> None:
         raise CheckpointError(path, f"it holds {_OF_RUNS[kind]}; analyse {which} instead", "analyse")
 
 
-def _chosen_file(run: Path) -> Path:
-    if not (run / "model.safetensors").exists():
-        raise CheckpointError(run, "the run has not chosen a level yet", "analyse")
-    return run / "model.safetensors"
-
-
 # -- what is said ----------------------------------------------------------------------------------------------
-
-
-def _listed(entry: Entry, verdict: Verdict, why: str) -> Listed:
-    return Listed(entry.name, verdict.kind, entry.dtype, entry.shape, entry.aliases, why)
 
 
 def _tensor(

@@ -40,7 +40,8 @@ class Source:
     def _read(self, first: int, last: int, memory: np.ndarray | None = None) -> np.ndarray:
         if isinstance(self.values, np.ndarray):
             return self.values[first:last]
-        raw = _raw(self.entry)
+        raw = raw_of(self.entry.dtype)
+        assert raw is not None
         size = (last - first) * raw.itemsize
         x = (np.empty(size, np.uint8) if memory is None else memory[:size]).view(raw)
         read_elements(self.entry, self.values, first, last, x)
@@ -61,12 +62,6 @@ def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
 def raw_of(dtype: str) -> np.dtype | None:
     """The numpy dtype in which a dtype is read; None if it cannot be."""
     return np.dtype(RAW[dtype]) if dtype in RAW else np.dtype(dtype) if dtype in _OTHERS else None
-
-
-def _raw(entry: Entry) -> np.dtype:
-    raw = raw_of(entry.dtype)
-    assert raw is not None
-    return raw
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:

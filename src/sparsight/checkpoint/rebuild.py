@@ -178,10 +178,6 @@ def _stored(storage: Any, first: Any, shape: Any, strides: Any, dtype: torch.dty
     return Stored(storage, dtype, first, shape, strides)
 
 
-def _tensor(storage: Any, first: Any, shape: Any, strides: Any) -> Any:
-    return _stored(storage, first, shape, strides)
-
-
 def _tensor_v2(
     storage: Any, first: Any, shape: Any, strides: Any, requires_grad: Any, hooks: Any, metadata: Any = None
 ) -> Any:
@@ -231,10 +227,6 @@ def _quantised(storage: Any, first: Any, shape: Any, strides: Any, *_: Any) -> O
     return OddTensor("quantised", _spelled(tensor), tensor.shape)
 
 
-def _of_type(function: Any, kind: Any, arguments: Any, state: Any) -> Any:
-    return called(function, arguments)
-
-
 def _moved(tensor: Any, dtype: Any, device: Any, requires_grad: Any) -> Any:
     same = type(tensor) is Stored and tensor.dtype == _dtype(dtype)
     return tensor if same else OddTensor("of another device", spelled(_dtype(dtype)), ())
@@ -258,8 +250,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "_codecs.encode": lambda text, *_: Inert("bytes"),
     "torch.Size": lambda sizes: _sizes(sizes),
     "torch.serialization._get_layout": _layout,
-    "torch._tensor._rebuild_from_type_v2": _of_type,
-    "torch._utils._rebuild_tensor": _tensor,
+    "torch._tensor._rebuild_from_type_v2": lambda function, kind, arguments, state: called(function, arguments),
+    "torch._utils._rebuild_tensor": lambda storage, first, shape, strides: _stored(storage, first, shape, strides),
     "torch._utils._rebuild_tensor_v2": _tensor_v2,
     "torch._utils._rebuild_tensor_v3": _tensor_v3,
     "torch._utils._rebuild_parameter": _parameter,

@@ -82,7 +82,8 @@ def _certificate(asked: CertifyOptions, pruned: Pruned) -> Certificate:
     calibration = _calibration(pruned, asked.points or most_points(asked.delta, asked.constant))
     with refusing(TypeError, form="cannot certify this network: {}"):
         scores = SiPP("max", asked.delta, asked.constant, asked.points)(pruned.before, whole, calibration)
-        held = _held_out(pruned, asked.held_out)
+        with seeded(0):
+            held = list(first_points(batches(pruned.data.validation, AT_ONCE), asked.held_out, AT_ONCE))
         return certify(
             pruned.before, masks, scores, held, delta=asked.delta, constant=asked.constant, bound=asked.bound
         )
@@ -97,11 +98,6 @@ def _calibration(pruned: Pruned, wanted: int) -> list[Batch]:
         return list(
             first_points(batches(train, AT_ONCE, generator=torch.Generator().manual_seed(seed)), wanted, AT_ONCE)
         )
-
-
-def _held_out(pruned: Pruned, wanted: int) -> list[Batch]:
-    with seeded(0):
-        return list(first_points(batches(pruned.data.validation, AT_ONCE), wanted, AT_ONCE))
 
 
 # -- telling ---------------------------------------------------------------------------------------------------

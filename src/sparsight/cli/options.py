@@ -243,10 +243,5 @@ def _flags(maker: Callable[..., Any]) -> set[str]:
     """The options of a function or a dataclass."""
     hints = typing.get_type_hints(inspect.unwrap(maker))
     names = [name.replace("_", "-") for name in inspect.signature(maker).parameters]
-    switches = [name.replace("_", "-") for name, kind in hints.items() if _is_bool(kind)]
+    switches = [name.replace("_", "-") for name, kind in hints.items() if bool in (kind, *typing.get_args(kind))]
     return {f"--{name}" for name in names} | {f"--no-{name}" for name in switches}
-
-
-def _is_bool(kind: Any) -> bool:
-    unions = (typing.Union, types.UnionType)
-    return kind is bool or (typing.get_origin(kind) in unions and bool in typing.get_args(kind))

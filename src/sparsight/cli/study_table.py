@@ -61,13 +61,9 @@ def summaries(found: list[Row]) -> list[Row]:
     ladder = [{**row, "which": "control" if row["role"] == "control" else f"level {row['level']}"} for row in done]
     chosen = [{**row, "which": "chosen"} for row in done if row["chosen"]]
     by = ("label", "recipe", "arguments", "options", "model", "data", "which")
-    measured = ("density", *_judged(done), *COSTS)
+    judged = [name for name in (found[0] if found else ()) if name.startswith(("validation_", "test_"))]
+    measured = ("density", *judged, *COSTS)
     return [line for part in (chosen, ladder) for value in measured for line in summarise(part, by, value)]
-
-
-def _judged(found: list[Row]) -> list[str]:
-    """The columns of validation and test metrics."""
-    return [name for name in (found[0] if found else ()) if name.startswith(("validation_", "test_"))]
 
 
 def ranked(found: list[Row]) -> list[str]:

@@ -92,14 +92,11 @@ def _planned(
         if key not in made:
             settings = RunOptions(model=cell.model, data=cell.data, **options)
             look_for_all(settings)
-            made[key] = adapted_recipe(built(trial.recipe, function, {**given, **_seed(hints, cell.seed)}), settings)
+            seed = {"seed": cell.seed} if "seed" in hints else {}
+            made[key] = adapted_recipe(built(trial.recipe, function, {**given, **seed}), settings)
         return Planned(trial, replace(made[key], seed=cell.seed))
     except (Misuse, NotFound, ValueError) as error:
         raise source.error(own, str(error)) from error
-
-
-def _seed(hints: Mapping[str, Any], seed: int) -> dict[str, int]:
-    return {"seed": seed} if "seed" in hints else {}
 
 
 @functools.cache

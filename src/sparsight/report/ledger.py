@@ -75,12 +75,8 @@ def _speed(found: Ledger) -> Iterator[str]:
     places = list(dict.fromkeys((one.batch, one.threads) for one in measured.latency))
     for batch, threads in places:
         here = [one for one in measured.latency if (one.batch, one.threads) == (batch, threads)]
-        on = f" on {words.plural(threads, 'thread')}" if _several(measured) else ""
+        on = f" on {words.plural(threads, 'thread')}" if len({one.threads for one in measured.latency}) > 1 else ""
         yield _at(here, f"at batch {batch}{on} on this machine")
-
-
-def _several(measured: Measured) -> bool:
-    return len({one.threads for one in measured.latency}) > 1
 
 
 def _at(here: Sequence[Latency], where: str) -> str:

@@ -81,12 +81,11 @@ def _level_table(s: Story) -> Table:
 def _seen_table(s: Story, names: Sequence[str], caption: str) -> Table:
     """Numbers that a rule saw, one row for each evaluation."""
     seen = ((x, o) for x in s.levels for o in x.observations if any(name in o.values for name in names))
-    rows = [(str(x.level), f"{o.epoch:.4g}", *(_spell(o.values.get(name)) for name in names)) for x, o in seen]
+    rows = [
+        (str(x.level), *(words.NONE if v is None else f"{v:.4g}" for v in (o.epoch, *map(o.values.get, names))))
+        for x, o in seen
+    ]
     return Table(caption, ("level", "epoch", *(name.replace(":", ": ", 1) for name in names)), rows)
-
-
-def _spell(value: float | None) -> str:
-    return words.NONE if value is None else f"{value:.4g}"
 
 
 def _names(levels: Iterable[LevelRecord], kind: str) -> list[str]:

@@ -130,7 +130,7 @@ def _rows(s: Story) -> list[list[str]]:
 
 
 def _values(s: Story) -> dict[str, Any]:
-    pair = primary(s.records)
+    pair, named = primary(s.records), s.metric.name
     rows = [
         {
             "level": x.level,
@@ -145,20 +145,13 @@ def _values(s: Story) -> dict[str, Any]:
             "epochs": x.epochs,
             "validation_accuracy": x.validation_accuracy,
             "test_accuracy": s.test_value(x, ACCURACY),
-            **_others(s, x),
+            **({} if s.metric == ACCURACY else {f"validation_{named}": x.value, f"test_{named}": s.test_value(x)}),
             "reason": x.reason,
         }
         for x in s.records
     ]
     why = s.run.chosen.why if s.run.chosen else None
     return {"recipe": s.run.recipe, "status": s.run.status, "pq_pair": pair, "why_chosen": why, "rows": rows}
-
-
-def _others(s: Story, x: LevelRecord) -> dict[str, Any]:
-    """The metric that networks are chosen by, where it is not the accuracy."""
-    if s.metric == ACCURACY:
-        return {}
-    return {f"validation_{s.metric.name}": x.value, f"test_{s.metric.name}": s.test_value(x)}
 
 
 def _markdown(row: Sequence[str]) -> str:

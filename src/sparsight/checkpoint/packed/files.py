@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,7 +133,8 @@ def _dense_file(checkpoint: Checkpoint) -> Iterator[Any]:
     sizes = [dense_bytes(entry.dtype, entry.shape) for _, entry in order]
     if any(size % LAYOUTS[e.dtype].size for size, (_, e) in zip(np.cumsum([0, *sizes]), order, strict=False)):
         order.sort(key=lambda pair: -LAYOUTS[pair[1].dtype].size)  # keeps elements aligned
-    yield safetensors_header(checkpoint.metadata, [_described(name, entry) for name, entry in order])
+    of = ((name, SAFETENSORS[e.dtype], list(e.shape), dense_bytes(e.dtype, e.shape)) for name, e in order)
+    yield safetensors_header(checkpoint.metadata, of)
     for _, entry in order:
         with ExitStack() as stack:
             assert entry.path is not None
@@ -143,7 +144,3 @@ def _dense_file(checkpoint: Checkpoint) -> Iterator[Any]:
                 words = np.empty(last - first, LAYOUTS[entry.dtype].word)
                 read_elements(entry, file, first, last, words)
                 yield words.data
-
-
-def _described(name: str, entry: Entry) -> tuple[str, str, Sequence[int], int]:
-    return name, SAFETENSORS[entry.dtype], list(entry.shape), dense_bytes(entry.dtype, entry.shape)

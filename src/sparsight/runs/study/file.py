@@ -147,10 +147,6 @@ def near(word: str, known: Iterable[str]) -> str:
 # -- the schema -------------------------------------------------------------------------------------------------
 
 
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
 def _seeds(value: Any) -> Any:
     """5 is the seeds 0, 1, 2, 3 and 4."""
     if type(value) is int and value < 1:
@@ -158,7 +154,8 @@ def _seeds(value: Any) -> Any:
     return list(range(value)) if type(value) is int and value <= 100_000 else value
 
 
-Names = Annotated[list[Annotated[str, Field(min_length=1)]], BeforeValidator(_listed), Field(min_length=1)]
+_Many = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
+Names = Annotated[list[Annotated[str, Field(min_length=1)]], _Many, Field(min_length=1)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 Seeds = Annotated[list[Seed], BeforeValidator(_seeds), Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -172,7 +172,12 @@ def _folders(root: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
             f"these; found {', '.join(sorted(p.name for p in root.iterdir())[:6]) or 'nothing'}"
         )
     size, mode = _form(path for path, _ in listed["train"])
-    return {part: _read(files, size, mode) for part, files in listed.items() if files}, classes
+    found = {}
+    for part, files in listed.items():
+        if files:
+            x = _stacked([_opened(path) for path, _ in files], size, mode)
+            found[part] = x, torch.tensor([label for _, label in files])
+    return found, classes
 
 
 def _listing(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
@@ -210,10 +215,6 @@ def _form(paths: Iterable[Path]) -> tuple[tuple[int, int], str]:
         others = sum(sizes.values()) - sizes[size]
         warnings.warn(f"{others:,} images of other sizes were resized to {size[0]}×{size[1]}", DataNote, stacklevel=2)
     return size, "L" if grey else "RGB"
-
-
-def _read(files: Sequence[tuple[Path, int]], size: tuple[int, int], mode: str) -> tuple[Tensor, Tensor]:
-    return _stacked([_opened(path) for path, _ in files], size, mode), torch.tensor([label for _, label in files])
 
 
 def _opened(path: Path) -> Any:
