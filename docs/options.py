@@ -22,7 +22,7 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli import entry
-from sparsight.cli.options import Switch, below_fields
+from sparsight.cli.options import Switch, told_of
 from sparsight.cli.recipes import names
 
 DOCS = Path(__file__).resolve().parent
@@ -43,7 +43,7 @@ def maker_of(name: str) -> Callable[..., Any]:
 def rows(maker: Callable[..., Any]) -> Iterator[tuple[str, str]]:
     """Name and row of each option: its flags, its default, its help and the words that it takes; arguments first."""
     hints = typing.get_type_hints(maker, include_extras=True)
-    told = arguments(inspect.getdoc(maker) or "") | below_fields(maker)
+    told = told_of(maker)
     for name, parameter in inspect.signature(maker).parameters.items():
         kind, given = hints[name], parameter.default
         about = getattr(kind, "__metadata__", ())
@@ -60,12 +60,6 @@ def rows(maker: Callable[..., Any]) -> Iterator[tuple[str, str]]:
         values = ", ".join(f"`{word}`" for word in words(kind))
         meaning = f"{help} ({values})" if values else help
         yield name, f"| {flags} | {default(given)} | {meaning.replace('|', chr(92) + '|')} |"
-
-
-def arguments(docstring: str) -> dict[str, str]:
-    """What the Args of a docstring say, by parameter."""
-    found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", docstring.partition("\nArgs:\n")[2], re.MULTILINE)
-    return {name: " ".join(text.split()) for name, text in found}
 
 
 def words(kind: Any) -> list[str]:

@@ -1,6 +1,6 @@
 """Options of a command, made from the typed fields of a dataclass or the typed parameters of a function.
 
-The help of an option is its `Doc`, or the text below its field.
+The help of an option is its `Doc`, the text below its field, or in the Args of the docstring.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _ask(make: Callable[..., Any], argv: Sequence[str], prog: str, description: 
 
 def _shown(maker: Callable[..., Any]) -> Callable[..., Any]:
     """`maker`, its help with short names of types and no default that is None, off or empty."""
-    hints, told = typing.get_type_hints(inspect.unwrap(maker), include_extras=True), below_fields(maker)
+    hints, told = typing.get_type_hints(inspect.unwrap(maker), include_extras=True), told_of(maker)
 
     def make(**values: Any) -> Any:
         return maker(**values)
@@ -121,9 +121,11 @@ def _shown(maker: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-def below_fields(maker: Callable[..., Any]) -> dict[str, str]:
-    """The texts below the fields of a dataclass and of its bases, by field."""
-    found = {}
+def told_of(maker: Callable[..., Any]) -> dict[str, str]:
+    """The help of options outside their types: the Args of a docstring, and texts below the fields of a dataclass."""
+    arguments = (inspect.getdoc(maker) or "").partition("\nArgs:\n")[2]
+    found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE)
+    found = {name: " ".join(text.split()) for name, text in found}
     for kind in reversed(maker.__mro__[:-1]) if inspect.isclass(maker) else ():
         (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
         for field, text in pairwise(getattr(made, "body", ())):

@@ -48,61 +48,24 @@ lines; "literal": the published code's gradient flow, mistakes included, for tes
 
 def incop(
     *,
-    variant: Annotated[
-        Literal["if", "gf", "both"], Doc("Compare information flow (if), gradient flow (gf), or both at once.")
-    ] = "if",
-    prune: Annotated[
-        Literal["lottery", "sap"], Doc("Prune each level like SAP, or at a fixed rate like a lottery ticket.")
-    ] = "sap",
-    preset: Annotated[
-        Preset,
-        Doc(
-            "Defaults of the next six options: the paper's operating point; the thresholds of the published command "
-            "lines (readme); the published code's gradient flow, mistakes included (literal); ours."
-        ),
-    ] = "paper",
-    eps_if: Annotated[
-        float | None, Doc("End a level if its information flow is at most this far from the reference.")
-    ] = None,
-    eps_gf: Annotated[
-        float | None, Doc("End a level if its gradient flow is at most this far from the reference.")
-    ] = None,
-    reduction: Annotated[
-        Literal["rms", "abs", "signed", "matrix"] | None,
-        Doc("How to reduce the correlations of a pair of layers; signed is the published mean."),
-    ] = None,
-    statistic: Annotated[
-        Literal["norm", "mean_abs", "mean_abs_live", "total", "ema", "literal"] | None,
-        Doc(
-            "How to reduce a tensor's gradient; ema averages the gradients of training instead; literal repeats the "
-            "published code's mistake."
-        ),
-    ] = None,
+    variant: Literal["if", "gf", "both"] = "if",
+    prune: Literal["lottery", "sap"] = "sap",
+    preset: Preset = "paper",
+    eps_if: float | None = None,
+    eps_gf: float | None = None,
+    reduction: Literal["rms", "abs", "signed", "matrix"] | None = None,
+    statistic: Literal["norm", "mean_abs", "mean_abs_live", "total", "ema", "literal"] | None = None,
     norm: Annotated[Literal["relative", "l2", "linf"] | None, Doc("Distance between two flows.")] = None,
-    reference: Annotated[
-        Baseline | None, Doc("Network to compare the flow with; warmup does not work with --statistic ema.")
-    ] = None,
-    accuracy_exit: Annotated[
-        bool, Doc("Also end a level when it reaches the best validation accuracy of the warm-up.")
-    ] = True,
+    reference: Baseline | None = None,
+    accuracy_exit: bool = True,
     evaluate_every: Annotated[float, Doc("Epochs between two evaluations; may be a fraction.")] = 2.0,
-    probes: Annotated[
-        int | None, Doc("Training samples to measure the flows on, fixed for the run. Default: 1024, or all if fewer.")
-    ] = None,
+    probes: int | None = None,
     p: Annotated[float | None, Doc("Exponent p of the PQ index, with --prune sap; 0 < p <= 1. Default: 1.")] = None,
     q: Annotated[float | None, Doc("Exponent q of the PQ index, with --prune sap; q >= 1, q > p. Default: 2.")] = None,
-    rate: Annotated[
-        float | None, Doc("Share of the remaining weights that each level removes, with --prune lottery. Default: 0.2.")
-    ] = None,
+    rate: float | None = None,
     scope: o.Scope = "global",
     min_keep: o.MinKeep = 1,
-    target_density: Annotated[
-        float | None,
-        Doc(
-            "Prune the last level to exactly this density (kept / prunable weights) and choose that level. Default: no "
-            "target, end after --levels."
-        ),
-    ] = None,
+    target_density: float | None = None,
     levels: Annotated[int, Doc("Prune at most this many levels.")] = 14,
     warmup: Annotated[int, Doc("Epochs of the dense network (level 0); the others restart from its end.")] = 20,
     epochs: Annotated[int, Doc("Epochs of the last level, and at most of each other pruned level.")] = 40,
@@ -110,13 +73,7 @@ def incop(
     lr: Annotated[float, Doc("Constant learning rate.")] = 0.01,
     momentum: o.Momentum = 0.0,
     weight_decay: o.WeightDecay = 5e-4,
-    within: Annotated[
-        float | None,
-        Doc(
-            "Choose the sparsest level at most this many percentage points below the dense network's validation "
-            "accuracy. Default: 0.5 (with a target density, the level at it)."
-        ),
-    ] = None,
+    within: float | None = None,
     control: o.Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
@@ -124,6 +81,25 @@ def incop(
 
     Source: Gharatappeh and Sekeh, "Information Consistent Pruning", arXiv 2501.15592, with the settings of their
     published code. Level 0 is the dense warm-up: both rewind point and reference.
+
+    Args:
+        variant: Compare information flow (if), gradient flow (gf), or both at once.
+        prune: Prune each level like SAP, or at a fixed rate like a lottery ticket.
+        preset: Defaults of the next six options: the paper's operating point; the thresholds of the published command
+            lines (readme); the published code's gradient flow, mistakes included (literal); ours.
+        eps_if: End a level if its information flow is at most this far from the reference.
+        eps_gf: End a level if its gradient flow is at most this far from the reference.
+        reduction: How to reduce the correlations of a pair of layers; signed is the published mean.
+        statistic: How to reduce a tensor's gradient; ema averages the gradients of training instead; literal repeats
+            the published code's mistake.
+        reference: Network to compare the flow with; warmup does not work with --statistic ema.
+        accuracy_exit: Also end a level when it reaches the best validation accuracy of the warm-up.
+        probes: Training samples to measure the flows on, fixed for the run. Default: 1024, or all if fewer.
+        rate: Share of the remaining weights that each level removes, with --prune lottery. Default: 0.2.
+        target_density: Prune the last level to exactly this density (kept / prunable weights) and choose that level.
+            Default: no target, end after --levels.
+        within: Choose the sparsest level at most this many percentage points below the dense network's validation
+            accuracy. Default: 0.5 (with a target density, the level at it).
     """
     check_whole(1, warmup=warmup)
     given = {"eps_if": eps_if, "eps_gf": eps_gf, "reduction": reduction}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from typing_extensions import Doc
-
 from sparsight.pruning.allocate.fixed import Global
 from sparsight.pruning.rescale import By
 from sparsight.pruning.score.snip import SNIP
@@ -21,13 +17,7 @@ def sbp_sr(
     density: o.Density = 0.05,
     activation: o.Start = "auto",
     sigma_b: o.SigmaB = 0.0,
-    rescale: Annotated[
-        By,
-        Doc(
-            "One factor per layer, measured on the scored batches (data); or from the kept weights alone, a factor per "
-            "neuron, layer or kernel offset, which is right for masks that do not depend on the data."
-        ),
-    ] = "data",
+    rescale: By = "data",
     score_batches: o.ScoreBatches = 1,
     batch_norm: o.BatchNorm = "train",
     min_keep: o.LayerFloor = 1,
@@ -48,6 +38,10 @@ def sbp_sr(
     choose a Stable ResNet, such as stable-resnet20: that is SBP-SR as published.
 
     Source: Hayou, Ton, Doucet and Teh, "Robust Pruning at Initialization", ICLR 2021.
+
+    Args:
+        rescale: One factor per layer, measured on the scored batches (data); or from the kept weights alone, a factor
+            per neuron, layer or kernel offset, which is right for masks that do not depend on the data.
     """
     plan = sgd(epochs, batch_size, lr, momentum, weight_decay, clip)
     how = AtInit(density, score_batches, shuffle, reinitialise, plan, control, seed)

@@ -39,50 +39,20 @@ class Unweighted:
 
 def sipp(
     *,
-    variant: Annotated[
-        Literal["det", "rand", "hybrid"],
-        Doc(
-            "Keep the most sensitive weights of all layers (det); or divide the budget among groups of weights and "
-            "keep a reweighted sample of each (rand), or whichever of the two has the better bound (hybrid)."
-        ),
-    ] = "hybrid",
-    reduction: Annotated[
-        Reduction | None,
-        Doc(
-            "Take the largest share (max) or the mean over the patches of a convolution. Default, as in the published "
-            "code: mean with det, otherwise max."
-        ),
-    ] = None,
-    order: Annotated[
-        Literal["cascade", "oneshot"], Doc("Score the current network at each level, or always the unpruned network.")
-    ] = "cascade",
+    variant: Literal["det", "rand", "hybrid"] = "hybrid",
+    reduction: Reduction | None = None,
+    order: Literal["cascade", "oneshot"] = "cascade",
     untrained: Annotated[bool, Doc("Prune the initial network, without training it first.")] = False,
-    start: Annotated[
-        Literal["pruned", "rewind", "fresh"],
-        Doc(
-            "Continue from the pruned weights, return to the rewind point, or draw fresh weights. The last two use the "
-            "masks without the factors of a sample."
-        ),
-    ] = "pruned",
-    first_density: Annotated[
-        float, Doc("Density of the first pruned level; a single level goes straight to the target.")
-    ] = 0.8,
-    target_density: Annotated[
-        float | None, Doc("Density of the last level; if given, that level is chosen. Default: 0.1.")
-    ] = None,
+    start: Literal["pruned", "rewind", "fresh"] = "pruned",
+    first_density: float = 0.8,
+    target_density: float | None = None,
     levels: Annotated[int, Doc("Number of pruned levels.")] = 8,
     delta: Annotated[float, Doc("Failure probability, which sets the number of points and the bounds.")] = 1e-16,
     constant: Annotated[float, Doc("C in the bounds and in the number of points.")] = 3.0,
-    bound: Annotated[
-        Bound, Doc("Draws needed for an error: as in the published code, or by Bernstein's inequality.")
-    ] = "reference",
+    bound: Bound = "reference",
     points: Annotated[int | None, Doc("Calibration points. Default: the number that --delta requires.")] = None,
-    propagate: Annotated[
-        bool, Doc("Also remove all parameters that no gradient reaches on the calibration batches.")
-    ] = False,
-    refill: Annotated[
-        bool, Doc("Propagate, and keep other live weights instead, until the density is reached.")
-    ] = False,
+    propagate: bool = False,
+    refill: bool = False,
     min_keep: Annotated[int, Doc("Keep at least this many weights in every tensor; with --variant det only.")] = 1,
     epochs: o.Epochs = 3,
     batch_size: o.BatchSize = None,
@@ -91,19 +61,9 @@ def sipp(
     weight_decay: o.WeightDecay = 5e-4,
     clip: o.Clip = 1.0,
     rewind_epoch: Annotated[int, Doc("With --start rewind, the epoch of level 0 to return to; 0: initialisation.")] = 0,
-    within: Annotated[
-        float | None,
-        Doc(
-            "Choose the sparsest level at most this many percentage points below the dense network's validation "
-            "accuracy. Default: 0.5 (with a target density, the level at it)."
-        ),
-    ] = None,
-    stop: Annotated[
-        StopName, Doc("Rule that may end the levels between the first and the last early; fixed-epochs: never.")
-    ] = "fixed-epochs",
-    evaluate_every: Annotated[
-        float, Doc("Epochs between two evaluations, after which --stop may end a level; may be a fraction.")
-    ] = 1.0,
+    within: float | None = None,
+    stop: StopName = "fixed-epochs",
+    evaluate_every: float = 1.0,
     control: o.Control = True,
     seed: o.Seed = 0,
 ) -> Recipe:
@@ -112,6 +72,24 @@ def sipp(
     Source: Baykal et al., "SiPPing Neural Networks", 2019 (SIMODS 2022), and its published code. Densities fall
     geometrically from the first to the target. A cascade scores the network of the previous level, one-shot always the
     unpruned network; each level then trains for all epochs.
+
+    Args:
+        variant: Keep the most sensitive weights of all layers (det); or divide the budget among groups of weights and
+            keep a reweighted sample of each (rand), or whichever of the two has the better bound (hybrid).
+        reduction: Take the largest share (max) or the mean over the patches of a convolution. Default, as in the
+            published code: mean with det, otherwise max.
+        order: Score the current network at each level, or always the unpruned network.
+        start: Continue from the pruned weights, return to the rewind point, or draw fresh weights. The last two use the
+            masks without the factors of a sample.
+        first_density: Density of the first pruned level; a single level goes straight to the target.
+        target_density: Density of the last level; if given, that level is chosen. Default: 0.1.
+        bound: Draws needed for an error: as in the published code, or by Bernstein's inequality.
+        propagate: Also remove all parameters that no gradient reaches on the calibration batches.
+        refill: Propagate, and keep other live weights instead, until the density is reached.
+        within: Choose the sparsest level at most this many percentage points below the dense network's validation
+            accuracy. Default: 0.5 (with a target density, the level at it).
+        stop: Rule that may end the levels between the first and the last early; fixed-epochs: never.
+        evaluate_every: Epochs between two evaluations, after which --stop may end a level; may be a fraction.
     """
     oneshot = order == "oneshot"
     check_known(("cascade", "oneshot"), order=order)
