@@ -140,11 +140,8 @@ def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tu
         )
     if not ps or not qs:
         raise ValueError("p and q must have at least one value")
-    pairs = (
-        zip(ps * len(qs), qs, strict=True)
-        if len(ps) == 1
-        else zip(ps, qs if len(qs) > 1 else qs * len(ps), strict=True)
-    )
+    most = max(len(ps), len(qs))
+    pairs = zip(ps * (most // len(ps)), qs * (most // len(qs)), strict=True)
     found = tuple(dict.fromkeys((float(a), float(b)) for a, b in pairs))
     for a, b in found:
         check_pair(a, b)
