@@ -8,7 +8,5 @@ from sparsight.checkpoint.open import open_checkpoint
 from sparsight.checkpoint.packed.files import Packing, pack, unpack
 from sparsight.checkpoint.packed.read import nonzeros
 
-__all__ = [
-    "Checkpoint", "CheckpointError", "Entry", "Packing", "load", "load_tensors", "nonzeros", "open_checkpoint", "pack",
-    "unpack",
-]  # fmt: skip
+__all__ = ["Checkpoint", "CheckpointError", "Entry", "Packing", "load", "load_tensors", "nonzeros", "open_checkpoint"]
+__all__ += ["pack", "unpack"]

@@ -20,8 +20,6 @@ from sparsight.compare.verdict import verdict, verdicts
 from sparsight.numerics.intervals import Mean, difference, lower_bound, mean, paired, paired_shares, wilson
 from sparsight.records.verdict import Verdict
 
-__all__ = [
-    "At", "Candidate", "Corrupted", "Evaluated", "Mean", "Pair", "PairedAt", "Ranking", "Sparsest", "Verdict", "at",
-    "difference", "evaluate", "fronts", "holm", "knee", "lower_bound", "mean", "paired", "paired_at",
-    "paired_shares", "predictions", "ranking", "sparsest_within", "stored", "verdict", "verdicts", "wilson",
-]  # fmt: skip
+__all__ = ["At", "Candidate", "Corrupted", "Evaluated", "Mean", "Pair", "PairedAt", "Ranking", "Sparsest", "Verdict"]
+__all__ += ["at", "difference", "evaluate", "fronts", "holm", "knee", "lower_bound", "mean", "paired", "paired_at"]
+__all__ += ["paired_shares", "predictions", "ranking", "sparsest_within", "stored", "verdict", "verdicts", "wilson"]

@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     from sparsight.deploy.runtime.fast import sparse_runtime
     from sparsight.deploy.runtime.visit import Planned
 
-__all__ = [
-    "Compacted", "Export", "Ledger", "Left", "Planned", "compact", "export", "ledger", "load_compacted", "recalibrate_",
-    "sparse_runtime",
-]  # fmt: skip
+__all__ = ["Compacted", "Export", "Ledger", "Left", "Planned", "compact", "export", "ledger", "load_compacted"]
+__all__ += ["recalibrate_", "sparse_runtime"]
 
 _HOME = {
     "compaction.compact": ("Compacted", "Left", "compact"), "compaction.shrink": ("load_compacted",),

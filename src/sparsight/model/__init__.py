@@ -9,9 +9,6 @@ from sparsight.model.names import named
 from sparsight.model.own_loop import held
 from sparsight.model.pretrained import WeightsNote, load_into
 
-__all__ = [
-    "Collapse", "LeftOut", "LeftOutWarning", "WeightsNote", "apply_", "bind", "check", "counts",
-    "counts_by_tensor", "cross_entropy",
-    "dense", "density", "find_collapse", "held", "left_out", "load_into", "mae", "mask_grads_", "mse", "named",
-    "task_loss", "verify",
-]  # fmt: skip
+__all__ = ["Collapse", "LeftOut", "LeftOutWarning", "WeightsNote", "apply_", "bind", "check", "counts"]
+__all__ += ["counts_by_tensor", "cross_entropy", "dense", "density", "find_collapse", "held", "left_out", "load_into"]
+__all__ += ["mae", "mask_grads_", "mse", "named", "task_loss", "verify"]

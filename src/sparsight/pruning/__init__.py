@@ -20,8 +20,7 @@ from sparsight.pruning.score.synflow import SynFlow
 from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.pruning.sipp.score import SiPP
 
-__all__ = [
-    "FORCE", "MBP", "SAP", "SNIP", "Conditioning", "Global", "GraSP", "IllConditioned", "IterativeSNIP", "Magnitude",
-    "NofM", "Random", "Reinitialise", "Rescale", "Shrink", "Shuffled", "SiPP", "SiPPDet", "SiPPHybrid", "SiPPRand",
-    "SynFlow", "Uniform", "carry_on", "conditioning", "residual_branches", "rewind", "stable_resnet",
-]  # fmt: skip
+__all__ = ["FORCE", "MBP", "SAP", "SNIP", "Conditioning", "Global", "GraSP", "IllConditioned", "IterativeSNIP"]
+__all__ += ["Magnitude", "NofM", "Random", "Reinitialise", "Rescale", "Shrink", "Shuffled", "SiPP", "SiPPDet"]
+__all__ += ["SiPPHybrid", "SiPPRand", "SynFlow", "Uniform", "carry_on", "conditioning", "residual_branches", "rewind"]
+__all__ += ["stable_resnet"]

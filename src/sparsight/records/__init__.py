@@ -10,8 +10,6 @@ from sparsight.records.new_folder import LockedRun
 from sparsight.records.record import Choice, Evaluation, LevelRecord, LevelTimes, RunRecord
 from sparsight.records.verify import verify_run
 
-__all__ = [
-    "AccidentalZeros", "Choice", "DamagedFile", "Evaluation", "Event", "ForeignRun", "LevelRecord", "LevelResult",
-    "LevelTimes", "LockedRun", "RunFolder", "RunRecord", "fingerprint", "load_masks", "masks_from", "save_masks",
-    "verify_run",
-]  # fmt: skip
+__all__ = ["AccidentalZeros", "Choice", "DamagedFile", "Evaluation", "Event", "ForeignRun", "LevelRecord"]
+__all__ += ["LevelResult", "LevelTimes", "LockedRun", "RunFolder", "RunRecord", "fingerprint", "load_masks"]
+__all__ += ["masks_from", "save_masks", "verify_run"]

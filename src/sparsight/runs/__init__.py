@@ -11,7 +11,5 @@ from sparsight.runs.recipe import Prunable, Recipe, Scoring
 from sparsight.runs.run import run
 from sparsight.runs.search import Done, Search, Until
 
-__all__ = [
-    "AccuracyFloor", "AtDensity", "AtPQMinimum", "Done", "Level", "Outcome", "PQMinimum", "Prunable", "Pruned",
-    "Recipe", "Scoring", "Search", "SparsestWithin", "Until", "adapted", "budgeted", "execute", "prune", "run",
-]  # fmt: skip
+__all__ = ["AccuracyFloor", "AtDensity", "AtPQMinimum", "Done", "Level", "Outcome", "PQMinimum", "Prunable", "Pruned"]
+__all__ += ["Recipe", "Scoring", "Search", "SparsestWithin", "Until", "adapted", "budgeted", "execute", "prune", "run"]

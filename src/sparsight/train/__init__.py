@@ -8,8 +8,6 @@ from sparsight.train.optimizers import Adam, NesterovSGD
 from sparsight.train.plan import Hooks, Moment, TrainingPlan, WarmUp, constant, cosine
 from sparsight.train.torch_metric import TorchMetric
 
-__all__ = [
-    "Accuracy", "Adam", "Auto", "Error", "Hooks", "Judged", "Metric", "Moment", "NesterovSGD", "Observation",
-    "Perplexity", "TorchMetric", "TrainingPlan", "WarmUp", "batches", "classify", "constant", "cosine", "move",
-    "to_device",
-]  # fmt: skip
+__all__ = ["Accuracy", "Adam", "Auto", "Error", "Hooks", "Judged", "Metric", "Moment", "NesterovSGD", "Observation"]
+__all__ += ["Perplexity", "TorchMetric", "TrainingPlan", "WarmUp", "batches", "classify", "constant", "cosine", "move"]
+__all__ += ["to_device"]

@@ -13,6 +13,5 @@ from sparsight.zoo.networks import (
     vanilla_cnn,
 )
 
-__all__ = [
-    "cnn", "lenet5", "lenet_300_100", "linear", "mlp", "resnet8", "resnet18", "resnet20", "resnet32", "vanilla_cnn",
-]  # fmt: skip
+__all__ = ["cnn", "lenet5", "lenet_300_100", "linear", "mlp", "resnet8", "resnet18", "resnet20", "resnet32"]
+__all__ += ["vanilla_cnn"]

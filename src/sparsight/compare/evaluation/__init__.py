@@ -15,8 +15,6 @@ from sparsight.compare.evaluation.metrics import (
 from sparsight.compare.evaluation.outputs import Outputs, outputs_of
 from sparsight.compare.evaluation.potential import corruption_error, excess_error, prune_potential
 
-__all__ = [
-    "CORRUPTIONS", "FAMILIES", "Corrupted", "Estimate", "Evaluated", "Outputs", "accuracy", "agreement", "brier",
-    "calibration_error", "classes", "corrupt", "corruption_error", "evaluate", "excess_error", "flips",
-    "negative_log_likelihood", "outputs_of", "predictions", "prune_potential", "stored",
-]  # fmt: skip
+__all__ = ["CORRUPTIONS", "FAMILIES", "Corrupted", "Estimate", "Evaluated", "Outputs", "accuracy", "agreement", "brier"]
+__all__ += ["calibration_error", "classes", "corrupt", "corruption_error", "evaluate", "excess_error", "flips"]
+__all__ += ["negative_log_likelihood", "outputs_of", "predictions", "prune_potential", "stored"]

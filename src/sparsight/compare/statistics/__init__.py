@@ -7,7 +7,5 @@ from sparsight.compare.statistics.knee import knee
 from sparsight.compare.statistics.ranking import Pair, Ranking, ranking
 from sparsight.compare.statistics.sparsest import Sparsest, sparsest_within
 
-__all__ = [
-    "At", "Candidate", "Pair", "PairedAt", "Ranking", "Sparsest", "at", "fronts", "holm", "knee", "paired_at",
-    "ranking", "sparsest_within",
-]  # fmt: skip
+__all__ = ["At", "Candidate", "Pair", "PairedAt", "Ranking", "Sparsest", "at", "fronts", "holm", "knee", "paired_at"]
+__all__ += ["ranking", "sparsest_within"]

@@ -7,7 +7,5 @@ from sparsight.measure.flow.probe import Probe, probe
 from sparsight.measure.flow.running_average import GradientAverage, gf_ema
 from sparsight.measure.flow.together import both_flows
 
-__all__ = [
-    "GradientAverage", "GradientFlow", "InformationFlow", "Probe", "both_flows", "flow_distance", "gf_ema",
-    "gradient_flow", "information_flow", "probe",
-]  # fmt: skip
+__all__ = ["GradientAverage", "GradientFlow", "InformationFlow", "Probe", "both_flows", "flow_distance", "gf_ema"]
+__all__ += ["gradient_flow", "information_flow", "probe"]

@@ -6,8 +6,5 @@ from sparsight.pruning.sipp.keep_ratio import KeepBudget, keep_budget, keep_rati
 from sparsight.pruning.sipp.score import SiPP
 from sparsight.pruning.sipp.sensitivities import Facts, saturated
 
-__all__ = [
-    "Facts", "KeepBudget", "SiPP", "SiPPDet", "SiPPHybrid", "SiPPRand", "calibration_size",
-    "calibration_sweep", "keep_budget", "keep_ratio",
-    "saturated",
-]  # fmt: skip
+__all__ = ["Facts", "KeepBudget", "SiPP", "SiPPDet", "SiPPHybrid", "SiPPRand", "calibration_size", "calibration_sweep"]
+__all__ += ["keep_budget", "keep_ratio", "saturated"]

@@ -9,7 +9,5 @@ from sparsight.zoo.data.mnist_idx import find_mnist, mnist
 from sparsight.zoo.data.optdigits import digits
 from sparsight.zoo.data.prepared import DataNote, prepared
 
-__all__ = [
-    "KNOWN", "Chain", "Crop", "DataNotFound", "DataNote", "DownloadError", "Flip", "digits", "fashion_mnist",
-    "find_fashion_mnist", "find_mnist", "from_path", "is_path", "load", "mnist", "prepared",
-]  # fmt: skip
+__all__ = ["KNOWN", "Chain", "Crop", "DataNotFound", "DataNote", "DownloadError", "Flip", "digits", "fashion_mnist"]
+__all__ += ["find_fashion_mnist", "find_mnist", "from_path", "is_path", "load", "mnist", "prepared"]
