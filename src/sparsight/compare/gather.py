@@ -188,11 +188,9 @@ def _run(path: Path, label: str) -> list[Network]:
             if row["level"] is not None:
                 measured.setdefault((row["role"], row["level"]), []).append(row)
     run = s.run
-    about = {
-        "run": path.name, "label": label, "recipe": run.recipe, "seed": run.seed, "status": run.status,
-        "model": str(run.model.get("spec") or run.model.get("type", "")), "data": str(run.data.get("name", "")),
-        "device": str(run.environment.get("device", "")), "sparsight": str(run.environment.get("sparsight", "")),
-    }  # fmt: skip
+    about = {"run": path.name, "label": label, "recipe": run.recipe, "seed": run.seed, "status": run.status}
+    about |= {"model": str(run.model.get("spec") or run.model.get("type", "")), "data": str(run.data.get("name", ""))}
+    about |= {name: str(run.environment.get(name, "")) for name in ("device", "sparsight")}
     epochs = steps = took = 0.0
     found = []
     for x in s.records:
@@ -221,13 +219,10 @@ def _run(path: Path, label: str) -> list[Network]:
 
 
 def _facts(s: Story, x: LevelRecord) -> dict[str, Any]:
-    facts = {
-        "level": x.level, "role": x.role, "density": x.density, "kept": x.kept,
-        "chosen": "yes" if x is s.chosen else "", "content id": x.id[:12], "came from": (x.parent or "")[:12],
-        "made by": _made(x),
-        "validation loss": x.validation_loss, f"validation {x.metric.name}": x.value,
-        f"test {x.metric.name}": s.test_value(x),
-    }  # fmt: skip
+    facts = {"level": x.level, "role": x.role, "density": x.density, "kept": x.kept}
+    facts |= {"chosen": "yes" if x is s.chosen else "", "content id": x.id[:12], "came from": (x.parent or "")[:12]}
+    facts |= {"made by": _made(x), "validation loss": x.validation_loss}
+    facts |= {f"validation {x.metric.name}": x.value, f"test {x.metric.name}": s.test_value(x)}
     return facts | {f"PQ index ({p:g}, {q:g})": v for (p, q), v in zip(x.pq_pairs, x.pq, strict=False)}
 
 
@@ -265,6 +260,6 @@ def rows(found: Comparison) -> list[dict[str, Any]]:
     for n in found.networks:
         own = {k: v if isinstance(v, (int, float, str)) or v is None else _short(v) for k, v in n.arguments.items()}
         values = {**own, **n.values}
-        every.append({"key": n.key, "id": n.id, "parent": n.parent, "made": n.made,
-                      **{name: values.get(name) for name in names}})  # fmt: skip
+        which = {"key": n.key, "id": n.id, "parent": n.parent, "made": n.made}
+        every.append(which | {name: values.get(name) for name in names})
     return every

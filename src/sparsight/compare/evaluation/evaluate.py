@@ -294,5 +294,5 @@ def predictions(run: Path | str, split: Literal["test", "validation"] = "test") 
     with RunFolder.open(Path(run)) as folder:
         found = stored_predictions(folder)
     before = "validation " if split == "validation" else ""
-    return {name.removeprefix(before): value for name, value in found.items()
-            if name.startswith("validation ") == bool(before)}  # fmt: skip
+    names = [name for name in found if name.startswith("validation ") == bool(before)]
+    return {name.removeprefix(before): found[name] for name in names}
