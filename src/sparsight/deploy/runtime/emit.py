@@ -72,15 +72,11 @@ class Emitter(Writer):
         source = self.source(step.x, -operation.padding[0], -operation.padding[1])
         for own, given in ((conv.X, k.X), (conv.X_AT, k.X_AT), (conv.X_GROUP, k.X_GROUP), (conv.X_PITCH, k.X_PITCH)):
             words[own] = source[given]
-        words |= {
-            conv.STREAM: self.table.address(made.nonzeros), conv.BASE: block * x.plane if half else 0,
-            conv.STARTS: self.table.address(made.starts),
-            conv.ORDER: self.table.address(made.order),
-            conv.CHANNELS: weight.shape[0], conv.BLOCKS: made.blocks,
-            conv.BIAS: self.table.address(operation.bias.astype(np.float32)),
-            conv.LOW: _bits(low), conv.HIGH: _bits(high),
-            conv.KEEP: self.table.address(bits), conv.KEEP_PITCH: 2 * bits.shape[1],
-        }  # fmt: skip
+        at = self.table.address
+        words |= {conv.STREAM: at(made.nonzeros), conv.STARTS: at(made.starts), conv.ORDER: at(made.order)}
+        words |= {conv.BASE: block * x.plane if half else 0, conv.BLOCKS: made.blocks, conv.CHANNELS: weight.shape[0]}
+        words |= {conv.BIAS: at(operation.bias.astype(np.float32)), conv.LOW: _bits(low), conv.HIGH: _bits(high)}
+        words |= {conv.KEEP: at(bits), conv.KEEP_PITCH: 2 * bits.shape[1]}
         words |= self.added(step.add, conv.ADD)
         words |= self.tiles(cut, operation, step, (masked, int(half)), bits.shape[1])
         rows = int(np.diff(cuts).max())
@@ -98,10 +94,8 @@ class Emitter(Writer):
             pitch = x.pitch if r > 2 else 0
             kernel = tile((r, c, down, right, streams.sets(r * c), pitch, *kind))
             self.table.keep.append(kernel)
-            rows.append([
-                kernel.address, i * down * x.pitch + j * right * BYTES, i * out.pitch + j * BYTES,
-                i * add.pitch + j * BYTES, 2 * (i * width + j),
-            ])  # fmt: skip
+            places = i * down * x.pitch + j * right * BYTES, *(i * of.pitch + j * BYTES for of in (out, add))
+            rows.append([kernel.address, *places, 2 * (i * width + j)])
         return {conv.TILES: self.table.address(np.array(rows, np.int64)), conv.TILE_COUNT: len(rows)}
 
     def matvec(self, operation: Conv, step: Step) -> None:
@@ -113,11 +107,9 @@ class Emitter(Writer):
         parts = len(cuts) - 1
         out, low_high = self.place(step.out), k.CLAMPS.get(operation.activation, k.CLAMPS[""])
         bias = np.pad(operation.bias, (0, rows - len(weight))).astype(np.float32)
-        words = {
-            k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: 4 * group, k.PARTS: parts,
-            k.BOUNDS: self.table.address(cuts),
-            matvec.BIAS: self.table.address(bias), matvec.LOW: _bits(low_high[0]), matvec.HIGH: _bits(low_high[1]),
-        }  # fmt: skip
+        words = {k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: 4 * group}
+        words |= {k.PARTS: parts, k.BOUNDS: self.table.address(cuts), matvec.BIAS: self.table.address(bias)}
+        words |= {matvec.LOW: _bits(low_high[0]), matvec.HIGH: _bits(low_high[1])}
         if operation.activation not in k.CLAMPS:
             words[k.ACTIVATE] = k.activation(operation.activation).address
         words |= self.source(step.x)
@@ -148,10 +140,8 @@ class Emitter(Writer):
         if operation.kind == "max":
             border = lanes(np.where(x.inside(), 0.0, -np.inf))
             start = x.at(-operation.padding[0], -operation.padding[1])
-            words |= {
-                k.BORDER: self.table.address(border) + start, k.KEEP: self.table.address(inside(out)),
-                k.EDGES: self.table.address(edges(operation, border, x, out)),
-            }  # fmt: skip
+            words |= {k.BORDER: self.table.address(border) + start, k.KEEP: self.table.address(inside(out))}
+            words[k.EDGES] = self.table.address(edges(operation, border, x, out))
             self.table.add(k.max_pool, chunks, words)
         else:
             words[k.BORDER] = self.table.address(shares(operation, x, out))

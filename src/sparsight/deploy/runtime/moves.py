@@ -25,10 +25,9 @@ def move(writer: Writer, x: Buffer, out: Buffer, pixels: Pixels | None = None) -
     cuts = writer.cuts(channels)
     parts = len(cuts) - 1
     row = place.row if x.channels == out.channels else place.row * (out.channels // x.channels)
-    words = {
-        k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: row,
-        k.PARTS: parts, k.BOUNDS: writer.table.address(cuts), k.INDEX: writer.table.address(index), k.COUNT: len(index),
-    }  # fmt: skip
+    words = {k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: row}
+    words |= {k.PARTS: parts, k.BOUNDS: writer.table.address(cuts)}
+    words |= {k.INDEX: writer.table.address(index), k.COUNT: len(index)}
     source = writer.place(x)
     words |= {k.X: source.slot, k.X_AT: source.at, k.X_GROUP: source.group, k.X_ROW: source.row}
     writer.table.add(k.gather, parts * writer.plan.groups, words)
@@ -42,13 +41,11 @@ def _strips(writer: Writer, x: Buffer, out: Buffer) -> bool:
     blocks = out.planes if rows[0] else x.planes
     table = strips_of(blocks, inward=rows[0])
     cuts, place, source = writer.cuts(x.channels), writer.place(out), writer.place(x)
-    words = {
-        k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group,
-        k.OUT_ROW: place.row * out.channels // x.channels if not rows[0] else place.row,
-        k.PARTS: len(cuts) - 1, k.BOUNDS: writer.table.address(cuts),
-        k.X: source.slot, k.X_AT: source.at, k.X_GROUP: source.group, k.X_ROW: source.row,
-        lines.STRIPS: writer.table.address(table), lines.STRIP_COUNT: len(table),
-    }  # fmt: skip
+    row = place.row * out.channels // x.channels if not rows[0] else place.row
+    words = {k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: row}
+    words |= {k.PARTS: len(cuts) - 1, k.BOUNDS: writer.table.address(cuts)}
+    words |= {k.X: source.slot, k.X_AT: source.at, k.X_GROUP: source.group, k.X_ROW: source.row}
+    words |= {lines.STRIPS: writer.table.address(table), lines.STRIP_COUNT: len(table)}
     writer.table.add(lines.to_blocks if rows[0] else lines.from_blocks, len(cuts) - 1, words)
     return True
 
@@ -59,10 +56,8 @@ def _rows(writer: Writer, x: Buffer, out: Buffer) -> None:
     flat = int(out.size == (1, 1))
     chunks, words = writer.output(out)
     words |= writer.source(x)
-    words |= {
-        lines.IMAGE: 4 * x.channels * math.prod(x.size), lines.IMAGES: writer.plan.images,
-        lines.WIDE: writer.plan.wide, lines.FLAT: flat,
-    }  # fmt: skip
+    words |= {lines.IMAGE: 4 * x.channels * math.prod(x.size), lines.IMAGES: writer.plan.images}
+    words |= {lines.WIDE: writer.plan.wide, lines.FLAT: flat}
     if not inward:
         words[k.OUT_GROUP] = 0
     elif not flat:

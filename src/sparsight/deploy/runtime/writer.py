@@ -52,10 +52,8 @@ class Writer:
         place = self.place(b)
         cuts = self.cuts(b.channels) if cuts is None else cuts
         parts = len(cuts) - 1
-        words = {
-            k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: place.row,
-            k.PARTS: parts, k.BOUNDS: self.table.address(cuts),
-        }  # fmt: skip
+        words = {k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: place.row}
+        words |= {k.PARTS: parts, k.BOUNDS: self.table.address(cuts)}
         if b.whole.rows is None and b.whole.layout is not None:
             layout = b.planes
             words[k.OUT_AT] += layout.at(0, 0)
