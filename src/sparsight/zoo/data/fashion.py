@@ -22,9 +22,7 @@ from sparsight.zoo.data.idx import read_idx
 from sparsight.zoo.data.prepared import described
 
 MEAN, STD = 0.2860, 0.3530
-CLASSES = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
-)  # fmt: skip
+CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 SHA256 = {
     # Of the uncompressed content: Debian's files differ in the gzip header.
