@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from pathlib import Path
-from pickle import HIGHEST_PROTOCOL
 from pickletools import OpcodeInfo, genops
 from typing import Any
 
@@ -74,7 +73,7 @@ class Pickles:
         self._stack.append(value)
 
     def _protocol(self, version: int) -> None:
-        if version > HIGHEST_PROTOCOL:
+        if version > _NEWEST:
             raise ValueError("it is of an unknown protocol")
 
     # -- stack and memo ----------------------------------------------------------------------------------------
@@ -149,7 +148,7 @@ class Pickles:
             raise ValueError(f"it sets the state of a {type(self._stack[-1]).__name__}")
 
 
-_NOTHING = object()
+_NOTHING, _NEWEST = object(), 5  # and the newest protocol
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": (), "EMPTY_SET": Inert("builtins.set")}
 _Step = Callable[[Pickles, Any], Any]
 _STEPS: dict[str, _Step] = {
