@@ -127,7 +127,10 @@ def told_of(maker: Callable[..., Any]) -> dict[str, str]:
     found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE)
     found = {name: " ".join(text.split()) for name, text in found}
     for kind in reversed(maker.__mro__[:-1]) if inspect.isclass(maker) else ():
-        (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        try:
+            (made,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+        except OSError:  # installed without sources: the help goes, the options work
+            continue
         for field, text in pairwise(getattr(made, "body", ())):
             match field, text:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(told))):
