@@ -293,7 +293,7 @@ def test_show_says_it_once(tmp_path, capsys):
     tell(s.run, levels, s.evaluation, tmp_path / "report.html")
     told = capsys.readouterr().out
     assert told.count("no weight is left") == 2
-    assert f"Take note: Levels 2 and 3: no weight is left in '{one}'.\n" in told
-    assert f"Take note: Level 3: no weight is left in '{two}'.\n" in told
+    assert f"Note: Levels 2 and 3: no weight is left in '{one}'.\n" in told
+    assert f"Note: Level 3: no weight is left in '{two}'.\n" in told
     assert told.count("no path is left") == 1
-    assert "Take note: Levels 2 and 3: no path is left from the input to the output.\n" in told
+    assert "Note: Levels 2 and 3: no path is left from the input to the output.\n" in told

@@ -330,7 +330,7 @@ class TestRuns:
         assert main([*words, "--out=one"]) == 0
         said = capsys.readouterr()
         assert said.err == ""
-        first = said.out.index("Take note: 1 matrix-shaped tensor, 61.0 % of all parameters, is not prunable and stays")
+        first = said.out.index("Note: 1 matrix-shaped tensor, 61.0 % of all parameters, is not prunable and stays")
         assert first < said.out.index(f"  {SAID}\n") < said.out.index("level 0: density")
         assert said.out.count("in_proj_weight") == 1
         assert main(["show", "one"]) == 0

@@ -214,7 +214,7 @@ def test_levels_are_summed_up_and_each_thing_is_said_once(tmp_path, capsys):
     ]
     assert said(s, levels) == expected
     tell(s.run, levels, s.evaluation, tmp_path / "report.html")
-    assert capsys.readouterr().out.splitlines()[-4:] == [f"Take note: {x}." for x in expected]
+    assert capsys.readouterr().out.splitlines()[-4:] == [f"Note: {x}." for x in expected]
     page = report.page(s.run, levels, s.times, s.evaluation)
     assert [page.count(x.replace("'", "&#39;") + ".") for x in expected] == [1, 1, 1, 1]
 
@@ -223,7 +223,7 @@ def test_the_target_that_was_missed_is_the_last_word(tmp_path, capsys):
     s = sample(3, control=False)
     chosen = replace(s.run.chosen, missed="too many weights")
     tell(replace(s.run, chosen=chosen), s.levels[1:], None, tmp_path / "report.html")
-    assert [x[:11] for x in capsys.readouterr().out.splitlines()[-2:]] == ["Take note: ", "Not what wa"]
+    assert [x[:6] for x in capsys.readouterr().out.splitlines()[-2:]] == ["Note: ", "Not wh"]
 
 
 def test_a_loss_that_is_no_number():

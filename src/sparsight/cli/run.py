@@ -133,7 +133,7 @@ def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if issubclass(category, notes):
-            for line in f"Take note: {message}".split("\n"):
+            for line in f"Note: {message}".split("\n"):
                 say(printable(line))
         else:
             usual(message, category, *where)

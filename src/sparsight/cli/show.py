@@ -88,7 +88,7 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
         lines.append(f"Why the run ended: {run.why_ended.rstrip('.')}.")
     if report.exists():
         lines.append(f"Report: {report}")
-    lines += [f"Take note: {finding}." for finding in findings(story(run, levels, (), evaluation))]
+    lines += [f"Note: {finding}." for finding in findings(story(run, levels, (), evaluation))]
     if run.chosen is not None and run.chosen.missed:
         lines.append(f"Not what was asked for: {run.chosen.missed}.")
     if sys.stdout.isatty():

@@ -50,7 +50,7 @@ def default_level(folder: RunFolder) -> LevelRecord:
     choice = folder.record.chosen
     found = next((level for level in levels if choice is not None and level.id == choice.id), None)
     if not levels:
-        raise FileNotFoundError(f"{folder.path} has no level whose weights are there yet")
+        raise FileNotFoundError(f"{folder.path} has no level with stored weights yet")
     return found or levels[-1]
 
 

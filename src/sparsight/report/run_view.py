@@ -18,7 +18,7 @@ class Story:
 
     run: RunRecord
     levels: tuple[LevelRecord, ...]  # role "level", in order
-    control: LevelRecord | None  # the dense network trained for the whole run's epochs
+    control: LevelRecord | None  # the dense network, trained for as many epochs as the whole run
     dense: LevelRecord | None  # first level that keeps every weight
     chosen: LevelRecord | None  # the chosen level
     tests: Mapping[str, Evaluated]  # by `key`

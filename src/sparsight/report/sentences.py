@@ -11,7 +11,7 @@ from sparsight.report.run_view import Story, is_finite, judged, name, story
 
 
 def summary(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None) -> str:
-    """Two or three plain sentences: what is left of the network, at what accuracy, beside dense.
+    """Two or three plain sentences: what is left of the network, at what accuracy, relative to dense.
 
     Speaks of the chosen level, or else of the last one and says so. Differences are in percentage points.
     Digits are raised from one to two where rounded accuracies would not differ by the rounded difference.
@@ -41,8 +41,8 @@ def _kept(s: Story, subject: LevelRecord) -> str:
     if subject is s.dense or dense is None or not is_finite(dense):
         return f"{what} at {metric.text(mine, 1)} validation {metric.name}."
     if not metric.share:
-        beside_dense = f"{metric.difference(mine, dense)} beside dense ({metric.text(dense)})"
-        return f"{what} at {metric.text(mine)} validation {metric.name}, {beside_dense}."
+        against_dense = f"{metric.difference(mine, dense)} relative to dense ({metric.text(dense)})"
+        return f"{what} at {metric.text(mine)} validation {metric.name}, {against_dense}."
     digits = _digits(mine, dense)
     return f"{what} at {accuracy(mine, digits)} validation {metric.name}, {beside(mine, dense, digits)}."
 

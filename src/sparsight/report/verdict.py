@@ -37,12 +37,12 @@ def _answer(v: Verdict) -> Iterator[str]:
         yield (
             f"{over}, {within} {sure}, the sparsest network{named} keeps "
             f"{words.percent(found.density)} of {v.prunable:,} weights ({words.compression(kept, v.prunable)}): its "
-            f"validation {v.metric.name} is {_points(v, found.difference)} beside dense, and at least "
+            f"validation {v.metric.name} is {_points(v, found.difference)} relative to dense, and at least "
             f"{_points(v, found.lower)}"
         )
         if found.interpolated:
             yield "that density is interpolated between two levels in some runs"
-    yield f"bounds are of {v.basis}"
+    yield f"the bounds are over {v.basis}"
     if refused is not None:
         bound = "has no bound" if refused.lower is None else f"may be as low as {_points(v, refused.lower)}"
         which = "first" if found is None else "next"
@@ -101,7 +101,7 @@ def _surer(v: Verdict) -> Iterator[str]:
 
 # -- tables --------------------------------------------------------------------------------------------------------
 
-HEADINGS = ("density", "level", "beside dense", "lower bound", "of", "within")
+HEADINGS = ("density", "level", "vs. dense", "lower bound", "of", "within")
 
 
 def rows(v: Verdict) -> list[tuple[str, ...]]:
