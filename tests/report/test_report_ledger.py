@@ -123,14 +123,14 @@ def test_text_fits_80_columns_and_marks_every_number():
     assert ["bytes", "packed", "400", "(10.1×)", "counted"] in lines
     assert any(line[:2] == ["peak", "memory,"] and line[-1] == "measured" for line in lines)
     assert "Dense beside sparsight is torch, the fastest way measured here." in said
-    assert "Not there: latency: openvino: gone." in said
+    assert "Missing: latency: openvino: gone." in said
     assert said.endswith(sentence(found).rsplit(" ", 1)[1])
 
 
 def test_what_was_not_counted_says_why():
     bare = replace(COUNTED, dense_macs=None, effective_macs=None)
     said = text(replace(FOUND, counted=bare, missing={"dense_macs": CODE, "effective_macs": CODE}))
-    assert f"Not there: dense MACs, effective MACs: {CODE}." in " ".join(said.split())
+    assert f"Missing: dense MACs, effective MACs: {CODE}." in " ".join(said.split())
     assert "not counted" in said
     assert max(map(len, said.splitlines())) <= 80
 

@@ -113,7 +113,7 @@ def text(found: Ledger) -> str:
     why: dict[str, list[str]] = {}
     for name, text in found.missing.items():
         why.setdefault(text, []).append(_COLUMNS.get(name, (name, ""))[0])
-    left = [f"Not there: {', '.join(names)}: {text}." for text, names in why.items()]
+    left = [f"Missing: {', '.join(names)}: {text}." for text, names in why.items()]
     lines += ["", *wrapped(*left)] if left else []
     return "\n".join([*lines, "", *wrapped(sentence(found))])
 

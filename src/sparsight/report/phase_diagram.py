@@ -125,7 +125,7 @@ def _about(d: PhaseDiagram) -> Iterator[str]:
         yield "  unstable: layers that start at another variance drift away from q;"
         yield "  take a larger sigma_b"
     if len(edge.solutions) > 1:
-        yield "  all of it: " + ", ".join(f"sigma_w {one.sigma_w:.6g} (q {one.q:.4g})" for one in edge.solutions)
+        yield "  all solutions: " + ", ".join(f"sigma_w {one.sigma_w:.6g} (q {one.q:.4g})" for one in edge.solutions)
 
 
 def _listed(d: PhaseDiagram) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

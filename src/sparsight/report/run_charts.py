@@ -36,8 +36,8 @@ def frontier(s: Story) -> Section:
     )
     drawn = over_density([x for x in panels if x.lines], [(x.density, _seen(s, x)) for x in s.levels], chosen)
     lead = (
-        "Each point is one level: pruned, restarted and trained. From left to right fewer weights are left. "
-        "The PQ index says how unequal the weights that are left are: the higher, the more can still go."
+        "Each point is one level: pruned, restarted and trained. Fewer weights are left from left to right. "
+        "The PQ index says how unequal the remaining weights are: the higher it is, the more can still be pruned."
     )
     title = f"How {s.metric.name} and PQ index change as weights go"
     return Section("frontier", "How far it goes", lead, [Chart("frontier", title, drawn, frontier_table(s), side=64)])

@@ -91,7 +91,7 @@ def _speed(here: Sequence[Speed], at: str) -> str:
 
 def _cost(v: Verdict) -> Iterator[str]:
     time = "" if v.seconds is None else f" and {words.duration(v.seconds)}"
-    yield f"to find it took {words.plural(v.epochs, 'epoch')}, {words.plural(v.optimizer_steps, 'step')}{time}"
+    yield f"finding it took {words.plural(v.epochs, 'epoch')}, {words.plural(v.optimizer_steps, 'step')}{time}"
 
 
 def _surer(v: Verdict) -> Iterator[str]:
