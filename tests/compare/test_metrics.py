@@ -190,5 +190,5 @@ def test_outputs_need_classes_and_answers():
     split = Split(torch.zeros(2, 3), torch.zeros(2, 1))
     with pytest.raises(ValueError, match="cross-entropy needs scores of at least two classes"):
         outputs_of(nn.Linear(3, 1), split, runtime("cpu"))
-    with pytest.raises(ValueError, match="no answer"):
+    with pytest.raises(ValueError, match="without answers"):
         outputs_of(nn.Linear(3, 2), Split(torch.zeros(2, 3), torch.tensor([-100, -100])), runtime("cpu"))

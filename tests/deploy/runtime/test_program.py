@@ -114,6 +114,15 @@ def test_sums_joins_means_and_other_pixels(images):
     assert error(mean, wanted.double().mean((2, 3))) < ENOUGH
 
 
+@pytest.mark.parametrize("images", [1, 16])
+def test_the_mean_of_a_large_flat_plane_is_exact_to_a_few_roundings(images):
+    x = torch.full((images, 2, 56, 60), 2.5453)
+    graph = Graph()
+    graph.outputs = [graph.add(Mean(graph.input((2, 56, 60))))]
+    (mean,) = compiled(graph, images)(x)
+    assert error(mean, x.double().mean((2, 3))) < 2e-6
+
+
 NETWORKS = {
     "resnet20": (lambda: zoo.resnet20((3, 32, 32)), (3, 32, 32)),
     "resnet18": (lambda: zoo.resnet18((3, 16, 16)), (3, 16, 16)),

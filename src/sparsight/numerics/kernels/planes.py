@@ -156,11 +156,18 @@ def _average_pool(op, slots, scratch, chunk):
 
 
 def _mean(op, slots, scratch, chunk):
-    """Over a plane: a vector where lanes are images, else one number for each channel."""
+    """Over a plane: a vector where lanes are images, else one number for each channel.
+
+    Rows are summed first: in one long sum of like numbers the rounding errors would add up.
+    """
     group, begin, end, out = chunk_of(op, slots, chunk)
-    x, share = input_of(op, slots, group, begin), word(op, BORDER)
+    x, share, row = input_of(op, slots, group, begin), word(op, BORDER), scratch + BYTES
     for n in range(end - begin):
-        vectors.summed(scratch, x + n * word(op, X_ROW), word(op, X_ROWS), word(op, X_COLS), word(op, X_PITCH), BYTES)
+        for i in range(word(op, X_ROWS)):
+            at = x + n * word(op, X_ROW) + i * word(op, X_PITCH)
+            vectors.summed(row if i else scratch, at, 1, word(op, X_COLS), word(op, X_PITCH), BYTES)
+            for lane in range(LANES if i else 0):
+                put_real(scratch, lane, real(scratch, lane) + real(row, lane))
         vectors.scaled(scratch, share)
         if word(op, OUT_ROW) == BYTES:
             for lane in range(LANES):
