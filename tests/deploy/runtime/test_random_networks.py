@@ -105,6 +105,7 @@ def test_random_networks_are_torchs(first):
 
 
 def check(seed: int) -> None:
+    torch.manual_seed(seed)
     model = sparse_(Drawn(seed), 0.4, seed)
     shape = tuple(int(n) for n in (3, *_size(seed)))
     runner = Runner(traced(model, torch.randn(1, *shape)), shape)
