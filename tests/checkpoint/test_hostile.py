@@ -432,6 +432,7 @@ DAMAGED = {
     "a new function": START + b"ctorch._utils\n_rebuild_tensor\n)\x81.",
     "a call of a number": START + b"K\x01)R.",
     "a call with a list": START + b"ccollections\nOrderedDict\n]R.",
+    "a dictionary with a list for a state": START + b"ccollections\nOrderedDict\n)R]b.",
     "a dictionary of a number": START + b"ccollections\nOrderedDict\nK\x01\x85R.",
     "an odd number of items": START + b"}(K\x01u.",
     "nothing kept there": START + b"Nq\x05h\x03.",

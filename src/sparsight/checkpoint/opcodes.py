@@ -143,9 +143,11 @@ class Pickles:
         self._stack.append(result)
 
     def _build(self) -> None:
-        self._stack.pop()
-        if type(self._stack[-1]) is not dict and not takes_all(self._stack[-1]):
-            raise ValueError(f"it sets the state of a {type(self._stack[-1]).__name__}")
+        state, target = self._stack.pop(), self._stack[-1]
+        if type(target) is not dict and not takes_all(target):
+            raise ValueError(f"it sets the state of a {type(target).__name__}")
+        if type(target) is dict and type(state) is not dict and state is not None:
+            raise ValueError(f"it sets the state of a dictionary to a {type(state).__name__}")
 
 
 _NOTHING, _NEWEST = object(), 5  # and the newest protocol
