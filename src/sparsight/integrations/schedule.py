@@ -133,6 +133,3 @@ class AtEpochs(Schedule):
 
     def due(self, place: Place, since: int, masks: Masks) -> Allocator | None:
         return self.allocator if place.epoch in self.epochs and place.step > since else None
-
-
-__all__ = ["AtEpochs", "Gradual", "Place", "Schedule"]

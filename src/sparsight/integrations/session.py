@@ -160,6 +160,3 @@ def _agree_(tensor: Tensor) -> None:
         theirs = tensor.contiguous()
         distributed.broadcast(theirs, 0)
         tensor.copy_(theirs)
-
-
-__all__ = ["Session", "UnfinishedSchedule"]

@@ -1,4 +1,4 @@
-"""Ray clusters: the user's, or one started here with a token, without dashboard and usage statistics."""
+"""Ray clusters: the user's, or one started here with a token and without usage statistics; and their shared folder."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
 
+from sparsight.records.files import make_folder, try_remove, write_atomically
+from sparsight.records.new_folder import LockedRun, take
 from sparsight.runs.study.local import available_cores
 
 OURS = {
@@ -18,6 +21,13 @@ OURS = {
     "RAY_worker_niceness": "0",  # a trial is as urgent as it is without Ray
 }
 """Settings of a cluster started here, which Ray reads when it is imported."""
+
+Seen = Literal["held", "free", "unlockable", "missing"]
+"""What a process finds in a folder locked by another one; only the first is right."""
+
+_ADVICE = (
+    "two machines could write one run at once, so put the study on a file system with locks (NFS 4, Lustre -o flock)"
+)
 
 
 def ray() -> Any:
@@ -78,4 +88,52 @@ def open_ports() -> list[str]:
     return found
 
 
-__all__ = ["attached", "open_ports", "ray"]
+# -- the shared folder -------------------------------------------------------------------------------------------
+
+
+class UnlockedFolder(ValueError):
+    """Several machines cannot share this folder."""
+
+
+def look(folder: Path, word: str) -> Seen:
+    """What this process finds in a folder that another one has locked, after writing `word` there."""
+    try:
+        if (folder / "word").read_text() != word:
+            return "missing"
+    except OSError:
+        return "missing"
+    try:
+        take(folder).release()
+    except LockedRun:
+        return "held"
+    except OSError:
+        return "unlockable"
+    return "free"
+
+
+def check_locks(out: Path, ask: Callable[[Path, str], dict[str, Seen]]) -> None:
+    """Raise UnlockedFolder unless every process asked by `ask` sees `out`, and a lock held here keeps it out.
+
+    `ask(folder, word)` returns what each process found, by name.
+    """
+    folder, word = out / "lock-probe", secrets.token_hex(16)
+    make_folder(folder)
+    write_atomically(folder / "word", [word.encode()])
+    try:
+        lock = take(folder)
+    except OSError as error:
+        raise UnlockedFolder(f"{out} lies on a file system without locks ({error}); {_ADVICE}") from error
+    try:
+        found = ask(folder, word)
+    finally:
+        lock.release()
+        for name in ("word", "run.lock"):
+            try_remove(folder / name)
+        with suppress(OSError):
+            folder.rmdir()
+    for node, seen in found.items():
+        if seen == "missing":
+            raise UnlockedFolder(f"{node} does not see {out}: every node must reach the study's folder by this path")
+        if seen != "held":
+            what = "two processes can hold the same lock" if seen == "free" else "files cannot be locked there"
+            raise UnlockedFolder(f"{out} has no working locks as {node} sees it: {what}; {_ADVICE}")

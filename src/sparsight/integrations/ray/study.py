@@ -1,24 +1,29 @@
-"""Runs the trials of a study on a cluster, with the same folders and rows as `run_study` on one machine."""
+"""Runs the trials of a study on a cluster, each as a Ray task in its own process, with the rows of `run_study`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import shlex
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sparsight.integrations.ray.cluster import attached, ray
-from sparsight.integrations.ray.locks import Seen, check_locks, look
-from sparsight.integrations.ray.trial import run_trial
+from sparsight.integrations.ray.cluster import Seen, attached, check_locks, look, ray
 from sparsight.numerics.checks import check_threads
+from sparsight.records.new_folder import LockedRun, take
 from sparsight.records.trials import Ended, Shared, Trial, log_of, remember, stored
+from sparsight.runs.study.local import last_line, start
 
 ATTEMPTS = 20
 """How often a trial is restarted because its worker or node died."""
 
 PASSED_ON = ("PYTHONPATH", "SPARSIGHT_DATA", "SPARSIGHT_DEBUG")
 """Environment variables of the study that trials get too."""
+
+PATIENCE = 120.0
+"""Seconds to wait for the process of an earlier attempt, which ends after its worker."""
 
 
 @dataclass(frozen=True)
@@ -111,4 +116,57 @@ def _ask_all(folder: Path, word: str) -> dict[str, Seen]:
     return {name: library.get(answer) for name, answer in asked.items()}
 
 
-__all__ = ["RayEngine", "run_study_on_ray"]
+# -- a trial, in a Ray worker ------------------------------------------------------------------------------------
+
+
+def run_trial(
+    trial: Trial, out: Path, shared: Shared, threads: int, here: Mapping[str, str]
+) -> tuple[Literal["finished", "failed"], str]:
+    """Run a trial to its end, resuming an earlier attempt; returns its status, and the reason if it failed.
+
+    `here` holds the study's current folder and environment. If this worker dies, so does the trial.
+    """
+    folder, log = out / "trials" / trial.key, log_of(trial, out)
+    if folder.is_dir():
+        _wait_for(folder)
+    found = stored(folder)
+    if found.get("done"):
+        return "finished", ""
+    if Path(here["cwd"]).is_dir():
+        os.chdir(here["cwd"])
+    os.environ.update({name: value for name, value in here.items() if name != "cwd"})
+    alive, held = os.pipe()  # its other end closes with this worker, however that ends
+    try:
+        job = start(trial, out, shared, found.get("threads") or threads, alive, resume=bool(found))
+        failed = job.process.wait() != 0
+    finally:
+        os.close(held)
+        os.close(alive)
+    return ("failed", last_line(log)) if failed else ("finished", "")
+
+
+def _wait_for(folder: Path) -> None:
+    """Wait until no process writes to the run, at most `PATIENCE` seconds."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        try:
+            take(folder).release()
+            return
+        except LockedRun:
+            time.sleep(0.2)
+
+
+# -- Slurm -------------------------------------------------------------------------------------------------------
+
+
+def slurm_command(words: Sequence[str]) -> str:
+    """Lines for a job script, whose study is `words`: "sparsight study study.yaml --out /shared/study"."""
+    study = shlex.join([*words, "--engine", "ray", "--address", "auto"])
+    return f"""\
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(openssl rand -hex 32) RAY_USAGE_STATS_ENABLED=0
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --export=ALL \\
+  ray symmetric-run --address "$head:6379" --min-nodes "$SLURM_JOB_NUM_NODES" \\
+  --num-cpus="$SLURM_CPUS_PER_TASK" --include-dashboard=false --disable-usage-stats -- \\
+  {study}
+"""
