@@ -30,14 +30,13 @@ from sparsight.train.stop import (
 
 Preset = Literal["paper", "readme", "literal", "ours"]
 
-_PAPER: Mapping[str, Any] = {
-    "eps_if": 0.11, "eps_gf": 0.5, "reduction": "signed", "statistic": "norm", "norm": "l2", "reference": "warmup",
-}  # fmt: skip
+_PUBLISHED = {"reduction": "signed", "statistic": "norm", "norm": "l2", "reference": "warmup"}
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
-    "paper": _PAPER,
-    "readme": {**_PAPER, "eps_if": 1.0, "eps_gf": 1.0},
-    "literal": {**_PAPER, "statistic": "literal"},
-    "ours": {**_PAPER, "eps_if": 0.05, "eps_gf": 0.25, "reduction": "rms", "norm": "relative", "reference": "dense"},
+    "paper": {**_PUBLISHED, "eps_if": 0.11, "eps_gf": 0.5},
+    "readme": {**_PUBLISHED, "eps_if": 1.0, "eps_gf": 1.0},
+    "literal": {**_PUBLISHED, "eps_if": 0.11, "eps_gf": 0.5, "statistic": "literal"},
+    "ours": {"eps_if": 0.05, "eps_gf": 0.25}
+    | {"reduction": "rms", "statistic": "norm", "norm": "relative", "reference": "dense"},
 }
 """Arguments of `incop` by preset.
 

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 
 import torch
@@ -183,11 +183,23 @@ def _operation(state: RunState, level: Level) -> dict[str, object]:
 
 def _compare_with(state: RunState, done: Sequence[LevelRecord], network: Callable[[], tuple[StateDict, Masks]]) -> None:
     """Make the last level of `done` a reference in every role that a stopping rule needs."""
-    roles = _parts_of(done) if len(done) == len(state.history) else _parts_of(done) - {"parent"}
+    record, metric = done[-1], done[-1].metric
+    roles = {"parent"} if len(done) == len(state.history) else set()
+    if record.level == 0 and record.kept == record.total:
+        roles |= {"dense", "warmup"}
+    if not math.isnan(record.worth) and not any(earlier.worth >= record.worth for earlier in done[:-1]):
+        roles |= {"best"}
     roles &= state.recipe.needs
-    if roles:
-        rewound = state.recipe.rewind_epoch, state.rewind_point
-        state.references |= _references(done[-1], roles, network(), rewound)
+    if not roles:
+        return
+    value = math.nan if record.value is None else record.value
+    whole = Reference(record.level, *network(), value, record.observations[-1].values)
+    state.references |= dict.fromkeys(roles - {"warmup"}, whole)
+    if "warmup" in roles:  # the dense network at the rewind point
+        early = [o.value(metric) for o in record.observations if o.epoch <= state.recipe.rewind_epoch]
+        known = [value for value in early if value is not None and not math.isnan(value)]
+        best = max(known, default=math.nan, key=metric.worth)
+        state.references["warmup"] = Reference(record.level, state.rewind_point, whole.masks, best)
 
 
 def _control(state: RunState) -> LevelResult:
@@ -222,36 +234,3 @@ def judge_on_test(
         found = worth.accuracy, worth.loss, worth.samples, worth.others
         entries.append(Evaluated(record.level, record.role, record.id, *found))
     return Evaluation(tuple(entries))
-
-
-# -- references -----------------------------------------------------------------------------------------------
-
-
-def _parts_of(done: Sequence[LevelRecord]) -> set[str]:
-    """The roles of the last of `done` for later levels: "parent", and perhaps "dense", "warmup" or "best"."""
-    record, worth = done[-1], done[-1].worth
-    found = {"parent"}
-    if record.level == 0 and record.kept == record.total:
-        found |= {"dense", "warmup"}
-    if not math.isnan(worth) and not any(r.worth >= worth for r in done[:-1]):
-        found |= {"best"}
-    return found
-
-
-def _references(
-    record: LevelRecord, parts: Set[str], network: tuple[StateDict, Masks], rewound: tuple[int, StateDict]
-) -> dict[str, Reference]:
-    """A level as a reference in each role of `parts`. `rewound` is the epoch and the weights of the rewind point."""
-    weights, masks = network
-    whole = Reference(record.level, weights, masks, _number(record.value), record.observations[-1].values)
-    found = dict.fromkeys(sorted(parts - {"warmup"}), whole)
-    if "warmup" in parts:
-        epoch, weights = rewound
-        early = [_number(o.value(record.metric)) for o in record.observations if o.epoch <= epoch]
-        best = max((a for a in early if not math.isnan(a)), default=math.nan, key=record.metric.worth)
-        found["warmup"] = Reference(record.level, weights, masks, best)
-    return found
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value

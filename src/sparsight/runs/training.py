@@ -33,10 +33,9 @@ def begin(state: RunState, masks: Masks, role: Literal["level", "control"], plan
     """The training of the level after those in `state.history`."""
     recipe, number = state.recipe, len(state.history)
     check_parts(state.data, plan.batch_size, state.runtime)
-    training = Training(
-        state.model, masks, plan.optimizer(state.model.parameters()), plan, state.data, state.runtime, number, role,
-        seed=recipe.seed, judge=recipe.judge, channels_last=recipe.channels_last,
-    )  # fmt: skip
+    optimizer = plan.optimizer(state.model.parameters())
+    training = Training(state.model, masks, optimizer, plan, state.data, state.runtime, number, role, recipe.seed)
+    training.judge, training.channels_last = recipe.judge, recipe.channels_last
     if role == "level":
         training.stops = (recipe.rewind_epoch,) if number == 0 else ()
         training.averaging = "gf_ema" in recipe.needs

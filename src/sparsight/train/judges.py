@@ -217,9 +217,13 @@ def _classes(scores: Tensor, y: Any) -> bool:
 
 
 _NAMED: Mapping[str, Callable[[], Judge]] = {
-    "auto": Auto, "accuracy": Accuracy, "perplexity": Perplexity, "mse": Error, "rmse": lambda: Error("rmse"),
+    "auto": Auto,
+    "accuracy": Accuracy,
+    "perplexity": Perplexity,
+    "mse": Error,
+    "rmse": lambda: Error("rmse"),
     "mae": lambda: Error("mae"),
-}  # fmt: skip
+}
 
 
 def named_judge(metric: Any, loss: Callable[[nn.Module, Batch], Tensor]) -> Judge:

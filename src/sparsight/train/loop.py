@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -129,13 +128,10 @@ def _judged(training: Training, seen: Observation, since: float) -> Observation:
     worth = evaluate(training.model, training.data.validation, training.judge, training.runtime)
     since = training.spent("validate", since)
     training.metric = worth.metric
-    seen = dataclasses.replace(
-        seen, validation_loss=worth.loss, validation_accuracy=worth.accuracy, metrics=worth.others,
-        samples=worth.samples,
-    )  # fmt: skip
+    found = {"validation_loss": worth.loss, "validation_accuracy": worth.accuracy, "metrics": worth.others}
+    seen = dataclasses.replace(seen, **found, samples=worth.samples)
     if training.average is not None:
-        names, norms = training.average.names, training.average.values.tolist()
-        averages = {f"value:gradient flow (ema), {name}": norm for name, norm in zip(names, norms, strict=True)}
+        averages = {f"value:gradient flow (ema), {name}": norm for name, norm in training.average.by_name.items()}
         seen = dataclasses.replace(seen, values=averages)
     context = _context(training, seen)
     values, training.memory = plan.stop.measure(context, training.memory)
@@ -149,20 +145,18 @@ def _judged(training: Training, seen: Observation, since: float) -> Observation:
 
 
 def _context(training: Training, seen: Observation) -> Context:
-    average = training.average
-    now: dict[str, Any] = {
-        "model": training.model,
-        "masks": training.masks,
-        "level": training.level,
-        "observation": seen,
-        "loss": training.plan.loss,
-        "metric": training.metric,
-        "gradients": {} if average is None else dict(zip(average.names, average.values.tolist(), strict=True)),
-        "history": tuple(training.observations),
-    }
-    if training.surroundings is None:
-        return Context(**now)
-    return dataclasses.replace(training.surroundings, **now, flows={}, cost={})
+    now = Context(training.model, training.masks, training.level, seen)
+    return dataclasses.replace(
+        training.surroundings or now,
+        masks=training.masks,
+        observation=seen,
+        loss=training.plan.loss,
+        metric=training.metric,
+        gradients={} if training.average is None else training.average.by_name,
+        history=tuple(training.observations),
+        flows={},
+        cost={},
+    )
 
 
 def _steps(training: Training, going: Pass, tally: LossSum, upto: int | None, length: int | None) -> None:

@@ -26,6 +26,11 @@ class GradientAverage:
         """The average, total / (1 - decay^steps), on the CPU: its weights sum to 1 from the first step on."""
         return self.total.cpu() / (1.0 - self.decay**self.steps)
 
+    @property
+    def by_name(self) -> dict[str, float]:
+        """The average of each tensor."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
+
     def state(self) -> dict[str, Tensor]:
         """The state to store for a resume: GradientAverage(names, state["total"], int(state["steps"]), decay)."""
         return {"total": self.total.clone(), "steps": torch.tensor(self.steps)}
