@@ -19,11 +19,9 @@ from sparsight.cli.entry import main
 from sparsight.compare import difference, evaluate, knee, lower_bound, paired_shares, predictions, verdict, verdicts
 from sparsight.compare.statistics import Sparsest
 from sparsight.compare.verdict import of_folder, report
-from sparsight.compare.verdict.evidence import evidence
-from sparsight.compare.verdict.history import History
-from sparsight.compare.verdict.surer import enough, surer
+from sparsight.compare.verdict.evidence import enough, evidence, surer
+from sparsight.compare.verdict.history import APART, NOTHING, SAMPLES, SEEDS, History, walk
 from sparsight.compare.verdict.verdict import _pays
-from sparsight.compare.verdict.walk import APART, NOTHING, SAMPLES, SEEDS, walk
 from sparsight.measure.pq import turning_points
 from sparsight.model.collapse import Collapse
 from sparsight.numerics.format import percent

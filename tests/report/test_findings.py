@@ -14,8 +14,8 @@ from sparsight.cli.show import tell
 from sparsight.model.collapse import Collapse
 from sparsight.numerics.intervals import difference, wilson
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, from_json, to_json
-from sparsight.report.findings import findings, spans
 from sparsight.report.run_view import story
+from sparsight.report.sentences import findings, spans
 from sparsight.runs.execute import most_frequent
 from sparsight.train.metric import Metric
 from sparsight.train.observation import Observation

@@ -13,13 +13,12 @@ import numpy as np
 from torch import Tensor as TorchTensor
 from torch import nn
 
-from sparsight.analysis.draws import magnitudes_of, shares
 from sparsight.analysis.partners import products
 from sparsight.analysis.records import Analysis, Listed, Row, Summary, Tensor
+from sparsight.analysis.seen import Seen, magnitudes_of, shares
 from sparsight.analysis.stream import Watch, stream
 from sparsight.analysis.summary import Sample, SummaryRequest, neurons, summarise
 from sparsight.analysis.tensor_kinds import Verdict, judge
-from sparsight.analysis.tensor_sums import Seen
 from sparsight.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from sparsight.checkpoint.memory import entries as entries_of
 from sparsight.measure.pq import RowSums

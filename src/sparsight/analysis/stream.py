@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sparsight.analysis.reader import Source, source_of
-from sparsight.analysis.tensor_sums import MOST_ROWS, Seen, rows_of
+from sparsight.analysis.seen import MOST_ROWS, Seen, rows_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 from sparsight.numerics.kernels.jit import each
 from sparsight.numerics.kernels.power_sums import CHUNK, SUMS, fill

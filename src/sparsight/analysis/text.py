@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from sparsight.analysis.records import Analysis, Listed, Summary, Tensor
-from sparsight.analysis.tensor_sums import MOST_ROWS
+from sparsight.analysis.seen import MOST_ROWS
 from sparsight.analysis.trajectory import Trajectory
 from sparsight.model.left_out import counted
 from sparsight.model.left_out import lines as told

@@ -13,7 +13,7 @@ from sparsight.cli.certify_inputs import Pruned, of_checkpoint, of_run
 from sparsight.cli.errors import Misuse, refusing
 from sparsight.cli.network_options import CertifyOptions
 from sparsight.cli.output import give
-from sparsight.compare.verdict.reports import report
+from sparsight.compare.verdict.verdict import report
 from sparsight.model.masks import all_kept
 from sparsight.numerics.format import percent
 from sparsight.numerics.seeds import derive, seeded

@@ -22,9 +22,9 @@ from sparsight.records.record import Evaluation, LevelRecord, RunRecord
 from sparsight.records.verify import whole
 from sparsight.report import rich_table, summary, table
 from sparsight.report.escape import plain, printable
-from sparsight.report.findings import findings
 from sparsight.report.ledger import sentence
 from sparsight.report.run_view import story
+from sparsight.report.sentences import findings
 
 
 def main(asked: ShowOptions) -> int:

@@ -11,13 +11,11 @@ from sparsight.model.left_out import counted, lines
 from sparsight.numerics import format as words
 from sparsight.records.record import Evaluation, LevelRecord, LevelTimes, RunRecord, to_json
 from sparsight.records.verdict import Verdict
-from sparsight.report.allocations import decisions
-from sparsight.report.findings import findings
 from sparsight.report.ledger import section
 from sparsight.report.pages import Cards, Code, Fold, Page, Section, Table, Tile, render
-from sparsight.report.run_tables import ids, level_table
+from sparsight.report.run_tables import decisions, ids, level_table
 from sparsight.report.run_view import Story, name, story
-from sparsight.report.sentences import told
+from sparsight.report.sentences import findings, told
 from sparsight.report.verdict import section as how_far
 
 _MEANING = {

@@ -1,9 +1,11 @@
 """Metrics beyond accuracy, as functions and as tidy rows of a run."""
 
 from sparsight.compare.evaluation.corruptions import CORRUPTIONS, corrupt
+from sparsight.compare.evaluation.derived import corruption_error, excess_error, prune_potential
 from sparsight.compare.evaluation.evaluate import FAMILIES, Corrupted, Evaluated, evaluate, predictions, stored
 from sparsight.compare.evaluation.metrics import (
     Estimate,
+    Outputs,
     accuracy,
     agreement,
     brier,
@@ -11,9 +13,8 @@ from sparsight.compare.evaluation.metrics import (
     classes,
     flips,
     negative_log_likelihood,
+    outputs_of,
 )
-from sparsight.compare.evaluation.outputs import Outputs, outputs_of
-from sparsight.compare.evaluation.potential import corruption_error, excess_error, prune_potential
 
 __all__ = ["CORRUPTIONS", "FAMILIES", "Corrupted", "Estimate", "Evaluated", "Outputs", "accuracy", "agreement", "brier"]
 __all__ += ["calibration_error", "classes", "corrupt", "corruption_error", "evaluate", "excess_error", "flips"]

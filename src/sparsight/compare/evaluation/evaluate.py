@@ -14,7 +14,7 @@ from sparsight.compare.evaluation import derived
 from sparsight.compare.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from sparsight.compare.evaluation.metrics import CLEAN, share
 from sparsight.compare.evaluation.networks import Networks
-from sparsight.compare.verdict.reports import report
+from sparsight.compare.verdict.verdict import report
 from sparsight.deploy.ledger.of_run import of_run
 from sparsight.deploy.ledger.records import Ledger, Request
 from sparsight.numerics.checks import check_known, check_whole

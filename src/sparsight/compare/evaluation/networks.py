@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.compare.evaluation.corruptions import corrupt
-from sparsight.compare.evaluation.outputs import Outputs, outputs_of
+from sparsight.compare.evaluation.metrics import Outputs, outputs_of
 from sparsight.numerics.stratified import stratified
 from sparsight.records.again import names_of
 from sparsight.records.describe import fingerprint

@@ -1,4 +1,4 @@
-"""The verdict on a setting, from the records of its runs."""
+"""The verdict on a setting, from the records of its runs, and a run's report with it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import torch
 from scipy.stats import binomtest
 
 from sparsight.compare.evaluation.metrics import classes
-from sparsight.compare.statistics.holm import holm
-from sparsight.compare.statistics.sparsest import sparsest_within
-from sparsight.compare.verdict.evidence import evidence
-from sparsight.compare.verdict.history import History, grouped, read
-from sparsight.compare.verdict.surer import surer
-from sparsight.compare.verdict.walk import walk
+from sparsight.compare.statistics import holm, sparsest_within
+from sparsight.compare.verdict.evidence import evidence, surer
+from sparsight.compare.verdict.history import History, grouped, read, walk
 from sparsight.deploy.ledger.of_run import of_run
+from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
+from sparsight.records.outputs import write_output
 from sparsight.records.record import LevelRecord
 from sparsight.records.verdict import Pays, Speed, Verdict
+from sparsight.report import page
+from sparsight.report.sentences import chosen_within
 
 
 def verdict(runs: Path | str | Sequence[Path | str], within: float = 0.5, confidence: float = 0.95) -> Verdict:
@@ -136,3 +137,29 @@ def _mcnemar(mine: torch.Tensor, dense: torch.Tensor, labels: torch.Tensor, labe
 
 def _name(names: Sequence[object], label: int) -> str:
     return str(names[label]) if 0 <= label < len(names) else str(label)
+
+
+WITHIN = 0.5
+
+
+def report(folder: RunFolder) -> Path:
+    """Write the report of a run from its records and the chosen network, with the verdict if there is one."""
+    path = folder.path / "report.html"
+    found = of_run(folder) if folder.record.chosen is not None else None
+    text = page(folder.record, folder.levels(), folder.times(), folder.evaluation(), found, of_folder(folder))
+    write_output(path, [text.encode()])
+    return path
+
+
+def of_folder(folder: RunFolder) -> Verdict | None:
+    """The verdict at 95 % confidence, within the margin of the run's `choose` (otherwise 0.5).
+
+    None for an unfinished run, or one without a dense or pruned network.
+    """
+    points = chosen_within(folder.record.description.get("choose"))
+    try:
+        return verdict(folder.path, WITHIN if points is None or points < 0 else points)
+    except DamagedFile:
+        raise
+    except ValueError:
+        return None
