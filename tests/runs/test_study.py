@@ -113,7 +113,7 @@ def test_command_of_a_trial():
 def test_wrong_studies(tmp_path):
     with pytest.raises(ValueError, match="twice"):
         run_study([short(), short(label="x")], tmp_path)
-    with pytest.raises(ValueError, match="workers must be at least 1: got 0"):
+    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
         run_study([short()], tmp_path, workers=0)
     with pytest.raises(ValueError, match="the seed is a field"):
         short(arguments={"seed": 1})

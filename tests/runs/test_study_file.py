@@ -99,7 +99,7 @@ def test_a_budget_is_shared_out_over_the_levels(tmp_path):
 SAP = "methods: [{recipe: sap, "
 WRONG = {
     "not yaml": ("a: [1", "line 1: not YAML: expected ',' or ']'"),
-    "a key twice": ("seeds: 1\nmethods: []\nseeds: 2\n", "line 3: the key 'seeds' is there twice"),
+    "a key twice": ("seeds: 1\nmethods: []\nseeds: 2\n", "line 3: the key 'seeds' occurs twice"),
     "a tag": ("methods: !!python/object:os.system x", "line 1: expected plain values"),
     "a merge": ("methods:\n- <<: {recipe: sap}\n", "line 2: expected plain values, got the tag or key '<<'"),
     "another yaml": ("%YAML 1.1\n---\nmethods: []\n", "line 2: expected YAML 1.2"),
@@ -143,7 +143,7 @@ WRONG = {
     "several types": (SAP + "arguments: {levels: x}}]", "must be a whole number, got 'x'"),
     "a value": (SAP + "arguments: {p: 3.0}}]", "line 1: methods[1]: "),
     "a seed among arguments": (SAP + "arguments: {seed: 1}}]", "set seeds with the study's key seeds"),
-    "in grid and arguments": (SAP + "arguments: {p: 1.0}, grid: {p: [1.0]}}]", "grid.p: is among the arguments too"),
+    "in grid and arguments": (SAP + "arguments: {p: 1.0}, grid: {p: [1.0]}}]", "grid.p: is also among the arguments"),
     "an empty grid": (SAP + "grid: {p: []}}]", "grid.p: must have at least one entry, got []"),
     "an option": (SAP + "options: {optimiser: adam}}]", "options.optimiser: unknown option; did you mean 'optimizer'?"),
     "an option's value": (SAP + "options: {total_epochs: x}}]", "must be a whole number, got 'x'"),

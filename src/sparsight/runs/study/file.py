@@ -1,4 +1,4 @@
-"""Study files: YAML 1.2, read without running anything and within budgets, its schema, and the trials it makes."""
+"""Study files: a safe, bounded reader of YAML 1.2, the schema, and the runs that a file describes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sparsight.records.files import DamagedFile, check_there
 from sparsight.records.record import must
 
 SIZE, DEPTH, NODES = 1 << 20, 20, 100_000
-"""Most bytes of a file, nested levels, and values with what aliases repeat."""
+"""Limits: bytes of a file, levels of nesting, and values, with each use of an alias counted."""
 
 Place = tuple[str | int, ...]
-"""Keys and positions from the top of a file to one of its values."""
+"""Keys and positions on the way from the top of a file to a value."""
 
 
 class StudyFileError(ValueError):
@@ -28,14 +28,14 @@ class StudyFileError(ValueError):
 
 @dataclass(frozen=True)
 class Source:
-    """What a file says, and the line (from 1) of each of its values."""
+    """The content of a file, and the line (from 1) of each value."""
 
     path: Path
     value: Any
     lines: Mapping[Place, int]
 
     def line(self, place: Place) -> int:
-        """The line of a value, or of the nearest thing around it."""
+        """The line of a value, or of the innermost known value around it."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 1)
@@ -49,8 +49,8 @@ class Source:
 def read_source(path: Path) -> Source:
     """The values of a YAML file: mappings with text as keys, lists, text, numbers, true, false and null.
 
-    Raises: StudyFileError, with its line, for invalid YAML 1.2, a key that is there twice, a tag, a merge key, and
-    whatever is beyond the budgets.
+    Raises: StudyFileError, with the line, for invalid YAML 1.2, a duplicate key, a tag, a merge key, or content beyond
+    the limits.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -82,7 +82,7 @@ def read_source(path: Path) -> Source:
 
 
 def _check_depth(path: Path, yaml: Any, text: bytes) -> None:
-    """Refuse nesting before anything is built: the composer calls itself for each level."""
+    """Refuse deep nesting before anything is built, because the composer recurses."""
     depth = 0
     for number, event in enumerate(yaml.parse(text)):
         kind = type(event).__name__
@@ -120,7 +120,7 @@ class _Reader:
             if not isinstance(name, str):
                 raise self._error(line, f"a key must be text, got {getattr(key, 'value', key)!r:.60}")
             if name in found:
-                raise self._error(line, f"the key {name!r:.60} is there twice")
+                raise self._error(line, f"the key {name!r:.60} occurs twice")
             found[name] = self.value(item, (*place, name))
             self.lines[(*place, name)] = line
         return found
@@ -167,15 +167,14 @@ class _Part(BaseModel):
 
 
 class Budget(_Part):
-    """Epochs of every run in all. Recipes that prune level by level take `levels` pruned levels, without a number of
-    their own."""
+    """Epochs of every run in total. `levels` is the default number of pruned levels of iterative recipes."""
 
     epochs: Annotated[int, Field(ge=1)]
     levels: Annotated[int, Field(ge=0)] = 7
 
 
 class Method(_Part):
-    """A recipe with its arguments; what it does not say, the study says."""
+    """A recipe with its arguments. Settings that it leaves out are those of the study."""
 
     recipe: Annotated[str, Field(min_length=1)]
     label: str = ""
@@ -191,7 +190,7 @@ class Method(_Part):
 
 
 class StudyFile(_Part):
-    """What a study is of."""
+    """The content of a study file."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
     model: Names = ["mlp"]
@@ -205,7 +204,7 @@ class StudyFile(_Part):
 
 @dataclass(frozen=True)
 class Cell:
-    """One run that a file asks for, before its recipe is known: what is the same in it for every recipe."""
+    """One run of a study file: its settings, before they are resolved for its recipe."""
 
     method: Method
     place: Place  # of the method
@@ -219,7 +218,10 @@ class Cell:
 
 
 def read_study_file(path: Path) -> tuple[StudyFile, Source]:
-    """A study file, YAML 1.2 or JSON. A list is that of the methods. StudyFileError names file, line, key and value."""
+    """Read a study file, YAML 1.2 or JSON. A list at the top is the list of methods.
+
+    Raises: StudyFileError with file, line, key and value.
+    """
     source = read_source(path)
     if isinstance(source.value, list):
         lines = {("methods", *place): line for place, line in source.lines.items()}
@@ -236,7 +238,7 @@ def read_study_file(path: Path) -> tuple[StudyFile, Source]:
         if method.seed is not None and method.seeds is not None:
             raise source.error(("methods", number, "seed"), "give one of seed and seeds")
         if both := method.grid.keys() & method.arguments.keys():
-            raise source.error(("methods", number, "grid", min(both)), "is among the arguments too")
+            raise source.error(("methods", number, "grid", min(both)), "is also among the arguments")
     return study, source
 
 
@@ -252,7 +254,7 @@ def _told(source: Source, error: ErrorDetails) -> Exception:
 
 
 def cells(study: StudyFile) -> Iterator[Cell]:
-    """The runs of a study: all methods at one seed, then all at the next."""
+    """The runs of a study: all methods with one seed, then all with the next."""
     made = [list(_of(study, number, method)) for number, method in enumerate(study.methods)]
     seeds = dict.fromkeys(cell.seed for of in made for cell in of)
     yield from (cell for seed in seeds for of in made for cell in of if cell.seed == seed)

@@ -1,4 +1,4 @@
-"""Running the trials of a study on this machine, resumable at any point."""
+"""Runs the trials of a study on this machine; can be resumed at any point."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ def run_study(
     threads: int | None = None,
     on_done: Callable[[Ended], None] | None = None,
 ) -> tuple[Ended, ...]:
-    """Run the trials into `out`, `workers` at a time; how each of them ended.
+    """Run the trials into `out`, `workers` at a time; returns how each of them ended.
 
-    Each has `threads` threads, by default cores // workers. May be called again after any end of it, also with more
-    trials: finished ones are skipped, unfinished ones go on where they were, with the number of threads that they
-    began with. All running trials together never have more threads than there are cores. A trial that fails does not
-    stop the others. Ctrl-C stops the running trials; everything stays resumable.
-    ValueError if a trial is there twice, workers < 1, or `out` holds a study with another device or precision.
+    Each trial has `threads` threads, by default cores // workers; together they never have more than there are cores.
+    Call it again to resume, also with more trials: finished trials are skipped, unfinished ones continue with their
+    number of threads. A failed trial does not stop the others. Ctrl-C stops the running trials, which can be resumed.
+
+    Raises: ValueError for a duplicate trial, for workers below 1, or if `out` holds a study with another device or
+    precision.
     """
     if workers < 1:
-        raise ValueError(f"workers must be at least 1: got {workers}")
+        raise ValueError(f"workers must be at least 1, got {workers}")
     if threads is not None:
         check_threads(threads)
     shared = Shared(device, precision, keep)
@@ -53,7 +54,7 @@ def run_study(
         if on_done is not None:
             on_done(ended[-1])
 
-    alive, held = os.pipe()  # whose other end closes with this process, however it ends
+    alive, held = os.pipe()  # the end that is held closes with this process, even if it is killed
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -89,7 +90,7 @@ def available_cores() -> int:
 
 @dataclass(frozen=True)
 class Job:
-    """A trial that runs."""
+    """A running trial."""
 
     trial: Trial
     process: subprocess.Popen[bytes]
@@ -97,9 +98,9 @@ class Job:
 
 
 def start(trial: Trial, out: Path, shared: Shared, threads: int, alive: int, *, resume: bool) -> Job:
-    """The process of a trial, in its own session: Ctrl-C reaches it only through this process.
+    """Start a trial in its own session, where Ctrl-C reaches it only through this process.
 
-    It ends when the pipe `alive` does.
+    It ends when the other end of the pipe `alive` is closed.
     """
     words = [sys.executable, "-m", "sparsight", *command(trial), "--out", str(out / "trials" / trial.key)]
     words += [f"--{name}={value}" for name, value in dataclasses.asdict(shared).items()]
@@ -114,16 +115,16 @@ def start(trial: Trial, out: Path, shared: Shared, threads: int, alive: int, *, 
 
 
 def stop(jobs: Sequence[Job]) -> None:
-    """Interrupt what runs, and kill what does not end: both leave runs that can be resumed."""
+    """Terminate the jobs, then kill those that have not ended. Their runs can be resumed."""
     for job in jobs:
-        job.process.terminate()  # not SIGINT, which what a shell starts in the background ignores
+        job.process.terminate()  # not SIGINT, which background jobs of a shell ignore
     until = time.monotonic() + 30
     for job in jobs:
         try:
             job.process.wait(max(0.0, until - time.monotonic()))
         except subprocess.TimeoutExpired:
             if hasattr(os, "killpg"):
-                os.killpg(job.process.pid, signal.SIGKILL)  # and what it has started
+                os.killpg(job.process.pid, signal.SIGKILL)  # with its children
             job.process.kill()
             job.process.wait()
 

@@ -1,4 +1,4 @@
-"""What came out of a study: tidy rows, their means and intervals over seeds, as CSV and Markdown."""
+"""The results of a study: tidy rows, means and intervals over seeds, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from sparsight.train.metric import ACCURACY
 Row = dict[str, Any]
 
 COSTS = ("cumulative_epochs", "cumulative_steps", "forward_equivalents", "seconds")
-"""What a run has cost up to a level."""
+"""The columns of a run's cost up to a level."""
 
 
 def rows(out: Path) -> list[Row]:
-    """One row for each trial and level (the dense control too) of the study in `out`, finished or not.
+    """One row per trial and level, including the dense control, of the study in `out`, finished or not.
 
-    Columns: those of the trial (arguments and options as JSON), status, level, role, density, kept, total, one PQ
-    index for each recorded pair ("pq(1, 2)"), epochs, steps, what the run has cost up to here, shared training
-    included (cumulative_epochs, cumulative_steps, forward_equivalents, seconds; the control's are its own),
-    validation_accuracy, test_accuracy, both of the metric that levels are chosen by if it is another, chosen,
-    reason. All rows have all columns; None if unknown. FileNotFoundError if `out` holds no study;
-    DamagedFile for study.json or a file of a run.
+    Columns: those of the trial (arguments and options as JSON), status, level, role, density, kept, total, a PQ index
+    for each recorded pair ("pq(1, 2)"), epochs, steps, the cost of the run so far (cumulative_epochs, cumulative_steps,
+    forward_equivalents, seconds; with shared training; the control's own), validation_accuracy, test_accuracy, the
+    same for the metric that chooses levels if it is another, chosen, reason. Every row has all columns; None: unknown.
+
+    Raises: FileNotFoundError if `out` holds no study; DamagedFile for study.json or a file of a run.
     """
     found: list[Row] = []
     for key, trial in read_study(out)[0].items():
@@ -94,9 +94,8 @@ def _level_row(level: LevelRecord) -> Row:
 def summarise(rows: Iterable[Row], by: Sequence[str], value: str, confidence: float = 0.95) -> list[Row]:
     """n, mean, sample standard deviation and half-width of the Student-t interval of `value`, for equal `by`.
 
-    As `mean` computes them. Rows whose value is None are left out; with n = 1 there is no deviation and no interval
-    (None). Groups keep their order of appearance. KeyError for a column that a row lacks; ValueError unless
-    0 < confidence < 1.
+    Computed by `mean`. Leaves out rows without a value. For n = 1, deviation and half-width are None. Groups are in
+    order of appearance. Raises: KeyError if a row lacks a column; ValueError unless 0 < confidence < 1.
     """
     groups: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
@@ -112,12 +111,12 @@ def summarise(rows: Iterable[Row], by: Sequence[str], value: str, confidence: fl
 
 
 def write_csv(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as CSV to a file, a device or "-" (`write_output`): None is empty, numbers in full."""
+    """Write rows as CSV to a file, a device or "-" (`write_output`), with numbers in full and None as an empty cell."""
     write_output(path, [as_csv(rows).encode()])
 
 
 def write_markdown(rows: Sequence[Row], path: Path) -> None:
-    """Write rows as a Markdown table, likewise: numbers to five significant digits."""
+    """Write rows as a Markdown table, as `write_csv` does, with numbers to five significant digits."""
     lines = [map(_cell, rows[0]), ["---"] * len(rows[0]), *(map(_cell, row.values()) for row in rows)] if rows else []
     text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     write_output(path, [text.encode()])
@@ -128,20 +127,20 @@ def _cell(value: Any) -> str:
     return printable(text).replace("\\", "\\\\").replace("|", "\\|")
 
 
-# -- costs, counted alike for every method, with what was taken over from a shared training --------------------
+# -- costs, counted in the same way for every method, including shared training -------------------------------
 
 FORWARD, BACKWARD = 1.0, 2.0
-"""Forward passes that a pass costs: a backward pass computes two products where a forward pass computes one."""
+"""Costs in forward passes: a backward pass computes two products for each one of a forward pass."""
 
 PASSES = {"SiPP": FORWARD, "GraSP": 3 * (FORWARD + BACKWARD)}
-"""Of scorers that do not take one gradient: SiPP looks at activations; GraSP differentiates its gradient again."""
+"""Costs of scorers other than one gradient: SiPP reads activations; GraSP differentiates its gradient again."""
 
 
 def forward_equivalents(run: RunRecord, level: LevelRecord) -> float | None:
-    """Forward passes of single samples that a level took: training, validation, scores and what its rule measured.
+    """The cost of a level in forward passes of one sample: training, validation, scores, measurements of its rule.
 
-    3 for each sample trained on, 1 for each validated; for each round of scores, by the samples scored, 3, 1 (SiPP) or
-    9 (GraSP); SynFlow scores one sample a round. None if the length of a split is not known.
+    3 for each sample of training, 1 of validation; in each round of scores, 3 for each sample, 1 with SiPP, 9 with
+    GraSP; SynFlow scores a single sample. None if the length of a split is unknown.
     """
     splits = run.data.get("splits", {})
     trained, validated = ((splits.get(name) or {}).get("samples") for name in ("train", "validation"))
@@ -167,7 +166,7 @@ def _scored(recipe: Mapping[str, Any], operation: Mapping[str, Any], trained: in
 
 
 def _batch_size(levels: Any) -> int | None:
-    """The batch size of level 0's plan, which its scorer takes: the first in the description of the levels."""
+    """The batch size of level 0's plan, also used by the scorer: the first in the description of the levels."""
     parts = levels if isinstance(levels, list) else [*levels.values()] if isinstance(levels, dict) else []
     if isinstance(levels, dict) and "batch_size" in levels:
         return levels["batch_size"]
