@@ -287,3 +287,7 @@ class TestCounting:
         assert sum(after.values()) == sum(removed.values())
         assert all(alive[n] - after[n] >= min(min_keep, alive[n]) for n in alive)
         assert all(after[n] >= 0 for n in alive)
+        slow = {n: min(removed[n], max(0, alive[n] - min_keep)) for n in alive}
+        while sum(slow.values()) < sum(removed.values()):  # the first of the groups that keep most
+            slow[max(alive, key=lambda n: alive[n] - slow[n])] += 1
+        assert after == slow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -45,25 +45,26 @@ def with_floor(alive: Mapping[str, int], removed: Mapping[str, int], min_keep: i
     Weights that the floor keeps are taken from the groups that keep most, one at a time (the first group among equals).
     Raises: ValueError if the groups have too few weights above the floor.
     """
-    floor = {name: min(min_keep, count) for name, count in alive.items()}
-    after = {name: min(removed[name], alive[name] - floor[name]) for name in alive}
+    removable = {name: max(0, count - min_keep) for name, count in alive.items()}
+    after = {name: min(removed[name], removable[name]) for name in alive}
     missing = sum(removed.values()) - sum(after.values())
     if not missing:
         return after
-    room = [(-(alive[n] - after[n]), i, n) for i, n in enumerate(alive) if alive[n] - after[n] > floor[n]]
-    heapq.heapify(room)
-    for _ in range(missing):
-        if not room:
-            raise ValueError(
-                f"cannot remove {sum(removed.values()):,} of {sum(alive.values()):,} alive weights and keep at least "
-                f"{min_keep:,} in each of {len(alive):,} groups, which allow at most "
-                f"{sum(alive.values()) - sum(floor.values()):,}: lower min_keep or raise the density"
-            )
-        kept, order, name = heapq.heappop(room)
-        after[name] += 1
-        if -kept - 1 > floor[name]:
-            heapq.heappush(room, (kept + 1, order, name))
-    return after
+    if sum(removable.values()) < sum(removed.values()):
+        raise ValueError(
+            f"cannot remove {sum(removed.values()):,} of {sum(alive.values()):,} alive weights and keep at least "
+            f"{min_keep:,} in each of {len(alive):,} groups, which allow at most {sum(removable.values()):,}: lower "
+            "min_keep or raise the density"
+        )
+    left = {name: alive[name] - count for name, count in after.items()}
+
+    def above(level: int) -> int:
+        return sum(max(0, count - level) for count in left.values())
+
+    levels = range(min_keep, max(left.values()) + 1)
+    level = levels[bisect_left(levels, -missing, key=lambda level: -above(level))]
+    last = {*[name for name, count in left.items() if count >= level][: missing - above(level)]}
+    return {name: alive[name] - min(count, level) + (name in last) for name, count in left.items()}
 
 
 def room(masks: Masks, scope: Scope, min_keep: int) -> int:
