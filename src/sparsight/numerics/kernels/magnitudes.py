@@ -65,8 +65,8 @@ def root_of(v) -> Any:
 
     In float32 that is up to 2^-24 / m, m in [1, 2) being the significand, and the same wherever a weight repeats: sums
     of ties would be off by as much. With s = sqrtf(v), v - s*s is exact in one fused multiply-add, and (v - s*s) / (2s)
-    is what was lost. The 1/s in it may be crude: (a constant - the bits of s) is within 0.043 of 1/m, which leaves
-    2.6e-9 at the very worst.
+    is what was lost. The 1/s in it may be crude: (a constant - the bits of s) is within 0.043 of 1/m, and one step of
+    Newton's method within 0.002, which leaves 1.2e-10 at the very worst. Counts of weights are snapped by 1e-9.
     """
 
 
@@ -78,6 +78,7 @@ def _root(v):
     def root(v):
         s = np.float32(math.sqrt(v))
         inverse = np.int32(_RECIPROCAL - s.view(np.int32)).view(np.float32)
+        inverse *= np.float32(2.0) - s * inverse
         return s, np.float32(np.float32(v - s * s) * inverse)
 
     return root
