@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sparsight.measure.pq.bound import snapped_floor
 from sparsight.pruning.allocate.counts import at_most, share, with_floor
 from sparsight.pruning.allocate.fixed import Global, Uniform
+from sparsight.pruning.allocate.n_of_m import NofM
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.recipes import sap
@@ -92,7 +93,7 @@ class TestSAP:
             SAP(p=p, q=q)
 
     @pytest.mark.parametrize(
-        "bad", [{"eta": -0.1}, {"gamma": -1.0}, {"beta": 1.1}, {"scope": "rows"}, {"min_keep": -1}]
+        "bad", [{"eta": -0.1}, {"gamma": -1.0}, {"gamma": None}, {"beta": 1.1}, {"scope": "rows"}, {"min_keep": -1}]
     )
     def test_refuses_settings(self, bad):
         with pytest.raises((ValueError, TypeError), match=next(iter(bad))):
@@ -250,6 +251,39 @@ class TestShrink:
         scores = {"a": torch.arange(10.0)}
         assert 10 * (1 - 0.9) < 1
         assert int(Shrink(1 - 0.9)(scores, ones(scores))["a"].sum()) == 9
+
+
+ALLOCATORS = {
+    "global": Global(density=0.5),
+    "uniform": Uniform(density=0.5),
+    "uniform rows": Uniform(density=0.5, scope="neuron"),
+    "shrink rows": Shrink(rate=0.5, scope="neuron"),
+    "sap rows": SAP(scope="neuron"),
+    "2:4": NofM(),
+}
+
+
+class TestEvery:
+    @pytest.mark.parametrize("allocator", ALLOCATORS.values(), ids=ALLOCATORS)
+    def test_tensors_and_rows_without_weights(self, allocator):
+        empty = {"rows": torch.empty(3, 0), "none": torch.empty(0, 4), "vector": torch.empty(0)}
+        scores = {**empty, "fc": torch.arange(1.0, 17).reshape(2, 8)}
+        plan = allocator.plan(scores, ones(scores))
+        assert {name: mask.shape for name, mask in plan.masks.items()} == {n: s.shape for n, s in scores.items()}
+        assert kept(plan.masks) == {"rows": 0, "none": 0, "vector": 0, "fc": 16 - sum(group.c for group in plan.groups)}
+
+    @pytest.mark.parametrize("allocator", ALLOCATORS.values(), ids=ALLOCATORS)
+    def test_refuses_masks_of_other_tensors(self, allocator):
+        scores = {"fc": torch.rand(2, 8)}
+        others = {**scores, "other": torch.rand(3)}
+        for wrong, masks, said in (
+            (scores, ones(others), r"missing \[\], unexpected \['other'\]"),
+            (others, ones(scores), r"missing \['other'\], unexpected \[\]"),
+            ({}, ones(scores), r"missing \[\], unexpected \['fc'\]"),
+            ({"fc": torch.ones(8, 2)}, ones(scores), r"shape of its scores, \(8, 2\), got \(2, 8\)"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                allocator(wrong, masks)
 
 
 class TestCounting:

@@ -31,6 +31,13 @@ def test_pruned_weights_stay_pruned_and_nothing_alive_beyond_them_goes():
     assert allocated(torch.ones(1, 8), mask).int().tolist() == [[1, 0, 0, 0, 0, 0, 1, 1]]
 
 
+def test_an_alive_score_of_minus_infinity_outranks_pruned_weights():
+    mask = torch.tensor([[True, True, False, False, True, True, True, False]])
+    scores = torch.tensor([[-torch.inf, -torch.inf, 1.0, 2.0, 3.0, -torch.inf, 1.0, 9.0]])
+    assert allocated(scores, mask, n=1).int().tolist() == [[0, 1, 0, 0, 1, 0, 0, 0]]
+    assert torch.equal(allocated(scores, mask, n=3), mask)
+
+
 @pytest.mark.parametrize(("n", "m", "kept"), [(0, 1, 0), (4, 4, 24), (3, 3, 24), (1, 9, 24)])
 def test_none_all_and_groups_larger_than_a_row(n, m, kept):
     assert int(allocated(torch.rand(3, 8), n=n, m=m).sum()) == kept

@@ -54,7 +54,7 @@ def keep_largest(
 def _select(
     scores: Scores, masks: Masks, counts: Any, verb: _Verb, scope: Scope, min_keep: int
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    _check(scores, masks)
+    check_scores(scores, masks)
     check_known(Scope, scope=scope)
     _check_int("min_keep", min_keep)
     if min_keep < 0:
@@ -247,11 +247,17 @@ def _rows(name: str, score: Tensor, mask: Tensor, out: Tensor, gone: Tensor) -> 
 # -- checks ----------------------------------------------------------------------------------------------------
 
 
-def _check(scores: Scores, masks: Masks) -> None:
+def check_scores(scores: Scores, masks: Masks) -> None:
+    """Raise TypeError or ValueError unless scores and masks are tensors of the same names, shapes and devices."""
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"scores must be a mapping of tensors by parameter name, got {type(scores).__name__}")
     _check_keys("masks", masks, scores)
     check_gathered(scores)
     for name, score in scores.items():
         mask = masks[name]
+        for what, x in (("scores", score), ("masks", mask)):
+            if not isinstance(x, Tensor):
+                raise TypeError(f"{what}[{name!r}] must be a tensor, got {type(x).__name__}")
         if score.dtype not in _DTYPES:
             raise TypeError(f"scores[{name!r}] must be of one of {[str(d) for d in _DTYPES]}, got {score.dtype}")
         if mask.dtype != torch.bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -23,7 +24,8 @@ COUNT, ZEROS, LARGEST, SMALLEST = kernel.COUNT, kernel.ZEROS, kernel.LARGEST, ke
 
 def check_pair(p: float, q: float, *, equal: bool = False) -> None:
     """Raise ValueError unless 0 < p < q (with `equal`, also p = q) and both are finite."""
-    if not (math.isfinite(p) and math.isfinite(q) and p > 0 and (p < q or (equal and p == q))):
+    known = all(isinstance(e, Real) and math.isfinite(e) for e in (p, q))
+    if not (known and p > 0 and (p < q or (equal and p == q))):
         bound = "at most" if equal else "less than"
         raise ValueError(f"p must be {bound} q, both finite and above 0, got p={p}, q={q}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping
 from decimal import ROUND_HALF_UP, Decimal
@@ -35,7 +36,7 @@ def alive(masks: Masks, scope: Scope) -> dict[str, int]:
     return {
         f"{name}[{row}]": count
         for name, mask in masks.items()
-        for row, count in enumerate(mask.reshape(mask.shape[0], -1).sum(1).tolist() if mask.numel() else [])
+        for row, count in enumerate(mask.reshape(len(mask), math.prod(mask.shape[1:])).sum(1).tolist())
     }
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from sparsight.numerics.checks import check_fraction, check_known, check_whole
+from sparsight.numerics.select import check_scores
 from sparsight.pruning.allocate.counts import alive, share
 from sparsight.pruning.allocate.exact import prune_exactly
 from sparsight.pruning.allocate.in_groups import in_groups
@@ -45,6 +46,7 @@ class Global(Allocator):
         return not self.recover
 
     def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        check_scores(scores, masks)
         if self.recover:
             masks = {name: torch.ones_like(mask) for name, mask in masks.items()}
         d = alive(masks, "global")["global"]

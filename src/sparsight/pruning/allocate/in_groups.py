@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsight.numerics.select import check_scores
 from sparsight.types import Allocation, Layout, Masks, Scope, Scored, Scores
 
 _PLAIN = Layout()
@@ -41,11 +42,10 @@ def rows_of(scores: Scores, masks: Masks) -> Rows:
 def in_groups(plan: Callable[[Scores, Masks], Allocation], scores: Scores, masks: Masks, scope: Scope) -> Allocation:
     """`plan(scores, masks)` with output units as rows (neuron scope), or each expert as a tensor (layer scope).
 
-    Groups are named "name[unit]" and "name[expert]".
+    Groups are named "name[unit]" and "name[expert]". Raises: as `check_scores`.
     """
+    check_scores(scores, masks)
     rows = rows_of(scores, masks)
-    if any(name not in scores or scores[name].shape != masks[name].shape for name in rows.layouts):
-        return plan(scores, masks)  # which raises
     if scope == "neuron" and rows.layouts:
         found = plan(rows.of(scores), rows.of(masks))
         return dataclasses.replace(found, masks=rows.back(found.masks))

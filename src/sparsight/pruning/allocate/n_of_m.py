@@ -45,14 +45,11 @@ class NofM(Allocator):
         return Allocation(new, tuple(groups))
 
     def _kept(self, name: str, scores: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        if scores.shape != mask.shape:
-            raise ValueError(
-                f"scores and mask of {name!r} must have one shape, got {tuple(scores.shape)} and {tuple(mask.shape)}"
-            )
         if bool(scores[mask].isnan().any()):
             raise ValueError(f"the scores of {name!r} must not contain NaN")
         whole = mask.shape[1] // self.m * self.m
-        order = torch.where(mask, scores.double(), -torch.inf).narrow(1, 0, whole).movedim(1, -1)
+        least = torch.finfo(torch.float64).min  # alive weights stay above pruned ones
+        order = torch.where(mask, scores.double().clamp(min=least), -torch.inf).narrow(1, 0, whole).movedim(1, -1)
         order = order.unflatten(-1, (-1, self.m)) if whole else order[..., None]
         order = order.sort(dim=-1, stable=True).indices  # stable: among equals the lower is pruned first
         places = order[..., self.m - self.n :]
