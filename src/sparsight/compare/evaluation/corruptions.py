@@ -58,28 +58,10 @@ def _scale(x: Tensor) -> float:
     return min(x.shape[-2:]) / SIDE
 
 
-# -- noise ---------------------------------------------------------------------------------------------------------
-
-
-def gaussian_noise(x: Tensor, deviation: float, generator: Generator) -> Tensor:
-    """x + deviation * normal noise."""
-    return x + deviation * torch.randn(x.shape, generator=generator)
-
-
-def shot_noise(x: Tensor, photons: float, generator: Generator) -> Tensor:
-    """Poisson(x * photons) / photons."""
-    return torch.poisson(x * photons, generator=generator) / photons
-
-
 def impulse_noise(x: Tensor, share: float, generator: Generator) -> Tensor:
     """A share of all values becomes 0 or 1, half of them each."""
     drawn = torch.rand(x.shape, generator=generator)
     return torch.where(drawn < share / 2, 0.0, torch.where(drawn > 1 - share / 2, 1.0, x))
-
-
-def speckle_noise(x: Tensor, deviation: float, generator: Generator) -> Tensor:
-    """x * (1 + deviation * normal noise)."""
-    return x * (1 + deviation * torch.randn(x.shape, generator=generator))
 
 
 # -- blur ----------------------------------------------------------------------------------------------------------
@@ -123,29 +105,10 @@ def _filtered(x: Tensor, kernel: Tensor) -> Tensor:
     return functional.conv2d(flat, kernel[None, None]).reshape(x.shape)
 
 
-# -- values --------------------------------------------------------------------------------------------------------
-
-
-def contrast(x: Tensor, factor: float, generator: Generator) -> Tensor:
-    """factor * x + (1 - factor) * the image's mean, per channel."""
-    return factor * x + (1 - factor) * x.mean((2, 3), keepdim=True)
-
-
-def brightness(x: Tensor, more: float, generator: Generator) -> Tensor:
-    """x + more."""
-    return x + more
-
-
 def pixelate(x: Tensor, factor: float, generator: Generator) -> Tensor:
     """Averages over larger pixels, `factor` times as many along each side."""
     high, wide = (max(1, round(factor * side)) for side in x.shape[-2:])
     return functional.interpolate(functional.adaptive_avg_pool2d(x, (high, wide)), x.shape[-2:], mode="nearest-exact")
-
-
-def quantize(x: Tensor, bits: float, generator: Generator) -> Tensor:
-    """Rounded to 2^bits values."""
-    most = 2**bits - 1
-    return (x * most).round() / most
 
 
 # -- geometry ------------------------------------------------------------------------------------------------------
@@ -187,17 +150,27 @@ def _warped(x: Tensor, matrix: Tensor, shift: Tensor, edge: str = "zeros") -> Te
 
 
 CORRUPTIONS: Mapping[str, Corruption] = {
-    "gaussian_noise": Corruption(gaussian_noise, (0.04, 0.06, 0.08, 0.09, 0.10)),
-    "shot_noise": Corruption(shot_noise, (500, 250, 100, 75, 50)),
+    "gaussian_noise": Corruption(
+        lambda x, deviation, generator: x + deviation * torch.randn(x.shape, generator=generator),
+        (0.04, 0.06, 0.08, 0.09, 0.10),
+    ),
+    "shot_noise": Corruption(
+        lambda x, photons, generator: torch.poisson(x * photons, generator=generator) / photons, (500, 250, 100, 75, 50)
+    ),
     "impulse_noise": Corruption(impulse_noise, (0.01, 0.02, 0.03, 0.05, 0.07)),
-    "speckle_noise": Corruption(speckle_noise, (0.15, 0.2, 0.35, 0.45, 0.6)),
+    "speckle_noise": Corruption(
+        lambda x, deviation, generator: x * (1 + deviation * torch.randn(x.shape, generator=generator)),
+        (0.15, 0.2, 0.35, 0.45, 0.6),
+    ),
     "gaussian_blur": Corruption(gaussian_blur, (0.4, 0.6, 0.7, 0.8, 1.0)),
     "defocus_blur": Corruption(defocus_blur, (0.75, 1.0, 1.25, 1.5, 2.0)),
     "motion_blur": Corruption(motion_blur, (3, 5, 7, 9, 11)),
-    "contrast": Corruption(contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
-    "brightness": Corruption(brightness, (0.05, 0.1, 0.15, 0.2, 0.3)),
+    "contrast": Corruption(
+        lambda x, factor, _: factor * x + (1 - factor) * x.mean((2, 3), keepdim=True), (0.75, 0.5, 0.4, 0.3, 0.15)
+    ),
+    "brightness": Corruption(lambda x, more, _: x + more, (0.05, 0.1, 0.15, 0.2, 0.3)),
     "pixelate": Corruption(pixelate, (0.95, 0.9, 0.85, 0.75, 0.65)),
-    "quantize": Corruption(quantize, (5, 4, 3, 2, 1)),
+    "quantize": Corruption(lambda x, bits, _: (x * (2**bits - 1)).round() / (2**bits - 1), (5, 4, 3, 2, 1)),
     "rotation": Corruption(rotation, (0.2, 0.4, 0.6, 0.8, 1.0)),
     "scaling": Corruption(scaling, (0.9, 0.8, 0.7, 0.6, 0.5)),
     "translation": Corruption(translation, (1, 2, 3, 4, 5)),
