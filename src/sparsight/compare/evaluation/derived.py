@@ -36,22 +36,25 @@ def structure(record: LevelRecord) -> Iterator[Row]:
             yield row(record, metric, count, name)
 
 
+def class_name(data: Mapping[str, Any], label: int) -> str:
+    """The name of a class in the record of a run's data; its number without one."""
+    facts = data.get("facts")
+    names = facts.get("class_names") if isinstance(facts, Mapping) else None
+    return str(names[label]) if isinstance(names, list | tuple) and 0 <= label < len(names) else str(label)
+
+
 def by_class(
-    record: LevelRecord, predictions: Mapping[str, Tensor], parent: LevelRecord | None, names: Sequence[Any]
+    record: LevelRecord, predictions: Mapping[str, Tensor], parent: LevelRecord | None, data: Mapping[str, Any]
 ) -> Iterator[Row]:
     """Accuracy and impact of each class, and the worst class."""
     before = predictions.get(parent.id) if parent is not None and parent.id != record.id else None
     found = classes(predictions[record.id], predictions["labels"], before)
-
-    def called(label: int) -> str:
-        return str(names[label]) if 0 <= label < len(names) else str(label)
-
     for each in found:
-        yield row(record, "class_accuracy", each.accuracy, called(each.label))
+        yield row(record, "class_accuracy", each.accuracy, class_name(data, each.label))
         if each.impact is not None:
-            yield row(record, "class_impact", each.impact, called(each.label))
+            yield row(record, "class_impact", each.impact, class_name(data, each.label))
     worst = min(found, key=lambda each: each.accuracy.value)
-    yield row(record, "worst_class_accuracy", worst.accuracy, called(worst.label))
+    yield row(record, "worst_class_accuracy", worst.accuracy, class_name(data, worst.label))
 
 
 def against_parent(record: LevelRecord, predictions: Mapping[str, Tensor], parent: LevelRecord | None) -> Iterator[Row]:
@@ -85,11 +88,10 @@ class Errors:
 
 
 def errors_of(rows: Sequence[Row]) -> Errors | None:
-    """From the rows of one network; None unless they hold clean and corrupted images."""
+    """From a network's rows on corrupted images; None unless they hold clean and corrupted ones."""
     found: dict[str, list[tuple[int, float]]] = {}
     for each in rows:
-        if each.metric == "corrupted_accuracy":
-            found.setdefault(each.group, []).append((each.severity or 0, 1 - each.value))
+        found.setdefault(each.group, []).append((each.severity or 0, 1 - each.value))
     clean = found.pop("none", None)
     if not clean or not found:
         return None
@@ -106,8 +108,8 @@ def robustness(record: LevelRecord, mine: Errors, dense: Errors | None) -> Itera
 
 def potentials(
     levels: Sequence[LevelRecord], accuracies: Mapping[str, float], errors: Mapping[str, Errors], dense: LevelRecord
-) -> Iterator[tuple[str, str, float]]:
-    """(metric, distribution, sparsity): a run's prune potential for each margin, clean and on each corruption."""
+) -> Iterator[Row]:
+    """A run's prune potential, a sparsity, for each margin, clean and on each corruption."""
     pruned = [x for x in levels if x.role == "level" and x.id in accuracies]
     distributions = {"clean": {x.id: 1 - accuracies[x.id] for x in [*pruned, dense] if x.id in accuracies}}
     for name in errors[dense.id].corrupted if dense.id in errors else ():
@@ -118,7 +120,7 @@ def potentials(
         for margin in MARGINS if dense.id in by_id else ():
             for metric, monotone in (("prune_potential", False), ("monotone_potential", True)):
                 found = prune_potential(sparsities, by_id[dense.id], margin / 100, monotone=monotone)
-                yield f"{metric}({margin:g})", name, found
+                yield row(dense, f"{metric}({margin:g})", found, name)
 
 
 MARGINS = (0.0, 0.25, 0.5, 1.0, 2.0, 5.0)

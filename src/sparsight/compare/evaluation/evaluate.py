@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,6 +33,13 @@ USUAL: tuple[Family, ...] = ("accuracy", "classes", "agreement", "calibration", 
 OF_THE_TEST_SPLIT = frozenset({"accuracy", "classes", "agreement", "calibration", "corruptions", "potential"})
 
 _SIZES = ("alive", "dense_bytes", "packed_bytes", "floor_bytes", "dense_macs", "effective_macs")
+_STORED: Mapping[Family, tuple[str, ...]] = {
+    "accuracy": ("accuracy", "nll"),
+    "calibration": ("ece", "brier"),
+    "size": _SIZES,
+    "latency": ("latency", "speedup", "faster"),
+}
+"""The metrics of the families whose rows are stored as they are shown."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +147,16 @@ class _Work:
         """Measure and store what is missing, network by network. Returns whether anything was."""
         before = len(self.rows)
         for record in self._with_parent(wanted) if OF_THE_TEST_SPLIT & {*metrics} else ():
-            if record.id not in self.predictions or not self._has(record, "accuracy"):
-                self._store(self._clean(record), clean=True)
+            if record.id not in self.predictions or not self._of(record, "accuracy"):
+                self._store(self._clean(record))
         if "corruptions" in metrics:
             self._corrupt(self._with_parent(wanted))
         for record in wanted:
-            if "size" in metrics and not self._has(record, "dense_bytes"):
-                self._store(list(_sizes(record, self._ledger(record))))
-            if "latency" in metrics and not self._has(record, "latency"):
+            if "size" in metrics and not self._of(record, "dense_bytes"):
+                counted = self._ledger(record).counted
+                sizes = {name: getattr(counted, name) for name in _SIZES}
+                self._store([derived.row(record, name, size) for name, size in sizes.items() if size is not None])
+            if "latency" in metrics and not self._of(record, "latency"):
                 self._store(list(_latencies(record, self._ledger(record, Request()))))
         return len(self.rows) > before
 
@@ -161,38 +170,31 @@ class _Work:
 
     def _with_parent(self, wanted: Sequence[LevelRecord]) -> list[LevelRecord]:
         """The records, with the dense parent first if it is on disk."""
-        parent = self.parent
-        if parent is None or parent.id in self.predictions:
-            first = [] if parent is None or not self.folder.keeps(parent) else [parent]
-        elif self.folder.keeps(parent):
-            first = [parent]
-        else:
-            first, keep = [], self.folder.record.keep
+        parent, keep = self.parent, self.folder.record.keep
+        if parent is not None and self.folder.keeps(parent):
+            return [parent, *(x for x in wanted if x.id != parent.id)]
+        if parent is not None and parent.id not in self.predictions:
             self.notes.append(
                 f"nothing is compared with the dense network, which was not kept (keep={keep!r}): run with --keep all"
             )
-        return [*first, *(x for x in wanted if not first or x.id != first[0].id)]
+        return list(wanted)
 
-    def _has(self, record: LevelRecord, metric: str) -> bool:
-        return any(row.id == record.id and row.metric == metric for row in self.rows)
-
-    def _store(self, rows: Sequence[Row], clean: bool = False) -> None:
+    def _store(self, rows: Sequence[Row]) -> None:
         if not rows:
             return
         new = {(row.id, row.metric, row.group, row.severity, row.n) for row in rows}
         kept = [r for r in self.rows if (r.id, r.metric, r.group, r.severity, r.n) not in new]
         self.rows = [*kept, *rows]
-        if clean:
-            store_predictions(self.folder, self.predictions)
         store_rows(self.folder, self.rows)
 
     def _clean(self, record: LevelRecord) -> list[Row]:
-        """The rows of the test split. Also stores predictions for the validation split, which verdicts use."""
+        """The rows of the test split. Stores predictions, also those for the validation split, which verdicts use."""
         outputs, validation = self.networks.outputs(record), self.networks.outputs(record, self.networks.validation)
         for name, values in ((record.id, validation.predictions), ("labels", validation.labels)):
             self.predictions[f"validation {name}"] = values.to(torch.int32)
         self.predictions[record.id] = outputs.predictions.to(torch.int32)
         self.predictions["labels"] = outputs.labels.to(torch.int32)
+        store_predictions(self.folder, self.predictions)
         return [derived.row(record, name, function(outputs)) for name, function in CLEAN]
 
     def _corrupt(self, records: Sequence[LevelRecord]) -> None:
@@ -220,30 +222,25 @@ class _Work:
         for record in wanted:
             where = {**about, "level": record.level, "role": record.role, "density": record.density}
             for name in FAMILIES:
-                for row in self._family(name, record) if name in metrics else ():
-                    numbers = {"value": row.value, "low": row.low, "high": row.high, "n": row.n}
-                    yield {**where, "metric": row.metric, "group": row.group, "severity": row.severity, **numbers}
+                found = self._family(name, record) if name in metrics else ()
+                yield from (where | _numbers(row) for row in found)
         if "potential" in metrics:
-            yield from self._potentials({**about, "level": None, "role": "run", "density": None}, wanted)
+            where = {**about, "level": None, "role": "run", "density": None}
+            yield from (where | _numbers(row) for row in self._potentials(wanted))
 
     def _family(self, name: Family, record: LevelRecord) -> Iterator[Row]:
-        if name == "accuracy":
-            yield from (*self._of(record, "accuracy"), *self._of(record, "nll"))
-        elif name == "calibration":
-            yield from (*self._of(record, "ece"), *self._of(record, "brier"))
-        elif name == "classes" and record.id in self.predictions:
-            yield from derived.by_class(record, self.predictions, self.parent, self._class_names)
+        for metric in _STORED.get(name, ()):
+            yield from self._of(record, metric)
+        if name == "classes" and record.id in self.predictions:
+            yield from derived.by_class(record, self.predictions, self.parent, self.folder.record.data)
         elif name == "agreement" and record.id in self.predictions:
             yield from derived.against_parent(record, self.predictions, self.parent)
         elif name == "corruptions":
             yield from self._asked(record)
-            if (mine := derived.errors_of(self._asked(record))) is not None:
+            if (mine := self._errors(record)) is not None:
                 yield from derived.robustness(record, mine, self._errors(self.parent))
         elif name == "structure":
             yield from derived.structure(record)
-        elif name in ("size", "latency"):
-            for metric in _SIZES if name == "size" else ("latency", "speedup", "faster"):
-                yield from self._of(record, metric)
 
     def _asked(self, record: LevelRecord) -> list[Row]:
         names, severities = {*self.corrupted.names, "none"}, {*self.corrupted.severities, 0}
@@ -253,28 +250,16 @@ class _Work:
     def _errors(self, record: LevelRecord | None) -> derived.Errors | None:
         return None if record is None else derived.errors_of(self._asked(record))
 
-    def _potentials(self, about: dict[str, Any], wanted: Sequence[LevelRecord]) -> Iterator[dict[str, Any]]:
-        if self.parent is None:
-            return
-        every = [*wanted, self.parent]
-        errors = {x.id: found for x in every if (found := self._errors(x)) is not None}
-        accuracies = {row.id: row.value for row in self.rows if row.metric == "accuracy"}
-        for metric, group, value in derived.potentials(wanted, accuracies, errors, self.parent):
-            nothing = {"severity": None, "value": value, "low": None, "high": None, "n": None}
-            yield {**about, "metric": metric, "group": group, **nothing}
-
-    @property
-    def _class_names(self) -> Sequence[Any]:
-        facts = self.folder.record.data.get("facts")
-        names = facts.get("class_names") if isinstance(facts, dict) else None
-        return names if isinstance(names, list | tuple) else ()
+    def _potentials(self, wanted: Sequence[LevelRecord]) -> Iterator[Row]:
+        if self.parent is not None:
+            every = [*wanted, self.parent]
+            errors = {x.id: found for x in every if (found := self._errors(x)) is not None}
+            accuracies = {row.id: row.value for row in self.rows if row.metric == "accuracy"}
+            yield from derived.potentials(wanted, accuracies, errors, self.parent)
 
 
-def _sizes(record: LevelRecord, found: Ledger) -> Iterator[Row]:
-    for name in _SIZES:
-        value = getattr(found.counted, name)
-        if value is not None:
-            yield derived.row(record, name, value)
+def _numbers(row: Row) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("metric", "group", "severity", "value", "low", "high", "n")}
 
 
 def _latencies(record: LevelRecord, found: Ledger) -> Iterator[Row]:

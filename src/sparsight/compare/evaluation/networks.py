@@ -70,9 +70,8 @@ class Networks:
 
     @cached_property
     def _names(self) -> tuple[str, str]:
-        model, data = (value if isinstance(value, str) else None for value in (self.model, self.data))
-        stand_in = "given" if isinstance(self.model, nn.Module) else model
-        return names_of(self.folder, stand_in, "given" if isinstance(self.data, Data) else data)
+        model, data = (x if x is None or isinstance(x, str) else "given" for x in (self.model, self.data))
+        return names_of(self.folder, model, data)
 
     @cached_property
     def module(self) -> nn.Module:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from scipy.stats import binomtest
 
+from sparsight.compare.evaluation.derived import class_name
 from sparsight.compare.evaluation.metrics import classes
 from sparsight.compare.statistics import holm, sparsest_within
 from sparsight.compare.verdict.evidence import evidence, surer
@@ -118,10 +119,8 @@ def _pays(runs: Sequence[History], density: float | None) -> tuple[Pays, ...] | 
         mine, dense, labels = (run.predictions[name] for name in named)
         found = [each for each in classes(mine, labels, dense) if each.impact is not None]
         p_values = [_mcnemar(mine, dense, labels, each.label) for each in found]
-        facts = run.run.data.get("facts", {})
-        names = facts.get("class_names", ()) if isinstance(facts, dict) else ()
         return tuple(
-            Pays(_name(names, each.label), impact.value, impact.low or 0.0, impact.high or 0.0)
+            Pays(class_name(run.run.data, each.label), impact.value, impact.low or 0.0, impact.high or 0.0)
             for each, p in zip(found, holm(p_values), strict=True)
             if (impact := each.impact) is not None and impact.value < 0 and p is not None and p <= 0.05
         )
@@ -133,10 +132,6 @@ def _mcnemar(mine: torch.Tensor, dense: torch.Tensor, labels: torch.Tensor, labe
     lost = int(((dense == label) & (mine != label))[here].sum())
     gained = int(((mine == label) & (dense != label))[here].sum())
     return float(binomtest(lost, lost + gained).pvalue) if lost + gained else 1.0
-
-
-def _name(names: Sequence[object], label: int) -> str:
-    return str(names[label]) if 0 <= label < len(names) else str(label)
 
 
 WITHIN = 0.5
