@@ -66,19 +66,11 @@ def _looks(run: Path, chosen: np.ndarray) -> tuple[dict[str, Any] | None, list[s
     pixels = np.rint(255 * (pixels - low) / ((high - low) or 1)).astype(np.uint8)
     count, height, width, channels = pixels.shape
     rows = -(-count // ACROSS)
-    sheet = np.zeros((rows * ACROSS, height, width, channels), np.uint8)
-    sheet[:count] = pixels
-    sheet = (
-        sheet.reshape(rows, ACROSS, height, width, channels).swapaxes(1, 2).reshape(rows * height, ACROSS * width, -1)
-    )
-    data = base64.b64encode(_png(sheet)).decode()
-    return {
-        "url": f"data:image/png;base64,{data}",
-        "width": width,
-        "height": height,
-        "across": ACROSS,
-        "count": count,
-    }, names
+    tiles = np.zeros((rows, ACROSS, height, width, channels), np.uint8)
+    tiles.reshape(-1, height, width, channels)[:count] = pixels
+    sheet = tiles.swapaxes(1, 2).reshape(rows * height, ACROSS * width, channels)
+    url = f"data:image/png;base64,{base64.b64encode(_png(sheet)).decode()}"
+    return {"url": url, "width": width, "height": height, "across": ACROSS, "count": count}, names
 
 
 def _png(pixels: np.ndarray) -> bytes:

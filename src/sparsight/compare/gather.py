@@ -15,7 +15,7 @@ from sparsight.records.files import there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord, to_json
 from sparsight.records.trials import read_study
-from sparsight.report.run_view import Story, name, story
+from sparsight.report.run_view import Story, key, name, story
 
 Kind = Literal["text", "share", "number", "count", "bytes", "seconds"]
 MANY = 1000
@@ -191,30 +191,20 @@ def _run(path: Path, label: str) -> list[Network]:
     about = {"run": path.name, "label": label, "recipe": run.recipe, "seed": run.seed, "status": run.status}
     about |= {"model": str(run.model.get("spec") or run.model.get("type", "")), "data": str(run.data.get("name", ""))}
     about |= {name: str(run.environment.get(name, "")) for name in ("device", "sparsight")}
-    epochs = steps = took = 0.0
-    found = []
+    before, found = (0.0, 0.0, 0.0), []
     for x in s.records:
-        times = s.times.get(f"{x.role} {x.level}")
-        spent = times.total if times else None
+        took = x.epochs, x.steps, s.times[key(x)].total if key(x) in s.times else 0.0
         if x.role == "level":
-            epochs, steps = epochs + x.epochs, steps + x.steps
-            took = took + spent if spent is not None else took
-        cost = (epochs, steps, took or None) if x.role == "level" else (x.epochs, x.steps, spent)
-        values = {
-            **about,
-            **_facts(s, x),
-            **dict(zip(("epochs so far", "steps so far", "seconds so far"), cost, strict=True)),
-        }
+            took = before = before[0] + took[0], before[1] + took[1], before[2] + took[2]
+        cost = {"epochs so far": took[0], "steps so far": took[1], "seconds so far": took[2] or None}
+        values = {**about, **_facts(s, x), **cost}
         parts: dict[str, dict[str, float]] = {"density by layer": {layer.name: layer.density for layer in x.layers}}
         if x.pq_pairs:
             parts["PQ index by layer"] = {layer.name: layer.pq[0] for layer in x.layers if layer.pq and layer.kept}
         _evaluated(measured.get((x.role, x.level), ()), values, parts)
         called = f"{path.name}, {name(x)}"
-        found.append(
-            Network(
-                f"{path} {name(x)}", x.id, x.parent, _made(x), called, "", "", values, parts, run.arguments, str(path)
-            )
-        )
+        of = (_made(x), called, "", "", values, parts, run.arguments, str(path))
+        found.append(Network(f"{path} {name(x)}", x.id, x.parent, *of))
     return found
 
 
