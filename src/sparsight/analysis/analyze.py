@@ -26,6 +26,7 @@ from sparsight.measure.pq.sums import check_pair, fold_lines
 from sparsight.model.left_out import LeftOut
 from sparsight.model.masks import left_out, prunable
 from sparsight.model.names import named
+from sparsight.numerics.checks import check_fraction, check_not_negative
 from sparsight.numerics.kernels.jit import each
 from sparsight.records.files import there
 from sparsight.types import Scope
@@ -78,7 +79,15 @@ def analyze(
     Raises: ValueError unless 0 < p < q, for other bad numbers, a pattern that matches nothing, a budget below 32 MiB;
     CheckpointError for a file that cannot be read or is damaged; FileNotFoundError.
     """
-    asked = _asked(p, q, eta, gamma, beta, exact, sample, budget, scopes)
+    check_not_negative(gamma=gamma)
+    check_fraction(beta=beta)
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise ValueError(f"scopes must be among {', '.join(SCOPES)}, got {scope!r}")
+    etas = tuple(dict.fromkeys(_many(eta)))
+    if not etas or not all(0 <= e < math.inf for e in etas):
+        raise ValueError(f"eta must be finite numbers of at least 0, got {eta}")
+    asked = SummaryRequest(pairs_of(p, q), etas, float(gamma), float(beta), exact, sample, budget)
     checkpoint, known, left = _opened(model_or_path, include, exclude)
     entries = products(checkpoint.entries)
     verdicts = judge(entries, _patterns(include), _patterns(exclude), known, left)
@@ -105,29 +114,12 @@ def analyze(
     ]
     whole = _whole(fine, asked, not few) if fine and "global" in scopes else None
     return Analysis(
-        checkpoint.source, checkpoint.format, asked.pairs, asked.etas, float(gamma), float(beta),
+        checkpoint.source, checkpoint.format, asked.pairs, asked.etas, asked.gamma, asked.beta,
         exact and sample, whole, tuple(tensors), tuple(listed), left,
     )  # fmt: skip
 
 
 # -- what is asked ---------------------------------------------------------------------------------------------
-
-
-def _asked(
-    p: float | Sequence[float], q: float | Sequence[float], eta: float | Sequence[float], gamma: float, beta: float,
-    exact: bool, sample: bool, budget: int, scopes: Sequence[Scope],
-) -> SummaryRequest:  # fmt: skip
-    if not (math.isfinite(gamma) and gamma >= 0):
-        raise ValueError(f"gamma must be finite and at least 0, got {gamma}")
-    if not 0 <= beta <= 1:
-        raise ValueError(f"beta must be in [0, 1], got {beta}")
-    wrong = [s for s in scopes if s not in SCOPES]
-    if wrong:
-        raise ValueError(f"scopes must be among {', '.join(SCOPES)}, got {wrong[0]!r}")
-    etas = tuple(dict.fromkeys(float(e) for e in _many(eta)))
-    if not etas or not all(math.isfinite(e) and e >= 0 for e in etas):
-        raise ValueError(f"eta must be finite numbers of at least 0, got {eta}")
-    return SummaryRequest(pairs_of(p, q), etas, float(gamma), float(beta), exact, sample, budget)
 
 
 def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tuple[float, float], ...]:
@@ -140,15 +132,14 @@ def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tu
     if not ps or not qs:
         raise ValueError("p and q must have at least one value")
     most = max(len(ps), len(qs))
-    pairs = zip(ps * (most // len(ps)), qs * (most // len(qs)), strict=True)
-    found = tuple(dict.fromkeys((float(a), float(b)) for a, b in pairs))
+    found = tuple(dict.fromkeys(zip(ps * (most // len(ps)), qs * (most // len(qs)), strict=True)))
     for a, b in found:
         check_pair(a, b)
     return found
 
 
 def _many(value: float | Sequence[float]) -> list[float]:
-    return list(value) if isinstance(value, Sequence) else [value]
+    return [float(v) for v in (value if isinstance(value, Sequence) else [value])]
 
 
 def _patterns(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -13,9 +13,9 @@ from sparsight.checkpoint.descriptor import opened
 from sparsight.checkpoint.entry import Entry
 from sparsight.checkpoint.reading import read_elements
 
-RAW = {"float64": np.float64, "float32": np.float32, "float16": np.int16, "bfloat16": np.uint16}
-"""The numpy dtype in which the kernels read each dtype."""
-_OTHERS = ("bool", "uint8", "int8", "int16", "int32", "int64")  # of masks
+RAW = {dtype: np.dtype(dtype) for dtype in ("float64", "float32", "bool", "uint8", "int8", "int16", "int32", "int64")}
+RAW |= {"float16": np.dtype(np.int16), "bfloat16": np.dtype(np.uint16)}
+"""The numpy dtype in which the kernels read each dtype; whole numbers are masks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +40,7 @@ class Source:
     def _read(self, first: int, last: int, memory: np.ndarray | None = None) -> np.ndarray:
         if isinstance(self.values, np.ndarray):
             return self.values[first:last]
-        raw = raw_of(self.entry.dtype)
-        assert raw is not None
+        raw = RAW[self.entry.dtype]
         size = (last - first) * raw.itemsize
         x = (np.empty(size, np.uint8) if memory is None else memory[:size]).view(raw)
         read_elements(self.entry, self.values, first, last, x)
@@ -57,11 +56,6 @@ def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
     if entry.path not in files:
         files[entry.path] = opened(entry.path, stack)
     return Source(entry, files[entry.path], mask)
-
-
-def raw_of(dtype: str) -> np.dtype | None:
-    """The numpy dtype in which a dtype is read; None if it cannot be."""
-    return np.dtype(RAW[dtype]) if dtype in RAW else np.dtype(dtype) if dtype in _OTHERS else None
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:

@@ -103,7 +103,7 @@ class Seen:
     per_row: int = field(init=False)  # chunks of it
 
     def __post_init__(self) -> None:
-        self.length = row_length(self.entry)
+        self.length = self.entry.count // rows_of(self.entry)
         self.per_row = -(-self.length // CHUNK)
 
     def sums(self) -> PowerSums:
@@ -157,11 +157,6 @@ def _leave_zeros(rows: np.ndarray, exponents: tuple[float, ...]) -> None:
     largest, sums = rows[:, LARGEST], rows[:, SUMS + exponents.index(1.0)]
     even = (rows[:, SMALLEST] == 0) & (sums >= (1 - _EVEN) * rows[:, COUNT] * largest * np.exp2(-rows[:, SCALE]))
     rows[even, SMALLEST] = np.where(largest[even] > 0, largest[even], math.inf)
-
-
-def row_length(entry: Entry) -> int:
-    rows = entry.shape[0] if len(entry.shape) > 1 else 1
-    return entry.count // rows
 
 
 def rows_of(entry: Entry) -> int:

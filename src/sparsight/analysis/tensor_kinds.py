@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsight.analysis.partners import Kind, averages, partners, plain_name
-from sparsight.analysis.reader import magnitudes, raw_of, source_of
+from sparsight.analysis.reader import RAW, magnitudes, source_of
 from sparsight.checkpoint.entry import ITEMSIZE, Entry, read_bytes, row_major
 from sparsight.model.left_out import LeftOut
 from sparsight.numerics.collecting import uncollected
@@ -183,7 +183,7 @@ def is_causal_mask(entry: Entry) -> bool:
     """
     shape = entry.shape
     square = len(shape) > 1 and shape[-1] == shape[-2] > 1 and entry.count == shape[-1] ** 2
-    if not square or entry.obstacle is not None or entry.mask is not None or raw_of(entry.dtype) is None:
+    if not square or entry.obstacle is not None or entry.mask is not None or entry.dtype not in RAW:
         return False
     if not _is_told(corner := _value(entry, 0, 0)):
         return False
@@ -202,8 +202,7 @@ def _value(entry: Entry, i: int, j: int) -> float:
     if entry.tensor is not None:
         return abs(float(entry.tensor[(0,) * (len(entry.shape) - 2)][i, j]))
     assert entry.path is not None
-    raw = raw_of(entry.dtype)
-    assert raw is not None
+    raw = RAW[entry.dtype]
     down, along = (entry.strides or row_major(entry.shape))[-2:]
     found = read_bytes(entry.path, entry.offset + (i * down + j * along) * raw.itemsize, raw.itemsize)
     return float(magnitudes(np.frombuffer(found, raw), entry.dtype)[0])

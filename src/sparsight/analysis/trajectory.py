@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsight.measure.pq.turning_points import Phase, turning_points
+from sparsight.measure.pq.turning_points import Phase, TurningPoints, turning_points
 from sparsight.numerics import format as words
 from sparsight.records.record import Evaluation, LevelRecord
 from sparsight.records.verify import whole
@@ -70,39 +70,32 @@ def path_of(
         tested = {x.level: x.test_accuracy for x in evaluation.entries if x.role == "level"}
     steps = tuple(Step(x.level, x.density, x.pq[at], x.validation_accuracy, tested.get(x.level)) for x in levels)
     found = turning_points([s.density for s in steps], [s.index for s in steps])
-    meaning = _meaning(steps, found.minimum, found.confirmed, found.peak, found.phase)
-    return Trajectory(
-        source, recipe, *wanted[0], steps, found.minimum, found.confirmed, found.peak, found.phase, meaning
-    )
+    turns = (found.minimum, found.confirmed, found.peak, found.phase)
+    return Trajectory(source, recipe, *wanted[0], steps, *turns, _meaning(steps, found))
 
 
-def _meaning(steps: Sequence[Step], minimum: int | None, confirmed: bool, peak: int | None, phase: Phase) -> str:
-    if minimum is None:
+def _meaning(steps: Sequence[Step], found: TurningPoints) -> str:
+    if found.minimum is None:
         return "The PQ index is not defined at any level."
-    low, last = steps[minimum], steps[-1]
+    low, last = steps[found.minimum], steps[-1]
     head = f"The PQ index starts at {words.index(steps[0].index)} and is lowest, {words.index(low.index)}, at level "
     head += f"{low.level}, where {words.percent(low.density)} of the weights are left{_cost(steps[0], low)}. "
-    if phase == "regularising":
-        rise = "It has not risen clearly since" if not confirmed and minimum < len(steps) - 1 else "It is still falling"
+    if found.phase == "regularising":
+        rise = "It is still falling" if found.confirmed or low is last else "It has not risen clearly since"
         return head + (
             f"{rise}: the remaining weights have not become more uneven, and pruning still regularises. By the "
             "hypothesis, there is room to prune further, until the index turns up."
         )
-    said = (
-        f"Since then it has risen to {words.index(max(s.index for s in steps[minimum:]))}: the remaining weights are "
-    )
-    said += "more uneven again, so pruning now compresses and costs accuracy"
-    if phase == "compressing" or peak is None:
-        return head + said + f"{_cost(low, last, 'since the minimum')}. Stopping at the minimum costs little."
-    top = steps[peak]
-    return (
-        head
-        + said
-        + (
-            f". It peaked at level {top.level} ({words.percent(top.density)} left{_cost(steps[0], top)}) and has "
-            f"fallen since: the network is collapsing{_cost(steps[0], last, 'at the last level')}. "
-            "Choose a level near the minimum."
-        )
+    highest = words.index(max(s.index for s in steps[found.minimum :]))
+    head += f"Since then it has risen to {highest}: the remaining weights are more uneven again, so pruning now "
+    head += "compresses and costs accuracy"
+    if found.phase == "compressing" or found.peak is None:
+        return head + f"{_cost(low, last, 'since the minimum')}. Stopping at the minimum costs little."
+    top = steps[found.peak]
+    return head + (
+        f". It peaked at level {top.level} ({words.percent(top.density)} left{_cost(steps[0], top)}) and has "
+        f"fallen since: the network is collapsing{_cost(steps[0], last, 'at the last level')}. "
+        "Choose a level near the minimum."
     )
 
 
