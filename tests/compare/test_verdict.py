@@ -28,7 +28,7 @@ from sparsight.numerics.format import percent
 from sparsight.recipes import lottery
 from sparsight.records.rows import Row, store_rows, stored_rows
 from sparsight.records.verdict import Evidence, Pays, Speed
-from sparsight.report.verdict import HEADINGS, paragraph, rows
+from sparsight.report.verdict import paragraph, section
 from sparsight.train.metric import Metric
 from sparsight.types import GroupRecord
 from sparsight.zoo import data, networks
@@ -374,9 +374,10 @@ def test_the_paragraph_of_what_was_measured(study):
     assert "Classes that pay: Shirt (-2.10 points)." in told
     assert "surer" not in told
     assert "No class is shown to pay." in paragraph(replace(rich, pays=()))
-    table = rows(rich)
+    (steps,) = section(rich).parts
+    table = steps.rows
     assert [row[-1] for row in table] == ["yes", "not shown", "alone"]
-    assert {len(row) for row in table} == {len(HEADINGS)}
+    assert {len(row) for row in table} == {len(steps.headings)}
 
 
 def test_command(study, capsys, monkeypatch):

@@ -43,8 +43,9 @@ def over_density(
     """Panels that share the axis of density, dense on the left, by logarithm; what has density 0 stands at the end.
 
     `seen` says what is shown of each density while the pointer is nearest to it, under the same names; `chosen` is a
-    density and its label.
+    density and its label. A panel without lines is left out.
     """
+    panels = [panel for panel in panels if panel.lines]
     least = min(0.5, 0.9 * min((d for d, _ in seen if d > 0), default=1.0))
     end = least / 1.6 if any(d == 0 for d, _ in seen) else least
     ticks = [*_log_ticks(least, 12), *([end] if end < least else [])]

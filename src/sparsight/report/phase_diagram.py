@@ -105,11 +105,9 @@ sigma_b. Below it they die out (chi < 1), above it they explode (chi > 1)."""
 
 def described(d: PhaseDiagram) -> str:
     """The diagram as text: the edge, a coarse map of chi, and the network's layers."""
-    heads, rows = _listed(d)
-    parts = [_PURPOSE, "\n".join(_about(d)), _columns("the edge of chaos", [heads, *rows]), _map(d)]
+    parts = [_PURPOSE, "\n".join(_about(d)), _columns("the edge of chaos", _edges(d)), _map(d)]
     if d.network is not None:
-        rows, *said = _network(d.network)
-        parts.append("\n".join([_columns("the network", rows, left=1), *said]))
+        parts.append("\n".join([_columns("the network", _layers(d.network), left=1), *_said(d.network)]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -128,45 +126,43 @@ def _about(d: PhaseDiagram) -> Iterator[str]:
         yield "  all solutions: " + ", ".join(f"sigma_w {one.sigma_w:.6g} (q {one.q:.4g})" for one in edge.solutions)
 
 
-def _listed(d: PhaseDiagram) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Headings and rows of the edge of chaos."""
-    rows: list[tuple[str, ...]] = []
+def _edges(d: PhaseDiagram) -> Table:
+    rows = []
     for b, e in d.listed:
         own = (f"{e.sigma_w:.6f}", f"{e.q:.4g}", "yes" if e.stable else "no") if e else ("-", "-", "no edge")
         rows.append((f"{b:g}", *own))
-    return ("sigma_b", "sigma_w", "q", "stable"), rows
+    return Table("The edge of chaos", ("sigma_b", "sigma_w", "q", "stable"), rows)
 
 
 def _map(d: PhaseDiagram) -> str:
+    title = "chi by sigma_w; below 1 ordered, above 1 chaotic"
     columns = range(2, len(d.sigma_w), max(1, len(d.sigma_w) // 8))
-    rows = [("sigma_b", *(f"{d.sigma_w[j]:.2f}" for j in columns))]
-    rows += [
-        (f"{d.sigma_b[i]:.2f}", *(f"{d.chi[i][j]:.2f}" for j in columns))
-        for i in range(0, len(d.sigma_b), max(1, len(d.sigma_b) // 6))
-    ]
-    return _columns("chi by sigma_w; below 1 ordered, above 1 chaotic", rows)
+    heads = ("sigma_b", *(f"{d.sigma_w[j]:.2f}" for j in columns))
+    shown = range(0, len(d.sigma_b), max(1, len(d.sigma_b) // 6))
+    rows = [(f"{d.sigma_b[i]:.2f}", *(f"{d.chi[i][j]:.2f}" for j in columns)) for i in shown]
+    return _columns(title, Table(title, heads, rows))
 
 
-def _network(network: NetworkPhase) -> tuple[Any, ...]:
-    """Headings and rows of the layers, then lines about the whole network."""
-    rows = [("layer", "fan-in", "sigma_w", "sigma_b", "q", "chi", "phase")]
-    rows += [
+def _layers(network: NetworkPhase) -> Table:
+    rows = [
         (x.name, str(x.fan_in), f"{x.sigma_w:.4f}", f"{x.sigma_b:.4f}", f"{x.q:.4g}", f"{x.chi:.4f}", x.phase)
         for x in network.layers
     ]
+    return Table("The network's layers", ("layer", "fan-in", "sigma_w", "sigma_b", "q", "chi", "phase"), rows)
+
+
+def _said(network: NetworkPhase) -> Iterator[str]:
+    """Lines about the whole network."""
     depth = "any depth" if math.isinf(network.depth) else f"about {network.depth:.3g} layers"
-    said = [f"{network.phase}: chi {network.chi:.4g} on average; signals get through {depth}"]
+    yield f"{network.phase}: chi {network.chi:.4g} on average; signals get through {depth}"
     if network.normalised:
-        said.append("it has norm layers, which set the variances: what is said here holds without them")
+        yield "it has norm layers, which set the variances: what is said here holds without them"
     if network.residual:
-        said.append(
-            "it has shortcuts, past which signals get through with any weights: what is said here holds without them"
-        )
-    return rows, *said
+        yield "it has shortcuts, past which signals get through with any weights: what is said here holds without them"
 
 
-def _columns(title: str, rows: Sequence[Sequence[str]], left: int = 0) -> str:
-    lines = aligned(rows[0], rows[1:], range(left), 80, ruled=False)
+def _columns(title: str, table: Table, left: int = 0) -> str:
+    lines = aligned(table.headings, table.rows, range(left), 80, ruled=False)
     return "\n".join([title, *(f"  {line}" for line in lines)])
 
 
@@ -182,20 +178,16 @@ def page(d: PhaseDiagram) -> str:
     """The diagram, its numbers and the network's layers as one HTML file that asks nothing of anywhere."""
     rows = [(f"{b:.3g}", *(f"{v:.3f}" for v in row)) for b, row in zip(d.sigma_b, d.chi, strict=True)]
     chi = Table("chi by sigma_b (rows) and sigma_w", ("sigma_b", *(f"{w:.3g}" for w in d.sigma_w)), rows)
-    chart = Chart(
-        "phase", "At which scale of weights and biases signals get through", _chart(d, "container"), chi, side=64
-    )
+    title, edge = "At which scale of weights and biases signals get through", _edges(d)
+    chart = Chart("phase", title, _chart(d, "container"), chi, side=64)
     lead = "Blue is ordered: signals die out. Orange is chaotic: they explode. The line between is the edge of chaos"
     lead += "; dots are the network's layers." if d.network is not None else "."
-    edge = Table("The edge of chaos", *_listed(d))
     sections = [Section("diagram", "Where signals live", lead, [chart]), Section("edge", edge.caption, "", [edge])]
     if d.network is not None:
-        rows, *said = _network(d.network)
-        table = Table("The network's layers", rows[0], rows[1:])
-        sections.append(Section("network", table.caption, f"{'. '.join(said)}.", [table]))
-    title = f"Phase diagram of {d.activation}"
+        table = _layers(d.network)
+        sections.append(Section("network", table.caption, f"{'. '.join(_said(d.network))}.", [table]))
     told = f"{' '.join(_PURPOSE.split())} {'. '.join(x.strip() for x in _about(d))}."
-    return render(Page(title, "phase diagram", d.activation, sections, told=told))
+    return render(Page(f"Phase diagram of {d.activation}", "phase diagram", d.activation, sections, told=told))
 
 
 def _chart(d: PhaseDiagram, width: int | str) -> dict[str, Any]:

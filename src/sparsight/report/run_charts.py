@@ -13,7 +13,7 @@ from sparsight.report.charts import CELL, WIDE, Cell, Ramp, beside, heat, named,
 from sparsight.report.density import Line, Panel, over_density
 from sparsight.report.pages import Chart, Section
 from sparsight.report.run_tables import curve_table, effort_table, frontier_table, layer_table
-from sparsight.report.run_view import Story, is_finite, key, layer_names, name, pq_of
+from sparsight.report.run_view import Story, is_finite, key, layer_names, name, pq_of, primary
 from sparsight.train.metric import LOSS, Metric
 
 # -- density ------------------------------------------------------------------------------------------------------
@@ -31,10 +31,8 @@ def frontier(s: Story) -> Section:
         points = [(x.density, v) for x in s.levels if is_finite(v := pq_of(x, (p, q)))]
         index.append(Line(f"PQ index ({p:g}, {q:g})", points))
     panels.append(Panel("PQ index", index, height=150))
-    chosen = (
-        (s.chosen.density, f"chosen: level {s.chosen.level}, {words.percent(s.chosen.density)}") if s.chosen else None
-    )
-    drawn = over_density([x for x in panels if x.lines], [(x.density, _seen(s, x)) for x in s.levels], chosen)
+    chosen = s.chosen and (s.chosen.density, f"chosen: level {s.chosen.level}, {words.percent(s.chosen.density)}")
+    drawn = over_density(panels, [(x.density, _seen(s, x)) for x in s.levels], chosen)
     lead = (
         "Each point is one level: pruned, restarted and trained. Fewer weights are left from left to right. "
         "The PQ index says how unequal the remaining weights are: the higher it is, the more can still be pruned."
@@ -82,7 +80,7 @@ def layers(s: Story, what: Literal["density", "pq"]) -> Section | None:
             known |= {(layer.name, x.level): value} if is_finite(value) else {}
     if not known:
         return None
-    pair = next((x.pq_pairs[0] for x in s.levels if x.pq_pairs), None)
+    pair = primary(s.levels)
     at = f" ({pair[0]:g}, {pair[1]:g})" if pair else ""
     show = words.percent if density else words.index
     names = layer_names(s.levels)
@@ -111,34 +109,27 @@ def layers(s: Story, what: Literal["density", "pq"]) -> Section | None:
 def effort(s: Story) -> Section:
     """Epochs of each level, and its seconds, split into what they were spent on."""
     x = alt.X("level:O").sort(None).axis(alt.Axis(labelAngle=0, labelOverlap="greedy", title="level"))
-    epochs = [
-        {"level": str(r.level), "epochs": r.epochs, "tip": f"{words.plural(r.epochs, 'epoch')}, {r.steps:,} steps"}
-        for r in s.levels
-    ]
-    upper = named("epochs").mark_bar(style="hover").encode(x=x, y=_bars("epochs:Q"))
-    upper = upper.encode(tooltip=tips({"level": "level", "tip": "took"}))
-    spent = []
+    tip = tips({"level": "level", "tip": "took"})
+    upper = named("epochs").mark_bar(style="hover").encode(x=x, y=_bars("epochs:Q"), tooltip=tip)
+    epochs, spent = [], []
     for r in s.levels:
+        took = f"{words.plural(r.epochs, 'epoch')}, {r.steps:,} steps"
+        epochs.append({"level": str(r.level), "epochs": r.epochs, "tip": took})
         for i, part in enumerate(PARTS if (t := s.times.get(key(r))) else ()):
-            took = {"seconds": (seconds := getattr(t, part)), "tip": words.duration(seconds)}
-            spent.append({"level": str(r.level), "part": part, "order": i, **took})
+            of = {"level": str(r.level), "part": part, "order": i}
+            spent.append(of | {"seconds": getattr(t, part), "tip": words.duration(getattr(t, part))})
     panels = [upper.properties(width=WIDE, height=80, title="Epochs")]
     if spent:
-        tip, colour = tips({"level": "level", "part": "spent on", "tip": "took"}), alt.Color("part:N")
-        lower = named("spent").mark_bar().encode(x=x, y=_bars("seconds:Q"), order="order:O", tooltip=tip)
-        lower = lower.encode(color=colour.scale(domain=PARTS))
+        tip = tips({"level": "level", "part": "spent on", "tip": "took"})
+        colour = alt.Color("part:N").scale(domain=PARTS)
+        lower = named("spent").mark_bar().encode(x=x, y=_bars("seconds:Q"), order="order:O", tooltip=tip, color=colour)
         panels.append(lower.properties(width=WIDE, height=150, title="Seconds"))
     lead = f"{words.plural(sum(x.epochs for x in s.levels), 'epoch')} over {words.plural(len(s.levels), 'level')}"
     lead += f", and {words.plural(s.control.epochs, 'epoch')} for the dense control (not drawn)." if s.control else "."
     took = words.duration(sum(t.total for t in s.times.values()))
     lead += f" All together {took}." if s.times else " No times were recorded."
-    chart = Chart(
-        "effort",
-        "Which levels took the time, and for what",
-        spec(alt.vconcat(*panels), epochs=epochs, spent=spent),
-        effort_table(s),
-        side=64,
-    )
+    drawn = spec(alt.vconcat(*panels), epochs=epochs, spent=spent)
+    chart = Chart("effort", "Which levels took the time, and for what", drawn, effort_table(s), side=64)
     return Section("effort", "What it took", lead, [chart])
 
 

@@ -122,33 +122,24 @@ def _one(g: GroupRecord) -> tuple[str, ...]:
     return g.name, f"{g.d:,}", index, words.count(g.r), f"{g.c:,}", removed, ", ".join(remarks)
 
 
-def tensor_of(name: str, layers: Sequence[str]) -> str | None:
-    """The tensor whose row the group is; None where the group is a whole tensor or all of them."""
-    found = None if name in layers else ROW.fullmatch(name)
-    return found["tensor"] if found else None
-
-
 def _level(x: LevelRecord) -> Fold:
     names = [layer.name for layer in x.layers]
     by_tensor: dict[str, list[GroupRecord]] = {}
     whole: list[GroupRecord] = []
     for g in x.groups:
-        tensor = tensor_of(g.name, names)
-        (whole if tensor is None else by_tensor.setdefault(tensor, [])).append(g)
+        row = None if g.name in names else ROW.fullmatch(g.name)
+        (by_tensor.setdefault(row["tensor"], []) if row else whole).append(g)
     removed = sum(g.c for g in x.groups)
     title = f"Level {x.level}: {removed:,} weights removed in {words.plural(len(x.groups), 'group')}"
     content = []
     if whole:
         content += [Table(f"Level {x.level}, by group", HEADINGS, [*map(_one, whole)], words=(0, 6))]
     if by_tensor:
-        heads = ("tensor", "rows", "d", *(_of("PQ index")), "c", *_of("c per row"), "remarks")
+        heads = ("tensor", "rows", "d", "PQ index: least", "median", "greatest", "c")
+        heads += ("c per row: least", "median", "greatest", "remarks")
         rows = [_rows(tensor, groups) for tensor, groups in by_tensor.items()]
         content += [Table(f"Level {x.level}, rows of each tensor", heads, rows, words=(0, 10))]
     return Fold(title, content)
-
-
-def _of(what: str) -> tuple[str, str, str]:
-    return f"{what}: least", "median", "greatest"
 
 
 def _rows(tensor: str, groups: Sequence[GroupRecord]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
 from sparsight.report.charts import CELL, small, span
 from sparsight.report.pages import Chart, Fold, Section, Table
+from sparsight.report.run_tables import label, marks
 from sparsight.report.run_view import Story, is_finite, key
 
 MEMBER = re.compile(r"(?P<family>.*?\)), (?P<member>.+)", re.DOTALL)
@@ -61,21 +62,12 @@ def _lead(s: Story) -> str:
 
 
 def _level_table(s: Story) -> Table:
-    rows = [
-        (
-            f"{x.level}{' chosen' if x is s.chosen else ''}",
-            words.percent(x.density),
-            words.count(x.epochs),
-            words.count(_cap(x)),
-            words.count(_saved(x)),
-            str(len(x.observations)),
-            x.reason or words.NONE,
-        )
-        for x in s.levels
-    ]
-    marked = {i: "chosen" for i, x in enumerate(s.levels) if x is s.chosen}
+    rows = []
+    for x in s.levels:
+        epochs = [words.count(v) for v in (x.epochs, _cap(x), _saved(x))]
+        rows.append((label(s, x), words.percent(x.density), *epochs, str(len(x.observations)), x.reason or words.NONE))
     heads = ("level", "density", "epochs", "at most", "saved", "evaluations", "why it ended")
-    return Table("Epochs spent and saved by level", heads, rows, words=(6,), marked=marked)
+    return Table("Epochs spent and saved by level", heads, rows, words=(6,), marked=marks(s))
 
 
 def _seen_table(s: Story, names: Sequence[str], caption: str) -> Table:
@@ -115,16 +107,12 @@ def _figure(s: Story, name: str, i: int, of_values: bool = False) -> Chart | Non
     for x in s.levels:
         of = f"level {x.level} · {words.percent(x.density)}"
         for o in x.observations:
-            seen = ((label, o.values.get(line)) for line, label in zip(lines, labels, strict=True))
-            rows += [
-                {"of": of, "x": o.epoch, "y": v, "series": label, "shown": f"{v:.4g}"}
-                for label, v in seen
-                if is_finite(v)
-            ]
+            seen = ((series, o.values.get(line)) for line, series in zip(lines, labels, strict=True))
+            known = [(series, v) for series, v in seen if is_finite(v)]
+            rows += [{"of": of, "x": o.epoch, "y": v, "series": series, "shown": f"{v:.4g}"} for series, v in known]
     if not rows:
         return None
-    known = [x["y"] for x in rows]
-    domain = span(known, 1e-6, 0.0 if min(known) >= 0 else min(known))
+    domain = span([x["y"] for x in rows], 1e-6, min(0.0, *(x["y"] for x in rows)))
     drawn = small(rows, domain, {"of": "level", "series": "line", "x": "epoch", "shown": "value"}, series=labels)
     ident = f"{'values' if of_values else 'distance'}-{i}"
     return Chart(ident, title, drawn, _seen_table(s, lines, f"By level: {title}"), cell=CELL)

@@ -101,13 +101,6 @@ def _surer(v: Verdict) -> Iterator[str]:
 
 # -- tables --------------------------------------------------------------------------------------------------------
 
-HEADINGS = ("density", "level", "vs. dense", "lower bound", "of", "within")
-
-
-def rows(v: Verdict) -> list[tuple[str, ...]]:
-    """The steps from dense to sparse, as text under `HEADINGS`."""
-    return [_row(v, step) for step in v.steps]
-
 
 def _row(v: Verdict, step: Step) -> tuple[str, ...]:
     level = words.NONE if step.level is None else str(step.level)
@@ -122,8 +115,9 @@ def section(v: Verdict | None) -> Section | None:
     """The part of a report: the paragraph and the steps; None without a verdict."""
     if v is None:
         return None
-    grid = Table("The way from dense to sparse", HEADINGS, rows(v), words=(5,))
-    return Section("verdict", "How far can I go?", paragraph(v), [grid])
+    heads = ("density", "level", "vs. dense", "lower bound", "of", "within")
+    steps = Table("The way from dense to sparse", heads, [_row(v, step) for step in v.steps], words=(5,))
+    return Section("verdict", "How far can I go?", paragraph(v), [steps])
 
 
 def document(found: Sequence[Verdict]) -> list[dict[str, Any]]:
