@@ -52,6 +52,11 @@ def test_accuracy_counts():
     assert mine.value == pytest.approx(float(theirs))
 
 
+def test_an_answer_that_is_not_a_number_is_wrong():
+    scores = torch.tensor([[torch.nan, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    assert accuracy(Outputs(scores, torch.zeros(2).long())).value == 0.5
+
+
 def test_loss_and_brier_answer_by_answer():
     found = drawn()
     losses, scores = [], []

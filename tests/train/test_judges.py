@@ -334,3 +334,56 @@ class TestMetric:
     def test_direction(self):
         with pytest.raises(ValueError, match="'higher' or 'lower', got 'up'"):
             Metric("x", "up")  # type: ignore[arg-type]
+
+
+# -- networks and batches that say nothing -------------------------------------------------------------------------
+
+
+class Says(nn.Module):
+    """Returns the same output for every input."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = output
+
+    def forward(self, x):
+        return self.output
+
+
+def test_scores_that_are_not_numbers_are_never_right():
+    nan = torch.full((4, 3), torch.nan)
+    partly = torch.tensor([[0.0, torch.nan, 9.0], [9.0, 0.0, 0.0], [0.0, 9.0, 0.0], [9.0, 0.0, 0.0]])
+    for scores, y, right in (
+        (nan, torch.zeros(4).long(), 0),
+        (partly, torch.tensor([1, 0, 1, 2]), 2),
+        (torch.full((4,), torch.nan), torch.zeros(4), 0),
+    ):
+        for judge in (Accuracy(),) if scores.dim() == 1 else (Accuracy(), Auto()):
+            assert evaluate(Says(scores), [(torch.zeros(4, 1), y)], judge, CPU).accuracy == right / 4
+
+
+def test_the_perplexity_of_a_broken_network_is_infinite():
+    scores = torch.zeros(2, 3, 4)
+    scores[..., 0] = 5_000
+    found = evaluate(Says(scores), [(torch.zeros(2, 3), torch.ones(2, 3).long())], Perplexity(), CPU)
+    assert found.values["perplexity"] == math.inf and found.loss == 5_000
+
+
+class Tagger(Language):
+    """Labels belong to the same tokens."""
+
+    def forward(self, input_ids, labels=None):
+        scores = self.table(input_ids)
+        return Output(logits=scores, loss=functional.cross_entropy(scores.flatten(0, 1), labels.flatten()))
+
+
+@pytest.mark.parametrize("model", [Tagger, Language])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_batch_without_labels_does_not_change_the_metrics(model, first):
+    x = whole(2, 5, classes=7)
+    told = {"input_ids": x, "labels": whole(2, 5, classes=7, seed=2)}
+    silent = {"input_ids": x, "labels": torch.full((2, 5), -100)}
+    torch.manual_seed(0)
+    network = model()
+    expected = evaluate(network, [told], Auto(), CPU)
+    assert evaluate(network, [silent, told] if first else [told, silent], Auto(), CPU) == expected

@@ -108,16 +108,19 @@ def _single(judge: Judge, name: str, value: Any, device: torch.device) -> Tensor
 
 
 def _worth(judge: Judge, found: Sequence[Mapping[str, Tensor]]) -> Worth:
-    names = tuple(found[0])
-    odd = next((number for number, parts in enumerate(found, 1) if tuple(parts) != names), None)
+    answered = list(enumerate(found, 1))
+    if len({tuple(parts) for parts in found}) > 1:  # without answers, a batch may not tell which metrics it has
+        answered = [(n, parts) for n, parts in answered if any(bool(pair[1]) for pair in parts.values())] or answered
+    names = tuple(answered[0][1])
+    odd = next(((n, parts) for n, parts in answered if tuple(parts) != names), None)
     if odd is not None:
-        _refuse(judge, f"batch {odd} has the metrics {', '.join(found[odd - 1])}, the first batch {', '.join(names)}")
+        _refuse(judge, f"batch {odd[0]} has the metrics {', '.join(odd[1])}, the first batch {', '.join(names)}")
     values, counts = {}, {}
     finish: Mapping[str, Callable[[float], float]] = getattr(judge, "finish", {})
     for name in names:
-        total, count = _summed(judge, name, torch.stack([parts[name] for parts in found]).tolist())
+        total, count = _summed(judge, name, torch.stack([parts[name] for _, parts in answered]).tolist())
         mean = total / count if count else math.nan
-        values[name], counts[name] = finish[name](mean) if name in finish and count else mean, count
+        values[name], counts[name] = _finished(finish[name], mean) if name in finish and count else mean, count
     metric = _chosen(judge, values)
     if not counts.get(metric.name):
         raise ValueError(
@@ -125,6 +128,13 @@ def _worth(judge: Judge, found: Sequence[Mapping[str, Tensor]]) -> Worth:
             "split needs labels other than -100"
         )
     return Worth(values, metric, counts[metric.name])
+
+
+def _finished(finish: Callable[[float], float], mean: float) -> float:
+    try:
+        return finish(mean)
+    except OverflowError:  # the perplexity of a broken network
+        return math.inf
 
 
 def _summed(judge: Judge, name: str, pairs: Sequence[Sequence[float]]) -> tuple[float, int]:

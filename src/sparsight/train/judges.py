@@ -55,8 +55,9 @@ def classify(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
     """(summed cross-entropy, right predictions, number of labels) of `(x, y)`.
 
     Class scores and labels as in `cross_entropy`: each pixel of a label map counts, and each token of token labels, but
-    not a label -100. The prediction is the class with the highest score; for class probabilities, the right one is the
-    most likely. Raises: ValueError as `cross_entropy`, and for floating-point labels that are not probabilities.
+    not a label -100. The prediction is the class with the highest score, and none if a score is NaN; for class
+    probabilities, the right one is the most likely. Raises: ValueError as `cross_entropy`, and for floating-point
+    labels that are not probabilities.
     """
     return right_of(*scored(model, batch))
 
@@ -72,7 +73,13 @@ def right_of(scores: Tensor, y: Tensor, ignore_index: int = IGNORED) -> tuple[Te
                 f"shape {tuple(y.shape)}; for a regression use loss='mse' and metric='mse', otherwise {ASK}"
             )
         y = y.argmax(1)
-    return loss, (scores.argmax(1) == y).sum(), (y != ignore_index).sum()
+    return loss, _hits(scores, y).sum(), (y != ignore_index).sum()
+
+
+def _hits(scores: Tensor, y: Tensor) -> Tensor:
+    """Which labels have the highest score; none if a score is NaN."""
+    best = scores.max(1)
+    return (best.indices == y) & ~best.values.isnan()
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ class Accuracy:
         if not bool(((t == 0) | (t == 1)).all()):
             raise ValueError(f"accuracy with one score per label needs labels 0 and 1, got other {y.dtype}; {ASK}")
         loss = nn.functional.binary_cross_entropy_with_logits(s, t, reduction="sum")
-        return loss, ((s > 0) == (t > 0)).sum(), counted.sum()
+        return loss, (((s > 0) == (t > 0)) & ~s.isnan()).sum(), counted.sum()
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,7 @@ def tokens(scores: Tensor, y: Tensor, loss: Tensor | None) -> tuple[Tensor, Tens
 
 def _tokens(scores: Tensor, y: Tensor, shift: int) -> tuple[Tensor, Tensor, Tensor]:
     flat, labels = scores[:, : scores.shape[1] - shift].flatten(0, 1).float(), y[:, shift:].flatten().long()
-    return entropy(flat, labels, "sum"), (labels != IGNORED).sum(), (flat.argmax(1) == labels).sum()
+    return entropy(flat, labels, "sum"), (labels != IGNORED).sum(), _hits(flat, labels).sum()
 
 
 def _distance(loss: Tensor, total: Tensor, count: Tensor) -> float:

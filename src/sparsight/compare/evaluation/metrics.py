@@ -39,8 +39,8 @@ class Outputs:
 
     @property
     def right(self) -> Tensor:
-        """Whether each answer is right, [N]."""
-        return self.predictions == self.labels
+        """Whether each answer is right, [N]; none is with a score that is NaN."""
+        return (self.predictions == self.labels) & ~self.scores.isnan().any(1)
 
 
 def outputs_of(model: nn.Module, split: Split | Iterable[Batch], runtime: Runtime, *, batch_size: int = 250) -> Outputs:
