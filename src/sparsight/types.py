@@ -183,7 +183,8 @@ class Data:
     """The data of a run.
 
     Each split is a `Split` (in memory, faster) or a re-iterable of `(x, y)` batches, such as a `DataLoader`.
-    `validation` is for curves, selection and stopping; `test` is read once, for the final evaluation.
+    `validation` is for curves, selection and stopping; `test` is read once, for the final evaluation. Raises: TypeError
+    for a generator, which can be read only once, in place of `train` or `validation`.
     """
 
     name: str
@@ -191,3 +192,12 @@ class Data:
     validation: Split | Iterable[Batch]
     test: Split | Iterable[Batch] | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)  # JSON values: source, classes, normalisation
+
+    def __post_init__(self) -> None:
+        for name in ("train", "validation"):
+            split = getattr(self, name)
+            if isinstance(split, Iterator) and type(split).__module__ in ("builtins", "itertools"):
+                raise TypeError(
+                    f"the {name} split must yield its batches anew in every epoch, but a {type(split).__name__} yields "
+                    "them once: give a list of batches, a DataLoader, or an object whose __iter__ begins again"
+                )

@@ -366,7 +366,8 @@ def test_the_perplexity_of_a_broken_network_is_infinite():
     scores = torch.zeros(2, 3, 4)
     scores[..., 0] = 5_000
     found = evaluate(Says(scores), [(torch.zeros(2, 3), torch.ones(2, 3).long())], Perplexity(), CPU)
-    assert found.values["perplexity"] == math.inf and found.loss == 5_000
+    assert found.values["perplexity"] == math.inf
+    assert found.loss == 5_000
 
 
 class Tagger(Language):
@@ -387,3 +388,10 @@ def test_a_batch_without_labels_does_not_change_the_metrics(model, first):
     network = model()
     expected = evaluate(network, [told], Auto(), CPU)
     assert evaluate(network, [silent, told] if first else [told, silent], Auto(), CPU) == expected
+
+
+def test_a_network_that_does_not_fit_the_data_is_found_out_before_training():
+    data = Data(name="mine", train=Split(normal(40, 4), whole(40)), validation=Split(normal(20, 4), whole(20)))
+    said = r"Linear and the judge Auto do not fit the data, .* \(20, 4\) torch.float32, \(20,\) torch.int64: mat1"
+    with pytest.raises(ValueError, match=said):
+        next(run(lottery(levels=1, epochs=1), nn.Linear(5, 3), data))

@@ -186,6 +186,15 @@ def test_a_loader_that_yields_nothing_is_refused():
         list(train(training(model(), plan(), data)))
 
 
+def test_a_split_that_yields_its_batches_only_once_is_refused():
+    known, again = digits(), [(torch.zeros(2, 1, 8, 8), torch.zeros(2).long())]
+    for once in ((batch for batch in again), iter(again), map(tuple, again)):
+        for name in ("train", "validation"):
+            with pytest.raises(TypeError, match=f"the {name} split must yield its batches anew .* a list of batches"):
+                dataclasses.replace(known, **{name: once})
+    assert dataclasses.replace(known, train=again, validation=again, test=iter(again)).train is again
+
+
 def test_divergence_is_an_error_that_names_the_place():
     with pytest.raises(ValueError, match="diverged.*level 0, epoch 1"):
         list(train(training(model(), plan(optimizer=NesterovSGD(lr=1e20), clip=None))))

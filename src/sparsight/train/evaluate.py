@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from sparsight.model.batch import tensors_of
 from sparsight.model.functional import evaluating
 from sparsight.numerics.exact import exact, home
 from sparsight.numerics.seeds import reseeded, seeded
@@ -73,13 +74,22 @@ def evaluate(
 
 
 def try_judge(model: nn.Module, split: Split | Iterable[Batch], judge: Judge, runtime: Runtime) -> None:
-    """Evaluate the first batch of a split, to find a judge's errors before training. Raises: ValueError."""
+    """Evaluate the first batch of a split, to find errors of network and judge before training. Raises: ValueError."""
     with evaluating(model), seeded(0), reseeded(split, 0), torch.no_grad(), runtime.autocast():
         for batch in batches(split, 32, device=runtime.device):
-            if hasattr(judge, "begin"):
-                judge.begin().add(model, batch)  # type: ignore[attr-defined]
-            else:
-                _chosen(judge, _numbers(judge, judge(model, batch), runtime.device))
+            try:
+                if hasattr(judge, "begin"):
+                    judge.begin().add(model, batch)  # type: ignore[attr-defined]
+                else:
+                    _chosen(judge, _numbers(judge, judge(model, batch), runtime.device))
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                got = ", ".join(f"{tuple(x.shape)} {x.dtype}" for x in tensors_of(batch))
+                raise ValueError(
+                    f"{type(model).__name__} and the judge {_name(judge)} do not fit the data, whose first validation "
+                    f"batch holds tensors of {got}: {error}"
+                ) from error
             return
 
 

@@ -113,7 +113,10 @@ def _mean(training: Training, tally: LossSum) -> float | None:
     mean = loss_sum / count
     if not math.isfinite(mean):
         where = f"{training.role} {training.level}, epoch {training.epoch + 1}"
-        raise ValueError(f"training diverged: the loss is {mean} at {where}; try a lower learning rate")
+        raise ValueError(
+            f"training diverged: the loss is {mean} at {where}; try a lower learning rate, and look for NaN or "
+            "infinity in the data and in the weights that it starts from"
+        )
     return mean
 
 
