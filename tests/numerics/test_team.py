@@ -5,9 +5,10 @@ import pytest
 import torch
 from numba import carray
 
-from sparsight.numerics.kernels import team
+from sparsight.numerics.kernels import jit
+from sparsight.numerics.kernels.calls import at, take
 from sparsight.numerics.kernels.clear import clear, sums_of_squares, table
-from sparsight.numerics.kernels.team import at, shared, take
+from sparsight.numerics.kernels.jit import shared
 
 
 def _count(address):
@@ -23,8 +24,8 @@ def _count(address):
 @pytest.fixture(params=["OpenMP", "pool"])
 def way(request, monkeypatch):
     if request.param == "pool":
-        monkeypatch.setattr(team, "parallel", lambda: None)
-    elif team.parallel() is None:
+        monkeypatch.setattr(jit, "parallel", lambda: None)
+    elif jit.parallel() is None:
         pytest.skip("this torch was built without OpenMP, or with one that has another interface")
     return request.param
 
@@ -65,9 +66,9 @@ def test_where_no_library_of_the_kind_is_found_a_pool_serves(monkeypatch):
     def refuse(name):
         raise OSError("no such library")
 
-    team.parallel.cache_clear()
-    monkeypatch.setattr(team.ctypes, "CDLL", refuse)
+    jit.parallel.cache_clear()
+    monkeypatch.setattr(jit.ctypes, "CDLL", refuse)
     try:
-        assert team.parallel() is None
+        assert jit.parallel() is None
     finally:
-        team.parallel.cache_clear()
+        jit.parallel.cache_clear()

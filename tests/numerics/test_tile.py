@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparsight.numerics.kernels import tile
-from sparsight.numerics.kernels.tile_llvm import LANES, WORDS
+from sparsight.numerics.kernels.llvm import LANES
 
 ROWS, CHANNELS, WIDTH = 5, 4, 12
 
@@ -38,7 +38,9 @@ def job(shape, first, last, added, low=-np.inf, high=np.inf, seed=0):
         "keep": keep, "keep_pitch": 2 * keep.shape[-1],
     }  # fmt: skip
     arrays = {name: aligned(v) for name, v in values.items() if isinstance(v, np.ndarray)}
-    words = np.array([arrays[n].ctypes.data if n in arrays else values[n] for n in WORDS], np.int64)
+    words = np.empty(tile.WORDS, np.int64)
+    for name, value in values.items():
+        words[getattr(tile, name.upper())] = arrays[name].ctypes.data if name in arrays else value
     return words, arrays
 
 

@@ -17,8 +17,8 @@ from sparsight.deploy.runtime.writer import Writer
 from sparsight.numerics.kernels import matvec
 from sparsight.numerics.kernels import planes as k
 from sparsight.numerics.kernels import sparse_conv as conv
+from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.tile import tile
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 
 _SUMS = 18 << 14  # at most this many bytes of partial sums in a chunk: each block passes over them once
 

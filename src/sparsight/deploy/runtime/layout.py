@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.llvm import BYTES, LANES
 
 Pair = tuple[int, int]
 GRIDS = ((4, 4), (8, 2), (2, 8), (16, 1), (1, 16))

@@ -9,7 +9,7 @@ from sparsight.deploy.runtime.tables import Pixels, index_of, strips_of
 from sparsight.deploy.runtime.writer import Writer
 from sparsight.numerics.kernels import planes as k
 from sparsight.numerics.kernels import rows as lines
-from sparsight.numerics.kernels.tile_llvm import LANES
+from sparsight.numerics.kernels.llvm import LANES
 
 
 def move(writer: Writer, x: Buffer, out: Buffer, pixels: Pixels | None = None) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Graph, Input, Mean, Part, Pool, Resample, Sum, Value
 from sparsight.deploy.runtime.layout import IMAGES, Layout, Pair, covering, for_window
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
+from sparsight.numerics.kernels.llvm import BYTES, LANES
 
 _FLAT = (1, 1)  # the image size of plain features
 

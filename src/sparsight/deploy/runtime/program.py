@@ -14,8 +14,8 @@ from sparsight.deploy.runtime.graph import Graph
 from sparsight.deploy.runtime.plan import Buffer, Plan, planned
 from sparsight.deploy.runtime.tables import ARENA, Table
 from sparsight.deploy.runtime.writer import Weights
-from sparsight.numerics.kernels.sell_llvm import WINDOW
-from sparsight.numerics.kernels.tile_llvm import BYTES
+from sparsight.numerics.kernels.llvm import BYTES
+from sparsight.numerics.kernels.matvec import WINDOW
 from sparsight.numerics.kernels.walk import Job
 
 

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from sparsight.deploy.runtime.graph import Graph
 from sparsight.deploy.runtime.program import Program, compiled
 from sparsight.deploy.runtime.writer import Weights
-from sparsight.numerics.kernels.tile_llvm import LANES
+from sparsight.numerics.kernels.llvm import LANES
 
 _KEPT = 8  # cached programs, each for a number of images
 _FEW_ROWS = 3  # up to this many matrix-vector products are faster than one product with 16 columns

@@ -11,8 +11,8 @@ import numpy as np
 from sparsight.deploy.runtime.layout import Layout
 from sparsight.deploy.runtime.weight import Weight
 from sparsight.numerics.kernels.jit import has
+from sparsight.numerics.kernels.llvm import BYTES
 from sparsight.numerics.kernels.matvec import bfloat16
-from sparsight.numerics.kernels.tile_llvm import BYTES
 from sparsight.numerics.kernels.walk import aligned
 
 _LAST = 2**31 - 1

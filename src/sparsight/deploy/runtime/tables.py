@@ -10,8 +10,8 @@ import numpy as np
 from sparsight.deploy.runtime.graph import Pool
 from sparsight.deploy.runtime.layout import IMAGES, Layout
 from sparsight.deploy.runtime.plan import Buffer
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
-from sparsight.numerics.kernels.turned_llvm import STRIP
+from sparsight.numerics.kernels.llvm import BYTES, LANES
+from sparsight.numerics.kernels.vectors_llvm import STRIP
 from sparsight.numerics.kernels.walk import aligned_copy
 
 Pixels = tuple[tuple[int, ...], tuple[int, ...]]

@@ -1,4 +1,4 @@
-"""Calling compiled code by its address, and memory that threads share: what a table of kernels needs."""
+"""Compiled code and memory by their addresses: what a table of kernels needs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-_I32, _I64, _F32 = ir.IntType(32), ir.IntType(64), ir.FloatType()
+from sparsight.numerics.kernels.llvm import F32, I32, I64, function, i64
+
 _INT, _REAL = types.int64, types.float32
 
 
 def operation(kinds: Sequence[Any], do: Callable[..., Any], result: Any = types.void) -> Any:
-    """An intrinsic that takes numbers of these kinds, with the LLVM code that `do(builder, *values)` writes."""
+    """An intrinsic with the LLVM code that `do(builder, *values)` writes.
+
+    It takes values of numba's types `kinds`; `int` stands for a number that is known when compiling, and `do` gets it.
+    """
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        found = do(b, *args)
+        known = [getattr(kind, "literal_value", value) for kind, value in zip(signature.args, args, strict=True)]
+        found = do(b, *known)
         return context.get_dummy_value() if result is types.void else found
 
     def typed(typing_context: Any, *given: Any) -> Any:
-        return result(*kinds), codegen
+        if any(kind is int and not isinstance(x, types.IntegerLiteral) for kind, x in zip(kinds, given, strict=True)):
+            return None
+        return result(*(x if kind is int else kind for kind, x in zip(kinds, given, strict=True))), codegen
 
     names = ["typing_context", *(f"x{i}" for i in range(len(kinds)))]
     parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in names]
@@ -34,7 +41,7 @@ def operation(kinds: Sequence[Any], do: Callable[..., Any], result: Any = types.
 
 def _call_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     words = cgutils.unpack_tuple(b, args[1])
-    kind = ir.FunctionType(ir.VoidType(), [_I64] * len(words))
+    kind = ir.FunctionType(ir.VoidType(), [I64] * len(words))
     b.call(b.inttoptr(args[0], kind.as_pointer()), words)
     return context.get_dummy_value()
 
@@ -47,7 +54,7 @@ def call(typing_context: Any, address: Any, words: Any) -> Any:
 
 def _yield(b: Any) -> None:
     if os.name == "posix":
-        b.call(cgutils.get_or_insert_function(b.module, ir.FunctionType(_I32, []), "sched_yield"), [])
+        b.call(function(b, "sched_yield", I32), [])
 
 
 def _at(b: Any, address: Any, i: Any, kind: Any) -> Any:
@@ -55,22 +62,30 @@ def _at(b: Any, address: Any, i: Any, kind: Any) -> Any:
 
 
 def _peek(b: Any, address: Any) -> Any:
-    return b.load_atomic(b.inttoptr(address, _I64.as_pointer()), "acquire", 8)
+    return b.load_atomic(b.inttoptr(address, I64.as_pointer()), "acquire", 8)
 
 
+def _take(b: Any, address: Any) -> Any:
+    return b.atomic_rmw("add", b.inttoptr(address, I64.as_pointer()), i64(1), "seq_cst")
+
+
+at: Any = operation([_INT], lambda b, address: b.inttoptr(address, ir.IntType(8).as_pointer()), types.voidptr)
+"""An address as a pointer, for `numba.carray`."""
 peek: Any = operation([_INT], _peek, _INT)
 """The int64 at an address, which another thread may be changing."""
+take: Any = operation([_INT], _take, _INT)
+"""The int64 at an address, which becomes the next one: each is returned once."""
 give_way: Any = operation([], _yield)
 """Let another thread have the processor."""
-word: Any = operation([_INT, _INT], lambda b, address, i: b.load(_at(b, address, i, _I64)), _INT)
+word: Any = operation([_INT, _INT], lambda b, address, i: b.load(_at(b, address, i, I64)), _INT)
 """The i-th int64 from an address."""
-put: Any = operation([_INT] * 3, lambda b, address, i, value: b.store(value, _at(b, address, i, _I64)))
+put: Any = operation([_INT] * 3, lambda b, address, i, value: b.store(value, _at(b, address, i, I64)))
 """Write the i-th int64 from an address."""
-real: Any = operation([_INT, _INT], lambda b, address, i: b.load(_at(b, address, i, _F32)), _REAL)
+real: Any = operation([_INT, _INT], lambda b, address, i: b.load(_at(b, address, i, F32)), _REAL)
 """The i-th float32 from an address."""
-put_real: Any = operation([_INT, _INT, _REAL], lambda b, address, i, value: b.store(value, _at(b, address, i, _F32)))
+put_real: Any = operation([_INT, _INT, _REAL], lambda b, address, i, value: b.store(value, _at(b, address, i, F32)))
 """Write the i-th float32 from an address."""
-as_real: Any = operation([types.uint32], lambda b, bits: b.bitcast(bits, _F32), _REAL)
+as_real: Any = operation([types.uint32], lambda b, bits: b.bitcast(bits, F32), _REAL)
 """The float32 of 32 bits."""
-small: Any = operation([_INT, _INT], lambda b, address, i: b.sext(b.load(_at(b, address, i, _I32)), _I64), _INT)
+small: Any = operation([_INT, _INT], lambda b, address, i: b.sext(b.load(_at(b, address, i, I32)), I64), _INT)
 """The i-th int32 from an address, as an int64."""

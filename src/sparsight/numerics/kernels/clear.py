@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
 from numba import carray
 from torch import Tensor
 
-from sparsight.numerics.kernels.jit import jit, summing
-from sparsight.numerics.kernels.team import at, shared, take
+from sparsight.numerics.kernels.calls import at, take
+from sparsight.numerics.kernels.jit import jit, shared, summing
 
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integers of as many bytes as a weight has."""
@@ -29,10 +30,8 @@ tensors takes longer than going through them.
 """
 
 # An empty array tells a kernel its type: numba recognises it faster than a dtype.
-_I1, _I2, _I4, _I8 = (np.empty(0, f"i{width}") for width in BITS)
-_KINDS = dict(zip(BITS, (_I1, _I2, _I4, _I8), strict=True))
-_F4, _F8 = np.empty(0, np.float32), np.empty(0, np.float64)
-_REALS = {4: _F4, 8: _F8}
+_KINDS = {width: np.empty(0, f"i{width}") for width in BITS}
+_REALS = {width: np.empty(0, f"f{width}") for width in (4, 8)}
 
 
 def clear_plainly_(x: Tensor, mask: Tensor) -> None:
@@ -64,23 +63,20 @@ def _through(rows, everything, kind):
     return found
 
 
-def _clear_shared(address):
-    job = carray(at(address), 6, np.int64)
-    rows = carray(at(job[2]), (job[1], 3), np.int64)
-    width, everything, i = job[3], job[4] != 0, take(address)
-    while i < len(rows):
-        one = rows[i : i + 1]
-        if width == 4:
-            found = _through(one, everything, _I4)
-        elif width == 2:
-            found = _through(one, everything, _I2)
-        elif width == 8:
-            found = _through(one, everything, _I8)
-        else:
-            found = _through(one, everything, _I1)
-        if found:
-            job[5] = 1
-        i = take(address)
+@cache
+def _clear_shared(width: int) -> Callable[[int], None]:
+    kind = _KINDS[width]
+
+    def run(address):
+        job = carray(at(address), 5, np.int64)
+        rows = carray(at(job[2]), (job[1], 3), np.int64)
+        everything, i = job[3] != 0, take(address)
+        while i < len(rows):
+            if _through(rows[i : i + 1], everything, kind):
+                job[4] = 1
+            i = take(address)
+
+    return run
 
 
 def table(places: Iterable[Place], width: int) -> np.ndarray:
@@ -96,7 +92,7 @@ def clear(rows: np.ndarray, width: int, everything: bool = False) -> bool:
     """
     if len(rows) <= _FEW or torch.get_num_threads() == 1:
         return _through(rows, everything, _KINDS[width])
-    *_, found = shared(_clear_shared, rows, width, everything, False)
+    *_, found = shared(_clear_shared(width), rows, everything, False)
     return bool(found)
 
 
@@ -127,16 +123,19 @@ def _squares(table, out, kind):
             out[i] = _square(values, None)
 
 
-def _squares_shared(address):
-    job = carray(at(address), 5, np.int64)
-    rows, out = carray(at(job[2]), (job[1], 3), np.int64), carray(at(job[4]), job[1], np.float64)
-    i = take(address)
-    while i < len(rows):
-        if job[3] == 4:
-            _squares(rows[i : i + 1], out[i : i + 1], _F4)
-        else:
-            _squares(rows[i : i + 1], out[i : i + 1], _F8)
+@cache
+def _squares_shared(width: int) -> Callable[[int], None]:
+    kind = _REALS[width]
+
+    def run(address):
+        job = carray(at(address), 4, np.int64)
+        rows, out = carray(at(job[2]), (job[1], 3), np.int64), carray(at(job[3]), job[1], np.float64)
         i = take(address)
+        while i < len(rows):
+            _squares(rows[i : i + 1], out[i : i + 1], kind)
+            i = take(address)
+
+    return run
 
 
 def sums_of_squares(places: Sequence[Place], width: int) -> list[float]:
@@ -150,7 +149,7 @@ def sums_of_squares(places: Sequence[Place], width: int) -> list[float]:
     if len(rows) <= _FEW or torch.get_num_threads() == 1:
         _squares(rows, parts, _REALS[width])
     else:
-        shared(_squares_shared, rows, width, parts.ctypes.data)
+        shared(_squares_shared(width), rows, parts.ctypes.data)
     of: list[list[float]] = [[] for _ in places]
     for (place, _), part in zip(cut, parts.tolist(), strict=True):
         of[place].append(part)

@@ -1,11 +1,12 @@
 """Compiling with numba, and running compiled loops on several threads.
 
-Kernels release the interpreter lock and run on plain Python threads, as many as torch is set to use:
+Kernels release the interpreter lock and run on plain Python threads, or on torch's own, as many as torch is set to use:
 `torch.set_num_threads` is the one setting for both. (numba's own thread pools would be a second one.)
 """
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import signal
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 from numba.core.registry import cpu_target
 
@@ -146,3 +148,43 @@ def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
     for other in begun:
         other.result()
     return results
+
+
+# -- on torch's own threads, those of its OpenMP library: they spin for a while after each of torch's operations, and
+# another pool would compete with them ---------------------------------------------------------------------------
+
+
+@cache
+def parallel() -> Any:
+    """OpenMP's call of a function on all its threads, from the library that torch has loaded; None without it."""
+    try:
+        call = ctypes.CDLL(None).GOMP_parallel
+    except (AttributeError, OSError, TypeError):
+        return None
+    call.argtypes, call.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint], None
+    return call
+
+
+def together(compiled: Any, address: int, threads: int) -> None:
+    """Call a compiled C function with an address, on so many of torch's threads at once."""
+    call = parallel()
+    if threads == 1 or call is None:
+        each(lambda _: compiled.ctypes(address), threads)
+    else:
+        call(compiled.address, address, threads, 0)
+
+
+@cache
+def _compiled(work: Callable[[int], None]) -> Any:
+    return cached(numba.cfunc, numba.void(numba.int64))(work)
+
+
+def shared(work: Callable[[int], None], rows: np.ndarray, *words: int) -> np.ndarray:
+    """Run a compiled loop over the rows of a table (int64) on all of torch's threads; returns its words afterwards.
+
+    `work` gets the address of a job: the number of the next row (see `calls.take`), the number of rows, the address of
+    the first row, and `words`, for results. It compiles to a C function and must not raise.
+    """
+    job = np.array([0, len(rows), rows.ctypes.data, *words], np.int64)
+    together(_compiled(work), job.ctypes.data, torch.get_num_threads())
+    return job[3:]

@@ -1,20 +1,27 @@
-"""A sparse matrix times one vector: by slots (`sell_llvm`), or row by row without AVX-512."""
+"""A sparse matrix times one vector: by slots (windowed SELL-16), or row by row without AVX-512.
+
+A slot holds at most one non-zero for each of 16 lanes, all within 32 columns from its base: five bits say which column
+a lane takes, by one permutation of two vectors of x. In fp32 a lane has two rows, and a sixth bit says whose number it
+is: fewer slots have empty places, and memory is what takes the time. With weights in bfloat16 it has one.
+"""
 
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import cfunc
+from llvmlite import ir
+from numba import cfunc, types
+from numba.core import cgutils
 
 from sparsight.numerics.kernels import planes
-from sparsight.numerics.kernels.calls import call, put_real, real, small, word
+from sparsight.numerics.kernels.calls import call, operation, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, has, jit, summing
+from sparsight.numerics.kernels.llvm import BYTES, I16, I64, LANES, VI, ZERO, V, fma, function, i64, load, store
 from sparsight.numerics.kernels.planes import OPERATION, OUT_ROW, OWN, X_AT, X, chunk_of, clamped_sum
-from sparsight.numerics.kernels.sell_llvm import EXACT, HALF, STEP, WINDOW, group_of_rows
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
 from sparsight.numerics.kernels.walk import aligned_copy
 
 # numba passes an intrinsic's first argument itself
@@ -22,6 +29,21 @@ from sparsight.numerics.kernels.walk import aligned_copy
 
 ADVANCES, BLOCKS, STARTS, BIAS, LOW, HIGH, ADD, ADD_AT, PAIRS = range(OWN + 7, OWN + 16)
 # PARTS cut groups of rows (`group`); OUT_ROW is their bytes.
+
+WINDOW = 2 * LANES
+STEP = 8  # columns that bases lie apart at least: unaligned vectors of x lie in two lines of the cache less often
+
+
+class Slots(NamedTuple):
+    """How the slots of a group of rows are written: lane l has the rows l, LANES + l, ..."""
+
+    rows: int  # of a lane
+    bits: int  # of a place
+    block: int  # slots, whose places fit words of 32 bits
+
+
+EXACT, HALF = Slots(2, 6, 5), Slots(1, 5, 6)
+_SUMS = 3  # that go on side by side
 
 
 def group(half: bool) -> int:
@@ -93,6 +115,60 @@ def slots(
     return aligned_copy(np.concatenate(steps)), aligned_copy(np.concatenate(blocks)), np.array(starts, np.int32)
 
 
+def _all(number: int) -> Any:
+    return ir.Constant(VI, [number] * LANES)
+
+
+def _group_of_rows(b: Any, x: Any, advances: Any, blocks: Any, begin: Any, end: Any, out: Any, half: int) -> None:
+    rows, bits, count = HALF if half else EXACT
+    permute = function(b, "llvm.x86.avx512.vpermi2var.ps.512", V, V, VI, V)
+    size = BYTES // 2 if half else BYTES
+    sums = [[cgutils.alloca_once_value(b, ZERO) for _ in range(_SUMS)] for _ in range(rows)]
+    for total in chain(*sums):
+        b.store(ZERO, total)
+    base = cgutils.alloca_once_value(b, x)
+    b.store(x, base)
+
+    with cgutils.for_range(b, b.sub(end, begin)) as loop:
+        number = b.add(begin, loop.index)
+        advance = load(b, b.add(advances, b.mul(number, i64(8))), I64, 8)
+        block = b.add(blocks, b.mul(number, i64(BYTES + count * size)))
+        places = load(b, block, VI, size)
+        at = b.load(base)
+        for i in range(count):
+            step = b.and_(b.lshr(advance, i64(8 * i)), i64(255))
+            at = b.add(at, b.mul(step, i64(4 * STEP)))
+            low, high = (load(b, b.add(at, i64(k)), align=4) for k in (0, BYTES))
+            raw = b.add(block, i64(BYTES + i * size))
+            if half:
+                narrow = load(b, raw, ir.VectorType(I16, LANES), size)
+                weight = b.bitcast(b.shl(b.zext(narrow, VI), _all(16)), V)
+            else:
+                weight = load(b, raw, align=size)
+            picked = b.call(permute, [low, b.lshr(places, _all(bits * i)), high])  # which reads five bits of each
+            old = [b.load(totals[i % _SUMS]) for totals in sums]
+            new = [fma(b, picked, weight, total) for total in old]
+            if rows == 2:
+                second = b.icmp_signed("!=", b.and_(places, _all(WINDOW << bits * i)), _all(0))
+                new = [b.select(second, old[0], new[0]), b.select(second, new[1], old[1])]
+            for totals, total in zip(sums, new, strict=True):
+                b.store(total, totals[i % _SUMS])
+        b.store(at, base)
+    for row, totals in enumerate(sums):
+        first, *others = (b.load(total) for total in totals)
+        for other in others:
+            first = b.fadd(first, other)
+        store(b, first, b.add(out, i64(row * BYTES)), align=4)
+
+
+group_of_rows: Any = operation([*[types.int64] * 6, int], _group_of_rows)
+"""Write the products of a group of rows: x, advances, blocks, first and last of these, out, 1 if values are bfloat16.
+
+x is read WINDOW numbers from each base on. A byte of a block's advance is how many STEPs a slot's base lies after the
+one before.
+"""
+
+
 @jit
 def _finished(op, slots, out, begin, end):
     """Bias, sum, clamp and activation of finished groups of rows."""
@@ -103,18 +179,6 @@ def _finished(op, slots, out, begin, end):
     clamped_sum(out, out, add, real(op + 8 * LOW, 0), real(op + 8 * HIGH, 0), count)
     if word(op, planes.ACTIVATE):
         call(word(op, planes.ACTIVATE), (out, 1, 0, 0, 1, end - begin, 0))
-
-
-def _by_slots(half: int) -> Any:
-    def run(op, slots, scratch, chunk):
-        _, begin, end, out = chunk_of(op, slots, chunk)
-        x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
-        for g in range(begin, end):
-            first, last, to = small(starts, g), small(starts, g + 1), out + (g - begin) * word(op, OUT_ROW)
-            group_of_rows(x, word(op, ADVANCES), word(op, BLOCKS), first, last, to, half)
-        _finished(op, slots, out, begin, end)
-
-    return run
 
 
 @summing
@@ -142,4 +206,14 @@ def by_slots(half: bool) -> Any | None:
     """The kernel for slots, with values in bfloat16 or not; None where the machine has no AVX-512."""
     if not has("avx512f"):
         return None
-    return cached(cfunc, OPERATION)(_by_slots(int(half)))
+    kind = int(half)
+
+    def run(op, slots, scratch, chunk):
+        _, begin, end, out = chunk_of(op, slots, chunk)
+        x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
+        for g in range(begin, end):
+            first, last, to = small(starts, g), small(starts, g + 1), out + (g - begin) * word(op, OUT_ROW)
+            group_of_rows(x, word(op, ADVANCES), word(op, BLOCKS), first, last, to, kind)
+        _finished(op, slots, out, begin, end)
+
+    return cached(cfunc, OPERATION)(run)

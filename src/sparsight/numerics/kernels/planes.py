@@ -8,13 +8,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numba import cfunc, types
 
-from sparsight.numerics.kernels import activations
 from sparsight.numerics.kernels.calls import call, put_real, real, small, word
-from sparsight.numerics.kernels.jit import cached, jit
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
-from sparsight.numerics.kernels.vectors import lanes as vectors
+from sparsight.numerics.kernels.jit import cached, fused, jit
+from sparsight.numerics.kernels.llvm import BYTES, LANES
+from sparsight.numerics.kernels.vectors import vectors
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
@@ -44,13 +44,12 @@ def chunk_of(op, slots, chunk):
 @jit
 def finish(op, out, count):
     """Apply the activation to finished planes and fill their halo."""
-    row, pitch, rows, cols, halo = (
-        word(op, OUT_ROW), word(op, OUT_PITCH), word(op, ROWS), word(op, COLS), word(op, HALO)
-    )  # fmt: skip
+    row, pitch, halo = word(op, OUT_ROW), word(op, OUT_PITCH), word(op, HALO)
+    planes = out, count, row, pitch, word(op, ROWS), word(op, COLS), halo
     if word(op, ACTIVATE):
-        call(word(op, ACTIVATE), (out, count, row, pitch, rows, cols, halo))
+        call(word(op, ACTIVATE), planes)
     if halo:
-        call(word(op, FILL), (out, count, row, pitch, rows, cols, halo))
+        call(word(op, FILL), planes)
 
 
 @cache
@@ -74,40 +73,71 @@ def halo(columns: int) -> Any:
     return cached(cfunc, FINISH)(fill)
 
 
-def _silu(out, count, row, pitch, rows, cols, halo):
-    for n in range(count):
-        for i in range(rows):
-            line = out + n * row + i * pitch
-            for k in range(LANES * cols):
-                put_real(line, k, activations.silu(real(line, k)))
+# -- activations: loops over these, without branches, compile to vectors -------------------------------------------
+
+_F = np.float32
+_LN2, _LN2_REST = _F(0.693145751953125), _F(1.42860682030941723e-06)
 
 
-def _gelu(out, count, row, pitch, rows, cols, halo):
-    for n in range(count):
-        for i in range(rows):
-            line = out + n * row + i * pitch
-            for k in range(LANES * cols):
-                put_real(line, k, activations.gelu(real(line, k)))
+@fused
+def _exp(x):
+    """e^x to 2 units in the last place: 2^k times a polynomial on [-ln 2 / 2, ln 2 / 2]; NaN stays."""
+    x = _F(-87) if x < _F(-87) else x
+    x = _F(88) if x > _F(88) else x
+    k = _F(np.rint(x * _F(1.4426950408889634)))
+    r = x - k * _LN2 - k * _LN2_REST
+    p = ((_F(1 / 5040) * r + _F(1 / 720)) * r + _F(1 / 120)) * r + _F(1 / 24)
+    p = (((p * r + _F(1 / 6)) * r + _F(0.5)) * r + _F(1)) * r + _F(1)
+    power = np.int32(k) if k == k else np.int32(0)  # a NaN has no integer
+    return _F(p * np.int32((power + np.int32(127)) << np.int32(23)).view(np.float32))
 
 
-def _gelu_tanh(out, count, row, pitch, rows, cols, halo):
-    for n in range(count):
-        for i in range(rows):
-            line = out + n * row + i * pitch
-            for k in range(LANES * cols):
-                put_real(line, k, activations.gelu_tanh(real(line, k)))
+@fused
+def _erf(x):
+    """Abramowitz and Stegun 7.1.26, 1.5e-7 at the worst."""
+    size = abs(x)
+    t = _F(1) / (size * _F(0.3275911) + _F(1))
+    p = (_F(1.061405429) * t + _F(-1.453152027)) * t + _F(1.421413741)
+    p = ((p * t + _F(-0.284496736)) * t + _F(0.254829592)) * t
+    value = _F(1) - p * _exp(-(size * size))
+    return value if x >= _F(0) else -value
 
 
-_SMOOTH = {"silu": _silu, "gelu": _gelu, "gelu_tanh": _gelu_tanh}
+@fused
+def _silu(x):
+    return x / (_F(1) + _exp(-x))
+
+
+@fused
+def _gelu(x):
+    return _F(0.5) * x * (_F(1) + _erf(x * _F(0.5**0.5)))
+
+
+@fused
+def _gelu_tanh(x):
+    inner = x * (x * x * _F(0.044715) + _F(1))
+    return x / (_F(1) + _exp(inner * _F(-2 * 0.7978845608028654)))
+
+
+_SMOOTH = ("silu", "gelu", "gelu_tanh")
 CLAMPS = {"": (-float("inf"), float("inf")), "relu": (0.0, float("inf")), "relu6": (0.0, 6.0)}
 """Activations that are clamps: a finished value's limits."""
-ACTIVATIONS = (*CLAMPS, *_SMOOTH)
 
 
 @cache
 def activation(name: str) -> Any:
     """The kernel of an activation that is no clamp."""
-    return cached(cfunc, FINISH)(_SMOOTH[name])
+    kind = _SMOOTH.index(name)
+
+    def activate(out, count, row, pitch, rows, cols, halo):
+        for n in range(count):
+            for i in range(rows):
+                line = out + n * row + i * pitch
+                for k in range(LANES * cols):
+                    x = real(line, k)
+                    put_real(line, k, _silu(x) if kind == 0 else _gelu(x) if kind == 1 else _gelu_tanh(x))
+
+    return cached(cfunc, FINISH)(activate)
 
 
 # -- pooling -----------------------------------------------------------------------------------------------------
@@ -134,9 +164,9 @@ def _max_pool(op, slots, scratch, chunk):
                 at = i * down + j * right
                 source = x + n * word(op, X_ROW) + at
                 if small(word(op, EDGES), i * word(op, COLS) + j):
-                    vectors.largest(to, source, rows, cols, dilation * pitch, dilation * BYTES, border + at)
+                    vectors.largest_at_border(to, source, border + at, rows, cols, dilation * pitch, dilation * BYTES)
                 else:
-                    vectors.largest(to, source, rows, cols, dilation * pitch, dilation * BYTES, None)
+                    vectors.largest(to, source, rows, cols, dilation * pitch, dilation * BYTES)
                 vectors.kept(to, word(op, KEEP) + 2 * (i * word(op, COLS) + j))
     finish(op, out, end - begin)
 
@@ -201,10 +231,8 @@ def _sum(op, slots, scratch, chunk):
     low, high = real(op + 8 * SCALE_LOW, 0), real(op + 8 * SCALE_HIGH, 0)
     for n in range(end - begin):
         for i in range(word(op, ROWS)):
-            to, source = (
-                out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH),
-                x + n * word(op, X_ROW) + i * word(op, X_PITCH),
-            )
+            to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH)
+            source = x + n * word(op, X_ROW) + i * word(op, X_PITCH)
             more = add + n * word(op, ADD_ROW) + i * word(op, ADD_PITCH) if word(op, ADD) else 0
             clamped_sum(to, source, more, low, high, LANES * word(op, COLS))
     finish(op, out, end - begin)

@@ -6,39 +6,21 @@ from typing import Any
 
 from numba import cfunc
 
+from sparsight.numerics.kernels import planes as k
 from sparsight.numerics.kernels.calls import put_real, real, word
 from sparsight.numerics.kernels.jit import cached, jit
-from sparsight.numerics.kernels.planes import (
-    COLS,
-    OPERATION,
-    OUT,
-    OUT_AT,
-    OUT_PITCH,
-    OUT_ROW,
-    OWN,
-    ROWS,
-    X_AT,
-    X_COLS,
-    X_PITCH,
-    X_ROW,
-    X_ROWS,
-    X,
-    chunk_of,
-    finish,
-    input_of,
-)
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
-from sparsight.numerics.kernels.turned_llvm import STRIP
-from sparsight.numerics.kernels.vectors import turned
+from sparsight.numerics.kernels.llvm import BYTES, LANES
+from sparsight.numerics.kernels.planes import chunk_of, finish, input_of
+from sparsight.numerics.kernels.vectors import vectors
+from sparsight.numerics.kernels.vectors_llvm import STRIP
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
 
 # -- from and to rows, as torch has them, where lanes are images --------------------------------------------------
 
-IMAGE, IMAGES, WIDE, FLAT, RUN = range(
-    OWN + 7, OWN + 12
-)  # bytes an image, how many, vectors side by side, 1: flat, its row
+# Bytes of an image, how many there are, vectors side by side, 1: planes of one pixel.
+IMAGE, IMAGES, WIDE, FLAT = range(k.OWN + 7, k.OWN + 11)
 
 
 @jit
@@ -46,7 +28,7 @@ def _run(out, step, x, image, images, length):
     """Lanes from the rows of 16 images, or of fewer: missing lanes are 0."""
     full = length - length % LANES if images >= LANES else 0
     for j in range(0, full, LANES):
-        turned.transposed(out + j * step, step, x + 4 * j, image)
+        vectors.transposed(out + j * step, step, x + 4 * j, image)
     for j in range(full, length):
         for lane in range(LANES):
             put_real(out + j * step, lane, real(x + lane * image, j) if lane < images else 0.0)
@@ -56,7 +38,7 @@ def _run(out, step, x, image, images, length):
 def _run_back(out, image, x, step, images, length):
     full = length - length % LANES if images >= LANES else 0
     for j in range(0, full, LANES):
-        turned.transposed(out + 4 * j, image, x + j * step, step)
+        vectors.transposed(out + 4 * j, image, x + j * step, step)
     for j in range(full, length):
         for lane in range(min(images, LANES)):
             put_real(out + lane * image, j, real(x + j * step, lane))
@@ -64,65 +46,62 @@ def _run_back(out, image, x, step, images, length):
 
 def _to_lanes(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
-    rows, cols, image, wide = word(op, ROWS), word(op, COLS), word(op, IMAGE), word(op, WIDE)
-    x = word(slots, word(op, X)) + word(op, X_AT) + begin * word(op, X_ROW)
+    rows, cols, image, wide = word(op, k.ROWS), word(op, k.COLS), word(op, IMAGE), word(op, WIDE)
+    x = word(slots, word(op, k.X)) + word(op, k.X_AT) + begin * word(op, k.X_ROW)
     for u in range(wide):
         first = (group * wide + u) * LANES
         images = word(op, IMAGES) - first
         at = x + first * image
         if word(op, FLAT):
-            _run(out + BYTES * u, word(op, OUT_ROW), at, image, images, end - begin)
+            _run(out + BYTES * u, word(op, k.OUT_ROW), at, image, images, end - begin)
         else:
             for n in range(end - begin):
                 for i in range(rows):
-                    to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH)
-                    _run(to, BYTES, at + n * word(op, X_ROW) + 4 * i * cols, image, images, cols)
+                    to = out + n * word(op, k.OUT_ROW) + i * word(op, k.OUT_PITCH)
+                    _run(to, BYTES, at + n * word(op, k.X_ROW) + 4 * i * cols, image, images, cols)
     finish(op, out, end - begin)
 
 
 def _from_lanes(op, slots, scratch, chunk):
     group, begin, end, _ = chunk_of(op, slots, chunk)
-    rows, cols, image, wide = word(op, X_ROWS), word(op, X_COLS), word(op, IMAGE), word(op, WIDE)
+    rows, cols, image, wide = word(op, k.X_ROWS), word(op, k.X_COLS), word(op, IMAGE), word(op, WIDE)
     x = input_of(op, slots, group, begin)
-    out = word(slots, word(op, OUT)) + word(op, OUT_AT) + begin * word(op, OUT_ROW)
+    out = word(slots, word(op, k.OUT)) + word(op, k.OUT_AT) + begin * word(op, k.OUT_ROW)
     for u in range(wide):
         first = (group * wide + u) * LANES
         images = word(op, IMAGES) - first
         to = out + first * image
         if word(op, FLAT):
-            _run_back(to, image, x + BYTES * u, word(op, X_ROW), images, end - begin)
+            _run_back(to, image, x + BYTES * u, word(op, k.X_ROW), images, end - begin)
         else:
             for n in range(end - begin):
                 for i in range(rows):
-                    at = x + n * word(op, X_ROW) + i * word(op, X_PITCH)
-                    _run_back(to + n * word(op, OUT_ROW) + 4 * i * cols, image, at, BYTES, images, cols)
+                    at = x + n * word(op, k.X_ROW) + i * word(op, k.X_PITCH)
+                    _run_back(to + n * word(op, k.OUT_ROW) + 4 * i * cols, image, at, BYTES, images, cols)
 
 
-to_lanes: Any = cached(cfunc, OPERATION)(_to_lanes)
-from_lanes: Any = cached(cfunc, OPERATION)(_from_lanes)
+to_lanes: Any = cached(cfunc, k.OPERATION)(_to_lanes)
+from_lanes: Any = cached(cfunc, k.OPERATION)(_from_lanes)
 
 # -- from and to rows of one image, in blocks ---------------------------------------------------------------------
 
-STRIPS, STRIP_COUNT = OWN + 7, OWN + 8
+STRIPS, STRIP_COUNT = k.OWN + 7, k.OWN + 8
 
 
-def _to_blocks(op, slots, scratch, chunk):
-    group, begin, end, out = chunk_of(op, slots, chunk)
-    x = input_of(op, slots, group, begin)
-    for n in range(end - begin):
-        for i in range(word(op, STRIP_COUNT)):
-            strip = word(op, STRIPS) + 4 * STRIP * i
-            turned.strip_in(out + n * word(op, OUT_ROW), x + n * word(op, X_ROW), strip)
+def _strips(inward: bool) -> Any:
+    def run(op, slots, scratch, chunk):
+        group, begin, end, out = chunk_of(op, slots, chunk)
+        x = input_of(op, slots, group, begin)
+        for n in range(end - begin):
+            to, source = out + n * word(op, k.OUT_ROW), x + n * word(op, k.X_ROW)
+            for i in range(word(op, STRIP_COUNT)):
+                strip = word(op, STRIPS) + 4 * STRIP * i
+                if inward:
+                    vectors.strip_in(to, source, strip)
+                else:
+                    vectors.strip_out(to, source, strip)
+
+    return cached(cfunc, k.OPERATION)(run)
 
 
-def _from_blocks(op, slots, scratch, chunk):
-    group, begin, end, out = chunk_of(op, slots, chunk)
-    x = input_of(op, slots, group, begin)
-    for n in range(end - begin):
-        for i in range(word(op, STRIP_COUNT)):
-            strip = word(op, STRIPS) + 4 * STRIP * i
-            turned.strip_out(out + n * word(op, OUT_ROW), x + n * word(op, X_ROW), strip)
-
-
-to_blocks: Any = cached(cfunc, OPERATION)(_to_blocks)
-from_blocks: Any = cached(cfunc, OPERATION)(_from_blocks)
+to_blocks, from_blocks = _strips(True), _strips(False)

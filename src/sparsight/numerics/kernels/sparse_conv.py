@@ -14,13 +14,12 @@ from sparsight.numerics.kernels import planes, tile
 from sparsight.numerics.kernels.calls import call, put, word
 from sparsight.numerics.kernels.jit import cached
 from sparsight.numerics.kernels.planes import OPERATION, OWN, chunk_of, finish
-from sparsight.numerics.kernels.tile_llvm import WORDS
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
 
 SUMS = 256  # bytes of scratch before the partial sums: the words of a tile's job
-assert 8 * len(WORDS) <= SUMS
+assert 8 * tile.WORDS <= SUMS
 
 # Words beside those of every operation. BASE: bytes from block to block of x, 0 if offsets are from the first one on.
 # KEEP: lanes that lie in the image, 16 bits a vector. ADD 0: nothing is added.

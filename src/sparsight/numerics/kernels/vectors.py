@@ -8,7 +8,7 @@ from typing import Any
 from numba import cfunc, types
 from numba.core.errors import NumbaError
 
-from sparsight.numerics.kernels import turned_llvm, vectors_llvm, vectors_plain
+from sparsight.numerics.kernels import vectors_llvm, vectors_plain
 from sparsight.numerics.kernels.jit import cached
 
 # numba passes an intrinsic's first argument itself
@@ -17,17 +17,17 @@ from sparsight.numerics.kernels.jit import cached
 
 def _probe(out):
     vectors_llvm.scaled(out, out)
-    turned_llvm.transposed(out, 64, out, 64)
-    turned_llvm.strip_in(out, out, out)
+    vectors_llvm.transposed(out, 64, out, 64)
+    vectors_llvm.strip_in(out, out, out)
 
 
-def _chosen() -> tuple[Any, Any]:
+def _chosen() -> Any:
     try:
         cached(cfunc, types.void(types.int64))(_probe)
     except (NumbaError, RuntimeError, NotImplementedError) as error:
         warnings.warn(f"kernels do not compile here, their slower twins serve: {error}", RuntimeWarning, 2)
-        return vectors_plain, vectors_plain
-    return vectors_llvm, turned_llvm
+        return vectors_plain
+    return vectors_llvm
 
 
-lanes, turned = _chosen()
+vectors = _chosen()

@@ -1,4 +1,4 @@
-"""The operations of `vectors_llvm` and `turned_llvm`, lane by lane."""
+"""The operations of `vectors_llvm`, lane by lane."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 
 from sparsight.numerics.kernels.calls import put_real, real, small
 from sparsight.numerics.kernels.jit import jit
-from sparsight.numerics.kernels.tile_llvm import BYTES, LANES
-from sparsight.numerics.kernels.turned_llvm import STRIP
+from sparsight.numerics.kernels.llvm import BYTES, LANES
+from sparsight.numerics.kernels.vectors_llvm import STRIP
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
@@ -27,7 +27,12 @@ def neighbour(out, x, columns, down, right):
 
 
 @jit
-def largest(out, x, rows, cols, down, right, border):
+def largest(out, x, rows, cols, down, right):
+    largest_at_border(out, x, None, rows, cols, down, right)
+
+
+@jit
+def largest_at_border(out, x, border, rows, cols, down, right):
     for lane in range(LANES):
         top = np.float32(-np.inf)
         for i in range(rows):

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from numba import cfunc, types
 
-from sparsight.numerics.kernels.calls import call, give_way, peek, word
-from sparsight.numerics.kernels.jit import cached, each
-from sparsight.numerics.kernels.team import parallel, take
-from sparsight.numerics.kernels.tile_llvm import BYTES
+from sparsight.numerics.kernels.calls import call, give_way, peek, take, word
+from sparsight.numerics.kernels.jit import cached, together
+from sparsight.numerics.kernels.llvm import BYTES
 
 # numba passes an intrinsic's first argument itself
 # pyright: reportCallIssue=false
@@ -89,19 +88,11 @@ class Job:
         self._address = self._state.ctypes.data
         self.slots = self._state[_JOB : _JOB + slots]
         self._counters = self._state[_JOB + slots :]
-        self._state[_TABLE : _SCRATCH_BYTES + 1] = [
-            self._table.ctypes.data, len(table), self.slots.ctypes.data, self._counters.ctypes.data,
-            self._scratch.ctypes.data, scratch,
-        ]  # fmt: skip
+        places = (array.ctypes.data for array in (self.slots, self._counters, self._scratch))
+        self._state[_TABLE : _SCRATCH_BYTES + 1] = [self._table.ctypes.data, len(table), *places, scratch]
 
     def run(self) -> None:
         """Do every operation of the table."""
         self._counters.fill(0)
         self._state[_TURN] = 0
-        together = parallel()
-        if self.threads == 1:
-            _compiled.ctypes(self._address)
-        elif together is None:
-            each(lambda _: _compiled.ctypes(self._address), self.threads)
-        else:
-            together(_compiled.address, self._address, self.threads, 0)
+        together(_compiled, self._address, self.threads)
