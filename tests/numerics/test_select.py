@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reference import select as reference
 
 from sparsight.numerics import select
-from sparsight.numerics.kernels import pieces
+from sparsight.numerics.kernels import select as kernels
 from sparsight.numerics.select import keep_largest, prune_smallest
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -78,7 +78,7 @@ def networks(draw_, mixed=True):
 def small_blocks(block):
     """Cut into many pieces, as large networks are."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (pieces, select):
+        for module in (kernels, select):
             patch.setattr(module, "BLOCK", block)
         yield
 

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from sparsight.numerics.checks import check_gathered, check_known
+from sparsight.numerics.kernels import select as kernels
 from sparsight.numerics.kernels.jit import each
-from sparsight.numerics.kernels.pieces import BLOCK, Piece, cut, keep_rows
-from sparsight.numerics.kernels.select import DIGITS
+from sparsight.numerics.kernels.select import BLOCK, DIGITS, Piece, bytes_of, cut, keep_rows
 from sparsight.types import Masks, Scope, Scores
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 _Verb = Literal["prune", "keep"]
 
@@ -88,14 +89,14 @@ def _global(pieces: Mapping[str, list[Piece]], count: Any, verb: _Verb, min_keep
     """
     alive = dict.fromkeys(pieces, 0)
     every = [piece for of in pieces.values() for piece in of]
-    for piece, n in zip(every, _over(lambda piece: piece.alive(), every), strict=True):
+    for piece, n in zip(every, _alive(every), strict=True):
         alive[piece.name] += n
     floor = {name: min(min_keep, alive[name]) for name in pieces}
     gone = _to_prune("counts", count, sum(alive.values()), verb, "", min_keep, sum(floor.values()))
     free, held = dict(pieces), set()
     while True:
         _prune([piece for of in free.values() for piece in of], gone, sum(alive[name] for name in free))
-        short = [n for n, of in free.items() if min_keep and sum(_over(lambda piece: piece.kept(), of)) < floor[n]]
+        short = [n for n, of in free.items() if min_keep and _kept(of) < floor[n]]
         if not short:
             return tuple(name for name in pieces if name in held)
         for name in short:
@@ -105,9 +106,17 @@ def _global(pieces: Mapping[str, list[Piece]], count: Any, verb: _Verb, min_keep
 
 
 def _layer(name: str, pieces: list[Piece], count: Any, verb: _Verb, min_keep: int) -> None:
-    alive = sum(_over(lambda piece: piece.alive(), pieces))
+    alive = sum(_alive(pieces))
     gone = _to_prune(f"counts[{name!r}]", count, alive, verb, f" in {name!r}", min_keep, min(min_keep, alive))
     _prune(pieces, gone, alive)
+
+
+def _alive(pieces: Sequence[Piece]) -> list[int]:
+    return _over(lambda piece: int(kernels.count(bytes_of(piece.mask))), pieces)
+
+
+def _kept(pieces: Sequence[Piece]) -> int:
+    return sum(_over(lambda piece: int(kernels.count(piece.kept)), pieces))
 
 
 def _to_prune(what: str, count: Any, alive: int, verb: _Verb, where: str, min_keep: int, floor: int) -> int:
@@ -131,19 +140,19 @@ def _prune(pieces: Sequence[Piece], k: int, alive: int) -> None:
             piece.out.zero_()
         return
     threshold, equal, rank = _threshold(pieces, k)
-    ties = _over(lambda piece: piece.write(threshold, rank < equal), pieces)
+    key = pieces[0].key(threshold)
+    ties = _over(lambda piece: int(kernels.write(*piece.arrays, key, rank < equal, piece.kept)), pieces)
     if rank == equal:
         return
     gone = [min(max(rank - before, 0), n) for n, before in zip(ties, np.cumsum([0, *ties]).tolist(), strict=False)]
     todo = [(piece, skip) for piece, skip, n in zip(pieces, gone, ties, strict=True) if skip < n]
-    skips = {id(piece): skip for piece, skip in todo}
-    _over(lambda piece: piece.restore(threshold, skips[id(piece)]), [piece for piece, _ in todo])
+    _over(lambda some: kernels.restore(*some[0].arrays, key, some[1], some[0].kept), todo)
 
 
 def _threshold(pieces: Sequence[Piece], k: int) -> tuple[int, int, int]:
     """The k-th smallest key, how many keys are equal to it, and how many of those are among the k smallest."""
     shift = pieces[0].width - 16
-    histogram = _survey(pieces)
+    histogram, _ = _histogram(pieces, lambda piece, histogram: kernels.survey(*piece.arrays, histogram))
     digit, rank = _find(histogram, max(1, k))
     threshold = digit - DIGITS // 2
     if shift == 0:
@@ -151,8 +160,7 @@ def _threshold(pieces: Sequence[Piece], k: int) -> tuple[int, int, int]:
         _refuse_nan(pieces, bool(histogram[infinity + 1 :].any() or histogram[: DIGITS - infinity].any()))
     while shift > 0:
         shift -= 16
-        histogram, below, nan = _narrow(pieces, threshold, shift)
-        _refuse_nan(pieces, nan)
+        histogram, below = _narrow(pieces, threshold * (DIGITS << shift), shift)
         digit, rank = _find(histogram, max(1, k - below))
         threshold = threshold * DIGITS + digit
     if k == 0:
@@ -160,27 +168,29 @@ def _threshold(pieces: Sequence[Piece], k: int) -> tuple[int, int, int]:
     return threshold, int(histogram[digit]), rank
 
 
-def _survey(pieces: Sequence[Piece]) -> np.ndarray:
-    def work(share: Sequence[Piece]) -> np.ndarray:
+def _narrow(pieces: Sequence[Piece], low: int, shift: int) -> tuple[np.ndarray, int]:
+    """The digits at `shift` of the keys that agree with `low` above them, and how many keys are below `low`."""
+    one = pieces[0]
+    low, high, infinity = map(one.key, (low, low + (DIGITS << shift) - 1, one.infinity))
+
+    def add(piece: Piece, histogram: np.ndarray) -> tuple[int, bool]:
+        return kernels.narrow(*piece.arrays, low, high, shift, infinity, histogram)
+
+    histogram, found = _histogram(pieces, add)
+    _refuse_nan(pieces, any(nan for _, nan in found))
+    return histogram, sum(below for below, _ in found)
+
+
+def _histogram(pieces: Sequence[Piece], add: Callable[[Piece, np.ndarray], _T]) -> tuple[np.ndarray, list[_T]]:
+    """What `add` puts into a histogram for all pieces, and what it returns. A histogram per thread, not per piece."""
+    n = min(torch.get_num_threads(), len(pieces))
+
+    def work(i: int) -> tuple[np.ndarray, list[_T]]:
         histogram = np.zeros(DIGITS, np.int64)
-        for piece in share:
-            piece.survey(histogram)
-        return histogram
+        return histogram, [add(piece, histogram) for piece in pieces[i::n]]
 
-    return np.sum(_shared(work, pieces), axis=0)
-
-
-def _narrow(pieces: Sequence[Piece], prefix: int, shift: int) -> tuple[np.ndarray, int, bool]:
-    low = prefix * (DIGITS << shift)
-    high = low + (DIGITS << shift) - 1
-
-    def work(share: Sequence[Piece]) -> tuple[np.ndarray, int, bool]:
-        histogram = np.zeros(DIGITS, np.int64)
-        found = [piece.narrow(low, high, shift, histogram) for piece in share]
-        return histogram, sum(below for below, _ in found), any(nan for _, nan in found)
-
-    histograms, below, nan = zip(*_shared(work, pieces), strict=True)
-    return np.sum(histograms, axis=0), sum(below), any(nan)
+    histograms, found = zip(*each(work, n), strict=True)
+    return np.sum(histograms, axis=0), [one for some in found for one in some]
 
 
 def _find(histogram: np.ndarray, rank: int) -> tuple[int, int]:
@@ -190,15 +200,9 @@ def _find(histogram: np.ndarray, rank: int) -> tuple[int, int]:
     return digit, rank - int(upto[digit] - histogram[digit])
 
 
-def _over(work: Callable[[Piece], _T], pieces: Sequence[Piece]) -> list[_T]:
-    """`[work(piece) for piece in pieces]`, on several threads."""
-    return each(lambda i: work(pieces[i]), len(pieces))
-
-
-def _shared(work: Callable[[Sequence[Piece]], _T], pieces: Sequence[Piece]) -> list[_T]:
-    """One share of the pieces per thread: a histogram per thread, not per piece."""
-    n = min(torch.get_num_threads(), len(pieces))
-    return each(lambda i: work(pieces[i::n]), n)
+def _over(work: Callable[[_S], _T], items: Sequence[_S]) -> list[_T]:
+    """`[work(item) for item in items]`, on several threads."""
+    return each(lambda i: work(items[i]), len(items))
 
 
 def _refuse_nan(pieces: Sequence[Piece], nan: bool) -> None:

@@ -4,17 +4,29 @@ The bits of a float as a signed integer, with the negative half reversed, sort l
 key(b) = b for b >= 0 and -(b without its sign bit) for b < 0. -0.0 and +0.0 share the key 0. One kernel serves all
 floats of a width: int16 (float16, bfloat16), int32, int64. `mask` and `out` are the bytes of bool tensors. Loops run
 over short slices without branches: numba computes in 64 bits, and only such loops are vectorised at the keys' width.
+
+A piece is a run of at most `BLOCK` entries in row-major order. Tensors that lie otherwise in memory, or that must be
+widened to be compared with others, are copied piece by piece, never whole.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
 import numpy as np
+import torch
+from torch import Tensor
 
 from sparsight.numerics.kernels.jit import jit
 
 DIGITS = 1 << 16
 """Values of one digit: keys are read 16 bits at a time, from the top."""
 
+BLOCK = 1 << 21
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CHUNK = 1024  # flags of a chunk are counted as eight bytes of a word: at most 1024 / 8 = 128 in each byte
 
 
@@ -147,7 +159,7 @@ def restore(bits, mask, threshold, skip, out):
 
 
 @jit
-def rows(bits, mask, counts, out):
+def _rows(bits, mask, counts, out):
     """In every row, out = alive but for the `counts[row]` smallest."""
     keys = np.empty(bits.shape[1], bits.dtype)
     work = np.empty(bits.shape[1], bits.dtype)
@@ -169,3 +181,83 @@ def rows(bits, mask, counts, out):
             tie = m[i] & np.uint8(keys[i] == threshold)
             o[i] = (m[i] & np.uint8(keys[i] > threshold)) | (tie & np.uint8(ties <= 0))
             ties -= tie
+
+
+# -- pieces of tensors ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One run of entries on the CPU."""
+
+    name: str
+    score: Tensor
+    mask: Tensor
+    out: Tensor
+    wide: torch.dtype  # in which scores are compared
+
+    @property
+    def width(self) -> int:
+        """Bits of a key."""
+        return 8 * self.wide.itemsize
+
+    @property
+    def infinity(self) -> int:
+        """The key of +inf; its negative is that of -inf, and NaN is beyond both."""
+        return int(torch.tensor(torch.inf, dtype=self.wide).view(_BITS[self.wide.itemsize]))
+
+    def key(self, key: int) -> Any:
+        """As an integer of the width of the keys: kernels are compiled for that alone."""
+        return np.dtype(f"i{self.wide.itemsize}").type(key)
+
+    def has_nan(self) -> bool:
+        return bool((self.score.isnan() & self.mask).any())
+
+    @property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Bits of the scores, and bytes of the mask: where they lie, or copies for every use."""
+        return self._views or self._flat()
+
+    @cached_property
+    def _views(self) -> tuple[np.ndarray, np.ndarray] | None:
+        here = self.score.is_contiguous() and self.mask.is_contiguous() and self.score.dtype == self.wide
+        return self._flat() if here else None
+
+    def _flat(self) -> tuple[np.ndarray, np.ndarray]:
+        return _bits(self.score.reshape(-1).to(self.wide)), bytes_of(self.mask)
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """Bytes of the new mask."""
+        return bytes_of(self.out)
+
+
+def keep_rows(score: Tensor, mask: Tensor, counts: Tensor, out: Tensor) -> None:
+    """In every row of these matrices, out = alive but for the `counts[row]` smallest."""
+    alive = mask.contiguous().view(torch.uint8).numpy()
+    _rows(_bits(score), alive, counts.contiguous().numpy(), out.view(torch.uint8).numpy())
+
+
+def _bits(score: Tensor) -> np.ndarray:
+    """In one run of memory: kernels are compiled for that alone."""
+    return score.contiguous().view(_BITS[score.dtype.itemsize]).numpy()
+
+
+def bytes_of(mask: Tensor) -> np.ndarray:
+    """A mask as its bytes, in one run of memory."""
+    return mask.reshape(-1).contiguous().view(torch.uint8).numpy()
+
+
+def cut(name: str, score: Tensor, mask: Tensor, out: Tensor, wide: torch.dtype) -> Iterator[Piece]:
+    """The pieces of one tensor, in row-major order."""
+    if score.numel() <= BLOCK:
+        if score.numel():
+            yield Piece(name, score, mask, out, wide)
+        return
+    if score.is_contiguous() and mask.is_contiguous():
+        parts = zip(*(t.view(-1).split(BLOCK) for t in (score, mask, out)), strict=True)
+    else:
+        rows = max(1, BLOCK // score[0].numel())  # a row that is still too long is cut in its turn
+        parts = zip(*(t.split(rows) if rows > 1 else t.unbind() for t in (score, mask, out)), strict=True)
+    for s, m, o in parts:
+        yield from cut(name, s, m, o, wide)
