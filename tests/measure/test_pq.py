@@ -587,7 +587,7 @@ def test_rows_come_as_arrays():
 
 def test_whole_numbers_need_no_code_of_their_own():
     """Kernels are compiled for each type of argument, which takes a second."""
-    x, kernels = torch.randn(9), (kernel.index, kernel.indices, kernel.effective, kernel.effectives)
+    x, kernels = torch.randn(9), (kernel.index, kernel.effective, kernel.of_lines)
     compiled = set()
     for p, q in ((1.0, 2.0), (1, 2), (1.0, 2), (1, 2.0)):
         assert pq_index(x, p, q) == power_sums(x, (1, 2)).index(p, q)

@@ -50,14 +50,14 @@ def _where(exponents: Sequence[float], p: float, q: float) -> tuple[int, int, fl
 def index_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
     """PQ index of each line."""
     check_pair(p, q)
-    return kernel.indices(lines, *_where(exponents, p, q))
+    return kernel.of_lines(lines, *_where(exponents, p, q), False)
 
 
 def effective_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: float) -> np.ndarray:
     """Effective count of each line; at p = q from the sums of y and y ln y, y = |w|^q."""
     check_pair(p, q, equal=True)
     if p < q:
-        return kernel.effectives(lines, *_where(exponents, p, q))
+        return kernel.of_lines(lines, *_where(exponents, p, q), True)
     if -q not in exponents:
         raise ValueError(f"there are no entropy sums for the exponent {q}: use effective_count of the tensor")
     mass, y_ln_y = (lines[:, kernel.SUMS + exponents.index(e)] for e in (q, -q))

@@ -227,22 +227,12 @@ def effective(count, largest, smallest, sum_p, sum_q, p, q):
 
 
 @jit
-def indices(table, at_p, at_q, p, q):
-    """PQ index of each line."""
+def of_lines(table, at_p, at_q, p, q, counts):
+    """The effective count of each line (p < q) if `counts`, else its PQ index."""
     found = np.empty(len(table))
     for i in range(len(table)):
-        d, largest, smallest = table[i, COUNT], table[i, LARGEST], table[i, SMALLEST]
-        found[i] = index(d, largest, smallest, table[i, at_p], table[i, at_q], p, q)
-    return found
-
-
-@jit
-def effectives(table, at_p, at_q, p, q):
-    """Effective count of each line, p < q."""
-    found = np.empty(len(table))
-    for i in range(len(table)):
-        d, largest, smallest = table[i, COUNT], table[i, LARGEST], table[i, SMALLEST]
-        found[i] = effective(d, largest, smallest, table[i, at_p], table[i, at_q], p, q)
+        line = table[i, COUNT], table[i, LARGEST], table[i, SMALLEST], table[i, at_p], table[i, at_q], p, q
+        found[i] = effective(*line) if counts else index(*line)
     return found
 
 
