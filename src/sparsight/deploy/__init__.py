@@ -7,8 +7,7 @@ from sparsight.deploy.ledger.count import ledger
 from sparsight.deploy.ledger.records import Ledger
 
 if TYPE_CHECKING:
-    from sparsight.deploy.compaction.compact import Compacted, Left, compact
-    from sparsight.deploy.compaction.shrink import load_compacted
+    from sparsight.deploy.compaction.compact import Compacted, Left, compact, load_compacted
     from sparsight.deploy.exporting import Export, export
     from sparsight.deploy.recalibrate import recalibrate_
     from sparsight.deploy.runtime.fast import sparse_runtime
@@ -18,10 +17,12 @@ __all__ = ["Compacted", "Export", "Ledger", "Left", "Planned", "compact", "expor
 __all__ += ["recalibrate_", "sparse_runtime"]
 
 _HOME = {
-    "compaction.compact": ("Compacted", "Left", "compact"), "compaction.shrink": ("load_compacted",),
-    "exporting": ("Export", "export"), "recalibrate": ("recalibrate_",), "runtime.fast": ("sparse_runtime",),
+    "compaction.compact": ("Compacted", "Left", "compact", "load_compacted"),
+    "exporting": ("Export", "export"),
+    "recalibrate": ("recalibrate_",),
+    "runtime.fast": ("sparse_runtime",),
     "runtime.visit": ("Planned",),
-}  # fmt: skip
+}
 
 
 def __getattr__(name: str) -> Any:

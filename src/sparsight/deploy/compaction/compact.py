@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from sparsight.checkpoint import load
 from sparsight.deploy.compaction.operations import HANDLERS
-from sparsight.deploy.compaction.shrink import Shrunk, shrunk
-from sparsight.deploy.compaction.walk import Walk
+from sparsight.deploy.compaction.walk import Layer, Value, Walk
 from sparsight.deploy.comparing import copied, difference, drawn, first_line
 
 _TOLERANCE = 1e-5  # of the largest output, or of 1
@@ -70,7 +73,7 @@ def compact(model: nn.Module, example_inputs: Tensor | tuple[Any, ...]) -> Compa
     program = _exported(copied(model), inputs)  # running a network may change what it holds
     failed = ""
     for refused in (frozenset(), _RESHAPING):
-        made = shrunk(model, _walked(model, program, refused))
+        made = _shrunk(model, _walked(model, program, refused))
         try:
             compared = (inputs, drawn(inputs), drawn(inputs, 3.0))
             far = difference(copied(model), copied(made.module), compared, _TOLERANCE, "its code with fewer channels")
@@ -107,15 +110,140 @@ def _walked(model: nn.Module, program: torch.export.ExportedProgram, refused: fr
     return walk
 
 
-def _left(made: Shrunk) -> Iterator[Left]:
+def _left(made: _Shrunk) -> Iterator[Left]:
     """The units of each layer that could not be removed, and why."""
     atoms = made.walk.atoms
-    stay = {atoms.root(atom): why for atom, why in reversed(atoms.stay.items())}
-    held = {atoms.root(atom): why for atom, why in reversed(atoms.held.items())}
+    stay, held = ({atoms.sets[atom]: why for atom, why in reversed(of.items())} for of in (atoms.stay, atoms.held))
+    together = "summed or grouped with units that are in use, or the last of its layer"
     for layer in made.walk.layers:
         spare = np.isfinite(layer.out.constant) | ~layer.out.needed
-        roots = [root for root in atoms.roots(layer.out.atoms[spare]).tolist() if root not in made.removed]
-        together = "summed or grouped with units that are in use, or the last of its layer"
-        reasons = Counter(stay.get(root) or held.get(root) or together for root in roots)
+        sets = atoms.sets[layer.out.atoms[spare]]
+        reasons = Counter(stay.get(one) or held.get(one) or together for one in sets[~made.removed[sets]])
         for why, units in reasons.items():
             yield Left(layer.names[0].rpartition(".")[0] or layer.names[0], units, why)
+
+
+# -- smaller tensors -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Shrunk:
+    """The smaller copy of a network, and the remaining old indices by tensor and dimension."""
+
+    module: nn.Module
+    removed: np.ndarray  # bool, for each set of atoms
+    walk: Walk
+    kept: dict[str, dict[int, Tensor]] = field(default_factory=dict)
+
+    def stays(self, value: Value) -> np.ndarray:
+        """The indices of the remaining channels."""
+        return np.flatnonzero(~self.removed[self.walk.atoms.sets[value.atoms]])
+
+    def take(self, name: str, dim: int, places: np.ndarray) -> None:
+        """Keep these indices of a tensor along a dimension."""
+        whole: Tensor = attrgetter(name)(self.module)
+        if len(places) == whole.shape[dim]:
+            return
+        index = torch.from_numpy(places)
+        self.kept.setdefault(name, {})[dim] = index
+        _put(self.module, name, whole.detach().index_select(dim, index.to(whole.device)))
+
+
+def _shrunk(model: nn.Module, walk: Walk) -> _Shrunk:
+    """The copy without unneeded channels, with constants moved to the biases of the layers that read them."""
+    made = _Shrunk(copied(model), walk.atoms.removable(walk.values), walk)
+    for parameter in made.module.parameters():
+        parameter.grad = None
+    for layer in walk.layers:
+        _fold(made, layer)
+        _shrink_layer(made, layer)
+    for names, value in walk.norms:
+        for name in names:
+            made.take(name, 0, made.stays(value))
+    _fit_(made.module, model)
+    return made
+
+
+def _fold(made: _Shrunk, layer: Layer) -> None:
+    """Move removable constants into the bias, or those that it cannot absorb into one of them; zero their weights."""
+    spare = ~layer.source.needed
+    name, bias_name = layer.names
+    weight: Tensor = attrgetter(name)(made.module)
+    more, groups = layer.folded(spare), len(layer.weight)
+    if more.any():
+        bias = 0.0 if bias_name is None else attrgetter(bias_name)(made.module).detach().double().cpu().numpy()
+        total = torch.from_numpy(more + bias)
+        _put(made.module, bias_name or _beside(name), total.to(weight))
+    zeros = torch.from_numpy(spare.reshape(groups, -1))
+    rows = zeros.repeat_interleave(len(weight) // groups, 0).reshape(*weight.shape[:2], *[1] * (weight.dim() - 2))
+    smaller = weight.detach().masked_fill(rows.to(weight.device), 0.0)
+    carried = layer.carried & spare
+    if carried.any() and not spare[layer.carrier]:
+        share = np.where(carried, layer.source.constant, 0.0) / layer.source.constant[layer.carrier]
+        more = torch.from_numpy(np.einsum("oik,i->ok", layer.weight[0], share)).reshape(smaller[:, 0].shape)
+        smaller[:, layer.carrier] = (smaller[:, layer.carrier].double() + more.to(weight.device)).to(weight)
+    _put(made.module, name, smaller)
+
+
+def _shrink_layer(made: _Shrunk, layer: Layer) -> None:
+    rows, (name, bias_name) = made.stays(layer.out), layer.names
+    made.take(name, 0, rows)
+    if len(layer.weight) == 1:
+        made.take(name, 1, made.stays(layer.source))
+    owner = made.module.get_submodule(name.rpartition(".")[0])
+    if bias_name is not None or getattr(owner, "bias", None) is not None:  # which it got from what was folded
+        made.take(bias_name or _beside(name), 0, rows)
+
+
+def _fit_(module: nn.Module, whole: nn.Module) -> None:
+    """Set the layers' channel numbers to those of their tensors; `whole` is the network before shrinking."""
+    for name, layer in module.named_modules():
+        held, weight, before = layer.__dict__, getattr(layer, "weight", None), whole.get_submodule(name)
+        if isinstance(layer, nn.modules.conv._ConvNd) and isinstance(before, nn.modules.conv._ConvNd):
+            if layer.transposed:
+                continue
+            assert isinstance(weight, Tensor)
+            held["groups"] = len(weight) // (before.out_channels // before.groups) if before.groups > 1 else 1
+            held["in_channels"], held["out_channels"] = weight.shape[1] * held["groups"], len(weight)
+        elif isinstance(layer, nn.Linear):
+            held["out_features"], held["in_features"] = layer.weight.shape
+        elif isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.running_mean is not None:
+            held["num_features"] = len(layer.running_mean)
+
+
+def load_compacted(path: str | os.PathLike[str], model: nn.Module) -> nn.Module:
+    """A copy of `model`, the network before compaction, with the smaller tensors from a file.
+
+    Raises: `CheckpointError` for an unreadable file; ValueError for tensors that do not fit a smaller `model`.
+    """
+    made, wanted, state = copy.deepcopy(model), model.state_dict(), load(path)
+    for name in wanted.keys() ^ state.keys():
+        owner = dict(model.named_modules()).get(name.rpartition(".")[0])
+        if name in wanted or not name.endswith("bias") or getattr(owner, "bias", 0) is not None:
+            where = "only the model" if name in wanted else "only the file"
+            raise ValueError(f"{path} is no smaller {type(model).__name__}: {where} has {name!r}")
+    for name, values in state.items():
+        if name in wanted:
+            got, whole = tuple(values.shape), tuple(wanted[name].shape)
+            if len(got) != len(whole) or any(a > b for a, b in zip(got, whole, strict=True)):
+                text = f"{name!r} has shape {got}, expected at most {whole}"
+                raise ValueError(f"{path} is no smaller {type(model).__name__}: {text}")
+        _put(made, name, values.to(wanted[name]) if name in wanted else values)
+    _fit_(made, model)
+    return made
+
+
+def _put(module: nn.Module, name: str, values: Tensor) -> None:
+    """Replace a parameter or buffer by one of any shape."""
+    place, _, leaf = name.rpartition(".")
+    owner = module.get_submodule(place)
+    whole = getattr(owner, leaf)
+    if isinstance(whole, nn.Parameter) or whole is None:
+        setattr(owner, leaf, nn.Parameter(values, requires_grad=whole is None or whole.requires_grad))
+    else:
+        setattr(owner, leaf, values)
+
+
+def _beside(name: str) -> str:
+    """The name of the bias next to a weight."""
+    return ".".join([*name.split(".")[:-1], "bias"])

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from torch import fx
 
-from sparsight.deploy.compaction.channels import Value
-from sparsight.deploy.compaction.walk import Opaque, Walk, applied, arguments, shape
-
-_UNARY = (
-    "relu", "relu6", "hardtanh", "silu", "gelu", "sigmoid", "tanh", "leaky_relu", "elu", "hardswish", "hardsigmoid",
-    "softplus", "mish", "selu", "celu", "clamp", "abs", "neg", "square", "clone", "contiguous", "detach", "alias",
-    "dropout", "feature_dropout", "identity",
-)  # fmt: skip
+from sparsight.deploy.compaction.walk import Opaque, Value, Walk, applied, shape
+from sparsight.deploy.torch_graph import arguments
 
 
 def _conv(walk: Walk, node: fx.Node) -> Value:
@@ -46,9 +38,9 @@ def _batch_norm(walk: Walk, node: fx.Node) -> Value:
     source = walk.read(a["input"], 1)
     scale = found.get("weight", ("", 1.0))[1] / np.sqrt(found["running_var"][1] + a["eps"])
     shift = found.get("bias", ("", 0.0))[1] - found["running_mean"][1] * scale
-    out = source.pointwise(source.constant * scale + shift)
+    out = walk.pointwise(source, constant=source.constant * scale + shift)
     walk.norms.append((tuple(name for name, _ in found.values()), out))
-    return walk.through(out, source)
+    return out
 
 
 def _unary(walk: Walk, node: fx.Node) -> Value:
@@ -56,7 +48,7 @@ def _unary(walk: Walk, node: fx.Node) -> Value:
     if others:
         raise Opaque("an operation on several tensors needs all channels")
     source = walk.own(read)
-    return walk.through(source.pointwise(applied(node, {read: source})), source)
+    return walk.pointwise(source, constant=applied(node, {read: source}))
 
 
 def _binary(walk: Walk, node: fx.Node) -> Value:
@@ -69,11 +61,11 @@ def _binary(walk: Walk, node: fx.Node) -> Value:
     if len(shape(first)) != len(shape(second)) or shape(first)[axis] != shape(second)[axis]:
         raise Opaque("an operation on two activations of different shapes needs all channels")
     a, b = walk.read(first, axis), walk.read(second, axis)
-    walk.atoms.join(a.atoms.tolist(), b.atoms.tolist())
+    walk.atoms.pairs.append((a.atoms, b.atoms))
     constant = applied(node, {first: a, second: b})
     if "mul" in str(node.target):
         constant = np.where((a.constant == 0) | (b.constant == 0), 0.0, constant)
-    return walk.through(a.pointwise(constant), a, b)
+    return walk.pointwise(a, b, constant=constant)
 
 
 def _pool(walk: Walk, node: fx.Node) -> Value:
@@ -85,7 +77,7 @@ def _pool(walk: Walk, node: fx.Node) -> Value:
     padded = a.get("count_include_pad") and (any(np.atleast_1d(a["padding"])) or a["ceil_mode"])
     if padded or a.get("divisor_override") is not None:
         constant = np.where(constant == 0, 0.0, np.nan)
-    return walk.through(source.pointwise(constant), source)
+    return walk.pointwise(source, constant=constant)
 
 
 def _mean(walk: Walk, node: fx.Node) -> Value:
@@ -94,7 +86,7 @@ def _mean(walk: Walk, node: fx.Node) -> Value:
     dims = [d % rank for d in (a.get("dim") or range(rank))]
     if source.axis in dims or 0 in dims or (not a["keepdim"] and min(dims) < source.axis):
         raise Opaque("a mean over channels needs all of them")
-    return walk.through(source.pointwise(source.constant), source)
+    return walk.pointwise(source)
 
 
 def _reshape(walk: Walk, node: fx.Node) -> Value:
@@ -102,18 +94,14 @@ def _reshape(walk: Walk, node: fx.Node) -> Value:
     read = node.all_input_nodes[0]
     source, before, after = walk.own(read), shape(read), shape(node)
     if source.axis == 1 and after[:2] == before[:2]:
-        return walk.through(Value(1, source.atoms, source.constant), source)
+        return walk.pointwise(source)
     if source.axis == 1 and after == (before[0], math.prod(before[1:])):
         times = math.prod(before[2:])
         out = Value(1, source.atoms.repeat(times), source.constant.repeat(times))
-
-        def step() -> None:
-            source.needed[:] |= out.needed.reshape(-1, times).any(1)
-
-        walk.back.append(step)
+        walk.back.append((source, lambda: out.needed.reshape(-1, times).any(1)))
         return out
     if source.axis == len(before) - 1 and after[-1] == before[-1]:
-        return walk.through(Value(len(after) - 1, source.atoms, source.constant), source)
+        return walk.pointwise(source, axis=len(after) - 1)
     raise Opaque("a change of shape needs all channels")
 
 
@@ -128,7 +116,7 @@ def _permute(walk: Walk, node: fx.Node) -> Value:
         order[i], order[j] = order[j], order[i]
     if order[0] != 0:
         raise Opaque("a permutation of the batch needs all channels")
-    return walk.through(Value(order.index(source.axis), source.atoms, source.constant), source)
+    return walk.pointwise(source, axis=order.index(source.axis))
 
 
 def _concat(walk: Walk, node: fx.Node) -> Value:
@@ -137,12 +125,7 @@ def _concat(walk: Walk, node: fx.Node) -> Value:
     parts = [walk.read(part, axis) for part in a["tensors"]]
     out = Value(axis, np.concatenate([p.atoms for p in parts]), np.concatenate([p.constant for p in parts]))
     ends = np.cumsum([len(p.atoms) for p in parts])[:-1]
-
-    def step() -> None:
-        for part, needed in zip(parts, np.split(out.needed, ends), strict=True):
-            part.needed[:] |= needed
-
-    walk.back.append(step)
+    walk.back += [(part, lambda i=i: np.split(out.needed, ends)[i]) for i, part in enumerate(parts)]
     return out
 
 
@@ -152,7 +135,7 @@ def _slice(walk: Walk, node: fx.Node) -> Value:
     whole = not a["start"] and a["step"] == 1 and a["end"] in (None, sys.maxsize)
     if a["dim"] % len(shape(node)) == source.axis and not whole:
         raise Opaque("the network's code takes channels by number")
-    return walk.through(source.pointwise(source.constant), source)
+    return walk.pointwise(source)
 
 
 def _pad(walk: Walk, node: fx.Node) -> Value:
@@ -171,30 +154,24 @@ def _pad(walk: Walk, node: fx.Node) -> Value:
     walk.atoms.note(walk.atoms.stay, fresh, "the network's code puts a fixed number of channels beside others")
     atoms = np.concatenate([fresh[:before], source.atoms, fresh[before:]])
     out = Value(source.axis, atoms, np.concatenate([np.full(before, fill), constant, np.full(after, fill)]))
-
-    def step() -> None:
-        source.needed[:] |= out.needed[before : len(atoms) - after]
-
-    walk.back.append(step)
+    walk.back.append((source, lambda: out.needed[before : len(atoms) - after]))
     return out
 
 
-def _several(handler: Callable[[Walk, fx.Node], Value], *names: str) -> dict[str, Callable[[Walk, fx.Node], Value]]:
-    return dict.fromkeys(names, handler)
-
-
-HANDLERS: dict[str, Any] = {
-    **_several(_unary, *_UNARY),
-    **_several(_conv, "conv1d", "conv2d", "conv3d"),
-    **_several(_binary, "add", "sub", "mul", "div"),
-    **_several(_pool, *(f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg") for d in (1, 2, 3))),
-    **_several(_pool, "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_bilinear2d"),
-    **_several(_reshape, "flatten", "view", "reshape", "squeeze", "unsqueeze"),
-    **_several(_permute, "permute", "transpose"),
-    "linear": _linear,
-    "batch_norm": _batch_norm,
-    "mean": _mean,
-    "cat": _concat,
-    "slice": _slice,
-    "pad": _pad,
+_OPERATIONS = {
+    _unary: "relu relu6 hardtanh silu gelu sigmoid tanh leaky_relu elu hardswish hardsigmoid softplus mish selu celu "
+    "clamp abs neg square clone contiguous detach alias dropout feature_dropout identity",
+    _conv: "conv1d conv2d conv3d",
+    _binary: "add sub mul div",
+    _pool: "max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+    "adaptive_avg_pool3d upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d",
+    _reshape: "flatten view reshape squeeze unsqueeze",
+    _permute: "permute transpose",
+    _linear: "linear",
+    _batch_norm: "batch_norm",
+    _mean: "mean",
+    _concat: "cat",
+    _slice: "slice",
+    _pad: "pad",
 }
+HANDLERS = {name: handler for handler, names in _OPERATIONS.items() for name in names.split()}

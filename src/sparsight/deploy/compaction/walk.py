@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from sparsight.deploy.compaction.channels import Atoms, Value
+from sparsight.deploy.torch_graph import handler_of
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -22,14 +25,67 @@ class Opaque(Exception):
 
 
 @dataclass(eq=False)
+class Value:
+    """The channels of an activation, along dimension `axis`."""
+
+    axis: int
+    atoms: np.ndarray  # int: channels of one atom are removed together or not at all
+    constant: np.ndarray  # float64: a channel's constant value; NaN: not known to be constant
+    needed: np.ndarray = field(init=False)  # bool: whether any output depends on it, found from the end backwards
+
+    def __post_init__(self) -> None:
+        self.needed = np.zeros(len(self.atoms), bool)
+
+
+@dataclass
+class Atoms:
+    """Which atoms must be removed together, and why some must stay."""
+
+    count: int = 0
+    pairs: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)  # removed together: each with its partner
+    stay: dict[int, str] = field(default_factory=dict)  # by atom: why it must not be removed
+    held: dict[int, str] = field(default_factory=dict)  # by atom: why a constant in it cannot be folded away
+
+    def fresh(self, count: int) -> np.ndarray:
+        self.count += count
+        return np.arange(self.count - count, self.count)
+
+    def note(self, reasons: dict[int, str], atoms: np.ndarray, why: str) -> None:
+        for atom in atoms.tolist():
+            reasons.setdefault(atom, why)
+
+    @cached_property
+    def sets(self) -> np.ndarray:
+        """For each atom the number of the set that is removed as one, once the walk has ended."""
+        none = np.empty(0, np.int64)
+        first, second = (np.concatenate([none, *side]) for side in zip((none, none), *self.pairs, strict=True))
+        graph = coo_array((np.ones(len(first)), (first, second)), shape=(self.count, self.count))
+        return connected_components(graph, directed=False)[1]
+
+    def removable(self, values: Iterable[Value]) -> np.ndarray:
+        """Whether each set has no channel that is needed or must stay, bool.
+
+        Each activation keeps at least one channel, because torch has no empty convolutions.
+        """
+        removed = np.ones(self.count, bool)
+        removed[self.sets[list(self.stay)]] = False
+        for value in values:
+            removed[self.sets[value.atoms[value.needed]]] = False
+        for value in values:
+            sets = self.sets[value.atoms]
+            if len(sets) and removed[sets].all():
+                removed[sets[0]] = False
+        return removed
+
+
+@dataclass(eq=False)
 class Layer:
     """A convolution or linear layer: out = W source + bias."""
 
     names: tuple[str, str | None]  # of weight and bias
-    weight: np.ndarray  # float64 (out, in / groups, kernel), flat
+    weight: np.ndarray  # float64 (groups, out / groups, in / groups, kernel)
     source: Value
     out: Value
-    groups: int
     folds: np.ndarray  # bool: constant input channels that the bias can absorb
     carried: np.ndarray  # bool: other constant ones, which the largest of them can stand for
 
@@ -39,35 +95,25 @@ class Layer:
 
     def needs(self, outputs: np.ndarray) -> np.ndarray:
         """The inputs that these outputs need."""
-        needed = self.reaching(outputs) & ~self.folds
+        there = (self.weight != 0).any(3)
+        needed = (outputs.reshape(len(there), 1, -1) @ there).reshape(-1) & ~self.folds
         if (needed & self.carried).any():
             needed &= ~self.carried
             needed[self.carrier] = True
         return needed
 
-    def columns(self, group: int) -> slice:
-        size = len(self.source.atoms) // self.groups
-        return slice(group * size, (group + 1) * size)
-
-    def rows(self, group: int) -> slice:
-        size = len(self.out.atoms) // self.groups
-        return slice(group * size, (group + 1) * size)
-
     def folded(self, chosen: np.ndarray) -> np.ndarray:
         """The contribution to each output of the chosen inputs that fold."""
-        constant, sums = np.where(chosen & self.folds, self.source.constant, 0.0), self.weight.sum(2)
-        parts = [sums[self.rows(g)] @ constant[self.columns(g)] for g in range(self.groups)]
-        return np.concatenate(parts)
+        return _product(self.weight.sum(3), np.where(chosen & self.folds, self.source.constant, 0.0))
 
     def reached(self, inputs: np.ndarray) -> np.ndarray:
         """Which outputs have a nonzero weight from one of those inputs."""
-        there = (self.weight != 0).any(2)
-        return np.concatenate([there[self.rows(g)] @ inputs[self.columns(g)] for g in range(self.groups)])
+        return _product((self.weight != 0).any(3), inputs)
 
-    def reaching(self, outputs: np.ndarray) -> np.ndarray:
-        """Which inputs have a nonzero weight to one of those outputs."""
-        there = (self.weight != 0).any(2)
-        return np.concatenate([outputs[self.rows(g)] @ there[self.rows(g)] for g in range(self.groups)])
+
+def _product(matrices: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Of the matrix of each group with its part of x."""
+    return (matrices @ x.reshape(len(matrices), -1, 1)).reshape(-1)
 
 
 @dataclass
@@ -83,7 +129,7 @@ class Walk:
     values: list[Value] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     norms: list[tuple[tuple[str, ...], Value]] = field(default_factory=list)  # tensors with one number per channel
-    back: list[Callable[[], None]] = field(default_factory=list)
+    back: list[tuple[Value, Callable[[], Any]]] = field(default_factory=list)  # what is needed of a source
 
     def run(self, graph: fx.Graph) -> None:
         for node in graph.nodes:
@@ -91,12 +137,11 @@ class Walk:
                 self.found[node] = self.call(node)
             elif node.op == "output":
                 self.keep(node, "an output of the network")
-        for step in reversed(self.back):
-            step()
+        for source, needed in reversed(self.back):
+            source.needed |= needed()
 
     def call(self, node: fx.Node) -> Value | None:
-        name = str(node.target).removeprefix("aten.").split(".")[0]
-        handler = self.handlers.get(name) or self.handlers.get(name.removesuffix("_"))
+        name, handler = handler_of(node, self.handlers)
         try:
             if handler is None or name in self.refused:
                 raise Opaque(f"{name} needs all channels")
@@ -154,47 +199,32 @@ class Walk:
         (name, values), (bias_name, shift) = self.tensor(weight), (None, 0.0)
         if bias is not None:
             bias_name, shift = self.tensor(bias)
-        values = values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
+        inner, *kernel = values.shape[1:]
+        values = values.reshape(groups, len(values) // groups, inner, math.prod(kernel))
         constant = np.isfinite(source.constant)
         has_bias = bias is not None or type(self.owner(name)) in _LAYERS  # others might ignore a new bias
         folds = constant & ((source.constant == 0) | (not padded and has_bias))
-        out = Value(axis, self.atoms.fresh(len(values)), np.full(len(values), np.nan))
+        size = values.shape[0] * values.shape[1]
+        out = Value(axis, self.atoms.fresh(size), np.full(size, np.nan))
         carried = constant & ~folds & (groups == 1)
-        made = Layer((name, bias_name), values, source, out, groups, folds, carried)
+        made = Layer((name, bias_name), values, source, out, folds, carried)
         if groups > 1:
-            for g in range(groups):
-                members = [*source.atoms[made.columns(g)], *out.atoms[made.rows(g)]]
-                self.atoms.join(members[:-1], members[1:])
+            members = np.hstack([value.atoms.reshape(groups, -1) for value in (source, out)])
+            self.atoms.pairs.append((members[:, :-1].reshape(-1), members[:, 1:].reshape(-1)))
         known = ~made.reached(~folds)
         out.constant = np.where(known, made.folded(folds) + shift, np.nan)
         if (constant & ~folds).any():
             why = f"a constant that {name.rpartition('.')[0] or name} pads with zeros or has no bias for"
             self.atoms.note(self.atoms.held, source.atoms[constant & ~folds], why)
         self.layers.append(made)
-        self.back.append(lambda: _or(source.needed, made.needs(out.needed)))
+        self.back.append((source, lambda: made.needs(out.needed)))
         return out
 
-    def through(self, out: Value, *sources: Value) -> Value:
-        """Channel by channel: a needed output needs its sources."""
-
-        def step() -> None:
-            for source in sources:
-                _or(source.needed, out.needed)
-
-        self.back.append(step)
+    def pointwise(self, source: Value, *others: Value, **changes: Any) -> Value:
+        """An activation whose channels are each computed from those of the same number, with some fields changed."""
+        out = replace(source, **changes)
+        self.back += [(value, lambda: out.needed) for value in (source, *others)]
         return out
-
-
-def _or(needed: np.ndarray, more: np.ndarray) -> None:
-    needed |= more
-
-
-def arguments(node: fx.Node) -> dict[str, Any]:
-    """The arguments of a node by their names in torch's schema, with defaults."""
-    target: Any = node.target
-    known = target._schema.arguments
-    defaults = {a.name: a.default_value if a.has_default_value() else None for a in known}
-    return defaults | dict(zip(defaults, node.args, strict=False)) | dict(node.kwargs)
 
 
 def shape(node: fx.Node) -> tuple[int, ...]:
