@@ -13,19 +13,12 @@ from torch import fx
 from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Mean, Part, Pool, Resample, Sum, Value, shape_of
 from sparsight.deploy.runtime.tracer import NotTraced, Tracer, Waiting, pair
 from sparsight.deploy.runtime.weight import Weight
-
-
-def _arguments(node: fx.Node, *defaults: Any) -> list[Any]:
-    """Positional arguments, completed from the keywords by the schema's names."""
-    target: Any = node.target
-    names = [argument.name for argument in target._schema.arguments]
-    values = [*node.args, *defaults[len(node.args) :]]
-    return [node.kwargs.get(name, value) for name, value in zip(names, values, strict=False)]
+from sparsight.deploy.torch_graph import arguments
 
 
 def _conv(t: Tracer, node: fx.Node) -> Waiting:
-    x, w, b, stride, padding, dilation, groups = _arguments(node, None, None, None, 1, 0, 1, 1)
-    weight, bias = t.weight(w), t.constant(b)
+    x, w, b, stride, padding, dilation, groups = arguments(node).values()
+    weight = t.weight(w)
     if len(weight.shape) != 4:
         raise NotTraced(f"the runtime has convolutions of images only, not of {len(weight.shape) - 2} dimensions")
     dilation = pair(dilation)
@@ -34,49 +27,47 @@ def _conv(t: Tracer, node: fx.Node) -> Waiting:
         if padding == "same" and any(n % 2 for n in total):
             raise NotTraced("padding='same' that is not symmetric")
         padding = [n // 2 for n in total] if padding == "same" else 0
-    made = Conv(
-        t.value(x), weight, np.zeros(len(weight)) if bias is None else bias,
-        pair(stride), pair(padding), dilation, groups,
-    )  # fmt: skip
-    return Waiting(made)
+    bias = t.constant(b, np.zeros(len(weight)))
+    return Waiting(Conv(t.value(x), weight, bias, pair(stride), pair(padding), dilation, groups))
 
 
 def _linear(t: Tracer, node: fx.Node) -> Waiting:
-    x, w, b = _arguments(node, None, None, None)
-    source, weight, bias = t.value(x), t.weight(w), t.constant(b)
+    x, w, b = arguments(node).values()
+    source, weight = t.value(x), t.weight(w)
     if source.shape[1:] != (1, 1):
         raise NotTraced("a linear layer over the last of several dimensions")
-    return Waiting(Conv(source, weight.kernels(), np.zeros(len(weight)) if bias is None else bias))
+    return Waiting(Conv(source, weight.kernels(), t.constant(b, np.zeros(len(weight)))))
 
 
 def _addmm(t: Tracer, node: fx.Node) -> Waiting:
     """A linear layer with a transposed weight."""
-    b, x, w = _arguments(node)[:3]
+    b, x, w, beta, alpha = arguments(node).values()
     weight, bias = t.weight(w).transposed(), t.constant(b)
-    if bias is None or any(node.kwargs.get(name, 1) != 1 for name in ("alpha", "beta")):
+    if (alpha, beta) != (1, 1):
         raise NotTraced("a product of two activations")
     return Waiting(Conv(t.value(x), weight.kernels(), np.broadcast_to(bias, len(weight))))
 
 
-def _batch_norm(t: Tracer, node: fx.Node) -> Waiting:
-    x, w, b, mean, variance, training, _, eps, *_ = _arguments(node, *[None] * 5, False, 0.1, 1e-5, False)
-    mean, variance = t.constant(mean), t.constant(variance)
-    if training or mean is None or variance is None:
-        raise NotTraced("BatchNorm that computes the statistics of its batch")
-    weight, bias = t.constant(w), t.constant(b)
-    scale = (1.0 if weight is None else weight) / np.sqrt(variance + eps)
-    shift = (0.0 if bias is None else bias) - mean * scale
+def _scaled(t: Tracer, x: fx.Node, scale: np.ndarray, shift: np.ndarray) -> Waiting:
+    """Each channel times its scale, plus its shift: folded into the convolution before, or as one."""
     before = t.alone(x)
     if isinstance(before, Conv) and not before.activation and before.add is None:
-        folded = replace(before, weight=before.weight.times(scale), bias=before.bias * scale + shift)
-        return Waiting(folded)
-    source = t.value(x)
-    return Waiting(Conv(source, Weight.of(scale.reshape(-1, 1, 1, 1)), shift, groups=len(scale)))
+        return Waiting(replace(before, weight=before.weight.times(scale), bias=before.bias * scale + shift))
+    return Waiting(Conv(t.value(x), Weight.of(scale.reshape(-1, 1, 1, 1)), shift, groups=len(scale)))
+
+
+def _batch_norm(t: Tracer, node: fx.Node) -> Waiting:
+    x, w, b, mean, variance, training, _, eps, _ = arguments(node).values()
+    if training or mean is None or variance is None:
+        raise NotTraced("BatchNorm that computes the statistics of its batch")
+    mean, variance = t.constant(mean), t.constant(variance)
+    scale = t.constant(w, np.ones(len(mean))) / np.sqrt(variance + eps)
+    return _scaled(t, x, scale, t.constant(b, np.zeros(len(mean))) - mean * scale)
 
 
 def _activation(name: Any) -> Callable[[Tracer, fx.Node], Waiting]:
     def handler(t: Tracer, node: fx.Node) -> Waiting:
-        (x, *limits), kind = _arguments(node), name
+        (x, *limits), kind = arguments(node).values(), name
         if kind == "gelu" and node.kwargs.get("approximate", "none") == "tanh":
             kind = "gelu_tanh"
         if kind == "relu6" and limits not in ([], [0, 6]):
@@ -90,8 +81,8 @@ def _activation(name: Any) -> Callable[[Tracer, fx.Node], Waiting]:
 
 
 def _sum(t: Tracer, node: fx.Node) -> Waiting:
-    x, other = _arguments(node)[:2]
-    if node.kwargs.get("alpha", 1) != 1 or not all(isinstance(n, fx.Node) and n in t.found for n in (x, other)):
+    x, other, alpha = arguments(node).values()
+    if alpha != 1 or not all(isinstance(n, fx.Node) and n in t.found for n in (x, other)):
         raise NotTraced("a sum with anything but a second activation")
     for first, second in ((x, other), (other, x)):
         before = t.alone(first)
@@ -105,10 +96,10 @@ def _sum(t: Tracer, node: fx.Node) -> Waiting:
 def _pool(kind: Any) -> Callable[[Tracer, fx.Node], Value]:
     def handler(t: Tracer, node: fx.Node) -> Value:
         if kind == "max":
-            x, kernel, stride, padding, dilation, ceil = _arguments(node, None, None, [], 0, 1, False)
+            x, kernel, stride, padding, dilation, ceil = arguments(node).values()
             padded, divisor = True, None
         else:
-            x, kernel, stride, padding, ceil, padded, divisor = _arguments(node, None, None, [], 0, False, True, None)
+            x, kernel, stride, padding, ceil, padded, divisor = arguments(node).values()
             dilation = 1
         down, right = pair(dilation)
         if ceil or divisor is not None or down != right:
@@ -121,7 +112,7 @@ def _pool(kind: Any) -> Callable[[Tracer, fx.Node], Value]:
 
 
 def _adaptive(t: Tracer, node: fx.Node) -> Value:
-    x, sizes = _arguments(node)
+    x, sizes = arguments(node).values()
     x = t.value(x)
     rows, cols = (n or size for n, size in zip(pair(sizes), x.shape[1:], strict=True))
     if (rows, cols) == (1, 1):
@@ -133,7 +124,7 @@ def _adaptive(t: Tracer, node: fx.Node) -> Value:
 
 
 def _mean(t: Tracer, node: fx.Node) -> Value:
-    x, dimensions, *_ = _arguments(node, None, None)
+    x, dimensions, *_ = arguments(node).values()
     if dimensions is None or sorted(d % 4 for d in dimensions) != [2, 3]:
         raise NotTraced("a mean over anything but the image")
     return t.add(Mean(t.value(x)))
@@ -152,7 +143,7 @@ def _flat(t: Tracer, node: fx.Node) -> Value:
 
 
 def _concat(t: Tracer, node: fx.Node) -> Value:
-    parts, dim = _arguments(node, None, 0)
+    parts, dim = arguments(node).values()
     if dim not in (1, -3):
         raise NotTraced("a concatenation along anything but channels")
     return t.add(Concat(tuple(t.value(part) for part in parts)))
@@ -160,7 +151,7 @@ def _concat(t: Tracer, node: fx.Node) -> Value:
 
 def _chunks(t: Tracer, node: fx.Node) -> list[Value]:
     """Splits into consecutive channels."""
-    x, size, dim = _arguments(node, None, None, 0)
+    x, size, dim = arguments(node).values()
     source = t.value(x)
     if dim not in (1, -3):
         raise NotTraced("a split along anything but channels")
@@ -183,7 +174,7 @@ def _upsample(t: Tracer, node: fx.Node) -> Value:
 
 def _part(t: Tracer, node: fx.Node) -> Value:
     """A slice of rows or columns, possibly with a step."""
-    x, dim, start, end, step = _arguments(node, None, 0, None, None, 1)
+    x, dim, start, end, step = arguments(node).values()
     source = t.value(x)
     if not start and step == 1 and (end is None or end == sys.maxsize):
         return source
@@ -207,7 +198,7 @@ _BEYOND = {
 
 def _padded(t: Tracer, node: fx.Node) -> Value:
     """Padding of pixels, or with channels of zeros."""
-    x, sizes, mode, value = _arguments(node, None, [], "constant", None)
+    x, sizes, mode, value = arguments(node).values()
     sizes = [*sizes, *[0] * (6 - len(sizes))]
     if len(sizes) > 6 or min(sizes) < 0 or value or mode not in _BEYOND or (any(sizes[4:]) and mode != "constant"):
         raise NotTraced(f"padding of {sizes} with {mode} {value or ''}")
@@ -225,15 +216,11 @@ def _padded(t: Tracer, node: fx.Node) -> Value:
 
 
 def _times(t: Tracer, node: fx.Node) -> Waiting:
-    x, factor = _arguments(node)
+    x, factor = arguments(node).values()
     if not isinstance(factor, int | float):
         raise NotTraced("a product of two activations")
-    before = t.alone(x)
-    if isinstance(before, Conv) and not before.activation and before.add is None:
-        return Waiting(replace(before, weight=before.weight.times(factor), bias=before.bias * factor))
-    source = t.value(x)
-    channels = source.shape[0]
-    return Waiting(Conv(source, Weight.of(np.full((channels, 1, 1, 1), factor)), np.zeros(channels), groups=channels))
+    channels = int(node.meta["val"].shape[1])
+    return _scaled(t, x, np.full(channels, float(factor)), np.zeros(channels))
 
 
 def _same(t: Tracer, node: fx.Node) -> Value:

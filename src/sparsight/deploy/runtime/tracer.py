@@ -12,6 +12,7 @@ from torch import Tensor, fx
 
 from sparsight.deploy.runtime.graph import Conv, Graph, Operation, Sum, Value
 from sparsight.deploy.runtime.weight import Weight
+from sparsight.deploy.torch_graph import handler_of
 
 
 class NotTraced(ValueError):
@@ -54,8 +55,7 @@ class Tracer:
     def call(self, node: fx.Node) -> None:
         if not isinstance(node.meta.get("val"), Tensor | tuple | list):
             return  # a size: shapes are known without it
-        name = str(node.target).removeprefix("aten.").split(".")[0]
-        handler = self.handlers.get(name) or self.handlers.get(name.removesuffix("_"))
+        name, handler = handler_of(node, self.handlers)
         if node.target is operator.getitem:
             several: Any = node.args[0]
             number: Any = node.args[1]
@@ -92,9 +92,9 @@ class Tracer:
         except ValueError as error:
             raise NotTraced(str(error)) from error
 
-    def constant(self, node: Any) -> np.ndarray | None:
-        if node is None:
-            return None
+    def constant(self, node: Any, default: np.ndarray | None = None) -> np.ndarray:
+        if node is None and default is not None:
+            return default
         found = self._known(node)
         if isinstance(found, Weight):
             raise NotTraced(f"{node} is used as anything but a weight")
