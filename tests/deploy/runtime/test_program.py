@@ -212,6 +212,21 @@ def test_a_matrix_times_a_vector(activation, slots, monkeypatch):
     assert error(got, ACTIVATIONS[activation](wanted)) < ENOUGH
 
 
+@pytest.mark.parametrize("images", [1, 2, 17])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_sums_activations_and_means_of_plain_features(activation, images):
+    """Batches of few rows have one number for each channel instead of vectors."""
+    graph = Graph()
+    source, other = graph.input((37, 1, 1)), graph.input((37, 1, 1))
+    active = graph.add(Sum(source, None, activation))
+    graph.outputs += [active, graph.add(Sum(active, other, activation)), graph.add(Mean(other))]
+    x, y = drawn(0, images, 37, 1, 1), drawn(1, images, 37, 1, 1)
+    first = ACTIVATIONS[activation](x.double())
+    wanted = (first, ACTIVATIONS[activation](first + y), y.double())
+    for got, exact in zip(compiled(graph, images)(x, y), wanted, strict=True):
+        assert error(got, exact) < ENOUGH
+
+
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("density", [0.0, 0.0005, 0.02, 0.6, 1.0])
 def test_rows_with_long_gaps_and_without_any(density, bfloat16):

@@ -155,7 +155,10 @@ class Emitter(Writer):
         self.table.add(k.mean, chunks, words)
 
     def sum(self, activation: str, step: Step) -> None:
-        chunks, words = self.output(step.out, activation)
+        flat = step.x.whole.layout is None  # plain features lie side by side: one row of vectors, in one chunk
+        chunks, words = self.output(step.out, activation, np.array([0, 1], np.int32) if flat else None)
+        if flat:
+            words |= {k.ROWS: 1, k.COLS: -(-step.x.channels // LANES)}
         words |= self.source(step.x)
         low, high = k.CLAMPS.get(activation, k.CLAMPS[""])
         words |= {k.SCALE_LOW: _bits(low), k.SCALE_HIGH: _bits(high)}

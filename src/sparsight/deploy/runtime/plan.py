@@ -124,6 +124,8 @@ def planned(graph: Graph, images: int) -> Plan:
                 plan.made[number] = [made]
             case Conv() | Pool():
                 _windowed(plan, operation, value)
+            case Flatten(x) | Mean(x) if x.shape[1:] == _FLAT:  # the mean of one pixel is the pixel
+                plan.made[number] = plan.made[x.number]
             case Mean(x):
                 source = plan.take(x, plan.usual(x))
                 plan.steps.append(Step(operation, source, plan.buffer(value, plan.layout(_FLAT))))
@@ -198,9 +200,6 @@ def _joined(plan: Plan, parts: tuple[Value, ...], value: Value) -> None:
 
 
 def _flattened(plan: Plan, x: Value, value: Value) -> None:
-    if x.shape[1:] == _FLAT:
-        plan.made[value.number] = plan.made[x.number]
-        return
     made = _latest(plan, x)
     out = Buffer(value.shape[0], _FLAT, None if plan.images == 1 else plan.layout(_FLAT))
     plan.made[value.number] = [out]

@@ -54,12 +54,12 @@ class Writer:
         parts = len(cuts) - 1
         words = {k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: place.row}
         words |= {k.PARTS: parts, k.BOUNDS: self.table.address(cuts)}
+        if activation not in k.CLAMPS:
+            words[k.ACTIVATE] = k.activation(activation).address
         if b.whole.rows is None and b.whole.layout is not None:
             layout = b.planes
             words[k.OUT_AT] += layout.at(0, 0)
             words |= {k.OUT_PITCH: layout.pitch, k.ROWS: layout.block[0], k.COLS: layout.block[1]}
-            if activation not in k.CLAMPS:
-                words[k.ACTIVATE] = k.activation(activation).address
             if layout.halo:
                 words |= {k.HALO: layout.halo, k.FILL: self.halo(layout).address}
         return parts * self.plan.groups, words
@@ -79,7 +79,7 @@ class Writer:
     def added(self, b: Buffer | None, first: int) -> dict[int, int]:
         """Five words, from `first` on: the place of the tensor to add, if any."""
         words = {} if b is None else self.source(b)
-        return {first + i: words[n] for i, n in enumerate((k.X, k.X_AT, k.X_GROUP, k.X_ROW, k.X_PITCH)) if words}
+        return {first + i: words.get(n, 0) for i, n in enumerate((k.X, k.X_AT, k.X_GROUP, k.X_ROW, k.X_PITCH))}
 
     def once(self, make: Callable[[], Any], *what: Any) -> Any:
         """The result of `make`, cached for other programs."""
