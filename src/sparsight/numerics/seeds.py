@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,31 +25,20 @@ def seeded(seed: int) -> Iterator[None]:
     Dropout, shuffling and augmentation draw from them. Seeding each epoch by its place makes a resumed run draw the
     same numbers as an uninterrupted one.
     """
-
-    def set_all() -> None:
+    with _put_back():
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(seed)
         random.seed(seed)
-        numpy.random.seed(seed % 2**32)  # noqa: NPY002
-
-    with _put_back(set_all):
+        numpy.random.seed(seed % 2**32)  # noqa: NPY002 - foreign code uses this generator
         yield
 
 
 @contextmanager
 def drawing_on(states: Mapping[str, Any]) -> Iterator[None]:
     """Set every global generator to a `captured` state for a block, and restore them afterwards."""
-
-    def set_all() -> None:
-        torch.default_generator.set_state(states["torch"])
-        for i, state in enumerate(states["cuda"]):
-            torch.cuda.set_rng_state(state, i)
-        random.setstate(states["python"])
-        name, keys, *rest = states["numpy"]
-        numpy.random.set_state((name, keys.numpy().astype(numpy.uint32), *rest))  # noqa: NPY002
-
-    with _put_back(set_all):
+    with _put_back():
+        _set(states)
         yield
 
 
@@ -57,28 +46,31 @@ def captured() -> dict[str, Any]:
     """The states of all global generators, as tensors, numbers and tuples of them, for `drawing_on`."""
     state: Any = numpy.random.get_state()  # noqa: NPY002
     name, keys, *rest = state
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return {
         "torch": torch.default_generator.get_state(),
-        "cuda": [torch.cuda.get_rng_state(i) for i in _devices()],
+        "cuda": [torch.cuda.get_rng_state(i) for i in devices],
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(keys.astype(numpy.int64)), *rest),
     }
 
 
-def _devices() -> list[int]:
-    return list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-
-
 @contextmanager
-def _put_back(set_all: Callable[[], None]) -> Iterator[None]:
-    python, legacy = random.getstate(), numpy.random.get_state()  # noqa: NPY002 - foreign code uses this generator
-    with torch.random.fork_rng(devices=_devices()):
-        try:
-            set_all()
-            yield
-        finally:
-            random.setstate(python)
-            numpy.random.set_state(legacy)  # noqa: NPY002
+def _put_back() -> Iterator[None]:
+    before = captured()
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(states: Mapping[str, Any]) -> None:
+    torch.default_generator.set_state(states["torch"])
+    for i, state in enumerate(states["cuda"]):
+        torch.cuda.set_rng_state(state, i)
+    random.setstate(states["python"])
+    name, keys, *rest = states["numpy"]
+    numpy.random.set_state((name, keys.numpy().astype(numpy.uint32), *rest))  # noqa: NPY002
 
 
 # -- loaders that draw for themselves --------------------------------------------------------------------------
