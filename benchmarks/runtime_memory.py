@@ -24,7 +24,7 @@ from torch import nn
 import sparsight
 from sparsight.checkpoint import pack
 from sparsight.deploy.bench import machine, prune_at_random_
-from sparsight.deploy.ledger.memory import high_water
+from sparsight.deploy.ledger.measure import high_water
 
 LAYERS, WIDTH = 6, 4096
 DENSITIES = (0.2, 0.1, 0.05)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sparsight.deploy.comparing import copied
-from sparsight.deploy.runtime.graph import Conv, Graph
-from sparsight.deploy.runtime.weight import Weight
+from sparsight.deploy.runtime.graph import Graph
+from sparsight.deploy.runtime.trace import single
 from sparsight.numerics.checks import check_fraction, check_seed, check_whole
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
@@ -55,16 +54,13 @@ def conv(
     """
     for number in channels:
         check_whole(1, channels=number)
-    check_whole(1, size=size)
-    check_whole(1, kernel=kernel)
-    check_whole(1, stride=stride)
+    check_whole(1, size=size, kernel=kernel, stride=stride)
     x = _input((batch, channels[0], size, size), density, seed)
     layer = nn.Conv2d(*channels, kernel, stride, kernel // 2)
     prune_at_random_(layer, density, seed)
     times = f"{channels[0]}→{channels[1]}" if channels[0] != channels[1] else f"{channels[0]}"
     name = f"{kernel}×{kernel} {times} @ {size}" + (f", stride {stride}" if stride > 1 else "")
-    pair, padding = (stride, stride), (kernel // 2, kernel // 2)
-    return Case(f"{name}, batch {batch}", layer.eval(), x, _graph(x, layer, pair, padding))
+    return Case(f"{name}, batch {batch}", layer.eval(), x, single(layer, tuple(x.shape)))
 
 
 def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed: int = 0) -> Case:
@@ -75,7 +71,7 @@ def linear(features: tuple[int, int], density: float = 0.1, batch: int = 1, seed
     layer = nn.Linear(*features)
     prune_at_random_(layer, density, seed)
     name = f"linear {features[0]}→{features[1]}, batch {batch}"
-    return Case(name, layer.eval(), x, _graph(x, layer, (1, 1), (0, 0)))
+    return Case(name, layer.eval(), x, single(layer, tuple(x.shape)))
 
 
 def network(name: str, module: nn.Module, shape: tuple[int, ...], batch: int = 1, seed: int = 0) -> Case:
@@ -107,13 +103,3 @@ def _input(shape: tuple[int, ...], density: float, seed: int) -> Tensor:
     check_fraction(density=density)
     check_seed(seed)
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def _graph(x: Tensor, layer: nn.Conv2d | nn.Linear, stride: tuple[int, int], padding: tuple[int, int]) -> Graph:
-    assert layer.bias is not None
-    graph, weight = Graph(), Weight.of(layer.weight)
-    height, width = x.shape[2:] if x.dim() == 4 else (1, 1)
-    value = graph.input((x.shape[1], height, width))
-    bias = layer.bias.detach().numpy().astype(np.float32)
-    graph.outputs.append(graph.add(Conv(value, weight.kernels() if x.dim() == 2 else weight, bias, stride, padding)))
-    return graph

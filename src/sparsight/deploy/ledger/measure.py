@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sparsight.deploy.bench.cases import Case, network
-from sparsight.deploy.bench.compare import DENSE, OURS, Comparison, Row, compare
+from sparsight.deploy.bench.compare import DENSE, OURS, Comparison, Row, compare, ours
 from sparsight.deploy.bench.machine import machine
 from sparsight.deploy.bench.rivals import chosen
-from sparsight.deploy.ledger.memory import CannotMeasure, peak
 from sparsight.deploy.ledger.records import Latency, Measured, Memory, Request, Times
+
+_SECONDS = 600  # at most, for the process that is measured
+
+
+class CannotMeasure(Exception):
+    """Why there is no number."""
 
 
 def measured(
@@ -97,3 +107,55 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+# -- peak memory of a process of its own ---------------------------------------------------------------------------
+
+
+def peak(runtime: str, module: nn.Module, x: Tensor) -> int:
+    """Peak bytes of a new process that loads the module, prepares it for a runtime and calls it.
+
+    `runtime` is "sparsight" or "torch"; Python and torch are included. Raises: CannotMeasure if the system does not
+    report it, or the new process cannot import the module's class.
+    """
+    if sys.platform == "win32":
+        raise CannotMeasure("Windows does not tell the most that a process held")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.pt"
+        try:
+            torch.save((runtime, module, x, torch.get_num_threads()), path)
+        except Exception as error:
+            raise CannotMeasure(f"the module cannot be sent to another process: {error}") from error
+        command = [sys.executable, "-c", f"from {__name__} import child; child({str(path)!r})"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, ["", *sys.path]))}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, env=environment, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise CannotMeasure(f"the process that was to be measured failed: {last:.200}")
+    return int(done.stdout.split()[-1])
+
+
+def child(path: str) -> None:
+    """Runs in the other process, and prints its peak memory."""
+    runtime, module, x, threads = torch.load(path, weights_only=False)
+    torch.set_num_threads(threads)
+    with torch.inference_mode():
+        if runtime == OURS:
+            case = network("", module, tuple(x.shape[1:]), len(x))
+            del module
+            ours(case)[0][OURS].call()
+        else:
+            module(x)
+    sys.stdout.write(f"{high_water()}\n")
+
+
+def high_water() -> int:
+    """Peak bytes of this process; not from ru_maxrss on Linux, which may be that of the parent."""
+    try:
+        line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    except (OSError, StopIteration):
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else 1024 * most
