@@ -24,7 +24,7 @@ from sparsight.deploy.bench import Case, chosen, compare, machine, prune_at_rand
 from sparsight.deploy.bench.measure import timed
 from sparsight.deploy.runtime import choice
 from sparsight.deploy.runtime.fast import sparse_runtime
-from sparsight.deploy.runtime.runner import Runner
+from sparsight.deploy.runtime.program import Runner
 from sparsight.deploy.runtime.trace import traced
 from sparsight.zoo.networks import resnet18
 

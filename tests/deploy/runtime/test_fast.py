@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 
 from sparsight import sparse_runtime
 from sparsight.deploy.runtime import choice, visit
-from sparsight.deploy.runtime.runner import Runner
+from sparsight.deploy.runtime.program import Runner
 from sparsight.deploy.runtime.trace import NotTraced, traced
 from sparsight.zoo import networks as zoo
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from networks import error, exactly, sparse_
 from torch import Tensor, nn
 
-from sparsight.deploy.runtime.runner import Runner
+from sparsight.deploy.runtime.program import Runner
 from sparsight.deploy.runtime.trace import traced
 from sparsight.zoo import networks as zoo
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from sparsight.deploy.runtime import stream as streams
 from sparsight.deploy.runtime.graph import Conv, Mean, Pool, Resample, Sum
-from sparsight.deploy.runtime.moves import move
 from sparsight.deploy.runtime.plan import Step
-from sparsight.deploy.runtime.tables import ALL, edges, inside, lanes, shares
+from sparsight.deploy.runtime.tables import ALL, Words, edges, inside, lanes, shares
 from sparsight.deploy.runtime.writer import Writer
 from sparsight.numerics.kernels import matvec
 from sparsight.numerics.kernels import planes as k
@@ -23,8 +22,9 @@ from sparsight.numerics.kernels.tile import tile
 _SUMS = 18 << 14  # at most this many bytes of partial sums in a chunk: each block passes over them once
 
 
-def _bits(value: float) -> int:
-    return int(np.float32(value).view(np.int32))
+def _limits(activation: str) -> tuple[float, float]:
+    """Between which finished values are clamped before the activation."""
+    return k.CLAMPS.get(activation, k.CLAMPS[""])
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Emitter(Writer):
     def emit(self, step: Step) -> None:
         match step.operation:
             case None:
-                move(self, step.x, step.out)
+                self.move(step.x, step.out)
             case Conv() as operation if step.x.whole.layout is None:
                 self.matvec(operation, step)
             case Conv() as operation:
@@ -46,7 +46,7 @@ class Emitter(Writer):
             case Sum(_, _, activation):
                 self.sum(activation, step)
             case Resample(_, rows, cols):
-                move(self, step.x, step.out, (rows, cols))
+                self.move(step.x, step.out, (rows, cols))
 
     # -- convolution ---------------------------------------------------------------------------------------------
 
@@ -61,22 +61,18 @@ class Emitter(Writer):
             block = -(-block // 2)
         size = max(r * c for _, _, r, c in cut) * BYTES
         cuts = self.cuts(len(weight), weight.counts(), -(-len(weight) * size // _SUMS))
-        made = self.once(
-            lambda: streams.stream(weight, operation.groups, x, operation.dilation, block, cuts, half),
-            id(operation), x.plane, x.pitch, half, block, *cuts,
-        )  # fmt: skip
+        make = partial(streams.stream, weight, operation.groups, x, operation.dilation, block, cuts, half)
+        made = self.once(make, id(operation), x.plane, x.pitch, half, block, *cuts)
         chunks, words = self.output(step.out, operation.activation, cuts)
-        low, high = k.CLAMPS.get(operation.activation, k.CLAMPS[""])
         bits = inside(out)
         masked = int(not (bits == ALL).all())
         source = self.source(step.x, -operation.padding[0], -operation.padding[1])
         for own, given in ((conv.X, k.X), (conv.X_AT, k.X_AT), (conv.X_GROUP, k.X_GROUP), (conv.X_PITCH, k.X_PITCH)):
             words[own] = source[given]
-        at = self.table.address
-        words |= {conv.STREAM: at(made.nonzeros), conv.STARTS: at(made.starts), conv.ORDER: at(made.order)}
+        words |= {conv.STREAM: made.nonzeros, conv.STARTS: made.starts, conv.ORDER: made.order}
         words |= {conv.BASE: block * x.plane if half else 0, conv.BLOCKS: made.blocks, conv.CHANNELS: weight.shape[0]}
-        words |= {conv.BIAS: at(operation.bias.astype(np.float32)), conv.LOW: _bits(low), conv.HIGH: _bits(high)}
-        words |= {conv.KEEP: at(bits), conv.KEEP_PITCH: 2 * bits.shape[1]}
+        words |= {conv.BIAS: operation.bias.astype(np.float32), conv.KEEP: bits, conv.KEEP_PITCH: 2 * bits.shape[1]}
+        words |= zip((conv.LOW, conv.HIGH), _limits(operation.activation), strict=True)
         words |= self.added(step.add, conv.ADD)
         words |= self.tiles(cut, operation, step, (masked, int(half)), bits.shape[1])
         rows = int(np.diff(cuts).max())
@@ -85,7 +81,7 @@ class Emitter(Writer):
 
     def tiles(
         self, cut: list[tuple[int, int, int, int]], operation: Conv, step: Step, kind: tuple[int, int], width: int
-    ) -> dict[int, int]:
+    ) -> Words:
         x, out = step.x.planes, step.out.planes
         add = step.add.planes if step.add is not None else out
         down, right = operation.stride
@@ -96,7 +92,7 @@ class Emitter(Writer):
             self.table.keep.append(kernel)
             places = i * down * x.pitch + j * right * BYTES, *(i * of.pitch + j * BYTES for of in (out, add))
             rows.append([kernel.address, *places, 2 * (i * width + j)])
-        return {conv.TILES: self.table.address(np.array(rows, np.int64)), conv.TILE_COUNT: len(rows)}
+        return {conv.TILES: np.array(rows, np.int64), conv.TILE_COUNT: len(rows)}
 
     def matvec(self, operation: Conv, step: Step) -> None:
         weight, group = operation.weight, matvec.group(self.half)
@@ -104,15 +100,10 @@ class Emitter(Writer):
         rows = groups * group
         row, column, _ = weight.taken_apart(operation.groups)
         cuts = self.cuts(groups, np.bincount(row // group, minlength=groups))
-        parts = len(cuts) - 1
-        out, low_high = self.place(step.out), k.CLAMPS.get(operation.activation, k.CLAMPS[""])
+        chunks, words = self.output(step.out, operation.activation, cuts)
         bias = np.pad(operation.bias, (0, rows - len(weight))).astype(np.float32)
-        words = {k.OUT: out.slot, k.OUT_AT: out.at, k.OUT_ROW: 4 * group}
-        words |= {k.PARTS: parts, k.BOUNDS: self.table.address(cuts), matvec.BIAS: self.table.address(bias)}
-        words |= {matvec.LOW: _bits(low_high[0]), matvec.HIGH: _bits(low_high[1])}
-        if operation.activation not in k.CLAMPS:
-            words[k.ACTIVATE] = k.activation(operation.activation).address
-        words |= self.source(step.x)
+        words |= self.source(step.x) | {k.OUT_ROW: 4 * group, matvec.BIAS: bias}
+        words |= zip((matvec.LOW, matvec.HIGH), _limits(operation.activation), strict=True)
         if step.add is not None:
             add = self.place(step.add)
             words |= {matvec.ADD: add.slot, matvec.ADD_AT: add.at}
@@ -121,13 +112,13 @@ class Emitter(Writer):
             kernel = matvec.by_rows
             pairs = np.stack([4 * column.astype(np.int32), weight.values.view(np.int32)], 1)
             starts = np.searchsorted(row, np.arange(rows + 1)).astype(np.int32)
-            words |= {matvec.PAIRS: self.table.address(pairs), matvec.STARTS: self.table.address(starts)}
+            words |= {matvec.PAIRS: pairs, matvec.STARTS: starts}
         else:
-            own, shape = (matvec.ADVANCES, matvec.BLOCKS, matvec.STARTS), (rows, operation.x.shape[0])
+            shape = rows, operation.x.shape[0]
             make = partial(matvec.slots, shape, row, column, weight.values, self.half)
             made = self.once(make, id(operation), self.half)
-            words |= {name: self.table.address(array) for name, array in zip(own, made, strict=True)}
-        self.table.add(kernel, parts, words)
+            words |= zip((matvec.ADVANCES, matvec.BLOCKS, matvec.STARTS), made, strict=True)
+        self.table.add(kernel, chunks, words)
 
     # -- the rest ------------------------------------------------------------------------------------------------
 
@@ -140,18 +131,16 @@ class Emitter(Writer):
         if operation.kind == "max":
             border = lanes(np.where(x.inside(), 0.0, -np.inf))
             start = x.at(-operation.padding[0], -operation.padding[1])
-            words |= {k.BORDER: self.table.address(border) + start, k.KEEP: self.table.address(inside(out))}
-            words[k.EDGES] = self.table.address(edges(operation, border, x, out))
+            words |= {k.BORDER: self.table.address(border) + start, k.KEEP: inside(out)}
+            words[k.EDGES] = edges(operation, border, x, out)
             self.table.add(k.max_pool, chunks, words)
         else:
-            words[k.BORDER] = self.table.address(shares(operation, x, out))
+            words[k.BORDER] = shares(operation, x, out)
             self.table.add(k.average_pool, chunks, words)
 
     def mean(self, step: Step) -> None:
         chunks, words = self.output(step.out)
-        words |= self.source(step.x)
-        share = np.full(LANES, 1 / math.prod(step.x.size), np.float32)
-        words[k.BORDER] = self.table.address(share)
+        words |= self.source(step.x) | {k.BORDER: np.full(LANES, 1 / math.prod(step.x.size), np.float32)}
         self.table.add(k.mean, chunks, words)
 
     def sum(self, activation: str, step: Step) -> None:
@@ -159,8 +148,6 @@ class Emitter(Writer):
         chunks, words = self.output(step.out, activation, np.array([0, 1], np.int32) if flat else None)
         if flat:
             words |= {k.ROWS: 1, k.COLS: -(-step.x.channels // LANES)}
-        words |= self.source(step.x)
-        low, high = k.CLAMPS.get(activation, k.CLAMPS[""])
-        words |= {k.SCALE_LOW: _bits(low), k.SCALE_HIGH: _bits(high)}
-        words |= self.added(step.add, k.ADD)
+        words |= self.source(step.x) | self.added(step.add, k.ADD)
+        words |= zip((k.SCALE_LOW, k.SCALE_HIGH), _limits(activation), strict=True)
         self.table.add(k.total, chunks, words)

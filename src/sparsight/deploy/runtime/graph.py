@@ -132,6 +132,11 @@ class Graph:
         self.values.append(value)
         return value
 
+    @property
+    def flat(self) -> bool:
+        """Whether all values are plain features."""
+        return all(value.shape[1:] == (1, 1) for value in self.values)
+
     def signature(self) -> str:
         """A key for its speed: operations, shapes, and sparsities in steps of 1 %."""
         words = []

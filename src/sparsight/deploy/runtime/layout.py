@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparsight.numerics.kernels.llvm import BYTES, LANES
+from sparsight.numerics.kernels.llvm import BYTES
 
 Pair = tuple[int, int]
 GRIDS = ((4, 4), (8, 2), (2, 8), (16, 1), (1, 16))
@@ -86,6 +86,3 @@ def for_window(size: Pair, stride: Pair, x: Layout | None) -> Layout:
         return best
     same = Layout(size, x.grid, (x.block[0] // stride[0], x.block[1] // stride[1]))
     return same if same.covers and same.waste <= _CLEAR * best.waste else best
-
-
-assert LANES == 16

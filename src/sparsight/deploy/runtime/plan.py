@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from sparsight.deploy.runtime.graph import Concat, Conv, Flatten, Graph, Input, Mean, Part, Pool, Resample, Sum, Value
 from sparsight.deploy.runtime.layout import IMAGES, Layout, Pair, covering, for_window
-from sparsight.numerics.kernels.llvm import BYTES, LANES
+from sparsight.numerics.kernels.llvm import LANES
 
 _FLAT = (1, 1)  # the image size of plain features
 
@@ -30,6 +30,10 @@ class Buffer:
     def first(self) -> int:
         """Its first channel in `whole`."""
         return self.offset + (self.home.first if self.home is not None else 0)
+
+    @property
+    def in_planes(self) -> bool:
+        return self.whole.rows is None and self.whole.layout is not None
 
     @property
     def planes(self) -> Layout:
@@ -86,7 +90,7 @@ class Plan:
 
     def any_of(self, value: Value) -> Layout | None:
         """An existing layout of a value with all pixels in blocks."""
-        found = [b.planes for b in self.made[value.number] if b.rows is None and b.whole.layout is not None]
+        found = (b.planes for b in self.made[value.number] if b.in_planes)
         return next((layout for layout in found if layout.covers), None)
 
     def usual(self, value: Value) -> Layout | None:
@@ -100,9 +104,9 @@ class Plan:
         for b in self.made[value.number]:
             if b.rows is not None:
                 continue
-            if layout is None and b.whole.layout is None:
+            if layout is None and not b.in_planes:
                 return b
-            if layout is not None and b.whole.layout is not None:
+            if layout is not None and b.in_planes:
                 same = (b.planes.grid, b.planes.block) == (layout.grid, layout.block)
                 if same and b.widen(halo):
                     return b
@@ -114,8 +118,7 @@ class Plan:
 
 def planned(graph: Graph, images: int) -> Plan:
     """The steps for this many images."""
-    flat = all(value.shape[1:] == _FLAT for value in graph.values)
-    plan = Plan(images, min(4, -(-images // LANES)) if flat and images > 1 else 1)
+    plan = Plan(images, min(4, -(-images // LANES)) if graph.flat and images > 1 else 1)
     for number, (operation, value) in enumerate(zip(graph.operations, graph.values, strict=True)):
         match operation:
             case Input():
@@ -161,7 +164,7 @@ def _bare(layout: Layout | None) -> Layout | None:
 def _latest(plan: Plan, value: Value) -> Buffer:
     """A value in the network's own layout, rather than torch's."""
     made = plan.made[value.number]
-    there = (b for b in made if b.rows is None and (b.whole.layout is None or b.planes.covers))
+    there = (b for b in made if b.rows is None and (not b.in_planes or b.planes.covers))
     return next(there, made[0])
 
 
@@ -204,6 +207,3 @@ def _flattened(plan: Plan, x: Value, value: Value) -> None:
     out = Buffer(value.shape[0], _FLAT, None if plan.images == 1 else plan.layout(_FLAT))
     plan.made[value.number] = [out]
     plan.steps.append(Step(None, made, out))
-
-
-assert BYTES == 4 * LANES

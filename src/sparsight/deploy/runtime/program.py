@@ -1,22 +1,30 @@
-"""A planned network with its memory, ready to be called."""
+"""A planned network with its memory for a number of images, and what runs it on batches of any size."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from sparsight.deploy.runtime.emit import Emitter
 from sparsight.deploy.runtime.graph import Graph
 from sparsight.deploy.runtime.plan import Buffer, Plan, planned
 from sparsight.deploy.runtime.tables import ARENA, Table
 from sparsight.deploy.runtime.writer import Weights
-from sparsight.numerics.kernels.llvm import BYTES
+from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.matvec import WINDOW
 from sparsight.numerics.kernels.walk import Job
+
+_KEPT = 8  # programs of a graph, each for a number of images, and graphs of a layer, each for a shape of inputs
+_Key = TypeVar("_Key")
+_Made = TypeVar("_Made")
+_FEW_ROWS = 3  # up to this many matrix-vector products are faster than one product with 16 columns
 
 
 def _bytes(plan: Plan, b: Buffer) -> int:
@@ -104,3 +112,66 @@ def compiled(graph: Graph, images: int, weights: Weights | None = None, half: bo
     table = emitter.table
     table.scratch = -(-table.scratch // BYTES) * BYTES
     return Program(plan, table, size, np.array(table.rows, np.int64))
+
+
+def kept(known: dict[_Key, _Made], key: _Key, make: Callable[[], _Made]) -> _Made:
+    """`known[key]`, made if it is not there yet; the oldest of more than a few go."""
+    if key not in known:
+        while len(known) >= _KEPT:
+            known.pop(next(iter(known)))
+        known[key] = make()
+    return known[key]
+
+
+@dataclass
+class Runner:
+    """Maps a batch (N, ...) of any N to the result of the traced module."""
+
+    graph: Graph
+    shape: tuple[int, ...]
+    half: bool = False
+    _weights: Weights = field(default_factory=dict)
+    _programs: dict[int, Program] = field(default_factory=dict)
+    _lock: Any = field(default_factory=threading.Lock)
+
+    def takes(self, x: Any) -> bool:
+        """Whether this is a supported input, with any number of images or rows, even none."""
+        return (
+            isinstance(x, Tensor)
+            and x.dtype == torch.float32
+            and x.device.type == "cpu"
+            and x.layout == torch.strided
+            and tuple(x.shape[1:]) == self.shape
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def program(self, images: int) -> Program:
+        with self._lock:
+            return kept(self._programs, images, lambda: compiled(self.graph, images, self._weights, self.half))
+
+    def memory(self) -> int:
+        """Bytes of activations and scratch of all programs so far."""
+        return sum(program.memory() for program in self._programs.values())
+
+    def parts(self, images: int) -> list[int]:
+        """Images per program: at least 16 as lanes, a few one by one, because unused lanes cost as much as others."""
+        if self.graph.flat:
+            return [images] if images > _FEW_ROWS else [1] * images
+        left = images % LANES
+        return [*([images - left] if images >= LANES else []), *[1] * left]
+
+    def __call__(self, x: Tensor) -> Any:
+        if x.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError("the sparse runtime computes no gradients: call it under torch.inference_mode()")
+        x = x.detach().contiguous()
+        outputs = [
+            torch.empty(len(x), *value.shape[: rank - 1])
+            for value, rank in zip(self.graph.outputs, self.graph.ranks, strict=True)
+        ]
+        at = 0
+        for images in self.parts(len(x)):
+            self.program(images).into([out[at : at + images] for out in outputs], x[at : at + images])
+            at += images
+        if self.graph.structure is None:
+            return outputs[0]
+        return pytree.tree_unflatten(outputs, self.graph.structure)

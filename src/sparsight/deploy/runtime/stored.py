@@ -16,13 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsight.checkpoint.entry import Checkpoint, Entry
 from sparsight.checkpoint.load import load_tensors
-from sparsight.deploy.runtime.runner import Runner
+from sparsight.deploy.runtime.program import Runner, kept
 from sparsight.deploy.runtime.trace import plain, single
 from sparsight.deploy.runtime.weight import Weight
 from sparsight.model.pretrained import fitting
 
 _SPARSE = 0.5  # above this density a weight takes less memory dense
-_SHAPES = 8  # programs of a layer are cached for this many input shapes
 
 
 @dataclass
@@ -126,16 +125,13 @@ class StoredForward:
         return out.reshape(*x.shape[:-1], out.shape[-1]) if rows else out if x.dim() == 4 else out[0]
 
     def _runner(self, shape: tuple[int, ...]) -> Runner:
+        def make() -> Runner:
+            graph = single(self._layer, (1, *shape), self._stored.weights)
+            assert graph is not None
+            return Runner(graph, shape, self._half)
+
         with self._lock:
-            found = self.runners.get(shape)
-            if found is None:
-                graph = single(self._layer, (1, *shape), self._stored.weights)
-                assert graph is not None
-                found = Runner(graph, shape, self._half)
-                while len(self.runners) >= _SHAPES:
-                    self.runners.pop(next(iter(self.runners)))
-                self.runners[shape] = found
-            return found
+            return kept(self.runners, shape, make)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise TypeError(f"this network cannot be pickled or copied: its weights are those of {self._stored.path}")

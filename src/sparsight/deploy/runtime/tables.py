@@ -20,6 +20,9 @@ Pixels = tuple[tuple[int, ...], tuple[int, ...]]
 ALL = 2**LANES - 1
 """Bits of all lanes."""
 
+Words = dict[int, int | float | np.ndarray]
+"""An operation's words by their numbers. A float stands for the bits of its float32, an array for its address."""
+
 ARENA = 1
 """Slot of the arena; inputs and outputs follow, and 0 means none."""
 
@@ -39,10 +42,12 @@ class Table:
         self.keep.append(array)
         return array.ctypes.data
 
-    def add(self, kernel: Any, chunks: int, words: dict[int, int]) -> None:
+    def add(self, kernel: Any, chunks: int, words: Words) -> None:
         values = np.zeros(40, np.int64)
         for number, value in words.items():
-            values[number] = value
+            if isinstance(value, np.ndarray):
+                value = self.address(value)
+            values[number] = np.float32(value).view(np.int32) if isinstance(value, float) else value
         self.keep.append(kernel)
         self.rows.append((kernel.address, chunks, self.address(values)))
 
@@ -100,40 +105,33 @@ def shares(operation: Pool, x: Layout, out: Layout) -> np.ndarray:
 def _elements(b: Buffer) -> np.ndarray:
     """The index of each pixel in a channel, in floats: (height, width); with images as lanes, for the first image."""
     h, w = b.size
-    if b.whole.rows is not None or b.whole.layout is None:
+    if not b.in_planes:
         return np.arange(h * w).reshape(h, w)
-    layout = b.planes.bare
-    rows, cols = layout.pixels()
-    i, j = np.meshgrid(np.arange(layout.block[0]), np.arange(layout.block[1]), indexing="ij")
-    vector = b.planes.at(0, 0) // 4 + i * (b.planes.pitch // 4) + j * LANES
+    layout = b.planes
     assert layout.covers
+    rows, cols = layout.bare.pixels()
+    inside = layout.bare.inside()
+    i, j, lane = np.ogrid[tuple(map(slice, inside.shape))]
     found = np.empty((h, w), np.int64)
-    inside = layout.inside()
-    lanes = np.broadcast_to(np.arange(inside.shape[2]), inside.shape)
-    found[rows[inside], cols[inside]] = (vector[:, :, None] + lanes)[inside]
+    found[rows[inside], cols[inside]] = (layout.at(0, 0) // 4 + i * (layout.pitch // 4) + j * LANES + lane)[inside]
     return found
 
 
 def index_of(x: Buffer, out: Buffer, pixels: Pixels | None) -> np.ndarray:
     """For each float of an output plane, its index in the input plane, or -1 (int32)."""
-    elements = _elements(x)
+    index = _elements(x)
     if pixels is not None:
         rows, cols = np.array(pixels[0])[:, None], np.array(pixels[1])[None, :]
-        elements = np.where((rows >= 0) & (cols >= 0), elements[rows, cols], -1)
-    if out.whole.layout is None or out.whole.rows is not None or out.size != tuple(elements.shape):
-        flat = elements.reshape(-1)
-        if x.whole.layout is not None and x.planes.grid == IMAGES:
-            flat = np.where(flat[:, None] >= 0, flat[:, None] + np.arange(LANES), -1).reshape(-1)
-        return flat.astype(np.int32)
-    layout = out.planes
-    rows, cols = layout.pixels()
-    inside = layout.inside()
-    index = np.full(inside.shape, -1, np.int64)
-    index[inside] = elements[rows[inside], cols[inside]]
-    if layout.grid == IMAGES:
-        lanes = np.arange(LANES)
-        index = np.where(index >= 0, index + lanes, -1)
-    return np.ascontiguousarray(index.reshape(-1)).astype(np.int32)
+        index = np.where((rows >= 0) & (cols >= 0), index[rows, cols], -1)
+    if out.in_planes and out.size == index.shape:
+        rows, cols = out.planes.pixels()
+        inside, elements = out.planes.inside(), index
+        index = np.full(inside.shape, -1, np.int64)
+        index[inside] = elements[rows[inside], cols[inside]]
+    index = index.reshape(-1, 1)
+    if x.in_planes and x.planes.grid == IMAGES:
+        index = np.where(index >= 0, index + np.arange(LANES), -1)
+    return index.reshape(-1).astype(np.int32)
 
 
 def strips_of(layout: Layout, inward: bool) -> np.ndarray:

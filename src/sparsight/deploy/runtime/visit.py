@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from sparsight.deploy.runtime.choice import Timed, timed
-from sparsight.deploy.runtime.runner import Runner
+from sparsight.deploy.runtime.program import Runner
 from sparsight.deploy.runtime.stored import Stored
 from sparsight.deploy.runtime.trace import NotTraced, plain, single, traced
 
