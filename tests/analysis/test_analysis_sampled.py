@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsight.analysis import Summary, analyze
 from sparsight.analysis.analyze import from_memory
-from sparsight.analysis.exact import Ranking, octaves, ranked
+from sparsight.analysis.exact import octaves, of_ranked, ranked
 from sparsight.analysis.reader import flat
 from sparsight.analysis.sampled import CELLS, Band, band, droppable, gini
 from sparsight.analysis.seen import DRAWS, Draws, magnitudes_of, shares
@@ -237,18 +237,14 @@ def test_exact_in_parts_that_are_smaller_than_what_there_is(kind: str):
     for budget in (40, 8 * 997, 1 << 20):
         if budget == 40 and kind != "all equal":
             continue  # a pass for five weights each
-        ranking = Ranking(len(w), float(w.sum()), 1.0, [(1.0, goal)])
-        parts = []
-        for part, value, ties in ranked(entries, budget):
-            assert len(part) <= max(budget // 8, 1)
-            parts += [part.copy(), np.full(ties, value if ties else 0.0, part.dtype)]
-            ranking.add(part)
-            ranking.add_ties(value, ties)
+        parts = [part.copy() for part in ranked(entries, budget)]
         assert np.array_equal(np.concatenate(parts), np.sort(w.astype(np.float32)))
-        assert ranking.gini == pytest.approx(reference.gini_by_ranks(w), abs=1e-12)
+        assert all(len(part) <= max(budget // 8, 1) or part[0] == part[-1] for part in parts)
+        found, droppable, counts = of_ranked(parts, len(w), float(w.sum()), 1.0, [(1.0, goal)])
+        assert found == pytest.approx(reference.gini_by_ranks(w), abs=1e-12)
         least, most = reference.droppable(w, 1.0, 0.1)
-        assert least <= ranking.droppable[0] <= most
-        assert sum(n for _, n in ranking.octaves) == len(w)
+        assert least <= droppable[0] <= most
+        assert sum(n for _, n in counts) == len(w)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

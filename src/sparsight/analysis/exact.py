@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,11 +16,10 @@ from sparsight.checkpoint.entry import Entry
 _STEP = 1 << 18  # weights looked at at once
 
 
-def ranked(entries: Sequence[Entry], budget: int) -> Iterator[tuple[np.ndarray, float, int]]:
-    """All magnitudes of the entries above 0 in ascending order, in parts: (ascending, then this one, so many times).
+def ranked(entries: Sequence[Entry], budget: int) -> Iterator[np.ndarray]:
+    """All magnitudes of the entries above 0 in ascending order, in parts that are overwritten later.
 
-    Every part costs a pass over the entries: the smallest that fit half of the budget, and are above the part before,
-    are kept. What stands in a part is overwritten by the next.
+    In every pass over the entries the smallest that fit half of the budget, and are above those before, are kept.
     """
     dtype = np.dtype(np.float64 if any(e.dtype == "float64" for e in entries) else np.float32)
     room = np.empty(max(min(budget // 2 // dtype.itemsize, sum(e.count for e in entries)), 1), dtype)
@@ -42,7 +41,8 @@ def ranked(entries: Sequence[Entry], budget: int) -> Iterator[tuple[np.ndarray, 
                     size = len(below)
                     room[:size] = below
         room[:size].sort()
-        yield room[:size], end, ties
+        yield from (room[at : min(at + _STEP, size)] for at in range(0, size, _STEP))
+        yield from (np.full(min(ties - at, _STEP), end, dtype) for at in range(0, ties, _STEP))
         done = end
 
 
@@ -55,46 +55,28 @@ def _magnitudes(entries: Sequence[Entry]) -> Iterator[np.ndarray]:
                 yield magnitudes(source.read(at, min(at + _STEP, entry.count)), entry.dtype)
 
 
-class Ranking:
-    """Gini index, and how many of the smallest weights hold at most a goal of p-mass, from parts in order."""
+def of_ranked(
+    parts: Iterable[np.ndarray], count: int, mass: float, unit: float, goals: Sequence[tuple[float, float]]
+) -> tuple[float, list[int], tuple[tuple[int, int], ...]]:
+    """Of all magnitudes above 0, ascending in parts: Gini index, how many of the smallest hold each goal, octaves.
 
-    def __init__(self, count: int, mass: float, unit: float, goals: Sequence[tuple[float, float]]) -> None:
-        self._count, self._mass, self._unit = count, mass, unit
-        self._goals = list(goals)  # (p, p-mass that the discarded may hold)
-        self._sums = [0.0] * len(self._goals)
-        self._seen, self._terms, self._octaves = 0, [], Counter()
-        self.droppable = [0] * len(self._goals)
-
-    def add(self, part: np.ndarray) -> None:
-        for at in range(0, len(part), _STEP):
-            self._add(part[at : at + _STEP].astype(np.float64))
-
-    def add_ties(self, value: float, count: int) -> None:
-        for at in range(0, count, _STEP):
-            self._add(np.full(min(count - at, _STEP), value))
-
-    def _add(self, part: np.ndarray) -> None:
-        x = part / self._unit
-        ranks = np.arange(self._seen + 1, self._seen + len(x) + 1, dtype=np.float64)
-        self._terms.append(float(np.dot(2 * ranks - (self._count + 1), x)))
-        for i, (p, goal) in enumerate(self._goals):
-            if self.droppable[i] < self._seen:
-                continue
-            sums = self._sums[i] + np.cumsum(x**p)
-            self.droppable[i] += int(np.searchsorted(sums, goal, side="right"))
-            self._sums[i] = float(sums[-1])
-        self._seen += len(x)
-        self._octaves.update(octaves(part))
-
-    @property
-    def gini(self) -> float:
-        if self._mass <= 0:
-            return 0.0
-        return min(max(math.fsum(self._terms) / (self._count * self._mass), 0.0), 1.0)
-
-    @property
-    def octaves(self) -> tuple[tuple[int, int], ...]:
-        return tuple(sorted(self._octaves.items()))
+    There are `count`, which sum to `mass` in `unit`. A goal (p, m) is that they hold at most m of p-mass.
+    """
+    seen, terms, found = 0, [], Counter()
+    sums, droppable = [0.0] * len(goals), [0] * len(goals)
+    for part in parts:
+        x = part.astype(np.float64) / unit
+        ranks = np.arange(seen + 1, seen + len(x) + 1, dtype=np.float64)
+        terms.append(float(np.dot(2 * ranks - (count + 1), x)))
+        for i, (p, goal) in enumerate(goals):
+            if droppable[i] == seen:  # all so far
+                held = sums[i] + np.cumsum(x**p)
+                droppable[i] += int(np.searchsorted(held, goal, side="right"))
+                sums[i] = float(held[-1])
+        seen += len(x)
+        found.update(octaves(part))
+    gini = min(max(math.fsum(terms) / (count * mass), 0.0), 1.0) if mass > 0 else 0.0
+    return gini, droppable, tuple(sorted(found.items()))
 
 
 def octaves(x: np.ndarray) -> dict[int, int]:

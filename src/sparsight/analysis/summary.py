@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from sparsight.analysis.exact import Ranking, octaves, ranked
+from sparsight.analysis.exact import octaves, of_ranked, ranked
 from sparsight.analysis.records import QUANTILES, Keep, Measure, Neurons, Summary
 from sparsight.analysis.sampled import alive, band, droppable, gini
 from sparsight.checkpoint.entry import Entry
@@ -51,11 +51,11 @@ class Sample:
 class _Found:
     """Gini index and how far off it may be; (least, probable, most) that may go at each (p, eta); octaves."""
 
-    gini: float
-    error: float
-    dropped: dict[tuple[float, float], tuple[int, int, int]]
-    octaves: tuple[tuple[int, int], ...]
-    draws: int | None
+    gini: float | None = None
+    error: float | None = None
+    dropped: Mapping[tuple[float, float], tuple[int, int, int]] = field(default_factory=dict)
+    octaves: tuple[tuple[int, int], ...] = ()
+    draws: int | None = None
 
 
 def summarise(sums: PowerSums, sample: Sample | None, entries: Sequence[Entry], asked: SummaryRequest) -> Summary:
@@ -63,22 +63,20 @@ def summarise(sums: PowerSums, sample: Sample | None, entries: Sequence[Entry], 
 
     `sample` is None if nothing needs one; for exact numbers, `entries` are read again.
     """
-    found = None
-    if sample is not None:
-        cases = sorted({(p, eta) for p, _ in asked.pairs for eta in asked.etas})
-        if not sums.defined:
-            found = _Found(0.0, 0.0, dict.fromkeys(cases, (0, 0, 0)), (), None)
-        elif sample.whole or asked.exact:
-            parts = [(alive(sample.magnitudes), 0.0, 0)] if sample.whole else ranked(entries, asked.budget)
-            found = _exactly(sums, parts, cases)
-        else:
-            found = _from_sample(sums, sample.magnitudes, cases)
+    cases = sorted({(p, eta) for p, _ in asked.pairs for eta in asked.etas})
+    if sample is None:
+        found = _Found()
+    elif not sums.defined:
+        found = _Found(0.0, 0.0)
+    elif sample.whole or asked.exact:
+        parts = [alive(sample.magnitudes)] if sample.whole else ranked(entries, asked.budget)
+        found = _exactly(sums, parts, cases)
+    else:
+        found = _from_sample(sums, sample.magnitudes, cases)
     measures = tuple(_measure(sums, p, q, asked, found) for p, q in asked.pairs)
-    drawn = (None, None, (), None) if found is None else (found.gini, found.error, found.octaves, found.draws)
-    smallest = 0.0 if sums.zeros else sums.smallest
-    return Summary(
-        sums.count + sums.zeros, sums.zeros, smallest, sums.largest, sums.defined, measures, _hoyer(sums), *drawn
-    )
+    count, smallest = sums.count + sums.zeros, 0.0 if sums.zeros else sums.smallest
+    of = (found.gini, found.error, found.octaves, found.draws)
+    return Summary(count, sums.zeros, smallest, sums.largest, sums.defined, measures, _hoyer(sums), *of)
 
 
 def _from_sample(sums: PowerSums, magnitudes: np.ndarray, cases: Sequence[tuple[float, float]]) -> _Found:
@@ -96,28 +94,22 @@ def _from_sample(sums: PowerSums, magnitudes: np.ndarray, cases: Sequence[tuple[
     return _Found(value, max(most - value, value - least), dropped, tuple(counts), len(magnitudes))
 
 
-def _exactly(
-    sums: PowerSums, parts: Iterable[tuple[np.ndarray, float, int]], cases: Sequence[tuple[float, float]]
-) -> _Found:
+def _exactly(sums: PowerSums, parts: Iterable[np.ndarray], cases: Sequence[tuple[float, float]]) -> _Found:
     some = [case for case in cases if case[1] > 0]
     goals = [(p, eta / (1 + eta) * mass(sums, p)) for p, eta in some]
-    ranking = Ranking(sums.count, mass(sums, 1.0), sums.scale, goals)
-    for part, value, ties in parts:
-        ranking.add(part)
-        ranking.add_ties(value, ties)
-    dropped = dict.fromkeys(cases, (0, 0, 0))
-    dropped |= {case: (k, k, k) for case, k in zip(some, ranking.droppable, strict=True)}
-    return _Found(ranking.gini, 0.0, dropped, ranking.octaves, None)
+    gini, droppable, found = of_ranked(parts, sums.count, mass(sums, 1.0), sums.scale, goals)
+    dropped = dict.fromkeys(cases, (0, 0, 0)) | {case: (k, k, k) for case, k in zip(some, droppable, strict=True)}
+    return _Found(gini, 0.0, dropped, found)
 
 
-def _measure(sums: PowerSums, p: float, q: float, asked: SummaryRequest, found: _Found | None) -> Measure:
+def _measure(sums: PowerSums, p: float, q: float, asked: SummaryRequest, found: _Found) -> Measure:
     index, d = sums.index(p, q), sums.count
     keeps = []
     for eta in asked.etas:
         bound = float(retained_bound(d, index, p, q, eta))
         prune = prune_count(d, bound, asked.gamma, asked.beta) if sums.defined else 0
         exact = low = high = None
-        if found is not None and d:
+        if found.dropped and d:
             least, near, most = found.dropped[p, eta]
             exact, low, high = 1 - near / d, 1 - most / d, 1 - least / d
         keeps.append(Keep(eta, bound, bound / d if d else 0.0, prune, exact, low, high))
