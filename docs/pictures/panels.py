@@ -12,7 +12,6 @@ from typing import Any
 import altair as alt
 
 from sparsight.records.files import write_atomically
-from sparsight.report.charts import finite
 from sparsight.report.pages import drawn
 
 Rows = Sequence[Mapping[str, Any]]
@@ -21,9 +20,7 @@ DASHES = [[1, 0], [7, 4], [1, 3.5], [9, 3, 1, 3]]
 
 
 def chart(rows: Rows) -> alt.Chart:
-    return alt.Chart(alt.InlineData(values=[
-        {name: finite(value) if isinstance(value, float) else value for name, value in row.items()} for row in rows
-    ]))  # fmt: skip
+    return alt.Chart(alt.InlineData(values=[dict(row) for row in rows]))
 
 
 def density(least: float, title: str = "", at: Sequence[float] = ()) -> alt.X:

@@ -49,7 +49,7 @@ def page(
     same = {name: value for name, value in found.same.items() if value not in (None, "")}
     data = {
         "columns": [{"name": c.name, "kind": c.kind, "better": c.better} for c in found.columns],
-        "rows": [[_number(n.values.get(name)) for name in names] for n in found.networks],
+        "rows": [[n.values.get(name) for name in names] for n in found.networks],
         "names": [n.name for n in found.networks],
         "settings": [n.setting for n in found.networks],
         "groups": [n.group for n in found.networks],
@@ -82,10 +82,6 @@ def _axis(found: Comparison, wanted: Sequence[str]) -> int:
     return names.index(next((w for w in wanted if w in names), numbers[0] if numbers else names[0])) if names else 0
 
 
-def _number(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _parts(networks: Sequence[Network]) -> tuple[dict[str, Any], bool]:
     """Part names and each network's values to four digits, by kind; and whether they are left out."""
     if sum(len(of) for n in networks for of in n.parts.values()) > PARTS_MOST:
@@ -99,7 +95,7 @@ def _parts(networks: Sequence[Network]) -> tuple[dict[str, Any], bool]:
 
 
 def _digits(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")
+    return None if value is None else float(f"{value:.4g}")
 
 
 def spelled(column: Column, value: Any) -> str:

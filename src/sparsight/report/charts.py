@@ -21,25 +21,17 @@ WIDE = "container"
 def spec(chart: Any, **rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Vega-Lite of an altair chart whose data are `named`: equal charts give equal values, without a config.
 
-    `rows` are these data; they pass altair by, which would copy them many times. Anything but a number is null.
+    `rows` are these data; they pass altair by, which would copy them many times.
     """
     found = {key: value for key, value in chart.to_dict(validate=False).items() if key not in ("$schema", "config")}
     names: dict[str, str] = {}  # altair counts its views from chart to chart
     text = re.sub(r'"view_\d+"', lambda at: names.setdefault(at[0], f'"view_{len(names)}"'), json.dumps(found))
-
-    def plain(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: finite(value) if isinstance(value, float) else value for key, value in row.items()}
-
-    return {**json.loads(text), "datasets": {name: [plain(row) for row in of] for name, of in rows.items()}}
+    return {**json.loads(text), "datasets": {name: [*of] for name, of in rows.items()}}
 
 
 def named(name: str) -> alt.Chart:
     """A chart of rows that are handed to `spec` by this name."""
     return alt.Chart(alt.NamedData(name=name))
-
-
-def finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def tips(names: Mapping[str, str]) -> list[alt.Tooltip]:

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import functools
 import hashlib
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from importlib.metadata import version
@@ -158,9 +159,11 @@ def environment() -> jinja2.Environment:
 
 
 def harmless(value: Any) -> Any:
-    """JSON values whose strings are `plain`, keys too."""
+    """JSON values whose strings are `plain`, keys too; null for what is not finite."""
     if isinstance(value, str):
         return plain(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {plain(key): harmless(item) for key, item in value.items()}
     return [harmless(item) for item in value] if isinstance(value, (list, tuple)) else value
