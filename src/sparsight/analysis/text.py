@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
 from typing import Any, Literal
 
 from sparsight.analysis.records import Analysis, Listed, Summary, Tensor
@@ -229,30 +228,24 @@ def path_table(path: Trajectory) -> str:
 
 def as_csv(a: Analysis) -> str:
     """A line per tensor and one for all together ("*"); numbers in full, empty if unknown."""
-    columns = _columns(a)
 
-    def line(head: Sequence[str], s: Summary | None, why: str = "") -> dict[str, object]:
-        numbers = {name: None if s is None else value(s) for name, value in columns.items()}
-        return {**dict(zip(("tensor", "kind", "dtype", "shape"), head, strict=True)), **numbers, "why_not": why}
+    def line(x: Tensor | Listed, s: Summary | None, why: str = "") -> dict[str, object]:
+        head = {"tensor": x.name, "kind": x.kind, "dtype": x.dtype, "shape": "x".join(map(str, x.shape))}
+        return {**head, **_numbers(a, s), "why_not": why}
 
-    def head(x: Tensor | Listed) -> tuple[str, ...]:
-        return x.name, x.kind, x.dtype, "x".join(map(str, x.shape))
-
-    lines = [line(head(t), t.summary) for t in a.tensors] + [line(head(x), None, x.why) for x in a.listed]
-    return rows_as_csv([*lines, *([line(("*", "", "", ""), a.whole)] if a.whole is not None else [])])
+    lines = [*(line(t, t.summary) for t in a.tensors), *(line(x, None, x.why) for x in a.listed)]
+    whole = [line(Listed("*", "", "", (), (), ""), a.whole)] if a.whole is not None else []
+    return rows_as_csv([*lines, *whole])
 
 
-def _columns(a: Analysis) -> dict[str, Callable[[Summary], object]]:
-    """The numbers of a summary, by column."""
-    found: dict[str, Callable[[Summary], object]] = {
-        n: attrgetter(n) for n in ("count", "zeros", "smallest", "largest")
-    }
-    found["defined"] = lambda s: int(s.defined)
+def _numbers(a: Analysis, s: Summary | None) -> dict[str, object]:
+    """The numbers of a summary by column; None without one."""
+    found: dict[str, object] = {name: getattr(s, name, None) for name in ("count", "zeros", "smallest", "largest")}
+    found["defined"] = s and int(s.defined)
     for i, (p, q) in enumerate(a.pairs):
-        for name, field in (("pq_index", "index"), ("effective", "effective")):
-            found[f"{name}_{p:g}_{q:g}"] = lambda s, i=i, field=field: getattr(s.measures[i], field)
+        m = s and s.measures[i]
+        found |= {f"pq_index_{p:g}_{q:g}": m and m.index, f"effective_{p:g}_{q:g}": m and m.effective}
         for j, eta in enumerate(a.etas):
             for name in ("bound", "share", "prune", "exact", "exact_low", "exact_high"):
-                at = f"{name}_{p:g}_{q:g}_eta_{eta:g}"
-                found[at] = lambda s, i=i, j=j, name=name: getattr(s.measures[i].keeps[j], name)
-    return found | {name: attrgetter(name) for name in ("hoyer", "gini", "gini_error")}
+                found[f"{name}_{p:g}_{q:g}_eta_{eta:g}"] = m and getattr(m.keeps[j], name)
+    return found | {name: getattr(s, name, None) for name in ("hoyer", "gini", "gini_error")}

@@ -13,7 +13,7 @@ from sparsight.report.charts import CELL, WIDE, Cell, Ramp, beside, heat, named,
 from sparsight.report.density import Line, Panel, over_density
 from sparsight.report.pages import Chart, Section
 from sparsight.report.run_tables import curve_table, effort_table, frontier_table, layer_table
-from sparsight.report.run_view import Story, is_finite, key, layer_names, name, pq_of, primary
+from sparsight.report.run_view import Story, is_finite, key, name, pq_of
 from sparsight.train.metric import LOSS, Metric
 
 # -- density ------------------------------------------------------------------------------------------------------
@@ -80,10 +80,8 @@ def layers(s: Story, what: Literal["density", "pq"]) -> Section | None:
             known |= {(layer.name, x.level): value} if is_finite(value) else {}
     if not known:
         return None
-    pair = primary(s.levels)
-    at = f" ({pair[0]:g}, {pair[1]:g})" if pair else ""
     show = words.percent if density else words.index
-    names = layer_names(s.levels)
+    names = [*dict.fromkeys(layer.name for x in s.levels for layer in x.layers)]
     fits = len(s.levels) <= 16 and len(names) <= 30
     cells = []
     for layer in names:
@@ -95,7 +93,7 @@ def layers(s: Story, what: Literal["density", "pq"]) -> Section | None:
     values = [v for v in known.values() if v > 0 or not density]
     ramp = Ramp(min(0.5, *values), 1.0, "~%", log=True) if density else Ramp(*span(values, 1e-3), ".3~r")
     drawn = heat(cells, ("layer", "level", "density" if density else "PQ index"), ramp, frame)
-    title = "Density per layer" if density else f"PQ index{at} per layer"
+    title = "Density per layer" if density else f"{s.index_name} per layer"
     lead = "Percent of each layer's weights that are kept" if density else "Of each layer's alive weights"
     lead += ", level by level." + (" The framed column is the chosen level." if s.chosen else "")
     table = layer_table(s, "Density" if density else "PQ index", names, {k: show(v) for k, v in known.items()})

@@ -10,7 +10,7 @@ from statistics import median
 from sparsight.numerics import format as words
 from sparsight.records.record import PARTS, LevelRecord
 from sparsight.report.pages import Fold, Part, Section, Table
-from sparsight.report.run_view import Story, key, pq_of, primary
+from sparsight.report.run_view import Story, key, pq_of
 from sparsight.types import GroupRecord
 
 
@@ -25,12 +25,10 @@ def label(s: Story, x: LevelRecord) -> str:
 
 def level_table(s: Story) -> Table:
     """All levels and the control, with everything that is said of a level as a whole."""
-    pair = primary(s.records)
-    at = f" ({pair[0]:g}, {pair[1]:g})" if pair else ""
-    heads = ("level", "density", "kept", "compression", f"PQ index{at}", "epochs", "validation", "test", "why it ended")
+    heads = ("level", "density", "kept", "compression", s.index_name, "epochs", "validation", "test", "why it ended")
     rows = [
         (label(s, x), words.percent(x.density), f"{x.kept:,}", words.compression(x.kept, x.total),
-         words.index(pq_of(x, pair)), words.count(x.epochs), s.metric.text(x.value),
+         words.index(pq_of(x, s.pair)), words.count(x.epochs), s.metric.text(x.value),
          s.metric.text(s.test_value(x)), x.reason or words.NONE)
         for x in s.records
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -33,6 +33,16 @@ class Story:
     def metric(self) -> Metric:
         """What networks are chosen by."""
         return self.records[0].metric if self.records else ACCURACY
+
+    @property
+    def pair(self) -> tuple[float, float] | None:
+        """The first (p, q) at which the PQ index was recorded; None if there is none."""
+        return next((x.pq_pairs[0] for x in self.records if x.pq_pairs), None)
+
+    @property
+    def index_name(self) -> str:
+        """What the PQ index at `pair` is called."""
+        return f"PQ index ({self.pair[0]:g}, {self.pair[1]:g})" if self.pair else "PQ index"
 
     def test_value(self, record: LevelRecord | None, metric: Metric | None = None) -> float | None:
         """A metric of exactly this network (role, level and content id agree) on the test split, by default the one
@@ -71,19 +81,9 @@ def story(
     )
 
 
-def primary(levels: Iterable[LevelRecord]) -> tuple[float, float] | None:
-    """The first (p, q) at which the PQ index was recorded; None if there is none."""
-    return next((x.pq_pairs[0] for x in levels if x.pq_pairs), None)
-
-
 def pq_of(record: LevelRecord, pair: tuple[float, float] | None) -> float | None:
     """PQ index of all alive weights at `pair`; None where it was not recorded."""
     return dict(zip(record.pq_pairs, record.pq, strict=False)).get(pair) if pair else None
-
-
-def layer_names(levels: Iterable[LevelRecord]) -> tuple[str, ...]:
-    """Prunable tensors of all levels, in order of first appearance."""
-    return tuple(dict.fromkeys(layer.name for record in levels for layer in record.layers))
 
 
 def judged(record: LevelRecord) -> tuple[float, int] | None:

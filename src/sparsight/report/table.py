@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from sparsight.numerics import format as words
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord, to_json
 from sparsight.report.escape import cell, columns, printable
-from sparsight.report.run_view import Story, pq_of, primary, story
+from sparsight.report.run_view import Story, pq_of, story
 from sparsight.train.metric import ACCURACY
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def table(
         return as_csv(_values(s)["rows"])
     if format not in ("text", "markdown"):
         raise ValueError(f"unknown format {format!r}, expected one of 'text', 'markdown', 'json', 'csv'")
-    note = f"{CHOSEN} chosen: {_line(run.chosen.why)}" if run.chosen and s.chosen else ""
+    note = _note(s)
     if format == "markdown":
         heads = _headings(s)
         lines = [_markdown(heads), "|" + " ---: |" * len(heads), *map(_markdown, _rows(s))]
@@ -70,8 +70,7 @@ def rich_table(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evalua
     from rich.text import Text
 
     s = story(run, levels, (), evaluation)
-    caption = Text(f"{CHOSEN} chosen: {_line(run.chosen.why)}") if run.chosen and s.chosen else None
-    drawn = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
+    drawn = Table(box=box.SIMPLE_HEAD, caption=Text(_note(s)) if _note(s) else None, caption_justify="left")
     for lines in stacked(_headings(s)):
         drawn.add_column(Text("\n".join(lines)), justify="right", no_wrap=True)
     for record, row in zip(s.records, _rows(s), strict=True):
@@ -83,9 +82,8 @@ def rich_table(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evalua
 
 
 def _headings(s: Story) -> list[str]:
-    pair = primary(s.records)
-    at, metric = f" ({pair[0]:g}, {pair[1]:g})" if pair else "", printable(s.metric.name)
-    headings = ["level", "density", f"PQ index{at}", "epochs", f"validation {metric}"]
+    metric = printable(s.metric.name)
+    headings = ["level", "density", s.index_name, "epochs", f"validation {metric}"]
     return [*headings, f"test {metric}"] if s.tests else headings
 
 
@@ -119,18 +117,17 @@ def wrapped(*lines: str) -> list[str]:
 
 
 def _rows(s: Story) -> list[list[str]]:
-    pair = primary(s.records)
     rows = []
     for x in s.records:
         label = "control" if x is s.control else f"{f'{CHOSEN} ' if x is s.chosen else ''}{x.level}"
-        row = [label, words.percent(x.density), words.index(pq_of(x, pair)), words.count(x.epochs)]
+        row = [label, words.percent(x.density), words.index(pq_of(x, s.pair)), words.count(x.epochs)]
         row.append(s.metric.text(x.value))
         rows.append([*row, s.metric.text(s.test_value(x))] if s.tests else row)
     return rows
 
 
 def _values(s: Story) -> dict[str, Any]:
-    pair, named = primary(s.records), s.metric.name
+    named = s.metric.name
     rows = [
         {
             "level": x.level,
@@ -141,7 +138,7 @@ def _values(s: Story) -> dict[str, Any]:
             "total": x.total,
             "density": x.density,
             "compression": x.total / x.kept if x.kept else math.inf,
-            "pq_index": pq_of(x, pair),
+            "pq_index": pq_of(x, s.pair),
             "epochs": x.epochs,
             "validation_accuracy": x.validation_accuracy,
             "test_accuracy": s.test_value(x, ACCURACY),
@@ -151,7 +148,7 @@ def _values(s: Story) -> dict[str, Any]:
         for x in s.records
     ]
     why = s.run.chosen.why if s.run.chosen else None
-    return {"recipe": s.run.recipe, "status": s.run.status, "pq_pair": pair, "why_chosen": why, "rows": rows}
+    return {"recipe": s.run.recipe, "status": s.run.status, "pq_pair": s.pair, "why_chosen": why, "rows": rows}
 
 
 def _markdown(row: Sequence[str]) -> str:
@@ -159,5 +156,6 @@ def _markdown(row: Sequence[str]) -> str:
     return "| " + " | ".join(escaped) + " |"
 
 
-def _line(text: str) -> str:
-    return printable(" ".join(text.split()))
+def _note(s: Story) -> str:
+    """Why the marked level was chosen, in one line."""
+    return f"{CHOSEN} chosen: {printable(' '.join(s.run.chosen.why.split()))}" if s.run.chosen and s.chosen else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sparsight.deploy.bench.compare import Comparison, Row
+from sparsight.deploy.bench.compare import Comparison
 from sparsight.deploy.runtime.visit import Planned
 from sparsight.numerics import format as words
 from sparsight.records.record import to_json
@@ -22,7 +22,10 @@ def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
         f"{found.case}, density {words.percent(found.density)}; {words.plural(found.threads, 'thread')} of "
         f"{machine['processor']}; {counted} of {words.plural(rounds, 'round')}."
     )
-    rows = [_cells(found, row) for row in found.rows]
+    rows = []
+    for row in found.rows:
+        times = "" if row is found.ours else f"{row.seconds / found.ours.seconds:.2f}×"
+        rows.append([row.name, row.precision, f"{1e3 * row.seconds:.4g}", times, f"{row.error:.0e}"])
     lines = grid(("way", "numbers", "ms", "times ours", "error"), rows, (0,), 10)
     held = f"A call of sparsight holds {words.bytes_of(found.memory)} of activations and scratch."
     if found.plan:
@@ -36,9 +39,8 @@ def layers(plan: Sequence[Planned]) -> str:
     """A row for each layer, in at most 80 columns: density, what runs it, what both ways took; below, why not more."""
     rows = []
     for row in plan:
-        times = [
-            f"{row.milliseconds[way]:.3g}" if way in row.milliseconds else words.NONE for way in ("torch", "sparse")
-        ]
+        took = (row.milliseconds.get(way) for way in ("torch", "sparse"))
+        times = (words.NONE if ms is None else f"{ms:.3g}" for ms in took)
         rows.append([_short(row.name or row.kind), words.percent(row.density), row.runs, *times])
     lines = grid(("layer", "density", "runs", "torch ms", "sparse ms"), rows, (0, 2), 10)
     under = ["Layers of one part that runs sparse as a whole have its times."]
@@ -78,11 +80,6 @@ def _ratios(one: Comparison) -> dict[str, float | None]:
         "dense fp32": one.ratio("fp32", dense=True),
         "dense": one.ratio(dense=True),
     }
-
-
-def _cells(found: Comparison, row: Row) -> list[str]:
-    times = "" if row is found.ours else f"{row.seconds / found.ours.seconds:.2f}×"
-    return [row.name, row.precision, f"{1e3 * row.seconds:.4g}", times, f"{row.error:.0e}"]
 
 
 def _fastest(found: Comparison) -> Iterator[str]:

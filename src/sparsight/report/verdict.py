@@ -13,7 +13,8 @@ from sparsight.report.pages import Section, Table
 
 def paragraph(v: Verdict) -> str:
     """How far one can go, and how sure that is: only what was recorded, and what was not."""
-    parts = [*_answer(v), *_evidence(v), *_worth(v), *_cost(v), *_surer(v)]
+    surer = [f"to be surer, run: {'; '.join(v.surer)}"] if v.surer else []
+    parts = [*_answer(v), *_evidence(v), *_worth(v), *_cost(v), *surer]
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
@@ -92,11 +93,6 @@ def _speed(here: Sequence[Speed], at: str) -> str:
 def _cost(v: Verdict) -> Iterator[str]:
     time = "" if v.seconds is None else f" and {words.duration(v.seconds)}"
     yield f"finding it took {words.plural(v.epochs, 'epoch')}, {words.plural(v.optimizer_steps, 'step')}{time}"
-
-
-def _surer(v: Verdict) -> Iterator[str]:
-    if v.surer:
-        yield f"to be surer, run: {'; '.join(v.surer)}"
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
