@@ -23,7 +23,7 @@ from sparsight.train.batches import batches
 from sparsight.train.plan import constant, cosine
 from sparsight.types import Allocation, Batch
 from sparsight.zoo import networks as zoo
-from sparsight.zoo.networks.mlp import MLP
+from sparsight.zoo.networks.plain import MLP
 
 SIGMA_B, ORDERED = 0.2, 1.0  # chi = 0.779; at the edge sigma_w = 1.304
 REGIMES: dict[str, By | None] = {

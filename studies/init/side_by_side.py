@@ -17,7 +17,7 @@ from torch.optim import SGD
 
 from sparsight import Masks, Split, bind
 from sparsight.train.batches import batches
-from sparsight.zoo.networks.mlp import MLP
+from sparsight.zoo.networks.plain import MLP
 
 
 class Layer(nn.Module):

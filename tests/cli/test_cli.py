@@ -215,10 +215,11 @@ def test_wrong_use(here, capsys, argv, code, said):
 
 
 def test_data_that_cannot_be_had(here, capsys, monkeypatch):
-    from sparsight.zoo.data import fashion
+    from sparsight.zoo.data import mnist_family
 
-    monkeypatch.setattr(fashion, "_places", lambda root: [here])
-    monkeypatch.setattr(fashion, "_download", lambda publisher: (_ for _ in ()).throw(fashion._not_found(None, "no")))
+    monkeypatch.setattr(mnist_family, "_places", lambda root: [here])
+    missing = mnist_family._no_fashion_mnist(None, "no")
+    monkeypatch.setattr(mnist_family, "_download", lambda publisher: (_ for _ in ()).throw(missing))
     assert main(["run", "lottery"]) == 4
     assert "--data digits" in capsys.readouterr().err
     assert not list(here.glob("runs/*")), "a run that did not begin leaves no folder"

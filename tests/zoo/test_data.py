@@ -23,7 +23,7 @@ from sparsight.records.describe import fingerprint
 from sparsight.train.batches import batches, to_device
 from sparsight.types import Data, Split
 from sparsight.zoo import data as D
-from sparsight.zoo.data import fashion
+from sparsight.zoo.data import mnist_family
 from sparsight.zoo.data.download import DownloadError, download
 from sparsight.zoo.data.idx import read_idx
 
@@ -123,9 +123,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
         images = np.random.default_rng(n).integers(0, 256, (n, 28, 28))
         contents[f"{part}-images-idx3-ubyte.gz"] = idx(images)
         contents[f"{part}-labels-idx1-ubyte.gz"] = idx(np.arange(n) % 10)
-    monkeypatch.setattr(fashion, "SHA256", {k: hashlib.sha256(v).hexdigest() for k, v in contents.items()})
-    monkeypatch.setattr(fashion, "DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(fashion, "user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
+    digests = {name.removesuffix(".gz"): hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    monkeypatch.setattr(mnist_family, "FASHION", digests)
+    monkeypatch.setattr(mnist_family, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(mnist_family, "user_cache_dir", lambda *_, **__: str(tmp_path / "cache"))
     monkeypatch.delenv("SPARSIGHT_DATA", raising=False)
     return contents
 
@@ -139,7 +140,7 @@ def fill(folder: Path, contents: dict[str, bytes]) -> Path:
 def test_fashion_is_looked_for_in_order(
     tmp_path: Path, small: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find = fashion.find_fashion_mnist
+    find = mnist_family.find_fashion_mnist
     assert find() is None
     debian = fill(tmp_path / "debian", small)
     assert find() == debian
@@ -247,8 +248,8 @@ def test_mnist_is_read_from_the_named_folder(
 def test_mnist_knows_the_published_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents: dict[str, bytes] = {}
     folder = put_mnist(tmp_path / "mnist", contents.update)
-    published = {name.rpartition("-idx")[0]: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
-    monkeypatch.setattr("sparsight.zoo.data.mnist_idx.SHA256", published)
+    published = {name: hashlib.sha256(c).hexdigest() for name, c in contents.items()}
+    monkeypatch.setattr("sparsight.zoo.data.mnist_family.MNIST", published)
     assert D.mnist(folder).facts["published"] is True
 
 
@@ -307,8 +308,8 @@ def test_mnist_refuses_what_is_not_mnist(tmp_path: Path, change: Callable[..., N
 def test_mnist_refuses_fashion_mnist_under_the_same_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     contents: dict[str, bytes] = {}
     folder = put_mnist(tmp_path, contents.update)
-    digests = {f"{name}.gz": hashlib.sha256(content).hexdigest() for name, content in contents.items()}
-    monkeypatch.setattr(fashion, "SHA256", digests)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    monkeypatch.setattr(mnist_family, "FASHION", digests)
     with pytest.raises(ValueError, match="is Fashion-MNIST, which"):
         D.mnist(folder)
 

@@ -26,7 +26,7 @@ CODES = {  # by name, to import nothing
     "sparsight.records.new_folder.LockedRun": 3,
     "sparsight.checkpoint.entry.CheckpointError": 3,
     "sparsight.cli.errors.NotFound": 4,
-    "sparsight.zoo.data.fashion.DataNotFound": 4,
+    "sparsight.zoo.data.mnist_family.DataNotFound": 4,
     "sparsight.zoo.data.download.DownloadError": 4,
 }
 

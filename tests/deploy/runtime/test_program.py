@@ -22,7 +22,7 @@ from sparsight.deploy.runtime.trace import traced
 from sparsight.deploy.runtime.weight import Weight
 from sparsight.numerics.kernels import matvec
 from sparsight.zoo import networks as zoo
-from sparsight.zoo.networks.convolutional import vanilla_cnn
+from sparsight.zoo.networks.plain import vanilla_cnn
 
 ACTIVATIONS = {
     "": lambda x: x,

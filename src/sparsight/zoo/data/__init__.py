@@ -2,10 +2,9 @@
 
 from sparsight.zoo.data.augment import Chain, Crop, Flip
 from sparsight.zoo.data.download import DownloadError
-from sparsight.zoo.data.fashion import DataNotFound, fashion_mnist, find_fashion_mnist
 from sparsight.zoo.data.files import from_path
 from sparsight.zoo.data.load import KNOWN, is_path, load
-from sparsight.zoo.data.mnist_idx import find_mnist, mnist
+from sparsight.zoo.data.mnist_family import DataNotFound, fashion_mnist, find_fashion_mnist, find_mnist, mnist
 from sparsight.zoo.data.optdigits import digits
 from sparsight.zoo.data.prepared import DataNote, prepared
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sparsight.zoo.data.fashion import DataNotFound, fashion_mnist, find_fashion_mnist
+from sparsight.zoo.data.mnist_family import DataNotFound, fashion_mnist, find_fashion_mnist
 
 
 def main() -> int:

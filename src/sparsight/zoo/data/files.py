@@ -21,8 +21,10 @@ HELD_OUT = 10
 """Without a validation split, one in this many training samples is used for validation."""
 
 _PARTS = {
-    "train": ("train", "training"), "validation": ("val", "valid", "validation", "dev"), "test": ("test", "testing"),
-}  # fmt: skip
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
 _INPUTS, _LABELS = ("x", "images", "image", "data", "img", "pixel_values"), ("y", "labels", "label", "target")
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 
@@ -161,10 +163,10 @@ def _records(paths: Sequence[Path], labels: int) -> tuple[Tensor, Tensor]:
 
 def _folders(root: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
     """Images by class."""
-    inside = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")}
-    parts = {part: inside[name] for part, names in _PARTS.items() for name in names if name in inside}
+    inside = _subfolders(root)
+    parts = {part: root / name for part, names in _PARTS.items() for name in names if name in inside}
     parts = parts if "train" in parts else {"train": root}
-    classes = sorted(path.name for path in parts["train"].iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = _subfolders(parts["train"])
     listed = {part: _listing(folder, classes) for part, folder in parts.items()}
     if len(classes) < 2 or not listed["train"]:
         raise ValueError(
@@ -180,12 +182,14 @@ def _folders(root: Path) -> tuple[dict[str, tuple[Tensor, Tensor]], list[str]]:
     return found, classes
 
 
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
 def _listing(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
-    found = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    if found - set(classes):
-        raise ValueError(
-            f"{folder} has classes that the training folder lacks: {', '.join(sorted(found - set(classes)))}"
-        )
+    found = _subfolders(folder)
+    if unknown := [name for name in found if name not in classes]:
+        raise ValueError(f"{folder} has classes that the training folder lacks: {', '.join(unknown)}")
     return [
         (_regular(path), number)
         for number, name in enumerate(classes)

@@ -6,9 +6,8 @@ import os
 from collections.abc import Callable, Mapping
 
 from sparsight.types import Data
-from sparsight.zoo.data.fashion import fashion_mnist
 from sparsight.zoo.data.files import from_path
-from sparsight.zoo.data.mnist_idx import mnist
+from sparsight.zoo.data.mnist_family import fashion_mnist, mnist
 from sparsight.zoo.data.optdigits import digits
 from sparsight.zoo.resolve import made, resolve
 

@@ -8,8 +8,7 @@ from functools import partial
 from torch import nn
 
 from sparsight.types import Data, Split
-from sparsight.zoo.networks.convolutional import cnn, lenet5, vanilla_cnn
-from sparsight.zoo.networks.mlp import lenet_300_100, linear, mlp
+from sparsight.zoo.networks.plain import cnn, lenet5, lenet_300_100, linear, mlp, vanilla_cnn
 from sparsight.zoo.networks.resnet import resnet8, resnet18, resnet20, resnet32
 from sparsight.zoo.networks.seeding import drawn_from
 from sparsight.zoo.resolve import made, resolve

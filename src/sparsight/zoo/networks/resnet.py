@@ -51,12 +51,9 @@ class PreActivationResNet(nn.Module):
         self.stem = _conv3x3(channels, widths[0])
         inputs, stages = widths[0], []
         for i, (width, n) in enumerate(zip(widths, blocks, strict=True)):
-            strides = [1 if i == 0 else 2] + [1] * (n - 1)
-            stage = [
-                PreActivationBlock(inputs if j == 0 else width, width, stride, scale, norm)
-                for j, stride in enumerate(strides)
-            ]
-            stages.append(nn.Sequential(*stage))
+            first = PreActivationBlock(inputs, width, 2 if i else 1, scale, norm)
+            others = [PreActivationBlock(width, width, 1, scale, norm) for _ in range(n - 1)]
+            stages.append(nn.Sequential(first, *others))
             inputs = width
         self.stages = nn.Sequential(*stages)
         self.bn = _norm(inputs, norm)
@@ -148,9 +145,12 @@ def _small(n: int, name: str, input_shape: Sequence[int], classes: int, **how: U
 
 
 def _made(
-    kind: Callable[[float, bool], nn.Module], blocks: int, stable: bool = False, norm: bool = True,
+    kind: Callable[[float, bool], nn.Module],
+    blocks: int,
+    stable: bool = False,
+    norm: bool = True,
     seed: int | None = None,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     return published(lambda: kind(blocks**-0.5 if stable else 1.0, norm), seed)
 
 
