@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from sparsight import dense, gradient_flow, information_flow, verify
 from sparsight.measure.flow import both_flows, gf_ema, probe
-from sparsight.measure.flow.running_average import averaged
+from sparsight.measure.flow.gradients import averaged
 from sparsight.model.functional import evaluating
 from sparsight.model.hold import bind
 from sparsight.model.hooks import tapped

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
 from sparsight.measure.flow import GradientAverage, gf_ema
-from sparsight.measure.flow.running_average import averaged
+from sparsight.measure.flow.gradients import averaged
 from sparsight.model.hold import Bound, Norms, apply_, bind
 from sparsight.model.stepping import clear_state_, keeps_zeros
 from sparsight.numerics.exact import home

@@ -9,9 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparsight.measure.flow.gradients import GradientFlow
+from sparsight.measure.flow.gradients import GradientAverage, GradientFlow
 from sparsight.measure.flow.information import InformationFlow
-from sparsight.measure.flow.running_average import GradientAverage
 from sparsight.numerics.checks import check_known
 from sparsight.numerics.exact import exact
 
@@ -29,7 +28,13 @@ def flow_distance(a: Flow, b: Flow, norm: Norm = "relative") -> float:
     Raises: ValueError for flows measured differently (kind, layers, reduction or statistic, site) or of other length.
     """
     check_known(Norm, norm=norm)
-    _alike(a, b)
+    if _measured(a) != _measured(b):
+        raise ValueError(
+            f"flows must be measured in the same way to be compared, got {_measured(a)} and {_measured(b)}"
+        )
+    sizes = [[tuple(x.shape) for x in _parts(flow)] for flow in (a, b)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"flows must have the same shapes to be compared, got {sizes[0]} and {sizes[1]}")
     parts = list(zip(_parts(a), _parts(b), strict=True))
     apart = [x - y for x, y in parts]
     if not all(bool(torch.isfinite(t).all()) for pair in parts for t in pair):
@@ -53,15 +58,6 @@ def _parts(flow: Flow) -> Sequence[Tensor]:
         return flow.matrices
     values = flow.values if isinstance(flow, (InformationFlow, GradientFlow, GradientAverage)) else flow
     return [exact(values if isinstance(values, Tensor) else torch.as_tensor(values, dtype=torch.float64)).cpu()]
-
-
-def _alike(a: Flow, b: Flow) -> None:
-    one, other = _measured(a), _measured(b)
-    if one != other:
-        raise ValueError(f"flows must be measured in the same way to be compared, got {one} and {other}")
-    sizes = [[tuple(x.shape) for x in _parts(flow)] for flow in (a, b)]
-    if sizes[0] != sizes[1]:
-        raise ValueError(f"flows must have the same shapes to be compared, got {sizes[0]} and {sizes[1]}")
 
 
 def _measured(flow: Flow) -> tuple[object, ...]:

@@ -1,8 +1,8 @@
-"""Gradient flow: the size of the loss gradient in each weight tensor."""
+"""Gradient flow: the size of the loss gradient in each weight tensor, on samples or averaged over training steps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
+from sparsight.measure.flow.activations import Site
+from sparsight.measure.flow.information import SHORTCUTS, Collector, InformationFlow, Reduction
+from sparsight.measure.flow.moments import Pair
 from sparsight.model.batch import batch_size
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.loss import Loss, task_loss
@@ -54,32 +57,60 @@ def gradient_flow(
     Source: Gharatappeh and Sekeh, "Information Consistent Pruning", 2025, as intended: the published code takes the
     gradient left by the last training step, times n / (n - 1) for n batches.
     """
-    return measured(model, masks, batches, statistic, loss)
+    return _measured(model, masks, batches, statistic, loss, lambda run, batch: run(batch))
+
+
+def both_flows(
+    model: nn.Module,
+    masks: Masks,
+    batches: Iterable[Batch],
+    *,
+    reduction: Reduction = "rms",
+    site: Site = "pre",
+    pairs: Sequence[Pair] | None = None,
+    skip: Sequence[str] = SHORTCUTS,
+    statistic: Statistic = "norm",
+    loss: Loss = task_loss,
+) -> tuple[InformationFlow, GradientFlow]:
+    """`information_flow` and `gradient_flow` from one pass: one forward and one backward pass a batch.
+
+    The loss runs the forward pass, so activations are those of the masked weights m * w. The numbers equal those of two
+    calls if pruned weights are 0 and the loss runs the model once, on the batch's inputs. Arguments and errors are
+    those of the two functions.
+    """
+    collector = Collector(model, reduction, site, pairs, skip)
+
+    def around(run: Callable[[Batch], Tensor], batch: Batch) -> Tensor:
+        values: list[Tensor] = []
+        collector.take(lambda b: values.append(run(b)), batch)
+        return values[0]
+
+    gradients = _measured(model, masks, batches, statistic, loss, around)
+    return collector.flow(), gradients
 
 
 Around = Callable[[Callable[[Batch], Tensor], Batch], Tensor]
 """Calls the loss of a batch, which runs the forward pass, and returns its value, to observe the pass."""
 
 
-def measured(
-    model: nn.Module,
-    masks: Masks,
-    batches: Iterable[Batch],
-    statistic: Statistic,
-    loss: Loss,
-    around: Around = lambda run, batch: run(batch),
+def _measured(
+    model: nn.Module, masks: Masks, batches: Iterable[Batch], statistic: Statistic, loss: Loss, around: Around
 ) -> GradientFlow:
-    """`gradient_flow`, with `around` every forward pass."""
     check_known(Statistic, statistic=statistic)
     check(model, masks)
     model = getattr(model, "_orig_mod", model)
     with evaluating(model), seeded(0), torch.enable_grad():
         mean, grads, samples = _mean_gradient(pure(model), masks, loss, batches, around)
     alive = {name: int(mask.sum()) for name, mask in masks.items()}
-    values = [_size(g, statistic, alive[name]) for name, g in zip(masks, grads, strict=True)]
-    if statistic == "total":
-        return GradientFlow(("total",), torch.stack(values).sum().cpu()[None], statistic, samples, mean, alive)
-    return GradientFlow(tuple(masks), torch.stack(values).cpu(), statistic, samples, mean, alive)
+    names = tuple(masks)
+    if statistic == "norm":
+        values = [torch.linalg.vector_norm(g) for g in grads]
+    elif statistic == "total":
+        names, values = ("total",), [torch.stack([g.square().sum() for g in grads]).sum()]
+    else:
+        entries = alive.values() if statistic == "mean_abs_live" else (g.numel() for g in grads)
+        values = [g.abs().sum() / max(n, 1) for g, n in zip(grads, entries, strict=True)]
+    return GradientFlow(names, torch.stack(values).cpu(), statistic, samples, mean, alive)
 
 
 def _mean_gradient(
@@ -110,9 +141,64 @@ def _mean_gradient(
     return total / samples, masked, samples
 
 
-def _size(g: Tensor, statistic: Statistic, alive: int) -> Tensor:
-    if statistic == "norm":
-        return torch.linalg.vector_norm(g)
-    if statistic == "total":
-        return g.square().sum()
-    return g.abs().sum() / max(alive if statistic == "mean_abs_live" else g.numel(), 1)
+# -- at no cost: the gradients that training computes ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class GradientAverage:
+    """The exponential average of gradient norms over `steps` training steps, one number per tensor."""
+
+    names: tuple[str, ...]
+    total: Float64[Tensor, " tensors"]  # (1 - decay) sum_t decay^(T - t) norm_t, where the gradients are
+    steps: int
+    decay: float
+
+    @property
+    def values(self) -> Float64[Tensor, " tensors"]:
+        """The average, total / (1 - decay^steps), on the CPU: its weights sum to 1 from the first step on."""
+        return self.total.cpu() / (1.0 - self.decay**self.steps)
+
+    @property
+    def by_name(self) -> dict[str, float]:
+        """The average of each tensor."""
+        return dict(zip(self.names, self.values.tolist(), strict=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """The state to store for a resume: GradientAverage(names, state["total"], int(state["steps"]), decay)."""
+        return {"total": self.total.clone(), "steps": torch.tensor(self.steps)}
+
+
+def gf_ema(
+    grads: Mapping[str, Tensor | None], previous: GradientAverage | None = None, *, decay: float = 0.98
+) -> GradientAverage:
+    """The average after another training step: total = decay total + (1 - decay) ||g||_F, for each tensor.
+
+    `grads` are the gradients of the step by name, after masking and before clipping. None counts as 0. Nothing is read
+    back from the device. Noisier and larger than `gradient_flow`: these are gradients of batches in train mode, while
+    the weights change. Averages over about 1 / (1 - decay) steps.
+    Raises: ValueError for decay outside [0, 1), for other names than before, or without gradients.
+    """
+    if not 0.0 <= decay < 1.0:
+        raise ValueError(f"decay must be in [0, 1), got {decay}")
+    names = tuple(grads)
+    given = {name: g.detach() for name, g in grads.items() if g is not None}
+    if not given:
+        raise ValueError(f"gf_ema needs at least one gradient, got none of {len(names)}")
+    norms = torch._foreach_norm(list(given.values()))
+    if len(given) < len(names):
+        found = dict(zip(given, norms, strict=True))
+        norms = [found.get(name, norms[0].new_zeros(())) for name in names]
+    return averaged(names, exact(torch.stack(list(norms))), previous, decay)
+
+
+def averaged(
+    names: tuple[str, ...], norms: Float64[Tensor, " tensors"], previous: GradientAverage | None, decay: float = 0.98
+) -> GradientAverage:
+    """`gf_ema` for known norms."""
+    if previous is None:
+        return GradientAverage(names, norms * (1.0 - decay), 1, decay)
+    if (previous.names, previous.decay) != (names, decay):
+        raise ValueError(
+            f"an average of {previous.names} with decay {previous.decay} cannot continue with {names} and {decay}"
+        )
+    return GradientAverage(names, previous.total.to(norms.device).lerp(norms, 1.0 - decay), previous.steps + 1, decay)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -12,18 +12,14 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from sparsight.measure.flow.activations import Site, measured_layers, read
-from sparsight.measure.flow.moments import CoMoments, Moments, merged, moments, more
+from sparsight.measure.flow.moments import CoMoments, MeanScores, Pair
 from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating, pure
 from sparsight.numerics.checks import check_known
-from sparsight.numerics.exact import exact
 from sparsight.numerics.seeds import seeded
 from sparsight.types import Batch
 
 Reduction = Literal["rms", "abs", "signed", "matrix"]
-Pair = tuple[str, str]
-
-_CHUNK = 256  # samples per sum: fewer cost more in calls, more leave the cache
 
 SHORTCUTS = ("*downsample*", "*shortcut*", "*skip*")
 """Names of layers on shortcuts."""
@@ -101,108 +97,50 @@ class Collector:
         self.model = plain = getattr(model, "_orig_mod", model)  # a compiled forward may leave out hooks
         self._reduction: Reduction = reduction
         self._site: Site = site
-        self._pairs = pairs
+        self._pairs = None if pairs is None else tuple(pairs)
         self._layers = layers = _wanted(plain, pairs, skip)
         way, every = measured_layers(plain, skip), measured_layers(plain, ())
         self._others = {name: layer for name, layer in way.items() if name not in layers}
         self._shortcuts = {name: layer for name, layer in every.items() if name not in way and name not in layers}
-        self._sums: _Sums | None = None
+        self._sums: CoMoments | MeanScores | None = None
+        self._order: tuple[str, ...] = ()  # of layers
 
     def take(self, run: Callable[[Batch], Any], batch: Batch) -> None:
         """Add one batch; `run(batch)` is its forward pass."""
         values = read(run, self._layers, self._others, self._shortcuts, batch, self._site)
         if self._sums is None:
-            kind = _Signed if self._reduction == "signed" else _Matrices
-            pairs = _consecutive(values) if self._pairs is None else _given(values, self._pairs)
-            self._sums = kind(pairs, tuple(values))
-        _same_order(self._sums.order, tuple(values))
+            self._order = tuple(values)
+            self._pairs = _consecutive(values) if self._pairs is None else _given(values, self._pairs)
+            self._sums = MeanScores() if self._reduction == "signed" else CoMoments(self._pairs)
+        if self._order != tuple(values):
+            raise ValueError(
+                f"layers must run in the same order for every batch, got {', '.join(values)} after "
+                f"{', '.join(self._order)}: give `pairs` of layers that always run"
+            )
         self._sums.add(values)
 
     def flow(self) -> InformationFlow:
-        if self._sums is None:
+        if self._sums is None or self._pairs is None:
             raise ValueError("information_flow needs at least one batch, got none")
-        return _record(self._sums, self._reduction, self._site)
-
-
-# -- what is summed ----------------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Matrices:
-    """Co-moments summed a few samples at a time, in the memory of the matrices."""
-
-    pairs: tuple[Pair, ...]
-    order: tuple[str, ...]
-    seen: CoMoments | None = None
-    waiting: list[Mapping[str, Tensor]] = field(default_factory=list)
-    rows: int = 0
-
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        self.waiting.append(values)
-        self.rows += len(next(iter(values.values())))
-        if self.rows >= _CHUNK:
-            self._merge()
-
-    def _merge(self) -> CoMoments | None:
-        if self.waiting:
-            chunk = {name: torch.cat([values[name] for values in self.waiting]) for name in self.order}
-            self.seen = more(self.seen, chunk, self.pairs)
-            self.waiting, self.rows = [], 0
-        return self.seen
-
-    def total(self) -> CoMoments:
-        total = self._merge()
-        assert total is not None
-        return total
-
-
-@dataclass
-class _Signed:
-    """The pooled values and their moments, in memory of samples times units, not units times units."""
-
-    pairs: tuple[Pair, ...]
-    order: tuple[str, ...]
-    seen: dict[str, Moments] = field(default_factory=dict)
-    kept: list[Mapping[str, Tensor]] = field(default_factory=list)
-
-    def add(self, values: Mapping[str, Tensor]) -> None:
-        self.kept.append(values)
-        self.seen = {name: merged(self.seen.get(name), moments(x)[0]) for name, x in values.items()}
-
-    def means(self) -> dict[Pair, Tensor]:
-        """(1/N) sum_n zbar_n zbar'_n of every pair."""
-        total = {pair: torch.zeros((), dtype=torch.float64) for pair in self.pairs}
-        scale = {name: m.scale / len(m.mean) for name, m in self.seen.items()}
-        for values in self.kept:
-            zbar = {name: (exact(x) - self.seen[name].mean) @ scale[name] for name, x in values.items()}
-            for a, b in total:
-                total[a, b] += (zbar[a] @ zbar[b]).cpu()
-        return {(a, b): value / self.seen[a].count for (a, b), value in total.items()}
-
-
-_Sums = _Matrices | _Signed
-
-
-def _record(sums: _Sums, reduction: Reduction, site: Site) -> InformationFlow:
-    matrices = ()
-    if isinstance(sums, _Signed):
-        layers, means = sums.seen, sums.means()
-        values = [means[pair] for pair in sums.pairs]
-    else:
-        total = sums.total()
-        layers, rhos = total.layers, [total.rho(pair) for pair in sums.pairs]
-        values = [rho.abs().mean() if reduction == "abs" else rho.square().mean().sqrt() for rho in rhos]
-        matrices = tuple(rho.cpu() for rho in rhos) if reduction == "matrix" else ()
-    return InformationFlow(
-        sums.pairs,
-        torch.stack(values).cpu() + 0.0,
-        reduction,
-        site,
-        next(iter(layers.values())).count,
-        {name: len(m.mean) for name, m in layers.items()},
-        {name: int(m.dead.sum()) for name, m in layers.items()},
-        matrices,
-    )
+        matrices = ()
+        if isinstance(self._sums, MeanScores):
+            values = self._sums.products(self._pairs)
+        else:
+            self._sums.finish()
+            rhos = [self._sums.rho(pair) for pair in self._pairs]
+            values = [rho.abs().mean() if self._reduction == "abs" else rho.square().mean().sqrt() for rho in rhos]
+            matrices = tuple(rho.cpu() for rho in rhos) if self._reduction == "matrix" else ()
+        layers = self._sums.layers
+        return InformationFlow(
+            self._pairs,
+            torch.stack(values).cpu() + 0.0,
+            self._reduction,
+            self._site,
+            next(iter(layers.values())).count,
+            {name: len(m.mean) for name, m in layers.items()},
+            {name: int(m.dead.sum()) for name, m in layers.items()},
+            matrices,
+        )
 
 
 # -- which layers ------------------------------------------------------------------------------------------------
@@ -233,11 +171,3 @@ def _given(values: Mapping[str, Tensor], pairs: Sequence[Pair]) -> tuple[Pair, .
     if idle is not None:
         raise ValueError(f"layer {idle!r} does not run in the forward pass, which runs {', '.join(values)}")
     return tuple((a, b) for a, b in pairs)
-
-
-def _same_order(first: tuple[str, ...], now: tuple[str, ...]) -> None:
-    if first != now:
-        raise ValueError(
-            f"layers must run in the same order for every batch, got {', '.join(now)} after {', '.join(first)}: give "
-            "`pairs` of layers that always run"
-        )

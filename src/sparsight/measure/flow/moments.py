@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Float64
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from sparsight.numerics.exact import exact
 
+Pair = tuple[str, str]
+
+_CHUNK = 256  # samples per sum: fewer cost more in calls, more leave the cache
 _LEAST = 1e-12  # a unit whose standard deviation is at most this, or
 _RELATIVE = 1e-6  # this share of its root mean square, is dead: only rounding moves it
 
@@ -57,30 +60,64 @@ def merged(a: Moments | None, b: Moments) -> Moments:
     return Moments(n, a.mean + delta * (b.count / n), a.m2 + b.m2 + delta.square() * (a.count * b.count / n))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass
 class CoMoments:
-    """Moments of every layer, and for every pair of layers the sums of products of deviations, C[i, j]."""
+    """Moments of every layer, and for every pair of layers the sums of products of deviations, C[i, j].
 
-    layers: Mapping[str, Moments]
-    products: Mapping[tuple[str, str], Float64[Tensor, "_ _"]]
+    Summed a few samples at a time, in the memory of the matrices.
+    """
 
-    def rho(self, pair: tuple[str, str]) -> Float64[Tensor, "units next"]:
+    pairs: tuple[Pair, ...]
+    layers: dict[str, Moments] = field(default_factory=dict)
+    products: dict[Pair, Float64[Tensor, "_ _"]] = field(default_factory=dict)
+    waiting: list[Mapping[str, Tensor]] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, values: Mapping[str, Float[Tensor, "samples units"]]) -> None:
+        self.waiting.append(values)
+        self.rows += len(next(iter(values.values())))
+        if self.rows >= _CHUNK:
+            self.finish()
+
+    def finish(self) -> None:
+        """Add the waiting samples: C += C_batch + (n b / (n + b)) delta delta'."""
+        if not self.waiting:
+            return
+        new = {name: moments(torch.cat([values[name] for values in self.waiting])) for name in self.waiting[0]}
+        for a, b in dict.fromkeys(self.pairs):
+            product = new[a][1].T @ new[b][1]
+            if self.layers:
+                n, m = self.layers[a].count, new[a][0].count
+                delta = [new[name][0].mean - self.layers[name].mean for name in (a, b)]
+                product += self.products[a, b] + torch.outer(*delta) * (n * m / (n + m))
+            self.products[a, b] = product
+        self.layers = {name: merged(self.layers.get(name), own) for name, (own, _) in new.items()}
+        self.waiting, self.rows = [], 0
+
+    def rho(self, pair: Pair) -> Float64[Tensor, "units next"]:
         """Pearson correlation of every unit of the first layer with every unit of the second; 0 for a dead unit."""
         first, second = (self.layers[name] for name in pair)
         rho = self.products[pair] / first.count * first.scale[:, None] * second.scale
         return rho.clamp(-1.0, 1.0) + 0.0  # rounding may exceed 1; no -0.0
 
 
-def more(
-    seen: CoMoments | None, batch: Mapping[str, Float[Tensor, "samples units"]], pairs: tuple[tuple[str, str], ...]
-) -> CoMoments:
-    """`seen` and another batch: C += C_batch + (n b / (n + b)) delta delta'."""
-    new = {name: moments(x) for name, x in batch.items()}
-    products = {(a, b): new[a][1].T @ new[b][1] for a, b in pairs}
-    if seen is None:
-        return CoMoments({name: m for name, (m, _) in new.items()}, products)
-    for a, b in products:
-        n, m = seen.layers[a].count, new[a][0].count
-        delta = [new[name][0].mean - seen.layers[name].mean for name in (a, b)]
-        products[a, b] += seen.products[a, b] + torch.outer(*delta) * (n * m / (n + m))
-    return CoMoments({name: merged(seen.layers[name], m) for name, (m, _) in new.items()}, products)
+@dataclass
+class MeanScores:
+    """The samples and their moments, in memory of samples times units, not units times units."""
+
+    layers: dict[str, Moments] = field(default_factory=dict)
+    kept: list[Mapping[str, Tensor]] = field(default_factory=list)
+
+    def add(self, values: Mapping[str, Float[Tensor, "samples units"]]) -> None:
+        self.kept.append(values)
+        self.layers = {name: merged(self.layers.get(name), moments(x)[0]) for name, x in values.items()}
+
+    def products(self, pairs: tuple[Pair, ...]) -> list[Tensor]:
+        """(1/N) sum_n zbar_n zbar'_n of every pair, with zbar_n the mean z-score of sample n."""
+        total = {pair: torch.zeros((), dtype=torch.float64) for pair in pairs}
+        scale = {name: m.scale / len(m.mean) for name, m in self.layers.items()}
+        for values in self.kept:
+            zbar = {name: (exact(x) - self.layers[name].mean) @ scale[name] for name, x in values.items()}
+            for a, b in total:
+                total[a, b] += (zbar[a] @ zbar[b]).cpu()
+        return [total[pair] / self.layers[pair[0]].count for pair in pairs]

@@ -58,7 +58,12 @@ def probe(split: Split | Iterable[Batch], count: int | None = None, *, seed: int
         return _streamed(split, count, seed, batch_size)
     count = min(MOST, len(split)) if count is None else count
     _enough(count, len(split))
-    indices = torch.from_numpy(np.sort(_drawn(split.y, count, seed)))
+    order = np.argsort(_keys(seed, 0, len(split)), kind="stable")
+    drawn = order[:count]
+    if count < len(split) and split.y.dim() == 1 and not split.y.is_floating_point():
+        part, _ = stratified(split.y.cpu()[torch.from_numpy(order)].long(), [count])
+        drawn = order[part.numpy()]
+    indices = torch.from_numpy(np.sort(drawn))
     parts = [part.to(split.x.device) for part in indices.split(batch_size)]
     return Probe(indices, tuple((split.x.index_select(0, p), split.y.index_select(0, p)) for p in parts), seed)
 
@@ -74,14 +79,6 @@ def _keys(seed: int, start: int, count: int) -> np.ndarray:
     return stream.advance(start).random_raw(count)
 
 
-def _drawn(labels: Tensor, count: int, seed: int) -> np.ndarray:
-    order = np.argsort(_keys(seed, 0, len(labels)), kind="stable")
-    if count == len(labels) or labels.dim() != 1 or labels.is_floating_point():
-        return order[:count]
-    part, _ = stratified(labels.cpu()[torch.from_numpy(order)].long(), [count])
-    return order[part.numpy()]
-
-
 def _streamed(batches: Iterable[Batch], given: int | None, seed: int, size: int) -> Probe:
     """The samples with the smallest keys, in one pass that holds at most these and one batch."""
     count = MOST if given is None else given
@@ -92,17 +89,13 @@ def _streamed(batches: Iterable[Batch], given: int | None, seed: int, size: int)
             n = samples_of(batch)
             keys = np.concatenate((keys, _keys(seed, start, n)))
             places = np.concatenate((places, np.arange(start, start + n)))
-            kept, start = batch if kept is None else on_tensors(_joined, kept, batch), start + n
+            kept, start = batch if kept is None else on_tensors(lambda *parts: torch.cat(parts), kept, batch), start + n
             best = np.sort(np.argsort(keys, kind="stable")[:count])
             keys, places, kept = keys[best], places[best], _taken(kept, torch.from_numpy(best))
     count = min(count, start) if given is None else count
     _enough(count, start)
     parts = torch.arange(count).split(size)
     return Probe(torch.from_numpy(places), tuple(_taken(kept, part) for part in parts), seed)
-
-
-def _joined(*parts: Tensor) -> Tensor:
-    return torch.cat(parts)
 
 
 def _taken(batch: Batch, index: Tensor) -> Batch:
