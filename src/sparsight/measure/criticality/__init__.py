@@ -13,25 +13,7 @@ from sparsight.measure.criticality.meanfield import (
 )
 from sparsight.measure.criticality.phase import CriticalStart, LayerPhase, NetworkPhase, initialise_, phase_of
 
-__all__ = [
-    "NAMED",
-    "CriticalStart",
-    "EdgeOfChaos",
-    "LayerPhase",
-    "NetworkPhase",
-    "NoEdgeOfChaos",
-    "activation_of",
-    "chi",
-    "collapse_density",
-    "correlation_map",
-    "critical_density",
-    "edge_of_chaos",
-    "fixed_point",
-    "initialise_",
-    "phase_of",
-    "second_moments",
-    "smallest_stable_sigma_b",
-    "theorem1_bound",
-    "variance_map",
-    "variance_slope",
-]
+__all__ = ["NAMED", "CriticalStart", "EdgeOfChaos", "LayerPhase", "NetworkPhase", "NoEdgeOfChaos", "activation_of"]
+__all__ += ["chi", "collapse_density", "correlation_map", "critical_density", "edge_of_chaos", "fixed_point"]
+__all__ += ["initialise_", "phase_of", "second_moments", "smallest_stable_sigma_b", "theorem1_bound", "variance_map"]
+__all__ += ["variance_slope"]

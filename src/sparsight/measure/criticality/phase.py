@@ -20,10 +20,9 @@ from sparsight.measure.criticality.edge import (
     edge_of_chaos,
     smallest_stable_sigma_b,
 )
-from sparsight.measure.criticality.layers import fan_in, left_out, weighted_layers
+from sparsight.measure.criticality.layers import fan_in, is_residual, left_out, weighted_layers
 from sparsight.measure.criticality.meanfield import chi, fixed_point
 from sparsight.measure.criticality.quadrature import Activation, Grid, grid
-from sparsight.measure.criticality.shortcuts import is_residual
 from sparsight.model.masks import check
 from sparsight.numerics.checks import check_not_negative
 from sparsight.numerics.exact import exact
@@ -153,20 +152,15 @@ def initialise_(
         for module in model.modules():
             if isinstance(module, _NormBase):
                 module.reset_running_stats()
-            if isinstance(module, NORMS):
-                _plain_(module)
+            for name, value in (("weight", 1.0), ("bias", 0.0)) if isinstance(module, NORMS) else ():
+                parameter = getattr(module, name, None)
+                if isinstance(parameter, Tensor):
+                    parameter.fill_(value)
     return model
 
 
 def _draw_(tensor: Tensor, sigma: float, generator: Generator) -> None:
     tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float32) * sigma)
-
-
-def _plain_(norm: nn.Module) -> None:
-    for name, value in (("weight", 1.0), ("bias", 0.0)):
-        parameter = getattr(norm, name, None)
-        if isinstance(parameter, Tensor):
-            parameter.fill_(value)
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,5 @@ from sparsight.measure.pq.read import group_sums, power_sums, row_sums
 from sparsight.measure.pq.sums import PowerSums, RowSums
 from sparsight.measure.pq.turning_points import TurningPoints, turning_points
 
-__all__ = [
-    "PowerSums",
-    "RowSums",
-    "TurningPoints",
-    "effective_count",
-    "group_sums",
-    "power_sums",
-    "pq_index",
-    "pq_index_gradient",
-    "prune_count",
-    "retained_bound",
-    "row_sums",
-    "turning_points",
-]
+__all__ = ["PowerSums", "RowSums", "TurningPoints", "effective_count", "group_sums", "power_sums", "pq_index"]
+__all__ += ["pq_index_gradient", "prune_count", "retained_bound", "row_sums", "turning_points"]

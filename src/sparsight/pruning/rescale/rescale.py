@@ -13,12 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparsight.measure.criticality.activations import activation_of, traced
-from sparsight.measure.criticality.layers import fan_in, left_out, rows, weighted_layers
+from sparsight.measure.criticality.activations import activation_of, traced, verb, words
+from sparsight.measure.criticality.layers import fan_in, is_residual, left_out, rows, weighted_layers
 from sparsight.measure.criticality.phase import NORMS, critical_sigma_w
 from sparsight.measure.criticality.quadrature import Activation
-from sparsight.measure.criticality.shortcuts import is_residual
-from sparsight.measure.criticality.traced_activations import verb, words
 from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating
 from sparsight.model.hold import apply_

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from sparsight.measure.criticality.shortcuts import residual_sums
+from sparsight.measure.criticality.layers import residual_sums
 from sparsight.numerics.checks import check_known
 
 Kind = Literal["uniform", "decreasing"]
