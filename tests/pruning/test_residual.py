@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sparsight.measure.criticality import initialise_
 from sparsight.model import masks
 from sparsight.pruning import residual_branches, stable_resnet
-from sparsight.pruning.rescale.stable_resnet import is_stable, scales
+from sparsight.pruning.stable_resnet import is_stable, scales
 from sparsight.zoo import networks as zoo
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "robust_pai_golden.json").read_text())["stable_resnet"]

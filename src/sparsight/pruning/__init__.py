@@ -9,7 +9,6 @@ from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.conditioning import Conditioning, IllConditioned, conditioning
 from sparsight.pruning.reinitialise import Reinitialise
 from sparsight.pruning.rescale import Rescale
-from sparsight.pruning.rescale.stable_resnet import residual_branches, stable_resnet
 from sparsight.pruning.restart import carry_on, rewind
 from sparsight.pruning.score.grasp import GraSP
 from sparsight.pruning.score.magnitude import Magnitude
@@ -19,6 +18,7 @@ from sparsight.pruning.score.snip import SNIP
 from sparsight.pruning.score.synflow import SynFlow
 from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.pruning.sipp.score import SiPP
+from sparsight.pruning.stable_resnet import residual_branches, stable_resnet
 
 __all__ = ["FORCE", "MBP", "SAP", "SNIP", "Conditioning", "Global", "GraSP", "IllConditioned", "IterativeSNIP"]
 __all__ += ["Magnitude", "NofM", "Random", "Reinitialise", "Rescale", "Shrink", "Shuffled", "SiPP", "SiPPDet"]

@@ -1,4 +1,4 @@
-"""The rescaling trick: restore the variance of each layer or neuron after pruning."""
+"""The rescaling trick: restore the variance of each layer or neuron after pruning. Also in a run, by data."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from torch import Tensor, nn
 
 from sparsight.measure.criticality.activations import activation_of, traced, verb, words
 from sparsight.measure.criticality.layers import fan_in, is_residual, left_out, rows, weighted_layers
-from sparsight.measure.criticality.phase import NORMS, critical_sigma_w
+from sparsight.measure.criticality.phase import NORMS, CriticalStart, critical_sigma_w
 from sparsight.measure.criticality.quadrature import Activation
 from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating
 from sparsight.model.hold import apply_
 from sparsight.model.hooks import tapped
-from sparsight.model.masks import check
+from sparsight.model.masks import all_kept, check
+from sparsight.model.weights import layouts
 from sparsight.numerics.checks import check_known, is_number
 from sparsight.numerics.exact import exact
+from sparsight.pruning.reinitialise import Reinitialise
 from sparsight.pruning.restart import carry_on, reweighted
-from sparsight.types import Allocation, Batch, Masks, StateDict
+from sparsight.types import Allocation, Allocator, Batch, Masks, Scored, Scorer, Scores, StateDict
+
+__all__ = ["By", "Fresh", "FromStart", "Rescale", "Rescaled", "ScoredAt", "unsuited"]
 
 By = Literal["neuron", "layer", "offset", "data"]
 _NORMALISING = words(
@@ -93,14 +97,14 @@ class Rescale:
         if why := unsuited(model):
             warnings.warn(f"not rescaled: {why}", stacklevel=2)
             return {}
-        _blind_spots(model, masks)
-        names = list(weighted_layers(model))
-        unmatched = next((pattern for pattern in self.exclude if not fnmatch.filter(names, pattern)), None)
+        layers = weighted_layers(model)
+        _blind_spots(model, masks, layers)
+        unmatched = next((pattern for pattern in self.exclude if not fnmatch.filter(layers, pattern)), None)
         if unmatched is not None:
-            raise ValueError(f"{unmatched!r} in exclude matches no layer: the layers are {', '.join(names)}")
+            raise ValueError(f"{unmatched!r} in exclude matches no layer: the layers are {', '.join(layers)}")
         chosen = {
             name: layer
-            for name, layer in weighted_layers(model).items()
+            for name, layer in layers.items()
             if name in masks and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude)
         }
         if self.by == "data":
@@ -133,7 +137,7 @@ def unsuited(model: nn.Module) -> str | None:
     return None
 
 
-def _blind_spots(model: nn.Module, masks: Masks) -> None:
+def _blind_spots(model: nn.Module, masks: Masks, layers: Mapping[str, nn.Module]) -> None:
     """Warn if `unsuited` cannot trace the forward, and about layers that are not rescaled."""
     if traced(model) is None:
         warnings.warn(
@@ -142,7 +146,7 @@ def _blind_spots(model: nn.Module, masks: Masks) -> None:
         )
     if missing := left_out(model):
         warnings.warn(f"not rescaled, because they are transposed convolutions: {', '.join(missing)}", stacklevel=3)
-    if others := [name for name in masks if name not in {*weighted_layers(model), *missing}]:
+    if others := [name for name in masks if name not in {*layers, *missing}]:
         warnings.warn(f"not rescaled, because not in linear or convolution layers: {', '.join(others)}", stacklevel=3)
 
 
@@ -207,3 +211,65 @@ def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, 
         for batch in batches:
             predict(model, batch)
     return {name: total / count for name, (total, count) in sums.items()}
+
+
+# -- in a run: factors are measured while scoring, because a restart has no data -----------------------------------
+
+
+@dataclass(frozen=True)
+class ScoredAt:
+    """Scores of the network at its critical start (None: as it is), on which `Rescaled` can calibrate."""
+
+    score: Scorer
+    start: CriticalStart | None = None
+
+    def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scored:
+        at = model
+        if self.start is not None:
+            at = copy.deepcopy(model)
+            self.start(at)
+        return Scored(self.score(at, masks, batches), model=at, batches=batches, layouts=layouts(at, masks))
+
+
+@dataclass(frozen=True)
+class Rescaled(Allocator):
+    """An allocator's plan with the factors of `rescale` as multipliers, measured on the scorer's batches.
+
+    The scores must come from `ScoredAt`, for unpruned weights.
+    """
+
+    allocator: Allocator
+    rescale: Rescale
+
+    @property
+    def monotone(self) -> bool:
+        return self.allocator.monotone
+
+    def plan(self, scores: Scores, masks: Masks) -> Allocation:
+        if not isinstance(scores, Scored) or scores.model is None:
+            raise TypeError(f"Rescaled needs scores from ScoredAt, got {scores!r:.60}")
+        plan = self.allocator.plan(scores, masks)
+        factors = self.rescale.factors(scores.model, plan.masks, scores.batches)
+        before = plan.multipliers or {}
+        return replace(plan, multipliers={**before, **{n: before.get(n, 1) * factor for n, factor in factors.items()}})
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Draws fresh weights with each module's `reset_parameters`: a start for `Rescale`."""
+
+    seed: int = 0
+
+    def __call__(self, model: nn.Module) -> nn.Module:
+        return Reinitialise(self.seed)(model, {}, Allocation(all_kept(model)))
+
+
+@dataclass(frozen=True)
+class FromStart:
+    """Restart from the rewind point, with weights, biases and norms drawn by `start`."""
+
+    start: CriticalStart
+
+    def __call__(self, model: nn.Module, rewind_point: StateDict, allocation: Allocation) -> nn.Module:
+        model.load_state_dict(rewind_point)
+        return carry_on(self.start(model), rewind_point, allocation)
