@@ -42,7 +42,7 @@ from sparsight.pruning import (
     carry_on,
 )
 from sparsight.pruning.sipp import keep_ratio  # fmt: skip
-from sparsight.pruning.sipp.patches import patches_of
+from sparsight.pruning.sipp.sensitivities import patches_of
 from sparsight.train import NesterovSGD, classify  # fmt: skip
 from sparsight.train.batches import batches
 from sparsight.train.evaluate import evaluate

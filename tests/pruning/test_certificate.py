@@ -17,9 +17,8 @@ from sparsight.model.masks import counts, dense
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.pruning.sipp.certificate import Certificate, certify, pruning_of
-from sparsight.pruning.sipp.certificate.chain import why_no_chain
-from sparsight.pruning.sipp.score import SiPP
-from sparsight.pruning.sipp.unreached import silent
+from sparsight.pruning.sipp.certificate.measure import why_no_chain
+from sparsight.pruning.sipp.score import SiPP, silent
 from sparsight.records.record import from_json, to_json
 from sparsight.zoo.data import digits
 from sparsight.zoo.networks import mlp, resnet8

@@ -18,8 +18,9 @@ from torch import nn
 
 from sparsight.model.masks import dense
 from sparsight.pruning.sipp.bounds import calibration_size, calibration_sweep
+from sparsight.pruning.sipp.ranking import ranking_keys
 from sparsight.pruning.sipp.score import SiPP
-from sparsight.pruning.sipp.sensitivities import ranking_keys, saturated
+from sparsight.pruning.sipp.sensitivities import saturated
 from sparsight.types import Scored
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "sipp_golden.json").read_text())

@@ -24,9 +24,8 @@ from sparsight.pruning.sipp.bounds import draws_for, eps_rand, log_term, root, s
 from sparsight.pruning.sipp.groups import Groups, share_out, whole
 from sparsight.pruning.sipp.keep_ratio import keep_budget, keep_ratio
 from sparsight.pruning.sipp.sampling import draw, draws_for_distinct, expected_distinct, probabilities, reweighting
-from sparsight.pruning.sipp.score import SiPP
+from sparsight.pruning.sipp.score import SiPP, silent
 from sparsight.pruning.sipp.sensitivities import Facts
-from sparsight.pruning.sipp.unreached import silent
 from sparsight.recipes.sipp import sipp
 from sparsight.records.describe import describe
 from sparsight.runs.run import run

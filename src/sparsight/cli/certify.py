@@ -19,7 +19,7 @@ from sparsight.numerics.format import percent
 from sparsight.numerics.seeds import derive, seeded
 from sparsight.pruning.sipp.bounds import most_points
 from sparsight.pruning.sipp.certificate import Certificate, LayerCertificate, certify
-from sparsight.pruning.sipp.certificate.words import nothing_certified
+from sparsight.pruning.sipp.certificate.records import nothing_certified
 from sparsight.pruning.sipp.score import SiPP, first_points
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sparsight.numerics.checks import check_fraction, check_known, check_seed, check_whole
+from sparsight.numerics.seeds import derive
 from sparsight.numerics.select import keep_largest
 from sparsight.pruning.allocate.counts import alive, share
 from sparsight.pruning.allocate.in_groups import rows_of
-from sparsight.pruning.sipp.bounds import Bound, check_bound, check_constant, check_delta
-from sparsight.pruning.sipp.decision import Decision, decide, share_again
-from sparsight.pruning.sipp.groups import Rounding
+from sparsight.pruning.sipp.bounds import Bound, check_bound, check_constant, check_delta, eps_rand
+from sparsight.pruning.sipp.groups import Groups, Rounding, groups_of, share_out, sides, whole
 from sparsight.pruning.sipp.ranking import keep_ranked
-from sparsight.pruning.sipp.sensitivities import by_rows, ranking_keys
+from sparsight.pruning.sipp.sampling import Decision, exact_counts, sampled, summed, top
+from sparsight.pruning.sipp.sensitivities import by_rows
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Params, Scored, Scores
 
 _REFILLS = 1000  # most repetitions with `refill`
@@ -63,7 +65,7 @@ class SiPPDet(Allocator):
         _, floors = keep_largest(scores, masks, keep, min_keep=self.min_keep)  # also checks the scores
 
         def choose(masks: Masks, keep: int, before: Params | None) -> Chosen:
-            return keep_ranked(ranking_keys(scores), masks, keep, min_keep=self.min_keep), None
+            return keep_ranked(scores, masks, keep, min_keep=self.min_keep), None
 
         kept, multipliers = _reached(scores, masks, keep, choose, self.refill)
         left = sum(int(mask.sum()) for mask in kept.values())
@@ -114,11 +116,9 @@ class _Sampler(Allocator):
             if before is None:
                 decision = self._decide(scores, masks, keep)
                 return decision.masks, decision.multipliers if decision.random.any() else None
-            rows = rows_of(scores, masks)
-            own = self._named("delta", "constant", "bound", "rounding")
-            factors = rows.back(share_again(by_rows(scores, rows), rows.of(masks), keep, rows.of(before), **own))
-            sampled = any(bool(((gamma != 0) & (gamma != 1)).any()) for gamma in factors.values())
-            return {name: gamma > 0 for name, gamma in factors.items()}, factors if sampled else None
+            factors = self._again(scores, masks, keep, before)
+            random = any(bool(((gamma != 0) & (gamma != 1)).any()) for gamma in factors.values())
+            return {name: gamma > 0 for name, gamma in factors.items()}, factors if random else None
 
         kept, multipliers = _reached(scores, before, keep, choose, self.refill)
         records = []
@@ -127,14 +127,53 @@ class _Sampler(Allocator):
             records.append(GroupRecord(name, d, d - int(kept[name].sum())))
         return Allocation(kept, tuple(records), multipliers)
 
-    def _decide(self, scores: Scores, masks: Masks, keep: int) -> Decision:
-        own = self._named("delta", "constant", "bound", "rounding", "exact", "seed")
-        rows = rows_of(scores, masks)
-        decision = decide(by_rows(scores, rows), rows.of(masks), keep, hybrid=self.hybrid, **own)
-        return replace(decision, masks=rows.back(decision.masks), multipliers=rows.back(decision.multipliers))
+    def _decide(self, given: Scores, masks: Masks, keep: int) -> Decision:
+        """Divide `keep` weights among the groups, and decide how to choose them."""
+        rows = rows_of(given, masks)
+        scores, masks = by_rows(given, rows), rows.of(masks)
+        keep_largest(scores, masks, 0)  # checks for NaN, shapes and names
+        groups, m, counts = self._shared(scores, masks, keep)
+        covered = keep >= groups.nonzero.sum()
+        ranked = keep_ranked(scores, masks, keep) if covered else top(scores, masks, groups, counts)
+        lost = groups.sums - summed(scores, ranked, groups, scores)
+        eps_det = self.constant * np.where(counts >= groups.nonzero, 0.0, np.maximum(lost, 0.0))
+        bounds = eps_rand(groups.alpha, counts, self.bound)
+        random = (counts > 0) & (counts < groups.nonzero)
+        if self.hybrid:
+            random &= eps_det > bounds
+        draws, multipliers = np.zeros_like(counts), {}
+        for name, score in scores.items():
+            own = sides(scores, masks, name), groups.split(name, counts), groups.split(name, random)
+            place = derive(self.seed, "sipp", name, int(masks[name].sum()))  # a sample of a sample uses another seed
+            gamma, draws[groups.rows[name]] = sampled(score, *own, place)
+            multipliers[name] = torch.where(gamma >= 0, gamma, ranked[name].to(gamma.dtype))
+        if self.exact and random.any():
+            multipliers, as_drawn = exact_counts(scores, masks, groups, counts, multipliers)
+            draws[~as_drawn] = 0
+        multipliers = rows.back(multipliers)
+        kept = {name: gamma > 0 for name, gamma in multipliers.items()}
+        return Decision(groups, m, counts, eps_det, bounds, random, draws, kept, multipliers)
 
-    def _named(self, *names: str) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in names}
+    def _again(self, given: Scores, masks: Masks, keep: int, before: Params) -> dict[str, Tensor]:
+        """The multipliers for `keep` weights within `masks`, based on earlier ones, without drawing again.
+
+        Divides the budget among the groups of the masked weights, which reach their counts: see `exact_counts`.
+        """
+        rows = rows_of(given, masks)
+        scores, masks = by_rows(given, rows), rows.of(masks)
+        left = {name: torch.where(masks[name], gamma, 0) for name, gamma in rows.of(before).items()}
+        groups, _, counts = self._shared(scores, masks, keep)
+        if keep < groups.nonzero.sum():
+            return rows.back(exact_counts(scores, masks, groups, counts, left)[0])
+        ranked = keep_ranked(scores, masks, keep)
+        return rows.back({n: torch.where(gamma > 0, gamma, ranked[n].to(gamma.dtype)) for n, gamma in left.items()})
+
+    def _shared(self, scores: Scored, masks: Masks, keep: int) -> tuple[Groups, np.ndarray, np.ndarray]:
+        """The groups, and their shares of `keep` weights before and after rounding."""
+        groups = groups_of(scores, masks, delta=self.delta, constant=self.constant)
+        budget = min(keep, int(groups.nonzero.sum()))
+        m = share_out(groups, budget, self.bound)[0]
+        return groups, m, whole(m, groups.nonzero, budget, self.rounding)
 
 
 @dataclass(frozen=True)

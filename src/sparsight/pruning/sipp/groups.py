@@ -11,8 +11,7 @@ from torch import Tensor
 
 from sparsight.numerics.exact import at_home
 from sparsight.pruning.sipp.bounds import NOTHING, Bound, alpha, draws_for, log_term, root, slope
-from sparsight.pruning.sipp.sensitivities import facts_of
-from sparsight.types import Masks, Scores
+from sparsight.types import Masks, Scored
 
 Rounding = Literal["largest", "ceil"]
 
@@ -33,15 +32,14 @@ class Groups:
         return plus, minus
 
 
-def sides(scores: Scores, masks: Masks, name: str) -> tuple[Tensor, Tensor]:
+def sides(scores: Scored, masks: Masks, name: str) -> tuple[Tensor, Tensor]:
     """The masks of a tensor's alive positive and negative weights; without facts all count as positive."""
-    mask = masks[name]
-    facts = facts_of(scores, name)
-    positive = torch.ones_like(mask) if facts is None else facts.positive
-    return mask & positive, mask & ~positive
+    facts = scores.facts.get(name)
+    positive = torch.ones_like(masks[name]) if facts is None else facts.positive
+    return masks[name] & positive, masks[name] & ~positive
 
 
-def groups_of(scores: Scores, masks: Masks, *, delta: float, constant: float) -> Groups:
+def groups_of(scores: Scored, masks: Masks, *, delta: float, constant: float) -> Groups:
     """The sums, counts and alphas of every group, in float64.
 
     For scores of other scorers, P and kappa are 1, and a row is one group. Raises: ValueError for a negative score.
@@ -50,7 +48,7 @@ def groups_of(scores: Scores, masks: Masks, *, delta: float, constant: float) ->
     for name, score in scores.items():
         if not len(masks[name].shape) or bool((score[masks[name]] < 0).any()):
             raise ValueError(f"sensitivities must be at least 0 and have rows: {name!r} does not")
-        facts = facts_of(scores, name)
+        facts = scores.facts.get(name)
         for side in sides(scores, masks, name):
             own = torch.where(side, score, 0).reshape(len(side), -1)
             sums.append(at_home(own).sum(1, dtype=torch.float64).cpu().numpy())

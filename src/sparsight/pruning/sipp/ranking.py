@@ -1,4 +1,4 @@
-"""Exact selection by several keys: ties in the first are ranked by the second, and so on."""
+"""Exact selection by SiPP's keys: ties in the sensitivity are ranked by its mean, then by |w|."""
 
 from __future__ import annotations
 
@@ -9,15 +9,24 @@ from torch import Tensor
 
 from sparsight.numerics.exact import exact
 from sparsight.numerics.select import keep_largest
-from sparsight.types import Masks, Scores
+from sparsight.types import Masks, Scored, Scores
 
 
-def keep_ranked(keys: Sequence[Scores], masks: Masks, count: int, *, min_keep: int = 0) -> dict[str, Tensor]:
-    """Keep the `count` alive weights that come first by the keys, over all tensors: higher first, key by key.
+def ranking_keys(scores: Scores) -> Sequence[Scores]:
+    """The keys of the ranking: sensitivity, mean sensitivity, |w|; only the scores for another scorer."""
+    facts = scores.facts if isinstance(scores, Scored) else {}
+    if not facts:
+        return (scores,)
+    return scores, {name: known.mean for name, known in facts.items()}, {n: known.size for n, known in facts.items()}
+
+
+def keep_ranked(scores: Scores, masks: Masks, count: int, *, min_keep: int = 0) -> dict[str, Tensor]:
+    """Keep the `count` alive weights that come first by `ranking_keys`, over all tensors: higher first, key by key.
 
     Weights that are equal in every key are ordered as in `keep_largest`: the lower index is pruned first. The first
     `min_keep` weights of every tensor are always kept. Raises: as `keep_largest`.
     """
+    keys = ranking_keys(scores)
     if min_keep == 0:
         return _by_keys(keys, masks, count)
     aside = {}
@@ -26,7 +35,7 @@ def keep_ranked(keys: Sequence[Scores], masks: Masks, count: int, *, min_keep: i
         aside |= _by_keys(alone, own, min(min_keep, int(mask.sum())))
     rest = count - sum(int(mask.sum()) for mask in aside.values())
     if rest < 0:
-        keep_largest(keys[0], masks, count, min_keep=min_keep)  # raises
+        keep_largest(scores, masks, count, min_keep=min_keep)  # raises
     others = _by_keys(keys, {name: masks[name] & ~aside[name] for name in masks}, rest)
     return {name: aside[name] | others[name] for name in masks}
 
@@ -47,8 +56,12 @@ def _by_keys(keys: Sequence[Scores], masks: Masks, count: int) -> dict[str, Tens
     return {name: sure[name] | chosen[name] for name in masks}
 
 
-def keep_ranked_rows(keys: Sequence[Scores], masks: Masks, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def keep_ranked_rows(scores: Scores, masks: Masks, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same inside each output row: `counts` are int64 tensors with a count for each row (dimension 0)."""
+    return _by_keys_in_rows(ranking_keys(scores), masks, counts)
+
+
+def _by_keys_in_rows(keys: Sequence[Scores], masks: Masks, counts: Mapping[str, Tensor]) -> dict[str, Tensor]:
     first, *rest = keys
     kept, _ = keep_largest(first, masks, dict(counts), scope="neuron")
     if not rest:
@@ -63,5 +76,5 @@ def keep_ranked_rows(keys: Sequence[Scores], masks: Masks, counts: Mapping[str, 
         missing[name] = (kept[name] & tied[name]).reshape(len(mask), -1).sum(1)
     if all(bool((kept[name] | ~tied[name]).all()) for name in masks):
         return kept
-    chosen = keep_ranked_rows(rest, tied, missing)
+    chosen = _by_keys_in_rows(rest, tied, missing)
     return {name: sure[name] | chosen[name] for name in masks}

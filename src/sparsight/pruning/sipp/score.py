@@ -15,16 +15,13 @@ from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.hooks import tapped
 from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
-from sparsight.model.names import names_of
+from sparsight.model.names import named, names_of
 from sparsight.model.weights import Weight, layouts, weights
 from sparsight.numerics.checks import check_known, check_whole
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.sipp.bounds import calibration_size, check_constant, check_delta
-from sparsight.pruning.sipp.patches import shape_of
-from sparsight.pruning.sipp.sensitivities import Reduction
-from sparsight.pruning.sipp.sensitivity_sums import SensitivitySums
-from sparsight.pruning.sipp.unreached import silent
-from sparsight.types import Batch, Masks, Scored
+from sparsight.pruning.sipp.sensitivities import Reduction, SensitivitySums, shape_of
+from sparsight.types import Batch, Masks, Params, Scored
 
 _AT_ONCE = 32  # points in one forward
 
@@ -83,11 +80,11 @@ class SiPP:
         if self.masked:
             params = {name: weight.masked_fill(~masks[name].to(weight.device), 0) for name, weight in params.items()}
         tallies = {name: SensitivitySums(name, layers[name][0], params[name]) for name in masks}
-        owner = {f"{name} {i}": name for name, users in layers.items() for i in range(len(users))}
         users = {f"{name} {i}": user for name, of in layers.items() for i, user in enumerate(of)}
 
         def see(key: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            tallies[owner[key]].add(layer, input_of(owner[key], inputs), self.reduction)
+            name = key.rpartition(" ")[0]
+            tallies[name].add(layer, input_of(name, inputs), self.reduction)
 
         seen = 0
         with evaluating(model), seeded(0):
@@ -182,3 +179,44 @@ def output_sizes(
 def _some(batch: Batch, size: int, start: int, stop: int) -> Batch:
     """Samples start to stop of a batch: slices its tensors of `size` samples, and keeps the rest."""
     return on_tensors(lambda x: x[start:stop] if x.dim() and len(x) == size else x, batch)
+
+
+# -- parameters that no gradient reaches ---------------------------------------------------------------------------
+
+
+def silent(
+    model: nn.Module,
+    masks: Masks,
+    batches: Sequence[Batch],
+    *,
+    multipliers: Params | None = None,
+    loss: Loss = task_loss,
+) -> dict[str, Tensor]:
+    """Where the gradient of each parameter is exactly zero on every batch, in eval mode: True = no gradient.
+
+    The parameters are the model's times `multipliers`, under `masks`: weights, biases and normalisation parameters, but
+    not embeddings, nor parameters that the forward does not use. A unit without a path to the output is silent, as is
+    one that is inactive on all of these samples: the published wrapper sets the parameters of both to zero.
+
+    Does not change the model. Raises: ValueError without batches. Source: the published code's gradient propagation,
+    which sums gradients first, where two may cancel.
+    """
+    check(model, masks)
+    if not batches:
+        raise ValueError("silent needs at least one batch")
+    at, leaves = pure(model), dict[str, Tensor]()
+    embedded = {p for m in model.modules() if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) for p in m.parameters()}
+    for name, parameter in named(model).items():
+        if parameter not in embedded and parameter.is_floating_point():
+            value = at.params[name] * (multipliers or {}).get(name, 1)
+            value = torch.where(masks[name], value, 0) if name in masks else value
+            leaves[name] = value.detach().clone().requires_grad_()
+    found: dict[str, Tensor] = {}
+    with evaluating(model), seeded(0), torch.enable_grad():
+        for batch in batches:
+            value = at.loss(leaves, loss, copied(batch))
+            gradients = torch.autograd.grad(value, tuple(leaves.values()), allow_unused=True)
+            for name, gradient in zip(leaves, gradients, strict=True):
+                if gradient is not None:
+                    found[name] = (gradient == 0) & found.get(name, torch.ones_like(gradient, dtype=torch.bool))
+    return found

@@ -16,18 +16,17 @@ from sparsight.model.names import named
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.allocate.in_groups import rows_of
 from sparsight.pruning.sipp.bounds import Bound, alpha, check_bound, check_constant, check_delta, eps_rand, log_term
-from sparsight.pruning.sipp.certificate import words
-from sparsight.pruning.sipp.certificate.chain import why_no_chain
-from sparsight.pruning.sipp.certificate.measure import Measured, Outputs, measure
+from sparsight.pruning.sipp.certificate.measure import Measured, Outputs, measure, why_no_chain
 from sparsight.pruning.sipp.certificate.records import (
     Certificate,
     LayerCertificate,
     NetworkCertificate,
     NeuronCertificate,
+    said,
 )
-from sparsight.pruning.sipp.decision import Decision
 from sparsight.pruning.sipp.groups import sides
 from sparsight.pruning.sipp.keep_ratio import keep_ratio
+from sparsight.pruning.sipp.sampling import Decision
 from sparsight.pruning.sipp.score import layers_using
 from sparsight.pruning.sipp.sensitivities import by_rows
 from sparsight.types import Batch, Masks, Params, Scored
@@ -70,10 +69,12 @@ def certify(
     _of_these_weights(call, scores)
     if multipliers is None and decision is not None:
         multipliers = decision.multipliers
-    _fit(call, multipliers or {})
-    gamma = {name: _gamma(masks[name], multipliers, name, scores[name].dtype) for name in masks}
+    multipliers = multipliers or {}
+    _fit(call, multipliers)
+    gamma = {name: mask.to(scores[name].dtype) for name, mask in masks.items()}
+    gamma |= {n: torch.where(masks[n], f.to(scores[n].dtype), 0) for n, f in multipliers.items() if n in masks}
     kept = {name: (call.params[name] * gamma[name]).to(call.params[name].dtype) for name in masks}
-    kept |= {n: call.params[n] * f for n, f in (multipliers or {}).items() if n not in masks}
+    kept |= {name: call.params[name] * factor for name, factor in multipliers.items() if name not in masks}
     rows = rows_of(scores, masks)
     eps, random = _group_bounds(by_rows(scores, rows), rows.of(gamma), decision, delta, constant, bound)
     with evaluating(model), seeded(0):
@@ -100,7 +101,7 @@ def certify(
         network=_network(outputs, why),
         says=(),
     )
-    return words.said(certificate)
+    return said(certificate)
 
 
 def pruning_of(before: nn.Module, after: nn.Module, masks: Masks) -> dict[str, Tensor]:
@@ -188,11 +189,6 @@ def _check(
         raise ValueError("a certificate needs at least one held-out batch")
 
 
-def _gamma(mask: Tensor, multipliers: Params | None, name: str, dtype: torch.dtype) -> Tensor:
-    factor = (multipliers or {}).get(name)
-    return mask.to(dtype) if factor is None else torch.where(mask, factor.to(dtype), 0)
-
-
 Pair = tuple[Tensor, Tensor]
 
 
@@ -200,15 +196,10 @@ def _group_bounds(
     scores: Scored, gamma: Mapping[str, Tensor], decision: Decision | None, delta: float, constant: float, bound: Bound
 ) -> tuple[dict[str, Pair], dict[str, Pair]]:
     """The bounds of each tensor's plus and minus groups, and which of them come from sampling."""
-    eps, random = {}, {}
-    events = 0
+    eps, random, events = {}, {}, 0
     if decision is not None:
-        events = sum(
-            2
-            * scores.facts[name].patches
-            * int(sum(part.sum() for part in decision.groups.split(name, decision.random)))
-            for name in scores
-        )
+        groups = decision.groups
+        events = sum(2 * scores.facts[n].patches * int(decision.random[groups.rows[n]].sum()) for n in scores)
     for name, score in scores.items():
         facts, all_true = scores.facts[name], {name: torch.ones_like(gamma[name], dtype=torch.bool)}
         loss = (1 - gamma[name]).abs() * score

@@ -1,20 +1,22 @@
-"""Measures errors by running held-out inputs through the unpruned and the pruned network."""
+"""Measures errors on held-out inputs, and composes the bounds of a network that is a chain of layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from sparsight.model.batch import batch_size, copied
 from sparsight.model.functional import Pure
 from sparsight.model.hooks import tapped
 from sparsight.model.weights import layout_of
-from sparsight.pruning.sipp.patches import as_points, columns, patches_of
 from sparsight.pruning.sipp.score import first_points, input_of
+from sparsight.pruning.sipp.sensitivities import as_points, columns, patches_of
 from sparsight.types import Batch, Layout
 
 _SLACK = 1e-5  # tolerance for float32 rounding
@@ -58,12 +60,11 @@ def measure(
     """
     found = {name: Measured(bound, *(torch.zeros_like(bound) for _ in range(4))) for name, bound in bounds.items()}
     users = {f"{name} {i}": layer for name, of in layers.items() for i, layer in enumerate(of)}
-    owner = {f"{name} {i}": name for name, of in layers.items() for i in range(len(of))}
     carried = torch.zeros(0)
 
     def see(key: str, layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         nonlocal carried
-        name = owner[key]
+        name = key.rpartition(" ")[0]
         x = as_points(layer, input_of(name, inputs)).to(bounds[name].dtype)
         if not torch.isfinite(x).all():
             raise ValueError(f"cannot measure {name!r}: an input of its layer is not finite")
@@ -129,3 +130,64 @@ def _relative(wrong: Tensor, right: Tensor) -> Tensor:
     """The largest |wrong - right| / |right| of each sample; 0 for equal values, infinite for NaN."""
     gap = (wrong - right).abs().flatten(1).nan_to_num(torch.inf, torch.inf)
     return torch.where(gap > 0, gap / right.abs().flatten(1), 0).amax(1)
+
+
+# -- chains of layers ------------------------------------------------------------------------------------------------
+
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_RELU = (nn.ReLU, functional.relu, torch.relu, torch.relu_, "relu", "relu_")
+_READ = ("size", "dim", "numel", "ndimension")
+_FACTS = ("shape", "ndim", "dtype", "device")
+_SAME = (nn.Flatten, nn.Identity, nn.Dropout, torch.flatten, functional.dropout, "flatten", "view", "reshape")
+_LARGEST = (
+    *(getattr(nn, f"MaxPool{n}d") for n in (1, 2, 3)),
+    *(getattr(functional, f"max_pool{n}d") for n in (1, 2, 3)),
+    *(torch.max_pool1d, torch.max_pool2d),
+)
+_MEAN = (
+    *(getattr(nn, f"{kind}Pool{n}d") for kind in ("Avg", "AdaptiveAvg") for n in (1, 2, 3)),
+    *(getattr(functional, f"{kind}_pool{n}d") for kind in ("avg", "adaptive_avg") for n in (1, 2)),
+)
+
+
+def why_no_chain(model: nn.Module, layers: Iterable[nn.Module]) -> str | None:
+    """Why the network is not a chain of `layers`, each used once, with only ReLU and pooling between; None if it is.
+
+    ReLU, maxima, and means of nonnegative numbers preserve relative errors of at most 1.
+    """
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception as error:  # the forward of a user's model may raise anything with symbolic tensors
+        return f"its forward cannot be traced ({type(error).__name__})"
+    own, nonnegative, seen, sizes = {id(layer) for layer in layers}, False, 0, _sizes(graph)
+    for node in graph.nodes:
+        if node.op in ("placeholder", "output", "get_attr") or node in sizes:
+            continue
+        target = model.get_submodule(str(node.target)) if node.op == "call_module" else node.target
+        kind: Any = type(target) if isinstance(target, nn.Module) else target
+        paths = [n for n in node.all_input_nodes if n.op != "get_attr" and n not in sizes]
+        if len(paths) != 1 or sum(user not in sizes for user in node.users) > 1:
+            return f"paths join or split at {node.name!r}"
+        if kind in _LAYERS:
+            if id(target) not in own:
+                return f"{node.target!r} is not among the layers with bounds"
+            own.discard(id(target))
+            nonnegative, seen = False, seen + 1
+        elif kind in _RELU:
+            nonnegative = True
+        elif kind in _MEAN and not nonnegative:
+            return f"{node.name!r} averages numbers of both signs"
+        elif kind not in (operator.getitem, *_SAME, *_LARGEST, *_MEAN):
+            return f"{node.name!r} is neither a layer with bounds nor ReLU nor pooling"
+    return None if seen and not own else "not every layer is part of it"
+
+
+def _sizes(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that compute only sizes of tensors, which carry no values."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        called = node.op in ("call_method", "call_function")
+        read = node.target in _READ or (node.target is getattr and node.args[1] in _FACTS)
+        if called and (read or (node.all_input_nodes and all(n in found for n in node.all_input_nodes))):
+            found.add(node)
+    return found
