@@ -32,9 +32,8 @@ from torch import Tensor, nn
 from sparsight import dense, gradient_flow, information_flow, verify
 from sparsight.measure.flow import both_flows, gf_ema, probe
 from sparsight.measure.flow.gradients import averaged
-from sparsight.model.functional import evaluating
+from sparsight.model.functional import evaluating, tapped
 from sparsight.model.hold import bind
-from sparsight.model.hooks import tapped
 from sparsight.model.names import named
 from sparsight.numerics import keep_largest
 from sparsight.pruning.score.random import Random

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sparsight.model.hooks import tapped
+from sparsight.model.functional import tapped
 from sparsight.model.masks import dense
 from sparsight.pruning.sipp.groups import Groups, share_out, whole
 from sparsight.pruning.sipp.score import SiPP, layers_using

@@ -32,7 +32,7 @@ from sparsight import (
     dense,
     rewind,
 )
-from sparsight.model.hooks import tapped
+from sparsight.model.functional import tapped
 from sparsight.numerics.seeds import derive
 from sparsight.numerics.stratified import stratified
 from sparsight.pruning import (

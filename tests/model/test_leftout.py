@@ -18,7 +18,7 @@ from sparsight import Data, LeftOutWarning, Split, dense, left_out
 from sparsight.analysis.page import page
 from sparsight.analysis.text import headline, table
 from sparsight.cli.entry import main
-from sparsight.model.left_out import LeftOut, lines, told
+from sparsight.model.left_out import LeftOut, lines
 from sparsight.model.masks import all_kept
 from sparsight.pruning import conditioning
 from sparsight.recipes import lottery
@@ -233,7 +233,7 @@ class TestPatterns:
         first, second = left_out(model)
         assert first == LeftOut("codes.0", (8, 4), 32 / 60, None, "torch.int8 cannot be pruned")
         assert second == LeftOut("codes.1", (2, 4), 8 / 60, None, "torch.complex64 cannot be pruned")
-        assert "codes.0 (8×4, 53.3 %; torch.int8 cannot be pruned)" in told(left_out(model))
+        assert "codes.0 (8×4, 53.3 %; torch.int8 cannot be pruned)" in lines(left_out(model))
         assert left_out(model, exclude="codes.*") == ()
 
     def test_vectors_and_lazy_norms_are_no_matrices(self):

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from sparsight.model.functional import evaluating, pure
-from sparsight.model.hooks import tapped
+from sparsight.model.functional import evaluating, pure, tapped
 from sparsight.model.loss import cross_entropy
 
 

@@ -17,7 +17,7 @@ import sparsight
 from sparsight import SNIP, Global, Magnitude, Random, Shrink, recipes, run
 from sparsight.measure.criticality import CriticalStart, NoEdgeOfChaos, edge_of_chaos, initialise_, phase_of
 from sparsight.model import masks
-from sparsight.model.hooks import tapped
+from sparsight.model.functional import tapped
 from sparsight.pruning import Rescale
 from sparsight.pruning.rescale import FromStart, Rescaled, ScoredAt
 from sparsight.types import Allocation, Data, Split

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -53,9 +53,9 @@ def _part(output: Any, name: str) -> Any:
 
 
 def _accepted(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
-    inner = model
-    while (further := _inside(inner)) is not None:
-        inner = further
+    inner: Any = model
+    while hasattr(inner, "_orig_mod") or isinstance(inner, nn.parallel.DistributedDataParallel):
+        inner = inner._orig_mod if hasattr(inner, "_orig_mod") else inner.module  # compiled or DDP-wrapped
     names, others = _parameters(type(inner).forward)
     given = {str(key): value for key, value in batch.items()}
     if "labels" in names and "labels" not in given and "label" in given:
@@ -67,12 +67,6 @@ def _accepted(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
             f"{', '.join(given) or 'nothing'}: {ASK}"
         )
     return taken
-
-
-def _inside(model: nn.Module) -> nn.Module | None:
-    """The module inside a compiled or DDP-wrapped one."""
-    found = getattr(model, "_orig_mod", None)
-    return model.module if found is None and isinstance(model, nn.parallel.DistributedDataParallel) else found
 
 
 @functools.cache
@@ -95,7 +89,7 @@ ASK = "give your own loss(model, batch) and judge(model, batch) (--loss and --me
 
 def batch_size(batch: Batch) -> int:
     """Samples of a batch: the length of its first tensor. Raises: ValueError without one, or if it is empty."""
-    first = next(tensors_of(batch), None)
+    first = next(iter(tensors_of(batch)), None)
     if first is None or first.dim() == 0 or not len(first):
         got = type(batch).__name__ if first is None else f"a first tensor of shape {tuple(first.shape)}"
         raise ValueError(f"a batch must be (x, y) with at least one sample, got {got}")
@@ -122,24 +116,22 @@ def copied(batch: Any) -> Any:
     return on_tensors(Tensor.clone, batch)
 
 
-def tensors_of(batch: Any) -> Iterator[Tensor]:
+def tensors_of(batch: Any) -> list[Tensor]:
     """The tensors of a batch, in order."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, Mapping):
-        for value in batch.values():
-            yield from tensors_of(value)
-    elif isinstance(batch, (tuple, list)):
-        for value in batch:
-            yield from tensors_of(value)
+    found: list[Tensor] = []
+
+    def take(x: Tensor) -> Tensor:
+        found.append(x)
+        return x
+
+    on_tensors(take, batch)
+    return found
 
 
 def digest(batch: Any) -> str:
     """SHA-256 of the dense tensors of a batch: dtype, shape, then bytes in logical row-major order. "" without any."""
-    found, seen = hashlib.sha256(), False
-    for tensor in tensors_of(batch):
-        if tensor.layout is torch.strided:
-            seen = True
-            found.update(f"{tensor.dtype} {tuple(tensor.shape)};".encode())
-            found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest() if seen else ""
+    found, dense = hashlib.sha256(), [x for x in tensors_of(batch) if x.layout is torch.strided]
+    for x in dense:
+        found.update(f"{x.dtype} {tuple(x.shape)};".encode())
+        found.update(x.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest() if dense else ""

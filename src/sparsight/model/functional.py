@@ -1,10 +1,11 @@
-"""A model as a function of its parameters, and eval mode for a block."""
+"""A model as a function of its parameters; eval mode, and forward hooks, for a block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,6 +26,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags:
             module.training = training
+
+
+See = Callable[[str, nn.Module, tuple[Any, ...], Any], None]
+"""Called as `see(name, module, inputs, output)` after each forward of a tapped layer."""
+
+
+@contextmanager
+def tapped(layers: Mapping[str, nn.Module], see: See) -> Iterator[None]:
+    """Call `see` after every forward of the given layers, in execution order, for a block.
+
+    `inputs` are the positional arguments. As in torch, a result of `see` other than None would replace the output.
+    """
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_hook(partial(see, name)).remove)
+        yield
 
 
 @contextmanager

@@ -6,7 +6,6 @@ Both clear bits instead of multiplying, and turn NaN, infinity and -0.0 into +0.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsight.model.layout import Hold
+from sparsight.model.layout import Hold, clear_grads_
 from sparsight.model.masks import check
 from sparsight.model.names import modules_of, named
-from sparsight.numerics.kernels.clear import Place, clear, clear_plainly_, sums_of_squares, table
+from sparsight.numerics.kernels.clear import clear, clear_plainly_, sums_of_squares
 from sparsight.types import Masks
 
 _MEASURED = (torch.float32, torch.float64)  # dtypes of gradients whose norm is computed while masking
@@ -162,7 +161,8 @@ class Bound:
             grad = parameter.grad
             if grad is None:
                 continue
-            if not _plain(grad) or not grad.is_contiguous():
+            strided = type(grad) is Tensor and grad.layout is torch.strided and grad.is_contiguous()
+            if not strided or not grad.is_cpu or grad.dtype not in _MEASURED:
                 return None
             kinds.add(grad.dtype)
             places.append((grad.data_ptr(), 0, grad.numel()))
@@ -171,26 +171,6 @@ class Bound:
         squares = sums_of_squares(places, kinds.pop().itemsize if kinds else 4)
         own = tuple(None if at is None else math.sqrt(squares[at]) for at in held)
         return Norms(math.sqrt(sum(squares)), own)
-
-
-def _plain(grad: Tensor) -> bool:
-    """Whether `grad` is a dense CPU tensor of a measured dtype."""
-    strided = type(grad) is Tensor and grad.layout is torch.strided
-    return strided and grad.device.type == "cpu" and grad.dtype in _MEASURED
-
-
-def clear_grads_(holds: Iterable[Hold]) -> None:
-    """Set the gradients of the pruned weights of `holds` to +0.0."""
-    places: dict[int, list[Place]] = {}
-    for hold in holds:
-        grad = hold.weight.grad
-        place = None if grad is None else hold.place_of(grad)
-        if grad is not None and place is not None:
-            places.setdefault(grad.element_size(), []).append(place)
-        else:
-            hold.clear_grad_()
-    for width, those in places.items():
-        clear(table(those, width), width, everything=True)
 
 
 def bind(model: nn.Module, masks: Masks) -> Bound:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -24,8 +26,6 @@ class Hold:
         self.name, self.weight, self.mask = name, weight, mask
         self.plain = type(weight) in PLAIN
         self._whole = None if self.plain else mask.clone()
-        self._last: tuple[int, int, int, int] | None = None  # the last cleared gradient: place and width
-        self._last_rows = table([], 4)
         self.lay()
 
     @property
@@ -79,25 +79,8 @@ class Hold:
             return None
         return (x.data_ptr(), self._address, self._count) if self._count else None
 
-    def clear_grad_(self) -> Tensor | None:
-        """Set the gradient of every pruned weight to +0.0, and return the gradient, which may be sparse (COO)."""
-        grad = self.weight.grad
-        if grad is None:
-            return None
-        place = self.place_of(local(grad))
-        if place is None:
-            self._clear_otherwise_(grad)
-            return self.weight.grad
-        width = grad.element_size()
-        if self._last is None or self._last[1:] != (*place[1:], width):
-            self._last, self._last_rows = (*place, width), table([place], width)
-        elif self._last[0] != place[0]:  # moved since the last step
-            self._last_rows[:, 0] += place[0] - self._last[0]
-            self._last = (*place, width)
-        clear(self._last_rows, width, everything=True)
-        return grad
-
-    def _clear_otherwise_(self, grad: Tensor) -> None:
+    def clear_grad_plainly_(self, grad: Tensor) -> None:
+        """Set the gradient of every pruned weight to +0.0, in tensor code; it may be sparse (COO)."""
         self._refuse_shape(grad)
         grad = local(grad)
         if grad.layout is torch.sparse_coo:
@@ -148,6 +131,22 @@ class Hold:
             f"strides {weight.stride()}, {weight.dtype}): clearing would change kept weights. "
             "This is a bug in sparsight: please report it"
         )
+
+
+def clear_grads_(holds: Iterable[Hold]) -> None:
+    """Set the gradients of the pruned weights of `holds` to +0.0; skips weights without a gradient."""
+    places: dict[int, list[Place]] = {}
+    for hold in holds:
+        grad = hold.weight.grad
+        if grad is None:
+            continue
+        place = hold.place_of(local(grad))
+        if place is None:
+            hold.clear_grad_plainly_(grad)
+        else:
+            places.setdefault(grad.element_size(), []).append(place)
+    for width, those in places.items():
+        clear(table(those, width), width, everything=True)
 
 
 def _same_order(a: Tensor, b: Tensor) -> bool:

@@ -101,17 +101,13 @@ def lines(left: Sequence[LeftOut], most: int = 10) -> list[str]:
     return [*said, f"{len(rest):,} more ({percent(sum(x.share for x in rest))})"] if rest else said
 
 
-def told(left: Sequence[LeftOut]) -> str:
-    """A message about parameters that are not prunable, and what to do."""
-    verb = "is" if len(left) == 1 else "are"
-    listed = "".join(f"\n  {line}" for line in lines(left))
-    return (
-        f"{counted(left)}, {verb} not prunable and stay{'s' if len(left) == 1 else ''} dense:{listed}\n"
+def warn(left: Sequence[LeftOut], stacklevel: int) -> None:
+    """Issue a LeftOutWarning if anything is left out, with what to do; `stacklevel` as in `warnings.warn`."""
+    if not left:
+        return
+    verbs = "is not prunable and stays" if len(left) == 1 else "are not prunable and stay"
+    said = "\n  ".join([f"{counted(left)}, {verbs} dense:", *lines(left)])
+    then = (
         "to prune them, pass these names and patterns to include; to keep them dense without this warning, to exclude"
     )
-
-
-def warn(left: Sequence[LeftOut], stacklevel: int) -> None:
-    """Issue a LeftOutWarning if anything is left out; `stacklevel` as in `warnings.warn`."""
-    if left:
-        warnings.warn(told(left), LeftOutWarning, stacklevel=stacklevel + 1)
+    warnings.warn(f"{said}\n{then}", LeftOutWarning, stacklevel=stacklevel + 1)

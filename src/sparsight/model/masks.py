@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.model.left_out import LeftOut, counted, lines, unsettled, warn
-from sparsight.model.names import named
+from sparsight.model.names import named, some
 from sparsight.model.weights import DTYPES, Weight, weights
 from sparsight.numerics.kernels.clear import BITS
 from sparsight.types import Masks
 
 PLAIN = (Tensor, nn.Parameter)  # types with ordinary memory
 
+Patterns = str | Iterable[str]
+"""Shell-style patterns of names."""
+
 
 # -- making and checking ---------------------------------------------------------------------------------------
 
 
-def dense(
-    model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
-) -> dict[str, Tensor]:
+def dense(model: nn.Module, *, include: Patterns = (), exclude: Patterns = ()) -> dict[str, Tensor]:
     """All-True masks for the prunable weights: those of linear, convolution and attention layers, and of experts.
 
     These are `Linear`, convolutions (also transposed), transformers' `Conv1D`, the projections of
@@ -44,9 +45,7 @@ def dense(
     return masks
 
 
-def all_kept(
-    model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
-) -> dict[str, Tensor]:
+def all_kept(model: nn.Module, *, include: Patterns = (), exclude: Patterns = ()) -> dict[str, Tensor]:
     """The masks of `dense`, without its warning."""
     chosen = _prunable(model, include, exclude)
     empty = next((name for name, weight in chosen.items() if weight.parameter.is_meta), None)
@@ -60,16 +59,12 @@ def all_kept(
     }
 
 
-def prunable(
-    model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
-) -> dict[str, nn.Parameter]:
+def prunable(model: nn.Module, *, include: Patterns = (), exclude: Patterns = ()) -> dict[str, nn.Parameter]:
     """The parameters that `dense` makes masks for, by name. Raises: as `dense`."""
     return {name: weight.parameter for name, weight in _prunable(model, include, exclude).items()}
 
 
-def left_out(
-    model: nn.Module, *, include: str | Iterable[str] = (), exclude: str | Iterable[str] = ()
-) -> tuple[LeftOut, ...]:
+def left_out(model: nn.Module, *, include: Patterns = (), exclude: Patterns = ()) -> tuple[LeftOut, ...]:
     """The matrix-shaped parameters that are neither prunable nor excluded.
 
     Each has its share of all parameters, the pattern that would include it, and a reason if any. Matrix-shaped: more
@@ -81,7 +76,7 @@ def left_out(
     return unsettled(known, {*chosen, *excluded})
 
 
-def _prunable(model: nn.Module, include: str | Iterable[str], exclude: str | Iterable[str]) -> dict[str, Weight]:
+def _prunable(model: nn.Module, include: Patterns, exclude: Patterns) -> dict[str, Weight]:
     known = weights(model)
     chosen, excluded = _sorted(known, include, exclude)
     if not sum(weight.parameter.numel() for weight in chosen.values()):
@@ -89,16 +84,14 @@ def _prunable(model: nn.Module, include: str | Iterable[str], exclude: str | Ite
         others = f"not prunable are {counted(left)}: {', '.join(lines(left))}; " if left else ""
         raise ValueError(
             f"{type(model).__name__} has no prunable weights, which are those of linear, convolution and attention "
-            f"layers: name others with include; {others}its parameters are {_some(known)}"
+            f"layers: name others with include; {others}its parameters are {some(known)}"
         )
     return chosen
 
 
-def _sorted(
-    known: Mapping[str, Weight], include: str | Iterable[str], exclude: str | Iterable[str]
-) -> tuple[dict[str, Weight], list[str]]:
+def _sorted(known: Mapping[str, Weight], include: Patterns, exclude: Patterns) -> tuple[dict[str, Weight], list[str]]:
     """The prunable parameters by name, and the names that `exclude` removes."""
-    included, excluded = _patterns(include), _patterns(exclude)
+    included, excluded = ([each] if isinstance(each, str) else list(each) for each in (include, exclude))
     used: set[str] = set()
     chosen: dict[str, Weight] = {}
     taken: list[str] = []
@@ -113,7 +106,7 @@ def _sorted(
         chosen[name] = weight
     idle = [p for p in (*included, *excluded) if p not in used]
     if idle:
-        raise ValueError(f"pattern {idle[0]!r} matches no parameter: the parameters are {_some(known)}")
+        raise ValueError(f"pattern {idle[0]!r} matches no parameter: the parameters are {some(known)}")
     return chosen, taken
 
 
@@ -124,16 +117,6 @@ def _refuse(name: str, parameter: nn.Parameter) -> None:
     if parameter.dtype not in DTYPES:
         accepted = ", ".join(map(str, DTYPES))
         raise ValueError(f"cannot prune {name!r}: its dtype must be one of {accepted}, got {parameter.dtype}")
-
-
-def _patterns(given: str | Iterable[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _some(names: Iterable[str], most: int = 6) -> str:
-    listed = list(names)
-    tail = f" and {len(listed) - most} more" if len(listed) > most else ""
-    return ", ".join(repr(name) for name in listed[:most]) + tail if listed else "none"
 
 
 def check(model: nn.Module, masks: Masks) -> None:
@@ -192,7 +175,7 @@ def _refuse_name(model: nn.Module, parameters: Mapping[str, nn.Parameter], name:
     for first, weight in weights(model).items():
         if name in weight.names:
             raise ValueError(f"{name!r} is tied to {first!r}: use the first name in masks")
-    raise ValueError(f"the model has no parameter {name!r}: its parameters are {_some(parameters)}")
+    raise ValueError(f"the model has no parameter {name!r}: its parameters are {some(parameters)}")
 
 
 def counts_by_tensor(masks: Masks) -> dict[str, tuple[int, int]]:

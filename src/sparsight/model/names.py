@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
@@ -52,3 +52,10 @@ def names_of(model: nn.Module) -> dict[int, list[tuple[str, nn.Module]]]:
     for name, module, parameter in _uses(model):
         owners.setdefault(id(parameter), []).append((name, module))
     return owners
+
+
+def some(names: Iterable[str], most: int = 6) -> str:
+    """The first names in quotes, and how many there are beyond `most`, for messages."""
+    listed = list(names)
+    more = f" and {len(listed) - most:,} more" if len(listed) > most else ""
+    return ", ".join(repr(name) for name in listed[:most]) + more if listed else "none"

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparsight.model.hold import bind, clear_grads_
-from sparsight.model.layout import Hold
+from sparsight.model.hold import bind
+from sparsight.model.layout import Hold, clear_grads_
 from sparsight.model.stepping import Changed, clear_state_, elementwise, family, given, keeps_zeros, on_step, stepped
 from sparsight.types import Masks
 
@@ -128,18 +128,15 @@ class Holding:
         if len(active) < len(self._bound.holds):
             lost = [hold.name for hold in self._bound.holds if hold.weight.requires_grad and hold not in active]
             if lost:
-                raise self._unheld(lost)
+                kinds = ", ".join(type(each).__name__ for each in self._optimizers) or "none"
+                names = ", ".join(map(repr, lost[:4])) + (", …" if len(lost) > 4 else "")
+                count = f"{len(lost)} of the {len(self._bound.holds)} masked weights"
+                raise ValueError(
+                    f"no given optimizer ({kinds}) trains {count}, {names}: pass every optimizer of the loop, made for "
+                    "this model's parameters, or freeze these weights with requires_grad_(False)"
+                )
         if active != self._active:
             self._active = active
-
-    def _unheld(self, lost: list[str]) -> ValueError:
-        kinds = ", ".join(type(each).__name__ for each in self._optimizers) or "none"
-        names = ", ".join(map(repr, lost[:4])) + (", …" if len(lost) > 4 else "")
-        count = f"{len(lost)} of the {len(self._bound.holds)} masked weights"
-        return ValueError(
-            f"no given optimizer ({kinds}) trains {count}, {names}: pass every optimizer of the loop, made for this "
-            "model's parameters, or freeze these weights with requires_grad_(False)"
-        )
 
     def _watch(self) -> None:
         """Mask gradients as they accumulate, also of frozen weights, which may be unfrozen later."""
@@ -213,8 +210,8 @@ def _on_accumulation(hold: Hold, masked: dict[Hold, tuple[Tensor, int]]) -> Call
         return lambda: None
 
     def mask_grad(weight: Tensor) -> None:
-        grad = hold.clear_grad_()
-        if grad is not None:
+        clear_grads_([hold])
+        if (grad := hold.weight.grad) is not None:
             masked[hold] = grad, grad._version
 
     thawed = hold.weight.requires_grad

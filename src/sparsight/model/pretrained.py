@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
 from sparsight.checkpoint.load import load_tensors
 from sparsight.checkpoint.open import open_checkpoint
+from sparsight.model.names import some
 
 
 class WeightsNote(UserWarning):
@@ -29,15 +30,12 @@ def load_into(path: str | os.PathLike[str], model: nn.Module) -> str:
     Warns: `WeightsNote` about stripped prefixes and unused tensors. Raises: `CheckpointError` for an unreadable file;
     ValueError for a tensor that the file lacks or has with another shape, without loading anything.
     """
+    path = Path(path)
     try:
-        return _loaded(model, Path(path))
+        entries = fitting(path, model)
+        found = load_tensors(Checkpoint(str(path), "", tuple({id(e): e for e in entries.values()}.values())))
     except CheckpointError as error:
         raise CheckpointError(error.path, error.what, "load weights from") from error
-
-
-def _loaded(model: nn.Module, path: Path) -> str:
-    entries = fitting(path, model)
-    found = load_tensors(Checkpoint(str(path), "", tuple({id(e): e for e in entries.values()}.values())))
     model.load_state_dict({name: found[entry.name] for name, entry in entries.items()}, strict=False)
     return f"{len(entries)} tensors from {path}"
 
@@ -55,8 +53,8 @@ def fitting(path: Path, model: nn.Module) -> dict[str, Entry]:
     missing = [name for name in wanted if name not in there and not any(other in there for other in tied.get(name, ()))]
     if missing:
         raise ValueError(
-            f"{path} does not fit {type(model).__name__}: it lacks {_some(missing)} "
-            f"({len(missing)} of {len(wanted)} tensors); it holds {_some(sorted(names))}"
+            f"{path} does not fit {type(model).__name__}: it lacks {some(missing, 4)} "
+            f"({len(missing)} of {len(wanted)} tensors); it holds {some(sorted(names), 4)}"
         )
     by_name = {name: entry for entry in checkpoint.entries for name in (entry.name, *entry.aliases)}
     by_name |= {turned.name: turned for entry in checkpoint.entries for turned in entry.turned}
@@ -67,9 +65,9 @@ def fitting(path: Path, model: nn.Module) -> dict[str, Entry]:
         more = f", and {len(odd) - 1} more tensors differ" if len(odd) > 1 else ""
         raise ValueError(f"{path} does not fit {type(model).__name__}: {odd[0]!r} has shape {shapes}{more}")
     unused = sorted(names - set(there.values()))
-    notes = [*said, *([f"not used: {_some(unused)}"] if unused else [])]
+    notes = [*said, *([f"not used: {some(unused, 4)}"] if unused else [])]
     if notes:
-        warnings.warn(f"{path}: {'; '.join(notes)}", WeightsNote, stacklevel=4)
+        warnings.warn(f"{path}: {'; '.join(notes)}", WeightsNote, stacklevel=3)
     return found
 
 
@@ -79,8 +77,8 @@ def _match(wanted: Mapping[str, Tensor], names: set[str]) -> tuple[dict[str, str
     Tries all possible prefixes of names in the file, or in the model, and takes the one that fits most tensors, the
     shortest among equals.
     """
-    added = Counter(f[: -len(w)] for w in wanted for f in names if f.endswith(w) and _whole(f[: -len(w)]))
-    taken = Counter(w[: -len(f)] for w in wanted for f in names if w.endswith(f) and w != f and _whole(w[: -len(f)]))
+    added = Counter(f[: -len(w)] for w in wanted for f in names if f".{f}".endswith(f".{w}"))
+    taken = Counter(w[: -len(f)] for w in wanted for f in names if w.endswith(f".{f}"))
     ways = [(added[prefix], -len(prefix), prefix, "") for prefix in added]
     ways += [(taken[prefix], -len(prefix), "", prefix) for prefix in taken]
     if not ways:
@@ -95,18 +93,9 @@ def _match(wanted: Mapping[str, Tensor], names: set[str]) -> tuple[dict[str, str
     return matched, said + ([f"its names lack the prefix {in_model!r}"] if in_model else [])
 
 
-def _whole(prefix: str) -> bool:
-    return not prefix or prefix.endswith(".")
-
-
 def _tied(model: nn.Module) -> dict[str, list[str]]:
     """The other names of each tied tensor of the state dict, which files may hold once."""
     by: dict[int, list[str]] = {}
     for name, value in model.state_dict(keep_vars=True).items():
         by.setdefault(id(value), []).append(name)
     return {name: [other for other in group if other != name] for group in by.values() for name in group}
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(repr(name) for name in names[:most]) + more

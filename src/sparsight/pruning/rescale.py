@@ -18,9 +18,8 @@ from sparsight.measure.criticality.layers import fan_in, is_residual, left_out, 
 from sparsight.measure.criticality.phase import NORMS, CriticalStart, critical_sigma_w
 from sparsight.measure.criticality.quadrature import Activation
 from sparsight.model.batch import predict
-from sparsight.model.functional import evaluating
+from sparsight.model.functional import evaluating, tapped
 from sparsight.model.hold import apply_
-from sparsight.model.hooks import tapped
 from sparsight.model.masks import all_kept, check
 from sparsight.model.weights import layouts
 from sparsight.numerics.checks import check_known, is_number

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from sparsight.model.batch import batch_size
-from sparsight.model.hooks import tapped
+from sparsight.model.functional import tapped
 from sparsight.model.linearised import ACTIVATIONS, every
 from sparsight.model.names import modules_of
 from sparsight.model.weights import layout_of

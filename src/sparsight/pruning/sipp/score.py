@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.model.batch import batch_size, copied, on_tensors, predict
-from sparsight.model.functional import Pure, evaluating, pure
-from sparsight.model.hooks import tapped
+from sparsight.model.functional import Pure, evaluating, pure, tapped
 from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.model.names import named, names_of

@@ -12,8 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from sparsight.model.batch import batch_size, copied
-from sparsight.model.functional import Pure
-from sparsight.model.hooks import tapped
+from sparsight.model.functional import Pure, tapped
 from sparsight.model.weights import layout_of
 from sparsight.pruning.sipp.score import first_points, input_of
 from sparsight.pruning.sipp.sensitivities import as_points, columns, patches_of
