@@ -144,17 +144,10 @@ _SIGNED: dict[Any, Callable[..., Tensor]] = {
 # -- pooling -----------------------------------------------------------------------------------------------------
 
 _MAX_POOLS: dict[Any, Callable[..., Tensor]] = {
-    F.max_pool1d: F.avg_pool1d,
-    F.max_pool2d: F.avg_pool2d,
-    F.max_pool3d: F.avg_pool3d,
-    torch.max_pool1d: F.avg_pool1d,
-    torch.max_pool2d: F.avg_pool2d,
-    torch.max_pool3d: F.avg_pool3d,
+    getattr(home, f"max_pool{n}d"): getattr(F, f"avg_pool{n}d") for home in (F, torch) for n in (1, 2, 3)
 }
 _ADAPTIVE: dict[Any, Callable[..., Tensor]] = {
-    F.adaptive_max_pool1d: F.adaptive_avg_pool1d,
-    F.adaptive_max_pool2d: F.adaptive_avg_pool2d,
-    F.adaptive_max_pool3d: F.adaptive_avg_pool3d,
+    getattr(F, f"adaptive_max_pool{n}d"): getattr(F, f"adaptive_avg_pool{n}d") for n in (1, 2, 3)
 }
 
 

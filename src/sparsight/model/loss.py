@@ -67,10 +67,8 @@ def mae(model: nn.Module, batch: Batch) -> Tensor:
     return functional.l1_loss(*paired(model, batch))
 
 
-_NAMED: Mapping[str, Loss] = {
-    "task": task_loss, "cross-entropy": cross_entropy, "binary-cross-entropy": binary_cross_entropy, "mse": mse,
-    "mae": mae,
-}  # fmt: skip
+_LOSSES: tuple[Loss, ...] = (task_loss, cross_entropy, binary_cross_entropy, mse, mae)
+_NAMED: Mapping[str, Loss] = dict(zip(get_args(LossName), _LOSSES, strict=True))
 
 
 def named_loss(loss: LossName | Loss) -> Loss:
@@ -101,15 +99,11 @@ def paired(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     scores, y = scores_of(output), labels_of(batch)
     if scores is None or not isinstance(y, Tensor):
         raise ValueError(f"output and targets must be tensors, got {_kinds(output, y)}; {ASK}")
-    if scores.numel() != y.numel() or (scores.shape != y.shape and _flat(scores.shape) != _flat(y.shape)):
+    if scores.numel() != y.numel() or scores.squeeze().shape != y.squeeze().shape:
         raise ValueError(
             f"targets of shape {tuple(y.shape)} do not fit an output of shape {tuple(scores.shape)}; {ASK}"
         )
     return scores, y.reshape(scores.shape).to(scores.dtype)
-
-
-def _flat(shape: Any) -> list[int]:
-    return [n for n in shape if n != 1]
 
 
 def _kinds(output: Any, y: Any) -> str:

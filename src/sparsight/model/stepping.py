@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
-from torch.optim import Optimizer
+from torch import Tensor, nn
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 from torch.optim.lr_scheduler import LRScheduler
 
 from sparsight.model.masks import local, share
@@ -17,17 +17,7 @@ from sparsight.model.names import named
 from sparsight.types import Masks
 
 # Optimisers of torch that update each weight from its own value, gradient and state alone.
-_ELEMENTWISE = (
-    optim.SGD,
-    optim.Adam,
-    optim.AdamW,
-    optim.RMSprop,
-    optim.Adagrad,
-    optim.Adadelta,
-    optim.NAdam,
-    optim.RAdam,
-    optim.Adamax,
-)
+_ELEMENTWISE = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, NAdam, RAdam, Adamax)
 
 
 def elementwise(optimizer: Optimizer) -> bool:
@@ -52,16 +42,14 @@ def keeps_zeros(optimizer: Optimizer) -> bool:
     optimisers if learning rate x weight decay is below 1 (otherwise a step gives -0.0), and `eps` is not 0 in the
     weights' precision (otherwise it gives NaN: 0 / 0).
     """
-    return elementwise(optimizer) and all(
-        group["lr"] * group.get("weight_decay", 0.0) < 1 and _divides(group) for group in optimizer.param_groups
-    )
-
-
-def _divides(group: Mapping[str, Any]) -> bool:
-    """Whether `eps`, if any, is above 0 in the dtype of every weight."""
-    if "eps" not in group:
-        return True
-    return all(float(torch.tensor(float(group["eps"]), dtype=kind)) > 0 for kind in {p.dtype for p in group["params"]})
+    if not elementwise(optimizer):
+        return False
+    for group in optimizer.param_groups:
+        least = float(group.get("eps", 1.0))
+        divides = all(torch.tensor(least, dtype=kind) > 0 for kind in {p.dtype for p in group["params"]})
+        if not divides or group["lr"] * group.get("weight_decay", 0.0) >= 1:
+            return False
+    return True
 
 
 def clear_state_(model: nn.Module, masks: Masks, optimizer: Optimizer) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from sparsight.model.names import modules_of, named, names_of
 from sparsight.numerics.checks import check_gathered
@@ -21,6 +21,7 @@ Kind = Literal["linear", "convolution", "transposed convolution", "attention", "
 _PROJECTIONS = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _PLAIN = Layout()
+_ONLY_SCALE = (parametrizations._WeightNorm, parametrizations._SpectralNorm)  # and so keep zeros
 _COMPUTED = "a weight is computed from it, which may not keep its zeros; remove the parametrisation first"
 
 
@@ -43,7 +44,12 @@ class Weight:
 def weights(model: nn.Module) -> dict[str, Weight]:
     """Every parameter of a model by its first name, in the order of `named_parameters()`."""
     owners, heads, found = names_of(model), _output_embeddings(model), {}
-    computed = dict(_parametrisations(model))
+    computed = {  # by the identity of a list of parametrisations
+        id(steps): (leaf, module)
+        for _, module in modules_of(model)
+        if is_parametrized(module)
+        for leaf, steps in module.get_submodule("parametrizations").named_children()
+    }
     for name, parameter in named(model).items():
         uses = owners[id(parameter)]
         each = [_described(n, parameter, m, computed) for n, m in uses]
@@ -95,9 +101,9 @@ def _described(
     if id(owner) in computed and isinstance(owner, ParametrizationList):
         stem, module = computed[id(owner)]
         kind, layout = _kind(path.rpartition(".parametrizations.")[0], stem, parameter, module)
-        norm = _weight_norm(owner)
-        keeps = leaf == "original" if norm is None else leaf == "original1"
-        if kind is None or not keeps or not all(isinstance(step, _KEEPS_ZEROS) for step in owner):
+        norm = next((step.dim for step in owner if isinstance(step, parametrizations._WeightNorm)), None)
+        keeps = leaf == ("original" if norm is None else "original1")
+        if kind is None or not keeps or not all(isinstance(step, _ONLY_SCALE) for step in owner):
             return Weight(name, (), parameter, module, None, parametrised=True, why=_COMPUTED)
         return Weight(name, (), parameter, module, kind, layout, parametrised=True, norm=norm)
     stem, _, end = leaf.rpartition("_")
@@ -156,23 +162,6 @@ def _inputs_first(leaf: str, parameter: nn.Parameter, module: nn.Module) -> bool
     if up is None or down is None or up.dim() != 3 or down.dim() != 3:
         return False
     return up.shape[2] == 2 * down.shape[1] and up.shape[1] == down.shape[2]
-
-
-# -- parametrisations and output embeddings -----------------------------------------------------------------------
-
-_KEEPS_ZEROS = (parametrizations._WeightNorm, parametrizations._SpectralNorm)  # they only scale
-
-
-def _parametrisations(model: nn.Module) -> Iterator[tuple[int, tuple[str, nn.Module]]]:
-    """(identity of a list of parametrisations, (name of the computed tensor, its module))."""
-    for _, module in modules_of(model):
-        lists = module._modules.get("parametrizations")
-        if isinstance(lists, nn.ModuleDict):
-            yield from ((id(one), (leaf, module)) for leaf, one in lists.items())
-
-
-def _weight_norm(steps: ParametrizationList) -> int | None:
-    return next((step.dim for step in steps if isinstance(step, parametrizations._WeightNorm)), None)
 
 
 def _output_embeddings(model: nn.Module) -> set[int]:
