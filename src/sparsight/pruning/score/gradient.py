@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Literal
@@ -53,10 +53,7 @@ def differentiating() -> Iterator[None]:
 def differentiable(model: nn.Module) -> Pure:
     """The model as a function of its parameters, which are copied if they were created in inference mode."""
     call = pure(model)
-    params, buffers = (
-        {name: _usual(tensor) for name, tensor in state.items()} for state in (call.params, call.buffers)
-    )
-    return replace(call, params=params, buffers=buffers)
+    return replace(call, params=on_tensors(_usual, call.params), buffers=on_tensors(_usual, call.buffers))
 
 
 def _usual(tensor: Tensor) -> Tensor:
@@ -74,8 +71,15 @@ def leaves(call: Pure, masks: Masks) -> dict[str, Tensor]:
     return found
 
 
-def shares(batches: Sequence[Batch], who: str) -> list[float]:
-    """Each batch's share of all samples. Raises: ValueError without batches, TypeError for anything but a sequence."""
+Part = tuple[Batch, float]
+"""A batch, and its share of all samples."""
+
+
+def shares(batches: Sequence[Batch], who: str) -> list[Part]:
+    """Each batch, with its share of all samples.
+
+    Raises: ValueError without batches, TypeError for anything but a sequence.
+    """
     if not hasattr(batches, "__len__") or isinstance(batches, Tensor):
         raise TypeError(f"{who} needs a list of batches (x, y), got {type(batches).__name__}")
     pair = batches if isinstance(batches, tuple) else ()
@@ -84,23 +88,17 @@ def shares(batches: Sequence[Batch], who: str) -> list[float]:
     sizes = [batch_size(batch) for batch in batches]
     if not sizes:
         raise ValueError(f"{who} needs at least one batch (x, y); in a recipe, set Scoring.batches")
-    return [size / sum(sizes) for size in sizes]
+    return [(batch, size / sum(sizes)) for batch, size in zip(batches, sizes, strict=True)]
 
 
 def mean_loss(call: Pure, weights: dict[str, Tensor], loss: Loss, batch: Batch) -> Tensor:
     return call.loss(weights, loss, on_tensors(_usual, batch))
 
 
-def mean_gradient(
-    call: Pure, weights: dict[str, Tensor], loss: Loss, batches: Sequence[Batch], parts: Sequence[float]
-) -> list[Tensor]:
+def mean_gradient(call: Pure, weights: dict[str, Tensor], loss: Loss, parts: Sequence[Part]) -> list[Tensor]:
     """The gradient of the mean loss over all samples of all batches, with one pass per batch."""
-    total: list[Tensor] | None = None
-    for batch, part in zip(batches, parts, strict=True):
-        value = mean_loss(call, weights, loss, batch)
-        total = add(total, gradient(value, list(weights.values())), part)
-    assert total is not None
-    return total
+    by = list(weights.values())
+    return mean(lambda batch: gradient(mean_loss(call, weights, loss, batch), by), parts)
 
 
 def gradient(value: Tensor, by: list[Tensor], *, again: bool = False) -> list[Tensor]:
@@ -116,13 +114,16 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def add(total: list[Tensor] | None, more: list[Tensor], part: float) -> list[Tensor]:
-    """total + part x more, at least in float32; the first total is a new tensor."""
-    more = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in more]
-    if total is None:
-        return [x * part for x in more]
-    for x, y in zip(total, more, strict=True):
-        x.add_(y, alpha=part)
+def mean(of: Callable[[Batch], list[Tensor]], parts: Sequence[Part]) -> list[Tensor]:
+    """The sum of part x of(batch) over all batches, at least in float32."""
+    total: list[Tensor] = []
+    for batch, part in parts:
+        found = [x.to(torch.promote_types(x.dtype, torch.float32)) for x in of(batch)]
+        if total:
+            torch._foreach_add_(total, found, alpha=part)
+        else:
+            total = [x * part for x in found]
+        del found  # the next batch needs the memory
     return total
 
 

@@ -17,12 +17,12 @@ from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known, check_positive
 from sparsight.pruning.score.gradient import (
     BatchNorm,
-    add,
     differentiable,
     finite,
     give_back,
     gradient,
     leaves,
+    mean,
     mean_gradient,
     mean_loss,
     scoring,
@@ -63,11 +63,8 @@ class GraSP:
         with scoring(model, self.batch_norm, twice=True):
             call = differentiable(model)
             weights = leaves(call, masks)
-            flow = None if len(parts) == 1 else mean_gradient(call, weights, self._cooled, batches, parts)
-            total: list[Tensor] | None = None
-            for batch, part in zip(batches, parts, strict=True):
-                total = add(total, self._product(call, weights, masks, batch, flow), part)
-        assert total is not None
+            flow = None if len(parts) == 1 else mean_gradient(call, weights, self._cooled, parts)
+            total = mean(lambda batch: self._product(call, weights, masks, batch, flow), parts)
         scores = {name: hg.mul_(call.params[name]) for name, hg in zip(weights, total, strict=True)}
         return laid_out(model, finite(scores, masks, "GraSP"))
 

@@ -45,6 +45,6 @@ class SNIP:
         with scoring(model, self.batch_norm):
             call = differentiable(model)
             weights = leaves(call, masks)
-            grads = mean_gradient(call, weights, self.loss, batches, parts)
+            grads = mean_gradient(call, weights, self.loss, parts)
         scores = {name: g.mul_(call.params[name]).abs_() for name, g in zip(weights, grads, strict=True)}
         return laid_out(model, finite(scores, masks, "SNIP"))

@@ -15,7 +15,7 @@ from sparsight.numerics.seeds import derive
 from sparsight.numerics.select import keep_largest
 from sparsight.pruning.allocate.counts import alive, share
 from sparsight.pruning.allocate.in_groups import rows_of
-from sparsight.pruning.sipp.bounds import Bound, check_bound, check_constant, check_delta, eps_rand
+from sparsight.pruning.sipp.bounds import Bound, check_constant, check_delta, eps_rand
 from sparsight.pruning.sipp.groups import Groups, Rounding, groups_of, share_out, sides, whole
 from sparsight.pruning.sipp.ranking import keep_ranked
 from sparsight.pruning.sipp.sampling import Decision, exact_counts, sampled, summed, top
@@ -94,7 +94,7 @@ class _Sampler(Allocator):
         _check(self)
         check_delta(self.delta)
         check_constant(self.constant)
-        check_bound(self.bound)
+        check_known(Bound, bound=self.bound)
         check_seed(self.seed)
         check_known(("largest", "ceil"), rounding=self.rounding)
         if self.refill and not self.exact:

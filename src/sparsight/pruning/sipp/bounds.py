@@ -26,7 +26,6 @@ Bound = Literal["reference", "bernstein"]
 
 NOTHING = 2.0**-23
 """Sums of sensitivities, and probabilities, up to this count as zero (the published threshold)."""
-_LARGEST = 8e18  # 8 eta eta* of 10^9 outputs
 
 
 def calibration_size(
@@ -52,9 +51,7 @@ def calibration_size(
 
 def most_points(delta: float, constant: float = 3.0) -> int:
     """An upper limit of `calibration_size` for any network with up to 10^9 outputs per input."""
-    check_positive(delta=delta)
-    check_constant(constant)
-    return max(1, math.ceil(constant * (math.log(_LARGEST) - math.log(delta))))
+    return calibration_size([10**9], delta=delta, constant=constant)
 
 
 def calibration_sweep(
@@ -76,7 +73,7 @@ def alpha(sums: Any, logs: Any, constant: float = 3.0) -> Any:
 
 def eps_rand(alphas: Any, m: Any, bound: Bound = "reference") -> Any:
     """The relative error of m draws with replacement, reweighted; infinite for m = 0 < alpha, 0 for alpha = 0."""
-    check_bound(bound)
+    check_known(Bound, bound=bound)
     a, m = np.broadcast_arrays(np.asarray(alphas, np.float64), np.asarray(m, np.float64))
     a = a if bound == "reference" else a / 2.0
     u = np.divide(a, 3.0 * m, out=np.where(a > 0, np.inf, 0.0), where=m > 0)
@@ -86,7 +83,7 @@ def eps_rand(alphas: Any, m: Any, bound: Bound = "reference") -> Any:
 
 def draws_for(alphas: Any, eps: Any, bound: Bound = "reference") -> Any:
     """The inverse of `eps_rand`, not rounded: m = alpha (3 + 2 eps) / (6 eps^2) for the reference bound."""
-    check_bound(bound)
+    check_known(Bound, bound=bound)
     a, e = np.asarray(alphas, np.float64), np.asarray(eps, np.float64)
     return a * (3.0 + 2.0 * e) / (6.0 * e * e) if bound == "reference" else a * (3.0 + e) / (3.0 * e * e)
 
@@ -109,10 +106,6 @@ def root(t: Any) -> Any:
         angle = np.arccos(half[three] / (third[three] * np.sqrt(third[three]))) / 3.0
         eps[three] = 2.0 * np.sqrt(third[three]) * np.cos(angle)
     return eps - (eps * eps * eps - t * (3.0 + eps)) / (3.0 * eps * eps - t)
-
-
-def check_bound(bound: str) -> None:
-    check_known(Bound, bound=bound)
 
 
 def check_constant(value: float) -> None:

@@ -13,9 +13,10 @@ from sparsight.model import masks as m
 from sparsight.model.batch import predict
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.names import named
+from sparsight.numerics.checks import check_known
 from sparsight.numerics.seeds import seeded
 from sparsight.pruning.allocate.in_groups import rows_of
-from sparsight.pruning.sipp.bounds import Bound, alpha, check_bound, check_constant, check_delta, eps_rand, log_term
+from sparsight.pruning.sipp.bounds import Bound, alpha, check_constant, check_delta, eps_rand, log_term
 from sparsight.pruning.sipp.certificate.measure import Measured, Outputs, measure, why_no_chain
 from sparsight.pruning.sipp.certificate.records import (
     Certificate,
@@ -177,7 +178,7 @@ def _check(
     model: nn.Module, masks: Masks, scores: Scored, held_out: Sequence[Batch], delta: float, constant: float, bound: str
 ) -> None:
     m.check(model, masks)
-    check_bound(bound)
+    check_known(Bound, bound=bound)
     check_delta(delta)
     check_constant(constant)
     if not isinstance(scores, Scored) or scores.reduction != "max":
