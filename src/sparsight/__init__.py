@@ -83,7 +83,7 @@ _ROOMS = {  # modules of version 0.1, and the rooms that now hold their names
     "flow": ("measure.flow",),
     "masks": ("model.masks", "model.names"),
     "pq": ("measure.pq",),
-    "propagation": ("pruning.sipp.unreached",),
+    "propagation": ("pruning.sipp.score",),
     "recipe": ("runs", "runs.search", "train", "model.loss"),
     "score": ("pruning", "pruning.sipp"),
     "stop": ("train.stop",),
