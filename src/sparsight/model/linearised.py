@@ -122,10 +122,6 @@ def _plus(input: Any, other: Any, *, alpha: float = 1) -> Tensor:
     return like.expand(shape)
 
 
-def _same(input: Tensor, **keywords: Any) -> Tensor:
-    return input
-
-
 def _undivided(input: Any, other: Any, **keywords: Any) -> Tensor:
     """x for x / y: only which numbers are nonzero matters."""
     if not isinstance(other, Tensor):
@@ -137,7 +133,7 @@ def _undivided(input: Any, other: Any, **keywords: Any) -> Tensor:
 
 _SIGNED: dict[Any, Callable[..., Tensor]] = {
     **dict.fromkeys(_MINUS | _MINUS_FROM, _plus),
-    **dict.fromkeys(_NEGATIONS, _same),
+    **dict.fromkeys(_NEGATIONS, lambda input, **keywords: input),
     **dict.fromkeys(_OVER, _undivided),
 }
 

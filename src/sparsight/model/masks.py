@@ -102,21 +102,16 @@ def _sorted(known: Mapping[str, Weight], include: Patterns, exclude: Patterns) -
         taken += [name] if unwanted else []
         if unwanted or not (wanted or weight.kind):
             continue
-        _refuse(name, weight.parameter)
+        if isinstance(weight.parameter, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{name!r} has no shape yet: pass a batch through the model before pruning")
+        if weight.parameter.dtype not in DTYPES:
+            accepted, got = ", ".join(map(str, DTYPES)), weight.parameter.dtype
+            raise ValueError(f"cannot prune {name!r}: its dtype must be one of {accepted}, got {got}")
         chosen[name] = weight
     idle = [p for p in (*included, *excluded) if p not in used]
     if idle:
         raise ValueError(f"pattern {idle[0]!r} matches no parameter: the parameters are {some(known)}")
     return chosen, taken
-
-
-def _refuse(name: str, parameter: nn.Parameter) -> None:
-    """Raise ValueError for a parameter that cannot have a mask."""
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
-        raise ValueError(f"{name!r} has no shape yet: pass a batch through the model before pruning")
-    if parameter.dtype not in DTYPES:
-        accepted = ", ".join(map(str, DTYPES))
-        raise ValueError(f"cannot prune {name!r}: its dtype must be one of {accepted}, got {parameter.dtype}")
 
 
 def check(model: nn.Module, masks: Masks) -> None:
@@ -133,7 +128,10 @@ def check(model: nn.Module, masks: Masks) -> None:
         raise ValueError("masks must hold at least one bool tensor: dense(model) makes them")
     for name, mask in masks.items():
         if name not in parameters:
-            _refuse_name(model, parameters, name)
+            first = next((n for n, weight in weights(model).items() if name in weight.names), None)
+            if first is not None:
+                raise ValueError(f"{name!r} is tied to {first!r}: use the first name in masks")
+            raise ValueError(f"the model has no parameter {name!r}: its parameters are {some(parameters)}")
         shape = tuple(parameters[name].shape)
         if not isinstance(mask, Tensor) or mask.dtype is not torch.bool:
             got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
@@ -169,13 +167,6 @@ def _refuse_computed(weight: Weight, mask: Tensor) -> None:
                 f"the mask of {weight.name!r} leaves {empty:,} norms of weight_norm without weights, which divides by "
                 "0: keep one of each (scope='neuron', min_keep=1), or remove the parametrisation first"
             )
-
-
-def _refuse_name(model: nn.Module, parameters: Mapping[str, nn.Parameter], name: str) -> None:
-    for first, weight in weights(model).items():
-        if name in weight.names:
-            raise ValueError(f"{name!r} is tied to {first!r}: use the first name in masks")
-    raise ValueError(f"the model has no parameter {name!r}: its parameters are {some(parameters)}")
 
 
 def counts_by_tensor(masks: Masks) -> dict[str, tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -26,14 +26,6 @@ def tail_product(t: float) -> float:
     return float((terms.sum() - (terms[0] + terms[-1]) / 2) * (_S[1] - _S[0]) * 2 / math.pi)
 
 
-def tail_normal(t: float) -> float:
-    """P(|Z| > t) of a standard normal."""
-    return math.erfc(t / math.sqrt(2))
-
-
-_TAILS: Mapping[str, Callable[[float], float]] = {"product": tail_product, "normal": tail_normal}
-
-
 def critical_density(
     scales: Mapping[str, float], counts: Mapping[str, int], *, tail: Tail = "product"
 ) -> tuple[float, str]:
@@ -52,7 +44,7 @@ def critical_density(
     if wrong is not None:
         raise ValueError(f"the scale of {wrong!r} must be finite and at least 0, got {scales[wrong]!r}")
     check_known(Tail, tail=tail)
-    survival = _TAILS[tail]
+    survival = tail_product if tail == "product" else lambda t: math.erfc(t / math.sqrt(2))
     u = {n: root(lambda t, n=n: max(n, 2) * survival(t) - 1, 0.0, 200.0) for n in set(counts.values())}
     ends = {name: scales[name] * u[counts[name]] for name in scales}
     first = min(ends, key=ends.__getitem__)

@@ -92,27 +92,20 @@ def values(activation: Activation, u: Tensor) -> tuple[Tensor, Tensor]:
     return y.detach().double(), torch.zeros_like(u) if slope is None else slope.double()
 
 
-def gaussian(found: Grid, q: Tensor, *functions: Tensor) -> list[Tensor]:
-    """E[f(sqrt(q) Z)] for each variance q > 0 and each f, given at the nodes; infinite where f overflows."""
-    q, back = q.sort()
-    good = [torch.isfinite(f) for f in functions]
-    safe = torch.stack([torch.where(fine, f, 0.0) for fine, f in zip(good, functions, strict=True)], 1)
-    out = []
-    for part in q.split(16):
+def moments(found: Grid, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """E[phi^2], E[phi'^2] and dE[phi^2]/dq, for each q >= 0; infinite where a function overflows."""
+    positive = torch.where(q > 0, q, 1.0)
+    ordered, back = positive.sort()
+    functions = torch.stack([found.phi**2, found.dphi**2, found.phi * found.dphi * found.u], 1)
+    good = torch.isfinite(functions)
+    safe, out = torch.where(good, functions, 0.0), []
+    for part in ordered.split(16):
         near = found.u.abs() <= 13 * part[-1].sqrt()
         u, w, variance = found.u[near], found.w[near], part[:, None]
         density = torch.exp(-(u**2) / (2 * variance)) * (w / torch.sqrt(2 * math.pi * variance))
-        lost = torch.stack([(density[:, ~fine[near]] > 0).any(1) for fine in good], 1)
+        lost = torch.stack([(density[:, ~fine] > 0).any(1) for fine in good[near].unbind(1)], 1)
         out.append(torch.where(lost, torch.inf, density @ safe[near]))
-    sums = torch.cat(out)
-    return list(torch.empty_like(sums).index_copy_(0, back, sums).unbind(1))
-
-
-def moments(found: Grid, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """E[phi^2], E[phi'^2] and dE[phi^2]/dq, for each q >= 0."""
-    positive = torch.where(q > 0, q, 1.0)
-    integrands = (found.phi**2, found.dphi**2, found.phi * found.dphi * found.u)
-    phi_sq, dphi_sq, slope = gaussian(found, positive, *integrands)
+    phi_sq, dphi_sq, slope = torch.cat(out)[back.argsort()].unbind(1)
     slope = slope / positive
     if bool((q > 0).all()):
         return phi_sq, dphi_sq, slope

@@ -43,13 +43,11 @@ def flow_distance(a: Flow, b: Flow, norm: Norm = "relative") -> float:
         return math.hypot(*(float(torch.linalg.vector_norm(d)) for d in apart))
     if norm == "linf":
         return max((float(d.abs().max()) for d in apart if d.numel()), default=0.0)
-    ratios = [_ratio(d, y) for d, (_, y) in zip(apart, parts, strict=True)]
+    ratios = []
+    for d, (_, reference) in zip(apart, parts, strict=True):
+        far, size = float(torch.linalg.vector_norm(d)), float(torch.linalg.vector_norm(reference))
+        ratios.append(far / size if size else math.inf if far else 0.0)
     return sum(ratios) / len(ratios)
-
-
-def _ratio(apart: Tensor, reference: Tensor) -> float:
-    far, size = float(torch.linalg.vector_norm(apart)), float(torch.linalg.vector_norm(reference))
-    return far / size if size else math.inf if far else 0.0
 
 
 def _parts(flow: Flow) -> Sequence[Tensor]:

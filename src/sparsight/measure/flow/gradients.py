@@ -11,8 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from sparsight.measure.flow.activations import Site
-from sparsight.measure.flow.information import SHORTCUTS, Collector, InformationFlow, Reduction
-from sparsight.measure.flow.moments import Pair
+from sparsight.measure.flow.information import SHORTCUTS, Collector, InformationFlow, Pair, Reduction
 from sparsight.model.batch import batch_size
 from sparsight.model.functional import Pure, evaluating, pure
 from sparsight.model.loss import Loss, task_loss

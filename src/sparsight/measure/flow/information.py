@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
 from sparsight.measure.flow.activations import Site, measured_layers, read
-from sparsight.measure.flow.moments import CoMoments, MeanScores, Pair
 from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating, pure
 from sparsight.numerics.checks import check_known
+from sparsight.numerics.exact import exact
 from sparsight.numerics.seeds import seeded
 from sparsight.types import Batch
 
 Reduction = Literal["rms", "abs", "signed", "matrix"]
+Pair = tuple[str, str]
+
+_CHUNK = 256  # samples per sum: fewer cost more in calls, more leave the cache
+_LEAST = 1e-12  # a unit whose standard deviation is at most this, or
+_RELATIVE = 1e-6  # this share of its root mean square, is dead: only rounding moves it
 
 SHORTCUTS = ("*downsample*", "*shortcut*", "*skip*")
 """Names of layers on shortcuts."""
@@ -110,7 +115,13 @@ class Collector:
         values = read(run, self._layers, self._others, self._shortcuts, batch, self._site)
         if self._sums is None:
             self._order = tuple(values)
-            self._pairs = _consecutive(values) if self._pairs is None else _given(values, self._pairs)
+            pairs = tuple(pairwise(values)) if self._pairs is None else self._pairs
+            if not pairs:
+                raise ValueError(f"information flow needs at least two layers in the forward pass, got {[*values]}")
+            idle = next((name for pair in pairs for name in pair if name not in values), None)
+            if idle is not None:
+                raise ValueError(f"layer {idle!r} does not run in the forward pass, which runs {', '.join(values)}")
+            self._pairs = tuple((a, b) for a, b in pairs)
             self._sums = MeanScores() if self._reduction == "signed" else CoMoments(self._pairs)
         if self._order != tuple(values):
             raise ValueError(
@@ -159,15 +170,109 @@ def _wanted(model: nn.Module, pairs: Sequence[Pair] | None, skip: Sequence[str])
     return {name: layers[name] for name in names}
 
 
-def _consecutive(values: Mapping[str, Tensor]) -> tuple[Pair, ...]:
-    names = list(values)
-    if len(names) < 2:
-        raise ValueError(f"information flow needs at least two layers in the forward pass, got {names}")
-    return tuple(pairwise(names))
+# -- sums over a stream of samples, in float64 --------------------------------------------------------------------
 
 
-def _given(values: Mapping[str, Tensor], pairs: Sequence[Pair]) -> tuple[Pair, ...]:
-    idle = next((name for pair in pairs for name in pair if name not in values), None)
-    if idle is not None:
-        raise ValueError(f"layer {idle!r} does not run in the forward pass, which runs {', '.join(values)}")
-    return tuple((a, b) for a, b in pairs)
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and sum of squared deviations of n samples of M units."""
+
+    count: int
+    mean: Float64[Tensor, " units"]
+    m2: Float64[Tensor, " units"]
+
+    @property
+    def deviation(self) -> Float64[Tensor, " units"]:
+        """Population standard deviation, sqrt(m2 / n)."""
+        return (self.m2 / self.count).sqrt()
+
+    @property
+    def dead(self) -> Tensor:
+        """Dead units: sd <= max(1e-12, 1e-6 rms), with rms^2 = mean^2 + sd^2. A NaN is not dead."""
+        sd = self.deviation
+        return sd <= (_RELATIVE * torch.hypot(self.mean, sd)).clamp_min(_LEAST)
+
+    @property
+    def scale(self) -> Float64[Tensor, " units"]:
+        """Factors from deviations to z-scores: 1 / sd, 0 for dead units."""
+        return torch.where(self.dead, 0.0, 1.0 / self.deviation)
+
+
+def moments(x: Float[Tensor, "samples units"]) -> tuple[Moments, Float64[Tensor, "samples units"]]:
+    """The moments of one batch, and its deviations from the batch's mean."""
+    apart = exact(x.clone() if x.dtype is torch.float64 else x)  # a copy either way
+    mean = apart.mean(0)
+    apart -= mean
+    return Moments(len(x), mean, apart.square().sum(0)), apart
+
+
+def merged(a: Moments | None, b: Moments) -> Moments:
+    """The moments of both streams together (Chan, Golub and LeVeque 1983), without differences of large squares."""
+    if a is None:
+        return b
+    n = a.count + b.count
+    delta = b.mean - a.mean
+    return Moments(n, a.mean + delta * (b.count / n), a.m2 + b.m2 + delta.square() * (a.count * b.count / n))
+
+
+@dataclass
+class CoMoments:
+    """Moments of every layer, and for every pair of layers the sums of products of deviations, C[i, j].
+
+    Summed a few samples at a time, in the memory of the matrices.
+    """
+
+    pairs: tuple[Pair, ...]
+    layers: dict[str, Moments] = field(default_factory=dict)
+    products: dict[Pair, Float64[Tensor, "_ _"]] = field(default_factory=dict)
+    waiting: list[Mapping[str, Tensor]] = field(default_factory=list)
+    rows: int = 0
+
+    def add(self, values: Mapping[str, Float[Tensor, "samples units"]]) -> None:
+        self.waiting.append(values)
+        self.rows += len(next(iter(values.values())))
+        if self.rows >= _CHUNK:
+            self.finish()
+
+    def finish(self) -> None:
+        """Add the waiting samples: C += C_batch + (n b / (n + b)) delta delta'."""
+        if not self.waiting:
+            return
+        new = {name: moments(torch.cat([values[name] for values in self.waiting])) for name in self.waiting[0]}
+        for a, b in dict.fromkeys(self.pairs):
+            product = new[a][1].T @ new[b][1]
+            if self.layers:
+                n, m = self.layers[a].count, new[a][0].count
+                delta = [new[name][0].mean - self.layers[name].mean for name in (a, b)]
+                product += self.products[a, b] + torch.outer(*delta) * (n * m / (n + m))
+            self.products[a, b] = product
+        self.layers = {name: merged(self.layers.get(name), own) for name, (own, _) in new.items()}
+        self.waiting, self.rows = [], 0
+
+    def rho(self, pair: Pair) -> Float64[Tensor, "units next"]:
+        """Pearson correlation of every unit of the first layer with every unit of the second; 0 for a dead unit."""
+        first, second = (self.layers[name] for name in pair)
+        rho = self.products[pair] / first.count * first.scale[:, None] * second.scale
+        return rho.clamp(-1.0, 1.0) + 0.0  # rounding may exceed 1; no -0.0
+
+
+@dataclass
+class MeanScores:
+    """The samples and their moments, in memory of samples times units, not units times units."""
+
+    layers: dict[str, Moments] = field(default_factory=dict)
+    kept: list[Mapping[str, Tensor]] = field(default_factory=list)
+
+    def add(self, values: Mapping[str, Float[Tensor, "samples units"]]) -> None:
+        self.kept.append(values)
+        self.layers = {name: merged(self.layers.get(name), moments(x)[0]) for name, x in values.items()}
+
+    def products(self, pairs: tuple[Pair, ...]) -> list[Tensor]:
+        """(1/N) sum_n zbar_n zbar'_n of every pair, with zbar_n the mean z-score of sample n."""
+        total = {pair: torch.zeros((), dtype=torch.float64) for pair in pairs}
+        scale = {name: m.scale / len(m.mean) for name, m in self.layers.items()}
+        for values in self.kept:
+            zbar = {name: (exact(x) - self.layers[name].mean) @ scale[name] for name, x in values.items()}
+            for a, b in total:
+                total[a, b] += (zbar[a] @ zbar[b]).cpu()
+        return [total[pair] / self.layers[pair[0]].count for pair in pairs]

@@ -83,13 +83,6 @@ def _refuse_infinite(name: str, x: Tensor, mask: Tensor | None) -> None:
 # -- the public constructors -----------------------------------------------------------------------------------
 
 
-def _exponents(exponents: Sequence[float]) -> tuple[float, ...]:
-    found = tuple(float(e) for e in exponents)
-    if not found or len(set(found)) < len(found) or not all(math.isfinite(e) and e > 0 for e in found):
-        raise ValueError(f"exponents must be distinct, finite and greater than 0, and at least one, got {found}")
-    return found
-
-
 def row_sums(
     tensors: Mapping[str, Tensor], exponents: Sequence[float], masks: Mapping[str, Tensor] | None = None
 ) -> dict[str, RowSums]:
@@ -97,7 +90,10 @@ def row_sums(
 
     Raises: ValueError for a non-finite kept weight (with the tensor's name), or a missing or misshapen mask.
     """
-    return sum_lines(tensors, masks, _exponents(exponents))
+    found = tuple(float(e) for e in exponents)
+    if not found or len(set(found)) < len(found) or not all(math.isfinite(e) and e > 0 for e in found):
+        raise ValueError(f"exponents must be distinct, finite and greater than 0, and at least one, got {found}")
+    return sum_lines(tensors, masks, found)
 
 
 @overload

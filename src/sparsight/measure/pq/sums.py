@@ -30,11 +30,6 @@ def check_pair(p: float, q: float, *, equal: bool = False) -> None:
         raise ValueError(f"p must be {bound} q, both finite and above 0, got p={p}, q={q}")
 
 
-def _uneven(lines: np.ndarray) -> np.ndarray:
-    """Lines with different magnitudes."""
-    return (lines[:, LARGEST] > 0) & (lines[:, SMALLEST] < lines[:, LARGEST])
-
-
 def _at(exponents: Sequence[float], e: float) -> int:
     """The column of the sums for an exponent. Raises: ValueError."""
     if e not in exponents:
@@ -63,7 +58,8 @@ def effective_of(lines: np.ndarray, exponents: Sequence[float], p: float, q: flo
     mass, y_ln_y = (lines[:, kernel.SUMS + exponents.index(e)] for e in (q, -q))
     with np.errstate(divide="ignore", invalid="ignore"):
         shannon = np.exp(np.log(mass) - y_ln_y / mass)
-    return np.where(_uneven(lines), np.minimum(shannon, lines[:, COUNT]), lines[:, COUNT])
+    uneven = (lines[:, LARGEST] > 0) & (lines[:, SMALLEST] < lines[:, LARGEST])
+    return np.where(uneven, np.minimum(shannon, lines[:, COUNT]), lines[:, COUNT])
 
 
 @dataclass(frozen=True)

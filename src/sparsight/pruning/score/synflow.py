@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known
 from sparsight.numerics.exact import at_home, exact, home
 from sparsight.numerics.seeds import seeded
-from sparsight.pruning.score.gradient import differentiable, differentiating, finite, gradient
+from sparsight.pruning.score.gradient import differentiable, differentiating, finite, gradient, leaves
 from sparsight.types import Batch, Masks, Scores
 
 
@@ -56,9 +56,14 @@ class SynFlow:
         check(model, masks)
         with evaluating(model), seeded(0), differentiating():
             call = self._doubled(differentiable(model))
-            x = self._sample(batches, next(iter(call.params.values())))
-            whole = {n: call.params[n] for n in masks}
-            weights = {n: p.masked_fill(~masks[n].to(p.device), 0).requires_grad_() for n, p in whole.items()}
+            device = next(iter(call.params.values())).device
+            if self.input_shape is not None:
+                x = torch.ones((1, *self.input_shape), dtype=torch.float64, device=device)
+            elif len(batches):
+                x = ones(batches[0], torch.float64, device)
+            else:
+                raise ValueError("SynFlow needs input_shape or at least one batch")
+            weights = leaves(call, masks)
             positive = Positive()
             with positive:
                 out = call.loss(weights, predict, x)  # type: ignore[arg-type]
@@ -78,13 +83,6 @@ class SynFlow:
         if self.batch_norm == "identity":
             buffers = {n: torch.ones_like(b) if n.endswith("running_var") else b for n, b in buffers.items()}
         return dataclasses.replace(call, params=params, buffers=buffers)
-
-    def _sample(self, batches: Sequence[Batch], like: Tensor) -> Any:
-        if self.input_shape is not None:
-            return torch.ones((1, *self.input_shape), dtype=torch.float64, device=like.device)
-        if not len(batches):
-            raise ValueError("SynFlow needs input_shape or at least one batch")
-        return ones(batches[0], torch.float64, like.device)
 
 
 def _returned(scores: Scores, parameters: Mapping[str, Tensor]) -> Scores:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from warnings import warn
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.model.batch import batch_size, copied, on_tensors, predict
-from sparsight.model.functional import Pure, evaluating, pure, tapped
+from sparsight.model.functional import evaluating, pure, tapped
 from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.model.names import named, names_of
@@ -87,9 +87,12 @@ class SiPP:
 
         seen = 0
         with evaluating(model), seeded(0):
-            wanted = self.points or calibration_size(
-                output_sizes(call, params, users, self.forward, batches[0]), delta=self.delta, constant=self.constant
-            )
+            wanted = self.points
+            if wanted is None:
+                outputs: list[int] = []  # of each layer call, for the first sample
+                with tapped(users, lambda name, layer, inputs, output: outputs.append(output.numel())):
+                    call.loss(params, self.forward, copied(_some(batches[0], batch_size(batches[0]), 0, 1)))
+                wanted = calibration_size(outputs, delta=self.delta, constant=self.constant)
             with tapped(users, see):
                 for part in first_points(batches, wanted):
                     call.loss(params, self.forward, copied(part))
@@ -159,20 +162,6 @@ def first_points(batches: Iterable[Batch], points: int, at_once: int = _AT_ONCE)
         left -= min(size, left)
         if not left:
             return
-
-
-def output_sizes(
-    call: Pure,
-    params: Mapping[str, Tensor],
-    layers: Mapping[str, nn.Module],
-    forward: Callable[[nn.Module, Batch], Any],
-    batch: Batch,
-) -> list[int]:
-    """The number of outputs of each layer call, for the first sample of the batch."""
-    sizes: list[int] = []
-    with tapped(layers, lambda name, layer, inputs, output: sizes.append(output.numel())):
-        call.loss(params, forward, copied(_some(batch, batch_size(batch), 0, 1)))
-    return sizes
 
 
 def _some(batch: Batch, size: int, start: int, stop: int) -> Batch:

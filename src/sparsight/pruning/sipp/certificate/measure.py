@@ -35,7 +35,10 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class Outputs:
-    """The largest relative error of an output for every held-out input, and the bound composed from the layers."""
+    """The largest relative error of an output for every held-out input, and the bound composed from the layers.
+
+    The error is |f_pruned - f| / |f|: 0 for equal values, infinite for NaN.
+    """
 
     errors: Tensor
     bounds: Tensor
@@ -79,8 +82,10 @@ def measure(
             right = _tensor(call.loss({}, forward, copied(part)))
         if not torch.isfinite(right).all():
             raise ValueError(f"cannot measure: the unpruned network's output for held-out batch {number} is not finite")
-        wrong = _tensor(call.loss(kept, forward, copied(part)))
-        errors.append(_relative(wrong, right))
+        gap = (
+            (_tensor(call.loss(kept, forward, copied(part))) - right).abs().flatten(1).nan_to_num(torch.inf, torch.inf)
+        )
+        errors.append(torch.where(gap > 0, gap / right.abs().flatten(1), 0).amax(1))
         composed.append(carried)
     return found, Outputs(torch.cat(errors), torch.cat(composed))
 
@@ -123,12 +128,6 @@ def _tensor(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise TypeError(f"forward must return a tensor, got {type(output).__name__}")
     return output.detach()
-
-
-def _relative(wrong: Tensor, right: Tensor) -> Tensor:
-    """The largest |wrong - right| / |right| of each sample; 0 for equal values, infinite for NaN."""
-    gap = (wrong - right).abs().flatten(1).nan_to_num(torch.inf, torch.inf)
-    return torch.where(gap > 0, gap / right.abs().flatten(1), 0).amax(1)
 
 
 # -- chains of layers ------------------------------------------------------------------------------------------------
