@@ -106,23 +106,19 @@ class Bound:
 
         The weights must not have moved since the last `follow` or `lay`.
         """
-        found = False
-        for width, rows in self._work(holds):
-            found |= clear(rows, width)
-        for hold in self._others:
-            clear_plainly_(hold.values, hold.mask)
-        return found
-
-    def _work(self, holds: tuple[Hold, ...]) -> list[tuple[int, np.ndarray]]:
-        """The kernel's work on weights by width in bytes, cached for the next call with the same tuple."""
-        if holds is not self._of:
+        if holds is not self._of:  # the kernel's work, kept for the next call with the same tuple
             by_width: dict[int, list[np.ndarray]] = {}
             for hold in holds:
                 if hold.rows is not None:
                     by_width.setdefault(hold.values.element_size(), []).append(hold.rows)
             self._of, self._others = holds, [hold for hold in holds if hold.rows is None]
             self._rows = [(width, np.concatenate(rows)[::-1].copy()) for width, rows in by_width.items()]
-        return self._rows
+        found = False
+        for width, rows in self._rows:
+            found |= clear(rows, width)
+        for hold in self._others:
+            clear_plainly_(hold.values, hold.mask)
+        return found
 
     def mask_grads_(self) -> None:
         """Set the gradient of every pruned weight to +0.0; skips weights without a gradient."""

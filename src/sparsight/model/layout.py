@@ -56,8 +56,6 @@ class Hold:
             )
         self.rows = None
         self.mask = torch.empty_like(weight, dtype=torch.bool).copy_(share(self.whole, self.weight))
-        self._shape, self._strides = self.mask.shape, self.mask.stride()
-        self._address, self._count = self.mask.data_ptr(), self.mask.numel()
         place = self.place_of(weight)
         self.rows = None if place is None else table([place], weight.element_size())
         self.check()
@@ -73,11 +71,11 @@ class Hold:
 
     def place_of(self, x: Tensor) -> Place | None:
         """The kernel's work on `x`, the weight or its gradient; None if its layout differs from the mask's."""
-        if type(x) not in PLAIN or not x.is_cpu or x.layout is not torch.strided or x.shape != self._shape:
+        if type(x) not in PLAIN or not x.is_cpu or x.layout is not torch.strided or x.shape != self.mask.shape:
             return None
-        if x.stride() != self._strides and not _same_order(x, self.mask):
+        if not x.numel() or (x.stride() != self.mask.stride() and not _same_order(x, self.mask)):
             return None
-        return (x.data_ptr(), self._address, self._count) if self._count else None
+        return x.data_ptr(), self.mask.data_ptr(), x.numel()
 
     def clear_grad_plainly_(self, grad: Tensor) -> None:
         """Set the gradient of every pruned weight to +0.0, in tensor code; it may be sparse (COO)."""
@@ -104,14 +102,16 @@ class Hold:
         trial = torch.empty_like(weight).view(BITS[weight.element_size()]).fill_(1)
         if self.rows is None:
             clear_plainly_(trial, self.mask)
-        elif trial.stride() != weight.stride() and not _same_order(trial, weight):
-            raise self._fault()
-        else:
+        elif _same_order(trial, weight):
             rows = self.rows.copy()
             rows[:, 0] += trial.data_ptr() - weight.data_ptr()
             clear(rows, trial.element_size())
         if not torch.equal(trial != 0, self.mask):
-            raise self._fault()
+            raise RuntimeError(
+                f"the mask of {self.name!r} does not have the memory layout of its weight (shape "
+                f"{tuple(weight.shape)}, strides {weight.stride()}, {weight.dtype}): clearing would change kept "
+                "weights. This is a bug in sparsight: please report it"
+            )
 
     def verify(self) -> None:
         """Raise ValueError if a pruned weight is not +0.0."""
@@ -123,14 +123,6 @@ class Hold:
                 f"the weight {self.name!r} now has shape {tuple(x.shape)}, but its mask has {tuple(self.whole.shape)}: "
                 "make new masks and hold those"
             )
-
-    def _fault(self) -> RuntimeError:
-        weight = self.values
-        return RuntimeError(
-            f"the mask of {self.name!r} does not have the memory layout of its weight (shape {tuple(weight.shape)}, "
-            f"strides {weight.stride()}, {weight.dtype}): clearing would change kept weights. "
-            "This is a bug in sparsight: please report it"
-        )
 
 
 def clear_grads_(holds: Iterable[Hold]) -> None:
