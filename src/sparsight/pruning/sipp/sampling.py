@@ -36,37 +36,26 @@ def expected_distinct(q: np.ndarray, draws: np.ndarray | int) -> np.ndarray:
 def draws_for_distinct(q: np.ndarray, distinct: np.ndarray) -> np.ndarray:
     """The least N with ceil(E[distinct]) = m, for each row of q.
 
-    m of 0 or 1 takes m draws; of n edges with q > 0, at most n - 1 can be expected. Uses Newton's method on the
-    logarithm of the missing edges, sum (1 - q)^N, a convex function of N, which never passes the root from the left.
-    The whole number is then corrected for rounding.
+    m of 0 or 1 takes m draws; of n edges with q > 0, at most n - 1 can be expected. E grows with N, which is found by
+    bisection, between m (at most one distinct edge per draw) and the first of 4 m, 16 m, ... that is enough.
     """
     m = np.asarray(distinct, np.int64)
-    possible = (q > 0).sum(-1)
-    target = np.minimum(m, possible - 1)
+    target = np.minimum(m, (q > 0).sum(-1) - 1)
     out = np.where(m <= 1, m, 1)
     todo = (m > 1) & (target > 1)
-    if not todo.any():
-        return out
-    some, goal = q[todo], target[todo] - 1.0
-    left = (possible[todo] - goal)[:, None]
-    with np.errstate(divide="ignore"):
-        log = np.where(some > 0, np.log1p(-some), -np.inf)
-    x = goal.copy()
-    for _ in range(80):
-        rest = np.exp(x[:, None] * log)
-        remaining = rest.sum(-1)
-        fall = -(np.where(rest > 0, log, 0.0) * rest).sum(-1)
-        step = np.log(remaining / left[:, 0]) * remaining / fall
-        x += np.maximum(step, 0.0)
-        if np.all(step < 0.25):
-            break
-    n = np.floor(x).astype(np.int64) + 1
-    least = target[todo]  # at most one distinct edge per draw
-    while (back := (n > least) & (expected_distinct(some, n - 1) > goal + _SLACK)).any():
-        n -= back
-    while (ahead := (n < least) | (expected_distinct(some, n) <= goal + _SLACK)).any():
-        n += ahead
-    out[todo] = n
+    log, low = np.log1p(-q[todo]), target[todo]
+    goal, high = low - 1 + _SLACK, low
+
+    def enough(n: np.ndarray) -> np.ndarray:
+        return -np.expm1(n[:, None] * log).sum(-1) > goal
+
+    while not (found := enough(high)).all():
+        low, high = np.where(found, low, high + 1), np.where(found, high, 4 * high)
+    while (low < high).any():
+        middle = (low + high) // 2
+        found = enough(middle)
+        low, high = np.where(found, low, middle + 1), np.where(found, middle, high)
+    out[todo] = high
     return out
 
 

@@ -75,13 +75,13 @@ class SensitivitySums:
     def add(self, layer: nn.Module, x: Tensor, reduction: Reduction) -> None:
         """Add a layer's input, in blocks of points."""
         x = as_points(layer, x.detach()).to(self.top.dtype)
-        self.patches = max(self.patches, patches_of(layer, x))
+        here = patches_of(layer, x)
+        self.patches = max(self.patches, here)
         self.points += len(x)
         x = _scaled(x)
         if not torch.isfinite(x).all():
             raise ValueError(f"cannot score {self.name!r}: the input of its layer is not finite")
         halves = [x] if not bool((x < 0).any()) else [x.clamp(min=0), (-x).clamp(min=0)]
-        here = patches_of(layer, x)
         width = max(1, here * self.size.shape[-1])
         step = max(1, min(_PATCHES // width, max(1, _WIDE // here)))
         for half in halves:
@@ -178,7 +178,9 @@ def shape_of(layer: nn.Module) -> tuple[int, int, int]:
 
 def patches_of(layer: nn.Module, x: Float[Tensor, ...]) -> int:
     """Patches per point: the output positions of a convolution, 1 for a linear layer."""
-    return math.prod(_geometry(layer, x)[1]) if isinstance(layer, _CONVOLUTIONS) else 1
+    if not isinstance(layer, _CONVOLUTIONS):
+        return 1
+    return math.prod(_windows(layer, x[:1]).shape[2 : 2 + len(layer.kernel_size)])
 
 
 def columns(layer: nn.Module, x: Float[Tensor, "N ..."]) -> Float[Tensor, "G K M"]:
@@ -190,39 +192,19 @@ def columns(layer: nn.Module, x: Float[Tensor, "N ..."]) -> Float[Tensor, "G K M
     """
     if not isinstance(layer, _CONVOLUTIONS):
         return x.t().unsqueeze(0).contiguous()
-    x, places = _padded(layer, x), _geometry(layer, x)[1]
-    n, channels, *_ = x.shape
-    per_point, per_channel, *along = x.stride()
-    inside = channels // layer.groups
-    size = (layer.groups, inside, *layer.kernel_size, n, *places)
-    stride = (
-        per_channel * inside,
-        per_channel,
-        *(s * d for s, d in zip(along, layer.dilation, strict=True)),
-        per_point,
-        *(s * d for s, d in zip(along, layer.stride, strict=True)),
-    )
-    strided = x.as_strided(size, stride, x.storage_offset())
-    return strided.reshape(layer.groups, inside * math.prod(layer.kernel_size), n * math.prod(places)).contiguous()
+    windows = _windows(layer, x).unflatten(1, (layer.groups, -1))  # (points, groups, channels, *places, *kernel)
+    n = len(layer.kernel_size)
+    windows = windows.permute(1, 2, *range(3 + n, 3 + 2 * n), 0, *range(3, 3 + n))
+    return windows.flatten(2 + n).flatten(1, -2).contiguous()
 
 
-def _padding(layer: nn.Module) -> tuple[int, ...]:
-    """Padding before and after each dimension, last dimension first, also for padding='same'."""
-    return tuple(layer._reversed_padding_repeated_twice)  # type: ignore[union-attr, arg-type]
-
-
-def _padded(layer: nn.Module, x: Tensor) -> Tensor:
-    padding = _padding(layer)
-    if not any(padding):
-        return x.contiguous()
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    return functional.pad(x, padding, mode=mode).contiguous()  # type: ignore[arg-type]
-
-
-def _geometry(layer: nn.Module, x: Tensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes of the padded input and of the output, dimension by dimension."""
-    padding = _padding(layer)[::-1]
-    sizes = x.shape[-len(layer.kernel_size) :]  # type: ignore[arg-type]
-    padded = tuple(s + padding[2 * i] + padding[2 * i + 1] for i, s in enumerate(sizes))
-    parts = zip(padded, layer.kernel_size, layer.dilation, layer.stride, strict=True)  # type: ignore[arg-type]
-    return padded, tuple((s - d * (k - 1) - 1) // step + 1 for s, k, d, step in parts)
+def _windows(layer: nn.Module, x: Tensor) -> Tensor:
+    """A view of the padded input as (points, channels, *output positions, *kernel positions)."""
+    padding = tuple(layer._reversed_padding_repeated_twice)  # also for padding="same"  # type: ignore[union-attr, arg-type]
+    if any(padding):
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        x = functional.pad(x, padding, mode=mode)  # type: ignore[arg-type]
+    parts = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)  # type: ignore[arg-type]
+    for axis, (size, dilation, step) in enumerate(parts, start=2):
+        x = x.unfold(axis, dilation * (size - 1) + 1, step)[..., ::dilation]
+    return x
