@@ -14,7 +14,7 @@ from samples import sample
 
 from sparsight.cli.entry import main
 from sparsight.cli.progress import Watcher, epochs_left, levels_left, rough
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes import lottery, snip
 from sparsight.records.folder import RunFolder

@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pruning_methods import public_classes
 
-from sparsight.pruning.allocate.fixed import Global, Uniform
+from sparsight.pruning.allocate.fixed import Global, Shrink, Uniform
 from sparsight.pruning.allocate.n_of_m import NofM
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand
 from sparsight.types import Allocator

@@ -18,7 +18,7 @@ import sparsight.train.stop
 from sparsight.measure.flow import probe
 from sparsight.model import hold as h
 from sparsight.model import masks as m
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.describe import describe
 from sparsight.records.packing import pack_state, unpack_state

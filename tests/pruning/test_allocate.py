@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from sparsight.measure.pq.bound import snapped_floor
 from sparsight.pruning.allocate.counts import at_most, share, with_floor
-from sparsight.pruning.allocate.fixed import Global, Uniform
+from sparsight.pruning.allocate.fixed import Global, Shrink, Uniform
 from sparsight.pruning.allocate.n_of_m import NofM
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.recipes import sap
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "pqi_golden.json").read_text())

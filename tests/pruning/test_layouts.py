@@ -15,9 +15,8 @@ from sparsight import dense
 from sparsight.measure.flow import information_flow
 from sparsight.model.masks import all_kept
 from sparsight.model.weights import weights
-from sparsight.pruning.allocate.fixed import Global, Uniform
+from sparsight.pruning.allocate.fixed import Global, Shrink, Uniform
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.rescale import Rescale
 from sparsight.pruning.score.grasp import GraSP

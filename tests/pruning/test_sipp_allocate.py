@@ -16,7 +16,7 @@ from test_sipp import GOLDEN, D, g1, g2, linear
 from torch import nn
 
 from sparsight.model.masks import counts, dense
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.sipp.allocate import SiPPDet, SiPPHybrid, SiPPRand

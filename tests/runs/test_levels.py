@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 from sparsight.model.masks import dense, verify
-from sparsight.pruning.allocate.fixed import Global
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Global, Shrink
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.folder import RunFolder

@@ -11,9 +11,8 @@ from torch import nn
 
 from sparsight.measure.pq import pq_index
 from sparsight.model import masks as m
-from sparsight.pruning.allocate.fixed import Global
+from sparsight.pruning.allocate.fixed import Global, Shrink
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.folder import RunFolder
 from sparsight.records.identity import ForeignRun

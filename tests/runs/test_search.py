@@ -10,7 +10,7 @@ import re
 import pytest
 
 from sparsight.cli.entry import main
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes.lottery import lottery

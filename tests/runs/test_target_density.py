@@ -12,8 +12,8 @@ from torch import nn
 
 from sparsight import recipes
 from sparsight.cli.entry import main
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.restart import carry_on
 from sparsight.recipes import incop, lottery, oneshot, sap, sipp
 from sparsight.records.folder import RunFolder

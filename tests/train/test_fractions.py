@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from sparsight.measure.flow import Probe
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.folder import RunFolder
 from sparsight.records.journal import Event

@@ -18,7 +18,7 @@ from sparsight.model.loss import cross_entropy
 from sparsight.model.masks import dense
 from sparsight.model.names import named
 from sparsight.numerics.select import keep_largest
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.restart import carry_on, rewind
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.score.snip import SNIP

@@ -1,10 +1,9 @@
 """Scorers, allocators, restarts, rescaling, and SiPP with its certificates."""
 
-from sparsight.pruning.allocate.fixed import Global, Uniform
+from sparsight.pruning.allocate.fixed import Global, Shrink, Uniform
 from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP
 from sparsight.pruning.allocate.n_of_m import NofM
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.conditioning import Conditioning, IllConditioned, conditioning
 from sparsight.pruning.reinitialise import Reinitialise

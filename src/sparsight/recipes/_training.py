@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from sparsight.numerics.checks import check_known, check_whole
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.restart import carry_on, rewind
 from sparsight.recipes._options import Ending
 from sparsight.records.record import Choice, LevelRecord

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from typing_extensions import Doc
 
 from sparsight.numerics.checks import check_known, check_whole
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.allocate.sap import SAP
-from sparsight.pruning.allocate.shrink import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes import _options as o
 from sparsight.recipes._training import choice, exactly, sgd

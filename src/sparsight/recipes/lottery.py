@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes import _options as o
 from sparsight.recipes._training import Iterative, sgd

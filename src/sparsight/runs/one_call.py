@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsight.model.loss import Loss, LossName
-from sparsight.pruning.allocate.shrink import Shrink
+from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.records.folder import RunFolder

@@ -192,26 +192,21 @@ def _rough(activation: Activation, left: Tensor, right: Tensor, scale: list[floa
 
 def _kinks(activation: Activation, edges: Tensor) -> Tensor:
     """The edges where phi' or phi'' jumps. Raises: ValueError if phi itself jumps."""
-    steps = [size * edges.abs().clamp(min=1.0) for size in (1e-6, 1e-7)]
-    (phi, dphi), jumps, bends, turns = values(activation, edges), [], [], []
-    for step in steps:
+    (phi, dphi), steps = values(activation, edges), []
+    for size in (1e-6, 1e-7):
+        step = size * edges.abs().clamp(min=1.0)
         (phi_up, up), (phi_down, down) = values(activation, edges + step), values(activation, edges - step)
-        jumps.append((phi_up - phi_down).abs())
-        bends.append((up - down).abs())
-        turns.append((up - 2 * dphi + down).abs() / step)
+        steps.append(torch.stack([phi_up - phi_down, up - down, (up - 2 * dphi + down) / step]).abs())
     one = float(torch.where(edges.abs() <= 1, dphi.abs(), 0).max())
-    torn = (jumps[1] > jumps[0] / 2) & (jumps[1] > 1e-5 * (1 + phi.abs()))
+    least = torch.stack([1e-5 * (1 + phi.abs()), torch.full_like(phi, 1e-9 * one), torch.full_like(phi, 1e-6 * one)])
+    torn, bent, turned = (steps[1] > steps[0] / 2) & (steps[1] > least)  # which do not shrink with the step
     if torn.any():
         raise ValueError(f"the activation must be continuous, but jumps at {float(edges[torn][0]):g}")
-    bent = (bends[1] > bends[0] / 2) & (bends[1] > 1e-9 * one)
-    turned = (turns[1] > turns[0] / 2) & (turns[1] > 1e-6 * one)
-    near = torch.nonzero(bent | turned).reshape(-1)
     keep, width = [], torch.diff(edges)
-    for i in near.tolist():  # of several edges about one kink, the one at the smallest panel
+    for i in torch.nonzero(bent | turned).reshape(-1).tolist():
         size = float(width[max(i - 1, 0) : i + 1].min())
         if keep and float(edges[i] - edges[keep[-1][0]]) < 3e-7 * max(1.0, abs(float(edges[i]))):
-            if size < keep[-1][1]:
-                keep[-1] = (i, size)
+            keep[-1] = min(keep[-1], (i, size), key=lambda one: one[1])  # about one kink, that of the smallest panel
         else:
             keep.append((i, size))
     return edges[[i for i, _ in keep]]
