@@ -155,5 +155,5 @@ def steps_per_epoch(split: Any, batch_size: int) -> int | None:
 
 def sample_count(batch: Batch) -> int:
     """Samples of a batch, the weight of its loss: the length of the first tensor in it; 1 without a tensor."""
-    first = next(tensors_of(batch), None)
+    first = next(iter(tensors_of(batch)), None)
     return 1 if first is None or not first.dim() else len(first)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -52,6 +52,8 @@ class Reading:
 
     samples: int
     site: Site
+    measured: Collection[str]  # layers to read, and
+    shortcuts: Collection[str]  # those beside them
     values: dict[str, Tensor] = field(default_factory=dict)
     current: str = ""  # the layer that ran last,
     axis: int = -1  # the dimension of its units
@@ -60,6 +62,13 @@ class Reading:
     beside: bool = False  # whether a shortcut's layer has run since
 
     def layer(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        """Take the output of a layer; another layer, unless on a shortcut, ends the one before it."""
+        if name in self.shortcuts:
+            self.beside = True
+            return
+        if name not in self.measured:
+            self.current = ""
+            return
         if name in self.values:
             raise ValueError(f"layer {name!r} runs more than once in a forward pass: give `pairs` without it")
         out = output[0] if isinstance(output, tuple) else output
@@ -81,14 +90,6 @@ class Reading:
         fits = isinstance(out, Tensor) and out.dim() >= 2 and len(out) == self.samples
         if fits and out.shape[self.axis] == self.units:
             self.values[self.current], self.reached = self._pooled(out), rank
-
-    def other(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A layer that is not measured ends the one before it."""
-        self.current = ""
-
-    def shortcut(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        """A layer on a shortcut."""
-        self.beside = True
 
     def _pooled(self, out: Tensor) -> Tensor:
         """(samples, units): the mean over positions or tokens, by value. A later step may write to `out` in place."""
@@ -116,23 +117,18 @@ class _Watching(TorchFunctionMode):
 
 def read(
     run: Callable[[Batch], Any],
-    layers: Mapping[str, nn.Module],
-    others: Mapping[str, nn.Module],
-    shortcuts: Mapping[str, nn.Module],
     batch: Batch,
+    layers: Mapping[str, nn.Module],
+    measured: Collection[str],
+    shortcuts: Collection[str],
     site: Site,
 ) -> Mapping[str, Tensor]:
-    """Pooled values of the layers at the site for one batch, in execution order: (samples, units) each.
+    """Pooled values of the `measured` layers at the site for one batch, in execution order: (samples, units) each.
 
-    Without a norm or activation before the next layer, a layer is read at the site before. Norms of shortcuts do not
-    count.
+    Without a norm or activation before the next of the model's `layers`, a layer is read at the site before. Norms of
+    `shortcuts` do not count.
     """
-    reading = Reading(batch_size(batch), site)
-    with ExitStack() as stack:
-        stack.enter_context(tapped(layers, reading.layer))
-        if site != "pre":
-            stack.enter_context(tapped(others, reading.other))
-            stack.enter_context(tapped(shortcuts, reading.shortcut))
-            stack.enter_context(_Watching(reading.function))
+    reading = Reading(batch_size(batch), site, measured, shortcuts)
+    with tapped(layers, reading.layer), nullcontext() if site == "pre" else _Watching(reading.function):
         run(batch)
     return reading.values

@@ -103,16 +103,16 @@ class Collector:
         self._reduction: Reduction = reduction
         self._site: Site = site
         self._pairs = None if pairs is None else tuple(pairs)
-        self._layers = layers = _wanted(plain, pairs, skip)
-        way, every = measured_layers(plain, skip), measured_layers(plain, ())
-        self._others = {name: layer for name, layer in way.items() if name not in layers}
-        self._shortcuts = {name: layer for name, layer in every.items() if name not in way and name not in layers}
+        self._layers, way = measured_layers(plain, ()), measured_layers(plain, skip)
+        self._measured = way if pairs is None else _named(pairs, self._layers)
+        self._shortcuts = self._layers.keys() - way.keys() - self._measured.keys()
         self._sums: CoMoments | MeanScores | None = None
         self._order: tuple[str, ...] = ()  # of layers
 
     def take(self, run: Callable[[Batch], Any], batch: Batch) -> None:
         """Add one batch; `run(batch)` is its forward pass."""
-        values = read(run, self._layers, self._others, self._shortcuts, batch, self._site)
+        layers = self._measured if self._site == "pre" else self._layers
+        values = read(run, batch, layers, self._measured, self._shortcuts, self._site)
         if self._sums is None:
             self._order = tuple(values)
             pairs = tuple(pairwise(values)) if self._pairs is None else self._pairs
@@ -157,10 +157,8 @@ class Collector:
 # -- which layers ------------------------------------------------------------------------------------------------
 
 
-def _wanted(model: nn.Module, pairs: Sequence[Pair] | None, skip: Sequence[str]) -> dict[str, nn.Module]:
-    if pairs is None:
-        return measured_layers(model, skip)
-    layers = measured_layers(model, ())
+def _named(pairs: Sequence[Pair], layers: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """The layers that the pairs name. Raises: ValueError without pairs, or for an unknown layer."""
     if not pairs or any(len(pair) != 2 for pair in pairs):
         raise ValueError(f"pairs must be at least one pair of layer names, got {list(pairs)!r}")
     names = dict.fromkeys(name for pair in pairs for name in pair)
