@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sparsight.numerics import format as words
 from sparsight.records.record import LevelRecord
@@ -24,9 +24,17 @@ def stopping(s: Story) -> Section | None:
     early = any((saved := _saved(x)) is not None and saved > 0 for x in s.levels)
     if not early and not _names(s.levels, "distance") and not _names(s.levels, "value"):
         return None
-    figures = [_figure(s, name, i) for i, name in enumerate(_names(s.levels, "distance"))]
-    families = dict.fromkeys(_split(name)[0] for name in _names(s.levels, "value"))
-    figures += [_figure(s, name, i, of_values=True) for i, name in enumerate(families)]
+    figures = []
+    for i, name in enumerate(_names(s.levels, "distance")):
+        lines = {"distance": f"distance:{name}", "threshold, below which it counts": f"threshold:{name}"}
+        figures.append(_figure(s, f"distance-{i}", f"{name}: distance", lines))
+    families: dict[str, dict[str, str]] = {}
+    for name in _names(s.levels, "value"):
+        found = MEMBER.fullmatch(name)
+        family, member = (found["family"], found["member"]) if found else (name, name)
+        families.setdefault(family, {})[member] = f"value:{name}"
+    for i, (family, members) in enumerate(families.items()):
+        figures.append(_figure(s, f"values-{i}", family, dict([*members.items()][:LINES])))
     names = list(dict.fromkeys(name for x in s.levels for o in x.observations for name in o.values))
     said = "What the stopping rules saw"
     seen = [Fold(said, [_seen_table(s, names, said)])] if any(figures) else []
@@ -87,32 +95,16 @@ def _names(levels: Iterable[LevelRecord], kind: str) -> list[str]:
     return [name.removeprefix(start) for name in dict.fromkeys(found)]
 
 
-def _split(name: str) -> tuple[str, str]:
-    found = MEMBER.fullmatch(name)
-    return (found["family"], found["member"]) if found else (name, "")
-
-
-# -- small pictures for each level ---------------------------------------------------------------------------------
-
-
-def _figure(s: Story, name: str, i: int, of_values: bool = False) -> Chart | None:
-    """Small pictures of one distance with its threshold, or of the values of one family, by epoch."""
-    if of_values:
-        lines = [f"value:{other}" for other in _names(s.levels, "value") if _split(other)[0] == name][:LINES]
-        title, labels = name, [_split(line.partition(":")[2])[1] or name for line in lines]
-    else:
-        lines, title = [f"distance:{name}", f"threshold:{name}"], f"{name}: distance"
-        labels = ["distance", "threshold, below which it counts"]
+def _figure(s: Story, ident: str, title: str, lines: Mapping[str, str]) -> Chart | None:
+    """Small pictures, one for each level, of what is seen by epoch: the name of each line, and of its numbers."""
     rows = []
     for x in s.levels:
         of = f"level {x.level} · {words.percent(x.density)}"
         for o in x.observations:
-            seen = ((series, o.values.get(line)) for line, series in zip(lines, labels, strict=True))
-            known = [(series, v) for series, v in seen if is_finite(v)]
+            known = [(series, v) for series, line in lines.items() if is_finite(v := o.values.get(line))]
             rows += [{"of": of, "x": o.epoch, "y": v, "series": series, "shown": f"{v:.4g}"} for series, v in known]
     if not rows:
         return None
     domain = span([x["y"] for x in rows], 1e-6, min(0.0, *(x["y"] for x in rows)))
-    drawn = small(rows, domain, {"of": "level", "series": "line", "x": "epoch", "shown": "value"}, series=labels)
-    ident = f"{'values' if of_values else 'distance'}-{i}"
-    return Chart(ident, title, drawn, _seen_table(s, lines, f"By level: {title}"), cell=CELL)
+    drawn = small(rows, domain, {"of": "level", "series": "line", "x": "epoch", "shown": "value"}, series=[*lines])
+    return Chart(ident, title, drawn, _seen_table(s, [*lines.values()], f"By level: {title}"), cell=CELL)

@@ -62,7 +62,7 @@ def outputs_of(model: nn.Module, split: Split | Iterable[Batch], runtime: Runtim
     return Outputs(torch.cat(scores), torch.cat(labels))
 
 
-CONFIDENCE = 0.95
+_Z = NormalDist().inv_cdf(0.975)
 BINS = 15
 DRAWS = 200
 
@@ -80,7 +80,7 @@ class Estimate:
 def share(hits: Tensor) -> Estimate:
     """The share of True among n answers, with Wilson's interval; NaN without answers."""
     n, value = len(hits), float(hits.double().mean())
-    return Estimate(value, *wilson(value, n, CONFIDENCE), n) if n else Estimate(math.nan, n=0)
+    return Estimate(value, *wilson(value, n), n) if n else Estimate(math.nan, n=0)
 
 
 def average(values: Tensor) -> Estimate:
@@ -88,7 +88,7 @@ def average(values: Tensor) -> Estimate:
     n, value = len(values), float(values.mean())
     if n < 2:
         return Estimate(value, n=n)
-    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(values.std()) / math.sqrt(n)
+    half = _Z * float(values.std()) / math.sqrt(n)
     return Estimate(value, value - half, value + half, n)
 
 
@@ -129,9 +129,7 @@ def calibration_error(outputs: Outputs, bins: int = BINS) -> Estimate:
     value, n = _calibration_error(confidence, right, bins), len(right)
     rng = np.random.default_rng(0)
     drawn = [rng.integers(0, n, n) for _ in range(DRAWS)]
-    half = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * float(
-        np.std([_calibration_error(confidence[i], right[i], bins) for i in drawn], ddof=1)
-    )
+    half = _Z * float(np.std([_calibration_error(confidence[i], right[i], bins) for i in drawn], ddof=1))
     return Estimate(value, max(0.0, value - half), min(1.0, value + half), n)
 
 
@@ -172,7 +170,7 @@ def classes(predictions: Tensor, labels: Tensor, parent: Tensor | None = None) -
 def difference(right: Tensor, parent: Tensor) -> Estimate:
     """The share of right answers less the parent's, on the same n samples."""
     n, mine, other = len(right), int((right & ~parent).sum()), int((~right & parent).sum())
-    return Estimate((mine - other) / n, *paired_shares(mine, other, n, CONFIDENCE), n)
+    return Estimate((mine - other) / n, *paired_shares(mine, other, n), n)
 
 
 def agreement(predictions: Tensor, parent: Tensor) -> Estimate:

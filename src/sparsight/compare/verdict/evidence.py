@@ -200,7 +200,7 @@ def _levels(runs: Sequence[History], found: Sparsest) -> Iterator[str]:
 
 def _measures(runs: Sequence[History], found: Sparsest) -> Iterator[str]:
     record = runs[0].down_to(found.density)
-    if record is not None and not any(row.id == record.id and row.metric == "speedup" for row in runs[0].rows):
+    if record is not None and not runs[0].measured(record, "speedup"):
         yield "sparsight evaluate --metrics latency on the target machine"
     if record is not None and record.id not in runs[0].predictions and len(runs) > 1:
         yield "sparsight evaluate on the runs, to see which classes pay"

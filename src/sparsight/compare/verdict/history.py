@@ -43,13 +43,21 @@ class History:
         return record.worth - self.dense.worth
 
     @property
+    def pruned(self) -> list[LevelRecord]:
+        """The evaluated levels but the dense one."""
+        return [x for x in self.levels if x.id != self.dense.id]
+
+    def measured(self, record: LevelRecord | None, metric: str) -> dict[str, float]:
+        """What `evaluate` stored of a network, by group."""
+        return {row.group: row.value for row in self.rows if record and row.id == record.id and row.metric == metric}
+
+    @property
     def points(self) -> list[tuple[float, float]]:
         return [(x.density, self.worth(x)) for x in self.levels]
 
     def down_to(self, density: float | None) -> LevelRecord | None:
         """The sparsest pruned level of at least that density; None for None, or without one."""
-        pruned = [x for x in self.levels if x.id != self.dense.id]
-        return next((x for x in reversed(pruned) if density is not None and x.density >= density), None)
+        return next((x for x in reversed(self.pruned) if density is not None and x.density >= density), None)
 
 
 def read(path: Path) -> History:
@@ -98,14 +106,13 @@ def walk(runs: Sequence[History], confidence: float) -> tuple[str, tuple[Step, .
 
 
 def _over_samples(run: History, confidence: float) -> tuple[str, tuple[Step, ...]]:
-    pruned = [x for x in run.levels if x.id != run.dense.id]
-    flips = [_flips(run, x) for x in pruned]
+    flips = [_flips(run, x) for x in run.pruned]
     if all(each is not None for each in flips):
         return SAMPLES, tuple(
             Step(x.density, x.level, (mine - other) / n, paired_shares(mine, other, n, both_sides(confidence))[0], n)
-            for x, (mine, other, n) in zip(pruned, (each for each in flips if each), strict=True)
+            for x, (mine, other, n) in zip(run.pruned, (each for each in flips if each), strict=True)
         )
-    return APART if run.dense.metric.share else NOTHING, tuple(_apart(run, x, confidence) for x in pruned)
+    return APART if run.dense.metric.share else NOTHING, tuple(_apart(run, x, confidence) for x in run.pruned)
 
 
 def _flips(run: History, record: LevelRecord) -> tuple[int, int, int] | None:
@@ -148,8 +155,7 @@ def _over_seeds(runs: Sequence[History], confidence: float) -> tuple[str, tuple[
 def _places(runs: Sequence[History]) -> list[tuple[float, int | None]]:
     by_level: dict[int, list[float]] = {}
     for run in runs:
-        for record in run.levels:
-            if record.id != run.dense.id:
-                by_level.setdefault(record.level, []).append(record.density)
+        for record in run.pruned:
+            by_level.setdefault(record.level, []).append(record.density)
     places = {median(densities): level for level, densities in by_level.items()}
     return sorted(places.items(), reverse=True)

@@ -79,31 +79,22 @@ def _called(run: History) -> str:
     return " on ".join(filter(None, (", ".join(filter(None, parts[:2])), parts[2])))
 
 
-def _rows(run: History, record: LevelRecord, metric: str) -> Iterator[tuple[str, float]]:
-    return ((row.group, row.value) for row in run.rows if row.id == record.id and row.metric == metric)
-
-
 def _bytes(run: History, record: LevelRecord | None) -> tuple[int | None, int | None]:
     """Dense and packed bytes as measured; otherwise counted, if the weights are on disk."""
-    if record is None:
-        return None, None
-    sizes = [
-        next((int(value) for _, value in _rows(run, record, name)), None) for name in ("dense_bytes", "packed_bytes")
-    ]
-    if sizes[1] is None:
+    dense, packed = (run.measured(record, name).get("") for name in ("dense_bytes", "packed_bytes"))
+    if record is not None and packed is None:
         with RunFolder.open(run.path) as folder:
             if folder.keeps(record):
                 counted = of_run(folder, record, count_macs=False).counted
                 return counted.dense_bytes, counted.packed_bytes
-    return sizes[0], sizes[1]
+    return None if dense is None else int(dense), None if packed is None else int(packed)
 
 
 def _speed(run: History, record: LevelRecord | None) -> Iterator[Speed]:
-    if record is not None:
-        faster = dict(_rows(run, record, "faster"))
-        for where, ratio in _rows(run, record, "speedup"):
-            runtime, _, at = where.partition(", ")
-            yield Speed(runtime, at, ratio, bool(faster.get(where)))
+    faster = run.measured(record, "faster")
+    for where, ratio in run.measured(record, "speedup").items():
+        runtime, _, at = where.partition(", ")
+        yield Speed(runtime, at, ratio, bool(faster.get(where)))
 
 
 def _pays(runs: Sequence[History], density: float | None) -> tuple[Pays, ...] | None:
