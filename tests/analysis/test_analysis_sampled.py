@@ -14,10 +14,10 @@ from torch import Tensor
 
 from sparsight.analysis import Summary, analyze
 from sparsight.analysis.analyze import from_memory
-from sparsight.analysis.exact import octaves, of_ranked, ranked
 from sparsight.analysis.reader import flat
 from sparsight.analysis.sampled import CELLS, Band, band, droppable, gini
 from sparsight.analysis.seen import DRAWS, Draws, magnitudes_of, shares
+from sparsight.analysis.summary import octaves, of_ranked, ranked
 from sparsight.analysis.text import table
 from sparsight.checkpoint.entry import Entry
 from sparsight.numerics.seeds import derive

@@ -19,8 +19,8 @@ from synthetic import write_runs
 from sparsight.cli.entry import main
 from sparsight.compare import Candidate, fronts
 from sparsight.compare.gather import Column, gather
-from sparsight.compare.page import page, spelled
-from sparsight.compare.text import text
+from sparsight.compare.page import page
+from sparsight.compare.text import spelled, text
 from sparsight.records.folder import RunFolder
 from sparsight.records.trials import Shared, Trial, remember
 

@@ -10,8 +10,8 @@ from sparsight.cli.errors import Misuse, checked, refusing, say
 from sparsight.cli.output import check_outputs, give
 from sparsight.cli.record_options import EvaluateOptions
 from sparsight.compare.evaluation import CORRUPTIONS, Corrupted, evaluate
-from sparsight.compare.evaluation.text import text
 from sparsight.compare.tables import check_suffix, write_rows
+from sparsight.compare.text import evaluated
 from sparsight.numerics.checks import check_known, check_whole
 
 
@@ -26,7 +26,7 @@ def main(asked: EvaluateOptions) -> int:
     for note in notes:
         say(note)
     where = "" if asked.out is None else f"\n{len(rows):,} rows in {asked.out}"
-    return give(asked, lambda: text(rows) + where, lambda: {"rows": rows, "notes": notes})
+    return give(asked, lambda: evaluated(rows) + where, lambda: {"rows": rows, "notes": notes})
 
 
 def _evaluated(asked: EvaluateOptions) -> tuple[list[dict[str, object]], list[str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from sparsight.compare.flips import flips
-from sparsight.compare.gather import Column, Comparison, Network
+from sparsight.compare.gather import Comparison, Network
+from sparsight.compare.text import spelled
 from sparsight.numerics import format as words
 from sparsight.report.pages import Page, Section, asset, render
 
@@ -96,19 +96,6 @@ def _parts(networks: Sequence[Network]) -> tuple[dict[str, Any], bool]:
 
 def _digits(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
-
-
-def spelled(column: Column, value: Any) -> str:
-    """A value of a column as text."""
-    if value is None or value == "":
-        return "" if column.kind == "text" else words.NONE
-    if column.kind == "text" or isinstance(value, str):
-        return str(value)
-    if not math.isfinite(value):
-        return repr(value)
-    shown = {"share": words.percent if column.name == "density" else words.accuracy, "count": words.count,
-             "bytes": words.bytes_of, "seconds": words.duration}  # fmt: skip
-    return shown[column.kind](value) if column.kind in shown else f"{value:.4g}"
 
 
 # -- charts: the page's script replaces what is between @ signs -------------------------------------------------------

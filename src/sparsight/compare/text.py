@@ -1,9 +1,12 @@
-"""A comparison on a terminal."""
+"""Comparisons and evaluations on a terminal."""
 
 from __future__ import annotations
 
-from sparsight.compare.gather import Comparison
-from sparsight.compare.page import spelled
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sparsight.compare.gather import Column, Comparison
 from sparsight.numerics import format as words
 from sparsight.report.escape import printable, shorten
 from sparsight.report.table import grid
@@ -33,3 +36,54 @@ def text(found: Comparison) -> str:
     rest = len(found.networks) + found.left_out - len(shown)
     more = f" ({words.plural(rest, 'more network')} in --csv, --json and the page)" if rest else ""
     return "\n".join([*lines, "", f"{words.plural(len(shown), 'network')}{more}"])
+
+
+def spelled(column: Column, value: Any) -> str:
+    """A value of a column as text."""
+    if value is None or value == "":
+        return "" if column.kind == "text" else words.NONE
+    if column.kind == "text" or isinstance(value, str):
+        return str(value)
+    if not math.isfinite(value):
+        return repr(value)
+    shown = {"count": words.count, "bytes": words.bytes_of, "seconds": words.duration}
+    shown["share"] = words.percent if column.name == "density" else words.accuracy
+    return shown[column.kind](value) if column.kind in shown else f"{value:.4g}"
+
+
+# -- evaluations --------------------------------------------------------------------------------------------------
+
+_METRICS: Mapping[str, Callable[[float], str]] = {
+    "accuracy": words.accuracy,
+    "worst_class_accuracy": words.accuracy,
+    "nll": lambda x: f"{x:.4f}",
+    "ece": words.accuracy,
+    "agreement": words.accuracy,
+    "robust_accuracy": words.accuracy,
+    "mce": lambda x: f"{x:.3f}",
+    "packed_bytes": words.bytes_of,
+}
+"""The metrics that fit into 80 columns, and their formats."""
+
+_NAMED = {"worst_class_accuracy": "worst class", "robust_accuracy": "under corruption", "packed_bytes": "packed"}
+
+
+def evaluated(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The networks of these rows of an evaluation, run by run; "" without any."""
+    runs: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        if row["level"] is not None:
+            name = "control" if row["role"] == "control" else str(row["level"])
+            of = runs.setdefault(row["run"], {}).setdefault(name, {"density": row["density"]})
+            if row["metric"] in _METRICS and (not row["group"] or row["metric"] == "worst_class_accuracy"):
+                of[row["metric"]] = row["value"]
+    columns = [name for name in _METRICS if any(name in of for networks in runs.values() for of in networks.values())]
+    heads = ["level", "density", *(_NAMED.get(name, name) for name in columns)]
+    lines: list[str] = []
+    for run, networks in runs.items():
+        cells = []
+        for name, of in networks.items():
+            values = (_METRICS[column](of[column]) if column in of else words.NONE for column in columns)
+            cells.append([name, words.percent(of["density"]), *values])
+        lines += ["", printable(run), *grid(heads, cells, width=10, ruled=False)]
+    return "\n".join(lines[1:])
