@@ -129,11 +129,11 @@ def _numbers(a: Analysis) -> Section:
     rows = grid(a, "file")
     whole = {len(rows) - 1: "control"} if a.whole is not None else {}
     parts: list[Part] = [Table("Every tensor, in the order of the file", headings(a), rows, marked=whole), *meanings(a)]
-    neurons = [
-        (t.name, f"{n.p:g}, {n.q:g}", f"{n.count:,}", f"{n.undefined:,}", *(words.index(v) for v in n.index),
-         *(f"{c:,}" for c in n.prune))
-        for t in a.tensors for n in t.neurons
-    ]  # fmt: skip
+    neurons = []
+    for t in a.tensors:
+        for n in t.neurons:
+            numbers = (*(words.index(v) for v in n.index), *(f"{c:,}" for c in n.prune))
+            neurons.append((t.name, f"{n.p:g}, {n.q:g}", f"{n.count:,}", f"{n.undefined:,}", *numbers))
     heads = ("tensor", "p, q", "neurons", "all zero", "least", "5 %", "25 %", "median", "75 %", "95 %", "most")
     heads += tuple(f"SAP prunes at eta {e:g}" for e in a.etas)
     if neurons:

@@ -213,11 +213,11 @@ def neuron_table(t: Tensor, a: Analysis) -> str:
 
 def path_rows(path: Trajectory) -> list[tuple[str, ...]]:
     """Of each level: its number, density, PQ index, validation and test accuracy, and whether it is a turning point."""
-    return [
-        (str(s.level), words.percent(s.density), words.index(s.index), words.accuracy(s.validation_accuracy),
-         words.accuracy(s.test_accuracy), path.marks.get(i, ""))
-        for i, s in enumerate(path.steps)
-    ]  # fmt: skip
+    rows = []
+    for i, s in enumerate(path.steps):
+        accuracies = (words.accuracy(s.validation_accuracy), words.accuracy(s.test_accuracy))
+        rows.append((str(s.level), words.percent(s.density), words.index(s.index), *accuracies, path.marks.get(i, "")))
+    return rows
 
 
 def path_table(path: Trajectory) -> str:

@@ -44,10 +44,9 @@ def flips(networks: Sequence[Network]) -> dict[str, Any] | None:
     if not len(chosen):
         return None
     sheet, names = _looks(Path(next(iter(given))), chosen[:IMAGES])
-    return {
-        "samples": chosen.tolist(), "labels": labels[0][chosen].tolist(), "names": names, "sheet": sheet,
-        "answers": [None if x is None else x.numpy()[chosen].tolist() for x in known],
-    }  # fmt: skip
+    shown = [None if x is None else x.numpy()[chosen].tolist() for x in known]
+    about = {"samples": chosen.tolist(), "labels": labels[0][chosen].tolist(), "names": names, "sheet": sheet}
+    return {**about, "answers": shown}
 
 
 def _looks(run: Path, chosen: np.ndarray) -> tuple[dict[str, Any] | None, list[str]]:

@@ -26,12 +26,12 @@ def label(s: Story, x: LevelRecord) -> str:
 def level_table(s: Story) -> Table:
     """All levels and the control, with everything that is said of a level as a whole."""
     heads = ("level", "density", "kept", "compression", s.index_name, "epochs", "validation", "test", "why it ended")
-    rows = [
-        (label(s, x), words.percent(x.density), f"{x.kept:,}", words.compression(x.kept, x.total),
-         words.index(pq_of(x, s.pair)), words.count(x.epochs), s.metric.text(x.value),
-         s.metric.text(s.test_value(x)), x.reason or words.NONE)
-        for x in s.records
-    ]  # fmt: skip
+    rows = []
+    for x in s.records:
+        size = (words.percent(x.density), f"{x.kept:,}", words.compression(x.kept, x.total))
+        took = (words.index(pq_of(x, s.pair)), words.count(x.epochs))
+        values = (s.metric.text(x.value), s.metric.text(s.test_value(x)))
+        rows.append((label(s, x), *size, *took, *values, x.reason or words.NONE))
     return Table("All levels", heads, rows, words=(8,), marked=marks(s))
 
 
@@ -40,11 +40,10 @@ def frontier_table(s: Story) -> Table:
     pairs = list(dict.fromkeys(pair for x in s.records for pair in x.pq_pairs))
     heads = ("level", "density", f"validation {s.metric.name}", f"test {s.metric.name}", "validation loss")
     heads += tuple(f"PQ index ({p:g}, {q:g})" for p, q in pairs)
-    rows = [
-        (label(s, x), words.percent(x.density), s.metric.text(x.value), s.metric.text(s.test_value(x)),
-         words.index(x.validation_loss), *(words.index(pq_of(x, pair)) for pair in pairs))
-        for x in s.records
-    ]  # fmt: skip
+    rows = []
+    for x in s.records:
+        values = (s.metric.text(x.value), s.metric.text(s.test_value(x)), words.index(x.validation_loss))
+        rows.append((label(s, x), words.percent(x.density), *values, *(words.index(pq_of(x, pair)) for pair in pairs)))
     return Table(f"{s.metric.name.capitalize()}, loss and PQ index by level", heads, rows, marked=marks(s))
 
 
@@ -71,13 +70,13 @@ def effort_table(s: Story) -> Table:
 
 def curve_table(s: Story) -> Table:
     """Every observation of every level and the control."""
-    rows = [
-        (label(s, x), words.count(o.epoch), f"{o.step:,}",
-         words.NONE if o.learning_rate is None else f"{o.learning_rate:.4g}", words.index(o.train_loss),
-         words.index(o.validation_loss), s.metric.text(o.value(s.metric)),
-         ", ".join(f"{k} {v:.4g}" for k, v in o.values.items()) or words.NONE)
-        for x in s.records for o in x.observations
-    ]  # fmt: skip
+    rows = []
+    for x in s.records:
+        for o in x.observations:
+            rate = words.NONE if o.learning_rate is None else f"{o.learning_rate:.4g}"
+            values = (words.index(o.train_loss), words.index(o.validation_loss), s.metric.text(o.value(s.metric)))
+            saw = ", ".join(f"{k} {v:.4g}" for k, v in o.values.items()) or words.NONE
+            rows.append((label(s, x), words.count(o.epoch), f"{o.step:,}", rate, *values, saw))
     heads = ("level", "epoch", "step", "learning rate", "train loss", "validation loss")
     heads += (f"validation {s.metric.name}", "stopping rule saw")
     return Table("Training by level and epoch", heads, rows, words=(7,))
