@@ -106,3 +106,12 @@ def test_other_files(tmp_path):
     save_file({"x": torch.ones(2)}, tmp_path / "b.safetensors")
     with warnings.catch_warnings(), pytest.raises(ValueError, match=r"lacks '0.weight'.*it holds 'x'"):
         load_into(tmp_path / "b.safetensors", network())
+
+
+def test_a_model_without_memory_is_refused(tmp_path):
+    save_file(nn.Linear(3, 2).state_dict(), tmp_path / "model.safetensors")
+    with torch.device("meta"):
+        model = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="'weight' is on device 'meta' .*to_empty"):
+        load_into(tmp_path / "model.safetensors", model)
+    load_into(tmp_path / "model.safetensors", model.to_empty(device="cpu"))

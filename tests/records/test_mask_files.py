@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import prune
 
 from sparsight import DamagedFile, apply_, counts, dense, execute, load_masks, masks_from, save_masks
-from sparsight.model import counts_by_tensor
+from sparsight.model import check, counts_by_tensor
 from sparsight.recipes import lottery
 from sparsight.records import AccidentalZeros
 
@@ -98,3 +99,27 @@ def test_nothing_to_make_masks_of(tmp_path):
     save_file({"bias": torch.zeros(3), "tokens": torch.zeros(3, 3, dtype=torch.int64)}, tmp_path / "a.safetensors")
     with pytest.raises(ValueError, match="two dimensions or more"):
         masks_from(tmp_path / "a.safetensors")
+
+
+def test_what_is_no_masks_and_where_there_is_no_file(tmp_path):
+    for wrong, said in (
+        (None, "got NoneType"),
+        ({"a": None}, "of 'a': .* got NoneType"),
+        ({"a": torch.ones(2)}, "float32"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=said):
+            save_masks(wrong, tmp_path / "masks.safetensors")
+    with pytest.raises(FileNotFoundError, match="masks.safetensors does not exist"):
+        load_masks(tmp_path / "masks.safetensors")
+
+
+def test_weights_that_torch_holds_at_zero_are_pruned(tmp_path):
+    model, _ = pruned_network()
+    prune.l1_unstructured(model[2], "weight", amount=900)  # some of these are 0 anyway
+    weight = model[2].weight.detach() != 0
+    torch.save(model.state_dict(), tmp_path / "pruned.pt")
+    for source in (model, model.state_dict(), tmp_path / "pruned.pt"):
+        found = masks_from(source)
+        assert set(found) == {"0.weight", "2.weight_orig"}
+        assert torch.equal(found["2.weight_orig"], weight)
+    check(model, masks_from(model))

@@ -80,7 +80,19 @@ def test_another_recipe(trained):
     assert (pruned.levels[0].epochs, pruned.record.kept, pruned.record.metric.name) == (0, 192, "loss")
 
 
-@pytest.mark.parametrize("density", [0, -0.1, 1.5, float("nan")])
+def test_a_floor_above_the_density_is_told(trained):
+    pruned = sparsight.prune(trained, readers.load("digits"), 0.0001, epochs=0)  # 0.064 of 640 weights: 0
+    assert counts(pruned.masks) == (1, 640)
+    assert "the target density of 0.01 % was missed" in str(pruned)
+
+
+@pytest.mark.parametrize(("data", "got"), [(5, "int"), (None, "NoneType"), (("a",), "1 of them"), ([1, 2, 3], "3 of")])
+def test_data_that_are_no_pair(trained, data, got):
+    with pytest.raises(TypeError, match=f"data must be Data, or a pair of training and validation splits, got {got}"):
+        sparsight.prune(trained, data)
+
+
+@pytest.mark.parametrize("density", [0, -0.1, 1.5, float("nan"), "0.1", None])
 def test_densities_that_are_none(trained, density):
     with pytest.raises(ValueError, match=r"density must be in \(0, 1\]"):
         sparsight.prune(trained, readers.load("digits"), density)

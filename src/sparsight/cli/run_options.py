@@ -188,5 +188,6 @@ def look_for(what: str, spec: str, known: Collection[str]) -> None:
     if ":" in spec:
         resolved(spec)
     elif spec.lower().replace("_", "-") not in known:
-        hint = near(spec, known) or f"; expected one of {', '.join(known)}, or package.module:attribute"
+        some = ", ".join(dict.fromkeys(known))
+        hint = near(spec, known) or f"; expected one of {some}, or package.module:attribute"
         raise NotFound(f"unknown {what} {spec!r}{hint}")

@@ -31,6 +31,9 @@ def load_into(path: str | os.PathLike[str], model: nn.Module) -> str:
     ValueError for a tensor that the file lacks or has with another shape, without loading anything.
     """
     path = Path(path)
+    empty = [name for name, value in model.state_dict().items() if isinstance(value, Tensor) and value.is_meta]
+    if empty:
+        raise ValueError(f"{empty[0]!r} is on device 'meta' and cannot hold values: call model.to_empty(device='cpu')")
     try:
         entries = fitting(path, model)
         found = load_tensors(Checkpoint(str(path), "", tuple({id(e): e for e in entries.values()}.values())))

@@ -42,7 +42,9 @@ class Weight:
 
 
 def weights(model: nn.Module) -> dict[str, Weight]:
-    """Every parameter of a model by its first name, in the order of `named_parameters()`."""
+    """Every parameter of a model by its first name, in the order of `named_parameters()`. Raises: TypeError."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"the model must be an nn.Module, got {type(model).__name__}")
     owners, heads, found = names_of(model), _output_embeddings(model), {}
     computed = {  # by the identity of a list of parametrisations
         id(steps): (leaf, module)

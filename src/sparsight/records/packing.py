@@ -113,8 +113,9 @@ def pack_masks(masks: Masks) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """Masks with one bit per weight (row-major, first weight in the highest bit, zero padding), and their shapes."""
     packed: dict[str, Tensor] = {}
     for name, mask in masks.items():
-        if mask.dtype != torch.bool:
-            raise ValueError(f"cannot store the mask of {name!r}: expected torch.bool, got {mask.dtype}")
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            got = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"cannot store the mask of {name!r}: expected torch.bool, got {got}")
         packed[name] = torch.from_numpy(np.packbits(mask.detach().cpu().contiguous().numpy()))
     return packed, {name: list(mask.shape) for name, mask in masks.items()}
 

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sparsight.model.loss import Loss, LossName
+from sparsight.numerics.checks import is_number
 from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.restart import carry_on
 from sparsight.pruning.score.magnitude import Magnitude
@@ -50,7 +51,8 @@ class Pruned:
         dense, metric = self.levels[0], self.record.metric
         kept = f"{self.record.kept:,} of {self.record.total:,} weights ({percent(self.record.density)})"
         against = f", against {metric.text(dense.value)} dense" if dense.kept == dense.total else ""
-        return f"{kept} at validation {metric.name} {metric.text(self.record.value)}{self._interval}{against}"
+        missed = f"; {self.choice.missed}" if self.choice.missed else ""
+        return f"{kept} at validation {metric.name} {metric.text(self.record.value)}{self._interval}{against}{missed}"
 
     @property
     def _interval(self) -> str:
@@ -96,13 +98,15 @@ def prune(
     `pretrained` is True. `out` keeps the run in a folder, to show, resume or compare it; without it everything stays in
     memory.
 
-    Raises: ValueError for a density outside (0, 1], and the errors of `run`.
+    Raises: ValueError for a density outside (0, 1], TypeError for other data, and the errors of `run`.
     """
-    if not 0 < density <= 1:
+    if not (is_number(density) and 0 < density <= 1):
         raise ValueError(f"density must be in (0, 1], got {density!r}")
     if not isinstance(data, Data):
-        train, validation = data
-        data = Data(name="data", train=train, validation=validation)
+        if not isinstance(data, (tuple, list)) or len(data) != 2:
+            got = f"{len(data)} of them" if isinstance(data, (tuple, list)) else type(data).__name__
+            raise TypeError(f"data must be Data, or a pair of training and validation splits, got {got}")
+        data = Data(name="data", train=data[0], validation=data[1])
     data = prepared(data)
     names = (include,) if isinstance(include, str) else tuple(include)
     spared = (exclude,) if isinstance(exclude, str) else tuple(exclude)

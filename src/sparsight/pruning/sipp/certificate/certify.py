@@ -135,7 +135,7 @@ def _why_no_pruning(name: str, before: Tensor, after: Tensor, prunable: bool) ->
     """Why a parameter is not only pruned; None if it is."""
 
     def of(which: Tensor) -> str:
-        return f"{int(which.sum())} of {which.numel()} values of {name!r}"
+        return f"{int(which.sum()):,} of {which.numel():,} values of {name!r}"
 
     for where, values in (("before", before), ("after", after)):
         if bool((endless := ~torch.isfinite(values)).any()):
