@@ -218,3 +218,18 @@ def test_intervals_cover_what_they_promise():
     assert abs(two_sided / 1000 - 0.95) < tolerance
     assert abs(one_sided / 1000 - 0.95) < tolerance
     assert abs(counted / 1000 - 0.95) < tolerance + 0.01  # whole answers: Wilson's is 0.94 to 0.96
+
+
+def test_a_setting_with_nan_is_never_the_best():
+    values = {
+        "a": {0: 0.9, 1: 0.91},
+        "nan": {0: math.nan, 1: 0.99},
+        "best": {0: 0.95, 1: 0.94},
+        "low": {0: 0.1, 1: 0.2},
+    }
+    for order in itertools.permutations(values):
+        assert ranking({name: values[name] for name in order}).names == ("best", "a", "low", "nan")
+        errors = {name: {seed: -v for seed, v in values[name].items()} for name in order}
+        assert ranking(errors, lower_is_better=True).names == ("best", "a", "low", "nan")
+    places = fronts([Candidate(name, cost, values[name]) for cost, name in enumerate(values)])
+    assert places == {"a": "front", "nan": "alike", "best": "front", "low": "alike"}

@@ -164,8 +164,8 @@ def fronts(candidates: Sequence[Candidate], confidence: float = 0.95) -> dict[st
 
     "front": not dominated in cost and mean value. "behind": a candidate of no higher cost is clearly better, by
     Student's paired test over seeds, Holm-corrected over all such pairs. "alike": the rest, which the seeds cannot
-    distinguish from the front. With one seed, nothing is behind. Raises: ValueError for a candidate without a value, or
-    two with one name.
+    distinguish from the front, and any with NaN. With one seed, nothing is behind. Raises: ValueError for a candidate
+    without a value, or two with one name.
     """
     names = [each.name for each in candidates]
     empty = next((each.name for each in candidates if not each.values), None)
@@ -176,7 +176,7 @@ def fronts(candidates: Sequence[Candidate], confidence: float = 0.95) -> dict[st
     behind = {b.name for (_, b), (_, _, clear) in zip(pairs, tested, strict=True) if clear > 0}
     places: dict[str, Place] = {}
     for each in candidates:
-        dominated = any(
+        dominated = math.isnan(each.mean) or any(
             a.cost <= each.cost and a.mean >= each.mean and (a.cost, a.mean) != (each.cost, each.mean)
             for a in candidates
         )
@@ -235,12 +235,12 @@ def ranking(values: Mapping[str, Values], confidence: float = 0.95, *, lower_is_
     """Rank settings by their values for each seed, distinguishing two only if their paired difference allows it.
 
     Each pair gets Student's paired test over seeds, Holm-corrected over all pairs: with probability `confidence`, no
-    equal pair is distinguished. A pair needs two seeds in common. Settings without a value come last.
+    equal pair is distinguished. A pair needs two seeds in common. Settings without a value, or with NaN, come last.
     Raises: ValueError unless 0 < confidence < 1.
     """
     sign = -1.0 if lower_is_better else 1.0
-    means = {name: [v for v in of.values() if v is not None] for name, of in values.items()}
-    names = sorted(values, key=lambda name: -sign * fmean(means[name]) if means[name] else float("inf"))
+    means = {name: fmean([v for v in of.values() if v is not None] or [math.nan]) for name, of in values.items()}
+    names = sorted(values, key=lambda name: math.inf if math.isnan(means[name]) else -sign * means[name])
     both = [*combinations(names, 2)]
     tested = _tested([(values[a], values[b]) for a, b in both], confidence)
     pairs = tuple(
