@@ -60,6 +60,18 @@ def test_weights_that_are_computed_keep_their_zeros():
     assert macs(masked, (torch.randn(2, 6),)) == (48, 12)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_lstm_counts_each_step(dtype):
+    lstm = nn.LSTM(4, 5, num_layers=2, bidirectional=True, batch_first=True).to(dtype).eval()
+    dense = 2 * 6 * 2 * (20 * 4 + 20 * 5 + 20 * 10 + 20 * 5)
+    x = torch.randn(2, 6, 4, dtype=dtype)
+    assert macs(lstm, (x,)) == (dense, dense)
+    with torch.no_grad():
+        lstm.weight_ih_l0[:3] = 0
+        lstm.weight_hh_l1_reverse[:7] = 0
+    assert macs(lstm, (x,)) == (dense, dense - 2 * 6 * (3 * 4 + 7 * 5))
+
+
 def test_zeros_in_activations_save_nothing():
     assert macs(nn.Linear(6, 4).eval(), (torch.zeros(2, 6),)) == (48, 48)
 

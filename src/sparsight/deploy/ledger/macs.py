@@ -21,7 +21,8 @@ _WITH_WEIGHTS = (
 def macs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
     """Multiply-accumulates of one call of a model in evaluation mode: dense, and with nonzero weights only.
 
-    Dense is half of what `torch.utils.flop_counter` counts, attention by its products. For the second number, products
+    Dense is half of what `torch.utils.flop_counter` counts, attention by its products, plus the LSTMs that it leaves
+    out. For the second number, products
     with a weight, or with a tensor computed only from weights, are scaled by its density; products of activations count
     in full. Padding counts as in torch: a border costs as much as the inside.
     Raises: ValueError if the model fails on the inputs.
@@ -36,7 +37,7 @@ def macs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
         raise ValueError(f"the model fails on the example: {error}") from error
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
-    dense = counter.get_total_flops() // 2
+    dense = counter.get_total_flops() // 2 + weights.of_lstms
     return dense, dense - weights.saved
 
 
@@ -45,7 +46,7 @@ class _ByWeights(TorchDispatchMode):
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()
-        self.saved = 0
+        self.saved = self.of_lstms = 0
         self._known: dict[int, Tensor] = {}  # by address; kept alive, because freed memory is reused
         for weight in weights:
             self._know(weight)
@@ -66,6 +67,12 @@ class _ByWeights(TorchDispatchMode):
             share = [(int(x.count_nonzero()), x.numel()) for x in product if self._is_known(x)]
             flops = flop_registry[packet](*args, **kwargs, out_val=out)
             self.saved += max((flops // 2 * (size - alive) // size for alive, size in share if size), default=0)
+        if packet is torch.ops.aten.mkldnn_rnn_layer:  # an LSTM in one operation
+            x, *weights = args[:3]
+            for weight in weights:
+                each = x.shape[:-1].numel()
+                self.of_lstms += each * weight.numel()
+                self.saved += each * int((weight == 0).sum()) if self._is_known(weight) else 0
         return out
 
     def _know(self, tensor: Tensor) -> None:
