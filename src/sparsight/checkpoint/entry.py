@@ -103,7 +103,7 @@ def check_entries(path: Path, count: int) -> None:
         raise CheckpointError(path, f"it has more than {MOST_ENTRIES:,} entries")
 
 
-def check_name(path: Path, name: str) -> None:
+def check_name(path: object, name: str) -> None:
     """Raise CheckpointError for a name that is too long or not valid Unicode."""
     if len(name) > _LONGEST_NAME:
         what = f"the name {name[:_SHOWN]!r}… has {len(name):,} characters, expected at most {_LONGEST_NAME:,}"

@@ -185,6 +185,9 @@ def test_names_that_look_packed(tmp_path):
     assert same(load(tmp_path / "a.safetensors"), state)
     with pytest.raises(CheckpointError, match="a name that packed files use"):
         pack({"__metadata__": torch.ones(2)}, tmp_path / "b.safetensors")
+    for long in ({"a" * 993: torch.ones(2)}, dict.fromkeys(("a", "b" * 1001), torch.ones(2))):  # cannot be read again
+        with pytest.raises(CheckpointError, match="1,001 characters, expected at most 1,000"):
+            pack(long, tmp_path / "b.safetensors")
     assert not (tmp_path / "b.safetensors").exists()
 
 

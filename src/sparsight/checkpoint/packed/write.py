@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from sparsight.checkpoint.descriptor import opened
-from sparsight.checkpoint.entry import CheckpointError, Entry
+from sparsight.checkpoint.entry import CheckpointError, Entry, check_name
 from sparsight.checkpoint.packed import chunks
 from sparsight.checkpoint.packed.head import (
     ALIGNED,
@@ -138,6 +138,8 @@ def values_of(entry: Entry, lossy: Lossy | None, stack: ExitStack) -> Values:
     if entry.dtype not in LAYOUTS:
         what = f"{entry.name!r:.80} has the dtype {entry.dtype!r:.40}, expected one of {', '.join(LAYOUTS)}"
         raise CheckpointError(where, what, "pack")
+    for name in (entry.name + SUFFIX, *entry.aliases):
+        check_name(where, name)
     if entry.name == "__metadata__" or (entry.name.endswith(SUFFIX) and not entry.count):
         raise CheckpointError(
             where, f"a tensor is called {entry.name!r}, a name that packed files use themselves", "pack"
