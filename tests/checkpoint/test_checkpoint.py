@@ -38,6 +38,17 @@ def values(entry: Entry) -> np.ndarray:
     return np.frombuffer(data, kind, entry.count).reshape(entry.shape)
 
 
+@pytest.mark.parametrize("name", ["a.safetensors", "a.bin", "a"])
+def test_what_stands_for_a_file_that_was_not_fetched_says_so(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(CheckpointError, match="it is a pointer of Git LFS, without the tensors: fetch them"):
+        open_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="it is empty"):
+        open_checkpoint(path)
+
+
 def test_safetensors(tmp_path: Path):
     path = tmp_path / "m.safetensors"
     save_file(WEIGHTS, path, {"format": "pt"})

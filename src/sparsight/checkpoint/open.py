@@ -39,7 +39,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _file(path: Path) -> Checkpoint:
     size = size_of(path)
-    start = read_bytes(path, 0, min(size, 10))
+    start = read_bytes(path, 0, min(size, 24))
+    if start == b"version https://git-lfs.":
+        raise CheckpointError(path, "it is a pointer of Git LFS, without the tensors: fetch them with git lfs pull")
+    if not size:
+        raise CheckpointError(path, "it is empty")
     if path.suffix == ".safetensors" or start[8:9] == b"{":
         return read_safetensors(path)
     if start[:4] == b"PK\x03\x04" or start[:1] == b"\x80" or path.suffix in (".pt", ".pth", ".bin", ".ckpt"):
