@@ -384,6 +384,11 @@ def test_scopes():
         analyze(state, scopes=("row",))  # type: ignore[arg-type]
 
 
+def test_exact_numbers_without_what_they_are_for_are_refused():
+    with pytest.raises(ValueError, match="--exact and --no-sample"):
+        analyze({"a.weight": torch.randn(3, 4)}, exact=True, sample=False)
+
+
 def test_the_sample_may_be_left_out():
     s = analyze({"a.weight": torch.randn(3, 4)}, eta=0.1, sample=False).tensors[0].summary
     assert s.gini is None

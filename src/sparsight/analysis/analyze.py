@@ -84,6 +84,8 @@ def analyze(
     for scope in scopes:
         if scope not in SCOPES:
             raise ValueError(f"scopes must be among {', '.join(SCOPES)}, got {scope!r}")
+    if exact and not sample:
+        raise ValueError("exact computes what sample=False leaves out (--exact and --no-sample): give one of them")
     etas = tuple(dict.fromkeys(_many(eta)))
     if not etas or not all(0 <= e < math.inf for e in etas):
         raise ValueError(f"eta must be finite numbers of at least 0, got {eta}")
@@ -115,7 +117,7 @@ def analyze(
     whole = _whole(fine, asked, not few) if fine and "global" in scopes else None
     return Analysis(
         checkpoint.source, checkpoint.format, asked.pairs, asked.etas, asked.gamma, asked.beta,
-        exact and sample, whole, tuple(tensors), tuple(listed), left,
+        exact, whole, tuple(tensors), tuple(listed), left,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,12 +67,15 @@ def _thing(spec: str) -> Any:
     if ":" not in spec or "/" in spec.partition(":")[0]:
         raise NotFound(f"{spec} does not exist: expected a file, a folder or package.module:attribute")
     thing = resolved(spec)
-    if isinstance(thing, nn.Module) or not callable(thing):
-        return thing
-    missing = required_arguments(thing)
-    if missing:
-        raise Misuse(f"{spec} must be callable without arguments, but needs {', '.join(missing)}")
-    return thing()
+    if not isinstance(thing, nn.Module) and callable(thing):
+        missing = required_arguments(thing)
+        if missing:
+            raise Misuse(f"{spec} must be callable without arguments, but needs {', '.join(missing)}")
+        thing = thing()
+    if not isinstance(thing, (nn.Module, Mapping, str, Path)):
+        kind = type(thing).__name__
+        raise Misuse(f"{spec} must be a module, tensors by name, or a function that makes one, got {kind}")
+    return thing
 
 
 @contextmanager
