@@ -67,6 +67,11 @@ def timed(*ways: Latency) -> Ledger:
             "(sparsight ledger --measure does).",
         ),
         (
+            replace(FOUND, counted=replace(COUNTED, parameters=0, zeros=0, prunable=None, alive=None)),
+            "None of the weights is zero; this file is 10.1× smaller packed; its speed was not measured (sparsight "
+            "ledger --measure does).",
+        ),
+        (
             replace(FOUND, missing={"latency": CODE}, counted=replace(COUNTED, prunable=None, alive=None)),
             "89.1 % of the weights are zero; this file is 10.1× smaller packed; its speed was not measured (sparsight "
             "ledger --measure does, with --model and --shape).",
@@ -100,6 +105,7 @@ def timed(*ways: Latency) -> Ledger:
         "on request",
         "minus",
         "one minus",
+        "no parameters",
         "checkpoint",
         "not traced",
         "packed",

@@ -16,7 +16,7 @@ from sparsight.cli.output import check_outputs, give, quiet
 from sparsight.cli.record_options import ShowOptions
 from sparsight.deploy.ledger.of_run import of_run
 from sparsight.model.left_out import counted, lines
-from sparsight.numerics.format import bytes_of, compression
+from sparsight.numerics.format import bytes_of, smaller
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord
 from sparsight.records.verify import whole
@@ -67,11 +67,11 @@ def _packed(asked: ShowOptions) -> int:
         after = before if entry.packed is None else entry.packed.size
         dense += before
         shape = " × ".join(map(str, entry.shape)) or "scalar"
-        names = ", ".join((entry.name, *entry.aliases))
+        names = printable(", ".join((entry.name, *entry.aliases)))
         lines.append(f"{names}: {entry.dtype}, {shape}, {bytes_of(before)} in {bytes_of(after)}")
     size = asked.run.stat().st_size
-    lines.append(f"{len(lines):,} tensors, {bytes_of(dense)} in {bytes_of(size)} ({compression(size, dense)} smaller)")
-    sys.stdout.write(plain("\n".join(lines)) + "\n")
+    lines.append(f"{len(lines):,} tensors, {bytes_of(dense)} in {bytes_of(size)} ({smaller(size, dense)})")
+    sys.stdout.write("\n".join(lines) + "\n")
     return 0
 
 

@@ -68,6 +68,11 @@ def compression(kept: int, total: int) -> str:
     return f"{ratio:.1f}×" if ratio < 100 else f"{ratio:,.0f}×"
 
 
+def smaller(kept: int, total: int) -> str:
+    """ "4.0× smaller", or "no smaller" unless less is kept."""
+    return f"{compression(kept, total)} smaller" if kept < total else "no smaller"
+
+
 def bytes_of(count: float) -> str:
     """A size: "812 bytes", "12.4 kB", "12.4 MB", "1.2 GB"; in powers of 1,000."""
     if count < 1000:

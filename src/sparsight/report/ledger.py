@@ -55,7 +55,7 @@ def _packed(found: Ledger) -> str:
     if counted.packed_bytes is None:
         return f"it was not packed: {found.missing.get('packed_bytes', 'not asked for')}"
     minus, more = counted.minus_zeros, ""
-    if minus >= counted.parameters / 1000:
+    if minus and minus >= counted.parameters / 1000:
         more = f", and stores {words.plural(minus, 'zero')} with a minus sign (add 0.0 to remove it)"
     gain = f"{words.compression(counted.packed_bytes, counted.dense_bytes)} smaller"
     if counted.packed_bytes >= 0.995 * counted.dense_bytes:

@@ -69,8 +69,8 @@ def _worth(v: Verdict) -> Iterator[str]:
     if v.density is None:
         return
     if v.packed_bytes is not None and v.dense_bytes is not None:
-        gain = words.compression(v.packed_bytes, v.dense_bytes)
-        yield f"packed it takes {words.bytes_of(v.packed_bytes)}, {gain} smaller than dense"
+        gain = words.smaller(v.packed_bytes, v.dense_bytes)
+        yield f"packed it takes {words.bytes_of(v.packed_bytes)}, {gain} than dense"
     yield from (_speed([x for x in v.speed if x.at == at], at) for at in dict.fromkeys(x.at for x in v.speed))
     if not v.speed:
         yield "its speed was not measured"

@@ -176,7 +176,9 @@ def _seeds(
     if over is None or not over.deviation:
         return
     n = enough(over.mean + margin, over.deviation, confidence)
-    more = f"about {n - len(runs)} more seeds" if n is not None and n > len(runs) else f"more than {MOST_SEEDS} seeds"
+    more = f"more than {MOST_SEEDS} seeds"
+    if n is not None and n > len(runs):
+        more = f"about {words.plural(n - len(runs), 'more seed')}"
     yield f"{more}, which would show {words.percent(step.density)} to be within if their mean and spread stay the same"
 
 
