@@ -82,6 +82,14 @@ def test_what_stays_is_told(tmp_path, monkeypatch, capsys):
     assert "\nnot removed: 1 unit of fc: an output of the network\n" in capsys.readouterr().out
 
 
+def test_standard_output_holds_the_file_alone(network, capsysbinary):
+    assert main(["compact", "a.safetensors", *ON, "-o", "b.safetensors"]) == 0
+    capsysbinary.readouterr()
+    assert main(["compact", "a.safetensors", *ON, "-o", "-", "--maps", "m.json"]) == 0
+    with open("b.safetensors", "rb") as file:
+        assert capsysbinary.readouterr().out == file.read()
+
+
 @pytest.mark.parametrize(("words", "code", "said"), [
     (["nothing", "-o", "b"], 4, "nothing does not exist"),
     (["a.safetensors", "-o", "b"], 2, "which needs --model and --data: missing --model"),
@@ -89,6 +97,7 @@ def test_what_stays_is_told(tmp_path, monkeypatch, capsys):
     (["a.safetensors", *ON, "--level", "1", "-o", "b"], 2, "--level is for runs"),
     (["a.safetensors", "--model", "lenet-300-100", "--data", "digits", "-o", "b"], 2, "does not fit lenet-300-100"),
     (["a.safetensors", *ON, "-o", "no/b"], 2, "the folder"),
+    (["a.safetensors", *ON, "-o", "-"], 2, "--out - needs --maps FILE"),
     (["a.safetensors", *ON, "-o", "b", "--maps", "no/b"], 2, "cannot write --maps no/b"),
     (["a.safetensors", *ON], 2, "missing -o FILE, --out FILE"),
 ])  # fmt: skip

@@ -49,6 +49,17 @@ def test_show_lists_the_tensors_of_a_packed_file(here, capsys):
     assert main(["show", "p.safetensors", "--json"]) == 2
 
 
+def test_names_end_no_line_and_a_file_that_grows_is_no_smaller(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    save_file({"a\nb\x1b.weight": torch.ones(2, 3)}, "a.safetensors")
+    assert main(["pack", "a.safetensors", "-o", "p.safetensors"]) == 0
+    assert capsys.readouterr().out.endswith(" packed (no smaller)\n")
+    assert main(["show", "p.safetensors"]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("a\\u000ab\\u001b.weight: float32, 2 × 3, 24 bytes in ")
+    assert last.endswith(" (no smaller)")
+
+
 def test_lossy_is_an_option(here):
     assert main(["pack", "a.safetensors", "-o", "p.safetensors", "--lossy", "bfloat16"]) == 0
     assert torch.equal(load("p.safetensors")["a.weight"], here["a.weight"].bfloat16())
@@ -65,7 +76,9 @@ def test_what_stands_beside_the_network_is_told(here, capsys):
     (["unpack", "nothing", "-o", "p"], 4, "nothing does not exist"),
     (["unpack", "a.safetensors", "-o", "p"], 3, "not a packed file but a safetensors file"),
     (["pack", "a.safetensors", "-o", "."], 1, "it is a folder"),
-    (["pack", "a.safetensors", "-o", "no/p"], 1, "its folder is gone"),
+    (["pack", "a.safetensors", "-o", "no/p"], 2, "the folder no does not exist"),
+    (["pack", "a.safetensors", "-o", "-"], 2, "expected the name of a file"),
+    (["unpack", "a.safetensors", "-o", "no/p"], 2, "the folder no does not exist"),
     (["pack", "a.safetensors"], 2, "missing -o OUT"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(here, capsys, words, code, said):

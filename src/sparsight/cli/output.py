@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsight.cli.errors import Misuse
-from sparsight.records.outputs import check_output, is_standard, write_output
+from sparsight.records.outputs import check_output, is_device, is_standard, write_output
 from sparsight.records.record import to_json
 from sparsight.report.escape import plain, printable
 
@@ -29,6 +29,15 @@ def check_outputs(asked: Any) -> None:
             check_output(path)
         except OSError as error:
             raise Misuse(f"cannot write --{name} {path}: {error.strerror}") from error
+
+
+def check_file(out: Path) -> None:
+    """Raise Misuse unless `out` can be written beside what else is in its folder; it may be a folder, for shards."""
+    if is_device(out):
+        raise Misuse(f"cannot write --out {out}: expected the name of a file, not standard output or a device")
+    place = out.parent
+    if not place.is_dir():
+        raise Misuse(f"cannot write --out {out}: the folder {place} does not exist")
 
 
 def quiet(asked: Any) -> bool:
