@@ -24,8 +24,7 @@ from sparsight.train.batches import batches, to_device
 from sparsight.types import Data, Split
 from sparsight.zoo import data as D
 from sparsight.zoo.data import mnist_family
-from sparsight.zoo.data.download import DownloadError, download
-from sparsight.zoo.data.idx import read_idx
+from sparsight.zoo.data.published import DownloadError, download, read_idx
 
 # -- IDX ----------------------------------------------------------------------------------------------
 

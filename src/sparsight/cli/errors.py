@@ -27,7 +27,7 @@ CODES = {  # by name, to import nothing
     "sparsight.checkpoint.entry.CheckpointError": 3,
     "sparsight.cli.errors.NotFound": 4,
     "sparsight.zoo.data.mnist_family.DataNotFound": 4,
-    "sparsight.zoo.data.download.DownloadError": 4,
+    "sparsight.zoo.data.published.DownloadError": 4,
 }
 
 

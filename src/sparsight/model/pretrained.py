@@ -52,8 +52,10 @@ def fitting(path: Path, model: nn.Module) -> dict[str, Entry]:
     wanted = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     names = {name for entry in checkpoint.entries for name in (entry.name, *entry.aliases)}
     there, said = _match(wanted, names)
-    tied = _tied(model)
-    missing = [name for name in wanted if name not in there and not any(other in there for other in tied.get(name, ()))]
+    tied: dict[int, list[str]] = {}  # the names of each tensor, which files may hold once
+    for name, value in model.state_dict(keep_vars=True).items():
+        tied.setdefault(id(value), []).append(name)
+    missing = [name for group in tied.values() if there.keys().isdisjoint(group) for name in group if name in wanted]
     if missing:
         raise ValueError(
             f"{path} does not fit {type(model).__name__}: it lacks {some(missing, 4)} "
@@ -94,11 +96,3 @@ def _match(wanted: Mapping[str, Tensor], names: set[str]) -> tuple[dict[str, str
             matched[name] = other
     said = [f"the prefix {in_file!r} was stripped"] if in_file else []
     return matched, said + ([f"its names lack the prefix {in_model!r}"] if in_model else [])
-
-
-def _tied(model: nn.Module) -> dict[str, list[str]]:
-    """The other names of each tied tensor of the state dict, which files may hold once."""
-    by: dict[int, list[str]] = {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        by.setdefault(id(value), []).append(name)
-    return {name: [other for other in group if other != name] for group in by.values() for name in group}

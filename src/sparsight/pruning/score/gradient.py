@@ -25,11 +25,13 @@ BatchNorm = Literal["train", "eval"]
 
 
 @contextmanager
-def scoring(model: nn.Module, batch_norm: BatchNorm, *, twice: bool = False) -> Iterator[None]:
+def scoring(
+    model: nn.Module, masks: Masks, batch_norm: BatchNorm, *, twice: bool = False
+) -> Iterator[tuple[Pure, dict[str, Tensor]]]:
     """A block for differentiating the model: without dropout, batch norms as asked, random state and flags restored.
 
-    Also inside `torch.inference_mode`; see `differentiable`. `twice` selects the attention kernel that can be
-    differentiated twice.
+    Gives the model as a function, and its `leaves`. Also inside `torch.inference_mode`; see `differentiable`. `twice`
+    selects the attention kernel that can be differentiated twice.
     """
     with ExitStack() as stack:
         stack.enter_context(evaluating(model))
@@ -40,7 +42,8 @@ def scoring(model: nn.Module, batch_norm: BatchNorm, *, twice: bool = False) -> 
         for module in model.modules():
             if isinstance(module, _NormBase):
                 module.training = batch_norm == "train"
-        yield
+        call = differentiable(model)
+        yield call, leaves(call, masks)
 
 
 @contextmanager

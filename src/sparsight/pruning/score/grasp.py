@@ -17,11 +17,9 @@ from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known, check_positive
 from sparsight.pruning.score.gradient import (
     BatchNorm,
-    differentiable,
     finite,
     give_back,
     gradient,
-    leaves,
     mean,
     mean_gradient,
     mean_loss,
@@ -60,9 +58,7 @@ class GraSP:
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:
         check(model, masks)
         parts = shares(batches, "GraSP")
-        with scoring(model, self.batch_norm, twice=True):
-            call = differentiable(model)
-            weights = leaves(call, masks)
+        with scoring(model, masks, self.batch_norm, twice=True) as (call, weights):
             flow = None if len(parts) == 1 else mean_gradient(call, weights, self._cooled, parts)
             total = mean(lambda batch: self._product(call, weights, masks, batch, flow), parts)
         scores = {name: hg.mul_(call.params[name]) for name, hg in zip(weights, total, strict=True)}

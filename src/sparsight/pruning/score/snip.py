@@ -11,7 +11,7 @@ from sparsight.model.loss import Loss, task_loss
 from sparsight.model.masks import check
 from sparsight.model.weights import laid_out
 from sparsight.numerics.checks import check_known
-from sparsight.pruning.score.gradient import BatchNorm, differentiable, finite, leaves, mean_gradient, scoring, shares
+from sparsight.pruning.score.gradient import BatchNorm, finite, mean_gradient, scoring, shares
 from sparsight.types import Batch, Masks, Scores
 
 
@@ -42,9 +42,7 @@ class SNIP:
     def __call__(self, model: nn.Module, masks: Masks, batches: Sequence[Batch]) -> Scores:
         check(model, masks)
         parts = shares(batches, "SNIP")
-        with scoring(model, self.batch_norm):
-            call = differentiable(model)
-            weights = leaves(call, masks)
+        with scoring(model, masks, self.batch_norm) as (call, weights):
             grads = mean_gradient(call, weights, self.loss, parts)
         scores = {name: g.mul_(call.params[name]).abs_() for name, g in zip(weights, grads, strict=True)}
         return laid_out(model, finite(scores, masks, "SNIP"))

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from sparsight.numerics.stratified import stratified
 from sparsight.types import Data, Split
-from sparsight.zoo.data.download import download as fetch
-from sparsight.zoo.data.idx import read_idx
 from sparsight.zoo.data.prepared import described
+from sparsight.zoo.data.published import download as fetch
+from sparsight.zoo.data.published import read_idx
 
 CLASSES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 FASHION_MEAN, FASHION_STD = 0.2860, 0.3530

@@ -79,14 +79,14 @@ def certify(
     rows = rows_of(scores, masks)
     eps, random = _group_bounds(by_rows(scores, rows), rows.of(gamma), decision, delta, constant, bound)
     with evaluating(model), seeded(0):
-        worst = {name: torch.maximum(*pair) for name, pair in eps.items()}
+        worst = {name: both.amax(0) for name, both in eps.items()}
         found, outputs = measure(call, layers, kept, worst, held_out, forward)
     pruned, whole = rows.of({name: call.params[name] * gamma[name] for name in masks}), rows.of(call.params)
     parts = tuple(_layer(name, pruned[name], whole[name], eps[name], random[name], found[name]) for name in masks)
     why = why_no_chain(model, [layer for of in layers.values() for layer in of])
     edges = sum(int((call.params[name] != 0).sum()) for name in masks)
     failure = min(1.0, math.exp(min(0.0, math.log(max(1, edges)) - scores.points / constant)))
-    drawn = delta if any(bool(r.any()) for pair in random.values() for r in pair) else 0.0
+    drawn = delta if any(bool(both.any()) for both in random.values()) else 0.0
     needed = max(1, math.ceil(constant * (math.log(max(1, edges)) - math.log(delta))))
     certificate = Certificate(
         delta=min(1.0, failure + drawn),
@@ -190,13 +190,10 @@ def _check(
         raise ValueError("a certificate needs at least one held-out batch")
 
 
-Pair = tuple[Tensor, Tensor]
-
-
 def _group_bounds(
     scores: Scored, gamma: Mapping[str, Tensor], decision: Decision | None, delta: float, constant: float, bound: Bound
-) -> tuple[dict[str, Pair], dict[str, Pair]]:
-    """The bounds of each tensor's plus and minus groups, and which of them come from sampling."""
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The bounds of each tensor's groups, [2, outputs] (plus, minus), and which of them come from sampling."""
     eps, random, events = {}, {}, 0
     if decision is not None:
         groups = decision.groups
@@ -205,25 +202,24 @@ def _group_bounds(
         facts, all_true = scores.facts[name], {name: torch.ones_like(gamma[name], dtype=torch.bool)}
         loss = (1 - gamma[name]).abs() * score
         halves = [torch.where(side, loss, 0).reshape(len(side), -1).sum(1) for side in sides(scores, all_true, name)]
-        values, flags = [constant * half for half in halves], [torch.zeros(len(score), dtype=torch.bool)] * 2
+        eps[name] = constant * torch.stack(halves)
+        random[name] = torch.zeros_like(eps[name], dtype=torch.bool)
         if decision is not None and events:
             log = math.log(2 * events) - math.log(delta)
             log = log if bound == "bernstein" else float(log_term(facts.patches, facts.kernel, delta))
-            split = [decision.groups.split(name, v) for v in (decision.groups.sums, decision.draws)]
-            for i, (sums, draws) in enumerate(zip(*split, strict=True)):
-                drawn = torch.from_numpy(eps_rand(alpha(sums, log, constant), draws, bound)).to(values[i])
-                better = torch.from_numpy(draws > 0) & (drawn.cpu() < values[i].cpu())
-                values[i] = torch.where(better.to(drawn.device), drawn, values[i])
-                flags[i] = better
-        eps[name], random[name] = (values[0], values[1]), (flags[0], flags[1])
+            at = decision.groups.rows[name]
+            sums, draws = (values[at].reshape(2, -1) for values in (decision.groups.sums, decision.draws))
+            drawn = torch.from_numpy(eps_rand(alpha(sums, log, constant), draws, bound)).to(eps[name])
+            random[name] = torch.from_numpy(draws > 0).to(drawn.device) & (drawn < eps[name])
+            eps[name] = torch.where(random[name], drawn, eps[name])
     return eps, random
 
 
-def _layer(name: str, pruned: Tensor, whole: Tensor, eps: Pair, random: Pair, found: Measured) -> LayerCertificate:
+def _layer(name: str, pruned: Tensor, whole: Tensor, eps: Tensor, random: Tensor, found: Measured) -> LayerCertificate:
     """The certificate of a layer from the weights, bounds and measured errors of its rows."""
     kept, total = (((t != 0).reshape(len(whole), -1).sum(1)).tolist() for t in (pruned, whole))
     means = found.total / found.patches.clamp(min=1)
-    columns = (found.bound, *eps, random[0] | random[1], found.largest, means, found.violations, found.patches)
+    columns = (found.bound, *eps, random.any(0), found.largest, means, found.violations, found.patches)
     rows = zip(kept, total, *(column.tolist() for column in columns), strict=True)
     neurons = tuple(
         NeuronCertificate(i, k, t, b, plus, minus, "random" if r else "deterministic", top, mean, int(v), int(p))
