@@ -68,15 +68,15 @@ def weights(model: nn.Module) -> dict[str, Weight]:
     return found
 
 
-def layout_of(module: nn.Module) -> tuple[Kind, Layout] | None:
-    """The kind and layout of `module.weight` for a linear layer or a convolution; None for any other module."""
+def layout_of(module: nn.Module) -> tuple[Kind | None, Layout]:
+    """The kind and layout of `module.weight` for a linear layer or a convolution; no kind for any other module."""
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return "transposed convolution", Layout(module.groups, swapped=True)
     if isinstance(module, nn.modules.conv._ConvNd):
         return "convolution", Layout(module.groups)
     if isinstance(module, nn.Linear):
         return "linear", Layout()
-    return ("linear", Layout(swapped=True)) if _is_conv1d(module) else None
+    return ("linear", Layout(swapped=True)) if _is_conv1d(module) else (None, Layout())
 
 
 def layouts(model: nn.Module, names: Container[str]) -> dict[str, Layout]:
@@ -117,9 +117,9 @@ def _described(
 
 def _kind(path: str, leaf: str, parameter: nn.Parameter, module: nn.Module) -> tuple[Kind | None, Layout]:
     """The kind and layout of parameter `leaf` of the module at `path`."""
-    found = layout_of(module) if leaf == "weight" else None
-    if found is not None:
-        return found
+    kind, layout = layout_of(module)
+    if kind is not None and leaf == "weight":
+        return kind, layout
     if isinstance(module, nn.MultiheadAttention) and leaf in _PROJECTIONS:
         return "attention", Layout()
     if _is_stack(path, leaf, parameter, module):
@@ -143,7 +143,7 @@ def _is_stack(path: str, leaf: str, parameter: nn.Parameter, module: nn.Module) 
         return False
     kinds = [kind.__name__ for kind in type(module).__mro__ if not kind.__module__.startswith("torch.")]
     named_so = "expert" in path.lower() or any(w in k.lower() for k in kinds for w in ("expert", "moe"))
-    return named_so and "bias" not in leaf and min(parameter.shape[1:]) > 1 and not layout_of(module)
+    return named_so and "bias" not in leaf and min(parameter.shape[1:]) > 1 and layout_of(module)[0] is None
 
 
 def _inputs_first(leaf: str, parameter: nn.Parameter, module: nn.Module) -> bool:

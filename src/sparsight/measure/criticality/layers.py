@@ -29,8 +29,7 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._
     """
     found, seen = {}, set()
     for name, module in modules_of(model):
-        kind = (layout_of(module) or (None,))[0]
-        if kind in ("linear", "convolution"):
+        if layout_of(module)[0] in ("linear", "convolution"):
             if id(module.weight) not in seen:
                 found[f"{name}.weight" if name else "weight"] = module
             seen.add(id(module.weight))
@@ -39,14 +38,13 @@ def weighted_layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._
 
 def left_out(model: nn.Module) -> tuple[str, ...]:
     """The weights of transposed convolutions, which the theory does not cover."""
-    kinds = {name: (layout_of(module) or (None,))[0] for name, module in modules_of(model)}
+    kinds = {name: layout_of(module)[0] for name, module in modules_of(model)}
     return tuple(f"{n}.weight" if n else "weight" for n, kind in kinds.items() if kind == "transposed convolution")
 
 
 def rows(layer: nn.Module, x: Tensor) -> Tensor:
     """A tensor of the shape of a weighted layer's weight as [outputs, inputs of a group, *kernel]."""
-    known = layout_of(layer)
-    return x if known is None else known[1].rows(x)
+    return layout_of(layer)[1].rows(x)
 
 
 def fan_in(layer: nn.Module) -> int:

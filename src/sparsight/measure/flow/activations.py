@@ -35,7 +35,7 @@ def measured_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Modul
     taken: set[int] = set()
     for name, module in modules_of(model):
         attention = isinstance(module, nn.MultiheadAttention)
-        if id(module) in taken or not (attention or layout_of(module)):
+        if id(module) in taken or not (attention or layout_of(module)[0]):
             continue
         taken.add(id(module))
         if attention:

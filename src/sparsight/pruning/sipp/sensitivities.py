@@ -14,7 +14,7 @@ from torch.nn import functional
 from sparsight.model.weights import layout_of
 from sparsight.numerics.kernels.ratio import largest_and_total_, take_
 from sparsight.pruning.allocate.in_groups import Rows
-from sparsight.types import Layout, Scored, Scores
+from sparsight.types import Scored, Scores
 
 _PATCHES = 1 << 24  # numbers in one matrix of patches
 _WIDE = 1 << 12  # most useful columns of a matrix of patches
@@ -63,7 +63,7 @@ class SensitivitySums:
         if not torch.isfinite(weight).all():
             raise ValueError(f"cannot score {name!r}: its weights are not all finite")
         self.name, self.weight = name, weight
-        self.layout = (layout_of(layer) or ("", Layout()))[1]
+        self.layout = layout_of(layer)[1]
         rows = self.layout.rows(weight).to(work).flatten(1)
         scaled = _scaled(rows).reshape(groups, len(rows) // groups, inside)
         self.size = scaled.abs()
@@ -167,8 +167,8 @@ def shape_of(layer: nn.Module) -> tuple[int, int, int]:
 
     Raises: TypeError for anything but linear layers and ordinary convolutions.
     """
-    kind, layout = layout_of(layer) or (None, None)
-    if kind == "linear" and layout is not None:
+    kind, layout = layout_of(layer)
+    if kind == "linear":
         return 1, layout.rows(layer.weight).shape[1], 1  # type: ignore[arg-type]
     if isinstance(layer, _CONVOLUTIONS):
         kernel = math.prod(layer.kernel_size)

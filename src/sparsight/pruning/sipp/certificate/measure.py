@@ -16,7 +16,7 @@ from sparsight.model.functional import Pure, tapped
 from sparsight.model.weights import layout_of
 from sparsight.pruning.sipp.score import first_points, input_of
 from sparsight.pruning.sipp.sensitivities import as_points, columns, patches_of
-from sparsight.types import Batch, Layout
+from sparsight.types import Batch
 
 _SLACK = 1e-5  # tolerance for float32 rounding
 _NUMBERS = 1 << 22  # numbers in one matrix of patches
@@ -93,7 +93,7 @@ def measure(
 def _layer(layer: nn.Module, x: Tensor, weight: Tensor, kept: Tensor, into: Measured) -> Tensor:
     """Add the errors of a layer's rows; returns the largest sum |w||a| / |z + b| of its outputs for each point."""
     bias = getattr(layer, "bias", None)
-    layout = (layout_of(layer) or ("", Layout()))[1]
+    layout = layout_of(layer)[1]
     weight, kept = layout.rows(weight), layout.rows(kept)
     here = patches_of(layer, x)
     ratios = []
