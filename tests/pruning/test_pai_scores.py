@@ -17,8 +17,7 @@ from sparsight.model.batch import batch_size
 from sparsight.model.loss import cross_entropy
 from sparsight.model.loss import cross_entropy as published_loss
 from sparsight.model.masks import dense
-from sparsight.pruning.allocate.fixed import Global
-from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP
+from sparsight.pruning.allocate.fixed import FORCE, Global, IterativeSNIP
 from sparsight.pruning.allocate.shuffled import Shuffled
 from sparsight.pruning.schedules import Geometric, Linear, rounds
 from sparsight.pruning.score.grasp import GraSP

@@ -1,7 +1,6 @@
 """Scorers, allocators, restarts, rescaling, and SiPP with its certificates."""
 
-from sparsight.pruning.allocate.fixed import Global, Shrink, Uniform
-from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP
+from sparsight.pruning.allocate.fixed import FORCE, Global, IterativeSNIP, Shrink, Uniform
 from sparsight.pruning.allocate.n_of_m import NofM
 from sparsight.pruning.allocate.sap import SAP
 from sparsight.pruning.allocate.shuffled import Shuffled

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typing_extensions import Doc
 
-from sparsight.pruning.allocate.iterative import FORCE, IterativeSNIP
+from sparsight.pruning.allocate.fixed import FORCE, IterativeSNIP
 from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes import _options as o
 from sparsight.recipes._at_init import AtInit, Control, Epochs

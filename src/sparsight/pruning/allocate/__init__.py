@@ -1,1 +1,1 @@
-"""Allocators, one per file: how many weights to keep, and where. Counts are exact."""
+"""Allocators: how many weights to keep, and where. Counts are exact."""

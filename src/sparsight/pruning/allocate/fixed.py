@@ -1,7 +1,8 @@
-"""Allocators with a fixed budget or a fixed rate."""
+"""Allocators with a fixed budget or a fixed rate, and levels of many rounds, each scored by SNIP."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,8 @@ from sparsight.numerics.select import check_scores
 from sparsight.pruning.allocate.counts import alive, check_target, share
 from sparsight.pruning.allocate.exact import prune_exactly, toward
 from sparsight.pruning.allocate.in_groups import in_groups
+from sparsight.pruning.schedules import Geometric
+from sparsight.pruning.schedules import rounds as at_rounds
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Scope, Scores
 
 
@@ -123,3 +126,33 @@ class Shrink(Allocator):
         }
         groups = toward(groups, masks, self.scope, self.min_keep, self.target_density, self.exact)
         return prune_exactly(scores, masks, groups, self.scope, self.min_keep)
+
+
+# -- Iterative SNIP and FORCE: rounds of Global ------------------------------------------------------------------
+
+Schedule = Callable[[float], Callable[[float], float]]
+
+
+def IterativeSNIP(
+    density: float, rounds: int = 60, *, schedule: Schedule = Geometric, min_keep: int = 1
+) -> tuple[Global, ...]:
+    """A level that prunes to `density` in `rounds` rounds; pruned weights never return.
+
+    Round t of n keeps schedule(density)(t / n) of the prunable weights, rounded half up: density^(t/n) by default.
+    Use it as `Recipe(score=SNIP(), levels=(Level(IterativeSNIP(0.05)),), ...)`; one round is SNIP.
+
+    Raises: ValueError for a density that the schedule refuses, or fewer than one round.
+
+    Source: de Jorge et al., "Progressive Skeletonization", ICLR 2021, algorithm 1 without recovery.
+    """
+    return tuple(Global(density=at, min_keep=min_keep) for at in at_rounds(schedule(density), rounds))
+
+
+def FORCE(density: float, rounds: int = 60, *, schedule: Schedule = Geometric, min_keep: int = 1) -> tuple[Global, ...]:
+    """Like `IterativeSNIP`, but pruned weights compete in every round and may return.
+
+    SNIP scores a pruned weight by its value before pruning times the gradient of the masked network.
+
+    Source: de Jorge et al., "Progressive Skeletonization", ICLR 2021, algorithm 1.
+    """
+    return tuple(Global(density=at, min_keep=min_keep, recover=True) for at in at_rounds(schedule(density), rounds))
