@@ -122,7 +122,7 @@ class TestGolden:
         case = GOLDEN["G7_calibration_and_reweighting"]
         q = np.array([case["p"]])
         for n, expected in case["expected_unique"].items():
-            assert float(expected_distinct(q, np.array([int(n)]))[0]) == pytest.approx(expected, abs=1e-9)
+            assert float(expected_distinct(np.log1p(-q), np.array([int(n)]))[0]) == pytest.approx(expected, abs=1e-9)
         for m, plateau in case["plateaus"].items():
             assert draws_for_distinct(q, np.array([int(m)])).tolist() == [plateau["N_min"]]
         scores, _ = spiky()
@@ -345,7 +345,7 @@ def test_expected_distinct_edges_are_the_counts():
             own = torch.where(scores.facts[name].positive == side, score, 0).double().numpy()
             q = probabilities(own)
             some = draws > 0
-            distinct = expected_distinct(q[some], draws[some])
+            distinct = expected_distinct(np.log1p(-q[some]), draws[some])
             assert (np.ceil(distinct - 1e-9) == np.minimum(want[some], (q[some] > 0).sum(1) - 1)).all()
 
 

@@ -103,13 +103,9 @@ def _affine(norm: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str
 
 def _clamped_below(func: Any, input: Tensor, min: Any = None, max: Any = None) -> Tensor:
     """Clamp only from below, and only above 0."""
-    if (
-        min is None
-        or getattr(func, "__name__", "").startswith("clamp_max")
-        or (not isinstance(min, Tensor) and min <= 0)
-    ):
+    if min is None or getattr(func, "__name__", "").startswith("clamp_max"):
         return input
-    return input.clamp(min=min)
+    return input.clamp(min=min) if isinstance(min, Tensor) or min > 0 else input
 
 
 def _plus(input: Any, other: Any, *, alpha: float = 1) -> Tensor:

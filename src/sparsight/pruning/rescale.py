@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from sparsight.measure.criticality.activations import activation_of, traced, verb, words
-from sparsight.measure.criticality.layers import fan_in, is_residual, left_out, rows, weighted_layers
+from sparsight.measure.criticality.layers import fan_in, is_residual, left_out, weighted_layers
 from sparsight.measure.criticality.phase import NORMS, CriticalStart, critical_sigma_w
 from sparsight.measure.criticality.quadrature import Activation
 from sparsight.model.batch import predict
 from sparsight.model.functional import evaluating, tapped
 from sparsight.model.hold import apply_
 from sparsight.model.masks import all_kept, check
-from sparsight.model.weights import layouts
+from sparsight.model.weights import layout_of, layouts
 from sparsight.numerics.checks import check_known, is_number
 from sparsight.numerics.exact import exact
 from sparsight.pruning.reinitialise import Reinitialise
@@ -115,7 +115,7 @@ class Rescale:
         found = {}
         for name, layer in chosen.items():
             weight = exact(layer.weight.detach())
-            kept = rows(layer, weight.masked_fill(~masks[name].to(weight.device), 0))
+            kept = layout_of(layer)[1].rows(weight.masked_fill(~masks[name].to(weight.device), 0))
             own = math.sqrt(fan_in(layer) * float((weight**2).mean())) if gain == "dense" else float(gain)
             rho = _analytic(kept, own, self.by).to(layer.weight.dtype).to(layer.weight.device)
             found[name] = rho if isinstance(layer, (nn.Linear, nn.modules.conv._ConvNd)) else rho.t()

@@ -25,7 +25,7 @@ _PASSES = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
 def weighted_layers(model: nn.Module) -> dict[str, nn.Linear | nn.modules.conv._ConvNd]:
     """Linear and convolution layers by the plain name of their weight, tied ones once, without transposed ones.
 
-    Includes transformers' Conv1D, with a weight [inputs, outputs]: see `rows`.
+    Includes transformers' Conv1D, with a weight [inputs, outputs]: see `layout_of`.
     """
     found, seen = {}, set()
     for name, module in modules_of(model):
@@ -42,14 +42,9 @@ def left_out(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{n}.weight" if n else "weight" for n, kind in kinds.items() if kind == "transposed convolution")
 
 
-def rows(layer: nn.Module, x: Tensor) -> Tensor:
-    """A tensor of the shape of a weighted layer's weight as [outputs, inputs of a group, *kernel]."""
-    return layout_of(layer)[1].rows(x)
-
-
 def fan_in(layer: nn.Module) -> int:
     """Inputs of one unit of a linear or convolution layer: channels / groups x kernel size."""
-    return rows(layer, layer.weight)[0].numel()  # type: ignore[arg-type]
+    return layout_of(layer)[1].rows(layer.weight)[0].numel()  # type: ignore[arg-type]
 
 
 # -- shortcuts ---------------------------------------------------------------------------------------------------

@@ -27,10 +27,9 @@ def probabilities(sensitivities: np.ndarray) -> np.ndarray:
     return np.divide(q, q.sum(-1, keepdims=True), out=q, where=q.sum(-1, keepdims=True) > 0)
 
 
-def expected_distinct(q: np.ndarray, draws: np.ndarray | int) -> np.ndarray:
-    """E[distinct edges after N draws] = sum 1 - (1 - q)^N along the last axis."""
-    with np.errstate(divide="ignore"):
-        return -np.expm1(np.asarray(draws, np.float64)[..., None] * np.log1p(-q)).sum(-1)
+def expected_distinct(log: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """E[distinct edges after N draws] = sum 1 - (1 - q)^N along the last axis, for the logarithms of 1 - q."""
+    return -np.expm1(draws[..., None] * log).sum(-1)
 
 
 def draws_for_distinct(q: np.ndarray, distinct: np.ndarray) -> np.ndarray:
@@ -45,15 +44,11 @@ def draws_for_distinct(q: np.ndarray, distinct: np.ndarray) -> np.ndarray:
     todo = (m > 1) & (target > 1)
     log, low = np.log1p(-q[todo]), target[todo]
     goal, high = low - 1 + _SLACK, low
-
-    def enough(n: np.ndarray) -> np.ndarray:
-        return -np.expm1(n[:, None] * log).sum(-1) > goal
-
-    while not (found := enough(high)).all():
+    while not (found := expected_distinct(log, high) > goal).all():
         low, high = np.where(found, low, high + 1), np.where(found, high, 4 * high)
     while (low < high).any():
         middle = (low + high) // 2
-        found = enough(middle)
+        found = expected_distinct(log, middle) > goal
         low, high = np.where(found, low, middle + 1), np.where(found, middle, high)
     out[todo] = high
     return out
