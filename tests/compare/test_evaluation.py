@@ -272,6 +272,6 @@ def test_command_refuses(words, said, run, tmp_path, capsys, monkeypatch):
 
 
 def test_default_metrics_are_those_of_the_function():
-    from sparsight.cli.evaluate import EvaluateOptions
+    from sparsight.cli.record_options import EvaluateOptions
 
     assert EvaluateOptions(()).metrics == USUAL

@@ -1,4 +1,4 @@
-"""The command line: one module per command, without logic of its own. Importing it does not load torch."""
+"""The command line: a module for each command, or for a few of a kind, without logic. Importing it loads no torch."""
 
 from sparsight.cli.entry import exit_code, main
 

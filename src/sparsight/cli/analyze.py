@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sparsight.analysis import Analysis, analyze
+from sparsight.analysis.page import page, path_page
 from sparsight.analysis.text import as_csv, headline, neuron_table, nothing, path_table, table, wrapped
 from sparsight.analysis.trajectory import trajectory
 from sparsight.checkpoint import CheckpointError
@@ -43,15 +44,15 @@ def _network(asked: AnalyzeOptions) -> int:
             budget=asked.budget << 20, watch=watch,
         )  # fmt: skip
 
-    def page() -> str:
-        from sparsight.analysis.page import page
-
-        return page(found)
-
     if not found.tensors and not (asked.csv or asked.html or asked.json):
         raise CheckpointError(found.source, nothing(found), "analyse")
     return give(
-        asked, lambda: _text(found, asked), lambda: found, csv=lambda: as_csv(found), html=page, tell_files=True
+        asked,
+        lambda: _text(found, asked),
+        lambda: found,
+        csv=lambda: as_csv(found),
+        html=lambda: page(found),
+        tell_files=True,
     )
 
 
@@ -103,10 +104,7 @@ def _path(asked: AnalyzeOptions) -> int:
     with refusing():
         found = trajectory(asked.path, p[0], q[0])
 
-    def page() -> str:
-        from sparsight.analysis.page import path_page
-
-        return path_page(found)
-
     head = wrapped(printable(f"{found.source}: the path of {found.recipe}"))
-    return give(asked, lambda: f"{head}\n\n{path_table(found)}", lambda: found, html=page, tell_files=True)
+    return give(
+        asked, lambda: f"{head}\n\n{path_table(found)}", lambda: found, html=lambda: path_page(found), tell_files=True
+    )

@@ -77,6 +77,13 @@ COMMANDS = {  # and where their options are; those of the others depend on their
     "recipes": "", "study": "record",
 }  # fmt: skip
 
+TOGETHER = {
+    "show": ("show", "verify"),
+    "compare": ("compare", "evaluate", "verdict", "report"),
+    "convert": ("pack", "unpack", "compact", "export"),
+}
+"""Modules with a function for each of several commands; another command has a module of its name with a `main`."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default that of the process, and return its exit code. Raises nothing."""
@@ -147,7 +154,9 @@ def _dispatch(argv: list[str]) -> int:
 
         kinds = importlib.import_module(f"sparsight.cli.{COMMANDS[command]}_options")
         asked = options(getattr(kinds, f"{command.capitalize()}Options"), rest, f"sparsight {command}")
-    return importlib.import_module(f"sparsight.cli.{command}").main(asked)
+    module = next((module for module, commands in TOGETHER.items() if command in commands), None)
+    found = importlib.import_module(f"sparsight.cli.{module or command}")
+    return getattr(found, command if module else "main")(asked)
 
 
 def _words(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""Errors of the command line. Imports nothing heavy, because `sparsight.cli.entry` must start fast."""
+"""Errors and lines of the command line. Imports nothing heavy, because `sparsight.cli.entry` must start fast."""
 
 from __future__ import annotations
 
@@ -59,6 +59,11 @@ def say(text: str, before: str = "") -> None:
         sys.stderr.flush()
 
 
+def print_lines(*lines: str) -> None:
+    """Write lines to standard output, each made printable."""
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
+
+
 def printable(text: str) -> str:
     """`sparsight.report.escape.printable`, imported only if needed."""
     if text.isprintable():
@@ -80,7 +85,7 @@ def checked(check: Callable[..., None], *accepted: Any, **options: Any) -> None:
     for name, value in options.items():
         for one in value if isinstance(value, tuple) else () if value is None else (value,):
             with refusing(form="--{}"):
-                check(*accepted, **{name: one})
+                check(*accepted, **{name.replace("_", "-"): one})
 
 
 def resolved(spec: str, make: type[Exception] = NotFound) -> Any:

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sparsight.cli.errors import Misuse
+from sparsight.cli.errors import Misuse, print_lines
 from sparsight.records.outputs import check_output, is_device, is_standard, write_output
 from sparsight.records.record import to_json
-from sparsight.report.escape import plain, printable
+from sparsight.report.escape import plain
 
 NAMES = ("out", "csv", "html", "parquet", "maps")
 """Options that name a file to write."""
@@ -66,7 +66,7 @@ def give(
     elif text is not None and not quiet(asked):
         sys.stdout.write(plain(text()) + "\n")
         for path in written.values() if tell_files else ():
-            sys.stdout.write(printable(f"written: {path}") + "\n")
+            print_lines(f"written: {path}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`sparsight show PATH`: the results of a run, or the tensors of a packed file."""
+"""`sparsight show`: the results of a run, or the tensors of a packed file. `sparsight verify`: their damaged files."""
 
 from __future__ import annotations
 
@@ -11,23 +11,25 @@ from typing import Any
 
 from sparsight.checkpoint import open_checkpoint
 from sparsight.checkpoint.packed.head import FORMAT, dense_bytes
-from sparsight.cli.errors import Misuse, refusing
+from sparsight.cli.errors import Misuse, print_lines, refusing
 from sparsight.cli.output import check_outputs, give, quiet
-from sparsight.cli.record_options import ShowOptions
+from sparsight.cli.record_options import ShowOptions, VerifyOptions
 from sparsight.deploy.ledger.of_run import of_run
 from sparsight.model.left_out import counted, lines
 from sparsight.numerics.format import bytes_of, smaller
+from sparsight.records.files import there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import Evaluation, LevelRecord, RunRecord
-from sparsight.records.verify import whole
+from sparsight.records.verify import verify_run, whole
 from sparsight.report import rich_table, summary, table
 from sparsight.report.escape import plain, printable
 from sparsight.report.ledger import sentence
 from sparsight.report.run_view import story
 from sparsight.report.sentences import findings
+from sparsight.runs.study import verify_study
 
 
-def main(asked: ShowOptions) -> int:
+def show(asked: ShowOptions) -> int:
     check_outputs(asked)
     if os.path.isfile(asked.run):
         return _packed(asked)
@@ -38,11 +40,11 @@ def main(asked: ShowOptions) -> int:
         return 0
     left = parts[0].left_out
     if left:
-        sys.stdout.write(printable(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.") + "\n")
+        print_lines(f"Not prunable: {counted(left)}: {', '.join(lines(left))}.")
     tell(*parts, asked.run / "report.html")
     real = _real(asked.run, parts[0])
     if real is not None:
-        sys.stdout.write(printable(f"What is real: {real}") + "\n")
+        print_lines(f"What is real: {real}")
     return 0
 
 
@@ -75,6 +77,13 @@ def _packed(asked: ShowOptions) -> int:
     return 0
 
 
+def verify(asked: VerifyOptions) -> int:
+    with refusing(FileNotFoundError, form="{}; expected a run folder or a study folder"):
+        found = verify_study(asked.path) if there(asked.path / "study.json") else verify_run(asked.path)
+    print_lines(*(map(str, found) if found else [f"{asked.path}: every file is intact"]))
+    return 3 if found else 0
+
+
 def opened(path: Path) -> RunFolder:
     """The run in `path`, for reading. Raises: Misuse if it is not a run; DamagedFile."""
     with refusing(FileNotFoundError):
@@ -101,7 +110,7 @@ def tell(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation |
             console.print(Text(printable(line)), highlight=False, soft_wrap=line.startswith("Report: "))
     else:
         sys.stdout.write("\n" + plain(table(run, levels, evaluation)) + "\n")
-        sys.stdout.write("".join(printable(line) + "\n" for line in lines))
+        print_lines(*lines)
 
 
 def document(
