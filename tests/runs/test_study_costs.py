@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sparsight.cli.entry import main
-from sparsight.cli.study_table import ranked
+from sparsight.cli.study import ranked
 from sparsight.recipes import grasp, incop, lottery, sipp, snip, synflow
 from sparsight.runs.execute import execute
 from sparsight.runs.study import rows
