@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import functools
 import inspect
 import io
 import re
@@ -62,13 +61,15 @@ def options(kind: type[T], argv: Sequence[str], prog: str) -> T:
     SystemExit after --help.
     """
     _check([kind], argv, prog)
-    found = _ask(_shown(kind), argv, prog, getattr(kind, "about", None) or inspect.getdoc(kind) or "")
-    _check_numbers(vars(found))
-    return found
+    values = _ask(_shown(kind), argv, prog, getattr(kind, "about", None) or inspect.getdoc(kind) or "")
+    _check_numbers(values)
+    return kind(**values)
 
 
-def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
-    """What each function of `groups` returns for its options; the help shows one box per group.
+def parse(
+    groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: str, description: str
+) -> dict[str, dict[str, Any]]:
+    """The values of the parameters of each function or dataclass in `groups`; the help shows one box per group.
 
     Every parameter is an option. Raises: as `options`.
     """
@@ -82,12 +83,12 @@ def parse(groups: Mapping[str, Callable[..., Any]], argv: Sequence[str], prog: s
     kinds = {name: Annotated[Any, conf.arg(name=name, constructor=_shown(made))] for name, made in groups.items()}
     _sign(build, [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kinds[name]) for name in kinds])
     found = _ask(build, argv, prog, description)
-    for group in found.values():
-        _check_numbers(group if isinstance(group, Mapping) else vars(group))
+    for values in found.values():
+        _check_numbers(values)
     return found
 
 
-def _ask(make: Callable[..., Any], argv: Sequence[str], prog: str, description: str) -> Any:
+def _ask(make: Callable[..., dict[str, Any]], argv: Sequence[str], prog: str, description: str) -> dict[str, Any]:
     """What `make` returns for a command line."""
     config = (conf.OmitArgPrefixes, conf.PositionalMetavarFromFieldName)
     box = io.StringIO()
@@ -100,12 +101,12 @@ def _ask(make: Callable[..., Any], argv: Sequence[str], prog: str, description: 
         raise Misuse(f"{_one_line(box.getvalue())}; {prog} --help lists the options") from None
 
 
-def _shown(maker: Callable[..., Any]) -> Callable[..., Any]:
-    """`maker`, its help with short names of types and no default that is None, off or empty."""
+def _shown(maker: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
+    """A function that returns the arguments of `maker`: with short names of types, no default None, off or empty."""
     hints, told = typing.get_type_hints(inspect.unwrap(maker), include_extras=True), told_of(maker)
 
-    def make(**values: Any) -> Any:
-        return maker(**values)
+    def make(**values: Any) -> dict[str, Any]:
+        return values
 
     parameters = []
     for name, parameter in inspect.signature(maker).parameters.items():
@@ -177,21 +178,6 @@ def _one_line(box: str) -> str:
     if said.startswith("Missing from"):
         return f"missing {', '.join(line.strip() for line in lines[:rule] if re.match(r' {4}[^ ]', line))}"
     return re.sub(r"^Unrecognized options: (.*)$", r"unexpected argument '\1'", said)
-
-
-def about(function: Callable[..., Any]) -> str:
-    """The docstring of a function without its Args."""
-    return (inspect.getdoc(function) or "").partition("\nArgs:\n")[0].strip()
-
-
-def keywords(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
-    """A function with the same signature that returns its arguments."""
-
-    @functools.wraps(function)
-    def given(**arguments: Any) -> dict[str, Any]:
-        return arguments
-
-    return given
 
 
 def as_typed(message: str, names: Iterable[str]) -> str:

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
 
 
 def _interrupted(how: str, name: str, asked: RunRequest) -> str:
-    from sparsight.cli.resuming import resume_line
+    from sparsight.cli.run_options import resume_line
 
     if not (asked.folder / "run.json").exists():
         return f"{how} before the run began; nothing was written"

@@ -1,12 +1,15 @@
-"""The command line of `sparsight run`: a recipe, its arguments, and the options of every run."""
+"""The command line of `sparsight run`: a recipe, its arguments, and the options of every run, perhaps a stored one.
+
+A run folder never chooses which code runs.
+"""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -14,11 +17,11 @@ from typing_extensions import Doc
 from tyro import conf
 
 from sparsight.cli.errors import Misuse, NotFound, checked, near, refusing, resolved
-from sparsight.cli.options import Device, Precision, Switch, WhichLevels, about, as_typed, keywords, parse, why_no_maker
-from sparsight.cli.processes import main_process, tell_folder, told_folder
-from sparsight.cli.resuming import as_it_was, taken_up
+from sparsight.cli.options import Device, Precision, Switch, WhichLevels, as_typed, parse, why_no_maker
+from sparsight.cli.processes import launched, main_process, tell_folder, told_folder
 from sparsight.numerics.checks import check_threads
-from sparsight.records.files import there
+from sparsight.records.files import DamagedFile, there
+from sparsight.records.folder import RunFolder
 from sparsight.records.new_folder import next_folder
 from sparsight.records.record import RunRecord
 from sparsight.runs.adapt import adapted
@@ -122,7 +125,7 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
         raise Misuse("several processes need a common run folder: give --out, or start them with torchrun")
     if settings.resume:
         folder, stored = taken_up(name, function.__name__, folder)
-        arguments, settings = as_it_was(name, partial(_parse, name, function), given, folder, stored)
+        arguments, settings = as_it_was(name, function, given, folder, stored)
     recipe = adapted_recipe(built(name, function, arguments), settings)
     if settings.include or settings.exclude:
         own = recipe.prunable
@@ -138,9 +141,9 @@ def understand(name: str, given: Sequence[str]) -> RunRequest:
 
 def _parse(name: str, function: Callable[..., Recipe], given: Sequence[str]) -> tuple[dict[str, Any], RunOptions]:
     prog = f"sparsight run {name}"
-    description = f"{about(function).partition(chr(10))[0]}\n\n{NOTES.format(name=name)}"
-    found = parse({"recipe": keywords(function), "run": RunOptions}, given, prog, description)
-    return found["recipe"], found["run"]
+    first, _, _ = (inspect.getdoc(function) or "").partition("\n")
+    found = parse({"recipe": function, "run": RunOptions}, given, prog, f"{first}\n\n{NOTES.format(name=name)}")
+    return found["recipe"], RunOptions(**found["run"])
 
 
 def built(name: str, function: Callable[..., Recipe], arguments: Mapping[str, Any]) -> Recipe:
@@ -191,3 +194,70 @@ def look_for(what: str, spec: str, known: Collection[str]) -> None:
         some = ", ".join(dict.fromkeys(known))
         hint = near(spec, known) or f"; expected one of {some}, or package.module:attribute"
         raise NotFound(f"unknown {what} {spec!r}{hint}")
+
+
+# -- resuming ----------------------------------------------------------------------------------------------------
+
+
+def taken_up(name: str, function: str, out: Path | None) -> tuple[Path, RunRecord]:
+    """The run to resume: the one in `out`, otherwise the newest unfinished one of the recipe under runs/."""
+    if out is not None:
+        try:
+            with RunFolder.open(out) as folder:
+                return out, folder.record
+        except FileNotFoundError as error:
+            raise Misuse(f"cannot resume: {error}") from error
+    found = sorted(Path("runs").glob("*/run.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    done = 0
+    for path in found:
+        with RunFolder.open(path.parent) as folder:
+            same = folder.record.recipe.replace("-", "_") == function
+            if same or _command(path.parent, folder.record)[:1] == [name]:
+                if folder.record.status != "finished":
+                    return path.parent, folder.record
+                done += 1
+    raise Misuse(f"no unfinished run of {name!r} under runs/ ({done} finished): give the run folder with --out")
+
+
+def as_it_was(
+    name: str, function: Callable[..., Recipe], given: Sequence[str], folder: Path, stored: RunRecord
+) -> tuple[dict[str, Any], RunOptions]:
+    """The arguments of the first command line, with `given` appended, which wins.
+
+    `execute` refuses arguments that change the run. Raises: Misuse if the first command line names code that `given`
+    does not: names in a run folder are compared, never imported.
+    """
+    first, (own, now) = _command(folder, stored), _parse(name, function, given)
+    arguments, then = _parse(name, function, [*first[1:], *given]) if first[:1] == [name] else (own, now)
+    again = code(own, now)
+    missing = [word for word in code(arguments, then) if word not in again]
+    if missing:
+        raise Misuse(
+            f"the run in {folder} uses your own code, which must be named again to resume: "
+            f"{shlex.join(['sparsight', 'run', name, *given, *missing])}"
+        )
+    threads = then.threads or stored.environment.get("threads")
+    return arguments, replace(then, out=now.out, resume=True, json=now.json, threads=threads)
+
+
+def resume_line(name: str, folder: Path, arguments: Mapping[str, Any], settings: RunOptions) -> str:
+    """The command that resumes a run."""
+    return launched(["run", name, "--resume", "--out", str(folder), *code(arguments, settings)])
+
+
+def code(arguments: Mapping[str, Any], settings: RunOptions) -> list[str]:
+    """The options whose value is package.module:attribute, as words of a command line."""
+    values = {**vars(settings), **arguments}
+    return [
+        f"--{n.replace('_', '-')}={value}" for n, value in values.items() if isinstance(value, str) and ":" in value
+    ]
+
+
+def _command(folder: Path, record: RunRecord) -> list[str]:
+    """The words after `sparsight run` in the command line of the run; [] if it was started in Python."""
+    try:
+        words = shlex.split(record.command or "")
+    except ValueError as error:
+        what = f"its command cannot be read: {error}"
+        raise DamagedFile(folder / "run.json", what, "restore it from a copy, or start a new run") from error
+    return words[2:] if words[:2] == ["sparsight", "run"] else []
