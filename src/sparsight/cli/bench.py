@@ -53,8 +53,8 @@ def _check(asked: BenchOptions) -> None:
         if getattr(asked, name) not in (None, ()) and name not in fitting:
             known = ", ".join(f"--{one}" for one in fitting)
             raise Misuse(f"--{name} does not apply to {asked.what}: its options are {known}")
-    for name in ("channels", "size", "kernel", "stride", "features", "shape", "batch", "rounds"):
-        checked(check_whole, 1, **{name: getattr(asked, name)})
+    whole = ("channels", "size", "kernel", "stride", "features", "shape", "batch", "rounds")
+    checked(check_whole, 1, **{name: getattr(asked, name) for name in whole})
     checked(check_fraction, density=asked.density)
     checked(check_seed, seed=asked.seed)
     checked(check_threads, threads=asked.threads)

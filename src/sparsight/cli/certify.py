@@ -10,11 +10,12 @@ from dataclasses import replace
 import torch
 
 from sparsight.cli.certify_inputs import Pruned, of_checkpoint, of_run
-from sparsight.cli.errors import Misuse, refusing
+from sparsight.cli.errors import Misuse, checked, refusing
 from sparsight.cli.network_options import CertifyOptions
 from sparsight.cli.output import give
 from sparsight.compare.verdict.verdict import report
 from sparsight.model.masks import all_kept
+from sparsight.numerics.checks import check_whole
 from sparsight.numerics.format import percent
 from sparsight.numerics.seeds import derive, seeded
 from sparsight.pruning.sipp.bounds import most_points
@@ -68,9 +69,7 @@ def _check(asked: CertifyOptions) -> None:
         raise Misuse(f"--delta must be greater than 0 and less than 1, got {asked.delta:g}")
     if not 1 <= asked.constant < float("inf"):
         raise Misuse(f"--constant must be finite and at least 1, got {asked.constant:g}")
-    for name, count in (("points", asked.points), ("held-out", asked.held_out)):
-        if count is not None and count < 1:
-            raise Misuse(f"--{name} must be at least 1, got {count}")
+    checked(check_whole, 1, points=asked.points, held_out=asked.held_out)
 
 
 # -- the certificate -------------------------------------------------------------------------------------------
