@@ -35,7 +35,7 @@ from torch import Tensor
 
 import sparsight
 from sparsight.checkpoint import pack
-from sparsight.checkpoint.memory import entries
+from sparsight.checkpoint.entry import in_memory
 from sparsight.checkpoint.packed.floor import content
 from sparsight.deploy.bench import machine
 from sparsight.deploy.network_of_run import default_level, level_file
@@ -81,7 +81,7 @@ def counted(weights: Tensors, others: Tensors, folder: Path) -> Row:
         kind = BITS[back.dtype]
         assert torch.equal(back.view(kind), weights[name].view(kind))
     whole = pack({**others, **weights}, file)
-    bound = sum(content(entry).floor for entry in entries(weights.items(), weights))
+    bound = sum(content(entry).floor for entry in in_memory("", "tensors", weights.items()).entries)
     return {
         "tensors": len(weights), "dense": done.dense, "floor": round(bound), "payload": done.payload,
         "header": done.header, "file": done.size, "dense file": len(plain), "gzip": len(gzip.compress(plain, 6)),

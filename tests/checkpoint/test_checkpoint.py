@@ -337,7 +337,7 @@ def test_short_reads_and_errors_without_posix(tmp_path: Path, monkeypatch: pytes
     path = everywhere(tmp_path)[0]
     before = analyze(path)
     monkeypatch.delattr(os, "preadv")
-    monkeypatch.setattr("sparsight.checkpoint.descriptor._MOST", 1000)
+    monkeypatch.setattr("sparsight.checkpoint.entry._MOST", 1000)
     assert analyze(path) == before
     entries = open_checkpoint(path).entries
     path.write_bytes(path.read_bytes()[:-1])

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparsight.analysis import analyze
-from sparsight.checkpoint import CheckpointError, Entry, descriptor, load_tensors, open_checkpoint, reading
+from sparsight.checkpoint import CheckpointError, Entry, entry, load_tensors, open_checkpoint, reading
 from sparsight.checkpoint.entry import LONGEST_HEADER, MOST_ENTRIES
 from sparsight.checkpoint.opcodes import MOST_OBJECTS, MOST_OPCODES
 
@@ -552,8 +552,8 @@ def test_elements_are_read_in_logical_order(data: st.DataObject):
 def test_a_slice_is_read_by_its_extent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     base = torch.randn(2000, 1000)
     torch.save({"rows.weight": base[5:8], "column.weight": base[:, 3:4]}, tmp_path / "m.pt")
-    read, plain = [], descriptor._read_some
-    monkeypatch.setattr(descriptor, "_read_some", lambda *a: (read.append(len(a[2])), plain(*a))[1])
+    read, plain = [], entry._read_some
+    monkeypatch.setattr(entry, "_read_some", lambda *a: (read.append(len(a[2])), plain(*a))[1])
     found = load_tensors(open_checkpoint(tmp_path / "m.pt"))
     assert torch.equal(found["rows.weight"], base[5:8])
     assert torch.equal(found["column.weight"], base[:, 3:4])
@@ -567,8 +567,8 @@ def test_transposed_tensors_are_streamed(old: bool, tmp_path: Path, monkeypatch:
     weights = torch.randn(3000, 3500)
     torch.save({"w.weight": weights.t()}, tmp_path / "m.pt", _use_new_zipfile_serialization=not old)
     right = analyze({"w.weight": weights.t()}, sample=False)
-    read, plain = [], descriptor._read_some
-    monkeypatch.setattr(descriptor, "_read_some", lambda *a: (read.append(len(a[2])), plain(*a))[1])
+    read, plain = [], entry._read_some
+    monkeypatch.setattr(entry, "_read_some", lambda *a: (read.append(len(a[2])), plain(*a))[1])
     assert analyze(tmp_path / "m.pt", sample=False, budget=32 << 20).tensors == right.tensors
     assert max(read) < 1 << 20
 

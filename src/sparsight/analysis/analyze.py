@@ -20,7 +20,7 @@ from sparsight.analysis.stream import Watch, stream
 from sparsight.analysis.summary import Sample, SummaryRequest, neurons, summarise
 from sparsight.analysis.tensor_kinds import Verdict, judge
 from sparsight.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from sparsight.checkpoint.memory import entries as entries_of
+from sparsight.checkpoint.entry import in_memory
 from sparsight.measure.pq import RowSums
 from sparsight.measure.pq.sums import check_pair, fold_lines
 from sparsight.model.left_out import LeftOut
@@ -177,15 +177,15 @@ def from_memory(thing: nn.Module | Mapping[str, TorchTensor]) -> Checkpoint:
     Raises: TypeError for anything else, or a value that is not a tensor.
     """
     if isinstance(thing, nn.Module):
-        kind, items = "module", {**named(thing), **dict(thing.named_buffers())}
+        items = {**named(thing), **dict(thing.named_buffers())}
         every = [*thing.named_parameters(remove_duplicate=False)]
-        return Checkpoint(type(thing).__name__, kind, tuple(entries_of([*items.items(), *every], dict(items))))
+        return in_memory(type(thing).__name__, "module", [*items.items(), *every])
     if not isinstance(thing, Mapping):
         raise TypeError(f"expected a path, a module or a mapping of tensors, got {type(thing).__name__}")
     for name, tensor in thing.items():
         if not isinstance(name, str) or not isinstance(tensor, TorchTensor):
             raise TypeError(f"{name!r} must be a tensor, got {type(tensor).__name__}")
-    return Checkpoint("tensors", "tensors", tuple(entries_of(thing.items(), thing)))
+    return in_memory("tensors", "tensors", thing.items())
 
 
 def _check_role(path: Path, metadata: Mapping[str, str]) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsight.checkpoint.descriptor import opened
-from sparsight.checkpoint.entry import Entry
+from sparsight.checkpoint.entry import Entry, opened
 from sparsight.checkpoint.reading import read_elements
 
 RAW = {dtype: np.dtype(dtype) for dtype in ("float64", "float32", "bool", "uint8", "int8", "int16", "int32", "int64")}

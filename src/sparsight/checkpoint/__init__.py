@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
-from sparsight.checkpoint.load import load, load_tensors
-from sparsight.checkpoint.open import open_checkpoint
+from sparsight.checkpoint.open import load, load_tensors, open_checkpoint
 from sparsight.checkpoint.packed.files import Packing, pack, unpack
 from sparsight.checkpoint.packed.read import nonzeros
 

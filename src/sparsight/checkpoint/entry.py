@@ -1,17 +1,20 @@
-"""The place of a tensor in a checkpoint, and the error of every bad file."""
+"""The tensors of a checkpoint, in memory or with their places in files; reading bytes; the error of every bad file."""
 
 from __future__ import annotations
 
 import math
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from torch import Tensor
+import numpy as np
+import torch
+from torch import Tensor, nn
 
 from sparsight.checkpoint.packed.head import Head
 
@@ -22,6 +25,8 @@ LONGEST_HEADER = 25_000_000
 MOST_ENTRIES = 250_000
 _LONGEST_NAME = 1000  # characters
 _SHOWN = 80
+_MOST = 1 << 24  # bytes asked for at once where reading copies them
+_seeking = threading.Lock()
 
 Part = Literal["network", "beside", "optimizer"]
 """Part of a training checkpoint: the network, another dictionary, or the state of an optimiser."""
@@ -143,6 +148,81 @@ def row_major(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
-def in_order(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether these strides are row-major, apart from dimensions of size 1."""
-    return all(n <= 1 or s == r for n, s, r in zip(shape, strides, row_major(shape), strict=True))
+# -- open files that several threads read at their own offsets --------------------------------------------------
+
+
+def opened(path: Path, stack: ExitStack) -> int:
+    """A file descriptor that `stack` closes. Raises: CheckpointError if the file cannot be opened."""
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise CheckpointError(path, error.strerror or str(error)) from error
+    stack.callback(os.close, file)
+    return file
+
+
+def read_at(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
+    """Read bytes from an offset on into `out`. Raises: CheckpointError if there are fewer."""
+    view = out.view(np.uint8).data
+    at = 0
+    while at < len(view):
+        try:
+            n = _read_some(file, offset + at, view[at:])
+        except OSError as error:
+            raise CheckpointError(entry.path, f"reading {entry.name!r}: {error.strerror}") from error
+        if n == 0:
+            raise CheckpointError(entry.path, f"it ends inside {entry.name!r}; it may have changed while it was read")
+        at += n
+
+
+def _read_some(file: int, offset: int, view: memoryview) -> int:
+    """Read bytes at an offset into `view`, and return their number. Several threads may call it."""
+    if hasattr(os, "preadv"):
+        return os.preadv(file, [view], offset)
+    with _seeking:  # Windows cannot read at an offset: one thread at a time seeks and reads
+        os.lseek(file, offset, os.SEEK_SET)
+        found = os.read(file, min(len(view), _MOST))
+    view[: len(found)] = found
+    return len(found)
+
+
+# -- tensors in memory -----------------------------------------------------------------------------------------
+
+
+def in_memory(source: str, kind: str, items: Iterable[tuple[str, Tensor]]) -> Checkpoint:
+    """A checkpoint of tensors, each once, under the first of its names. Raises: CheckpointError for other values."""
+    tensors: dict[tuple[object, ...], Tensor] = {}
+    names: dict[tuple[object, ...], dict[str, None]] = {}
+    for name, tensor in items:
+        if not isinstance(tensor, Tensor):
+            what = f"expected tensors by name, got {type(tensor).__name__} for {name!r:.80}: give the state dict alone"
+            raise CheckpointError("the tensors given", what)
+        place = _place(name, tensor)
+        tensors.setdefault(place, tensor)
+        names.setdefault(place, {})[name] = None
+    return Checkpoint(source, kind, tuple(_of(tensor, *names[place]) for place, tensor in tensors.items()))
+
+
+def _of(tensor: Tensor, name: str, *aliases: str) -> Entry:
+    shape = () if tensor.is_nested else tuple(tensor.shape)
+    dtype, obstacle = str(tensor.dtype).removeprefix("torch."), _obstacle(tensor)
+    return Entry(name, dtype, shape, tensor=tensor.detach(), aliases=aliases, obstacle=obstacle)
+
+
+def _place(name: str, tensor: Tensor) -> tuple[object, ...]:
+    """Equal for tensors that are the same bytes."""
+    if _obstacle(tensor) is not None or tensor.numel() == 0:
+        return (name,)
+    return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+
+
+def _obstacle(tensor: Tensor) -> str | None:
+    if isinstance(tensor, nn.parameter.UninitializedParameter):
+        raise CheckpointError(type(tensor).__name__, "a lazy layer has no shape yet: pass one batch through the model")
+    if tensor.is_nested:
+        return "it is nested"
+    if tensor.layout != torch.strided:
+        return f"its layout is {tensor.layout}"
+    if tensor.device.type == "meta":
+        return "it is on the meta device and has no values"
+    return None

@@ -18,7 +18,6 @@ from sparsight.checkpoint.entry import (
     Entry,
     check_entries,
     check_header,
-    in_order,
     open_file,
     read_bytes,
     row_major,
@@ -150,7 +149,7 @@ def _placed(path: Path, item: Item, starts: Mapping[str, int]) -> Entry:
     size = value.dtype.itemsize
     if math.prod(shape) * size > storage.nbytes:
         return Entry(name, dtype, shape, path, obstacle="it is a view that shows its storage more than once", part=part)
-    odd = None if in_order(shape, value.strides) else value.strides
+    odd = None if _in_order(shape, value.strides) else value.strides
     start = starts[storage.key] + storage.start + value.first * size
     return Entry(name, dtype, shape, path, start, odd, part=part)
 
@@ -173,6 +172,11 @@ def _once(entries: list[Entry]) -> list[Entry]:
         else first
         for first, *others in found.values()
     ]
+
+
+def _in_order(shape: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether these strides are row-major, apart from dimensions of size 1."""
+    return all(n <= 1 or s == r for n, s, r in zip(shape, strides, row_major(shape), strict=True))
 
 
 def _shown(entries: Sequence[Entry], size: int) -> Iterator[Entry]:

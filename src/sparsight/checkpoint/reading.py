@@ -7,8 +7,7 @@ from math import prod
 
 import numpy as np
 
-from sparsight.checkpoint.descriptor import read_at
-from sparsight.checkpoint.entry import Entry
+from sparsight.checkpoint.entry import Entry, read_at
 from sparsight.checkpoint.packed.read import read_packed
 
 _GAP = 1 << 15  # bytes between two that are wanted which cost less to read than a further call

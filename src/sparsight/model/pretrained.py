@@ -11,8 +11,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
-from sparsight.checkpoint.load import load_tensors
-from sparsight.checkpoint.open import open_checkpoint
+from sparsight.checkpoint.open import load_tensors, open_checkpoint
 from sparsight.model.names import some
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sparsight.checkpoint.load import load_tensors
-from sparsight.checkpoint.open import open_checkpoint
+from sparsight.checkpoint.open import load_tensors, open_checkpoint
 from sparsight.model.masks import all_kept, check_mapping
 from sparsight.model.names import named
 from sparsight.records.files import DamagedFile, reading, there

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError
-from sparsight.checkpoint.load import load_tensors
-from sparsight.checkpoint.memory import entries
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError, in_memory
+from sparsight.checkpoint.open import load_tensors
 from sparsight.checkpoint.packed.head import SAFETENSORS
 from sparsight.checkpoint.packed.read import read_safetensors
 from sparsight.checkpoint.packed.write import Written, packed_file
@@ -94,7 +93,8 @@ def write_tensors(
         "facts": canonical(seal({**facts, "order": list(tensors)})),
     }
     if packed:
-        write(path, packed_file(Written(), entries(tensors.items(), tensors), metadata, folder=path.parent))
+        alone = in_memory(str(path), "tensors", tensors.items()).entries
+        write(path, packed_file(Written(), alone, metadata, folder=path.parent))
         return digest
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # keeps elements aligned
     of = ((n, _DTYPES[(t := tensors[n]).dtype], list(t.shape), t.numel() * t.element_size()) for n in order)

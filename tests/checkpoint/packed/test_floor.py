@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from sparsight.checkpoint import CheckpointError, open_checkpoint, pack
-from sparsight.checkpoint.memory import entries
+from sparsight.checkpoint.entry import in_memory
 from sparsight.checkpoint.packed.floor import Content, content, entropy
 
 
 def of(tensor: torch.Tensor) -> Content:
-    (entry,) = entries([("w", tensor)], {"w": tensor})
+    (entry,) = in_memory("", "tensors", [("w", tensor)]).entries
     return content(entry)
 
 

@@ -14,9 +14,7 @@ from typing import Any, get_args
 import numpy as np
 from torch import Tensor, nn
 
-from sparsight.checkpoint.descriptor import opened
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
-from sparsight.checkpoint.memory import entries
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, in_memory, opened
 from sparsight.checkpoint.open import INDEXES, open_checkpoint
 from sparsight.checkpoint.packed.head import CHUNK, FORMAT, LAYOUTS, SAFETENSORS, dense_bytes
 from sparsight.checkpoint.packed.write import Lossy, Written, packed_file
@@ -66,8 +64,7 @@ def pack(
         raise ValueError(f"expected lossy to be one of {', '.join(get_args(Lossy))}, got {lossy!r}")
     if isinstance(source, (nn.Module, Mapping)):
         tensors = source.state_dict() if isinstance(source, nn.Module) else source
-        checkpoint = Checkpoint("the tensors given", "tensors", tuple(entries(tensors.items(), tensors)))
-        return _packed(checkpoint, Path(out), lossy)
+        return _packed(in_memory("the tensors given", "tensors", tensors.items()), Path(out), lossy)
     parts = [_packed(part, target, lossy) for part, target in _files(Path(source), Path(out))]
     files = tuple(path for part in parts for path in part.files)
     left = tuple(name for part in parts for name in part.left_out)

@@ -13,8 +13,16 @@ from typing import Any, NoReturn
 import numpy as np
 
 from sparsight.checkpoint import safetensors
-from sparsight.checkpoint.descriptor import opened, read_at
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, check_name, open_file, size_of
+from sparsight.checkpoint.entry import (
+    Checkpoint,
+    CheckpointError,
+    Entry,
+    check_name,
+    open_file,
+    opened,
+    read_at,
+    size_of,
+)
 from sparsight.checkpoint.packed import chunks
 from sparsight.checkpoint.packed.head import CONSTANT, FORMAT, LAYOUTS, RAW, SAFETENSORS, SUFFIX, VERSION, Head, parse
 

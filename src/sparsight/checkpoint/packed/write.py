@@ -14,8 +14,7 @@ from typing import IO, Any, Literal
 import numpy as np
 import torch
 
-from sparsight.checkpoint.descriptor import opened
-from sparsight.checkpoint.entry import CheckpointError, Entry, check_name
+from sparsight.checkpoint.entry import CheckpointError, Entry, check_name, opened
 from sparsight.checkpoint.packed import chunks
 from sparsight.checkpoint.packed.head import (
     ALIGNED,

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry
-from sparsight.checkpoint.memory import entries as in_memory
+from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, in_memory
 from sparsight.checkpoint.open import open_checkpoint
 from sparsight.checkpoint.packed.files import pack
 from sparsight.checkpoint.packed.floor import Content, content
@@ -93,9 +92,7 @@ def _module(source: object, model: nn.Module | None) -> nn.Module | None:
 def _opened(source: str | os.PathLike[str] | nn.Module) -> Checkpoint:
     if not isinstance(source, nn.Module):
         return open_checkpoint(Path(source))
-    state = source.state_dict()
-    name = type(source).__name__
-    return Checkpoint(name, "module", tuple(in_memory(state.items(), state)))
+    return in_memory(type(source).__name__, "module", source.state_dict().items())
 
 
 def _roles(module: nn.Module, network: Sequence[Entry], given: Roles) -> Roles:

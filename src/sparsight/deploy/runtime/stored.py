@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparsight.checkpoint.entry import Checkpoint, Entry
-from sparsight.checkpoint.load import load_tensors
+from sparsight.checkpoint.open import load_tensors
 from sparsight.deploy.runtime.program import Runner, kept
 from sparsight.deploy.runtime.trace import plain, single
 from sparsight.deploy.runtime.weight import Weight
