@@ -277,7 +277,7 @@ def interrupted(*_: object, **__: object) -> None:
     [
         (["run", "lottery", "--data", "digits", "--out", "r"], "sparsight.cli.run._execute", "interrupted before"),
         (["study", "f.json", "--out", "s"], "sparsight.runs.study.run_study", "interrupted; run the same command"),
-        (["recipes"], "sparsight.cli.recipes.main", "interrupted"),
+        (["recipes"], "sparsight.cli.recipes.recipes", "interrupted"),
     ],
     ids=["run", "study", "recipes"],
 )

@@ -78,6 +78,7 @@ COMMANDS = {  # and where their options are; those of the others depend on their
 }  # fmt: skip
 
 TOGETHER = {
+    "recipes": ("recipes", "run"),
     "show": ("show", "verify"),
     "compare": ("compare", "evaluate", "verdict", "report"),
     "convert": ("pack", "unpack", "compact", "export"),

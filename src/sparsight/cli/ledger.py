@@ -28,6 +28,8 @@ _OF_TIMES = ("batch", "threads", "runtimes", "rounds")
 def main(asked: LedgerOptions) -> int:
     check_outputs(asked)
     found = _found(asked, _request(asked))
+    if asked.measure and found.missing.get("latency") == CODE:
+        raise Misuse(f"--measure {CODE}: give --model package.module:attribute and --shape")
     return give(asked, lambda: text(found), lambda: document(found), csv=lambda: as_csv(rows(found)))
 
 
@@ -55,17 +57,10 @@ def _found(asked: LedgerOptions, measure: Request | None) -> Ledger:
         module = named_network(asked.what, asked.shape)
         if asked.model is not None:
             raise Misuse(f"--model is for files and runs: {asked.what} is a network")
-        return _measurable(ledger(module, inputs, measure=measure), asked)
+        return ledger(module, inputs, measure=measure)
     model = named_network(asked.model, asked.shape) if asked.model else None
     roles = Roles() if model is not None else _roles(Path(asked.what))
-    return _measurable(ledger(Path(asked.what), inputs, model=model, roles=roles, measure=measure), asked)
-
-
-def _measurable(found: Ledger, asked: LedgerOptions) -> Ledger:
-    """Raise Misuse if a network without code should be timed."""
-    if asked.measure and found.missing.get("latency") == CODE:
-        raise Misuse(f"--measure {CODE}: give --model package.module:attribute and --shape")
-    return found
+    return ledger(Path(asked.what), inputs, model=model, roles=roles, measure=measure)
 
 
 def _of_run(asked: LedgerOptions, measure: Request | None) -> Ledger:
@@ -75,7 +70,7 @@ def _of_run(asked: LedgerOptions, measure: Request | None) -> Ledger:
         model = named_network(asked.model, shape) if asked.model else None
         record = None if asked.level is None else level_of(folder, asked.level)
         with refusing(FileNotFoundError, make=NotFound):
-            return _measurable(of_run(folder, record, model=model, shape=shape, measure=measure), asked)
+            return of_run(folder, record, model=model, shape=shape, measure=measure)
 
 
 def _roles(path: Path) -> Roles:

@@ -1,56 +1,39 @@
-"""`sparsight run RECIPE`: prune a network and keep the results in a run folder."""
+"""`sparsight run RECIPE`: prune a network, print the progress, and keep the results in a run folder."""
 
 from __future__ import annotations
 
 import shlex
 import sys
-import textwrap
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sparsight.cli.errors import Misuse, near, printable, say
+from sparsight.checkpoint import CheckpointError
+from sparsight.cli.errors import Misuse, printable, say
+from sparsight.cli.output import give
 from sparsight.cli.processes import last_word, main_process
-from sparsight.cli.recipes import names, table
-
-if TYPE_CHECKING:
-    from sparsight.cli.run_options import RunRequest
-    from sparsight.records.record import LevelRecord
-    from sparsight.runs.execute import Outcome
-
-HELP = """\
-usage: sparsight run RECIPE [options]
-
-Prune a network with a recipe, level by level, and keep the results in a run folder.
-
-recipes:
-{recipes}
-Your own recipe: package.module:function, a function that returns a Recipe.
-
-  sparsight run RECIPE --help   options of a recipe
-"""
+from sparsight.cli.progress import Watcher, discard_output
+from sparsight.cli.run_options import RunRequest, resume_line, understand
+from sparsight.cli.show import document, tell
+from sparsight.model.left_out import LeftOutWarning
+from sparsight.model.pretrained import WeightsNote
+from sparsight.records.files import DamagedFile
+from sparsight.records.folder import RunFolder
+from sparsight.records.identity import ForeignRun
+from sparsight.records.record import LevelRecord
+from sparsight.runs.choose import Question
+from sparsight.runs.execute import Outcome, execute
+from sparsight.runs.run import ResumeNote
+from sparsight.train.parallel import LostProcess
+from sparsight.zoo.data import DataNote
 
 
-def main(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help"):
-        (sys.stdout if argv else sys.stderr).write(HELP.format(recipes=textwrap.indent(table(names()), "  ")))
-        return 0 if argv else 2
-    name, given = argv[0], argv[1:]
-    if name.startswith("-"):
-        raise Misuse(f"the recipe must come before the options: sparsight run RECIPE {shlex.join(argv)}")
-    known = names()
-    if ":" not in name and name.replace("_", "-") not in known:
-        hint = near(name, known) or f"; expected one of {', '.join(known)}, or package.module:function"
-        raise Misuse(f"unknown recipe {name!r}{hint}")
-
-    from sparsight.cli.progress import discard_output
-    from sparsight.cli.run_options import understand
-    from sparsight.train.parallel import LostProcess
-
+def run_and_tell(name: str, given: Sequence[str]) -> int:
+    """Run a recipe with these options, print its progress and results, and return the exit code."""
     asked = understand(name, given)
     try:
-        outcome = _execute(asked, shlex.join(["sparsight", "run", *argv]))
+        outcome = _execute(asked, shlex.join(["sparsight", "run", name, *given]))
     except KeyboardInterrupt:
         return last_word(_interrupted("interrupted", name, asked), 130, before="\n")
     except LostProcess as error:
@@ -68,31 +51,19 @@ def main(argv: list[str]) -> int:
 
 
 def _interrupted(how: str, name: str, asked: RunRequest) -> str:
-    from sparsight.cli.run_options import resume_line
-
     if not (asked.folder / "run.json").exists():
         return f"{how} before the run began; nothing was written"
     return f"{how}; resume with: {resume_line(name, asked.folder, asked.arguments, asked.settings)}"
 
 
-# -- running and telling ---------------------------------------------------------------------------------------
-
-
 def _execute(asked: RunRequest, command: str) -> Outcome:
-    from sparsight.checkpoint import CheckpointError
-    from sparsight.cli.progress import Watcher
-    from sparsight.records.files import DamagedFile
-    from sparsight.records.folder import RunFolder
-    from sparsight.records.identity import ForeignRun
-    from sparsight.runs.execute import execute
-
     settings = asked.settings
     stream = sys.stderr if settings.json and main_process() else sys.stdout
     done: tuple[LevelRecord, ...] = ()
     if asked.stored is not None:
         with RunFolder.open(asked.folder) as folder:
             done = folder.levels()
-    with Watcher(stream, asked.recipe, done) as watcher, _left_out_to(watcher.say):
+    with Watcher(stream, asked.recipe, done) as watcher, _notes_to(watcher.say):
         _announce(asked, watcher.say)
         try:
             return execute(
@@ -122,13 +93,8 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
 
 
 @contextmanager
-def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
+def _notes_to(say: Callable[[str], None]) -> Iterator[None]:
     """Print notes about parameters that are not pruned, and about data and weights, as lines."""
-    from sparsight.model.left_out import LeftOutWarning
-    from sparsight.model.pretrained import WeightsNote
-    from sparsight.runs.run import ResumeNote
-    from sparsight.zoo.data import DataNote
-
     notes = LeftOutWarning, WeightsNote, DataNote, ResumeNote
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
@@ -147,8 +113,6 @@ def _left_out_to(say: Callable[[str], None]) -> Iterator[None]:
 
 def _announce(asked: RunRequest, say: Callable[[str], None]) -> None:
     """Print which question the run answers, then what runs in which folder."""
-    from sparsight.runs.choose import Question
-
     choose = asked.recipe.choose
     if isinstance(choose, Question):
         say(choose.question)
@@ -164,9 +128,6 @@ def _announce(asked: RunRequest, say: Callable[[str], None]) -> None:
 
 
 def _tell(outcome: Outcome, asked: RunRequest) -> None:
-    from sparsight.cli.output import give
-    from sparsight.cli.show import document, tell
-
     parts = outcome.record, outcome.levels, outcome.evaluation
     give(asked.settings, None, lambda: document(outcome.path, *parts))
     if not asked.settings.json:

@@ -48,7 +48,7 @@ class RunFolder(RunFiles):
         if lock is not None and hasattr(os, "register_at_fork"):
             # A forked worker must not write. (It holds no lock: filelock ensures that.)
             this = weakref.ref(self)
-            os.register_at_fork(after_in_child=lambda: _close(this()))
+            os.register_at_fork(after_in_child=lambda: (folder := this()) and folder.close())
 
     @classmethod
     def create(cls, path: Path | str, record: RunRecord) -> RunFolder:
@@ -85,7 +85,10 @@ class RunFolder(RunFiles):
 
     def close(self) -> None:
         """Release the lock."""
-        _close(self)
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = self._done = None
+            self.writable = False
 
     def __enter__(self) -> RunFolder:
         return self
@@ -289,10 +292,3 @@ class RunFolder(RunFiles):
         self._done = None  # if this fails, the file must be read again
         self.write_lines("levels", records)
         self._done = tuple(records)
-
-
-def _close(folder: RunFolder | None) -> None:
-    if folder is not None and folder._lock is not None:
-        folder._lock.release()
-        folder._lock = folder._done = None
-        folder.writable = False

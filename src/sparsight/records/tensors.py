@@ -18,17 +18,8 @@ from sparsight.checkpoint.packed.head import SAFETENSORS
 from sparsight.checkpoint.packed.read import read_safetensors
 from sparsight.checkpoint.packed.write import Written, packed_file
 from sparsight.checkpoint.writing import safetensors_header
-from sparsight.records.files import (
-    SCHEMA,
-    DamagedFile,
-    canonical,
-    check_there,
-    parse_json,
-    reading,
-    seal,
-    unseal,
-    write_atomically,
-)
+from sparsight.records import files
+from sparsight.records.files import SCHEMA, DamagedFile, reading
 
 _STORED = ["bool", "uint8", "int8", "int16", "int32", "int64", "float16", "bfloat16", "float32", "float64", "complex64"]
 _DTYPES = {getattr(torch, dtype): SAFETENSORS[dtype] for dtype in _STORED}
@@ -76,7 +67,7 @@ def write_tensors(
     path: Path,
     tensors: Mapping[str, Tensor],
     facts: Mapping[str, Any],
-    write: Callable[[Path, Iterator[Any]], None] = write_atomically,
+    write: Callable[[Path, Iterator[Any]], None] = files.write_atomically,
     packed: bool = False,
 ) -> str:
     """Write a safetensors file with `write`, by default atomically; returns `tensors_digest(tensors)`.
@@ -90,7 +81,7 @@ def write_tensors(
         "format": "pt",
         "sparsight_schema": str(SCHEMA),
         "sha256": digest,
-        "facts": canonical(seal({**facts, "order": list(tensors)})),
+        "facts": files.canonical(files.seal({**facts, "order": list(tensors)})),
     }
     if packed:
         alone = in_memory(str(path), "tensors", tensors.items()).entries
@@ -131,7 +122,7 @@ def read_facts(path: Path, remedy: str) -> tuple[dict[str, Tensor], dict[str, An
 
 def _header(path: Path, remedy: str) -> tuple[Checkpoint, dict[str, Any], str]:
     """The entries, the facts with the order of the tensors, and the stored digest."""
-    check_there(path, remedy)
+    files.check_there(path, remedy)
     try:
         found = read_safetensors(path)
     except CheckpointError as error:
@@ -143,7 +134,7 @@ def _header(path: Path, remedy: str) -> tuple[Checkpoint, dict[str, Any], str]:
     if set(metadata) != {"format", "sparsight_schema", "sha256", "facts"} or metadata["format"] != "pt":
         raise DamagedFile(path, f"unknown metadata: got {sorted(metadata)!s:.80}", remedy)
     with reading(path, remedy):
-        facts = unseal(parse_json(metadata["facts"]))
+        facts = files.unseal(files.parse_json(metadata["facts"]))
         order, names = facts.get("order"), sorted(n for e in found.entries for n in (e.name, *e.aliases))
         if not isinstance(order, list) or not all(isinstance(n, str) for n in order) or sorted(order) != names:
             raise ValueError(f"its order of tensors, {order!r:.80}, does not match its tensors")

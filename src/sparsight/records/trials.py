@@ -18,19 +18,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sparsight.numerics.checks import check_seed
-from sparsight.records.files import (
-    DamagedFile,
-    canonical,
-    make_folder,
-    parse_json,
-    read_text,
-    reading,
-    seal,
-    there,
-    try_remove,
-    unseal,
-    write_atomically,
-)
+from sparsight.records import files
+from sparsight.records.files import DamagedFile, reading, there
 from sparsight.records.folder import RunFolder
 from sparsight.records.folder_files import REMEDIES
 from sparsight.records.record import Keep, from_json
@@ -65,7 +54,7 @@ class Trial:
         left_out = ("label", "options", "folder")
         what = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in left_out}
         own = {"arguments": dict(self.arguments), **({"options": dict(self.options)} if self.options else {})}
-        return hashlib.sha256(canonical({**what, **own}).encode()).hexdigest()[:10]
+        return hashlib.sha256(files.canonical({**what, **own}).encode()).hexdigest()[:10]
 
     @property
     def key(self) -> str:
@@ -109,20 +98,20 @@ def remember(trials: Sequence[Trial], out: Path, shared: Shared) -> list[Trial]:
     keys = [trial.key for trial in trials]
     twice = next((trial for trial in trials if keys.count(trial.key) > 1), None)
     if twice is not None:
-        raise ValueError(f"a trial is there twice: {canonical(dataclasses.asdict(twice))}")
+        raise ValueError(f"a trial is there twice: {files.canonical(dataclasses.asdict(twice))}")
     known: Mapping[str, Trial] = {}
     if there(out / "study.json"):
         known, before = read_study(out)
         if before != how:
             raise ValueError(f"{out} holds a study with {dict(before)}: got {how}; take another folder")
     for folder in (out / "trials", out / "logs"):
-        make_folder(folder)
+        files.make_folder(folder)
     every = {**known, **dict(zip(keys, trials, strict=True))}
     listed = {key: {n: v for n, v in dataclasses.asdict(t).items() if n != "folder"} for key, t in every.items()}
-    sealed = seal({"trials": listed, "shared": how})
-    write_atomically(out / "study.json", [json.dumps(sealed, indent=1).encode() + b"\n"])
+    sealed = files.seal({"trials": listed, "shared": how})
+    files.write_atomically(out / "study.json", [json.dumps(sealed, indent=1).encode() + b"\n"])
     for name in TABLES:
-        try_remove(out / name)
+        files.try_remove(out / name)
     return trials
 
 
@@ -132,8 +121,8 @@ def read_study(out: Path) -> tuple[dict[str, Trial], Mapping[str, str]]:
     if not there(path):
         raise FileNotFoundError(f"there is no study in {out}: it has no study.json")
     with reading(path, remedy):
-        found = parse_json(read_text(path, remedy))
-        found = unseal(found) if "sha256" in found else found  # version 0.1 wrote no checksum
+        found = files.parse_json(files.read_text(path, remedy))
+        found = files.unseal(found) if "sha256" in found else found  # version 0.1 wrote no checksum
         trials = {key: from_json(Trial, fields, f"trials.{key}") for key, fields in found["trials"].items()}
         for key, trial in trials.items():
             if trial.key != key and re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9.-]*-{trial.digest}", key) is None:
