@@ -14,7 +14,7 @@ from sparsight.model.loss import Loss, LossName, named_loss
 from sparsight.model.masks import check_mapping, verify, verify_weight
 from sparsight.model.names import named
 from sparsight.model.weights import DTYPES
-from sparsight.numerics.format import percent
+from sparsight.numerics.format import percent, plural
 from sparsight.types import Batch, Masks
 
 try:
@@ -22,10 +22,8 @@ try:
 except ImportError as error:
     raise ImportError("sparsight.integrations.lora needs peft: pip install sparsight[lora]") from error
 
-_INSIDE = (
-    ".base_layer",
-    ".original_module",
-)  # peft's attributes for the original layer under an adapter or a trained copy
+_INSIDE = (".base_layer", ".original_module")
+"""Attributes of peft for the original layer, under an adapter or a trained copy."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Merged:
         return sum(layer.dropped**2 for layer in self.layers) / whole if whole else 0.0
 
     def __str__(self) -> str:
-        many = f"{len(self.layers):,} masked weights" if len(self.layers) != 1 else "1 masked weight"
+        many = plural(len(self.layers), "masked weight")
         said = f"adapters merged into {many}; {percent(self.dropped)} of the squared change was dropped"
         if self.loss_before is None or self.loss_after is None:
             return said
@@ -135,11 +133,8 @@ def _check_weight(name: str, weight: nn.Parameter, mask: Tensor) -> None:
 
 def _layer(name: str, now: Tensor, was: Tensor, mask: Tensor) -> MergedLayer:
     change = now - was.to(now.device)
-
-    def norm(x: Tensor) -> float:
-        return float(torch.linalg.vector_norm(x, dtype=torch.float64))
-
-    return MergedLayer(name, norm(change), norm(change[~mask.to(now.device)]))
+    parts = change, change[~mask.to(now.device)]
+    return MergedLayer(name, *(float(torch.linalg.vector_norm(x, dtype=torch.float64)) for x in parts))
 
 
 def _measured(model: nn.Module, loss: Loss, batch: Batch) -> float:

@@ -17,7 +17,7 @@ from sparsight.model.masks import check, check_mapping, dense, density, verify
 from sparsight.model.names import named
 from sparsight.model.own_loop import Holding, held
 from sparsight.pruning.restart import carry_on
-from sparsight.types import Allocator, Masks
+from sparsight.types import Masks
 
 
 class UnfinishedSchedule(UserWarning):
@@ -100,18 +100,13 @@ class Session:
 
     def step(self, place: Place) -> None:
         """Prune, if the schedule says so; call it before each step."""
-        if self._holding is None or self.schedule is None:
+        holding, model = self._holding, self._model and self._model()
+        if holding is None or model is None or self.schedule is None:
             return
-        allocator = self.schedule.due(place, self._since, self._holding.masks)
+        allocator = self.schedule.due(place, self._since, holding.masks)
         self._since = place.step
-        if allocator is not None:
-            self._prune(allocator, self._holding)
-
-    def _prune(self, allocator: Allocator, holding: Holding) -> None:
-        assert self.schedule is not None
-        assert self._model is not None
-        model = self._model()
-        assert model is not None  # the training has it
+        if allocator is None:
+            return
         scores = self.schedule.score(model, holding.masks, self.schedule.batches)
         allocation = allocator.plan(scores, holding.masks)
         for tensors in (allocation.masks, allocation.multipliers or {}):
@@ -127,7 +122,7 @@ class Session:
 
     def figures(self) -> dict[str, float]:
         """Density, and the PQ index (1, 2) of all kept weights, for a log; NaN if a weight is not finite."""
-        model = self._model() if self._model is not None else None
+        model = self._model and self._model()
         if self._holding is None or model is None:
             return {}
         masks, weights = self._holding.masks, named(model)

@@ -48,9 +48,8 @@ def check_same(stored: RunRecord, wanted: RunRecord) -> None:
             "start a new run in another folder"
         )
     difference = first_difference(stored, wanted)
-    if difference is not None and difference[0].startswith(
-        "description"
-    ):  # name the argument that caused it, if possible
+    if difference is not None and difference[0].startswith("description"):
+        # Name the argument that caused it, if possible.
         given = {name: value for name, value in to_json(wanted.arguments).items() if name in stored.arguments}
         own = _difference({name: to_json(stored.arguments)[name] for name in given}, given, "")
         difference = own or difference

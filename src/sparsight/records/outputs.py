@@ -30,8 +30,7 @@ def check_output(path: Path) -> None:
     """Raise OSError if `write_output` could not write the output: a folder, or a file in a bad folder."""
     if is_standard(path):
         return
-    special = _is_special(path)
-    place = path if special else Path(os.path.realpath(path)).parent
+    place = path if _is_special(path) else Path(os.path.realpath(path)).parent
     if not place.exists():
         raise FileNotFoundError(errno.ENOENT, f"the folder {place} does not exist")
     if not os.access(place, os.W_OK):
@@ -49,8 +48,7 @@ def write_output(path: Path, chunks: Iterable[Any]) -> None:
         sys.stdout.buffer.flush()
         return
     try:
-        special = _is_special(path)
-        if special:
+        if _is_special(path):
             with os.fdopen(os.open(path, os.O_WRONLY | getattr(os, "O_NOCTTY", 0)), "wb") as file:
                 file.writelines(chunks)
             return

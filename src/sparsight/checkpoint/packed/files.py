@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from sparsight.checkpoint.entry import Checkpoint, CheckpointError, Entry, in_memory, opened
 from sparsight.checkpoint.open import INDEXES, open_checkpoint
-from sparsight.checkpoint.packed.head import CHUNK, FORMAT, LAYOUTS, SAFETENSORS, dense_bytes
-from sparsight.checkpoint.packed.write import Lossy, Written, packed_file
+from sparsight.checkpoint.packed.head import FORMAT, LAYOUTS, SAFETENSORS, dense_bytes
+from sparsight.checkpoint.packed.write import Lossy, Written, packed_file, spans_of
 from sparsight.checkpoint.reading import read_elements
 from sparsight.checkpoint.writing import refuse_write, safetensors_header, write_atomically
 
@@ -33,9 +33,8 @@ class Packing:
     payload: int
     header: int
     files: tuple[Path, ...]
-    left_out: tuple[
-        str, ...
-    ]  # objects of the source that are not part of the network: states of optimisers, anything but tensors
+    # objects of the source that are not part of the network: states of optimisers, anything but tensors
+    left_out: tuple[str, ...]
 
     @property
     def size(self) -> int:
@@ -136,8 +135,7 @@ def _dense_file(checkpoint: Checkpoint) -> Iterator[Any]:
         with ExitStack() as stack:
             assert entry.path is not None
             file = opened(entry.path, stack)
-            for first in range(0, entry.count, 1 << CHUNK):
-                last = min(first + (1 << CHUNK), entry.count)
+            for first, last in spans_of(entry.count):
                 words = np.empty(last - first, LAYOUTS[entry.dtype].word)
                 read_elements(entry, file, first, last, words)
                 yield words.data

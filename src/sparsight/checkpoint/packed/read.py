@@ -24,7 +24,7 @@ from sparsight.checkpoint.entry import (
     size_of,
 )
 from sparsight.checkpoint.packed import chunks
-from sparsight.checkpoint.packed.head import CONSTANT, FORMAT, LAYOUTS, RAW, SAFETENSORS, SUFFIX, VERSION, Head, parse
+from sparsight.checkpoint.packed.head import CONSTANT, FORMAT, SAFETENSORS, SPARSE, SUFFIX, VERSION, Head, parse
 
 _KEYS = {"version", "facts", "crc32"}
 _FIRST = 256  # bytes read of a packed tensor to see its head
@@ -143,9 +143,6 @@ def read_packed(entry: Entry, file: int, first: int, last: int, out: np.ndarray)
     packed = entry.packed
     assert packed is not None
     words = out.view(packed.layout.word)
-    if packed.encoding == CONSTANT:
-        words[: last - first] = _constant(entry, packed, file)
-        return
     for i in range(first // packed.per, -(-last // packed.per)):
         low, high = i * packed.per, min((i + 1) * packed.per, entry.count)
         if first <= low and high <= last:
@@ -170,7 +167,7 @@ def nonzeros(entry: Entry) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         file = opened(entry.path, stack)
         for low in range(0, entry.count, packed.per):
             size = min(packed.per, entry.count - low)
-            if packed.encoding in (CONSTANT, RAW):
+            if packed.encoding != SPARSE:
                 words = np.empty(size, packed.layout.word)
                 read_packed(entry, file, low, low + size, words)
                 (places,) = words.nonzero()
@@ -194,23 +191,18 @@ def _chunk(entry: Entry, packed: Head, file: int, i: int) -> memoryview:
 
 
 def _decode(entry: Entry, packed: Head, file: int, i: int, out: np.ndarray) -> None:
-    content = _chunk(entry, packed, file, i)
+    content = _chunk(entry, packed, file, 0 if packed.encoding == CONSTANT else i)
+    size = out.itemsize if packed.encoding == CONSTANT else out.nbytes
     try:
-        if packed.encoding != RAW:
+        if packed.encoding == SPARSE:
             chunks.decode(content, packed.layout, out)
-        elif len(content) < out.nbytes or any(content[out.nbytes :]):
-            raise ValueError("its bytes are too few")
+        elif len(content) < size or any(content[size:]):
+            what = "its single value is missing" if packed.encoding == CONSTANT else "its bytes are too few"
+            raise ValueError(what)
         else:
-            out[...] = np.frombuffer(content[: out.nbytes], out.dtype)
+            out[...] = np.frombuffer(content[:size], out.dtype)
     except ValueError as error:
         _damaged(entry, error)
-
-
-def _constant(entry: Entry, packed: Head, file: int) -> np.ndarray:
-    content, word = _chunk(entry, packed, file, 0), LAYOUTS[packed.dtype].word
-    if len(content) < word.itemsize or any(content[word.itemsize :]):
-        _damaged(entry, ValueError("its single value is missing"))
-    return np.frombuffer(content[: word.itemsize], word)[0]
 
 
 def _damaged(entry: Entry, error: ValueError) -> NoReturn:
