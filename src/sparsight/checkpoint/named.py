@@ -96,7 +96,8 @@ class _Walk:
             return
         if len(keys) > _DEEPEST:
             raise CheckpointError(self._path, f"its containers are nested more than {_DEEPEST} deep")
-        of_optimizer = of_optimizer or _is_optimizer(thing)
+        if isinstance(thing, dict):  # the state_dict of an optimiser, by its looks
+            of_optimizer = of_optimizer or (isinstance(thing.get("state"), dict) and "param_groups" in thing)
         beside = type(thing) is dict and not of_optimizer and any(isinstance(v, _TENSORS) for v in thing.values())
         for key, value in _named(thing):
             if beside or isinstance(value, _WALKED):
@@ -122,8 +123,3 @@ def _nameless(container: Any) -> Inert | None:
         return Inert("dictionary whose keys are neither text nor whole numbers") if odd else None
     found = next((value for value in container if isinstance(value, Inert)), None)
     return None if found is None else Inert(f"{type(container).__name__} of {found.name}")
-
-
-def _is_optimizer(thing: Any) -> bool:
-    """Whether it looks like the `state_dict` of an optimiser."""
-    return isinstance(thing, dict) and isinstance(thing.get("state"), dict) and "param_groups" in thing

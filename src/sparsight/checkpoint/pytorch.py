@@ -149,9 +149,9 @@ def _placed(path: Path, item: Item, starts: Mapping[str, int]) -> Entry:
     size = value.dtype.itemsize
     if math.prod(shape) * size > storage.nbytes:
         return Entry(name, dtype, shape, path, obstacle="it is a view that shows its storage more than once", part=part)
-    odd = None if _in_order(shape, value.strides) else value.strides
+    alike = all(n <= 1 or s == r for n, s, r in zip(shape, value.strides, row_major(shape), strict=True))
     start = starts[storage.key] + storage.start + value.first * size
-    return Entry(name, dtype, shape, path, start, odd, part=part)
+    return Entry(name, dtype, shape, path, start, None if alike else value.strides, part=part)
 
 
 def _once(entries: list[Entry]) -> list[Entry]:
@@ -172,11 +172,6 @@ def _once(entries: list[Entry]) -> list[Entry]:
         else first
         for first, *others in found.values()
     ]
-
-
-def _in_order(shape: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether these strides are row-major, apart from dimensions of size 1."""
-    return all(n <= 1 or s == r for n, s, r in zip(shape, strides, row_major(shape), strict=True))
 
 
 def _shown(entries: Sequence[Entry], size: int) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sparsight.checkpoint import load_tensors, open_checkpoint
+from sparsight.checkpoint import load
 from sparsight.cli.errors import Misuse, NotFound, refusing
 from sparsight.cli.run_options import look_for
 from sparsight.model.masks import all_kept
@@ -54,8 +54,8 @@ def of_checkpoint(path: Path, unpruned: Path | None, model: str | None, data: st
         raise Misuse(f"{path} is a checkpoint, which needs --dense, --model and --data: missing {', '.join(missing)}")
     check_exists(unpruned)
     source, network = _network(model, data, 0)
-    before = _filled(network, load_tensors(open_checkpoint(unpruned)), str(unpruned), model)
-    after = _filled(network, load_tensors(open_checkpoint(path)), str(path), model)
+    before = _filled(network, load(unpruned), str(unpruned), model)
+    after = _filled(network, load(path), str(path), model)
     return Pruned(str(path), str(unpruned), source, before, pruning_of(before, after, all_kept(before)), 0)
 
 
@@ -74,7 +74,9 @@ def of_run(path: Path, number: int | None, model: str | None, data: str | None, 
         where = f"level {record.level} of {path}"
         if not as_pruned:
             after = _filled(network, _weights(folder, record), where, spec)
-            masks = _untrained(before, after, masks, where)
+            said = f"cannot certify {where}: {{}}. Use --as-pruned to certify it before that training"
+            with refusing(make=ValueError, form=said):
+                masks = pruning_of(before, after, masks)
     notes = []
     if as_pruned:
         notes.append(f"This is {where} as it was pruned, before its training, not the weights in the run folder.")
@@ -108,7 +110,7 @@ def network_of(path: Path, number: int | None, model: str | None, data: str | No
         )
     else:
         source, network = _network(model, data, 0)
-        where, network = str(path), _filled(network, load_tensors(open_checkpoint(path)), str(path), model)
+        where, network = str(path), _filled(network, load(path), str(path), model)
     split = source.validation
     x = split.x if isinstance(split, Split) else next(iter(split))
     x = x[0] if isinstance(x, tuple | list) else x
@@ -189,12 +191,6 @@ def _scored(folder: RunFolder, record: LevelRecord, network: nn.Module) -> tuple
 def _weights(folder: RunFolder, record: LevelRecord) -> StateDict:
     with refusing(FileNotFoundError, make=NotFound):
         return folder.weights(record)
-
-
-def _untrained(before: nn.Module, after: nn.Module, masks: Masks, where: str) -> Mapping[str, Tensor]:
-    said = f"cannot certify {where}: {{}}. Use --as-pruned to certify it before that training"
-    with refusing(make=ValueError, form=said):
-        return pruning_of(before, after, masks)
 
 
 # -- networks --------------------------------------------------------------------------------------------------

@@ -42,7 +42,10 @@ def run_and_tell(name: str, given: Sequence[str]) -> int:
         if asked.made and not any(asked.folder.iterdir()):
             asked.folder.rmdir()  # the run never began
     try:
-        _tell(outcome, asked)
+        parts = outcome.record, outcome.levels, outcome.evaluation
+        give(asked.settings, None, lambda: document(outcome.path, *parts))
+        if not asked.settings.json:
+            tell(*parts, outcome.report)
         sys.stdout.flush()
     except BrokenPipeError:  # nobody reads the output any more
         discard_output()
@@ -125,10 +128,3 @@ def _announce(asked: RunRequest, say: Callable[[str], None]) -> None:
         settings = asked.settings
         what = f"{asked.recipe.name} on {settings.data}, {settings.model}, seed {asked.recipe.seed}"
         say(f"{verb} {what} in {asked.folder}")
-
-
-def _tell(outcome: Outcome, asked: RunRequest) -> None:
-    parts = outcome.record, outcome.levels, outcome.evaluation
-    give(asked.settings, None, lambda: document(outcome.path, *parts))
-    if not asked.settings.json:
-        tell(*parts, outcome.report)

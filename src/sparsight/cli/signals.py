@@ -98,7 +98,7 @@ def _interrupt_main() -> None:
 
 
 def end_with_the_study() -> None:
-    """In a trial of a study: end when the study ends, first by SIGTERM, then by SIGKILL."""
+    """In a trial of a study: end when the study ends, first by SIGTERM, then by SIGKILL with the group it leads."""
     if os.environ.pop(TRIAL, None) is None:
         return
     pipe = os.dup(0)
@@ -111,14 +111,9 @@ def end_with_the_study() -> None:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE)
-        stop_group(os.getpid())
+        if hasattr(os, "killpg") and os.getpgid(0) == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        else:
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
 
     threading.Thread(target=wait, daemon=True).start()
-
-
-def stop_group(leader: int) -> None:
-    """Kill a process, and its whole group if it leads one."""
-    if hasattr(os, "killpg") and os.getpgid(leader) == leader:
-        os.killpg(leader, signal.SIGKILL)
-    else:
-        os.kill(leader, getattr(signal, "SIGKILL", signal.SIGTERM))

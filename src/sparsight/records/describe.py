@@ -37,7 +37,9 @@ def describe(thing: Any) -> Any:
     if isinstance(thing, (torch.dtype, torch.device, pathlib.PurePath)):
         return str(thing)
     if isinstance(thing, (torch.Tensor, np.ndarray)):
-        return _describe_array(thing)
+        tensor = torch.as_tensor(thing).detach().cpu().contiguous()
+        content = hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+        return {"type": str(tensor.dtype), "shape": list(tensor.shape), "sha256": content.hexdigest()}
     if isinstance(thing, float):
         return thing if math.isfinite(thing) else repr(thing)
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
@@ -61,12 +63,6 @@ def public_name(thing: Any) -> str:
     """ "module:qualified name" of a function or class; for Sparsight's own, "sparsight:name"."""
     home = "sparsight" if thing.__module__.partition(".")[0] == "sparsight" else thing.__module__
     return f"{home}:{thing.__qualname__}"
-
-
-def _describe_array(array: torch.Tensor | np.ndarray) -> dict[str, Any]:
-    tensor = torch.as_tensor(array).detach().cpu().contiguous()
-    content = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
-    return {"type": str(tensor.dtype), "shape": list(tensor.shape), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def fingerprint(data: Data) -> dict[str, Any]:

@@ -140,15 +140,14 @@ def verify_study(out: Path | str) -> tuple[DamagedFile, ...]:
         trials, _ = read_study(Path(out))
     except DamagedFile as error:
         return (error,)
-    runs = [Path(out) / "trials" / key for key in trials]
-    return tuple(damage for run in runs for damage in _verified(run))
-
-
-def _verified(run: Path) -> tuple[DamagedFile, ...]:
-    try:
-        return verify_run(run) if begun(run) else ()
-    except DamagedFile as error:
-        return (error,)
+    found: list[DamagedFile] = []
+    for key in trials:
+        run = Path(out) / "trials" / key
+        try:
+            found += verify_run(run) if begun(run) else ()
+        except DamagedFile as error:
+            found.append(error)
+    return tuple(found)
 
 
 def begun(folder: Path) -> bool:

@@ -61,10 +61,6 @@ class Head:
         return self.starts[-1] - self.starts[0]
 
 
-def chunks_of(encoding: int, count: int, per: int) -> int:
-    return 1 if encoding == CONSTANT else -(-count // per)
-
-
 def head(
     name: str, encoding: int, dtype: str, shape: Sequence[int], power: int, sizes: Sequence[int], sums: Sequence[int]
 ) -> bytes:
@@ -97,7 +93,7 @@ def parse(name: str, content: bytes, offset: int, size: int) -> Head | int:
     count = product(shape, MOST_TIMES * size)
     if at > size or not count or count * layout.size > MOST_TIMES * size:
         raise ValueError(f"has a damaged head, or more than {MOST_TIMES} times its {size:,} bytes")
-    chunks = chunks_of(encoding, count, 1 << power)
+    chunks = 1 if encoding == CONSTANT else -(-count // (1 << power))
     end = at + 8 * chunks
     if len(content) < end <= size:
         return end

@@ -47,7 +47,8 @@ def _unfolded(path: Path, file: Checkpoint) -> Checkpoint:
     facts = _facts(path, file.metadata)
     found, plain = [], iter(facts["plain"])
     with open_file(path) as handle:
-        for entry, end in zip(file.entries, _ends(path, file), strict=True):
+        ends = [*(entry.offset for entry in file.entries[1:]), size_of(path)]
+        for entry, end in zip(file.entries, ends, strict=False):
             if entry.name.endswith(SUFFIX):
                 found.append(_packed(path, handle, entry, end - entry.offset))
             else:
@@ -84,13 +85,6 @@ def _facts(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if facts is None or not right:
         raise CheckpointError(path, "its metadata are not those of a packed file")
     return facts
-
-
-def _ends(path: Path, file: Checkpoint) -> Iterator[int]:
-    """Where the bytes of each entry end: they lie end to end."""
-    yield from (entry.offset for entry in file.entries[1:])
-    if file.entries:
-        yield size_of(path)
 
 
 def _packed(path: Path, handle: Any, entry: Entry, size: int) -> Entry:
