@@ -79,7 +79,7 @@ _ROOMS = {  # modules of version 0.1, and the rooms that now hold their names
     "allocate": ("pruning", "pruning.sipp"),
     "certificate": ("pruning.sipp.certificate",),
     "criticality": ("measure.criticality", "pruning.conditioning"),
-    "data": ("zoo.data", "train.batches", "records.describe", "numerics.stratified"),
+    "data": ("zoo.data", "train.batches", "records.identity", "numerics.stratified"),
     "flow": ("measure.flow",),
     "masks": ("model.masks", "model.names"),
     "pq": ("measure.pq",),

@@ -12,7 +12,7 @@ from study_files import study_modules
 
 from sparsight import dense, execute
 from sparsight.pruning import SiPPDet, carry_on
-from sparsight.records.describe import describe
+from sparsight.records.identity import describe
 
 parts = study_modules(
     "stopping", "arithmetic", "gather", "networks", "results", "rules", "study", "summary", "tables", "ways"

@@ -20,7 +20,7 @@ from sparsight.model import hold as h
 from sparsight.model import masks as m
 from sparsight.pruning.allocate.fixed import Shrink
 from sparsight.pruning.score.magnitude import Magnitude
-from sparsight.records.describe import describe
+from sparsight.records.identity import describe
 from sparsight.records.packing import pack_state, unpack_state
 from sparsight.records.record import dumps, from_json
 from sparsight.train.observation import Observation

@@ -15,7 +15,7 @@ from torch import nn
 from sparsight.model import masks as m
 from sparsight.pruning.rescale import ScoredAt
 from sparsight.pruning.score.magnitude import Magnitude
-from sparsight.records.describe import describe
+from sparsight.records.identity import describe
 from sparsight.types import Scorer
 
 OF_ANOTHER = {"ScoredAt": ScoredAt(Magnitude())}

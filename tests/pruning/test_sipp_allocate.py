@@ -27,7 +27,7 @@ from sparsight.pruning.sipp.sampling import draw, draws_for_distinct, expected_d
 from sparsight.pruning.sipp.score import SiPP, silent
 from sparsight.pruning.sipp.sensitivities import Facts
 from sparsight.recipes.sipp import sipp
-from sparsight.records.describe import describe
+from sparsight.records.identity import describe
 from sparsight.runs.run import run
 from sparsight.train.stop import FixedEpochs, LossPlateau
 from sparsight.types import Scored

@@ -13,9 +13,8 @@ from sparsight.model.loss import cross_entropy
 from sparsight.model.masks import dense
 from sparsight.pruning import Magnitude, Reinitialise, Shrink, carry_on, rewind
 from sparsight.recipes import __all__ as names
-from sparsight.records.describe import describe, public_name
 from sparsight.records.folder import RunFolder
-from sparsight.records.identity import ForeignRun
+from sparsight.records.identity import ForeignRun, describe, public_name
 from sparsight.runs import Level, Recipe, execute
 from sparsight.train import NesterovSGD, TrainingPlan, classify, cosine
 from sparsight.zoo.data import digits

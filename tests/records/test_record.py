@@ -15,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsight.records.describe import describe
+from sparsight.records.identity import describe
 from sparsight.records.record import (
     SCHEMA,
     Choice,

@@ -16,8 +16,8 @@ from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.recipes.lottery import lottery
 from sparsight.recipes.oneshot import oneshot
 from sparsight.recipes.sap import sap
-from sparsight.records.describe import describe
 from sparsight.records.folder import RunFolder
+from sparsight.records.identity import describe
 from sparsight.records.record import LevelRecord
 from sparsight.runs.choose import SparsestWithin
 from sparsight.runs.ending import AccuracyFloor, AtPQMinimum, PQMinimum, SearchStop

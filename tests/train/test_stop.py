@@ -24,7 +24,7 @@ from sparsight.pruning.score.magnitude import Magnitude
 from sparsight.pruning.score.snip import SNIP
 from sparsight.recipes import incop, lottery, oneshot, sap
 from sparsight.recipes.incop import PRESETS
-from sparsight.records.describe import describe
+from sparsight.records.identity import describe
 from sparsight.records.record import LevelRecord
 from sparsight.runs.level import Level
 from sparsight.runs.recipe import Recipe

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from sparsight.numerics.stratified import stratified
-from sparsight.records.describe import fingerprint
+from sparsight.records.identity import fingerprint
 from sparsight.train.batches import batches, to_device
 from sparsight.types import Data, Split
 from sparsight.zoo import data as D

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from sparsight.checkpoint import load
 from sparsight.cli.errors import Misuse, NotFound, refusing
 from sparsight.cli.run_options import look_for
+from sparsight.deploy.network_of_run import names_of
 from sparsight.model.masks import all_kept
 from sparsight.pruning.sipp.certificate import pruning_of
-from sparsight.records.again import names_of
 from sparsight.records.files import DamagedFile, there
 from sparsight.records.folder import RunFolder
 from sparsight.records.record import LevelRecord

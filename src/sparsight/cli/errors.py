@@ -19,7 +19,7 @@ class NotFound(LookupError):
 
 CODES = {  # by name, to import nothing
     "sparsight.cli.errors.Misuse": 2,
-    "sparsight.records.again.Unnamed": 2,
+    "sparsight.deploy.network_of_run.Unnamed": 2,
     "sparsight.runs.study.file.StudyFileError": 2,
     "sparsight.records.files.DamagedFile": 3,
     "sparsight.records.identity.ForeignRun": 3,

@@ -22,9 +22,9 @@ from sparsight.cli.recipes import names
 from sparsight.cli.run_options import RunOptions, adapted_recipe, built, find, look_for_all
 from sparsight.numerics import format as words
 from sparsight.pruning.score.magnitude import Magnitude
-from sparsight.records.describe import describe
 from sparsight.records.files import canonical
 from sparsight.records.folder import RunFolder
+from sparsight.records.identity import describe
 from sparsight.records.record import must, to_json
 from sparsight.records.trials import placed, stored
 from sparsight.runs.budget import Budgeted

@@ -1,4 +1,4 @@
-"""The network of a run from its records: file, class and input shape."""
+"""The network of a run from its records: names, file, class and input shape."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sparsight.checkpoint.open import open_checkpoint
 from sparsight.records.folder import RunFolder
 from sparsight.records.folder_files import level_folder
 from sparsight.records.record import LevelRecord, RunRecord
+from sparsight.zoo import data as readers
 from sparsight.zoo.networks import KNOWN
 
 _LARGEST = 1 << 24  # numbers of an input that a record may ask for
@@ -63,3 +64,23 @@ def level_file(folder: RunFolder, record: LevelRecord) -> Path:
     if not path.exists():
         raise FileNotFoundError(f"the weights of {record.role} {record.level} were not kept in {folder.path}")
     return path
+
+
+class Unnamed(ValueError):
+    """The network or the data of a run are the user's code, and were not named again."""
+
+
+def names_of(folder: RunFolder, model: str | None, data: str | None) -> tuple[str, str]:
+    """The names of the network and data: as given, otherwise from the records if they are of the zoo.
+
+    Raises: Unnamed.
+    """
+    run, path = folder.record, folder.path
+    spec, name = model or run.model.get("spec"), data or run.data["name"]
+    if data is None and name not in readers.KNOWN:
+        raise Unnamed(f"the data of {path}, {name!r}, are your own: give --data package.module:attribute")
+    if spec is None:
+        raise Unnamed(f"the network of {path} was built in Python: give --model package.module:attribute")
+    if model is None and ":" in spec:
+        raise Unnamed(f"the network of {path} is your own code, which must be named again: add --model {spec}")
+    return spec, name

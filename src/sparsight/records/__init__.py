@@ -1,9 +1,8 @@
 """Records of a run, the run folder that holds them, and the identity of runs."""
 
-from sparsight.records.describe import fingerprint
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
-from sparsight.records.identity import ForeignRun
+from sparsight.records.identity import ForeignRun, fingerprint
 from sparsight.records.journal import Event, LevelResult
 from sparsight.records.masks import AccidentalZeros, load_masks, masks_from, save_masks
 from sparsight.records.new_folder import LockedRun

@@ -22,11 +22,10 @@ from sparsight.model.masks import left_out, prunable
 from sparsight.model.names import named
 from sparsight.model.pretrained import load_into
 from sparsight.numerics.checks import check_threads
-from sparsight.records.describe import describe, fingerprint
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
 from sparsight.records.folder_files import REMEDIES
-from sparsight.records.identity import check_same
+from sparsight.records.identity import check_same, describe, fingerprint
 from sparsight.records.journal import Event, Watch
 from sparsight.records.new_folder import forget, next_folder
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord

@@ -17,7 +17,7 @@ from sparsight.model.left_out import warn
 from sparsight.model.masks import all_kept, counts, left_out, prunable
 from sparsight.numerics.checks import check_gathered
 from sparsight.numerics.seeds import hidden_state
-from sparsight.records.describe import describe
+from sparsight.records.identity import describe
 from sparsight.records.journal import Journal, LevelResult, Nowhere, Watch
 from sparsight.records.record import Evaluated, Evaluation, LevelRecord
 from sparsight.records.starts import Starts

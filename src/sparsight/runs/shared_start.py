@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from sparsight.records.describe import describe
+from sparsight.records.identity import describe
 from sparsight.records.record import dumps, from_json, to_json
 from sparsight.runs.state import RunState
 from sparsight.runs.training import progress, run_through, take_up

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from sparsight.compare.evaluation.corruptions import corrupt
 from sparsight.compare.evaluation.metrics import Outputs, outputs_of
+from sparsight.deploy.network_of_run import names_of
 from sparsight.numerics.stratified import stratified
-from sparsight.records.again import names_of
-from sparsight.records.describe import fingerprint
 from sparsight.records.folder import RunFolder
+from sparsight.records.identity import fingerprint
 from sparsight.records.record import LevelRecord, to_json
 from sparsight.train.batches import to_device
 from sparsight.train.parallel import runtime
