@@ -52,7 +52,7 @@ def load() -> None:
     import torch
 
     torch.set_num_threads(1)
-    modules = ["cli.entry", *(f"cli.{n}" for n in ("run", "show", "report", "verify", "analyze", "study"))]
+    modules = ["cli.entry", *(f"cli.{n}" for n in ("run", "show", "compare", "analyze", "study"))]
     modules += ["cli.progress", "cli.run_options", "runs.execute", "runs.study", "analysis"]
     modules += [f"recipes.{name.split()[0].replace('-', '_')}" for name in RECIPES]
     for name in ("torch._dynamo", "accelerate", "torch.distributed.fsdp", *(f"sparsight.{name}" for name in modules)):
