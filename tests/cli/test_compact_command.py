@@ -75,10 +75,10 @@ def test_what_stays_is_told(tmp_path, monkeypatch, capsys):
     with torch.no_grad():
         model.fc.weight[2] = 0
     save_file(model.state_dict(), "a.safetensors")
-    with open("own.py", "w") as file:
+    with open("tiny.py", "w") as file:
         file.write("from sparsight.zoo import cnn\ndef build():\n    return cnn((1, 8, 8), 10, width=0.1, seed=0)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert main(["compact", "a.safetensors", "--model", "own:build", "--data", "digits", "-o", "b.safetensors"]) == 0
+    assert main(["compact", "a.safetensors", "--model", "tiny:build", "--data", "digits", "-o", "b.safetensors"]) == 0
     assert "\nnot removed: 1 unit of fc: an output of the network\n" in capsys.readouterr().out
 
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from sparsight.cli.entry import main
-from sparsight.integrations.ray import RayEngine, run_study_on_ray, slurm_command
-from sparsight.integrations.ray import study as tasks
-from sparsight.integrations.ray.cluster import UnlockedFolder, check_locks, look
+from sparsight.integrations import ray as tasks
+from sparsight.integrations.ray import RayEngine, UnlockedFolder, check_locks, look, run_study_on_ray, slurm_command
 from sparsight.records.folder import RunFolder
 from sparsight.records.new_folder import take
 from sparsight.runs.study import Shared, Trial, rows, run_study
@@ -36,7 +35,7 @@ methods:
 LOOK = """
 import sys
 from pathlib import Path
-from sparsight.integrations.ray.cluster import look
+from sparsight.integrations.ray import look
 print(look(Path(sys.argv[1]), sys.argv[2]))
 """
 
@@ -78,7 +77,7 @@ def test_a_file_system_without_locks_is_refused(tmp_path, monkeypatch):
     def none(folder: Path):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("sparsight.integrations.ray.cluster.take", none)
+    monkeypatch.setattr("sparsight.integrations.ray.take", none)
     with pytest.raises(UnlockedFolder, match="file system without locks .*No locks available.*put the study on"):
         check_locks(tmp_path, another_process)
     (tmp_path / "word").write_text("w")

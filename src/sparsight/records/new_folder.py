@@ -54,9 +54,10 @@ class LockedRun(RuntimeError):
     """Another process is writing the run."""
 
 
-def take(folder: Path) -> FileLock:
-    """Lock the folder for this process. Raises: LockedRun if another process has it; OSError if it cannot be made.
+def take(folder: Path, timeout: float = 0.0) -> FileLock:
+    """Lock the folder for this process, and wait up to `timeout` seconds for another one.
 
+    Raises: LockedRun if another process has it; OSError if it cannot be made.
     Uses only the system's lock, because a marker file would outlive a killed process.
     """
     path = folder / "run.lock"
@@ -64,7 +65,7 @@ def take(folder: Path) -> FileLock:
         files.refuse_write(path, OSError(errno.EEXIST, "it is not a regular file"))
     lock = FileLock(path, thread_local=False, fallback_to_soft=False)
     try:
-        lock.acquire(blocking=False)
+        lock.acquire(timeout, blocking=timeout > 0)
     except Timeout as error:
         what = f"another process is writing {folder}; wait for it to end, or use another folder"
         raise LockedRun(what) from error
