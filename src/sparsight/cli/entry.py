@@ -81,6 +81,7 @@ TOGETHER = {
     "recipes": ("recipes", "run"),
     "show": ("show", "verify"),
     "compare": ("compare", "evaluate", "verdict", "report"),
+    "measure": ("ledger", "bench"),
     "convert": ("pack", "unpack", "compact", "export"),
 }
 """Modules with a function for each of several commands; another command has a module of its name with a `main`."""
