@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from sparsight.checkpoint.entry import ITEMSIZE, Entry
 
@@ -157,9 +157,9 @@ def averages(entries: Sequence[Entry]) -> dict[str, str]:
     found: dict[str, str] = {}
     if not 0 < len(groups) <= _MOST_GROUPS:
         return found
-    others = _others(networks)
+    others = _Networks(networks)
     for prefix, group in groups.items():
-        of = _averaged(prefix, group, others)
+        of = others.averaged(prefix, group)
         if of is not None:
             found |= dict.fromkeys((e.name for e in group), of)
     return found
@@ -176,43 +176,31 @@ def _prefix(name: str, counted: set[str]) -> str | None:
     return None
 
 
-class _Others(NamedTuple):
-    """What groups are compared with: shapes by name, by name without dots, and in their order."""
+class _Networks:
+    """What groups are compared with."""
 
-    shapes: dict[str, tuple[int, ...]]
-    dotted: list[str]  # the names, each after a dot
-    squashed: dict[str, tuple[int, ...]]  # as buffers must be called, with the first component and without
-    order: list[tuple[int, ...]]
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.shapes = {name: e.shape for e in entries for name in (e.name, *e.aliases)}
+        self.dotted = [f".{name}" for name in self.shapes]
+        self.order = [e.shape for e in entries]
+        parts = [(e.name.split("."), e.shape) for e in entries]
+        # names as buffers must be called, without dots: with the first component and without
+        self.squashed = {"".join(keys[i:]): shape for keys, shape in parts for i in range(min(len(keys), 2))}
 
-
-def _others(networks: Sequence[Entry]) -> _Others:
-    shapes = {name: e.shape for e in networks for name in (e.name, *e.aliases)}
-    squashed = {}
-    for entry in networks:
-        parts = entry.name.split(".")
-        squashed |= {"".join(parts[i:]): entry.shape for i in range(min(len(parts), 2))}
-    return _Others(shapes, [f".{name}" for name in shapes], squashed, [e.shape for e in networks])
-
-
-def _averaged(prefix: str, group: Sequence[Entry], others: _Others) -> str | None:
-    """What the matrices of a group are averages of: those of the same names, of which the rest may be missing."""
-    matrices = [(e.name[len(prefix) + 1 :].split("."), e.shape) for e in group if len(e.shape) > 1]
-    if not matrices:
-        return None
-    for dropped in range(min(3, min(len(keys) for keys, _ in matrices))):
-        wanted = [(".".join(keys[dropped:]), shape) for keys, shape in matrices]
-        first = f".{wanted[0][0]}"
-        starts = [name[1 : len(name) - len(first) + 1] for name in others.dotted if name.endswith(first)]
-        for start in starts:
-            if all(others.shapes.get(f"{start}{name}") == shape for name, shape in wanted):
-                return start.removesuffix(".") or "the network"
-        if all(name.isdecimal() for name, _ in wanted) and _is_within(group, others.order):
-            return "the network"
-    named = all(others.squashed.get("".join(keys)) == shape for keys, shape in matrices)
-    return "the network" if named else None
-
-
-def _is_within(group: Sequence[Entry], order: Sequence[tuple[int, ...]]) -> bool:
-    """Whether the shapes of a list are among those of the network, in their order."""
-    left = iter(order)
-    return all(any(shape == other for other in left) for shape in (e.shape for e in group if len(e.shape) > 1))
+    def averaged(self, prefix: str, group: Sequence[Entry]) -> str | None:
+        """What the matrices of a group are averages of: those of the same names, of which the rest may be missing."""
+        matrices = [(e.name[len(prefix) + 1 :].split("."), e.shape) for e in group if len(e.shape) > 1]
+        if not matrices:
+            return None
+        for dropped in range(min(3, min(len(keys) for keys, _ in matrices))):
+            wanted = [(".".join(keys[dropped:]), shape) for keys, shape in matrices]
+            first = f".{wanted[0][0]}"
+            starts = [name[1 : len(name) - len(first) + 1] for name in self.dotted if name.endswith(first)]
+            for start in starts:
+                if all(self.shapes.get(f"{start}{name}") == shape for name, shape in wanted):
+                    return start.removesuffix(".") or "the network"
+            left = iter(self.order)  # a list's shapes are among those of the network, in their order
+            if all(name.isdecimal() and any(shape == other for other in left) for name, shape in wanted):
+                return "the network"
+        named = all(self.squashed.get("".join(keys)) == shape for keys, shape in matrices)
+        return "the network" if named else None

@@ -80,12 +80,10 @@ def table(a: Analysis, order: Order = "compressible", most: int | None = None) -
     Shows the first `most` tensors, and says how many follow.
     """
     rows = grid(a, order)
-    body = rows[: len(a.tensors)]
-    left = len(body) - most if most is not None else 0
-    if left > 0:
-        body = body[:most]
-    lines = _stacked([[_narrow(h) for h in headings(a)], *body, *rows[len(a.tensors) :]], 5, 3)
-    if left > 0:
+    left = 0 if most is None else max(len(a.tensors) - most, 0)
+    shown = [*rows[: len(a.tensors) - left], *rows[len(a.tensors) :]]
+    lines = _stacked([[_narrow(h) for h in headings(a)], *shown], 5, 3)
+    if left:
         lines.append(f"… and {left} more tensors (--all shows them)")
     return "\n".join([*lines, "", *map(wrapped, (*left_aside(a), *meanings(a)))])
 

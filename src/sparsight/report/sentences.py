@@ -42,11 +42,11 @@ def _kept(s: Story, subject: LevelRecord) -> str:
         return f"{what}; its validation {metric.name} is {'not known' if mine is None else 'not a number'}."
     if subject is s.dense or dense is None or not is_finite(dense):
         return f"{what} at {metric.text(mine, 1)} validation {metric.name}."
-    if not metric.share:
-        against_dense = f"{metric.difference(mine, dense)} relative to dense ({metric.text(dense)})"
-        return f"{what} at {metric.text(mine)} validation {metric.name}, {against_dense}."
     digits = _digits(mine, dense)
-    return f"{what} at {words.accuracy(mine, digits)} validation {metric.name}, {beside(mine, dense, digits)}."
+    named = f"dense ({metric.text(dense, digits)})"
+    gap = f"{metric.difference(mine, dense)} relative to {named}"
+    against = words.apart(mine, dense, named, digits) if metric.share else gap
+    return f"{what} at {metric.text(mine, digits)} validation {metric.name}, {against}."
 
 
 def _doubt(s: Story, subject: LevelRecord) -> str:
@@ -56,11 +56,6 @@ def _doubt(s: Story, subject: LevelRecord) -> str:
         return ""
     low, high = (100 * x for x in difference(mine[0], dense[0], min(mine[1], dense[1])))
     return f"On {mine[1]:,} validation samples the difference lies between {low:+.1f} and {high:+.1f} points (95 %)."
-
-
-def beside(mine: float, dense: float, digits: int) -> str:
-    """ "0.2 points below dense (88.3 %)"."""
-    return words.apart(mine, dense, f"dense ({words.accuracy(dense, digits)})", digits)
 
 
 def _digits(mine: float, dense: float) -> int:

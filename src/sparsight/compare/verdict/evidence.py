@@ -34,7 +34,7 @@ def _says(place: float, here: float) -> Says:
 
 def _range(places: Sequence[float]) -> str:
     low, high = words.percent(min(places)), words.percent(max(places))
-    return f"{low} density" if low == high else f"{low} to {high} density"
+    return low if low == high else f"{low} to {high}"
 
 
 def _in(count: int, runs: Sequence[History]) -> str:
@@ -56,7 +56,7 @@ def _minimum(runs: Sequence[History], here: float) -> Iterator[Evidence]:
             if turns.minimum is not None and turns.confirmed:
                 places.append(levels[turns.minimum].density)
         if places:
-            said = f"{named} is lowest at {_range(places)}{_in(len(places), runs)}"
+            said = f"{named} is lowest at {_range(places)} density{_in(len(places), runs)}"
             yield Evidence("pq-minimum", _says(median(places), here), said)
         elif recorded:
             yield Evidence("pq-minimum", "open", f"{named} has no confirmed minimum")
@@ -75,9 +75,7 @@ def _bound(runs: Sequence[History], here: float) -> Iterator[Evidence]:
     if found:
         least = [share for share, _ in found]
         room = all(share < density for share, density in found)
-        low, high = words.percent(min(least)), words.percent(max(least))
-        asked = low if low == high else f"{low} to {high}"
-        said = f"the bound of its PQ index asks to keep at least {asked} of the weights"
+        said = f"the bound of its PQ index asks to keep at least {_range(least)} of the weights"
         yield Evidence("pq-bound", "for" if room else "open", said)
 
 
@@ -104,7 +102,7 @@ def _knee(runs: Sequence[History], here: float, margin: float) -> Iterator[Evide
     places = [found for curve in falls if (found := knee(curve)) is not None]
     name = runs[0].dense.metric.name
     if places:
-        said = f"the curve of validation {name} bends at {_range(places)}{_in(len(places), runs)}"
+        said = f"the curve of validation {name} bends at {_range(places)} density{_in(len(places), runs)}"
         yield Evidence("knee", _says(median(places), here), said)
     elif curves:
         yield Evidence("knee", "open", f"the curve of validation {name} has no knee")
