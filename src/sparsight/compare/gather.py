@@ -83,7 +83,8 @@ def gather(runs: Iterable[Path], levels: Literal["auto", "all", "chosen"] = "aut
     does so if there are more than 1,000 networks. Raises: as `RunFolder.open`.
     """
     paths = [Path(path) for path in dict.fromkeys(map(str, runs))]
-    labels = _labels(paths)
+    studies = {study for path in paths if there((study := path.parent.parent) / "study.json")}
+    labels = {study / "trials" / key: trial.label for study in studies for key, trial in read_study(study)[0].items()}
     found = [_run(path, labels.get(path, "")) for path in paths]
     every = sum(map(len, found))
     if levels == "chosen" or (levels == "auto" and every > MANY):
@@ -154,12 +155,6 @@ def _distinguishing(names: Sequence[str], of: Sequence[Mapping[str, Any]]) -> li
         if len(more) > len(few):
             found.append(k)
     return found
-
-
-def _labels(paths: Iterable[Path]) -> dict[Path, str]:
-    """The labels of runs that belong to a study."""
-    studies = {study for path in paths if there((study := path.parent.parent) / "study.json")}
-    return {study / "trials" / key: trial.label for study in studies for key, trial in read_study(study)[0].items()}
 
 
 def _short(value: Any) -> str:

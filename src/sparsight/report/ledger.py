@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from sparsight.checkpoint.packed.head import FORMAT
-from sparsight.deploy.ledger.records import CODE, REQUEST, Latency, Ledger, Measured
+from sparsight.deploy.ledger.records import CODE, REQUEST, Latency, Ledger
 from sparsight.numerics import format as words
 from sparsight.records.record import to_json
 from sparsight.report.pages import Section, Table
@@ -72,7 +72,7 @@ def _speed(found: Ledger) -> Iterator[str]:
         how = {REQUEST: f" ({_DOES})", CODE: f" ({_DOES}, with --model and --shape)"}.get(why, f": {why}")
         yield f"its speed was not measured{how}"
         return
-    places = list(dict.fromkeys((one.batch, one.threads) for one in measured.latency))
+    places = dict.fromkeys((one.batch, one.threads) for one in measured.latency)
     for batch, threads in places:
         here = [one for one in measured.latency if (one.batch, one.threads) == (batch, threads)]
         on = f" on {words.plural(threads, 'thread')}" if len({one.threads for one in measured.latency}) > 1 else ""
@@ -107,9 +107,12 @@ def text(found: Ledger) -> str:
     cells = [(label, value, how.partition(":")[0]) for label, value, how in _cells(found)]
     lines = [*wrapped(f"{found.source} ({found.format})"), "", *grid(("column", "value", "how"), cells, (0, 2))]
     if found.measured is not None:
-        lines += ["", *wrapped(_machine(found.measured)), ""]
+        machine, rounds = found.measured.machine.get("processor", "an unknown machine"), found.measured.rounds
+        about = f"Measured on {machine}: wall time of a call over {words.plural(rounds, 'round')}; "
+        lines += ["", *wrapped(f"{about}spread lies between the quartiles."), ""]
         lines += grid(_HEADINGS, [row for one in found.measured.latency for row in _times(one)], (0, 1))
-        lines += wrapped(*_notes(found.measured))
+        dense = dict.fromkeys((x.runtime, x.dense_in) for x in found.measured.latency if x.dense_in != x.runtime)
+        lines += wrapped(*(f"Dense beside {a} is {b}, the fastest way measured here." for a, b in dense))
     why: dict[str, list[str]] = {}
     for name, text in found.missing.items():
         why.setdefault(text, []).append(_COLUMNS.get(name, (name, ""))[0])
@@ -150,19 +153,6 @@ def _times(one: Latency) -> Iterator[list[str]]:
     for runtime, side, times, ratio in both:
         seconds = (times.median, times.minimum, times.spread)
         yield [runtime, side, *where, *(f"{1e3 * value:.3g}" for value in seconds), ratio]
-
-
-def _machine(measured: Measured) -> str:
-    return (
-        f"Measured on {measured.machine.get('processor', 'an unknown machine')}: wall time of a call over "
-        f"{words.plural(measured.rounds, 'round')}; spread lies between the quartiles."
-    )
-
-
-def _notes(measured: Measured) -> Iterator[str]:
-    others = dict.fromkeys((one.runtime, one.dense_in) for one in measured.latency if one.dense_in != one.runtime)
-    for runtime, dense in others:
-        yield f"Dense beside {runtime} is {dense}, the fastest way measured here."
 
 
 # -- numbers, and a page ------------------------------------------------------------------------------------------
