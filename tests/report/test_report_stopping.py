@@ -9,7 +9,7 @@ from pages import HOSTILE, read, specs
 from samples import sample
 
 from sparsight import report
-from sparsight.report.stopping import MEMBER
+from sparsight.report.run_charts import MEMBER
 from sparsight.train.observation import Observation
 
 SHOWN = HOSTILE.replace("\u202e", "\\u202e")

@@ -76,10 +76,10 @@ _Y = ("test accuracy", "validation accuracy", "worst class accuracy")
 
 
 def _axis(found: Comparison, wanted: Sequence[str]) -> int:
-    """The first wanted column that exists, otherwise the first with numbers."""
-    names = [c.name for c in found.columns]
+    """The first wanted column that exists, otherwise the first with numbers, or the first."""
+    places = {c.name: i for i, c in enumerate(found.columns)}
     numbers = [c.name for c in found.columns if c.kind != "text"]
-    return names.index(next((w for w in wanted if w in names), numbers[0] if numbers else names[0])) if names else 0
+    return next((places[name] for name in (*wanted, *numbers) if name in places), 0)
 
 
 def _parts(networks: Sequence[Network]) -> tuple[dict[str, Any], bool]:

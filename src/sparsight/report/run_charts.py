@@ -1,8 +1,9 @@
-"""The charts of a run's page."""
+"""The charts of a run's page, and what its stopping rules saw."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import altair as alt
@@ -11,8 +12,8 @@ from sparsight.numerics import format as words
 from sparsight.records.record import PARTS, LevelRecord
 from sparsight.report.charts import CELL, WIDE, Cell, Ramp, beside, heat, named, small, span, spec, tips
 from sparsight.report.density import Line, Panel, over_density
-from sparsight.report.pages import Chart, Section
-from sparsight.report.run_tables import curve_table, effort_table, frontier_table, layer_table
+from sparsight.report.pages import Chart, Fold, Section, Table
+from sparsight.report.run_tables import curve_table, effort_table, frontier_table, label, layer_table, marks
 from sparsight.report.run_view import Story, is_finite, key, name, pq_of
 from sparsight.train.metric import LOSS, Metric
 
@@ -149,3 +150,98 @@ def curves(s: Story) -> Section:
     drawn = small(rows, domain, {"of": "level", "x": "epoch", "shown": m.name}, share=m.share, apart=True)
     chart = Chart("curves", f"How {m.name} grows during each level", drawn, curve_table(s), cell=CELL)
     return Section("curves", "Training curves", lead, [chart])
+
+
+# -- stopping ------------------------------------------------------------------------------------------------------
+
+MEMBER = re.compile(r"(?P<family>.*?\)), (?P<member>.+)", re.DOTALL)
+"""A value of one of several: "gradient flow (norm), fc1.weight"."""
+
+LINES = 5
+"""Members that a picture shows; more than that are in the table alone."""
+
+
+def stopping(s: Story) -> Section | None:
+    """The section about stopping rules. None where every level trained its whole budget and nothing was measured."""
+    every = [*dict.fromkeys(one for x in s.levels for o in x.observations for one in o.values)]
+    distances, values = ([x for x in every if x.startswith(kind)] for kind in ("distance:", "value:"))
+    if not distances and not values and not any((_saved(x) or 0.0) > 0 for x in s.levels):
+        return None
+    figures = []
+    for i, distance in enumerate(distances):
+        of = distance.removeprefix("distance:")
+        lines = {"distance": distance, "threshold, below which it counts": f"threshold:{of}"}
+        figures.append(_figure(s, f"distance-{i}", f"{of}: distance", lines))
+    families: dict[str, dict[str, str]] = {}
+    for value in values:
+        of = value.removeprefix("value:")
+        found = MEMBER.fullmatch(of)
+        family, member = (found["family"], found["member"]) if found else (of, of)
+        families.setdefault(family, {})[member] = value
+    for i, (family, members) in enumerate(families.items()):
+        figures.append(_figure(s, f"values-{i}", family, dict([*members.items()][:LINES])))
+    said = "What the stopping rules saw"
+    seen = [Fold(said, [_seen_table(s, every, said)])] if any(figures) else []
+    parts = [_level_table(s), *filter(None, figures), *seen]
+    return Section("stopping", "When each level ended", _lead(s), parts)
+
+
+def _cap(x: LevelRecord) -> float | None:
+    """Epochs that the level might have taken; None where that is not on record."""
+    cap = x.operation.get("epochs")
+    return float(cap) if isinstance(cap, (int, float)) and not isinstance(cap, bool) and is_finite(cap) else None
+
+
+def _saved(x: LevelRecord) -> float | None:
+    cap = _cap(x)
+    return None if cap is None else cap - x.epochs
+
+
+def _lead(s: Story) -> str:
+    known = [x for x in s.levels if _cap(x) is not None]
+    spent, cap = sum(x.epochs for x in known), sum(_cap(x) or 0.0 for x in known)
+    if not known or not cap:
+        return "The budgets of the levels are not on record."
+    told = f"The levels took {words.count(spent)} of at most {words.plural(cap, 'epoch')}: "
+    told += f"{words.count(cap - spent)} saved ({words.percent((cap - spent) / cap)})."
+    times = [t for x in s.levels if (t := s.times.get(key(x))) is not None]
+    trained = sum(t.train for t in times)
+    if not trained:
+        return told
+    measured, judged = (sum(getattr(t, part) for t in times) for part in ("measure", "validate"))
+    told += f" Measuring took {words.duration(measured)}, {words.percent(measured / trained)} of the training's "
+    return f"{told}{words.duration(trained)}; validating {words.duration(judged)}."
+
+
+def _level_table(s: Story) -> Table:
+    rows = []
+    for x in s.levels:
+        epochs = [words.count(v) for v in (x.epochs, _cap(x), _saved(x))]
+        rows.append((label(s, x), words.percent(x.density), *epochs, str(len(x.observations)), x.reason or words.NONE))
+    heads = ("level", "density", "epochs", "at most", "saved", "evaluations", "why it ended")
+    return Table("Epochs spent and saved by level", heads, rows, words=(6,), marked=marks(s))
+
+
+def _seen_table(s: Story, names: Sequence[str], caption: str) -> Table:
+    """Numbers that a rule saw, one row for each evaluation."""
+    seen = ((x, o) for x in s.levels for o in x.observations if any(name in o.values for name in names))
+    rows = [
+        (str(x.level), *(words.NONE if v is None else f"{v:.4g}" for v in (o.epoch, *map(o.values.get, names))))
+        for x, o in seen
+    ]
+    return Table(caption, ("level", "epoch", *(name.replace(":", ": ", 1) for name in names)), rows)
+
+
+def _figure(s: Story, ident: str, title: str, lines: Mapping[str, str]) -> Chart | None:
+    """Small pictures, one for each level, of what is seen by epoch: the name of each line, and of its numbers."""
+    rows = []
+    for x in s.levels:
+        of = f"level {x.level} · {words.percent(x.density)}"
+        for o in x.observations:
+            known = [(series, v) for series, line in lines.items() if is_finite(v := o.values.get(line))]
+            rows += [{"of": of, "x": o.epoch, "y": v, "series": series, "shown": f"{v:.4g}"} for series, v in known]
+    if not rows:
+        return None
+    domain = span([x["y"] for x in rows], 1e-6, min(0.0, *(x["y"] for x in rows)))
+    drawn = small(rows, domain, {"of": "level", "series": "line", "x": "epoch", "shown": "value"}, series=[*lines])
+    return Chart(ident, title, drawn, _seen_table(s, [*lines.values()], f"By level: {title}"), cell=CELL)

@@ -39,14 +39,14 @@ def page(
     control, accuracies that are None or NaN; what is missing reads "–". Names are escaped, and a content
     security policy forbids the page every request and every script but its own.
     """
-    from sparsight.report import run_charts, stopping
+    from sparsight.report import run_charts
 
     s = story(run, levels, times, evaluation)
     parts = [section(ledger), how_far(verdict)]
     if s.levels:
         parts += [run_charts.frontier(s), Section("levels", "All levels", "", [level_table(s)])]
         parts += [run_charts.layers(s, "density"), run_charts.layers(s, "pq"), run_charts.effort(s)]
-        parts += [stopping.stopping(s), run_charts.curves(s)]
+        parts += [run_charts.stopping(s), run_charts.curves(s)]
     found = (*parts, decisions(s), _origin(s))
     about = (str(run.data.get("name", "")), str(run.model.get("type", run.model.get("name", ""))), f"seed {run.seed}")
     why = run.chosen.why if run.chosen and s.chosen else None
