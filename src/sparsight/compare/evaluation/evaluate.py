@@ -146,11 +146,12 @@ class _Work:
     def measured(self, metrics: Sequence[Family], wanted: Sequence[LevelRecord]) -> bool:
         """Measure and store what is missing, network by network. Returns whether anything was."""
         before = len(self.rows)
-        for record in self._with_parent(wanted) if OF_THE_TEST_SPLIT & {*metrics} else ():
+        records = self._with_parent(wanted) if OF_THE_TEST_SPLIT & {*metrics} else []
+        for record in records:
             if record.id not in self.predictions or not self._of(record, "accuracy"):
                 self._store(self._clean(record))
         if "corruptions" in metrics:
-            self._corrupt(self._with_parent(wanted))
+            self._corrupt(records)
         for record in wanted:
             if "size" in metrics and not self._of(record, "dense_bytes"):
                 counted = self._ledger(record).counted
