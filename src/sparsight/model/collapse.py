@@ -54,14 +54,16 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
         check(model, masks)
     known = {} if model is None else weights(model)
     kept = {name: int(mask.sum()) for name, mask in masks.items()}
-    least, dead_outputs, dead_inputs = {}, {}, {}
+    nearly_empty, dead_outputs, dead_inputs = [], {}, {}
     for name, mask in masks.items():
         layout = known[name].layout if name in known else Layout()
         outputs, inputs = layout.outputs(mask), layout.inputs(mask)
-        least[name] = max(2.0, share * min((len(units) for units in (outputs, inputs) if len(units)), default=1))
-        dead_outputs[name], dead_inputs[name] = (
-            int((~units).sum()) * bool(mask.numel()) for units in (outputs, inputs)
-        )
+        least = max(2.0, share * min((len(units) for units in (outputs, inputs) if len(units)), default=1))
+        if 0 < kept[name] < min(least, mask.numel()):
+            nearly_empty.append(name)
+        for units, dead in ((outputs, dead_outputs), (inputs, dead_inputs)):
+            if mask.numel() and not units.all():
+                dead[name] = int((~units).sum())
     cut_off = disconnected = None
     if model is not None and example is not None:
         with torch.inference_mode(False):
@@ -72,15 +74,9 @@ def find_collapse(masks: Masks, model: nn.Module | None = None, example: Any = N
         if found is not None:
             through, paths = found
             disconnected = not through
-            cut_off = {name: kept[name] - int(on.sum()) for name, on in paths.items()}
-    return Collapse(
-        empty=tuple(name for name in masks if not kept[name]),
-        nearly_empty=tuple(name for name in masks if 0 < kept[name] < min(least[name], masks[name].numel())),
-        dead_outputs={name: n for name, n in dead_outputs.items() if n},
-        dead_inputs={name: n for name, n in dead_inputs.items() if n},
-        cut_off=None if cut_off is None else {name: n for name, n in cut_off.items() if n},
-        disconnected=disconnected,
-    )
+            cut_off = {name: n for name, on in paths.items() if (n := kept[name] - int(on.sum()))}
+    empty = tuple(name for name in masks if not kept[name])
+    return Collapse(empty, tuple(nearly_empty), dead_outputs, dead_inputs, cut_off, disconnected)
 
 
 def _paths(model: nn.Module, masks: Masks, example: Any) -> tuple[bool, dict[str, Tensor]] | None:
