@@ -18,7 +18,7 @@ from torch import nn
 
 from sparsight.model.masks import dense
 from sparsight.pruning.sipp.bounds import calibration_size, calibration_sweep
-from sparsight.pruning.sipp.ranking import ranking_keys
+from sparsight.pruning.sipp.groups import ranking_keys
 from sparsight.pruning.sipp.score import SiPP
 from sparsight.pruning.sipp.sensitivities import saturated
 from sparsight.types import Scored

@@ -16,8 +16,7 @@ from sparsight.numerics.select import keep_largest
 from sparsight.pruning.allocate.counts import alive, share
 from sparsight.pruning.allocate.in_groups import rows_of
 from sparsight.pruning.sipp.bounds import Bound, check_constant, check_delta, eps_rand
-from sparsight.pruning.sipp.groups import Groups, Rounding, groups_of, share_out, sides, whole
-from sparsight.pruning.sipp.ranking import keep_ranked
+from sparsight.pruning.sipp.groups import Groups, Rounding, groups_of, keep_ranked, share_out, sides, whole
 from sparsight.pruning.sipp.sampling import Decision, exact_counts, sampled, summed, top
 from sparsight.pruning.sipp.sensitivities import by_rows
 from sparsight.types import Allocation, Allocator, GroupRecord, Masks, Params, Scored, Scores

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from sparsight.numerics.exact import at_home, exact
 from sparsight.pruning.sipp.bounds import NOTHING
-from sparsight.pruning.sipp.groups import Groups, sides
-from sparsight.pruning.sipp.ranking import keep_ranked_rows
+from sparsight.pruning.sipp.groups import Groups, keep_ranked_rows, sides
 from sparsight.types import Masks, Scored, Scores
 
 _SLACK = 1e-9  # rounding error of an expected number of edges
