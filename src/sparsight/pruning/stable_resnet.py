@@ -75,10 +75,16 @@ def stable_resnet(
                 raise ValueError(f"{name!r} ends several branches with different factors: use kind='uniform'")
     for name, factor in factors.items():
         module = made.get_submodule(name)
-        if fold:
-            _fold_(name, module, factor)
-        else:
+        if not fold:
             module.register_forward_hook(BranchScale(factor))
+            continue
+        layer = isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, _NormBase))
+        if not layer or not isinstance(module.weight, nn.Parameter):
+            raise ValueError(f"fold works only for layers and batch norms, got {name!r} ({type(module).__name__})")
+        with torch.no_grad():
+            module.weight.mul_(factor)
+            if module.bias is not None:
+                module.bias.mul_(factor)
     return made
 
 
@@ -128,13 +134,3 @@ def _matched(model: nn.Module, patterns: Sequence[str]) -> tuple[str, ...]:
         if not fnmatch.filter(names, pattern):
             raise ValueError(f"pattern {pattern!r} matches no module: the modules are {', '.join(names[:8])}, ...")
     return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
-
-
-def _fold_(name: str, module: nn.Module, factor: float) -> None:
-    weight, bias = getattr(module, "weight", None), getattr(module, "bias", None)
-    if not isinstance(weight, nn.Parameter) or not isinstance(module, (nn.Linear, nn.modules.conv._ConvNd, _NormBase)):
-        raise ValueError(f"fold works only for layers and batch norms, got {name!r} ({type(module).__name__})")
-    with torch.no_grad():
-        weight.mul_(factor)
-        if isinstance(bias, nn.Parameter):
-            bias.mul_(factor)

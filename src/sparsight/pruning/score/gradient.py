@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Literal
 
@@ -33,12 +33,8 @@ def scoring(
     Gives the model as a function, and its `leaves`. Also inside `torch.inference_mode`; see `differentiable`. `twice`
     selects the attention kernel that can be differentiated twice.
     """
-    with ExitStack() as stack:
-        stack.enter_context(evaluating(model))
-        stack.enter_context(seeded(0))  # for layers that draw even in eval mode
-        stack.enter_context(differentiating())
-        if twice:
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+    attention = sdpa_kernel(SDPBackend.MATH) if twice else nullcontext()
+    with evaluating(model), seeded(0), differentiating(), attention:  # some layers draw even in eval mode
         for module in model.modules():
             if isinstance(module, _NormBase):
                 module.training = batch_norm == "train"
