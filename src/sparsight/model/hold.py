@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -56,6 +55,8 @@ class Bound:
             raise ValueError(f"the model no longer has a parameter {lost[0]!r}: bind the masks again")
         self.holds = tuple(Hold(name, found[name], mask) for name, mask in masks.items())
         self.parameters = tuple(found.values())  # of the whole model, in order
+        mine = {id(hold.weight) for hold in self.holds}
+        self.free = tuple(parameter for parameter in self.parameters if id(parameter) not in mine)  # without a mask
         self._links: list[tuple[dict[str, Any], str, Any]] = [  # dictionaries of modules and parameters, and entries
             (owner, key, value)
             for _, module in modules_of(self._model)
@@ -68,13 +69,6 @@ class Bound:
         self._of: tuple[Hold, ...] | None = None  # the holds of the next two
         self._rows: list[tuple[int, np.ndarray]] = []
         self._others: list[Hold] = []
-        self.__dict__.pop("free", None)
-
-    @cached_property
-    def free(self) -> tuple[nn.Parameter, ...]:
-        """The parameters without a mask."""
-        mine = {id(hold.weight) for hold in self.holds}
-        return tuple(parameter for parameter in self.parameters if id(parameter) not in mine)
 
     def follow(self) -> None:
         """Follow weights that were replaced or moved."""
