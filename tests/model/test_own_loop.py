@@ -541,6 +541,17 @@ class TestUpdate:
             optimizer.step()
             assert bool(model.weight.detach()[~mask].any())
 
+    def test_changing_the_masks_that_it_shows_changes_nothing(self):
+        model = nn.Linear(4, 4)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        mask = torch.eye(4, dtype=torch.bool)
+        with held(model, {"weight": mask}, optimizer) as hold:
+            hold.masks["weight"].fill_(True)
+            model(torch.randn(3, 4)).sum().backward()
+            optimizer.step()
+            assert torch.equal(hold.masks["weight"], mask)
+            verify(model, {"weight": mask})
+
     def test_masks_that_do_not_fit_leave_those_before(self):
         model = nn.Linear(4, 4)
         optimizer = torch.optim.SGD(model.parameters(), 0.1)

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -255,6 +256,17 @@ class TestSparsestWithin:
         assert SparsestWithin()([record_of(0, 5, 0.8), record_of(1, 2, 0.7)]).level == 1
         with pytest.raises(ValueError, match="cannot choose"):
             SparsestWithin()([])
+
+    def test_a_level_that_was_not_a_number_is_not_the_best(self):
+        for order in ((math.nan, 0.5, 0.6), (0.6, math.nan, 0.5), (0.5, 0.6, math.nan)):
+            records = [record_of(i, 50 - i, accuracy) for i, accuracy in enumerate(order)]
+            choice = SparsestWithin(0.5)([*records, record_of(9, 100, 0.9, "control")])
+            assert order[choice.level] == 0.6
+
+    @pytest.mark.parametrize("points", [math.nan, math.inf, None, "1"])
+    def test_points_that_are_no_number(self, points):
+        with pytest.raises(ValueError, match="points must be a finite number, got"):
+            SparsestWithin(points)
 
 
 class TestUntil:

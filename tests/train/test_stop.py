@@ -266,6 +266,9 @@ def test_accuracy_recovery():
     assert stops_at(rule, seen) is None  # no reference, no stop
     with pytest.raises(ValueError, match="reference must be one of .*, got 'dens'"):
         AccuracyRecovery(reference="dens")
+    for wrong in ({"target": "0.9"}, {"target": math.nan}, {"margin": -0.1}, {"margin": None}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be in"):
+            AccuracyRecovery(**wrong)
 
 
 def test_two_accuracy_rules_do_not_take_each_others_threshold():

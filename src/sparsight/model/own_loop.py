@@ -88,7 +88,11 @@ class Holding:
 
     @property
     def masks(self) -> dict[str, Tensor]:
-        """The current masks."""
+        """Copies of the current masks."""
+        return {name: mask.clone() for name, mask in self._masks.items()}
+
+    @property
+    def _masks(self) -> dict[str, Tensor]:
         return {hold.name: hold.whole for hold in self._bound.holds}
 
     def _begin(self) -> None:
@@ -192,7 +196,7 @@ class Holding:
     def _forget(self) -> None:
         """Clear the optimiser states of pruned weights."""
         for optimizer in self._optimizers:
-            clear_state_(self._model, self.masks, optimizer)
+            clear_state_(self._model, self._masks, optimizer)
 
     def _clear(self) -> None:
         """Clear all pruned weights, including frozen ones and copies."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, runtime_checkable
 
-from sparsight.numerics.checks import check_fraction
+from sparsight.numerics.checks import check_fraction, is_number
 from sparsight.numerics.format import exactly, margin
 from sparsight.pruning.allocate.counts import share
 from sparsight.records.record import Choice, LevelRecord, dense_of
@@ -73,7 +73,7 @@ class SparsestWithin:
     `density` is the target: if the chosen level keeps more than that share of the prunable weights (rounded half up),
     `missed` says by how much, and what to try.
 
-    Raises: ValueError for a density outside [0, 1].
+    Raises: ValueError for a density outside [0, 1], or points that are not finite.
     """
 
     points: float = 0.5
@@ -81,6 +81,8 @@ class SparsestWithin:
     relative: bool = False
 
     def __post_init__(self) -> None:
+        if not (is_number(self.points) and math.isfinite(self.points)):
+            raise ValueError(f"points must be a finite number, got {self.points!r}")
         if self.density is not None:
             check_fraction(density=self.density)
 
@@ -103,7 +105,7 @@ class SparsestWithin:
         near = [r for r in levels if r.worth >= floor - 1e-12]
         within = margin(self.points, self.relative or not metric.share)
         if not near:
-            best = max(levels, key=lambda r: r.worth)
+            best = max(levels, key=lambda r: (not math.isnan(r.worth), r.worth))
             most = "most accurate" if metric == ACCURACY else f"one of the best {metric.name}"
             why = f"no level is within {within} of dense ({metric.text(value)}); this one is the {most}"
             return self._choice(best, why, levels, reference)

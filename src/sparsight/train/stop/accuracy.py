@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsight.numerics.checks import check_known, check_positive, check_whole
+from sparsight.numerics.checks import check_fraction, check_known, check_positive, check_whole
 from sparsight.train.metric import ACCURACY
 from sparsight.train.observation import Observation
 from sparsight.train.stop.context import Baseline, Context, StoppingRule
@@ -55,8 +55,9 @@ class AccuracyRecovery(StoppingRule):
     def __post_init__(self) -> None:
         check_known(Baseline, reference=self.reference)
         check_positive(fraction=self.fraction)
-        if not 0 <= self.margin <= 1 or (self.target is not None and not 0 <= self.target <= 1):
-            raise ValueError(f"target and margin must be in [0, 1], got {self.target!r} and {self.margin!r}")
+        check_fraction(margin=self.margin)
+        if self.target is not None:
+            check_fraction(target=self.target)
 
     @property
     def name(self) -> str:
