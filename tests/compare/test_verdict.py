@@ -354,6 +354,21 @@ def test_the_paragraph_says_what_was_found_and_what_was_not(study):
     assert "packed" not in none
 
 
+def test_the_paragraph_of_a_metric_of_which_less_is_better(study):
+    found = verdict(study / "seed0", within=50)
+    first, second = found.steps[:2]
+    steps = (replace(first, difference=-0.25, lower=-0.5), replace(second, difference=0.125, lower=-1.0))
+    error = replace(
+        found, metric=Metric("rmse", "lower"), steps=steps, density=first.density, refused=second.density, beyond=()
+    )
+    told = paragraph(error)
+    assert "its validation rmse is +0.25 relative to dense, and at most +0.5. " in told
+    assert "is -0.125 and may be as high as +1. " in told
+    (table,) = section(error).parts
+    assert "upper bound" in table.headings
+    assert table.rows[0][2:4] == ("+0.25", "+0.5")
+
+
 def test_the_paragraph_of_what_was_measured(study):
     found = verdict(study / "seed0", within=50)
     steps = found.steps
@@ -386,6 +401,8 @@ def test_command(study, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert " ".join(out.split()) == paragraph(verdict(["seed0", "seed1"], 2, 0.9))
     assert all(len(line) <= 80 for line in out.splitlines())
+    assert main(["verdict", "seed0", "../" + study.name + "/seed0"]) == 0
+    assert " ".join(capsys.readouterr().out.split()) == paragraph(verdict("seed0"))
     assert main(["verdict", "seed0", "other", "--json"]) == 0
     one, two = json.loads(capsys.readouterr().out)
     assert (one["seeds"], two["runs"]) == ([0], ["other"])
@@ -395,7 +412,8 @@ def test_command(study, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["seed0", "--within", "-1"], "--within must be at least 0"),
+        (["seed0", "--within", "-1"], "--within must be finite and at least 0"),
+        (["seed0", "--within", "inf"], "--within must be finite and at least 0"),
         (["seed0", "--confidence", "0.95"], "--confidence must be greater than 50 and less than 100"),
         (["nothing"], "nothing is neither a run folder nor a study folder"),
     ],

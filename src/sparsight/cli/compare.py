@@ -19,7 +19,7 @@ from sparsight.compare.page import page
 from sparsight.compare.tables import check_suffix, write_rows
 from sparsight.compare.text import evaluated, text
 from sparsight.compare.verdict import report as write_report
-from sparsight.numerics.checks import check_known, check_whole
+from sparsight.numerics.checks import check_known, check_not_negative, check_whole
 from sparsight.report.escape import printable
 from sparsight.report.table import as_csv
 from sparsight.report.verdict import document, paragraph
@@ -74,11 +74,11 @@ def evaluate(asked: EvaluateOptions) -> int:
 
 
 def verdict(asked: VerdictOptions) -> int:
-    if not asked.within >= 0:
-        raise Misuse(f"--within must be at least 0, got {asked.within}")
+    checked(check_not_negative, within=asked.within)
     if not 50 < asked.confidence < 100:
         raise Misuse(f"--confidence must be greater than 50 and less than 100, got {asked.confidence}")
-    found = comparing.verdicts(list(runs_of(asked.runs)), asked.within, asked.confidence / 100)
+    with refusing():
+        found = comparing.verdicts(list(runs_of(asked.runs)), asked.within, asked.confidence / 100)
     told = (textwrap.fill(printable(paragraph(each)), WIDTH, break_on_hyphens=False) for each in found)
     return give(asked, lambda: "\n\n".join(told), lambda: document(found))
 

@@ -19,8 +19,10 @@ def paragraph(v: Verdict) -> str:
 
 
 def _points(v: Verdict, value: float | None) -> str:
+    """A difference of the metric from dense, for a step's, in which larger is better."""
     if value is None:
         return words.NONE
+    value = v.metric.worth(value)
     return words.points(value) if v.metric.share else f"{value:+.4g}"
 
 
@@ -29,6 +31,7 @@ def _answer(v: Verdict) -> Iterator[str]:
     sure = f"at {100 * v.confidence:g} % confidence"
     found = next((step for step in v.steps if step.density == v.density), None)
     refused = next((step for step in v.steps if step.density == v.refused), None)
+    least, low = ("at least", "low") if v.metric.better == "higher" else ("at most", "high")
     over = f"with {v.setting} ({words.plural(len(v.seeds), 'seed')})"
     if found is None:
         yield f"{over}, no pruned network can be shown to be {within} {sure}"
@@ -38,14 +41,14 @@ def _answer(v: Verdict) -> Iterator[str]:
         yield (
             f"{over}, {within} {sure}, the sparsest network{named} keeps "
             f"{words.percent(found.density)} of {v.prunable:,} weights ({words.compression(kept, v.prunable)}): its "
-            f"validation {v.metric.name} is {_points(v, found.difference)} relative to dense, and at least "
+            f"validation {v.metric.name} is {_points(v, found.difference)} relative to dense, and {least} "
             f"{_points(v, found.lower)}"
         )
         if found.interpolated:
             yield "that density is interpolated between two levels in some runs"
     yield f"the bounds are over {v.basis}"
     if refused is not None:
-        bound = "has no bound" if refused.lower is None else f"may be as low as {_points(v, refused.lower)}"
+        bound = "has no bound" if refused.lower is None else f"may be as {low} as {_points(v, refused.lower)}"
         which = "first" if found is None else "next"
         yield f"the {which}, at {words.percent(refused.density)}, is {_points(v, refused.difference)} and {bound}"
     elif v.steps:
@@ -111,7 +114,8 @@ def section(v: Verdict | None) -> Section | None:
     """The part of a report: the paragraph and the steps; None without a verdict."""
     if v is None:
         return None
-    heads = ("density", "level", "vs. dense", "lower bound", "of", "within")
+    bound = "lower bound" if v.metric.better == "higher" else "upper bound"
+    heads = ("density", "level", "vs. dense", bound, "of", "within")
     steps = Table("The way from dense to sparse", heads, [_row(v, step) for step in v.steps], words=(5,))
     return Section("verdict", "How far can I go?", paragraph(v), [steps])
 
