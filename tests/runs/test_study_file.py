@@ -120,7 +120,17 @@ WRONG = {
     "seeds": ("seeds: [1, a]\nmethods: [{recipe: sap}]", "line 1: seeds[2]: must be a whole number, got 'a'"),
     "no seeds": (
         "seeds: 0\nmethods: [{recipe: sap}]",
-        "seeds: must be a number of seeds, at least 1, or a list of seeds, got 0",
+        "seeds: must be a number of seeds, at least 1 and at most 100,000, or a list of seeds, got 0",
+    ),
+    "too many seeds": ("seeds: 100001\nmethods: [{recipe: sap}]", "at most 100,000, or a list of seeds, got 100001"),
+    "seeds: true": ("seeds: true\nmethods: [{recipe: sap}]", "line 1: seeds: must be a number of seeds, at least 1"),
+    "a seed twice": (
+        "data: digits\nseeds: [1, 1]\n" + SAP + "}]",
+        "methods[1]: the trial sap with {}, mlp on digits, ",
+    ),
+    "a trial twice": (
+        "data: digits\nmethods:\n- {recipe: sap, label: a}\n- {recipe: sap, label: b}\n",
+        "line 4: methods[2]: the trial sap with {}, mlp on digits, seed 0, occurs twice: remove one of them",
     ),
     "seed and seeds": (SAP + "seed: 1, seeds: 2}]", "methods[1].seed: give one of seed and seeds"),
     "a density": ("densities: [0]\nmethods: [{recipe: sap}]", "densities[1]: must be greater than 0, got 0"),

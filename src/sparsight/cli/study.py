@@ -16,7 +16,7 @@ from sparsight.compare.gather import gather
 from sparsight.compare.page import page
 from sparsight.compare.statistics import ranking
 from sparsight.numerics import format as words
-from sparsight.numerics.checks import check_whole
+from sparsight.numerics.checks import check_threads, check_whole
 from sparsight.records.outputs import write_output
 from sparsight.records.record import to_json
 from sparsight.records.trials import PAGE, stored
@@ -30,6 +30,7 @@ from sparsight.runs.study.rows import COSTS
 
 def main(asked: StudyOptions) -> int:
     checked(check_whole, 1, workers=asked.workers)
+    checked(check_threads, threads=asked.threads)
     if asked.engine == "local" and (asked.address or asked.print_slurm):
         raise Misuse(f"{'--address' if asked.address else '--print-slurm'} needs --engine ray")
 

@@ -70,7 +70,13 @@ def planned(path: Path) -> list[Planned]:
         if name not in known:
             raise source.error(("arguments", name), f"no recipe of the study has this argument, got {value!r:.80}")
     made: dict[str, Recipe] = {}
-    return [_planned(source, study, functions[cell.method.recipe], cell, made) for cell in cells(study)]
+    plans: dict[str, Planned] = {}
+    for cell in cells(study):
+        plan = _planned(source, study, functions[cell.method.recipe], cell, made)
+        if plans.setdefault(plan.trial.key, plan) is not plan:
+            of = f"{cell.method.recipe} with {canonical(dict(plan.trial.arguments))}, {cell.model} on {cell.data}"
+            raise source.error(cell.place, f"the trial {of:.300}, seed {cell.seed}, occurs twice: remove one of them")
+    return [*plans.values()]
 
 
 def _function(source: Source, place: Place, name: str) -> Callable[..., Recipe]:

@@ -56,6 +56,8 @@ def read_source(path: Path) -> Source:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
+        if path.is_dir():
+            raise ValueError("it is a folder, not a study file")
         check_there(path, "give another file")
         with path.open("rb") as file:
             text = file.read(SIZE + 1)
@@ -149,9 +151,11 @@ def near(word: str, known: Iterable[str]) -> str:
 
 def _seeds(value: Any) -> Any:
     """5 is the seeds 0, 1, 2, 3 and 4."""
-    if type(value) is int and value < 1:
-        raise ValueError("must be a number of seeds, at least 1, or a list of seeds")
-    return list(range(value)) if type(value) is int and value <= 100_000 else value
+    if isinstance(value, list):
+        return value
+    if type(value) is not int or not 1 <= value <= NODES:
+        raise ValueError(f"must be a number of seeds, at least 1 and at most {NODES:,}, or a list of seeds")
+    return list(range(value))
 
 
 _Many = BeforeValidator(lambda value: value if isinstance(value, list) else [value])
