@@ -12,13 +12,16 @@ import pandas
 import pytest
 import torch
 
-from sparsight import RunFolder, execute
+from sparsight import Data, RunFolder, Split, execute
 from sparsight.cli.entry import main
 from sparsight.compare import Corrupted, evaluate, predictions, stored
 from sparsight.compare.evaluation import networks
 from sparsight.compare.evaluation.evaluate import FAMILIES, USUAL
+from sparsight.compare.gather import gather
+from sparsight.compare.text import text
 from sparsight.recipes import lottery, oneshot
 from sparsight.records import verify_run
+from sparsight.runs.adapt import adapted
 from sparsight.zoo.data import digits
 
 TWO = Corrupted(("contrast", "rotation"), (2, 4), 100)
@@ -226,6 +229,20 @@ def test_a_network_of_one_s_own_must_be_given(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_a_network_without_classes_has_the_metrics_that_need_none(tmp_path):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 4, generator=g)
+    model, parts = torch.nn.Linear(4, 1), zip(("train", "validation", "test"), x.split(20), strict=True)
+    data = Data(name="first", **{name: Split(part, part[:, :1]) for name, part in parts})
+    recipe = adapted(lottery(levels=1, epochs=1, batch_size=10, control=False), loss="mse", metric="mse")
+    execute(recipe, model=model, data=data, out=tmp_path / "run")
+    with pytest.raises(ValueError, match="scores of at least two classes.*; structure, size and latency need no class"):
+        evaluate(tmp_path / "run", data=data, model=model)
+    found = evaluate(tmp_path / "run", ["structure", "size"], data=data, model=model)
+    assert len(of(found, "packed_bytes")) == 2
+    assert "test mse" in text(gather([tmp_path / "run"], "all"))
+
+
 # -- the command ---------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +280,9 @@ def test_command_writes_rows_in_every_format(run, tmp_path, capsys, monkeypatch)
         (["run", "--metrics", "corruptions", "--corruptions", "fog"], "--corruptions must be one of"),
         (["run", "--severities", "6"], "--severities must be one of 1, 2, 3, 4, 5, got 6"),
         (["run", "--samples", "0"], "--samples must be at least 1, got 0"),
+        (["run", "--samples", "100"], "--samples needs --metrics corruptions"),
+        (["run", "--metrics"], "--metrics needs at least one family"),
+        (["run", "--level", "7"], "has no level 7: expected one of 0, 1, 2"),
     ],
 )
 def test_command_refuses(words, said, run, tmp_path, capsys, monkeypatch):

@@ -24,6 +24,7 @@ from sparsight.report.escape import printable
 from sparsight.report.table import as_csv
 from sparsight.report.verdict import document, paragraph
 
+_OF_CORRUPTIONS = ("corruptions", "severities", "samples")
 WIDTH = 80
 """Columns of a verdict's paragraphs."""
 
@@ -56,13 +57,19 @@ def evaluate(asked: EvaluateOptions) -> int:
     checked(check_known, tuple(evaluation.CORRUPTIONS), corruptions=asked.corruptions)
     checked(check_known, (1, 2, 3, 4, 5), severities=asked.severities)
     checked(check_whole, 1, samples=asked.samples)
+    if not asked.metrics:
+        raise Misuse("--metrics needs at least one family")
+    given = [name for name in _OF_CORRUPTIONS if getattr(asked, name) != getattr(EvaluateOptions(()), name)]
+    if given and "corruptions" not in asked.metrics:
+        raise Misuse(f"--{given[0]} needs --metrics corruptions")
     names = asked.corruptions or tuple(evaluation.CORRUPTIONS)
     corrupted = evaluation.Corrupted(names, asked.severities, asked.samples)
     found, notes = [], []
     for path in runs_of(asked.runs):
-        of_run = evaluation.evaluate(
-            path, asked.metrics, levels=asked.level or None, corrupted=corrupted, model=asked.model, data=asked.data
-        )
+        with refusing():
+            of_run = evaluation.evaluate(
+                path, asked.metrics, levels=asked.level or None, corrupted=corrupted, model=asked.model, data=asked.data
+            )
         found += of_run.rows
         notes += [f"{path}: {note}" for note in of_run.notes]
     if asked.out is not None:
@@ -78,7 +85,7 @@ def verdict(asked: VerdictOptions) -> int:
     if not 50 < asked.confidence < 100:
         raise Misuse(f"--confidence must be greater than 50 and less than 100, got {asked.confidence}")
     with refusing():
-        found = comparing.verdicts(list(runs_of(asked.runs)), asked.within, asked.confidence / 100)
+        found = comparing.verdicts(runs_of(asked.runs), asked.within, asked.confidence / 100)
     told = (textwrap.fill(printable(paragraph(each)), WIDTH, break_on_hyphens=False) for each in found)
     return give(asked, lambda: "\n\n".join(told), lambda: document(found))
 
@@ -96,10 +103,17 @@ def report(asked: ReportOptions) -> int:
     return 0
 
 
-def runs_of(paths: tuple[Path, ...]) -> Iterator[Path]:
-    """The given run folders, and those of the given studies. Raises: Misuse for a path that is neither."""
+def runs_of(paths: tuple[Path, ...]) -> list[Path]:
+    """The given run folders, and those of the given studies, each once. Raises: Misuse for a path that is neither."""
     if not paths:
         raise Misuse("give at least one run folder or study folder")
+    found: dict[str, Path] = {}
+    for path in _runs_of(paths):
+        found.setdefault(os.path.realpath(path), path)
+    return [*found.values()]
+
+
+def _runs_of(paths: tuple[Path, ...]) -> Iterator[Path]:
     for path in paths:
         if os.path.exists(path / "run.json"):
             yield path

@@ -14,11 +14,10 @@ from sparsight.report.table import grid
 WIDTH, MOST = 80, 60
 """Characters per line, and at most this many networks."""
 
-_FIRST = (
-    "density", "test accuracy", "validation accuracy", "worst class accuracy", "ece", "robust accuracy", "agreement",
-    "packed bytes", "seconds so far", "seed",
+_LATER = (
+    "worst class accuracy", "ece", "robust accuracy", "agreement", "packed bytes", "seconds so far", "seed",
 )  # fmt: skip
-"""Columns by priority, shown if they differ and fit."""
+"""Columns by priority after density and metric, shown if they differ and fit."""
 
 
 def text(found: Comparison) -> str:
@@ -27,8 +26,10 @@ def text(found: Comparison) -> str:
     shown = (chosen or list(found.networks))[:MOST]
     columns = {column.name: column for column in found.columns}
     rows = [[shorten(printable(n.name.rpartition(", ")[0] if chosen else n.name), 38)] for n in shown]
+    judged = sorted(name for name in columns if name.startswith(("test ", "validation ")))
+    first = ("density", *([name for name in judged if not name.endswith(" loss")] or judged), *_LATER)
     names, lines = ["network"], grid(["network"], rows, (0,), 10)
-    for name in (name for name in _FIRST if name in columns):
+    for name in (name for name in first if name in columns):
         more = [[*row, spelled(columns[name], n.values.get(name))] for row, n in zip(rows, shown, strict=True)]
         wider = grid([*names, name], more, (0,), 10)
         if max(map(len, wider)) <= WIDTH:

@@ -36,7 +36,11 @@ class Networks:
     def outputs(self, record: LevelRecord, split: Split | Iterable[Batch] | None = None) -> Outputs:
         """A network's outputs for a split, by default the test split."""
         self.module.load_state_dict(self.folder.weights(record))
-        return outputs_of(self.module, self._test if split is None else split, self._runtime)
+        try:
+            return outputs_of(self.module, self._test if split is None else split, self._runtime)
+        except ValueError as error:
+            more = "structure, size and latency need no classes: choose among these metrics for such a network"
+            raise ValueError(f"cannot evaluate {self.folder.path} by its answers: {error}; {more}") from error
 
     def corrupted(self, name: str, severity: int, samples: int) -> Split:
         """`samples` test images with a corruption; "none" leaves them unchanged."""
