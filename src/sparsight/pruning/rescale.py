@@ -168,16 +168,14 @@ def _by_data(model: nn.Module, masks: Masks, batches: Sequence[Batch], names: tu
     if not batches:
         raise ValueError("rescaling by data needs at least one batch (x, y)")
     work = copy.deepcopy(model)
-    wanted = _mean_squares(work, batches, names)
+    layers = {name: layer for name, layer in weighted_layers(work).items() if name in names}
+    wanted = _mean_squares(work, batches, layers)
     apply_(work, masks)
-    layers, found = weighted_layers(work), {}
-    silent = []
-    for name in wanted:
-        if name not in names:
-            continue
-        have = _mean_squares(work, batches, (name,))[name]
-        if have > 0 and wanted[name] > 0:
-            factor = math.sqrt(wanted[name] / have)
+    found, silent = {}, []
+    for name, before in wanted.items():
+        after = _mean_squares(work, batches, {name: layers[name]})[name]
+        if before > 0 and after > 0:
+            factor = math.sqrt(before / after)
             with torch.no_grad():
                 layers[name].weight.mul_(factor)
         else:
@@ -189,7 +187,7 @@ def _by_data(model: nn.Module, masks: Masks, batches: Sequence[Batch], names: tu
     return found
 
 
-def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, ...]) -> dict[str, float]:
+def _mean_squares(model: nn.Module, batches: Sequence[Batch], layers: Mapping[str, nn.Module]) -> dict[str, float]:
     """mean((W x)^2), without the bias, of the given layers in order of execution."""
     sums: dict[str, list[float]] = {}
 
@@ -205,7 +203,6 @@ def _mean_squares(model: nn.Module, batches: Sequence[Batch], names: tuple[str, 
         total[0] += float((out**2).sum())
         total[1] += out.numel()
 
-    layers: Mapping[str, nn.Module] = {name: layer for name, layer in weighted_layers(model).items() if name in names}
     with torch.no_grad(), evaluating(model), tapped(layers, see):
         for batch in batches:
             predict(model, batch)
