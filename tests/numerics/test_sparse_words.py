@@ -44,11 +44,9 @@ def test_words_and_their_gaps(bytes_, size, share):
     places, out = np.empty(n, np.uint32), np.ones_like(words)
     assert kernels.walk(gaps, size, places)
     assert places.tolist() == np.flatnonzero(words).tolist()
-    assert kernels.spread_gaps(gaps, values, out)
+    kernels.spread(places, values, out)
     assert out.tolist() == words.tolist()
-    again, bits, out = np.empty(n + 1, np.uint32), np.packbits(words != 0, bitorder="little"), np.ones_like(words)
-    assert kernels.spread_bits(bits, np.append(values, values[:1] if n else [1]).astype(words.dtype), out)
-    assert out.tolist() == words.tolist()
+    again, bits = np.empty(n + 1, np.uint32), np.packbits(words != 0, bitorder="little")
     assert kernels.find(bits, size, again)
     assert again[:-1].tolist() == places.tolist()
 
@@ -56,13 +54,11 @@ def test_words_and_their_gaps(bytes_, size, share):
 @pytest.mark.parametrize("gaps", [[0, 3], [255, 255, 0, 0], [0, 0, 0], [254, 254], [255] * 3])
 def test_gaps_that_do_not_fit_are_refused(gaps):
     assert not kernels.walk(np.array(gaps, np.uint8), 4, np.empty(2, np.uint32))
-    assert not kernels.spread_gaps(np.array(gaps, np.uint8), np.ones(2, np.uint16), np.empty(4, np.uint16))
 
 
 @pytest.mark.parametrize(("bits", "size"), [([3], 1), ([7], 8), ([1], 8), ([1, 128], 15)])
 def test_bits_that_do_not_fit_are_refused(bits, size):
     assert not kernels.find(np.array(bits, np.uint8), size, np.empty(3, np.uint32))
-    assert not kernels.spread_bits(np.array(bits, np.uint8), np.ones(3, np.uint16), np.empty(size, np.uint16))
 
 
 @pytest.mark.parametrize("size", SIZES[1:])

@@ -122,7 +122,9 @@ def decode(chunk: memoryview, layout: Layout, out: np.ndarray) -> None:
     if parts.words == len(out):
         parts.values(out)
     else:
-        parts.spread(out)
+        values = np.empty(parts.words, layout.word)
+        parts.values(values)
+        kernels.spread(parts.places(), values, out)
 
 
 def nonzero(chunk: memoryview, layout: Layout, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,10 +171,9 @@ class _Parts:
         if self._kind == _NONE:
             return np.arange(self.words, dtype=np.uint32)
         mask, places = _expanded(self._mask, self._whole), np.empty(self.words + 1, np.uint32)
-        if self._kind == _GAPS:
-            self._check_mask(kernels.walk(mask, self._size, places[:-1]))
-        else:
-            self._check_mask(kernels.find(mask, self._size, places))
+        gaps = self._kind == _GAPS
+        if not (kernels.walk(mask, self._size, places[:-1]) if gaps else kernels.find(mask, self._size, places)):
+            raise ValueError("its mask does not have as many words as its head says")
         return places[:-1]
 
     def values(self, out: np.ndarray) -> None:
@@ -183,20 +184,6 @@ class _Parts:
         table, escapes = self._exponents(self._table), self._exponents(self._escapes)
         if self.words and not kernels.join(nibbles, table, escapes, together, self._layout.low, out):
             raise ValueError("a word of it is 0 or has an unknown exponent")
-
-    def spread(self, out: np.ndarray) -> None:
-        """These words in their places, 0 elsewhere."""
-        values = np.empty(self.words + 1, self._layout.word)
-        self.values(values[:-1])
-        mask = _expanded(self._mask, self._whole)
-        if self._kind == _BITS:
-            self._check_mask(kernels.spread_bits(mask, values, out))
-        else:
-            self._check_mask(kernels.spread_gaps(mask, values[:-1], out))
-
-    def _check_mask(self, right: bool) -> None:
-        if not right:
-            raise ValueError("its mask does not have as many words as its head says")
 
     def _exponents(self, part: memoryview) -> np.ndarray:
         found = np.frombuffer(part, self._layout.exponent).astype(np.uint16)

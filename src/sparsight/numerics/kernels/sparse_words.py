@@ -194,33 +194,11 @@ def _whole(exponents, low, width, out):
 
 
 @jit
-def spread_gaps(gaps, values, out):
-    """Each word to its place in `out`, which is 0 elsewhere; False unless the gaps are of these words and fit."""
-    at, found = 0, 0
+def spread(places, values, out):
+    """Each word to its place in `out`, which is 0 elsewhere."""
     out[:] = 0
-    for gap in gaps:
-        at += gap
-        if gap != SKIP:
-            if found == len(values) or at >= len(out):
-                return False
-            out[at] = values[found]
-            found += 1
-            at += 1
-    return found == len(values) and at <= len(out)
-
-
-@jit
-def spread_bits(bits, values, out):
-    """The same of bits. The last of `values` is none of the words."""
-    found = _ones(bits)
-    if found != len(values) - 1 or (len(out) & 7 and bits[-1] >> (len(out) & 7)):
-        return False
-    found, zero = 0, out.dtype.type(0)
-    for i in range(len(out)):
-        bit = (bits[i >> 3] >> (i & 7)) & 1
-        out[i] = values[found] if bit else zero
-        found += bit
-    return True
+    for i in range(len(places)):
+        out[places[i]] = values[i]
 
 
 @jit
