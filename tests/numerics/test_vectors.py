@@ -68,7 +68,7 @@ def test_windows(special):
     if special is not None:
         x[1, 1] = special
     border = np.where(numbers(5, 6, 16, seed=2) > 0, 0, -np.inf).astype(np.float32)
-    same(lambda v: njit(lambda out, x, e: v.largest_at_border(out, x, e, 3, 2, 6 * 64, 64)), numbers(16), x, border)
+    same(lambda v: njit(lambda out, x, e: v.largest_at_border(out, x, 3, 2, 6 * 64, 64, e)), numbers(16), x, border)
     same(lambda v: njit(lambda out, x: v.largest(out, x, 3, 2, 6 * 64, 64)), numbers(16), x)
     same(lambda v: njit(lambda out, x: v.summed(out, x, 3, 2, 6 * 64, 64)), numbers(16), x)
 

@@ -46,9 +46,7 @@ def _call_codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
     return context.get_dummy_value()
 
 
-@intrinsic
-def call(typing_context: Any, address: Any, words: Any) -> Any:
-    """Call a C function that takes int64 values and returns nothing."""
+def _call(typing_context: Any, address: Any, words: Any) -> Any:
     return types.void(types.int64, words), _call_codegen
 
 
@@ -69,6 +67,8 @@ def _take(b: Any, address: Any) -> Any:
     return b.atomic_rmw("add", b.inttoptr(address, I64.as_pointer()), i64(1), "seq_cst")
 
 
+call: Any = intrinsic(_call)
+"""Call a C function at an address, which takes a tuple of int64 values and returns nothing."""
 at: Any = operation([_INT], lambda b, address: b.inttoptr(address, ir.IntType(8).as_pointer()), types.voidptr)
 """An address as a pointer, for `numba.carray`."""
 peek: Any = operation([_INT], _peek, _INT)

@@ -29,32 +29,28 @@ def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable
     again. Its key is a function's name and file, but kernels use other files too, so the name includes a hash of all.
     """
 
+    @uninterrupted
     def compiled(function: Callable[..., Any]) -> Any:
         if not function.__qualname__.endswith(_sources()):
             function.__qualname__ += f"_{_sources()}"
         try:
-            return compiler(*args, cache=True, **options)(function)
+            made = compiler(*args, cache=True, **options)(function)
         except RuntimeError as error:
             if "cannot cache" not in str(error):
                 raise
-            return compiler(*args, **options)(function)
-
-    def guarded(function: Callable[..., Any]) -> Any:
-        made = uninterrupted(compiled)(function)
+            made = compiler(*args, **options)(function)
         if hasattr(made, "compile"):  # compiles each combination of types on its first call
             made.compile = uninterrupted(made.compile)
         return made
 
-    return guarded
+    return compiled
 
 
 @cache
 def _sources() -> str:
     """A hash of all kernels' sources."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    sources = [path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join(sources)).hexdigest()[:12]
 
 
 def uninterrupted(function: Callable[..., Any]) -> Callable[..., Any]:

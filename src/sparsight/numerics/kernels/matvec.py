@@ -24,9 +24,6 @@ from sparsight.numerics.kernels.llvm import BYTES, I16, I64, LANES, VI, ZERO, V,
 from sparsight.numerics.kernels.planes import OPERATION, OUT_ROW, OWN, X_AT, X, chunk_of, clamped_sum
 from sparsight.numerics.kernels.walk import aligned_copy
 
-# numba passes an intrinsic's first argument itself
-# pyright: reportCallIssue=false
-
 ADVANCES, BLOCKS, STARTS, BIAS, LOW, HIGH, ADD, ADD_AT, PAIRS = range(OWN + 7, OWN + 16)
 # PARTS cut groups of rows (`group`); OUT_ROW is their bytes.
 
@@ -189,16 +186,14 @@ def _row(x, pairs, begin, end):
     return total
 
 
-def _by_rows(op, slots, scratch, chunk):
+@cached(cfunc, OPERATION)
+def by_rows(op, slots, scratch, chunk):
     _, begin, end, out = chunk_of(op, slots, chunk)
     x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
     rows = word(op, OUT_ROW) // 4
     for row in range(rows * begin, rows * end):
         put_real(out, row - rows * begin, _row(x, word(op, PAIRS), small(starts, row), small(starts, row + 1)))
     _finished(op, slots, out, begin, end)
-
-
-by_rows: Any = cached(cfunc, OPERATION)(_by_rows)
 
 
 @cache

@@ -16,9 +16,6 @@ from sparsight.numerics.kernels.jit import cached, fused, jit
 from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.vectors import vectors
 
-# numba passes an intrinsic's first argument itself
-# pyright: reportCallIssue=false
-
 OPERATION = types.void(types.int64, types.int64, types.int64, types.int64)
 """What a table of operations calls: its words, the call's slots, the thread's scratch, the number of the chunk."""
 
@@ -152,7 +149,8 @@ def input_of(op, slots, group, begin):
     return word(slots, word(op, X)) + word(op, X_AT) + group * word(op, X_GROUP) + begin * word(op, X_ROW)
 
 
-def _max_pool(op, slots, scratch, chunk):
+@cached(cfunc, OPERATION)
+def max_pool(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
     x, pitch, border = input_of(op, slots, group, begin), word(op, X_PITCH), word(op, BORDER)
     down, right = word(op, STRIDE_ROWS) * pitch, word(op, STRIDE_COLS) * BYTES
@@ -164,14 +162,15 @@ def _max_pool(op, slots, scratch, chunk):
                 at = i * down + j * right
                 source = x + n * word(op, X_ROW) + at
                 if small(word(op, EDGES), i * word(op, COLS) + j):
-                    vectors.largest_at_border(to, source, border + at, rows, cols, dilation * pitch, dilation * BYTES)
+                    vectors.largest_at_border(to, source, rows, cols, dilation * pitch, dilation * BYTES, border + at)
                 else:
                     vectors.largest(to, source, rows, cols, dilation * pitch, dilation * BYTES)
                 vectors.kept(to, word(op, KEEP) + 2 * (i * word(op, COLS) + j))
     finish(op, out, end - begin)
 
 
-def _average_pool(op, slots, scratch, chunk):
+@cached(cfunc, OPERATION)
+def average_pool(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
     x, pitch, share = input_of(op, slots, group, begin), word(op, X_PITCH), word(op, BORDER)
     down, right = word(op, STRIDE_ROWS) * pitch, word(op, STRIDE_COLS) * BYTES
@@ -185,7 +184,8 @@ def _average_pool(op, slots, scratch, chunk):
     finish(op, out, end - begin)
 
 
-def _mean(op, slots, scratch, chunk):
+@cached(cfunc, OPERATION)
+def mean(op, slots, scratch, chunk):
     """Over a plane: a vector where lanes are images, else one number for each channel.
 
     Rows are summed first: in one long sum of like numbers the rounding errors would add up.
@@ -223,7 +223,8 @@ def clamped_sum(out, x, add, low, high, count):
         put_real(out, k, high if value > high else value)
 
 
-def _sum(op, slots, scratch, chunk):
+@cached(cfunc, OPERATION)
+def total(op, slots, scratch, chunk):
     """x, and add if there is any; then clamped and finished: also what copies planes and applies activations alone."""
     group, begin, end, out = chunk_of(op, slots, chunk)
     x = input_of(op, slots, group, begin)
@@ -241,7 +242,8 @@ def _sum(op, slots, scratch, chunk):
 INDEX, COUNT = OWN + 7, OWN + 8
 
 
-def _gather(op, slots, scratch, chunk):
+@cached(cfunc, OPERATION)
+def gather(op, slots, scratch, chunk):
     """Any layout to any other: element i of an output plane is element index[i] of the input's, or 0 if that is -1."""
     group, begin, end, out = chunk_of(op, slots, chunk)
     x, index = input_of(op, slots, group, begin), word(op, INDEX)
@@ -250,10 +252,3 @@ def _gather(op, slots, scratch, chunk):
         for i in range(word(op, COUNT)):
             k = small(index, i)
             put_real(to, i, real(plane, k) if k >= 0 else 0.0)
-
-
-max_pool: Any = cached(cfunc, OPERATION)(_max_pool)
-average_pool: Any = cached(cfunc, OPERATION)(_average_pool)
-mean: Any = cached(cfunc, OPERATION)(_mean)
-total: Any = cached(cfunc, OPERATION)(_sum)
-gather: Any = cached(cfunc, OPERATION)(_gather)

@@ -14,9 +14,6 @@ from sparsight.numerics.kernels.planes import chunk_of, finish, input_of
 from sparsight.numerics.kernels.vectors import vectors
 from sparsight.numerics.kernels.vectors_llvm import STRIP
 
-# numba passes an intrinsic's first argument itself
-# pyright: reportCallIssue=false
-
 # -- from and to rows, as torch has them, where lanes are images --------------------------------------------------
 
 # Bytes of an image, how many there are, vectors side by side, 1: planes of one pixel.
@@ -44,7 +41,8 @@ def _run_back(out, image, x, step, images, length):
             put_real(out + lane * image, j, real(x + j * step, lane))
 
 
-def _to_lanes(op, slots, scratch, chunk):
+@cached(cfunc, k.OPERATION)
+def to_lanes(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
     rows, cols, image, wide = word(op, k.ROWS), word(op, k.COLS), word(op, IMAGE), word(op, WIDE)
     x = word(slots, word(op, k.X)) + word(op, k.X_AT) + begin * word(op, k.X_ROW)
@@ -62,7 +60,8 @@ def _to_lanes(op, slots, scratch, chunk):
     finish(op, out, end - begin)
 
 
-def _from_lanes(op, slots, scratch, chunk):
+@cached(cfunc, k.OPERATION)
+def from_lanes(op, slots, scratch, chunk):
     group, begin, end, _ = chunk_of(op, slots, chunk)
     rows, cols, image, wide = word(op, k.X_ROWS), word(op, k.X_COLS), word(op, IMAGE), word(op, WIDE)
     x = input_of(op, slots, group, begin)
@@ -79,9 +78,6 @@ def _from_lanes(op, slots, scratch, chunk):
                     at = x + n * word(op, k.X_ROW) + i * word(op, k.X_PITCH)
                     _run_back(to + n * word(op, k.OUT_ROW) + 4 * i * cols, image, at, BYTES, images, cols)
 
-
-to_lanes: Any = cached(cfunc, k.OPERATION)(_to_lanes)
-from_lanes: Any = cached(cfunc, k.OPERATION)(_from_lanes)
 
 # -- from and to rows of one image, in blocks ---------------------------------------------------------------------
 

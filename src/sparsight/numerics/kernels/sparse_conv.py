@@ -6,17 +6,12 @@ channel: a block's planes stay in the first cache while every row of the chunk r
 
 from __future__ import annotations
 
-from typing import Any
-
 from numba import cfunc
 
 from sparsight.numerics.kernels import planes, tile
 from sparsight.numerics.kernels.calls import call, put, word
 from sparsight.numerics.kernels.jit import cached
 from sparsight.numerics.kernels.planes import OPERATION, OWN, chunk_of, finish
-
-# numba passes an intrinsic's first argument itself
-# pyright: reportCallIssue=false
 
 SUMS = 256  # bytes of scratch before the partial sums: the words of a tile's job
 assert 8 * tile.WORDS <= SUMS
@@ -31,7 +26,8 @@ assert 8 * tile.WORDS <= SUMS
 TILE = 5  # words of a tile: its kernel's address, then offsets in x, out, add and keep
 
 
-def _conv(op, slots, scratch, chunk):
+@cached(cfunc, OPERATION)
+def conv(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
     channels, blocks, tiles = word(op, CHANNELS), word(op, BLOCKS), word(op, TILES)
     x = word(slots, word(op, X)) + word(op, X_AT) + group * word(op, X_GROUP)
@@ -61,6 +57,3 @@ def _conv(op, slots, scratch, chunk):
             put(scratch, tile.LAST, block == blocks - 1)
             call(word(tiles, at), (scratch,))
     finish(op, out, end - begin)
-
-
-conv: Any = cached(cfunc, OPERATION)(_conv)

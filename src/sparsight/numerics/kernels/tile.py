@@ -26,9 +26,6 @@ from sparsight.numerics.kernels.calls import as_real, operation, put_real, real,
 from sparsight.numerics.kernels.jit import cached, jit
 from sparsight.numerics.kernels.llvm import BYTES, F32, I32, I64, LANES, VB, VI, ZERO, V, fma, i64, load, store
 
-# numba passes an intrinsic's first argument itself
-# pyright: reportCallIssue=false
-
 KERNEL = types.void(types.int64)
 Shape = tuple[int, int, int, int, int, int, int, int]
 """Rows, columns, strides, sets, pitch, masked and half, as in `tile_rows`."""

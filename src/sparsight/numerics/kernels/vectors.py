@@ -11,9 +11,6 @@ from numba.core.errors import NumbaError
 from sparsight.numerics.kernels import vectors_llvm, vectors_plain
 from sparsight.numerics.kernels.jit import cached
 
-# numba passes an intrinsic's first argument itself
-# pyright: reportCallIssue=false
-
 
 def _probe(out):
     vectors_llvm.scaled(out, out)

@@ -59,7 +59,7 @@ def _window(b: Any, taps: tuple[Any, ...], begin: Any, join: Callable[[Any, Any]
     return b.load(total)
 
 
-def _largest(b: Any, out: Any, x: Any, *taps: Any, border: Any = None) -> None:
+def _largest(b: Any, out: Any, x: Any, rows: Any, cols: Any, down: Any, right: Any, border: Any = None) -> None:
     none = ir.Constant(llvm.VB, [0] * LANES)
     nan = cgutils.alloca_once_value(b, none)  # apart, lest the next tap waits for the comparison
     b.store(none, nan)
@@ -71,12 +71,8 @@ def _largest(b: Any, out: Any, x: Any, *taps: Any, border: Any = None) -> None:
         b.store(b.or_(b.load(nan), b.fcmp_unordered("uno", value, value)), nan)
         return b.select(b.fcmp_ordered(">", top, value), top, value)
 
-    top = _window(b, taps, _splat(float("-inf")), join)
+    top = _window(b, (rows, cols, down, right), _splat(float("-inf")), join)
     store(b, b.select(b.load(nan), _splat(float("nan")), top), out)
-
-
-def _largest_at_border(b: Any, out: Any, x: Any, border: Any, *taps: Any) -> None:
-    _largest(b, out, x, *taps, border=border)
 
 
 def _summed(b: Any, out: Any, x: Any, *taps: Any) -> None:
@@ -90,8 +86,8 @@ def _kept(b: Any, out: Any, bits: Any) -> None:
 
 largest: Any = operation([_INT] * 6, _largest)
 """out = the largest x under a window, lane by lane; a NaN wins: out, x, and the window as in `summed`."""
-largest_at_border: Any = operation([_INT] * 7, _largest_at_border)
-"""The same of x + border: out, x, border, window. A border of -inf leaves a lane out."""
+largest_at_border: Any = operation([_INT] * 7, _largest)
+"""The same of x + border, the last value. A border of -inf leaves a lane out."""
 summed: Any = operation([_INT] * 6, _summed)
 """out = the sum of x under a window, lane by lane: out, x, and the window's rows, columns, bytes down and right."""
 kept: Any = operation([_INT, _INT], _kept)

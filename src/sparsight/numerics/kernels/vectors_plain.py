@@ -9,9 +9,6 @@ from sparsight.numerics.kernels.jit import jit
 from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.vectors_llvm import STRIP
 
-# numba passes an intrinsic's first argument itself
-# pyright: reportCallIssue=false
-
 _ROW, _BITS = 2, 2 + LANES  # of a strip: where its lanes' rows and their bits begin
 
 
@@ -28,11 +25,11 @@ def neighbour(out, x, columns, down, right):
 
 @jit
 def largest(out, x, rows, cols, down, right):
-    largest_at_border(out, x, None, rows, cols, down, right)
+    largest_at_border(out, x, rows, cols, down, right, None)
 
 
 @jit
-def largest_at_border(out, x, border, rows, cols, down, right):
+def largest_at_border(out, x, rows, cols, down, right, border):
     for lane in range(LANES):
         top = np.float32(-np.inf)
         for i in range(rows):

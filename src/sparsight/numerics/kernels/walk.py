@@ -7,7 +7,6 @@ in a short spin, then yield the processor. Any number of threads, even one, fini
 from __future__ import annotations
 
 import mmap
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +16,6 @@ from sparsight.numerics.kernels.calls import call, give_way, peek, take, word
 from sparsight.numerics.kernels.jit import cached, together
 from sparsight.numerics.kernels.llvm import BYTES
 
-# numba passes an intrinsic's first argument itself
-# pyright: reportCallIssue=false
-
 _TURN, _TABLE, _COUNT, _SLOTS, _COUNTERS, _SCRATCH, _SCRATCH_BYTES = range(7)
 _JOB = 8  # words
 _APART = 16  # words between counters, which change on different processors
@@ -27,6 +23,7 @@ _HUGE = 1 << 21  # bytes of a large page: planes far apart would need more small
 _SPIN = 2000
 
 
+@cached(cfunc, types.void(types.int64))
 def _walk(job):
     me = take(job)
     table, slots, counters = word(job, _TABLE), word(job, _SLOTS), word(job, _COUNTERS)
@@ -45,9 +42,6 @@ def _walk(job):
             spins += 1
             if spins > _SPIN:
                 give_way()
-
-
-_compiled: Any = cached(cfunc, types.void(types.int64))(_walk)
 
 
 def aligned(size: int) -> np.ndarray:
@@ -95,4 +89,4 @@ class Job:
         """Do every operation of the table."""
         self._counters.fill(0)
         self._state[_TURN] = 0
-        together(_compiled, self._address, self.threads)
+        together(_walk, self._address, self.threads)
