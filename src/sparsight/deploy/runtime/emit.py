@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
 
 from sparsight.deploy.runtime import stream as streams
+from sparsight.deploy.runtime import tables
 from sparsight.deploy.runtime.graph import Conv, Mean, Pool, Resample, Sum
-from sparsight.deploy.runtime.plan import Step
-from sparsight.deploy.runtime.tables import ALL, Words, edges, inside, lanes, shares
-from sparsight.deploy.runtime.writer import Writer
+from sparsight.deploy.runtime.layout import IMAGES
+from sparsight.deploy.runtime.plan import Buffer, Plan, Step
+from sparsight.deploy.runtime.tables import ARENA, Pixels, Place, Table, Words
 from sparsight.numerics.kernels import matvec
 from sparsight.numerics.kernels import planes as k
+from sparsight.numerics.kernels import rows as lines
 from sparsight.numerics.kernels import sparse_conv as conv
 from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.tile import tile
+
+Weights = dict[tuple[Any, ...], Any]
+"""Prepared weights, by their source."""
 
 _SUMS = 18 << 14  # at most this many bytes of partial sums in a chunk: each block passes over them once
 
@@ -28,8 +36,17 @@ def _limits(activation: str) -> tuple[float, float]:
 
 
 @dataclass
-class Emitter(Writer):
-    """Writes a plan's operations, step by step."""
+class Emitter:
+    """Writes a plan's operations, step by step. Buffers are at `addresses` in the arena, by identity.
+
+    `half`: weights are stored in bfloat16.
+    """
+
+    plan: Plan
+    addresses: dict[int, int]
+    weights: Weights
+    half: bool = False
+    table: Table = field(default_factory=Table)
 
     def emit(self, step: Step) -> None:
         match step.operation:
@@ -64,8 +81,8 @@ class Emitter(Writer):
         make = partial(streams.stream, weight, operation.groups, x, operation.dilation, block, cuts, half)
         made = self.once(make, id(operation), x.plane, x.pitch, half, block, *cuts)
         chunks, words = self.output(step.out, operation.activation, cuts)
-        bits = inside(out)
-        masked = int(not (bits == ALL).all())
+        bits = tables.inside(out)
+        masked = int(not (bits == tables.ALL).all())
         source = self.source(step.x, -operation.padding[0], -operation.padding[1])
         for own, given in ((conv.X, k.X), (conv.X_AT, k.X_AT), (conv.X_GROUP, k.X_GROUP), (conv.X_PITCH, k.X_PITCH)):
             words[own] = source[given]
@@ -129,13 +146,13 @@ class Emitter(Writer):
         own = (k.KERNEL_ROWS, k.KERNEL_COLS, k.STRIDE_ROWS, k.STRIDE_COLS, k.DILATION)
         words |= zip(own, (*operation.kernel, *operation.stride, operation.dilation), strict=True)
         if operation.kind == "max":
-            border = lanes(np.where(x.inside(), 0.0, -np.inf))
+            border = tables.lanes(np.where(x.inside(), 0.0, -np.inf))
             start = x.at(-operation.padding[0], -operation.padding[1])
-            words |= {k.BORDER: self.table.address(border) + start, k.KEEP: inside(out)}
-            words[k.EDGES] = edges(operation, border, x, out)
+            words |= {k.BORDER: self.table.address(border) + start, k.KEEP: tables.inside(out)}
+            words[k.EDGES] = tables.edges(operation, border, x, out)
             self.table.add(k.max_pool, chunks, words)
         else:
-            words[k.BORDER] = shares(operation, x, out)
+            words[k.BORDER] = tables.shares(operation, x, out)
             self.table.add(k.average_pool, chunks, words)
 
     def mean(self, step: Step) -> None:
@@ -151,3 +168,92 @@ class Emitter(Writer):
         words |= self.source(step.x) | self.added(step.add, k.ADD)
         words |= zip((k.SCALE_LOW, k.SCALE_HIGH), _limits(activation), strict=True)
         self.table.add(k.total, chunks, words)
+
+    # -- changes of layout ---------------------------------------------------------------------------------------
+
+    def move(self, x: Buffer, out: Buffer, pixels: Pixels | None = None) -> None:
+        """From layout to layout, taking each pixel from itself or from another one.
+
+        There are torch's rows, blocks of one image, lanes of images, and single features.
+        """
+        images = self.plan.images
+        if images > 1 and (x.whole.rows is not None or out.whole.rows is not None):
+            self._move_rows(x, out)
+            return
+        place, cuts = self.place(out), self.cuts(x.channels)
+        words: Words = {k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group}
+        words |= {k.OUT_ROW: place.row * (out.channels // x.channels), k.PARTS: len(cuts) - 1, k.BOUNDS: cuts}
+        words |= self.source(x) | {k.X_AT: self.place(x).at}  # whole planes, with their halo
+        if images == 1 and pixels is None and math.prod(x.size) >= LANES and x.in_planes != out.in_planes:
+            table = tables.strips_of(x.planes if x.in_planes else out.planes, inward=out.in_planes)
+            words |= {lines.STRIPS: table, lines.STRIP_COUNT: len(table)}
+            kernel = lines.to_blocks if out.in_planes else lines.from_blocks
+        else:
+            index = tables.index_of(x, out, pixels)
+            words |= {k.INDEX: index, k.COUNT: len(index)}
+            kernel = k.gather
+        self.table.add(kernel, (len(cuts) - 1) * self.plan.groups, words)
+
+    def _move_rows(self, x: Buffer, out: Buffer) -> None:
+        """Between torch's rows of images and lanes of images."""
+        inward, flat = x.whole.rows is not None, int(out.size == (1, 1))
+        chunks, words = self.output(out)
+        words |= self.source(x)
+        words |= {lines.IMAGE: 4 * x.channels * math.prod(x.size), lines.IMAGES: self.plan.images}
+        words |= {lines.WIDE: self.plan.wide, lines.FLAT: flat}
+        if not inward:
+            words[k.OUT_GROUP] = 0
+        elif not flat:
+            words[k.COLS] = out.size[1]
+        self.table.add(lines.to_lanes if inward else lines.from_lanes, chunks, words)
+
+    # -- words that operations share -----------------------------------------------------------------------------
+
+    def place(self, b: Buffer) -> Place:
+        whole = b.whole
+        if whole.rows is not None:
+            pixels = 4 * math.prod(b.size)
+            return Place(ARENA + 1 + whole.rows, 0, 0, pixels)
+        row = 4 if whole.layout is None else whole.layout.plane
+        return Place(ARENA, self.addresses[id(whole)] + b.first * row, whole.channels * row, row)
+
+    def cuts(self, channels: int, work: np.ndarray | None = None, least: int = 1) -> np.ndarray:
+        """Where to cut a group's channels into at least `least` chunks of about the same work (int32)."""
+        threads = torch.get_num_threads()
+        parts = 1 if threads == 1 else -(-2 * threads // self.plan.groups)
+        return streams.bounds(np.ones(channels) if work is None else work, min(channels, max(parts, least)))
+
+    def output(self, b: Buffer, activation: str = "", cuts: np.ndarray | None = None) -> tuple[int, Words]:
+        """Chunks, and the first words of every operation."""
+        place = self.place(b)
+        cuts = self.cuts(b.channels) if cuts is None else cuts
+        words: Words = {k.OUT: place.slot, k.OUT_AT: place.at, k.OUT_GROUP: place.group, k.OUT_ROW: place.row}
+        words |= {k.PARTS: len(cuts) - 1, k.BOUNDS: cuts}
+        if activation not in k.CLAMPS:
+            words[k.ACTIVATE] = k.activation(activation).address
+        if b.in_planes:
+            layout = b.planes
+            words |= {k.OUT_AT: place.at + layout.at(0, 0), k.OUT_PITCH: layout.pitch}
+            words |= zip((k.ROWS, k.COLS), layout.block, strict=True)
+            if layout.halo:
+                words |= {k.HALO: layout.halo, k.FILL: k.halo(0 if layout.grid == IMAGES else layout.grid[1]).address}
+        return (len(cuts) - 1) * self.plan.groups, words
+
+    def source(self, b: Buffer, row: int = 0, col: int = 0) -> Words:
+        place = self.place(b)
+        words: Words = {k.X: place.slot, k.X_AT: place.at, k.X_GROUP: place.group, k.X_ROW: place.row}
+        if b.in_planes:
+            words |= {k.X_AT: place.at + b.planes.at(row, col), k.X_PITCH: b.planes.pitch}
+            words |= zip((k.X_ROWS, k.X_COLS), b.planes.block, strict=True)
+        return words
+
+    def added(self, b: Buffer | None, first: int) -> Words:
+        """Five words, from `first` on: the place of the tensor to add, if any."""
+        words: Words = {} if b is None else self.source(b)
+        return {first + i: words.get(n, 0) for i, n in enumerate((k.X, k.X_AT, k.X_GROUP, k.X_ROW, k.X_PITCH))}
+
+    def once(self, make: Callable[[], Any], *what: Any) -> Any:
+        """The result of `make`, cached for other programs."""
+        if what not in self.weights:
+            self.weights[what] = make()
+        return self.weights[what]

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from sparsight.deploy.runtime.emit import Emitter
+from sparsight.deploy.runtime.emit import Emitter, Weights
 from sparsight.deploy.runtime.graph import Graph
 from sparsight.deploy.runtime.plan import Buffer, Plan, planned
 from sparsight.deploy.runtime.tables import ARENA, Table
-from sparsight.deploy.runtime.writer import Weights
 from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.matvec import WINDOW
 from sparsight.numerics.kernels.walk import Job
@@ -39,9 +38,8 @@ def arranged(plan: Plan) -> tuple[dict[int, int], int]:
     for i, step in enumerate(plan.steps):
         for b in (step.out, step.x, step.add):
             if b is not None and b.whole.rows is None:
-                whole = b.whole
-                first = lives[id(whole)][1] if id(whole) in lives else i
-                lives[id(whole)] = (whole, first, i)
+                _, first, _ = lives.get(id(b.whole), (b.whole, i, i))
+                lives[id(b.whole)] = (b.whole, first, i)
     placed: list[tuple[int, int, int, int]] = []  # start, end, first step, last step
     addresses = {}
     for number, (b, first, last) in lives.items():

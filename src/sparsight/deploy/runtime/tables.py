@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from sparsight.deploy.runtime.graph import Pool
 from sparsight.deploy.runtime.layout import IMAGES, Layout
@@ -77,14 +78,12 @@ def lanes(values: np.ndarray) -> np.ndarray:
 
 def edges(operation: Pool, border: np.ndarray, x: Layout, out: Layout) -> np.ndarray:
     """Whether each vector of a block has any lane with a tap beyond the image, (rows, cols) int32."""
-    beyond = np.any(border < 0, axis=2)
-    found = np.zeros(out.block, bool)
-    for a in range(operation.kernel[0]):
-        for b in range(operation.kernel[1]):
-            first = [x.halo - p + operation.dilation * n for p, n in zip(operation.padding, (a, b), strict=True)]
-            rows, cols = (f + s * np.arange(n) for f, s, n in zip(first, operation.stride, out.block, strict=True))
-            found |= beyond[np.ix_(rows, cols)]
-    return found.astype(np.int32)
+    top, left = (x.halo - padding for padding in operation.padding)
+    span = [operation.dilation * (n - 1) + 1 for n in operation.kernel]
+    (down, right), apart = operation.stride, operation.dilation
+    windows = sliding_window_view(np.any(border < 0, axis=2)[top:, left:], span)
+    rows, cols = out.block
+    return np.max(windows[::down, ::right, ::apart, ::apart], axis=(2, 3))[:rows, :cols].astype(np.int32)
 
 
 def shares(operation: Pool, x: Layout, out: Layout) -> np.ndarray:
