@@ -1,19 +1,16 @@
-"""The operations in a graph of torch.export: their handlers and arguments."""
+"""The operations in a graph of torch.export: their names and arguments."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import fx
 
-_Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
-
-def handler_of(node: fx.Node, handlers: Mapping[str, _Handler]) -> tuple[str, _Handler | None]:
-    """The name of a node's operation, which ends with "_" if it works in place, and the handler for it, if any."""
+def name_of(node: fx.Node) -> tuple[str, bool]:
+    """The name of a node's operation, and whether it works in place (`relu_`)."""
     name = str(node.target).removeprefix("aten.").split(".")[0]
-    return name, handlers.get(name) or handlers.get(name.removesuffix("_"))
+    return name.removesuffix("_"), name.endswith("_")
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor, fx, nn
 from torch.fx.node import map_arg
 
-from sparsight.deploy.torch_graph import handler_of
+from sparsight.deploy.torch_graph import name_of
 
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -141,16 +141,17 @@ class Walk:
             source.needed |= needed()
 
     def call(self, node: fx.Node) -> Value | None:
-        name, handler = handler_of(node, self.handlers)
+        name, in_place = name_of(node)
+        handler = self.handlers.get(name)
         try:
             if handler is None or name in self.refused:
-                raise Opaque(f"{name} needs all channels")
+                raise Opaque(f"{name}{'_' if in_place else ''} needs all channels")
             made = handler(self, node)
         except Opaque as why:
             self.keep(node, str(why))
             return None
         self.values.append(made)
-        if name.endswith("_"):  # in place: later readers of the argument read the result
+        if in_place:  # later readers of the argument read the result
             self.found[node.all_input_nodes[0]] = made
         return made
 
@@ -191,9 +192,6 @@ class Walk:
         name, values = self.tensors[node.name]
         return name, values.detach().double().cpu().numpy()
 
-    def owner(self, name: str) -> nn.Module:
-        return self.model.get_submodule(name.rpartition(".")[0])
-
     def layer(self, weight: Any, bias: Any, source: Value, axis: int, padded: bool, groups: int = 1) -> Value:
         """The output of a convolution or linear layer for `source`."""
         (name, values), (bias_name, shift) = self.tensor(weight), (None, 0.0)
@@ -202,7 +200,8 @@ class Walk:
         inner, *kernel = values.shape[1:]
         values = values.reshape(groups, len(values) // groups, inner, math.prod(kernel))
         constant = np.isfinite(source.constant)
-        has_bias = bias is not None or type(self.owner(name)) in _LAYERS  # others might ignore a new bias
+        place = name.rpartition(".")[0]  # other modules might ignore a new bias
+        has_bias = bias is not None or type(self.model.get_submodule(place)) in _LAYERS
         folds = constant & ((source.constant == 0) | (not padded and has_bias))
         size = values.shape[0] * values.shape[1]
         out = Value(axis, self.atoms.fresh(size), np.full(size, np.nan))
@@ -214,7 +213,7 @@ class Walk:
         known = ~made.reached(~folds)
         out.constant = np.where(known, made.folded(folds) + shift, np.nan)
         if (constant & ~folds).any():
-            why = f"a constant that {name.rpartition('.')[0] or name} pads with zeros or has no bias for"
+            why = f"a constant that {place or name} pads with zeros or has no bias for"
             self.atoms.note(self.atoms.held, source.atoms[constant & ~folds], why)
         self.layers.append(made)
         self.back.append((source, lambda: made.needs(out.needed)))

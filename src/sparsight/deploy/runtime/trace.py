@@ -9,6 +9,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
+from sparsight.deploy.comparing import first_line
 from sparsight.deploy.runtime.graph import Conv, Graph
 from sparsight.deploy.runtime.handlers import HANDLERS
 from sparsight.deploy.runtime.tracer import NotTraced, Tracer
@@ -38,8 +39,11 @@ def traced(model: nn.Module, example: Tensor, stored: Mapping[Tensor, Weight] = 
     try:
         program = torch.export.export(model, (two,), dynamic_shapes=({0: batch},))
     except Exception as error:
-        raise NotTraced(f"torch.export cannot trace this model: {str(error).splitlines()[0]}") from error
-    graph = Tracer(_constants(model, program, stored), HANDLERS).run(program.graph)
+        raise NotTraced(f"torch.export cannot trace this model: {first_line(error)}") from error
+    try:
+        graph = Tracer(_constants(model, program, stored), HANDLERS).run(program.graph)
+    except ValueError as error:  # shapes that do not fit too
+        raise NotTraced(str(error)) from error
     graph.structure = program.call_spec.out_spec
     return graph
 

@@ -10,20 +10,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor, fx
 
-from sparsight.deploy.runtime.graph import Conv, Graph, Operation, Sum, Value
+from sparsight.deploy.runtime.graph import Conv, Graph, Sum, Value
 from sparsight.deploy.runtime.weight import Weight
-from sparsight.deploy.torch_graph import handler_of
+from sparsight.deploy.torch_graph import name_of
 
 
 class NotTraced(ValueError):
     """The runtime's graph lacks an operation; the message names it."""
 
 
-@dataclass
-class Waiting:
-    """An operation not yet in the graph: the next ones may still be fused into it."""
-
-    operation: Conv | Sum
+Made = Value | list[Value] | Conv | Sum
+"""What a node became: values in the graph, or an operation not yet in it, into which the next may be fused."""
 
 
 def pair(value: Any) -> tuple[int, int]:
@@ -35,9 +32,9 @@ class Tracer:
     """Adds operations to a graph as late as possible, to fuse the next ones into them."""
 
     constants: Mapping[str, Tensor | Weight]
-    handlers: Mapping[str, Callable[[Tracer, fx.Node], Value | list[Value] | Waiting]]
+    handlers: Mapping[str, Callable[[Tracer, fx.Node], Made]]
     graph: Graph = field(default_factory=Graph)
-    found: dict[fx.Node, Value | list[Value] | Waiting] = field(default_factory=dict)
+    found: dict[fx.Node, Made] = field(default_factory=dict)
 
     def run(self, graph: fx.Graph) -> Graph:
         for node in graph.nodes:
@@ -55,42 +52,31 @@ class Tracer:
     def call(self, node: fx.Node) -> None:
         if not isinstance(node.meta.get("val"), Tensor | tuple | list):
             return  # a size: shapes are known without it
-        name, handler = handler_of(node, self.handlers)
         if node.target is operator.getitem:
-            several: Any = node.args[0]
-            number: Any = node.args[1]
-            self.found[node] = self.several(several)[number]
+            several, number = node.args
+            found = self.found.get(several)  # type: ignore[arg-type]
+            if not isinstance(found, list):
+                raise NotTraced(f"{several} is not several activations")
+            self.found[node] = found[number]  # type: ignore[index]
             return
+        name, in_place = name_of(node)
+        handler = self.handlers.get(name)
         if handler is None:
             raise NotTraced(f"the runtime has no operation {node.target}")
         self.found[node] = handler(self, node)
-        if name.endswith("_"):  # in place: later readers of the argument read the result
+        if in_place:  # later readers of the argument read the result
             self.found[node.all_input_nodes[0]] = self.found[node]
-
-    def several(self, node: fx.Node) -> list[Value]:
-        """The results of an operation that has several."""
-        found = self.found.get(node)
-        if not isinstance(found, list):
-            raise NotTraced(f"{node} is not several activations")
-        return found
 
     def value(self, node: Any) -> Value:
         """The value of a node, added to the graph if it is not there yet."""
         found = self.found.get(node)
         if found is None:
             raise NotTraced(f"{node} is no activation")
-        if isinstance(found, Waiting):
-            found = self.graph.add(found.operation)
-            self.found[node] = found
+        if isinstance(found, Conv | Sum):
+            self.found[node] = found = self.graph.add(found)
         if isinstance(found, list):
             raise NotTraced(f"{node} is several activations")
         return found
-
-    def add(self, operation: Operation) -> Value:
-        try:
-            return self.graph.add(operation)
-        except ValueError as error:
-            raise NotTraced(str(error)) from error
 
     def constant(self, node: Any, default: np.ndarray | None = None) -> np.ndarray:
         if node is None and default is not None:
@@ -112,4 +98,4 @@ class Tracer:
     def alone(self, node: Any) -> Conv | Sum | None:
         """The operation of a node, if it is waiting and nothing else reads it."""
         found = self.found.get(node)
-        return found.operation if isinstance(found, Waiting) and len(node.users) == 1 else None
+        return found if isinstance(found, Conv | Sum) and len(node.users) == 1 else None
