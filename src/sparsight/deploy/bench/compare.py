@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from sparsight.deploy.bench.cases import Case
 from sparsight.deploy.bench.measure import Timing, timed
 from sparsight.deploy.bench.rivals import Rival, Unavailable, Way
 from sparsight.deploy.runtime.fast import sparse_runtime
-from sparsight.deploy.runtime.program import compiled
+from sparsight.deploy.runtime.program import Program, compiled
 from sparsight.deploy.runtime.visit import Planned, held
 from sparsight.numerics.checks import check_whole
 
@@ -25,9 +25,6 @@ ERROR = 1e-5
 
 RIVALS_ERROR = {"fp32": 1e-3, "bf16": 0.2}
 """Above this, a rival computes something else."""
-
-
-_Kind = tuple[Literal["fp32", "bf16"], bool, bool]
 
 
 @dataclass(frozen=True)
@@ -88,11 +85,12 @@ def compare(case: Case, rivals: Sequence[Rival], rounds: int, dense: Case | None
     with torch.inference_mode():
         want = _wanted(case)
         ways, memory, plan = ours(case)
-        errors = {name: _error(way.result(), want) for name, way in ways.items()}
-        for name, error in errors.items():
-            if not error <= (RIVALS_ERROR["bf16"] if name == BFLOAT16 else ERROR):
+        found: dict[str, tuple[Way, Callable[[float, Timing], Row]]] = {}
+        for name, way in ways.items():
+            error, half = _error(way.result(), want), name == BFLOAT16
+            if not error <= (RIVALS_ERROR["bf16"] if half else ERROR):
                 raise RuntimeError(f"{case.name}: {name} is wrong by {error:.1e} of the largest output")
-        kinds: dict[str, _Kind] = {name: ("bf16" if name == BFLOAT16 else "fp32", True, True) for name in ways}
+            found[name] = way, partial(Row, name, "bf16" if half else "fp32", True, True, error)
         tried = [(rival.name, rival, case, want) for rival in rivals]
         if dense is not None:
             want = _wanted(dense)
@@ -100,13 +98,15 @@ def compare(case: Case, rivals: Sequence[Rival], rounds: int, dense: Case | None
         for name, rival, given, wanted in tried:
             try:
                 way = rival.make(given)
-                errors[name] = _agreed(rival, _error(way.result(), wanted))
-                ways[name], kinds[name] = way, (rival.precision, False, rival.sparse)
-            except Unavailable as error:
-                missing[name] = str(error)
-        times = timed({name: way.call for name, way in ways.items()}, rounds)
+                error = _error(way.result(), wanted)
+                if not error <= RIVALS_ERROR[rival.precision]:
+                    raise Unavailable(f"its result is wrong by {error:.1e} of the largest output")
+                found[name] = way, partial(Row, name, rival.precision, False, rival.sparse, error)
+            except Unavailable as why:
+                missing[name] = str(why)
+        times = timed({name: way.call for name, (way, _) in found.items()}, rounds)
     threads = torch.get_num_threads()
-    rows = tuple(Row(name, *kinds[name], errors[name], times[name].counted(threads), times[name]) for name in ways)
+    rows = tuple(row(times[name].counted(threads), times[name]) for name, (_, row) in found.items())
     return Comparison(case.name, case.density, len(case.x), threads, memory(), rows, missing, plan)
 
 
@@ -117,12 +117,6 @@ def _wanted(case: Case) -> Tensor:
     return want
 
 
-def _agreed(rival: Rival, error: float) -> float:
-    if not error <= RIVALS_ERROR[rival.precision]:
-        raise Unavailable(f"its result is wrong by {error:.1e} of the largest output")
-    return error
-
-
 def ours(case: Case) -> tuple[dict[str, Way], Callable[[], int], tuple[Planned, ...]]:
     """Our runtime's variants, the bytes that a call holds (after the first), and the layers of a network."""
     x = case.x.contiguous()
@@ -130,16 +124,15 @@ def ours(case: Case) -> tuple[dict[str, Way], Callable[[], int], tuple[Planned, 
         fast = sparse_runtime(case.module, x)
         return {OURS: Way(lambda: fast(x), lambda: fast(x))}, partial(held, fast), tuple(vars(fast)["plan"])
     x = x if x.dim() == 4 else x[:, :, None, None]
-    program = compiled(case.graph, len(x))
+    program, half = (compiled(case.graph, len(x), half=half) for half in (False, True))
     outputs = case.module(case.x).shape
 
-    def result() -> Tensor:
-        return program(x)[0].reshape(outputs)
+    def way(call: Callable[[], Any], of: Program) -> Way:
+        return Way(call, lambda: of(x)[0].reshape(outputs))
 
-    whole = Way(lambda: program(x), result)
-    half = compiled(case.graph, len(x), half=True)
-    rounded = Way(half.inner(x), lambda: half(x)[0].reshape(outputs))
-    return {OURS: Way(program.inner(x), result), CONVERTING: whole, BFLOAT16: rounded}, program.memory, ()
+    ways = {OURS: way(program.inner(x), program), CONVERTING: way(lambda: program(x), program)}
+    ways[BFLOAT16] = way(half.inner(x), half)
+    return ways, program.memory, ()
 
 
 def _error(got: Tensor, want: Tensor) -> float:
