@@ -7,8 +7,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -82,7 +81,7 @@ def onnx_program(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> 
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with silent(), torch.inference_mode(False):
+        with warnings.catch_warnings(action="ignore"), torch.inference_mode(False):
             written = torch.onnx.export(copied(module), inputs, dynamo=True, verbose=False, **options)
     finally:
         logger.setLevel(level)
@@ -90,17 +89,10 @@ def onnx_program(module: nn.Module, inputs: tuple[Any, ...], **options: Any) -> 
     return written.model_proto.SerializeToString()
 
 
-@contextmanager
-def silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _onnx(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..., Any]]:
     for package in ONNX:
         try:
-            with silent():
+            with warnings.catch_warnings(action="ignore"):
                 importlib.import_module(package)
         except ImportError as error:
             raise ModuleNotFoundError(f"{package} is not installed, which ONNX needs: {EXTRA}") from error
@@ -130,7 +122,7 @@ def _onnx(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..
 def _exported(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[bytes, Callable[..., Any]]:
     buffer = io.BytesIO()
     try:
-        with silent(), torch.no_grad():
+        with warnings.catch_warnings(action="ignore"), torch.no_grad():
             program = torch.export.export(copied(model), _two(inputs), dynamic_shapes=_any_batch(inputs))
             torch.export.save(program, buffer)
             buffer.seek(0)

@@ -11,6 +11,7 @@ import ctypes
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from sparsight.deploy.bench.cases import Case
 from sparsight.deploy.bench.measure import quickest
-from sparsight.deploy.exporting import onnx_program, silent
+from sparsight.deploy.exporting import onnx_program
 from sparsight.numerics.checks import check_known
 
 EXTRA = "pip install sparsight[bench]"
@@ -85,7 +86,7 @@ def _csr(case: Case) -> Way:
     layer = case.module
     if not isinstance(layer, nn.Linear):
         raise Unavailable("it is timed for single linear layers alone, where torch takes CSR weights")
-    with silent():
+    with warnings.catch_warnings(action="ignore"):
         weight, x, bias = layer.weight.detach().to_sparse_csr(), case.x.T.contiguous(), layer.bias.detach()
         if case.x.shape[0] == 1:
             return Way(lambda: torch.addmv(bias, weight, x[:, 0]), lambda: torch.addmv(bias, weight, x[:, 0])[None])
@@ -128,7 +129,7 @@ def _signal_stack_kept() -> Iterator[None]:
 
 
 def _openvino_way(ov: Any, case: Case, precision: str, channels_last: bool) -> Way:
-    with silent(), torch.inference_mode(False):
+    with warnings.catch_warnings(action="ignore"), torch.inference_mode(False):
         model = ov.convert_model(copy.deepcopy(case.module), example_input=case.x)
     model.reshape(list(case.x.shape))
     if channels_last:
@@ -188,7 +189,7 @@ def _onnxruntime(case: Case) -> Way:
 
 def _imported(name: str) -> Any:
     try:
-        with silent():
+        with warnings.catch_warnings(action="ignore"):
             return importlib.import_module(name)
     except ImportError as error:
         raise Unavailable(f"{name} is not installed: {EXTRA}") from error
