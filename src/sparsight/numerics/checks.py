@@ -23,7 +23,7 @@ def check_positive(**values: Any) -> None:
 def check_not_negative(**values: Any) -> None:
     """Raise ValueError for anything but a finite number >= 0."""
     for name, value in values.items():
-        if not (isinstance(value, Real) and value >= 0 and math.isfinite(value)):
+        if not (isinstance(value, Real) and 0 <= float(value) < math.inf):
             raise ValueError(f"{name} must be finite and at least 0, got {value!r}")
 
 
