@@ -30,7 +30,7 @@ def recalibrate_(model: nn.Module, batches: Iterable[Batch]) -> int:
     if not norms:
         raise ValueError(f"this {type(model).__name__} has no BatchNorm that keeps statistics: nothing to recalibrate")
     before = [{name: getattr(norm, name).clone() for name in _STATISTICS} for norm in norms]
-    device, seen, done = before[0]["running_mean"].device, 0, False
+    device, seen = before[0]["running_mean"].device, 0
     try:
         with _only_norms_train(model, norms), torch.no_grad():
             for norm in norms:
@@ -43,12 +43,11 @@ def recalibrate_(model: nn.Module, batches: Iterable[Batch]) -> int:
                 seen += 1
         if not seen:
             raise ValueError("recalibrate_ needs at least one batch, got none")
-        done = True
-    finally:
-        if not done:
-            for norm, values in zip(norms, before, strict=True):
-                for name, value in values.items():
-                    getattr(norm, name).copy_(value)
+    except BaseException:  # Ctrl-C too
+        for norm, values in zip(norms, before, strict=True):
+            for name, value in values.items():
+                getattr(norm, name).copy_(value)
+        raise
     return seen
 
 

@@ -27,7 +27,8 @@ def stratified(labels: Int64[Tensor, " n"], sizes: Sequence[int]) -> list[Int64[
         raise ValueError(f"cannot take parts of {list(sizes)} from {n} samples: each, and the rest, must be at least 1")
     y = labels.numpy(force=True)
     keys = np.random.PCG64(_KEY).random_raw(n)
-    by_class = [members[np.argsort(keys[members], kind="stable")] for members in _members(y)]
+    classes = (np.flatnonzero(y == label) for label in np.unique(y))
+    by_class = [members[np.argsort(keys[members], kind="stable")] for members in classes]
     parts = []
     for size in sizes:
         places = _places(size, [len(members) for members in by_class])
@@ -35,10 +36,6 @@ def stratified(labels: Int64[Tensor, " n"], sizes: Sequence[int]) -> list[Int64[
         by_class = [m[k:] for m, k in zip(by_class, places, strict=True)]
     parts.append(np.concatenate(by_class))
     return [torch.from_numpy(np.sort(part)) for part in parts]
-
-
-def _members(y: np.ndarray) -> list[np.ndarray]:
-    return [np.flatnonzero(y == label) for label in np.unique(y)]
 
 
 def _places(size: int, counts: list[int]) -> list[int]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import torch
 from platformdirs import user_cache_dir
 
 import sparsight
+from sparsight.checkpoint.writing import write_atomically
 from sparsight.numerics.kernels.jit import processor
 
 _ROUNDS = 5  # at least
@@ -106,7 +105,4 @@ def _write(measurements: dict[str, Any]) -> None:
     """Store measurements, if possible."""
     with suppress(OSError):
         _file().parent.mkdir(parents=True, exist_ok=True)
-        handle, path = tempfile.mkstemp(dir=_file().parent)
-        with os.fdopen(handle, "w") as file:
-            json.dump(measurements, file)
-        os.replace(path, _file())
+        write_atomically(_file(), [json.dumps(measurements).encode()])

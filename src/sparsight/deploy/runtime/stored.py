@@ -41,7 +41,7 @@ class Stored:
     def fill_(self, module: nn.Module) -> None:
         """Restore the dense weights of a module's layers, and torch's forward."""
         for layer, weight in self.layers(module):
-            layer._parameters["weight"] = _parameter(_tensor(self.entries[weight]).to(weight.dtype))
+            layer._parameters["weight"] = _dense(self.entries[weight], weight)
             del layer.forward
 
     def reads(self) -> Reads:
@@ -81,7 +81,7 @@ class Stored:
         layers = self.layers(module)
         with self.as_torch(module):
             for layer, weight in layers:
-                layer._parameters["weight"] = _parameter(_tensor(self.entries[weight]).to(weight.dtype))
+                layer._parameters["weight"] = _dense(self.entries[weight], weight)
             yield
 
 
@@ -160,9 +160,9 @@ def stored_in(path: Path, model: nn.Module, half: bool) -> Stored:
         done.add(id(value))
         kept = _kept(entry, value, places)
         if kept is None:
-            made = _parameter(_tensor(entry).to(value.dtype))
+            made = _dense(entry, value)
         else:
-            made = _parameter(torch.full((), torch.nan).expand(entry.shape))
+            made = nn.Parameter(torch.full((), torch.nan).expand(entry.shape), requires_grad=False)
             found.weights[made], found.entries[made] = kept, entry
         for module, attribute in places:
             module._parameters[attribute] = made
@@ -192,5 +192,5 @@ def _tensor(entry: Entry) -> Tensor:
     return load_tensors(Checkpoint(str(entry.path), "", (entry,)))[entry.name]
 
 
-def _parameter(tensor: Tensor) -> nn.Parameter:
-    return nn.Parameter(tensor, requires_grad=False)
+def _dense(entry: Entry, like: Tensor) -> nn.Parameter:
+    return nn.Parameter(_tensor(entry).to(like.dtype), requires_grad=False)

@@ -69,21 +69,20 @@ class Visit:
         if module in self._seen or not self.zeros(module):
             return
         self._seen.add(module)
-        made, leaf = self.candidate(module), not any(True for _ in module.children())
+        made = self.candidate(module)
+        why, milliseconds = str(made), {}
         if isinstance(made, FastForward):
             times = self.compared(module, made)
+            milliseconds = {} if times is None else times.milliseconds
             if times is None or times.fastest == "sparse":
                 module.forward = made
                 why = "not timed" if times is None else f"{times.ratio:.2f} times as fast"
-                self.note(module, name, "sparse", why, {} if times is None else times.milliseconds)
+                self.note(module, name, "sparse", why, milliseconds)
                 return
-            if leaf:
-                self.stored.fill_(module)
-                self.note(module, name, "torch", f"sparse is {times.ratio:.2f} times as fast", times.milliseconds)
-                return
-        elif leaf:
+            why = f"sparse is {times.ratio:.2f} times as fast"
+        if not any(True for _ in module.children()):
             self.stored.fill_(module)
-            self.note(module, name, "torch", made, {})
+            self.note(module, name, "torch", why, milliseconds)
             return
         before = len(self.plan)
         for child_name, child in module.named_children():
