@@ -164,7 +164,9 @@ def parallel() -> Any:
 def together(compiled: Any, address: int, threads: int) -> None:
     """Call a compiled C function with an address, on so many of torch's threads at once."""
     call = parallel()
-    if threads == 1 or call is None:
+    if threads == 1:
+        compiled.ctypes(address)
+    elif call is None:
         each(lambda _: compiled.ctypes(address), threads)
     else:
         call(compiled.address, address, threads, 0)
