@@ -30,11 +30,6 @@ Weights = dict[tuple[Any, ...], Any]
 _SUMS = 18 << 14  # at most this many bytes of partial sums in a chunk: each block passes over them once
 
 
-def _limits(activation: str) -> tuple[float, float]:
-    """Between which finished values are clamped before the activation."""
-    return k.CLAMPS.get(activation, k.CLAMPS[""])
-
-
 @dataclass
 class Emitter:
     """Writes a plan's operations, step by step. Buffers are at `addresses` in the arena, by identity.
@@ -83,14 +78,11 @@ class Emitter:
         chunks, words = self.output(step.out, operation.activation, cuts)
         bits = tables.inside(out)
         masked = int(not (bits == tables.ALL).all())
-        source = self.source(step.x, -operation.padding[0], -operation.padding[1])
-        for own, given in ((conv.X, k.X), (conv.X_AT, k.X_AT), (conv.X_GROUP, k.X_GROUP), (conv.X_PITCH, k.X_PITCH)):
-            words[own] = source[given]
+        words |= self.source(step.x, -operation.padding[0], -operation.padding[1])
         words |= {conv.STREAM: made.nonzeros, conv.STARTS: made.starts, conv.ORDER: made.order}
         words |= {conv.BASE: block * x.plane if half else 0, conv.BLOCKS: made.blocks, conv.CHANNELS: weight.shape[0]}
         words |= {conv.BIAS: operation.bias.astype(np.float32), conv.KEEP: bits, conv.KEEP_PITCH: 2 * bits.shape[1]}
-        words |= zip((conv.LOW, conv.HIGH), _limits(operation.activation), strict=True)
-        words |= self.added(step.add, conv.ADD)
+        words |= self.added(step.add, operation.activation)
         words |= self.tiles(cut, operation, step, (masked, int(half)), bits.shape[1])
         rows = int(np.diff(cuts).max())
         self.table.scratch = max(self.table.scratch, conv.SUMS + rows * size)
@@ -120,10 +112,7 @@ class Emitter:
         chunks, words = self.output(step.out, operation.activation, cuts)
         bias = np.pad(operation.bias, (0, rows - len(weight))).astype(np.float32)
         words |= self.source(step.x) | {k.OUT_ROW: 4 * group, matvec.BIAS: bias}
-        words |= zip((matvec.LOW, matvec.HIGH), _limits(operation.activation), strict=True)
-        if step.add is not None:
-            add = self.place(step.add)
-            words |= {matvec.ADD: add.slot, matvec.ADD_AT: add.at}
+        words |= self.added(step.add, operation.activation)
         kernel = matvec.by_slots(self.half)
         if kernel is None:
             kernel = matvec.by_rows
@@ -165,8 +154,7 @@ class Emitter:
         chunks, words = self.output(step.out, activation, np.array([0, 1], np.int32) if flat else None)
         if flat:
             words |= {k.ROWS: 1, k.COLS: -(-step.x.channels // LANES)}
-        words |= self.source(step.x) | self.added(step.add, k.ADD)
-        words |= zip((k.SCALE_LOW, k.SCALE_HIGH), _limits(activation), strict=True)
+        words |= self.source(step.x) | self.added(step.add, activation)
         self.table.add(k.total, chunks, words)
 
     # -- changes of layout ---------------------------------------------------------------------------------------
@@ -247,10 +235,11 @@ class Emitter:
             words |= zip((k.X_ROWS, k.X_COLS), b.planes.block, strict=True)
         return words
 
-    def added(self, b: Buffer | None, first: int) -> Words:
-        """Five words, from `first` on: the place of the tensor to add, if any."""
+    def added(self, b: Buffer | None, activation: str) -> Words:
+        """The place of what is added, if any, and the limits of the sum."""
         words: Words = {} if b is None else self.source(b)
-        return {first + i: words.get(n, 0) for i, n in enumerate((k.X, k.X_AT, k.X_GROUP, k.X_ROW, k.X_PITCH))}
+        low, high = k.CLAMPS.get(activation, k.CLAMPS[""])
+        return {k.LOW: low, k.HIGH: high} | {k.ADD + i: words.get(k.X + i, 0) for i in range(5)}
 
     def once(self, make: Callable[[], Any], *what: Any) -> Any:
         """The result of `make`, cached for other programs."""

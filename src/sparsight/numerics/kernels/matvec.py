@@ -17,14 +17,14 @@ from llvmlite import ir
 from numba import cfunc, types
 from numba.core import cgutils
 
-from sparsight.numerics.kernels import planes
+from sparsight.numerics.kernels import planes as k
 from sparsight.numerics.kernels.calls import call, operation, put_real, real, small, word
 from sparsight.numerics.kernels.jit import cached, has, jit, summing
 from sparsight.numerics.kernels.llvm import BYTES, I16, I64, LANES, VI, ZERO, V, fma, function, i64, load, store
-from sparsight.numerics.kernels.planes import OPERATION, OUT_ROW, OWN, X_AT, X, chunk_of, clamped_sum
+from sparsight.numerics.kernels.planes import OPERATION, OUT_ROW, chunk_of, clamped_sum, input_of
 from sparsight.numerics.kernels.walk import aligned_copy
 
-ADVANCES, BLOCKS, STARTS, BIAS, LOW, HIGH, ADD, ADD_AT, PAIRS = range(OWN + 7, OWN + 16)
+ADVANCES, BLOCKS, STARTS, BIAS, PAIRS = range(k.MORE, k.MORE + 5)
 # PARTS cut groups of rows (`group`); OUT_ROW is their bytes.
 
 WINDOW = 2 * LANES
@@ -171,11 +171,11 @@ def _finished(op, slots, out, begin, end):
     """Bias, sum, clamp and activation of finished groups of rows."""
     begin, end = begin * word(op, OUT_ROW) // BYTES, end * word(op, OUT_ROW) // BYTES
     count, first, infinity = LANES * (end - begin), BYTES * begin, np.float32(np.inf)
-    add = word(slots, word(op, ADD)) + word(op, ADD_AT) + first if word(op, ADD) else 0
+    add = word(slots, word(op, k.ADD)) + word(op, k.ADD_AT) + first if word(op, k.ADD) else 0
     clamped_sum(out, out, word(op, BIAS) + first, -infinity, infinity, count)
-    clamped_sum(out, out, add, real(op + 8 * LOW, 0), real(op + 8 * HIGH, 0), count)
-    if word(op, planes.ACTIVATE):
-        call(word(op, planes.ACTIVATE), (out, 1, 0, 0, 1, end - begin, 0))
+    clamped_sum(out, out, add, real(op + 8 * k.LOW, 0), real(op + 8 * k.HIGH, 0), count)
+    if word(op, k.ACTIVATE):
+        call(word(op, k.ACTIVATE), (out, 1, 0, 0, 1, end - begin, 0))
 
 
 @summing
@@ -189,7 +189,7 @@ def _row(x, pairs, begin, end):
 @cached(cfunc, OPERATION)
 def by_rows(op, slots, scratch, chunk):
     _, begin, end, out = chunk_of(op, slots, chunk)
-    x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
+    x, starts = input_of(op, slots, 0, 0), word(op, STARTS)
     rows = word(op, OUT_ROW) // 4
     for row in range(rows * begin, rows * end):
         put_real(out, row - rows * begin, _row(x, word(op, PAIRS), small(starts, row), small(starts, row + 1)))
@@ -205,7 +205,7 @@ def by_slots(half: bool) -> Any | None:
 
     def run(op, slots, scratch, chunk):
         _, begin, end, out = chunk_of(op, slots, chunk)
-        x, starts = word(slots, word(op, X)) + word(op, X_AT), word(op, STARTS)
+        x, starts = input_of(op, slots, 0, 0), word(op, STARTS)
         for g in range(begin, end):
             first, last, to = small(starts, g), small(starts, g + 1), out + (g - begin) * word(op, OUT_ROW)
             group_of_rows(x, word(op, ADVANCES), word(op, BLOCKS), first, last, to, kind)

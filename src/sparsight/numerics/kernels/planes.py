@@ -25,7 +25,11 @@ FINISH = types.void(*[types.int64] * 7)
 # A place is a slot (an address of the call) and an offset in bytes; GROUP is bytes from a group of images to the next.
 # OUT is the first pixel of the first channel. CHANNELS are shared out in PARTS, whose limits are at BOUNDS (int32).
 OUT, OUT_AT, OUT_GROUP, OUT_ROW, OUT_PITCH, ROWS, COLS, HALO, ACTIVATE, FILL, PARTS, BOUNDS = range(12)
-OWN = 12  # the first word that each kind of operation has for itself
+X, X_AT, X_GROUP, X_ROW, X_PITCH, X_ROWS, X_COLS = range(12, 19)
+OWN = 19  # the first word that each kind of operation has for itself
+# Sums, convolutions and matrices: limits of finished values, and the place of what is added (ADD 0: nothing).
+LOW, HIGH, ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH = range(OWN, OWN + 7)
+MORE = OWN + 7
 
 
 @jit
@@ -36,6 +40,12 @@ def chunk_of(op, slots, chunk):
     begin, end = small(word(op, BOUNDS), part), small(word(op, BOUNDS), part + 1)
     out = word(slots, word(op, OUT)) + word(op, OUT_AT) + group * word(op, OUT_GROUP) + begin * word(op, OUT_ROW)
     return group, begin, end, out
+
+
+@jit
+def input_of(op, slots, group, begin):
+    """Address of x: the first tap of the first pixel of the first channel."""
+    return word(slots, word(op, X)) + word(op, X_AT) + group * word(op, X_GROUP) + begin * word(op, X_ROW)
 
 
 @jit
@@ -139,14 +149,7 @@ def activation(name: str) -> Any:
 
 # -- pooling -----------------------------------------------------------------------------------------------------
 
-X, X_AT, X_GROUP, X_ROW, X_PITCH, X_ROWS, X_COLS = range(OWN, OWN + 7)
-KERNEL_ROWS, KERNEL_COLS, STRIDE_ROWS, STRIDE_COLS, BORDER, DILATION, KEEP, EDGES = range(OWN + 7, OWN + 15)
-
-
-@jit
-def input_of(op, slots, group, begin):
-    """Address of x: the first tap of the first pixel of the first channel."""
-    return word(slots, word(op, X)) + word(op, X_AT) + group * word(op, X_GROUP) + begin * word(op, X_ROW)
+KERNEL_ROWS, KERNEL_COLS, STRIDE_ROWS, STRIDE_COLS, BORDER, DILATION, KEEP, EDGES = range(OWN, OWN + 8)
 
 
 @cached(cfunc, OPERATION)
@@ -211,8 +214,6 @@ def mean(op, slots, scratch, chunk):
 
 # -- sums and layouts --------------------------------------------------------------------------------------------
 
-SCALE_LOW, SCALE_HIGH, ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH = range(OWN + 7, OWN + 14)
-
 
 @jit
 def clamped_sum(out, x, add, low, high, count):
@@ -229,7 +230,7 @@ def total(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
     x = input_of(op, slots, group, begin)
     add = word(slots, word(op, ADD)) + word(op, ADD_AT) + group * word(op, ADD_GROUP) + begin * word(op, ADD_ROW)
-    low, high = real(op + 8 * SCALE_LOW, 0), real(op + 8 * SCALE_HIGH, 0)
+    low, high = real(op + 8 * LOW, 0), real(op + 8 * HIGH, 0)
     for n in range(end - begin):
         for i in range(word(op, ROWS)):
             to = out + n * word(op, OUT_ROW) + i * word(op, OUT_PITCH)
@@ -239,7 +240,7 @@ def total(op, slots, scratch, chunk):
     finish(op, out, end - begin)
 
 
-INDEX, COUNT = OWN + 7, OWN + 8
+INDEX, COUNT = OWN, OWN + 1
 
 
 @cached(cfunc, OPERATION)

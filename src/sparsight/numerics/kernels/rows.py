@@ -17,7 +17,7 @@ from sparsight.numerics.kernels.vectors_llvm import STRIP
 # -- from and to rows, as torch has them, where lanes are images --------------------------------------------------
 
 # Bytes of an image, how many there are, vectors side by side, 1: planes of one pixel.
-IMAGE, IMAGES, WIDE, FLAT = range(k.OWN + 7, k.OWN + 11)
+IMAGE, IMAGES, WIDE, FLAT = range(k.OWN, k.OWN + 4)
 
 
 @jit
@@ -81,7 +81,7 @@ def from_lanes(op, slots, scratch, chunk):
 
 # -- from and to rows of one image, in blocks ---------------------------------------------------------------------
 
-STRIPS, STRIP_COUNT = k.OWN + 7, k.OWN + 8
+STRIPS, STRIP_COUNT = k.OWN, k.OWN + 1
 
 
 def _strips(inward: bool) -> Any:

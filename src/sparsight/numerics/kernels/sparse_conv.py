@@ -8,21 +8,17 @@ from __future__ import annotations
 
 from numba import cfunc
 
-from sparsight.numerics.kernels import planes, tile
+from sparsight.numerics.kernels import planes as k
+from sparsight.numerics.kernels import tile
 from sparsight.numerics.kernels.calls import call, put, word
 from sparsight.numerics.kernels.jit import cached
-from sparsight.numerics.kernels.planes import OPERATION, OWN, chunk_of, finish
+from sparsight.numerics.kernels.planes import OPERATION, chunk_of, finish, input_of
 
 SUMS = 256  # bytes of scratch before the partial sums: the words of a tile's job
 assert 8 * tile.WORDS <= SUMS
 
-# Words beside those of every operation. BASE: bytes from block to block of x, 0 if offsets are from the first one on.
-# KEEP: lanes that lie in the image, 16 bits a vector. ADD 0: nothing is added.
-(
-    X, X_AT, X_GROUP, X_PITCH, STREAM, STARTS, ORDER, CHANNELS, BLOCKS, BIAS, LOW, HIGH,
-    ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH, KEEP, KEEP_PITCH, TILES, TILE_COUNT, BASE,
-) = range(OWN, OWN + 22)  # fmt: skip
-
+# BASE: bytes from block to block of x, 0 if offsets are from the first on. KEEP: lanes in the image, 16 bits a vector.
+STREAM, STARTS, ORDER, CHANNELS, BLOCKS, BIAS, KEEP, KEEP_PITCH, TILES, TILE_COUNT, BASE = range(k.MORE, k.MORE + 11)
 TILE = 5  # words of a tile: its kernel's address, then offsets in x, out, add and keep
 
 
@@ -30,24 +26,24 @@ TILE = 5  # words of a tile: its kernel's address, then offsets in x, out, add a
 def conv(op, slots, scratch, chunk):
     group, begin, end, out = chunk_of(op, slots, chunk)
     channels, blocks, tiles = word(op, CHANNELS), word(op, BLOCKS), word(op, TILES)
-    x = word(slots, word(op, X)) + word(op, X_AT) + group * word(op, X_GROUP)
-    add = word(slots, word(op, ADD)) + word(op, ADD_AT) + group * word(op, ADD_GROUP) + begin * word(op, ADD_ROW)
-    put(scratch, tile.PITCH, word(op, X_PITCH))
+    x, add_row = input_of(op, slots, group, 0), word(op, k.ADD_ROW)
+    add = word(slots, word(op, k.ADD)) + word(op, k.ADD_AT) + group * word(op, k.ADD_GROUP) + begin * add_row
+    put(scratch, tile.PITCH, word(op, k.X_PITCH))
     put(scratch, tile.STREAM, word(op, STREAM))
     put(scratch, tile.COUNT, end - begin)
     put(scratch, tile.SCRATCH, scratch + SUMS)
     put(scratch, tile.BIAS, word(op, BIAS) + 4 * begin)
-    put(scratch, tile.OUT_ROW, word(op, planes.OUT_ROW))
-    put(scratch, tile.OUT_PITCH, word(op, planes.OUT_PITCH))
-    put(scratch, tile.ADD_ROW, word(op, ADD_ROW))
-    put(scratch, tile.ADD_PITCH, word(op, ADD_PITCH))
-    put(scratch, tile.LOW, word(op, LOW))
-    put(scratch, tile.HIGH, word(op, HIGH))
+    put(scratch, tile.OUT_ROW, word(op, k.OUT_ROW))
+    put(scratch, tile.OUT_PITCH, word(op, k.OUT_PITCH))
+    put(scratch, tile.ADD_ROW, add_row)
+    put(scratch, tile.ADD_PITCH, word(op, k.ADD_PITCH))
+    put(scratch, tile.LOW, word(op, k.LOW))
+    put(scratch, tile.HIGH, word(op, k.HIGH))
     put(scratch, tile.KEEP_PITCH, word(op, KEEP_PITCH))
     for t in range(word(op, TILE_COUNT)):
         at = TILE * t
         put(scratch, tile.OUT, out + word(tiles, at + 2))
-        put(scratch, tile.ADD, add + word(tiles, at + 3) if word(op, ADD) else 0)
+        put(scratch, tile.ADD, add + word(tiles, at + 3) if word(op, k.ADD) else 0)
         put(scratch, tile.KEEP, word(op, KEEP) + word(tiles, at + 4))
         for block in range(blocks):
             put(scratch, tile.X, x + word(tiles, at + 1) + block * word(op, BASE))
