@@ -12,19 +12,18 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-_BIAS_FIRST = (torch.ops.aten.addmm, torch.ops.aten.baddbmm)
-_WITH_WEIGHTS = (
-    torch.ops.aten.mm, torch.ops.aten.bmm, *_BIAS_FIRST, torch.ops.aten.convolution, torch.ops.aten._convolution,
-)  # fmt: skip
+_aten = torch.ops.aten
+_FACTORS = dict.fromkeys((_aten.mm, _aten.bmm, _aten.convolution, _aten._convolution), slice(0, 2))
+_FACTORS |= dict.fromkeys((_aten.addmm, _aten.baddbmm), slice(1, 3))
+"""Which arguments of an operation are multiplied."""
 
 
 def macs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
     """Multiply-accumulates of one call of a model in evaluation mode: dense, and with nonzero weights only.
 
     Dense is half of what `torch.utils.flop_counter` counts, attention by its products, plus the LSTMs that it leaves
-    out. For the second number, products
-    with a weight, or with a tensor computed only from weights, are scaled by its density; products of activations count
-    in full. Padding counts as in torch: a border costs as much as the inside.
+    out. For the second number, products with a weight, or with a tensor computed only from weights, are scaled by its
+    density; products of activations count in full. Padding counts as in torch: a border costs as much as the inside.
     Raises: ValueError if the model fails on the inputs.
     """
     weights = _ByWeights([*model.parameters(), *model.buffers()])
@@ -62,12 +61,12 @@ class _ByWeights(TorchDispatchMode):
                 if isinstance(found, Tensor):
                     self._know(found)
         packet = getattr(func, "_overloadpacket", None)
-        if packet in _WITH_WEIGHTS:
-            product = args[1:3] if packet in _BIAS_FIRST else args[:2]
-            share = [(int(x.count_nonzero()), x.numel()) for x in product if self._is_known(x)]
+        if packet in _FACTORS:
+            factors = args[_FACTORS[packet]]
+            share = [(int(x.count_nonzero()), x.numel()) for x in factors if self._is_known(x)]
             flops = flop_registry[packet](*args, **kwargs, out_val=out)
             self.saved += max((flops // 2 * (size - alive) // size for alive, size in share if size), default=0)
-        if packet is torch.ops.aten.mkldnn_rnn_layer:  # an LSTM in one operation
+        if packet is _aten.mkldnn_rnn_layer:  # an LSTM in one operation
             x, *weights = args[:3]
             for weight in weights:
                 each = x.shape[:-1].numel()
