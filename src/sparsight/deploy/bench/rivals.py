@@ -63,19 +63,13 @@ def chosen(names: Sequence[str] = ()) -> list[Rival]:
 
 def _torch(dtype: torch.dtype) -> Callable[[Case], Way]:
     def make(case: Case) -> Way:
-        images = case.x.dim() == 4
+        layout = torch.channels_last if case.x.dim() == 4 else torch.contiguous_format
         module: nn.Module = copy.deepcopy(case.module).to(dtype)
-        given, convert = case.x, dtype != torch.float32 and not case.layer
-        if images:
-            module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            given = given.contiguous(memory_format=torch.channels_last) if case.layer else given
-        if not convert:
-            given = given.to(dtype)
+        module = module.to(memory_format=layout)  # type: ignore[call-overload]
+        x = case.x.to(dtype, memory_format=layout)
 
         def call() -> Tensor:
-            x = given.to(dtype) if convert else given
-            x = x.contiguous(memory_format=torch.channels_last) if images else x
-            return module(x).float() if convert else module(x)
+            return module(x) if case.layer else module(case.x.to(dtype, memory_format=layout)).float()
 
         return Way(call, lambda: call().float())
 
