@@ -132,6 +132,10 @@ WRONG = {
         "data: digits\nmethods:\n- {recipe: sap, label: a}\n- {recipe: sap, label: b}\n",
         "line 4: methods[2]: the trial sap with {}, mlp on digits, seed 0, occurs twice: remove one of them",
     ),
+    "a label twice": (
+        "data: digits\nmethods:\n- {recipe: sap, label: mine}\n- {recipe: lottery, label: mine}\n",
+        "line 4: methods[2].label: 'mine' names methods[1] too, on the same model, data, density and seed",
+    ),
     "seed and seeds": (SAP + "seed: 1, seeds: 2}]", "methods[1].seed: give one of seed and seeds"),
     "a density": ("densities: [0]\nmethods: [{recipe: sap}]", "densities[1]: must be greater than 0, got 0"),
     "a recipe": ("methods:\n- recipe: sapp\n", "line 2: methods[1].recipe: unknown recipe 'sapp'; did you mean 'sap'?"),

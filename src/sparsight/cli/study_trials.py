@@ -71,11 +71,16 @@ def planned(path: Path) -> list[Planned]:
             raise source.error(("arguments", name), f"no recipe of the study has this argument, got {value!r:.80}")
     made: dict[str, Recipe] = {}
     plans: dict[str, Planned] = {}
+    named: dict[tuple[Any, ...], int] = {}  # the method that a label names in a setting
     for cell in cells(study):
         plan = _planned(source, study, functions[cell.method.recipe], cell, made)
         if plans.setdefault(plan.trial.key, plan) is not plan:
             of = f"{cell.method.recipe} with {canonical(dict(plan.trial.arguments))}, {cell.model} on {cell.data}"
             raise source.error(cell.place, f"the trial {of:.300}, seed {cell.seed}, occurs twice: remove one of them")
+        setting, number = (cell.label, cell.model, cell.data, cell.density, cell.seed), int(cell.place[1]) + 1
+        if cell.label and (first := named.setdefault(setting, number)) != number:
+            what = f"{cell.label!r:.80} names methods[{first}] too, on the same model, data, density and seed"
+            raise source.error((*cell.place, "label"), f"{what}: give each its own label")
     return [*plans.values()]
 
 
