@@ -123,26 +123,23 @@ def _argument(name: str, network: Network) -> str:
 
 def _named(networks: Sequence[Network], differ: Sequence[str]) -> list[Network]:
     """The networks with differing arguments among their values, and names that distinguish them."""
-    several = {k for k in ("model", "data") if len({n.values[k] for n in networks}) > 1}
-    own = [{k: n.arguments.get(k) for k in differ} for n in networks]
-    kinds: dict[str, list[int]] = {}
-    for i, n in enumerate(networks):
-        kinds.setdefault(f"{n.values['label'] or n.values['recipe']}", []).append(i)
-    found = list(networks)
-    for kind, of in kinds.items():
-        shown = _distinguishing(differ, [own[i] for i in of])
-        for i in of:
-            n = networks[i]
-            where = [str(n.values[k]).rpartition(":")[2] for k in ("model", "data") if k in several]
-            with_arguments = ", ".join(
-                [kind, *where, *(f"{k.removeprefix('target_').replace('_', ' ')} {_short(own[i][k])}" for k in shown)]
-            )
-            level = n.name.rpartition(", ")[2]
-            group = ", ".join([kind, *where]) if n.values["label"] else with_arguments
-            short = f"{with_arguments}, seed {n.values['seed']}, {level}" if n.values["label"] else n.name
-            given = {_argument(k, n): v if isinstance(v, (int, float)) else _short(v) for k, v in own[i].items()}
-            values = {**n.values, **given}
-            found[i] = replace(n, name=short, group=group, setting=f"{with_arguments}, {level}", values=values)
+    several = [k for k in ("model", "data") if len({n.values[k] for n in networks}) > 1]
+    kinds: dict[str, list[Mapping[str, Any]]] = {}
+    for n in networks:
+        kinds.setdefault(n.values["label"] or n.values["recipe"], []).append(n.arguments)
+    shown = {kind: _distinguishing(differ, of) for kind, of in kinds.items()}
+    found = []
+    for n in networks:
+        label, level = n.values["label"], n.name.rpartition(", ")[2]
+        kind = label or n.values["recipe"]
+        group = ", ".join([kind, *(str(n.values[k]).rpartition(":")[2] for k in several)])
+        told = (f"{k.removeprefix('target_').replace('_', ' ')} {_short(n.arguments.get(k))}" for k in shown[kind])
+        setting = ", ".join([group, *told])
+        short = f"{setting}, seed {n.values['seed']}, {level}" if label else n.name
+        own = {_argument(k, n): n.arguments.get(k) for k in differ}
+        given = {k: v if isinstance(v, (int, float)) else _short(v) for k, v in own.items()}
+        called = replace(n, name=short, values={**n.values, **given})
+        found.append(replace(called, group=group if label else setting, setting=f"{setting}, {level}"))
     names = Counter(n.name for n in found)
     return [n if names[n.name] == 1 else replace(n, name=old.name) for n, old in zip(found, networks, strict=True)]
 
@@ -151,7 +148,7 @@ def _distinguishing(names: Sequence[str], of: Sequence[Mapping[str, Any]]) -> li
     """Arguments that distinguish settings, densities first, without redundant ones."""
     found: list[str] = []
     for k in sorted(names, key=lambda k: "density" not in k):
-        few, more = ({tuple(_short(x[j]) for j in of_them) for x in of} for of_them in (found, [*found, k]))
+        few, more = ({tuple(_short(x.get(j)) for j in of_them) for x in of} for of_them in (found, [*found, k]))
         if len(more) > len(few):
             found.append(k)
     return found
