@@ -42,7 +42,8 @@ def _kept(s: Story, subject: LevelRecord) -> str:
         return f"{what}; its validation {metric.name} is {'not known' if mine is None else 'not a number'}."
     if subject is s.dense or dense is None or not is_finite(dense):
         return f"{what} at {metric.text(mine, 1)} validation {metric.name}."
-    digits = _digits(mine, dense)
+    shown = round(100.0 * mine, 1) - round(100.0 * dense, 1)
+    digits = 1 if abs(shown - round(100.0 * (mine - dense), 1)) < 0.05 else 2
     named = f"dense ({metric.text(dense, digits)})"
     gap = f"{metric.difference(mine, dense)} relative to {named}"
     against = words.apart(mine, dense, named, digits) if metric.share else gap
@@ -56,11 +57,6 @@ def _doubt(s: Story, subject: LevelRecord) -> str:
         return ""
     low, high = (100 * x for x in difference(mine[0], dense[0], min(mine[1], dense[1])))
     return f"On {mine[1]:,} validation samples the difference lies between {low:+.1f} and {high:+.1f} points (95 %)."
-
-
-def _digits(mine: float, dense: float) -> int:
-    shown = round(100.0 * mine, 1) - round(100.0 * dense, 1)
-    return 1 if abs(shown - round(100.0 * (mine - dense), 1)) < 0.05 else 2
 
 
 def _tested(s: Story, subject: LevelRecord) -> str:
