@@ -322,6 +322,24 @@ def test_what_grasp_keeps_carries_the_gradient():
     assert kept > 2 * before > 3 * worst
 
 
+class Casting(nn.Module):
+    """Casts its input to the weights' own type, whatever it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 3, dtype=torch.bfloat16)
+
+    def forward(self, x):
+        return self.fc(x.bfloat16())
+
+
+@pytest.mark.parametrize(("model", "shape"), [(Casting(), (4,)), (nn.Linear(4, 3), (5,))])
+def test_synflow_says_why_it_cannot_run_a_network(model, shape):
+    said = rf"cannot run the network in float64 on ones of shape \(1, {shape[0]}\): mat1 and mat2 .* must not cast"
+    with pytest.raises(ValueError, match=said):
+        SynFlow(input_shape=shape)(model, dense(model))
+
+
 def test_what_synflow_keeps_lets_more_through():
     model = tiny()
     masks = dense(model)

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sparsight.model.batch import predict, scores_of
+from sparsight.model.batch import predict, scores_of, tensors_of
 from sparsight.model.functional import Pure, evaluating
 from sparsight.model.linearised import Positive, is_bias, ones
 from sparsight.model.masks import check
@@ -65,8 +65,15 @@ class SynFlow:
                 raise ValueError("SynFlow needs input_shape or at least one batch")
             weights = leaves(call, masks)
             positive = Positive()
-            with positive:
-                out = call.loss(weights, predict, x)  # type: ignore[arg-type]
+            try:
+                with positive:
+                    out = call.loss(weights, predict, x)  # type: ignore[arg-type]
+            except RuntimeError as error:
+                shapes = ", ".join(str(tuple(one.shape)) for one in tensors_of(x))
+                raise ValueError(
+                    f"SynFlow cannot run the network in float64 on ones of shape {shapes}: {error}; its forward must "
+                    "not cast to another type, and input_shape must be the shape of a sample"
+                ) from error
             scores = scores_of(out)
             if scores is None:
                 raise TypeError(f"SynFlow needs a model that returns a tensor or `logits`, got {type(out).__name__}")
