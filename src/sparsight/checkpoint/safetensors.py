@@ -31,10 +31,9 @@ _Fields = tuple[Any, ...]
 """What a header says of a tensor, in the order of `_FIELDS`, with tuples for lists: takes less memory and time."""
 _SHOWN = 80
 
-_DTYPES = {  # name -> (as torch spells it, bits)
-    **{name: (dtype, 8 * LAYOUTS[dtype].size) for dtype, name in SAFETENSORS.items()},
-    "F6_E2M3": ("float6_e2m3", 6), "F6_E3M2": ("float6_e3m2", 6), "F4": ("float4_e2m1", 4),
-}  # fmt: skip
+_DTYPES = {name: (dtype, 8 * LAYOUTS[dtype].size) for dtype, name in SAFETENSORS.items()}
+_DTYPES |= {"F6_E2M3": ("float6_e2m3", 6), "F6_E3M2": ("float6_e3m2", 6), "F4": ("float4_e2m1", 4)}
+"""Of each dtype: how torch spells it, and its bits."""
 
 
 @uncollected()

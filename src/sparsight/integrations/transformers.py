@@ -15,7 +15,7 @@ from sparsight.records.masks import load_masks, save_masks
 from sparsight.types import Masks
 
 try:
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerCallback, TrainerState, TrainingArguments
 except ImportError as error:
     raise ImportError(
         "sparsight.integrations.transformers needs transformers: pip install sparsight[transformers]"
@@ -58,30 +58,22 @@ class PruningCallback(TrainerCallback):
     def __exit__(self, *_: object) -> None:
         self._session.end(finished=False)
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         saved = _saved(args, state) if state.global_step else None
         self._session.begin(kwargs["model"], kwargs["optimizer"], _place(state), saved, self._copies)
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         self._session.step(_place(state))
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         if args.should_save and self._session.running:
             save_masks(self.masks, _folder(args, state) / FILE)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **kwargs: Any
-    ) -> None:
-        for log in (logs, state.log_history[-1]):  # the second is a copy of the first
+    def on_log(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
+        for log in (kwargs["logs"], state.log_history[-1]):  # the second is a copy of the first
             log.update(self._session.figures())
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, *_: Any, **kwargs: Any) -> None:
         try:
             if args.load_best_model_at_end and state.best_model_checkpoint is not None:
                 self._session.returned(load_masks(Path(state.best_model_checkpoint) / FILE))
