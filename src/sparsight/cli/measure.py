@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
@@ -15,7 +14,7 @@ from torch import nn
 from sparsight.analysis.tensor_kinds import judge
 from sparsight.checkpoint import open_checkpoint
 from sparsight.cli.certify_inputs import level_of, named_network, trained
-from sparsight.cli.errors import Misuse, NotFound, checked, printable, refusing
+from sparsight.cli.errors import Misuse, NotFound, checked, print_lines, refusing
 from sparsight.cli.network_options import BenchOptions, LedgerOptions
 from sparsight.cli.output import check_outputs, give, quiet
 from sparsight.cli.show import opened
@@ -104,8 +103,7 @@ def bench(asked: BenchOptions) -> int:
         if not asked.json and not quiet(asked):
             text = timings.timings(found[-1], asked.rounds, about)
             text += f"\n\n{timings.layers(found[-1].plan)}" if asked.layers and found[-1].plan else ""
-            text = "\n".join(map(printable, text.split("\n")))
-            sys.stdout.write("\n" * (len(found) > 1) + text + "\n")
+            print_lines(*[""] * (len(found) > 1), *text.split("\n"))
     return give(
         asked, None, lambda: timings.document(found, asked.rounds, about), csv=lambda: as_csv(timings.rows(found))
     )

@@ -69,11 +69,11 @@ def _packed(asked: ShowOptions) -> int:
         after = before if entry.packed is None else entry.packed.size
         dense += before
         shape = " × ".join(map(str, entry.shape)) or "scalar"
-        names = printable(", ".join((entry.name, *entry.aliases)))
+        names = ", ".join((entry.name, *entry.aliases))
         lines.append(f"{names}: {entry.dtype}, {shape}, {bytes_of(before)} in {bytes_of(after)}")
     size = asked.run.stat().st_size
     lines.append(f"{len(lines):,} tensors, {bytes_of(dense)} in {bytes_of(size)} ({smaller(size, dense)})")
-    sys.stdout.write("\n".join(lines) + "\n")
+    print_lines(*lines)
     return 0
 
 
