@@ -193,7 +193,7 @@ def sample(
     chosen: int | Literal["sparsest"] | None = "sparsest",
     recipe: str = "sap",
     data: str = "fashion-mnist",
-    model: str = "sparsight.zoo.networks.plain:MLP",
+    model: str = "sparsight:MLP",
 ) -> Sample:
     """A run of `count` levels over `network`, pruning `rate` of the alive weights at each."""
     levels: list[LevelRecord] = []

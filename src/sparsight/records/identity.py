@@ -173,9 +173,8 @@ def _split(split: Split | Iterable[Batch]) -> dict[str, Any]:
     if isinstance(split, Split):
         augment = describe(split.augment)
         return {"samples": len(split), "sha256": digest((split.x, split.y)), "augment": augment}
-    kind = f"{type(split).__module__}:{type(split).__qualname__}"
     length = None
     if isinstance(split, Sized):  # the __len__ of a DataLoader over a stream raises
         with contextlib.suppress(TypeError, NotImplementedError):
             length = len(split)
-    return {"type": kind, "length": length}
+    return {"type": public_name(type(split)), "length": length}

@@ -25,7 +25,7 @@ from sparsight.numerics.checks import check_threads
 from sparsight.records.files import DamagedFile
 from sparsight.records.folder import RunFolder
 from sparsight.records.folder_files import REMEDIES
-from sparsight.records.identity import check_same, describe, fingerprint
+from sparsight.records.identity import check_same, describe, fingerprint, public_name
 from sparsight.records.journal import Event, Watch
 from sparsight.records.new_folder import forget, next_folder
 from sparsight.records.record import Evaluation, Keep, LevelRecord, LevelTimes, RunRecord
@@ -239,7 +239,7 @@ def _about_model(model: nn.Module, recipe: Recipe, spec: str | None) -> dict[str
     weights = prunable(model, include=recipe.prunable.include, exclude=recipe.prunable.exclude)
     return {
         "spec": spec,
-        "type": f"{type(model).__module__}:{type(model).__qualname__}",
+        "type": public_name(type(model)),
         "parameters": sum(parameter.numel() for parameter in named(model).values()),
         "prunable": sum(weight.numel() for weight in weights.values()),
         "tensors": {name: list(weight.shape) for name, weight in weights.items()},
