@@ -56,7 +56,7 @@ MOST_THREADS = 1024
 
 
 def check_threads(threads: Any) -> None:
-    """Raise ValueError for an impossible number of threads, with which torch would end the process."""
+    """Raise ValueError for a number of threads at which torch would abort the process."""
     check_whole(1, MOST_THREADS, threads=threads)
 
 
@@ -74,7 +74,7 @@ def check_known(known: Any, **values: Any) -> None:
 
 
 def check_gathered(tensors: Mapping[str, Any]) -> None:
-    """Raise TypeError for a sharded tensor (a DTensor, as of FSDP2)."""
+    """Raise TypeError for a sharded tensor (a DTensor, for example from FSDP2)."""
     for name, tensor in tensors.items():
         if hasattr(tensor, "device_mesh"):
             raise TypeError(

@@ -12,8 +12,8 @@ NONE = "–"
 def percent(share: float | None) -> str:
     """A share in percent: one decimal, and below 1 % two significant digits.
 
-    A half is rounded up: 6.25 % reads "6.3 %". Only 0 reads "0 %" and only 1 reads "100 %": what lies between never
-    rounds to either.
+    A half is rounded up: 6.25 % reads "6.3 %". Only 0 reads "0 %" and only 1 reads "100 %": values in
+    between never round to either.
     """
     if share is None:
         return NONE
@@ -55,13 +55,13 @@ def margin(value: float, relative: bool) -> str:
 
 
 def apart(mine: float, other: float, named: str, digits: int) -> str:
-    """Two shares compared, rounded: "0.2 points below dense"; "as dense" if nothing is left after rounding."""
+    """Two shares compared, rounded: "0.2 points below dense"; "as dense" if they are equal after rounding."""
     gap = round(100.0 * (mine - other), digits)
     return f"{abs(gap):.{digits}f} points {'above' if gap > 0 else 'below'} {named}" if gap else f"as {named}"
 
 
 def compression(kept: int, total: int) -> str:
-    """total / kept, as ×; "∞" where no weight is left."""
+    """total / kept, as ×; "∞" if no weight is kept."""
     if not kept:
         return "∞"
     ratio = total / kept
@@ -69,7 +69,7 @@ def compression(kept: int, total: int) -> str:
 
 
 def smaller(kept: int, total: int) -> str:
-    """ "4.0× smaller", or "no smaller" unless less is kept."""
+    """ "4.0× smaller", or "no smaller" unless kept < total."""
     return f"{compression(kept, total)} smaller" if kept < total else "no smaller"
 
 
@@ -90,7 +90,7 @@ def index(value: float | None, digits: int = 4) -> str:
 
 
 def count(value: float | None) -> str:
-    """A number of things; at most one decimal, and only where it is not whole."""
+    """A count, with one decimal only if it is not whole."""
     if value is None:
         return NONE
     if not math.isfinite(value):
@@ -113,7 +113,7 @@ def duration(value: float) -> str:
 
 
 def unbroken(sentence: str) -> str:
-    """The same with no line break between a number and its unit."""
+    """The sentence without line breaks between numbers and their units."""
     return re.sub(r"(?<=\d) (?=(%|ms|s|min|h|weights|epochs?|points)\b|%)", "\u00a0", sentence)
 
 

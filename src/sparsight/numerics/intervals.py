@@ -27,8 +27,8 @@ def wilson(share: float, n: int, confidence: float = 0.95) -> tuple[float, float
 def difference(a: float, b: float, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Newcombe's interval of a - b, two shares of n answers each, from independent samples.
 
-    Two networks evaluated on the same samples make many of the same errors, so their difference is known better:
-    see `paired_shares`.
+    Two networks evaluated on the same samples share many errors, so their difference has a narrower interval: see
+    `paired_shares`.
     Source: Newcombe, "Interval estimation for the difference between independent proportions", Statistics in Medicine
     17 (1998), method 10.
     """
@@ -72,7 +72,7 @@ class Mean:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """mean - half_width and mean + half_width; None from one value."""
+        """mean - half_width and mean + half_width; None for a single value."""
         return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
     @property
@@ -88,7 +88,7 @@ class Mean:
 
     @property
     def p_value(self) -> float | None:
-        """The two-sided p of Student's test that the true mean is 0; None from one value, NaN for NaN.
+        """The two-sided p-value of Student's t-test that the true mean is 0; None for a single value, NaN for NaN.
 
         Equal values give 0, or 1 if all are 0.
         """
@@ -128,7 +128,7 @@ def mean(values: Iterable[float | None], confidence: float = 0.95) -> Mean | Non
 def paired(a: Mapping[int, float | None], b: Mapping[int, float | None], confidence: float = 0.95) -> Mean | None:
     """`mean` of a - b over the common seeds, from values by seed.
 
-    The variation that both share cancels. Ignores seeds that one side lacks or has as None; returns None if no seed is
+    Variation common to both sides cancels. Ignores seeds that one side lacks or has as None; returns None if no seed is
     left. Raises: as `mean`.
     """
     both = [(a[seed], b[seed]) for seed in sorted(a.keys() & b.keys())]
@@ -145,7 +145,7 @@ def lower_bound(values: Iterable[float | None], confidence: float = 0.95) -> flo
 
 
 def both_sides(confidence: float) -> float:
-    """The confidence of the two-sided interval whose lower end is the one-sided bound."""
+    """The confidence of the two-sided interval that ends at the one-sided bound."""
     if not 0.5 < confidence < 1:
         raise ValueError(f"the confidence of a bound must be greater than 0.5 and less than 1, got {confidence}")
     return 2 * confidence - 1

@@ -73,7 +73,7 @@ def _set(states: Mapping[str, Any]) -> None:
     numpy.random.set_state((name, keys.numpy().astype(numpy.uint32), *rest))  # noqa: NPY002
 
 
-# -- loaders that draw for themselves --------------------------------------------------------------------------
+# -- loaders with their own generators -------------------------------------------------------------------------
 
 _DRAWING = (torch.Generator, numpy.random.Generator, numpy.random.RandomState, random.Random)
 

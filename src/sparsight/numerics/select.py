@@ -27,16 +27,16 @@ def prune_smallest(
     """Remove exactly `counts` of the alive weights: those with the smallest scores.
 
     scope "global": `counts` is an int, ranked over all tensors together (dtypes compare by true value);
-    "layer": an int for each name; "neuron": for each name an int64 tensor with one count for each row (index
-    of dimension 0; a 1-D tensor has rows of one entry).
+    "layer": an int per name; "neuron": per name, an int64 tensor with one count per row (index of dimension 0; a 1-D
+    tensor has rows of one entry).
 
-    Ties: among equal scores the lower index goes first (order of `scores`, then row-major whatever the memory
-    format); -0.0 equals +0.0; infinities rank; NaN is refused among alive entries and ignored elsewhere.
+    Ties: of equal scores the lower index is pruned first (order of `scores`, then row-major in any memory format).
+    -0.0 equals +0.0. Infinities are ranked. NaN raises among alive entries and is ignored elsewhere.
     `min_keep`: every tensor (global, layer) or row (neuron) keeps at least this many of its alive weights. In
-    global scope the largest `min_keep` of each tensor are set aside, and the smallest of the rest go.
+    global scope the largest `min_keep` of each tensor are protected, and the smallest of the rest are pruned.
 
-    Returns new contiguous masks, and the names of the tensors whose selection the floor changed (global scope only;
-    other scopes refuse a count that breaks the floor). Scores of other devices are copied to the CPU: the result is
+    Returns new contiguous masks, and the names of tensors in which the floor changed the selection (global scope only;
+    other scopes reject a count that breaks the floor). Scores on other devices are copied to the CPU: the result is
     the same on every device and for any number of threads. Raises: ValueError, TypeError.
     """
     return _select(scores, masks, counts, "prune", scope, min_keep)
@@ -47,7 +47,7 @@ def keep_largest(
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Keep exactly `counts` of the alive weights: those with the largest scores.
 
-    Keeping k of d alive weights is pruning d - k of them: see `prune_smallest` for everything else.
+    Keeping k of d alive weights prunes d - k of them: see `prune_smallest` for everything else.
     """
     return _select(scores, masks, counts, "keep", scope, min_keep)
 
@@ -83,9 +83,9 @@ def _select(
 
 
 def _global(pieces: Mapping[str, list[Piece]], count: Any, verb: _Verb, min_keep: int) -> tuple[str, ...]:
-    """Write the masks; returns the tensors held at the floor.
+    """Write the masks; returns the names of tensors held at the floor.
 
-    A tensor that falls below the floor is fixed at it, and the other tensors give up the rest.
+    A tensor that would fall below its floor is fixed there, and the other tensors lose more weights instead.
     """
     alive = dict.fromkeys(pieces, 0)
     every = [piece for of in pieces.values() for piece in of]
@@ -130,11 +130,11 @@ def _to_prune(what: str, count: Any, alive: int, verb: _Verb, where: str, min_ke
     return gone
 
 
-# -- by radix: 16 bits of the threshold at a time -----------------------------------------------------------------
+# -- radix selection: 16 bits of the threshold at a time ----------------------------------------------------------
 
 
 def _prune(pieces: Sequence[Piece], k: int, alive: int) -> None:
-    """Write the masks of `pieces`: alive, but for the k smallest."""
+    """Write the masks of `pieces`: all alive entries except the k smallest."""
     if not alive:
         for piece in pieces:
             piece.out.zero_()
@@ -150,7 +150,7 @@ def _prune(pieces: Sequence[Piece], k: int, alive: int) -> None:
 
 
 def _threshold(pieces: Sequence[Piece], k: int) -> tuple[int, int, int]:
-    """The k-th smallest key, how many keys are equal to it, and how many of those are among the k smallest."""
+    """The k-th smallest key, how many keys equal it, and how many of these are among the k smallest."""
     shift = pieces[0].width - 16
     histogram, _ = _histogram(pieces, lambda piece, histogram: kernels.survey(*piece.arrays, histogram))
     digit, rank = _find(histogram, max(1, k))
@@ -169,7 +169,7 @@ def _threshold(pieces: Sequence[Piece], k: int) -> tuple[int, int, int]:
 
 
 def _narrow(pieces: Sequence[Piece], low: int, shift: int) -> tuple[np.ndarray, int]:
-    """The digits at `shift` of the keys that agree with `low` above them, and how many keys are below `low`."""
+    """Histogram of the digits at `shift` of keys that match `low` above them, and the number of keys below `low`."""
     one = pieces[0]
     low, high, infinity = map(one.key, (low, low + (DIGITS << shift) - 1, one.infinity))
 
@@ -182,7 +182,7 @@ def _narrow(pieces: Sequence[Piece], low: int, shift: int) -> tuple[np.ndarray, 
 
 
 def _histogram(pieces: Sequence[Piece], add: Callable[[Piece, np.ndarray], _T]) -> tuple[np.ndarray, list[_T]]:
-    """What `add` puts into a histogram for all pieces, and what it returns. A histogram per thread, not per piece."""
+    """The sum of the histograms that `add` fills, one per thread rather than per piece, and what `add` returns."""
     n = min(torch.get_num_threads(), len(pieces))
 
     def work(i: int) -> tuple[np.ndarray, list[_T]]:
@@ -194,7 +194,7 @@ def _histogram(pieces: Sequence[Piece], add: Callable[[Piece, np.ndarray], _T]) 
 
 
 def _find(histogram: np.ndarray, rank: int) -> tuple[int, int]:
-    """The digit of the entry of this rank (from 1), and its rank within that digit."""
+    """The digit of the entry with this rank (from 1), and the entry's rank within that digit."""
     upto = np.cumsum(histogram)
     digit = min(int(np.searchsorted(upto, rank)), histogram.size - 1)
     return digit, rank - int(upto[digit] - histogram[digit])
@@ -287,7 +287,7 @@ def _check_int(what: str, value: Any) -> None:
 
 
 def _widest(dtypes: set[torch.dtype]) -> torch.dtype:
-    """The narrowest dtype that holds every value of these."""
+    """The narrowest dtype that holds every value of these dtypes."""
     if len(dtypes) == 1:
         return next(iter(dtypes))
     return torch.float64 if torch.float64 in dtypes else torch.float32

@@ -1,1 +1,1 @@
-"""Compiled loops over flat arrays. Each has a tensor twin, beside its caller, for devices other than the CPU."""
+"""Compiled loops over flat arrays. For devices other than the CPU, each has a tensor twin next to its caller."""

@@ -1,4 +1,4 @@
-"""Compiled code and memory by their addresses: what a table of kernels needs."""
+"""Calls and memory access by raw address, for tables of kernels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _INT, _REAL = types.int64, types.float32
 
 
 def operation(kinds: Sequence[Any], do: Callable[..., Any], result: Any = types.void) -> Any:
-    """An intrinsic with the LLVM code that `do(builder, *values)` writes.
+    """An intrinsic that emits LLVM code by `do(builder, *values)`.
 
-    It takes values of numba's types `kinds`; `int` stands for a number that is known when compiling, and `do` gets it.
+    It takes values of the numba types `kinds`. The kind `int` is a compile-time constant, which `do` gets as a number.
     """
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
@@ -68,15 +68,15 @@ def _take(b: Any, address: Any) -> Any:
 
 
 call: Any = intrinsic(_call)
-"""Call a C function at an address, which takes a tuple of int64 values and returns nothing."""
+"""Call the C function at an address with a tuple of int64 values; it returns nothing."""
 at: Any = operation([_INT], lambda b, address: b.inttoptr(address, ir.IntType(8).as_pointer()), types.voidptr)
 """An address as a pointer, for `numba.carray`."""
 peek: Any = operation([_INT], _peek, _INT)
 """The int64 at an address, which another thread may be changing."""
 take: Any = operation([_INT], _take, _INT)
-"""The int64 at an address, which becomes the next one: each is returned once."""
+"""Atomically increment the int64 at an address; returns the old value, so no two threads get the same."""
 give_way: Any = operation([], _yield)
-"""Let another thread have the processor."""
+"""Yield the processor to another thread."""
 word: Any = operation([_INT, _INT], lambda b, address, i: b.load(_at(b, address, i, I64)), _INT)
 """The i-th int64 from an address."""
 put: Any = operation([_INT] * 3, lambda b, address, i, value: b.store(value, _at(b, address, i, I64)))
@@ -86,6 +86,6 @@ real: Any = operation([_INT, _INT], lambda b, address, i: b.load(_at(b, address,
 put_real: Any = operation([_INT, _INT, _REAL], lambda b, address, i, value: b.store(value, _at(b, address, i, F32)))
 """Write the i-th float32 from an address."""
 as_real: Any = operation([types.uint32], lambda b, bits: b.bitcast(bits, F32), _REAL)
-"""The float32 of 32 bits."""
+"""32 bits as a float32."""
 small: Any = operation([_INT, _INT], lambda b, address, i: b.sext(b.load(_at(b, address, i, I32)), I64), _INT)
 """The i-th int32 from an address, as an int64."""

@@ -1,4 +1,4 @@
-"""Clears the bits of pruned weights by a mask of bytes, which adds little to the memory traffic of the weights."""
+"""Clears pruned weights by a byte mask, which adds little memory traffic to that of the weights."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from sparsight.numerics.kernels.calls import at, take
 from sparsight.numerics.kernels.jit import jit, shared, summing
 
 BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-"""The integers of as many bytes as a weight has."""
+"""Integer types by size in bytes, to view weights of the same size."""
 
 _BLOCK = 2048
-_PIECE = 1 << 17  # weights that a thread clears at a time
-_SUM = 1 << 20  # weights whose squares are added up in one go
-_FEW = 4  # up to this many pieces do not repay a second thread
+_PIECE = 1 << 17  # weights that a thread clears at once
+_SUM = 1 << 20  # weights per partial sum of squares
+_FEW = 4  # a second thread does not pay off for up to this many pieces
 
 Place = tuple[int, int, int]
-"""Address of the first value, address of the mask's first byte (1 = kept), and how many there are.
+"""Address of the first value, address of the mask's first byte (1 = kept), and the number of values.
 
-The mask's address may be 0 in `sums_of_squares`: nothing is pruned. Addresses, since making arrays of many small
-tensors takes longer than going through them.
+In `sums_of_squares` a mask's address may be 0: nothing is pruned. Addresses are used because making arrays of many
+small tensors takes longer than processing them.
 """
 
-# An empty array tells a kernel its type: numba recognises it faster than a dtype.
+# Empty arrays pass a type to a kernel: numba dispatches on them faster than on a dtype.
 _KINDS = {width: np.empty(0, f"i{width}") for width in BITS}
 _REALS = {width: np.empty(0, f"f{width}") for width in (4, 8)}
 
 
 def clear_plainly_(x: Tensor, mask: Tensor) -> None:
-    """Write +0.0 where `mask` (bool, of the shape of `x`, on its device) is False. In tensor code, for any memory."""
+    """Write +0.0 where `mask` (bool, with the shape and device of `x`) is False. Tensor code, for any memory."""
     x.detach().view(BITS[x.element_size()]).masked_fill_(~mask, 0)
 
 
@@ -80,15 +80,15 @@ def _clear_shared(width: int) -> Callable[[int], None]:
 
 
 def table(places: Iterable[Place], width: int) -> np.ndarray:
-    """The places as `clear` takes them, in pieces, for threads to take."""
+    """The places as a table for `clear`, cut into pieces to divide among threads."""
     return np.array([piece for place in places for piece in _pieces(place, width, _PIECE)], np.int64).reshape(-1, 3)
 
 
 def clear(rows: np.ndarray, width: int, everything: bool = False) -> bool:
-    """Write +0.0 over every pruned value of a table; True if one was anything else.
+    """Write +0.0 over every pruned value of a table; True if any value was different.
 
-    Blocks of values are read first and written only if they need it: weights mostly stay clean. `everything` writes
-    without looking, and returns False: gradients come dense.
+    Blocks are read first and written only if necessary: weights mostly stay clean. `everything` skips the check and
+    returns False, for gradients, which are dense.
     """
     if len(rows) <= _FEW or torch.get_num_threads() == 1:
         return _through(rows, everything, _KINDS[width])
@@ -104,10 +104,10 @@ def _pieces(place: Place, width: int, size: int) -> list[Place]:
 
 @summing
 def _square(values, mask):
-    """The sum of the squares, after clearing if there is a mask."""
+    """The sum of squares, after clearing if there is a mask."""
     total = 0.0
     for i in range(len(values)):
-        if mask is not None:  # what None rules out is not compiled
+        if mask is not None:  # for None, the branch is not compiled
             values[i] = values[i] if mask[i] else values.dtype.type(0)
         total += np.float64(values[i]) * np.float64(values[i])
     return total
@@ -139,10 +139,10 @@ def _squares_shared(width: int) -> Callable[[int], None]:
 
 
 def sums_of_squares(places: Sequence[Place], width: int) -> list[float]:
-    """Write the pruned values of all places as +0.0; for each place the float64 sum of the squares of what is left.
+    """Write +0.0 over the pruned values of all places; returns each place's sum of squares in float64.
 
-    Values of 4 or 8 bytes. Cut at fixed places and added up in order: the same bits for any number of threads, on one
-    machine.
+    Values have 4 or 8 bytes. Partial sums have fixed limits and are added in order: on one machine, the bits are the
+    same for any number of threads.
     """
     cut = [(i, piece) for i, place in enumerate(places) for piece in _pieces(place, width, _SUM)]
     rows, parts = np.array([piece for _, piece in cut], np.int64).reshape(-1, 3), np.empty(len(cut))

@@ -1,7 +1,7 @@
 """Compiling with numba, and running compiled loops on several threads.
 
-Kernels release the interpreter lock and run on plain Python threads, or on torch's own, as many as torch is set to use:
-`torch.set_num_threads` is the one setting for both. (numba's own thread pools would be a second one.)
+Kernels release the interpreter lock and run on plain Python threads, or on torch's own. `torch.set_num_threads` sets
+the number of both. (numba's own thread pools would need a second setting.)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def cached(compiler: Callable[..., Any], *args: Any, **options: Any) -> Callable
     """One of numba's compilers, with machine code cached on disk if possible.
 
     numba caches next to the source or in the user's cache folder; if it can write to neither, each process compiles
-    again. Its key is a function's name and file, but kernels use other files too, so the name includes a hash of all.
+    again. Its key is a function's name and file. Kernels use other files too, so the name includes a hash of all files.
     """
 
     @uninterrupted
@@ -54,14 +54,14 @@ def _sources() -> str:
 
 
 def uninterrupted(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function after which Ctrl-C and the like come if they come within it.
+    """Delay Ctrl-C and other signals that arrive during a function until it has returned.
 
-    While it compiles and loads, LLVM calls Python: an exception there is lost, and with it the wish to stop.
+    While compiling and loading, LLVM calls Python: an exception raised there by a signal would be lost.
     """
 
     @wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if threading.current_thread() is not threading.main_thread():  # signals come in the main thread alone
+        if threading.current_thread() is not threading.main_thread():  # only the main thread handles signals
             return function(*args, **kwargs)
         came: list[tuple[int, Any]] = []
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
@@ -83,28 +83,28 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 def processor() -> tuple[str, str, str]:
-    """What kernels are compiled for: platform, processor and its extensions."""
+    """The target of compilation: platform, processor and its extensions."""
     target: Any = cpu_target.target_context
     return target.codegen().magic_tuple()
 
 
 def has(feature: str) -> bool:
-    """Whether kernels are compiled for a processor with an extension, "avx512f" for one."""
+    """Whether kernels are compiled for a processor extension, such as "avx512f"."""
     return f"+{feature}" in processor()[2].split(",")
 
 
 def jit(function: Callable[..., Any], fastmath: Any = False) -> Callable[..., Any]:
-    """Compile on first call, without the interpreter's lock, and keep the machine code (`cached`)."""
+    """Compile on first call and cache the machine code (`cached`), which runs without the interpreter lock."""
     return cached(numba.njit, nogil=True, error_model="numpy", fastmath=fastmath)(function)
 
 
 def fused(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Like `jit`, but a product and a sum may be rounded once."""
+    """Like `jit`, but a multiplication and addition may be rounded once."""
     return jit(function, {"contract"})
 
 
 def summing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Like `jit`, but the order of a sum may follow the machine's vectors; NaN and infinity stay exact."""
+    """Like `jit`, but sums may be reordered for the machine's vectors; NaN and infinity stay exact."""
     return jit(function, {"reassoc", "contract"})
 
 
@@ -116,8 +116,8 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
     """`[work(i) for i in items]`, on as many threads as torch uses. Results keep their order.
 
-    `work` should spend its time in a compiled kernel. An exception of any item is raised after all threads have
-    stopped; items that were not started are skipped.
+    `work` should spend its time in a compiled kernel. An exception from any item is raised after all threads have
+    stopped; items not yet started are skipped.
     """
     todo = range(items) if isinstance(items, int) else items
     threads = min(torch.get_num_threads(), len(todo))
@@ -137,22 +137,22 @@ def each(work: Callable[[int], Any], items: int | Sequence[int]) -> list[Any]:
 
     others = [_pool(threads - 1).submit(take) for _ in range(threads - 1)]
     try:
-        take()  # here too: a thread that has to be woken begins later
+        take()  # this thread works too: others take time to wake up
     finally:
-        begun = [other for other in others if not other.cancel()]  # nothing is left for one that has not begun
+        begun = [other for other in others if not other.cancel()]  # a thread that has not begun has no work left
         wait(begun)
     for other in begun:
         other.result()
     return results
 
 
-# -- on torch's own threads, those of its OpenMP library: they spin for a while after each of torch's operations, and
-# another pool would compete with them ---------------------------------------------------------------------------
+# -- torch's own threads, from its OpenMP library: they spin for a while after each torch operation, and another pool
+# would compete with them ----------------------------------------------------------------------------------------
 
 
 @cache
 def parallel() -> Any:
-    """OpenMP's call of a function on all its threads, from the library that torch has loaded; None without it."""
+    """OpenMP's function to call another on all threads, from the library that torch has loaded; None without it."""
     try:
         call = ctypes.CDLL(None).GOMP_parallel
     except (AttributeError, OSError, TypeError):
@@ -162,7 +162,7 @@ def parallel() -> Any:
 
 
 def together(compiled: Any, address: int, threads: int) -> None:
-    """Call a compiled C function with an address, on so many of torch's threads at once."""
+    """Call a compiled C function with an address on this many of torch's threads at once."""
     call = parallel()
     if threads == 1:
         compiled.ctypes(address)
@@ -178,10 +178,10 @@ def _compiled(work: Callable[[int], None]) -> Any:
 
 
 def shared(work: Callable[[int], None], rows: np.ndarray, *words: int) -> np.ndarray:
-    """Run a compiled loop over the rows of a table (int64) on all of torch's threads; returns its words afterwards.
+    """Run a compiled loop over the rows of a table (int64) on all of torch's threads; returns the job's words.
 
     `work` gets the address of a job: the number of the next row (see `calls.take`), the number of rows, the address of
-    the first row, and `words`, for results. It compiles to a C function and must not raise.
+    the first row, and `words`, to be overwritten with results. It compiles to a C function and must not raise.
     """
     job = np.array([0, len(rows), rows.ctypes.data, *words], np.int64)
     together(_compiled(work), job.ctypes.data, torch.get_num_threads())

@@ -1,4 +1,4 @@
-"""Magnitudes as numba sees them: of a number as arrays hold it, as integers in their order, and their roots."""
+"""Magnitudes of stored numbers in numba: as ordered integers, as floats, and their square roots."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from numba import types
 from numba.extending import overload
 
-_RECIPROCAL = 0x7F000000 - 719_700  # minus the bits of s: about 1/s, its error spread evenly over [1, 2]
+_RECIPROCAL = 0x7F000000 - 719_700  # minus the bits of s: about 1/s, with its error balanced over [1, 2]
 
 
 def magnitude(raw) -> Any:
-    """The bits of |x|, x being a number as arrays hold it: integers in the order of the magnitudes, NaN the largest."""
+    """The bits of |x|, for x as stored in an array: integers in the order of magnitudes, with NaN as the largest."""
 
 
 @overload(magnitude)
@@ -41,7 +41,7 @@ def _float16(raw):
 
 
 def number(bits) -> Any:
-    """The magnitude itself: float32 or float64."""
+    """The magnitude as float32 or float64."""
 
 
 @overload(number)
@@ -52,7 +52,7 @@ def _number(bits):
 
 
 def infinity_of(bits) -> Any:
-    """The bits of infinity, of the same type."""
+    """The bits of infinity, in the same type."""
 
 
 @overload(infinity_of)
@@ -61,12 +61,12 @@ def _infinity(bits):
 
 
 def root_of(v) -> Any:
-    """The square root of a magnitude, and twice what its rounding took away.
+    """The square root of a magnitude, and twice its rounding error.
 
-    In float32 that is up to 2^-24 / m, m in [1, 2) being the significand, and the same wherever a weight repeats: sums
-    of ties would be off by as much. With s = sqrtf(v), v - s*s is exact in one fused multiply-add, and (v - s*s) / (2s)
-    is what was lost. The 1/s in it may be crude: (a constant - the bits of s) is within 0.043 of 1/m, and one step of
-    Newton's method within 0.002, which leaves 1.2e-10 at the very worst. Counts of weights are snapped by 1e-9.
+    In float32 the error is up to 2^-24 / m, with significand m in [1, 2). Equal weights have equal errors: sums of ties
+    would be off by as much. With s = sqrtf(v), v - s*s is exact in one fused multiply-add, and the error is
+    (v - s*s) / (2s). A crude 1/s is enough: (a constant - the bits of s) is within 0.043 of 1/m, and one Newton step
+    within 0.002, which leaves at most 1.2e-10. Counts of weights are snapped by 1e-9.
     """
 
 

@@ -1,8 +1,8 @@
 """A sparse matrix times one vector: by slots (windowed SELL-16), or row by row without AVX-512.
 
-A slot holds at most one non-zero for each of 16 lanes, all within 32 columns from its base: five bits say which column
-a lane takes, by one permutation of two vectors of x. In fp32 a lane has two rows, and a sixth bit says whose number it
-is: fewer slots have empty places, and memory is what takes the time. With weights in bfloat16 it has one.
+A slot holds at most one nonzero for each of 16 lanes, all within 32 columns of its base. Five bits select the column of
+a lane, by one permutation of two vectors of x. In fp32 a lane has two rows, and a sixth bit selects one of them: slots
+have fewer empty places, and memory is the bottleneck. With bfloat16 weights a lane has one row.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from sparsight.numerics.kernels.planes import OPERATION, OUT_ROW, chunk_of, clam
 from sparsight.numerics.kernels.walk import aligned_copy
 
 ADVANCES, BLOCKS, STARTS, BIAS, PAIRS = range(k.MORE, k.MORE + 5)
-# PARTS cut groups of rows (`group`); OUT_ROW is their bytes.
+# PARTS divide groups of rows (`group`); OUT_ROW is the bytes of a group.
 
 WINDOW = 2 * LANES
-STEP = 8  # columns that bases lie apart at least: unaligned vectors of x lie in two lines of the cache less often
+STEP = 8  # bases are multiples of this many columns: fewer unaligned vectors of x span two cache lines
 
 
 class Slots(NamedTuple):
-    """How the slots of a group of rows are written: lane l has the rows l, LANES + l, ..."""
+    """The format of the slots of a group of rows: lane l has the rows l, LANES + l, ..."""
 
-    rows: int  # of a lane
-    bits: int  # of a place
-    block: int  # slots, whose places fit words of 32 bits
+    rows: int  # per lane
+    bits: int  # per place
+    block: int  # slots with places that fit into a word of 32 bits
 
 
 EXACT, HALF = Slots(2, 6, 5), Slots(1, 5, 6)
-_SUMS = 3  # that go on side by side
+_SUMS = 3  # independent accumulators per row
 
 
 def group(half: bool) -> int:
-    """Rows that go through the kernels at once: 16 with weights in bfloat16, or 32."""
+    """Rows that the kernels process at once: 16 with bfloat16 weights, otherwise 32."""
     return LANES * (HALF if half else EXACT).rows
 
 
@@ -55,7 +55,7 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 @jit
 def _fill(begins, columns, weights, bits, advances, places, values):
-    """Fill the blocks of one group of rows, whose non-zeros begin at `begins`; how many there are."""
+    """Fill the blocks of one group of rows; returns their number. Each row's nonzeros begin at `begins`."""
     rows, block_size = len(begins) - 1, values.shape[1]
     next_ = begins[:-1].copy()
     here = count = 0
@@ -66,7 +66,7 @@ def _fill(begins, columns, weights, bits, advances, places, values):
                 base = min(base, np.int64(columns[next_[row]]))
         if base == 2**62:
             return -(-count // block_size)
-        steps = min(base // STEP - here, 255)  # further on with an empty slot between
+        steps = min(base // STEP - here, 255)  # empty slots bridge longer distances
         here += steps
         block, slot = count // block_size, count % block_size
         advances[block, slot] = steps
@@ -89,9 +89,9 @@ def _fill(begins, columns, weights, bits, advances, places, values):
 def slots(
     shape: tuple[int, int], row: np.ndarray, column: np.ndarray, weights: np.ndarray, half: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of a matrix (rows, columns): advances (n, 8), blocks of places and values (n, words), starts of each group.
+    """The slots of a matrix: advances (n, 8), blocks of places and values (n, words), and the start of each group.
 
-    Its numbers that are not 0 are `weights`, float32, in row-major order. `half`: values are the bits of bfloat16.
+    `shape` is (rows, columns); `weights` are the nonzeros, float32, in row-major order. `half`: values are bfloat16.
     """
     rows, columns = shape
     _, bits, block = HALF if half else EXACT
@@ -142,7 +142,7 @@ def _group_of_rows(b: Any, x: Any, advances: Any, blocks: Any, begin: Any, end: 
                 weight = b.bitcast(b.shl(b.zext(narrow, VI), _all(16)), V)
             else:
                 weight = load(b, raw, align=size)
-            picked = b.call(permute, [low, b.lshr(places, _all(bits * i)), high])  # which reads five bits of each
+            picked = b.call(permute, [low, b.lshr(places, _all(bits * i)), high])  # reads five bits of each place
             old = [b.load(totals[i % _SUMS]) for totals in sums]
             new = [fma(b, picked, weight, total) for total in old]
             if rows == 2:
@@ -159,16 +159,16 @@ def _group_of_rows(b: Any, x: Any, advances: Any, blocks: Any, begin: Any, end: 
 
 
 group_of_rows: Any = operation([*[types.int64] * 6, int], _group_of_rows)
-"""Write the products of a group of rows: x, advances, blocks, first and last of these, out, 1 if values are bfloat16.
+"""Write the products of a group of rows: x, advances, blocks, first and end block, out, 1 if values are bfloat16.
 
-x is read WINDOW numbers from each base on. A byte of a block's advance is how many STEPs a slot's base lies after the
-one before.
+Reads WINDOW numbers of x from each base on. Each byte of a block's advance is the distance in STEPs from one slot's
+base to the next.
 """
 
 
 @jit
 def _finished(op, slots, out, begin, end):
-    """Bias, sum, clamp and activation of finished groups of rows."""
+    """Apply bias, sum, clamp and activation to groups of rows."""
     begin, end = begin * word(op, OUT_ROW) // BYTES, end * word(op, OUT_ROW) // BYTES
     count, first, infinity = LANES * (end - begin), BYTES * begin, np.float32(np.inf)
     add = word(slots, word(op, k.ADD)) + word(op, k.ADD_AT) + first if word(op, k.ADD) else 0
@@ -198,7 +198,7 @@ def by_rows(op, slots, scratch, chunk):
 
 @cache
 def by_slots(half: bool) -> Any | None:
-    """The kernel for slots, with values in bfloat16 or not; None where the machine has no AVX-512."""
+    """The kernel for slots, with bfloat16 values if `half`; None without AVX-512."""
     if not has("avx512f"):
         return None
     kind = int(half)

@@ -1,6 +1,6 @@
-"""Operations on planes of vectors: finishing (activation, halo), pooling, sums, means, and going from layout to layout.
+"""Operations on planes of vectors: finishing (activation, halo), pooling, sums, means, and conversions of layout.
 
-The first words of each operation say how its output lies and what is done to finished planes; see `sparse_conv`.
+The first words of each operation describe the layout of its output and how to finish planes; see `sparse_conv`.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.vectors import vectors
 
 OPERATION = types.void(types.int64, types.int64, types.int64, types.int64)
-"""What a table of operations calls: its words, the call's slots, the thread's scratch, the number of the chunk."""
+"""Type of an operation in a table: its words, the call's slots, the thread's scratch, the chunk's number."""
 
 FINISH = types.void(*[types.int64] * 7)
-"""Finishes planes: address of the first one's first pixel, how many, bytes to the next, pitch, rows, columns, halo."""
+"""Finishes planes: address of the first pixel, number of planes, bytes between them, pitch, rows, columns, halo."""
 
 # A place is a slot (an address of the call) and an offset in bytes; GROUP is bytes from a group of images to the next.
-# OUT is the first pixel of the first channel. CHANNELS are shared out in PARTS, whose limits are at BOUNDS (int32).
+# OUT is the first pixel of the first channel. Channels are divided into PARTS, with their limits at BOUNDS (int32).
 OUT, OUT_AT, OUT_GROUP, OUT_ROW, OUT_PITCH, ROWS, COLS, HALO, ACTIVATE, FILL, PARTS, BOUNDS = range(12)
 X, X_AT, X_GROUP, X_ROW, X_PITCH, X_ROWS, X_COLS = range(12, 19)
-OWN = 19  # the first word that each kind of operation has for itself
-# Sums, convolutions and matrices: limits of finished values, and the place of what is added (ADD 0: nothing).
+OWN = 19  # the first word that depends on the kind of operation
+# Sums, convolutions and matrices: limits of finished values, and the place of the summand (ADD 0: none).
 LOW, HIGH, ADD, ADD_AT, ADD_GROUP, ADD_ROW, ADD_PITCH = range(OWN, OWN + 7)
 MORE = OWN + 7
 
 
 @jit
 def chunk_of(op, slots, chunk):
-    """Group, first channel, channel after the last, and address of the first one's first pixel."""
+    """Group, first channel, channel after the last, and address of the first channel's first pixel."""
     parts = word(op, PARTS)
     group, part = chunk // parts, chunk % parts
     begin, end = small(word(op, BOUNDS), part), small(word(op, BOUNDS), part + 1)
@@ -61,7 +61,7 @@ def finish(op, out, count):
 
 @cache
 def halo(columns: int) -> Any:
-    """Fills the halo of planes on a grid of so many columns; 0: lanes are images, and it is zero."""
+    """Fills the halo of planes on a grid of this many columns; 0: lanes are images, and the halo is zero."""
 
     def fill(out, count, row, pitch, rows, cols, halo):
         for n in range(count):
@@ -80,7 +80,7 @@ def halo(columns: int) -> Any:
     return cached(cfunc, FINISH)(fill)
 
 
-# -- activations: loops over these, without branches, compile to vectors -------------------------------------------
+# -- activations, without branches: loops over them are vectorised -------------------------------------------------
 
 _F = np.float32
 _LN2, _LN2_REST = _F(0.693145751953125), _F(1.42860682030941723e-06)
@@ -95,13 +95,13 @@ def _exp(x):
     r = x - k * _LN2 - k * _LN2_REST
     p = ((_F(1 / 5040) * r + _F(1 / 720)) * r + _F(1 / 120)) * r + _F(1 / 24)
     p = (((p * r + _F(1 / 6)) * r + _F(0.5)) * r + _F(1)) * r + _F(1)
-    power = np.int32(k) if k == k else np.int32(0)  # a NaN has no integer
+    power = np.int32(k) if k == k else np.int32(0)  # NaN has no integer value
     return _F(p * np.int32((power + np.int32(127)) << np.int32(23)).view(np.float32))
 
 
 @fused
 def _erf(x):
-    """Abramowitz and Stegun 7.1.26, 1.5e-7 at the worst."""
+    """Abramowitz and Stegun 7.1.26; the error is at most 1.5e-7."""
     size = abs(x)
     t = _F(1) / (size * _F(0.3275911) + _F(1))
     p = (_F(1.061405429) * t + _F(-1.453152027)) * t + _F(1.421413741)
@@ -128,12 +128,12 @@ def _gelu_tanh(x):
 
 _SMOOTH = ("silu", "gelu", "gelu_tanh")
 CLAMPS = {"": (-float("inf"), float("inf")), "relu": (0.0, float("inf")), "relu6": (0.0, 6.0)}
-"""Activations that are clamps: a finished value's limits."""
+"""Activations that are clamps, with their limits."""
 
 
 @cache
 def activation(name: str) -> Any:
-    """The kernel of an activation that is no clamp."""
+    """The kernel of an activation other than a clamp."""
     kind = _SMOOTH.index(name)
 
     def activate(out, count, row, pitch, rows, cols, halo):
@@ -189,9 +189,9 @@ def average_pool(op, slots, scratch, chunk):
 
 @cached(cfunc, OPERATION)
 def mean(op, slots, scratch, chunk):
-    """Over a plane: a vector where lanes are images, else one number for each channel.
+    """The mean of each plane: a vector if lanes are images, otherwise one number per channel.
 
-    Rows are summed first: in one long sum of like numbers the rounding errors would add up.
+    Rows are summed first: in one long sum of similar numbers, rounding errors would accumulate.
     """
     group, begin, end, out = chunk_of(op, slots, chunk)
     x, share, row = input_of(op, slots, group, begin), word(op, BORDER), scratch + BYTES
@@ -217,7 +217,7 @@ def mean(op, slots, scratch, chunk):
 
 @jit
 def clamped_sum(out, x, add, low, high, count):
-    """out = x + add (address 0: nothing is added), between low and high; NaN stays."""
+    """out = x + add, clamped to [low, high]; NaN stays. With address 0 for `add`, nothing is added."""
     for k in range(count):
         value = real(x, k) + real(add, k) if add else real(x, k)
         value = low if value < low else value
@@ -226,7 +226,7 @@ def clamped_sum(out, x, add, low, high, count):
 
 @cached(cfunc, OPERATION)
 def total(op, slots, scratch, chunk):
-    """x, and add if there is any; then clamped and finished: also what copies planes and applies activations alone."""
+    """x plus `add`, if any, then clamped and finished. Also copies planes and applies single activations."""
     group, begin, end, out = chunk_of(op, slots, chunk)
     x = input_of(op, slots, group, begin)
     add = word(slots, word(op, ADD)) + word(op, ADD_AT) + group * word(op, ADD_GROUP) + begin * word(op, ADD_ROW)
@@ -245,7 +245,7 @@ INDEX, COUNT = OWN, OWN + 1
 
 @cached(cfunc, OPERATION)
 def gather(op, slots, scratch, chunk):
-    """Any layout to any other: element i of an output plane is element index[i] of the input's, or 0 if that is -1."""
+    """Convert between any layouts: element i of an output plane is element index[i] of the input plane, 0 for -1."""
     group, begin, end, out = chunk_of(op, slots, chunk)
     x, index = input_of(op, slots, group, begin), word(op, INDEX)
     for n in range(end - begin):

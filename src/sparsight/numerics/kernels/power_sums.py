@@ -1,10 +1,10 @@
-"""Power sums of rows of weights, chunk by chunk: one pass over memory, the same bits whatever the threads.
+"""Power sums of rows of weights, chunk by chunk: one pass over memory, the same bits for any number of threads.
 
-A row is cut into chunks of 8192 weights counted from its start. Each chunk gives one line of a table, and lines
-are folded in order, into rows, tensors or everything. Within a chunk the machine's vectors decide the order of a sum.
+Rows are cut into chunks of 8192 weights, from the start of each row. A chunk gives one line of a table, and lines are
+folded in order, into rows, tensors or everything. Within a chunk, the machine's vectors decide the order of a sum.
 
-Arrays hold float32 or float64, or the bits of bfloat16 as uint16 and of float16 as int16. An exponent e > 0 asks
-for sum |x|^e. A negative one asks for sum y ln y with y = |x|^-e, and stands right behind the exponent -e.
+Arrays hold float32 or float64, or the bits of bfloat16 as uint16 and of float16 as int16. An exponent e > 0 means
+sum |x|^e. A negative one means sum y ln y with y = |x|^-e, and directly follows the exponent -e.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from sparsight.numerics.kernels.magnitudes import infinity_of, magnitude, number
 
 CHUNK = 8192
 COUNT, ZEROS, LARGEST, SMALLEST, SCALE, SUMS = range(6)
-"""Columns of a table. SCALE is the log2 of the unit that the sums are in; they are followed by what their
-float64 lost (each sum is a pair of float64)."""
+"""Columns of a table. SCALE is the log2 of the sums' unit. The sums are followed by their rounding errors: each sum is
+a pair of float64."""
 _STEP = 64.0  # units are powers of 2^64: changing the unit is exact for the usual exponents
 _LARGEST_UNIT = 960.0
-_SQRT_FLOOR = 2.0**-40  # chunks of narrower floats below it: residuals of float32 roots would be denormal
+_SQRT_FLOOR = 2.0**-40  # in chunks of narrower floats below it, residuals of float32 roots would be denormal
 
 
 @jit
 def _kept(x, mask, out):
-    """What a mask keeps of x, written to the beginning of `out`."""
+    """The kept weights of x, written to the beginning of `out`."""
     n = 0
     for i in range(len(x)):
         out[n] = x[i]
@@ -39,7 +39,7 @@ def _kept(x, mask, out):
 def _sums(x):
     """Sums of |x|^0.5, |x| and x^2, the largest and smallest magnitude. A NaN is the largest.
 
-    All three, whatever is asked for: the compiler would order the others otherwise.
+    Always computes all three: with fewer, the compiler would order the sums differently.
     """
     root, one, two, lost = 0.0, 0.0, 0.0, np.float32(0.0)
     largest = magnitude(x.dtype.type(0))
@@ -68,7 +68,7 @@ def unit_of(largest: float, limit: float) -> float:
 
 @jit
 def term(x: float, e: float) -> float:
-    """x^e for x >= 0; y ln y with y = x^-e where e < 0."""
+    """x^e for x >= 0; y ln y with y = x^-e if e < 0."""
     if x == 0.0:
         return 0.0
     if e == 1.0:
@@ -94,7 +94,7 @@ def _sum_terms(x, e, unit):
 
 @jit
 def _careful(x, exponents, limit, line):
-    """What `_sums` leaves open: how many zeros, other exponents, extreme magnitudes."""
+    """Complete the line of `_sums`: number of zeros, other exponents, extreme magnitudes."""
     largest = line[LARGEST]
     line[SCALE] = unit = unit_of(largest, limit)
     if line[SMALLEST] == 0.0:
@@ -109,9 +109,9 @@ def _careful(x, exponents, limit, line):
 
 @jit
 def fill(x, mask, place, length, exponents, limit, start, stop, table):
-    """Lines start..stop of a tensor that holds rows of `length` weights one after the other, into `table`.
+    """Write lines start..stop of a tensor with consecutive rows of `length` weights to `table`.
 
-    x[0] is weight `place` of the tensor. A weight that is not finite leaves a LARGEST that is not.
+    x[0] is weight `place` of the tensor. A non-finite weight makes LARGEST non-finite.
     """
     low = 1.0 / limit if x.itemsize == 8 else max(1.0 / limit, _SQRT_FLOOR)
     chunks = (length + CHUNK - 1) // CHUNK
@@ -138,7 +138,7 @@ def fill(x, mask, place, length, exponents, limit, start, stop, table):
 
 @jit
 def _two_sum(a, b):
-    """a + b, and what that lost."""
+    """a + b, and its rounding error."""
     s = a + b
     t = s - a
     return s, (a - (s - t)) + (b - t)
@@ -146,14 +146,14 @@ def _two_sum(a, b):
 
 @jit
 def _fold_sums(table, start, stop, exponents, unit, line):
-    """The sums of lines start..stop in `unit`, each kept as a pair."""
+    """The sums of lines start..stop in `unit`, each as a pair."""
     n = len(exponents)
     totals, losts = np.zeros(n), np.zeros(n)
     for i in range(start, stop):
         change = table[i, SCALE] - unit
         for j in range(n):
             s, s_lost = table[i, SUMS + j], table[i, SUMS + n + j]
-            if change < 0.0:  # never without mass, whose unit is 0
+            if change < 0.0:  # never without mass: the unit is then 0
                 e = exponents[j]
                 shift = change * abs(e)
                 factor = 2.0**shift
@@ -168,9 +168,9 @@ def _fold_sums(table, start, stop, exponents, unit, line):
 
 @jit
 def fold(table, per, exponents, out):
-    """Each line of `out` from `per` lines of `table`, in order, in the largest of their units.
+    """Fold every `per` lines of `table`, in order, into one line of `out`, in the largest of their units.
 
-    LARGEST is NaN where that of a line is not finite.
+    LARGEST becomes NaN if it is not finite in any of the lines.
     """
     for g in range(len(out)):
         start, stop = g * per, min((g + 1) * per, len(table))
@@ -209,7 +209,7 @@ def _log_ratio(low, high, p, q):
 
 @jit
 def index(count, largest, smallest, sum_p, sum_q, p, q):
-    """PQ index 1 - M_p / M_q; 0 where all magnitudes are equal or there is no mass."""
+    """PQ index 1 - M_p / M_q; 0 if all magnitudes are equal or there is no mass."""
     if not 0.0 < largest > smallest:
         return 0.0
     low, high = sum_p / count, sum_q / count
@@ -220,7 +220,7 @@ def index(count, largest, smallest, sum_p, sum_q, p, q):
 
 @jit
 def effective(count, largest, smallest, sum_p, sum_q, p, q):
-    """Effective count, p < q: all where magnitudes are equal or there is no mass."""
+    """Effective count, p < q; `count` if all magnitudes are equal or there is no mass."""
     if not 0.0 < largest > smallest:
         return count
     return count * math.exp(p * q / (q - p) * _log_ratio(sum_p / count, sum_q / count, p, q))
@@ -238,10 +238,10 @@ def of_lines(table, at_p, at_q, p, q, counts):
 
 @jit
 def neurons(table, at_p, at_q, p, q, shares, gamma, beta):
-    """PQ indices of the lines that hold mass, and for each share how many weights of all of them go.
+    """PQ indices of the lines with mass, and for each share the total number of weights to prune in them.
 
-    Of d weights go min(gamma (d - m), beta d), rounded down, m = share d (1 - I)^(pq / (q - p)) being the bound.
-    What is a whole number but for rounding is taken for that number.
+    Of d weights, min(gamma (d - m), beta d) are pruned, with the bound m = share d (1 - I)^(pq / (q - p)). This is
+    rounded down, but values within rounding errors of a whole number count as that number.
     """
     found, removed = np.empty(len(table)), np.zeros(len(shares), np.int64)
     power, some = p * q / (q - p), 0

@@ -1,12 +1,12 @@
-"""Largest and total share of each input in each output: a product with maxima for sums, which BLAS does not have.
+"""Largest and total share of each input in each output: a product with maxima instead of sums, which BLAS lacks.
 
-For inputs a (K rows, one column for each patch), reciprocals r of the positive and of the negative part of every
-output, and the side that each weight is on,
+For inputs a (K rows, one column per patch), reciprocals r of the positive and negative part of every output, and the
+side of each weight,
 
     top[f, k]   = max( top[f, k], max_p a[k, p] r[side[f, k], f, p] )
     total[f, k] = total[f, k] + sum_p a[k, p] r[side[f, k], f, p]
 
-Everything is nonnegative. Each weight costs one multiplication, one comparison and one addition for each patch.
+Everything is nonnegative. Each weight costs one multiplication, one comparison and one addition per patch.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 from sparsight.numerics.kernels.jit import each, jit, summing
 from sparsight.numerics.kernels.magnitudes import magnitude, number
 
-_ROWS = 64  # rows of `a` that stay in a core's cache while all of r passes by
+_ROWS = 64  # rows of `a` that stay in a core's cache while all of r is read
 _BLOCK = 1 << 26  # numbers that the tensor code holds at a time
 
 
 @summing
 def _largest_and_sum(x, r):
-    """Of the products: those of integers in the order of the products, since NaN makes the order of floats matter."""
+    """Largest product, and their sum. Compares bits as integers: a maximum of floats with NaN depends on order."""
     total, top = x.dtype.type(0), magnitude(x.dtype.type(0))
     for p in range(len(x)):
         product = x[p] * r[p]
@@ -34,7 +34,7 @@ def _largest_and_sum(x, r):
 
 @jit
 def _rows_of_inputs(a, r, side, top, total, low, high):
-    """Rows low <= k < high of `a`."""
+    """Update by rows low <= k < high of `a`."""
     for f in range(len(side)):
         for k in range(low, high):
             largest, added = _largest_and_sum(a[k], r[side[f, k], f])
@@ -52,7 +52,7 @@ def _take(plus, minus, side, top, total, scale):
 
 
 def take_(plus: Tensor, minus: Tensor, side: Tensor, top: Tensor, total: Tensor, patches: int) -> None:
-    """Add what is on each weight's side to `total`, and let `top` be at least a `patches`-th of it. All contiguous."""
+    """Add each weight's side, plus or minus, to `total`; raise `top` to at least 1/patches of it. All contiguous."""
     if _compiled(plus):
         flat = [t.view(-1).numpy() for t in (plus, minus, side, top, total)]
         _take(*flat, flat[0].dtype.type(1 / patches))
@@ -80,7 +80,7 @@ def largest_and_total_(a: Tensor, r: Tensor, side: Tensor, top: Tensor, total: T
 
 
 def tensor_largest_and_total_(a: Tensor, r: Tensor, side: Tensor, top: Tensor, total: Tensor) -> None:
-    """The same on any device, in blocks of outputs."""
+    """`largest_and_total_` on any device, in blocks of outputs."""
     step = max(1, _BLOCK // max(1, a.numel()))
     negative = side.bool()
     for start in range(0, len(side), step):

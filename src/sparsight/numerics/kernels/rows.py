@@ -1,4 +1,4 @@
-"""Operations between rows, as torch has them, and planes of vectors: lanes are images, or blocks of one image."""
+"""Conversions between torch's rows and planes of vectors: lanes are images, or blocks of one image."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from sparsight.numerics.kernels.planes import chunk_of, finish, input_of
 from sparsight.numerics.kernels.vectors import vectors
 from sparsight.numerics.kernels.vectors_llvm import STRIP
 
-# -- from and to rows, as torch has them, where lanes are images --------------------------------------------------
+# -- from and to torch's rows, with images as lanes ---------------------------------------------------------------
 
-# Bytes of an image, how many there are, vectors side by side, 1: planes of one pixel.
+# Bytes of an image, number of images, vectors side by side, 1: planes of one pixel.
 IMAGE, IMAGES, WIDE, FLAT = range(k.OWN, k.OWN + 4)
 
 
 @jit
 def _run(out, step, x, image, images, length):
-    """Lanes from the rows of 16 images, or of fewer: missing lanes are 0."""
+    """Write lanes from the rows of up to 16 images; missing lanes are 0."""
     full = length - length % LANES if images >= LANES else 0
     for j in range(0, full, LANES):
         vectors.transposed(out + j * step, step, x + 4 * j, image)
@@ -79,7 +79,7 @@ def from_lanes(op, slots, scratch, chunk):
                     _run_back(to + n * word(op, k.OUT_ROW) + 4 * i * cols, image, at, BYTES, images, cols)
 
 
-# -- from and to rows of one image, in blocks ---------------------------------------------------------------------
+# -- from and to torch's rows, with blocks of one image as lanes --------------------------------------------------
 
 STRIPS, STRIP_COUNT = k.OWN, k.OWN + 1
 

@@ -1,12 +1,12 @@
-"""Selection by integer keys: histograms of the digits of the keys, and masks from a threshold.
+"""Selection by integer keys: histograms of their digits, and masks from a threshold.
 
 The bits of a float as a signed integer, with the negative half reversed, sort like the floats:
 key(b) = b for b >= 0 and -(b without its sign bit) for b < 0. -0.0 and +0.0 share the key 0. One kernel serves all
 floats of a width: int16 (float16, bfloat16), int32, int64. `mask` and `out` are the bytes of bool tensors. Loops run
 over short slices without branches: numba computes in 64 bits, and only such loops are vectorised at the keys' width.
 
-A piece is a run of at most `BLOCK` entries in row-major order. Tensors that lie otherwise in memory, or that must be
-widened to be compared with others, are copied piece by piece, never whole.
+A piece is a run of at most `BLOCK` entries in row-major order. Tensors in another memory order, and tensors to widen
+for comparison with others, are copied piece by piece, never whole.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torch import Tensor
 from sparsight.numerics.kernels.jit import jit
 
 DIGITS = 1 << 16
-"""Values of one digit: keys are read 16 bits at a time, from the top."""
+"""Number of values of a digit: keys are read 16 bits at a time, from the top."""
 
 BLOCK = 1 << 21
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-_CHUNK = 1024  # flags of a chunk are counted as eight bytes of a word: at most 1024 / 8 = 128 in each byte
+_CHUNK = 1024  # flags of a chunk are counted in the eight bytes of a word: at most 1024 / 8 = 128 in each
 
 
 @jit
@@ -52,7 +52,7 @@ def _count(words):
 
 @jit
 def count(mask):
-    """How many are True. (numpy counts as fast, but holds the interpreter lock.)"""
+    """The number of True entries. (numpy counts as fast, but holds the interpreter lock.)"""
     main = mask.size - mask.size % 8
     words = mask[:main].view(np.uint64)
     total = 0
@@ -91,7 +91,7 @@ def survey(bits, mask, histogram):
 def narrow(bits, mask, low, high, shift, infinity, histogram):
     """Add the digits at `shift` of the alive keys in [low, high] to `histogram`.
 
-    Returns how many alive keys are below `low`, and whether an alive key is a NaN (beyond `infinity`).
+    Returns the number of alive keys below `low`, and whether any alive key is NaN (beyond `infinity`).
     """
     keys = np.empty(_CHUNK, bits.dtype)
     under = np.zeros(_CHUNK, np.uint8)
@@ -111,7 +111,7 @@ def narrow(bits, mask, low, high, shift, infinity, histogram):
             nan[i] |= m[i] & (np.uint8(keys[i] > infinity) | np.uint8(keys[i] < -infinity))
         below += _count(under.view(np.uint64))
         for word in range(words.size):
-            if words[word]:  # few are: most keys are far from the threshold
+            if words[word]:  # rare: most keys are far from the threshold
                 for i in range(8 * word, 8 * word + 8):
                     if inside[i]:
                         histogram[(keys[i] >> shift) & 65535] += 1
@@ -120,7 +120,7 @@ def narrow(bits, mask, low, high, shift, infinity, histogram):
 
 @jit
 def write(bits, mask, threshold, count, out):
-    """out = alive and key > threshold. Returns the alive entries with key == threshold, if `count`."""
+    """out = alive and key > threshold. If `count`, returns the number of alive entries with key == threshold."""
     keys = np.empty(_CHUNK, bits.dtype)
     flags = np.zeros(_CHUNK, np.uint8)
     ties = 0
@@ -141,7 +141,7 @@ def write(bits, mask, threshold, count, out):
 
 @jit
 def restore(bits, mask, threshold, skip, out):
-    """Set `out` at the alive entries with key == threshold, but for the first `skip` of them."""
+    """Set `out` at the alive entries with key == threshold, except for the first `skip`."""
     keys = np.empty(_CHUNK, bits.dtype)
     for start in range(0, bits.size, _CHUNK):
         b = bits[start : start + _CHUNK]
@@ -160,7 +160,7 @@ def restore(bits, mask, threshold, skip, out):
 
 @jit
 def _rows(bits, mask, counts, out):
-    """In every row, out = alive but for the `counts[row]` smallest."""
+    """In every row, out = all alive entries except the `counts[row]` smallest."""
     keys = np.empty(bits.shape[1], bits.dtype)
     work = np.empty(bits.shape[1], bits.dtype)
     for row in range(bits.shape[0]):
@@ -194,20 +194,20 @@ class Piece:
     score: Tensor
     mask: Tensor
     out: Tensor
-    wide: torch.dtype  # in which scores are compared
+    wide: torch.dtype  # for comparing scores
 
     @property
     def width(self) -> int:
-        """Bits of a key."""
+        """Bits per key."""
         return 8 * self.wide.itemsize
 
     @property
     def infinity(self) -> int:
-        """The key of +inf; its negative is that of -inf, and NaN is beyond both."""
+        """The key of +inf. The key of -inf is its negative, and NaN is beyond both."""
         return int(torch.tensor(torch.inf, dtype=self.wide).view(_BITS[self.wide.itemsize]))
 
     def key(self, key: int) -> Any:
-        """As an integer of the width of the keys: kernels are compiled for that alone."""
+        """`key` in the integer type of the keys, the only one that kernels are compiled for."""
         return np.dtype(f"i{self.wide.itemsize}").type(key)
 
     def has_nan(self) -> bool:
@@ -215,7 +215,7 @@ class Piece:
 
     @property
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bits of the scores, and bytes of the mask: where they lie, or copies for every use."""
+        """Bits of the scores and bytes of the mask: views if possible, otherwise new copies on every use."""
         return self._views or self._flat()
 
     @cached_property
@@ -233,18 +233,18 @@ class Piece:
 
 
 def keep_rows(score: Tensor, mask: Tensor, counts: Tensor, out: Tensor) -> None:
-    """In every row of these matrices, out = alive but for the `counts[row]` smallest."""
+    """In every row of these matrices, out = all alive entries except the `counts[row]` smallest."""
     alive = mask.contiguous().view(torch.uint8).numpy()
     _rows(_bits(score), alive, counts.contiguous().numpy(), out.view(torch.uint8).numpy())
 
 
 def _bits(score: Tensor) -> np.ndarray:
-    """In one run of memory: kernels are compiled for that alone."""
+    """Contiguous bits of the scores: kernels are compiled only for contiguous arrays."""
     return score.contiguous().view(_BITS[score.dtype.itemsize]).numpy()
 
 
 def bytes_of(mask: Tensor) -> np.ndarray:
-    """A mask as its bytes, in one run of memory."""
+    """The contiguous bytes of a mask."""
     return mask.reshape(-1).contiguous().view(torch.uint8).numpy()
 
 
@@ -257,7 +257,7 @@ def cut(name: str, score: Tensor, mask: Tensor, out: Tensor, wide: torch.dtype) 
     if score.is_contiguous() and mask.is_contiguous():
         parts = zip(*(t.view(-1).split(BLOCK) for t in (score, mask, out)), strict=True)
     else:
-        rows = max(1, BLOCK // score[0].numel())  # a row that is still too long is cut in its turn
+        rows = max(1, BLOCK // score[0].numel())  # a row that is still too long is cut again
         parts = zip(*(t.split(rows) if rows > 1 else t.unbind() for t in (score, mask, out)), strict=True)
     for s, m, o in parts:
         yield from cut(name, s, m, o, wide)

@@ -1,7 +1,7 @@
 """A chunk of a sparse convolution or linear layer: some output channels of one group of images, tile by tile.
 
-Channels are planes of vectors of 16 lanes (`deploy.runtime.layout`). The order is tile, block of input channels, output
-channel: a block's planes stay in the first cache while every row of the chunk reads them.
+Channels are planes of vectors of 16 lanes (`deploy.runtime.layout`). The loops, outermost first: tiles, blocks of input
+channels, output channels. A block's planes stay in the L1 cache while every row of the chunk reads them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sparsight.numerics.kernels.planes import OPERATION, chunk_of, finish, input
 SUMS = 256  # bytes of scratch before the partial sums: the words of a tile's job
 assert 8 * tile.WORDS <= SUMS
 
-# BASE: bytes from block to block of x, 0 if offsets are from the first on. KEEP: lanes in the image, 16 bits a vector.
+# BASE: bytes between blocks of x, 0 if offsets count from the first one. KEEP: lanes in the image, 16 bits per vector.
 STREAM, STARTS, ORDER, CHANNELS, BLOCKS, BIAS, KEEP, KEEP_PITCH, TILES, TILE_COUNT, BASE = range(k.MORE, k.MORE + 11)
 TILE = 5  # words of a tile: its kernel's address, then offsets in x, out, add and keep
 

@@ -1,9 +1,9 @@
-"""Words (the bits of weights) taken apart and put together: where they are not 0, their exponents, their other bits.
+"""Splits words (the bits of weights) into places of nonzeros, exponents and other bits, and joins them again.
 
-A word is sign | exponent | mantissa, with `low` bits of mantissa and `width` of exponent. What is left of it without
-the exponent, sign above mantissa, is its rest; planes[b] holds bits 8 b .. 8 b + 7 of each rest. Whole numbers have no
-exponent: `width` is 0, and the rest is the word. An exponent is written as its rank in a table of at most 15, two
-ranks to a byte, the first in the low half; rank 15 says that the exponent is the next of a list.
+A word is sign | exponent | mantissa, with `low` bits of mantissa and `width` of exponent. Without the exponent, with
+the sign above the mantissa, it is called its rest; planes[b] holds bits 8 b .. 8 b + 7 of each rest. Whole numbers have
+no exponent: `width` is 0, and the rest is the word. An exponent is stored as its rank in a table of at most 15, two
+ranks per byte, the first in the low half. Rank 15 means that the exponent is the next in a list.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from sparsight.numerics.kernels.jit import jit
 
 SKIP = 255
-"""As a gap: so many zeros, and no word after them."""
+"""A gap of this many zeros, with no word after them."""
 ESCAPE = 15
 _BLOCK = 2048
 _UNKNOWN = np.uint16(1 << 15)  # exponents have 11 bits at most
@@ -21,7 +21,7 @@ _UNKNOWN = np.uint16(1 << 15)  # exponents have 11 bits at most
 
 @jit
 def count(words):
-    """Words that are not 0."""
+    """The number of nonzero words."""
     found = 0
     for word in words:
         found += word != 0
@@ -30,14 +30,14 @@ def count(words):
 
 @jit
 def compact(words, values, gaps):
-    """The words that are not 0, and the zeros before each of them, a byte a gap; how many bytes that took.
+    """Write the nonzero words, and the gap of zeros before each, one byte per gap; returns the bytes of the gaps.
 
-    `values` has room for one more, `gaps` for one more in each `SKIP` zeros.
+    `values` has room for one more word, `gaps` for one more byte per `SKIP` zeros.
     """
     places, last, found, used = np.empty(_BLOCK + 1, np.int64), -1, 0, 0
     for start in range(0, len(words), _BLOCK):
         part, here = words[start : start + _BLOCK], 0
-        for i in range(len(part)):  # without branches, which nobody can predict
+        for i in range(len(part)):  # without branches, which would be unpredictable
             values[found + here] = part[i]
             places[here] = start + i
             here += part[i] != 0
@@ -56,7 +56,7 @@ def compact(words, values, gaps):
 
 @jit
 def histogram(values, low, counts):
-    """Add to `counts`, a power of two of them, how often each exponent occurs."""
+    """Add the number of occurrences of each exponent to `counts`, which has a power of two as length."""
     shift, some = values.dtype.type(low), values.dtype.type(len(counts) - 1)
     for value in values:
         counts[(value >> shift) & some] += 1
@@ -64,7 +64,7 @@ def histogram(values, low, counts):
 
 @jit
 def split(values, low, width, planes):
-    """The rest of each word, in planes."""
+    """Write the rest of each word to `planes`."""
     kind = values.dtype.type
     mantissa, to, fro = kind((kind(1) << kind(low)) - kind(1)), kind(low), kind(low + width)
     for b in range(len(planes)):
@@ -76,7 +76,7 @@ def split(values, low, width, planes):
 
 @jit
 def ranked(values, low, ranks, nibbles, escapes):
-    """The rank of each exponent, `ranks[exponent]`, and those of rank 15 themselves; how many these are."""
+    """Write the rank of each exponent, `ranks[exponent]`, and the exponents of rank 15; returns how many escaped."""
     shift, some = values.dtype.type(low), values.dtype.type(len(ranks) - 1)
     used = 0
     for i in range(len(values)):
@@ -94,7 +94,7 @@ def ranked(values, low, ranks, nibbles, escapes):
 
 @jit
 def walk(gaps, size, places):
-    """Where the words of these gaps lie among `size`; False unless all of `places` are found there."""
+    """Write the places of words among `size` from their gaps; False unless exactly all of `places` are found."""
     at, found = 0, 0
     for gap in gaps:
         at += gap
@@ -109,8 +109,8 @@ def walk(gaps, size, places):
 
 @jit
 def find(bits, size, places):
-    """Where the first `size` bits, of each byte the lowest first, are 1; False unless all but the last of `places`,
-    whose value is left open, are found."""
+    """Write the places of ones in the first `size` bits, lowest bit of a byte first; False unless they fill `places`
+    except for its last entry, which is undefined."""
     if _ones(bits) != len(places) - 1 or (size & 7 and bits[-1] >> (size & 7)):
         return False
     found = 0
@@ -123,9 +123,9 @@ def find(bits, size, places):
 
 @jit
 def join(nibbles, table, escapes, planes, low, out):
-    """Words from the ranks of their exponents and the planes of their rests; False if a word is 0 or has no exponent.
+    """Join words from ranks of exponents and planes of rests; False if a word is 0 or has no exponent.
 
-    `table` (uint16) is empty for whole numbers. `escapes` are used up.
+    `table` (uint16) is empty for whole numbers. All `escapes` must be used.
     """
     known, exponents = np.full(16, _UNKNOWN), np.zeros(_BLOCK, np.uint16)
     known[: len(table)] = table
@@ -159,7 +159,7 @@ def _rests(planes, start, out):
 
 @jit
 def _exponents(nibbles, start, pairs, escapes, used, out):
-    """Exponents of some ranks, by the table of two of them; how many of `escapes` are used after them, or -1."""
+    """Write exponents from ranks, by a table of pairs; returns how many `escapes` are used by now, or -1 on error."""
     some, seen = nibbles[start >> 1 : (start + len(out) + 1) >> 1], np.uint32(0)
     for i in range(len(out) >> 1):
         pair = pairs[some[i]]
@@ -195,7 +195,7 @@ def _whole(exponents, low, width, out):
 
 @jit
 def spread(places, values, out):
-    """Each word to its place in `out`, which is 0 elsewhere."""
+    """Write each word to its place in `out`, and 0 elsewhere."""
     out[:] = 0
     for i in range(len(places)):
         out[places[i]] = values[i]

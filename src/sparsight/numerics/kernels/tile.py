@@ -1,13 +1,13 @@
-"""One tile of output vectors for many rows of a sparse matrix, its accumulators in registers, compiled per shape.
+"""One tile of output vectors for many rows of a sparse matrix, with accumulators in registers, compiled per shape.
 
-A row is a run of non-zeros, each an offset in bytes (int32) and a weight (float32); or, in half the memory, in one
-32-bit word an offset in vectors (high half) and a bfloat16 weight (low half). For output row o, with T = rows x cols
+A row is a run of nonzeros. Each is an offset in bytes (int32) and a weight (float32). In half the memory, it is one
+32-bit word: an offset in vectors (high half) and a bfloat16 weight (low half). For output row o, with T = rows x cols
 vectors of 16 lanes,
 
-    tile[r, c] = bias[o] + sum over non-zeros of weight * x[offset + down * r * pitch + 64 * right * c]
+    tile[r, c] = bias[o] + sum over nonzeros of weight * x[offset + down * r * pitch + 64 * right * c]
 
-Convolutions and linear layers differ in what the offsets mean. Vectors always have 16 lanes; LLVM splits them where
-the machine's are narrower.
+Convolutions and linear layers differ in the meaning of offsets. Vectors always have 16 lanes; LLVM splits them if the
+machine's are narrower.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ Shape = tuple[int, int, int, int, int, int, int, int]
 # The words of a job, int64 each.
 WORDS = 20
 (
-    X,  # address that offsets are from, for the tile's first vector
+    X,  # address that offsets are added to, for the tile's first vector
     PITCH,  # of x, in bytes
-    STREAM,  # address of the non-zeros
-    STARTS,  # address of int32: where the first row's run begins, where it ends and the second's begins, ...
-    COUNT,  # of rows
-    ORDER,  # address of int32: which row each run is of
+    STREAM,  # address of the nonzeros
+    STARTS,  # address of int32: start of the first run, end of the first and start of the second, ...
+    COUNT,  # number of rows
+    ORDER,  # address of int32: the row of each run
     SCRATCH,  # address: partial sums of rows between blocks, T vectors each
-    FIRST,  # 1: sums begin with the bias; 0: with what scratch holds
-    LAST,  # 1: the tile is finished and goes to out; 0: back to scratch
-    BIAS,  # address of the first row's
+    FIRST,  # 1: sums begin with the bias; 0: with the partial sums
+    LAST,  # 1: finish the tile and store it in out; 0: store partial sums
+    BIAS,  # address of the first row's bias
     OUT,  # address of the tile in the first row's plane
     OUT_ROW,  # bytes from row to row
     OUT_PITCH,  # bytes from line to line
-    ADD,  # the same three of what is added to the finished tile; address 0: nothing
+    ADD,  # the same three for what to add to the finished tile; address 0: nothing
     ADD_ROW,
     ADD_PITCH,
     LOW,  # finished values are clamped to this and
     HIGH,  # this: float32 in the low bits
-    KEEP,  # address of the lanes that lie in the image, 16 bits a vector
+    KEEP,  # address of the lanes inside the image, 16 bits per vector
     KEEP_PITCH,  # bytes from line to line
 ) = range(WORDS)
 
 
 class _Tile:
-    """What the loops below share: the tile's shape, the words of the job, and how memory is read."""
+    """State that the loops below share: the tile's shape, the job's words, and access to memory."""
 
     def __init__(self, b: Any, job: Any, shape: tuple[int, ...]):
         self.b = b
@@ -67,7 +67,7 @@ class _Tile:
         self.places = [(r, c) for r in range(self.rows) for c in range(self.cols)]
 
     def nonzero(self, at: Any) -> tuple[Any, Any]:
-        """Offset in bytes and weight, in all lanes, of the non-zero at an address."""
+        """Offset in bytes and weight, in all lanes, of the nonzero at an address."""
         b, first = self.b, load(self.b, at, I32, 4)
         if not self.half:
             return b.sext(first, I64), self.splat(load(b, self.plus(at, 4), F32, 4))
@@ -77,7 +77,7 @@ class _Tile:
 
     @property
     def size(self) -> int:
-        """Bytes of a non-zero."""
+        """Bytes per nonzero."""
         return 4 if self.half else 8
 
     def splat(self, value: Any) -> Any:
@@ -94,14 +94,14 @@ class _Tile:
         return total
 
     def line(self, pitch: int, r: int) -> Any:
-        """Bytes to line r. A pitch known when compiling costs no register."""
+        """Bytes to line r. A pitch known at compile time needs no register."""
         if pitch == PITCH and self.pitch:
             return i64(r * self.down * self.pitch)
         return self.b.mul(self.word[pitch], i64(r * (self.down if pitch == PITCH else 1)))
 
 
 def _phi(b: Any, *incoming: tuple[Any, Any]) -> Any:
-    """The value that belongs to the block from which this one is reached, of pairs of values and blocks."""
+    """A phi node: from pairs of values and blocks, the value for the block that led here."""
     made = b.phi(incoming[0][0].type)
     for value, block in incoming:
         made.add_incoming(value, block)
@@ -109,7 +109,7 @@ def _phi(b: Any, *incoming: tuple[Any, Any]) -> Any:
 
 
 def _nonzeros(t: _Tile, begin: Any, end: Any, sets: list[list[Any]], lines: list[Any]) -> list[list[Any]]:
-    """The loop over a run, `len(sets)` non-zeros at a time; what it leaves over goes to the first set."""
+    """The loop over a run, `len(sets)` nonzeros at a time; the first set takes the remainder."""
     b, size = t.b, len(sets)
     flat = [acc for accs in sets for acc in accs]
 
@@ -204,17 +204,17 @@ def _tile_rows(b: Any, job: Any, *shape: int) -> None:
 tile_rows: Any = operation([types.int64, *[int] * 8], _tile_rows)
 """Compute a tile for a job (the address of its words): job, rows, cols, down, right, sets, pitch, masked, half.
 
-It has rows x cols vectors, `down` and `right` apart in x. `sets`, a power of two, is how many non-zeros go on at once,
-each with accumulators of its own; `pitch` is that of x in bytes, or 0 if only the job knows it; `masked` is 1 if some
-lanes lie outside the image, `half` if non-zeros are words.
+It has rows x cols vectors, `down` and `right` apart in x. `sets`, a power of two, is the number of nonzeros processed
+at once, each with its own accumulators. `pitch` is x's in bytes, or 0 if only the job knows it. `masked` is 1 if some
+lanes are outside the image, and `half` is 1 if nonzeros are words.
 """
 
-# -- kernels of a shape, and their plain twin ----------------------------------------------------------------------
+# -- kernels by shape, and their plain twins -----------------------------------------------------------------------
 
 
 @cache
 def tile(shape: Shape) -> Any:
-    """The compiled kernel of a shape; its `address` is called with that of a job's words."""
+    """The compiled kernel of a shape; call its `address` with the address of a job's words."""
     rows, cols, down, right, sets, pitch, masked, half = shape
 
     def kernel(job):
@@ -229,7 +229,7 @@ def tile(shape: Shape) -> Any:
 
 @jit
 def nonzero(stream, k, half):
-    """Offset in bytes and weight of a non-zero."""
+    """Offset in bytes and weight of a nonzero."""
     if not half:
         return small(stream, 2 * k), real(stream, 2 * k + 1)
     both = np.uint32(small(stream, k))
@@ -238,7 +238,7 @@ def nonzero(stream, k, half):
 
 @cache
 def tile_plainly(shape: Shape) -> Any:
-    """The same, lane by lane."""
+    """The plain twin of `tile`, lane by lane."""
     rows, cols, down, right, _, _, masked, half = shape
 
     def kernel(job):

@@ -1,4 +1,4 @@
-"""Operations on single vectors: hand-written for LLVM, or lane by lane where that does not compile."""
+"""Operations on single vectors: hand-written for LLVM, or lane by lane if that does not compile."""
 
 from __future__ import annotations
 

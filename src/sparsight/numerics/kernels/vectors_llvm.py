@@ -1,4 +1,4 @@
-"""Operations on single vectors of 16 floats at an address, and on 16 of them: code for LLVM."""
+"""LLVM code for operations on vectors of 16 floats in memory, one or 16 at a time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def _splat(value: float) -> Any:
     return ir.Constant(llvm.V, [value] * LANES)
 
 
-# -- lanes of neighbours -----------------------------------------------------------------------------------------
+# -- neighbouring blocks -----------------------------------------------------------------------------------------
 
 
 def _from_lane(lane: int, columns: int, step: tuple[int, int]) -> int:
-    """The lane that holds the block `step` away in a grid of so many columns, or LANES if that is no block."""
+    """The lane of the block `step` away in a grid of this many columns, or LANES beyond the grid."""
     row, col = lane // columns + step[0], lane % columns + step[1]
     return row * columns + col if 0 <= row < LANES // columns and 0 <= col < columns else LANES
 
@@ -38,16 +38,16 @@ def _neighbour(b: Any, out: Any, x: Any, columns: int, down: int, right: int) ->
 
 
 neighbour: Any = operation([_INT, _INT, int, int, int], _neighbour)
-"""In each lane what x has in the lane of the block `down` and `right` of its own, or 0 beyond the grid.
+"""For each lane's block, copy from x the value of the block `down` and `right` of it, or 0 beyond the grid.
 
-Takes out, x, `columns` of the grid (0 if lanes are images: then always 0), `down` and `right`.
+Takes out, x, `columns` of the grid (0 if lanes are images: the result is 0), `down` and `right`.
 """
 
 # -- pooling, sums -----------------------------------------------------------------------------------------------
 
 
 def _window(b: Any, taps: tuple[Any, ...], begin: Any, join: Callable[[Any, Any], Any]) -> Any:
-    """One vector from those under a window: lines, columns, bytes from line to line and from column to column."""
+    """Join the vectors under a window (rows, columns, bytes from row to row and from column to column) into one."""
     rows, cols, down, right = taps
     total = cgutils.alloca_once_value(b, begin)
     b.store(begin, total)
@@ -61,7 +61,7 @@ def _window(b: Any, taps: tuple[Any, ...], begin: Any, join: Callable[[Any, Any]
 
 def _largest(b: Any, out: Any, x: Any, rows: Any, cols: Any, down: Any, right: Any, border: Any = None) -> None:
     none = ir.Constant(llvm.VB, [0] * LANES)
-    nan = cgutils.alloca_once_value(b, none)  # apart, lest the next tap waits for the comparison
+    nan = cgutils.alloca_once_value(b, none)  # separate, or the next tap would wait for the comparison
     b.store(none, nan)
 
     def join(top: Any, at: Any) -> Any:
@@ -85,25 +85,25 @@ def _kept(b: Any, out: Any, bits: Any) -> None:
 
 
 largest: Any = operation([_INT] * 6, _largest)
-"""out = the largest x under a window, lane by lane; a NaN wins: out, x, and the window as in `summed`."""
+"""out = the largest x under a window, lane by lane; NaN wins. Takes out, x, and the window as in `summed`."""
 largest_at_border: Any = operation([_INT] * 7, _largest)
-"""The same of x + border, the last value. A border of -inf leaves a lane out."""
+"""`largest` of x + border, the last argument. A border of -inf excludes a lane."""
 summed: Any = operation([_INT] * 6, _summed)
-"""out = the sum of x under a window, lane by lane: out, x, and the window's rows, columns, bytes down and right."""
+"""out = the sum of x under a window, lane by lane. Takes out, x, the window's rows, columns, bytes down and right."""
 kept: Any = operation([_INT, _INT], _kept)
-"""0 in the lanes of out whose bit is 0."""
+"""Clear the lanes of out where the bit is 0."""
 scaled: Any = operation([_INT, _INT], lambda b, out, x: store(b, b.fmul(load(b, out), load(b, x)), out))
 """out *= x."""
 
-# -- 16 x 16 floats turned over in registers: from rows, as torch has them, to lanes and back ----------------------
+# -- 16 x 16 floats transposed in registers: from torch's rows to lanes and back -----------------------------------
 
 STRIP = 2 + LANES + LANES // 2
-"""int32 numbers of a strip: its place among vectors (bytes), how many of them (at most 16), for each lane where its row
-is (bytes), and for each lane 16 bits: which of the row's numbers there are."""
+"""Number of int32 in a strip: offset of its vectors (bytes), their number (at most 16), for each lane the offset of its
+row (bytes), and for each lane 16 bits that mark which of the row's numbers exist."""
 
 
 def _transpose(b: Any, rows: list[Any]) -> list[Any]:
-    """Of 16 vectors of 16, in four rounds of pairs."""
+    """Transpose 16 vectors of 16 lanes, in four rounds of pairs."""
     step = 1
     while step < LANES:
         low = [k if not k & step else LANES + k - step for k in range(LANES)]
@@ -134,7 +134,7 @@ class _Strip:
         return self.b.sext(self.b.load(self.b.gep(self.words, [llvm.i64(i)])), llvm.I64)
 
     def row(self, lane: int, base: Any) -> tuple[Any, Any]:
-        """Pointer to a lane's row, and which of its numbers there are."""
+        """Pointer to a lane's row, and the mask of its existing numbers."""
         bits = self.b.load(self.b.gep(self.bits, [llvm.i64(2 * (2 + LANES) + lane)]))
         pointer = self.b.inttoptr(self.b.add(base, self.word(2 + lane)), llvm.V.as_pointer())
         return pointer, self.b.bitcast(bits, llvm.VB)
@@ -160,7 +160,7 @@ def _outward(b: Any, out: Any, x: Any, address: Any) -> None:
     columns = []
     for i in range(LANES):
         there = b.icmp_signed(">", count, llvm.i64(i))
-        at = b.select(there, llvm.i64(BYTES * i), llvm.i64(0))  # what is not there is masked below
+        at = b.select(there, llvm.i64(BYTES * i), llvm.i64(0))  # missing vectors are masked below
         columns.append(load(b, b.add(place, at)))
     for lane, row in enumerate(_transpose(b, columns)):
         pointer, bits = strip.row(lane, out)
@@ -168,8 +168,8 @@ def _outward(b: Any, out: Any, x: Any, address: Any) -> None:
 
 
 transposed: Any = operation([_INT] * 4, _transposed)
-"""16 x 16 floats from x, transposed to out: out, bytes from row to row, x, bytes from row to row."""
+"""Transpose 16 x 16 floats from x to out. Takes out, bytes from row to row, x, bytes from row to row."""
 strip_in: Any = operation([_INT] * 3, _inward)
-"""Write the vectors of a strip to out, from its rows in x: numbers that are not there are 0."""
+"""Write the vectors of a strip to out, from its rows in x; missing numbers are 0."""
 strip_out: Any = operation([_INT] * 3, _outward)
-"""Write the rows of a strip to out, from its vectors in x, only the numbers that are there."""
+"""Write the rows of a strip to out, from its vectors in x, without the missing numbers."""

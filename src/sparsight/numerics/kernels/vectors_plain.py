@@ -9,7 +9,7 @@ from sparsight.numerics.kernels.jit import jit
 from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.vectors_llvm import STRIP
 
-_ROW, _BITS = 2, 2 + LANES  # of a strip: where its lanes' rows and their bits begin
+_ROW, _BITS = 2, 2 + LANES  # of a strip: index of the lanes' rows and of their bits
 
 
 @jit

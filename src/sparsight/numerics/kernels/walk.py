@@ -1,7 +1,7 @@
 """Runs a table of operations on all of torch's threads, with a single call.
 
-Threads take chunks of an operation, and continue with the next one when all chunks are done: they wait for each other
-in a short spin, then yield the processor. Any number of threads, even one, finishes.
+Threads take chunks of an operation, and continue with the next one when all chunks are done. Waiting threads spin for a
+short time, then yield the processor. Any number of threads works, even one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sparsight.numerics.kernels.llvm import BYTES
 
 _TURN, _TABLE, _COUNT, _SLOTS, _COUNTERS, _SCRATCH, _SCRATCH_BYTES = range(7)
 _JOB = 8  # words
-_APART = 16  # words between counters, which change on different processors
-_HUGE = 1 << 21  # bytes of a large page: planes far apart would need more small ones than a processor keeps at hand
+_APART = 16  # words between counters: different processors change them
+_HUGE = 1 << 21  # bytes of a huge page: distant planes would need more small pages than a processor's TLB holds
 _SPIN = 2000
 
 
@@ -45,7 +45,7 @@ def _walk(job):
 
 
 def aligned(size: int) -> np.ndarray:
-    """Zeroed bytes that begin where a line of the cache does, on large pages if there are many."""
+    """Zeroed bytes that start at a cache line, on huge pages if there are many."""
     if size < 2 * _HUGE:
         memory = np.zeros(size + BYTES, np.uint8)
         start = -memory.ctypes.data % BYTES
@@ -59,17 +59,17 @@ def aligned(size: int) -> np.ndarray:
 
 
 def aligned_copy(array: np.ndarray) -> np.ndarray:
-    """The same numbers in memory of their own, aligned."""
+    """A copy of an array in aligned memory."""
     copy = aligned(array.nbytes).view(array.dtype).reshape(array.shape)
     copy[...] = array
     return copy
 
 
 class Job:
-    """What one walk at a time needs: slots (addresses of memory that operations use), counters, an arena, scratch.
+    """Memory for one walk at a time: slots (addresses of memory that operations use), counters, an arena, scratch.
 
     `table` is int64, (operations, 3): kernel's address, number of chunks, address of the operation's words. `scratch`
-    is bytes for each thread, `arena` bytes for all.
+    is bytes per thread, `arena` bytes for all.
     """
 
     def __init__(self, table: np.ndarray, slots: int, scratch: int, arena: int):
@@ -86,7 +86,7 @@ class Job:
         self._state[_TABLE : _SCRATCH_BYTES + 1] = [self._table.ctypes.data, len(table), *places, scratch]
 
     def run(self) -> None:
-        """Do every operation of the table."""
+        """Run every operation of the table."""
         self._counters.fill(0)
         self._state[_TURN] = 0
         together(_walk, self._address, self.threads)
