@@ -26,7 +26,7 @@ _HOME = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what runs or traces networks on first use: the runtime's kernels take a second to load."""
+    """Import on first use the code that runs or traces networks: the runtime's kernels take a second to load."""
     home = next((home for home, names in _HOME.items() if name in names), None)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ from sparsight.records.record import LevelRecord, RunRecord
 from sparsight.zoo import data as readers
 from sparsight.zoo.networks import KNOWN
 
-_LARGEST = 1 << 24  # numbers of an input that a record may ask for
+_LARGEST = 1 << 24  # most numbers in an input that a record may specify
 
 
 def input_shape(run: RunRecord) -> tuple[int, ...]:
@@ -67,11 +67,11 @@ def level_file(folder: RunFolder, record: LevelRecord) -> Path:
 
 
 class Unnamed(ValueError):
-    """The network or the data of a run are the user's code, and were not named again."""
+    """The network or data of a run are the user's code, but were not named again."""
 
 
 def names_of(folder: RunFolder, model: str | None, data: str | None) -> tuple[str, str]:
-    """The names of the network and data: as given, otherwise from the records if they are of the zoo.
+    """The names of the network and data: as given, otherwise from the records if they are in the zoo.
 
     Raises: Unnamed.
     """

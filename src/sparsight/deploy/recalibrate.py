@@ -53,7 +53,7 @@ def recalibrate_(model: nn.Module, batches: Iterable[Batch]) -> int:
 
 @contextmanager
 def _only_norms_train(model: nn.Module, norms: list[nn.modules.batchnorm._BatchNorm]) -> Iterator[None]:
-    """A block in which these norms keep a cumulative average, and all else is in evaluation mode."""
+    """A block in which these norms keep a cumulative average, and everything else is in evaluation mode."""
     modes, momenta = {module: module.training for module in model.modules()}, [norm.momentum for norm in norms]
     try:
         for module in modes:

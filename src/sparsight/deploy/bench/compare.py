@@ -51,7 +51,7 @@ class Comparison:
     density: float
     batch: int
     threads: int
-    memory: int  # bytes of activations and scratch in a call of our runtime
+    memory: int  # bytes of activations and scratch per call of our runtime
     rows: tuple[Row, ...]
     missing: Mapping[str, str] = field(default_factory=dict)
     plan: tuple[Planned, ...] = ()  # of a network: its layers
@@ -77,7 +77,7 @@ def compare(case: Case, rivals: Sequence[Rival], rounds: int, dense: Case | None
 
     For a single layer, the first rows are our operation alone in its own layout, the call with conversions from and to
     torch's layout, and the operation with bfloat16 weights; for a network, only the whole call. Given `dense`, every
-    rival computes that too, in rows with names that end with `DENSE`.
+    rival runs it too, in rows with `DENSE` at the end of their names.
     Raises: ValueError for rounds < 1; RuntimeError if our error is above `ERROR`, or an output is not finite.
     """
     check_whole(1, rounds=rounds)

@@ -157,7 +157,7 @@ def _openvino_way(ov: Any, case: Case, precision: str, channels_last: bool) -> W
 
 def _onnxruntime(case: Case) -> Way:
     runtime = _imported("onnxruntime")
-    for package in ("onnx", "onnxscript"):  # what torch writes ONNX with
+    for package in ("onnx", "onnxscript"):  # torch needs them to write ONNX
         _imported(package)
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1

@@ -70,7 +70,7 @@ def compact(model: nn.Module, example_inputs: Tensor | tuple[Any, ...]) -> Compa
     if model.training:
         raise ValueError("the model is in training mode: call model.eval() first")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    program = _exported(copied(model), inputs)  # running a network may change what it holds
+    program = _exported(copied(model), inputs)  # running a network may change its state
     failed = ""
     for refused in (frozenset(), _RESHAPING):
         made = _shrunk(model, _walked(model, program, refused))
@@ -165,7 +165,7 @@ def _shrunk(model: nn.Module, walk: Walk) -> _Shrunk:
 
 
 def _fold(made: _Shrunk, layer: Layer) -> None:
-    """Move removable constants into the bias, or those that it cannot absorb into one of them; zero their weights."""
+    """Move removable constants into the bias; merge those it cannot absorb into one of them. Zero their weights."""
     spare = ~layer.source.needed
     name, bias_name = layer.names
     weight: Tensor = attrgetter(name)(made.module)
@@ -191,7 +191,7 @@ def _shrink_layer(made: _Shrunk, layer: Layer) -> None:
     if len(layer.weight) == 1:
         made.take(name, 1, made.stays(layer.source))
     owner = made.module.get_submodule(name.rpartition(".")[0])
-    if bias_name is not None or getattr(owner, "bias", None) is not None:  # which it got from what was folded
+    if bias_name is not None or getattr(owner, "bias", None) is not None:  # folding may have added it
         made.take(bias_name or _beside(name), 0, rows)
 
 

@@ -87,7 +87,7 @@ class Layer:
     source: Value
     out: Value
     folds: np.ndarray  # bool: constant input channels that the bias can absorb
-    carried: np.ndarray  # bool: other constant ones, which the largest of them can stand for
+    carried: np.ndarray  # bool: other constant channels; the largest can stand for them all
 
     @property
     def carrier(self) -> int:
@@ -107,12 +107,12 @@ class Layer:
         return _product(self.weight.sum(3), np.where(chosen & self.folds, self.source.constant, 0.0))
 
     def reached(self, inputs: np.ndarray) -> np.ndarray:
-        """Which outputs have a nonzero weight from one of those inputs."""
+        """Which outputs have a nonzero weight from any of these inputs."""
         return _product((self.weight != 0).any(3), inputs)
 
 
 def _product(matrices: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Of the matrix of each group with its part of x."""
+    """The product of each group's matrix with its part of x."""
     return (matrices @ x.reshape(len(matrices), -1, 1)).reshape(-1)
 
 
@@ -129,7 +129,7 @@ class Walk:
     values: list[Value] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     norms: list[tuple[tuple[str, ...], Value]] = field(default_factory=list)  # tensors with one number per channel
-    back: list[tuple[Value, Callable[[], Any]]] = field(default_factory=list)  # what is needed of a source
+    back: list[tuple[Value, Callable[[], Any]]] = field(default_factory=list)  # which channels of a source are needed
 
     def run(self, graph: fx.Graph) -> None:
         for node in graph.nodes:
@@ -220,7 +220,7 @@ class Walk:
         return out
 
     def pointwise(self, source: Value, *others: Value, **changes: Any) -> Value:
-        """An activation whose channels are each computed from those of the same number, with some fields changed."""
+        """`source` with some fields changed, computed channel by channel from it and the others."""
         out = replace(source, **changes)
         self.back += [(value, lambda: out.needed) for value in (source, *others)]
         return out

@@ -28,7 +28,7 @@ def macs(model: nn.Module, inputs: tuple[Any, ...]) -> tuple[int, int]:
     """
     weights = _ByWeights([*model.parameters(), *model.buffers()])
     counter, fast = FlopCounterMode(display=False), torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # one operation that no one counts
+    torch.backends.mha.set_fastpath_enabled(False)  # it is one operation, which is not counted
     try:
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), weights, counter:
             model(*inputs)

@@ -21,7 +21,7 @@ from sparsight.deploy.bench.machine import machine
 from sparsight.deploy.bench.rivals import chosen
 from sparsight.deploy.ledger.records import Latency, Measured, Memory, Request, Times
 
-_SECONDS = 600  # at most, for the process that is measured
+_SECONDS = 600  # time limit of the measured process
 
 
 class CannotMeasure(Exception):
@@ -67,7 +67,7 @@ def measured(
 
 
 def rows(found: Comparison) -> Iterator[Latency]:
-    """Each runtime that ran both networks. Ours is compared with the fastest dense one, being only for sparse ones."""
+    """Each runtime that ran both networks. Ours only runs sparse ones: it is compared with the fastest dense one."""
     by_name = {row.name: row for row in found.rows}
     dense = {name.removesuffix(DENSE): row for name, row in by_name.items() if name.endswith(DENSE)}
     if not dense:
@@ -109,7 +109,7 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-# -- peak memory of a process of its own ---------------------------------------------------------------------------
+# -- peak memory of a separate process -----------------------------------------------------------------------------
 
 
 def peak(runtime: str, module: nn.Module, x: Tensor) -> int:
@@ -136,7 +136,7 @@ def peak(runtime: str, module: nn.Module, x: Tensor) -> int:
 
 
 def child(path: str) -> None:
-    """Runs in the other process, and prints its peak memory."""
+    """Runs in the new process and prints its peak memory."""
     runtime, module, x, threads = torch.load(path, weights_only=False)
     torch.set_num_threads(threads)
     with torch.inference_mode():
@@ -150,7 +150,7 @@ def child(path: str) -> None:
 
 
 def high_water() -> int:
-    """Peak bytes of this process; not from ru_maxrss on Linux, which may be that of the parent."""
+    """Peak bytes of this process; not from ru_maxrss on Linux, which may be the parent's."""
     try:
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])

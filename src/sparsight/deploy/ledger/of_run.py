@@ -25,8 +25,8 @@ def of_run(
 ) -> Ledger:
     """The ledger of a level, by default the chosen one, otherwise the last with weights on disk.
 
-    Zoo networks and their input shape are known from the records. For any other, pass `model`, and `shape`, that of an
-    input without the batch. Raises: FileNotFoundError without weights; as `ledger`.
+    Zoo networks and their input shape are known from the records. For any other, pass `model`, and as `shape` the
+    input shape without the batch. Raises: FileNotFoundError without weights; as `ledger`.
     """
     record = record or default_level(folder)
     path, roles = level_file(folder, record), Roles([layer.name for layer in record.layers])

@@ -21,7 +21,7 @@ class Counted:
     parameters: int
     zeros: int  # parameters that are 0
     prunable: int | None  # weights in prunable tensors
-    alive: int | None  # nonzero ones of these
+    alive: int | None  # the nonzero ones among these
     dense_bytes: int
     file_bytes: int | None  # of all files, including anything else in them
     packed_bytes: int | None

@@ -150,7 +150,7 @@ class Emitter:
         self.table.add(k.mean, chunks, words)
 
     def sum(self, activation: str, step: Step) -> None:
-        flat = step.x.whole.layout is None  # plain features lie side by side: one row of vectors, in one chunk
+        flat = step.x.whole.layout is None  # plain features are adjacent: one row of vectors, in one chunk
         chunks, words = self.output(step.out, activation, np.array([0, 1], np.int32) if flat else None)
         if flat:
             words |= {k.ROWS: 1, k.COLS: -(-step.x.channels // LANES)}
@@ -160,9 +160,9 @@ class Emitter:
     # -- changes of layout ---------------------------------------------------------------------------------------
 
     def move(self, x: Buffer, out: Buffer, pixels: Pixels | None = None) -> None:
-        """From layout to layout, taking each pixel from itself or from another one.
+        """Convert x to the layout of out, taking each pixel from itself or another one.
 
-        There are torch's rows, blocks of one image, lanes of images, and single features.
+        Layouts are torch's rows, blocks of one image, lanes of images, and single features.
         """
         images = self.plan.images
         if images > 1 and (x.whole.rows is not None or out.whole.rows is not None):
@@ -183,7 +183,7 @@ class Emitter:
         self.table.add(kernel, (len(cuts) - 1) * self.plan.groups, words)
 
     def _move_rows(self, x: Buffer, out: Buffer) -> None:
-        """Between torch's rows of images and lanes of images."""
+        """Convert between torch's rows of images and lanes of images."""
         inward, flat = x.whole.rows is not None, int(out.size == (1, 1))
         chunks, words = self.output(out)
         words |= self.source(x)
@@ -195,7 +195,7 @@ class Emitter:
             words[k.COLS] = out.size[1]
         self.table.add(lines.to_lanes if inward else lines.from_lanes, chunks, words)
 
-    # -- words that operations share -----------------------------------------------------------------------------
+    # -- words common to operations ------------------------------------------------------------------------------
 
     def place(self, b: Buffer) -> Place:
         whole = b.whole
@@ -236,7 +236,7 @@ class Emitter:
         return words
 
     def added(self, b: Buffer | None, activation: str) -> Words:
-        """The place of what is added, if any, and the limits of the sum."""
+        """The place of the summand, if any, and the limits of the sum."""
         words: Words = {} if b is None else self.source(b)
         low, high = k.CLAMPS.get(activation, k.CLAMPS[""])
         return {k.LOW: low, k.HIGH: high} | {k.ADD + i: words.get(k.X + i, 0) for i in range(5)}

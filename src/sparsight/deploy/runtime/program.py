@@ -1,4 +1,4 @@
-"""A planned network with its memory for a number of images, and what runs it on batches of any size."""
+"""A planned network with its memory for a number of images, and a runner for batches of any size."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sparsight.numerics.kernels.llvm import BYTES, LANES
 from sparsight.numerics.kernels.matvec import WINDOW
 from sparsight.numerics.kernels.walk import Job
 
-_KEPT = 8  # programs of a graph, each for a number of images, and graphs of a layer, each for a shape of inputs
+_KEPT = 8  # programs of a graph, by number of images, and graphs of a layer, by input shape
 _Key = TypeVar("_Key")
 _Made = TypeVar("_Made")
 _FEW_ROWS = 3  # up to this many matrix-vector products are faster than one product with 16 columns
@@ -79,7 +79,7 @@ class Program:
     def into(self, outputs: list[Tensor], *inputs: Tensor) -> None:
         """The same, written to tensors of those sizes."""
         try:
-            job = self._free.pop()  # one step for the interpreter: no other thread takes the same
+            job = self._free.pop()  # one step for the interpreter: no other thread gets the same
         except IndexError:
             job = None
         if job is None or job.threads != torch.get_num_threads():
@@ -113,7 +113,7 @@ def compiled(graph: Graph, images: int, weights: Weights | None = None, half: bo
 
 
 def kept(known: dict[_Key, _Made], key: _Key, make: Callable[[], _Made]) -> _Made:
-    """`known[key]`, made if it is not there yet; the oldest of more than a few go."""
+    """`known[key]`, made if missing; drops the oldest entries beyond `_KEPT`."""
     if key not in known:
         while len(known) >= _KEPT:
             known.pop(next(iter(known)))

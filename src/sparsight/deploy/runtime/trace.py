@@ -42,7 +42,7 @@ def traced(model: nn.Module, example: Tensor, stored: Mapping[Tensor, Weight] = 
         raise NotTraced(f"torch.export cannot trace this model: {first_line(error)}") from error
     try:
         graph = Tracer(_constants(model, program, stored), HANDLERS).run(program.graph)
-    except ValueError as error:  # shapes that do not fit too
+    except ValueError as error:  # mismatched shapes too
         raise NotTraced(str(error)) from error
     graph.structure = program.call_spec.out_spec
     return graph

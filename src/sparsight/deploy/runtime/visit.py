@@ -91,7 +91,7 @@ class Visit:
             vars(module)["activation_relu_or_gelu"] = 0  # its fast path reads weights without calling layers
 
     def compared(self, module: nn.Module, made: FastForward) -> Timed | None:
-        """The times of both ways; None if nothing is to be timed."""
+        """The times of both ways; None if timing is off."""
         if not self.seconds:
             return None
         shape = self.shapes[module]
