@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from sparsight import __version__
 from sparsight.cli.entry import COMMANDS, main
@@ -143,6 +144,23 @@ def test_recipes_are_those_of_the_package(capsys):
     assert main(["recipes"]) == 0
     out = capsys.readouterr().out
     assert all(entry["description"] in out for entry in listed)
+
+
+@pytest.mark.parametrize("columns", ["1", "9", "40"])
+def test_help_ends_on_a_terminal_of_any_width(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["show", "--help"]) == 0
+    assert "--json" in capsys.readouterr().out
+    assert os.environ["COLUMNS"] == columns
+
+
+def test_what_ascii_cannot_show_is_spelled_out(tmp_path):
+    torch.save({"é.weight": torch.ones(2, 3)}, tmp_path / "a.pt")
+    words = [sys.executable, "-m", "sparsight", "analyze", str(tmp_path / "a.pt")]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xe9.weight" in done.stdout
+    assert "2\\xd73" in done.stdout
 
 
 def test_module_is_the_same_command():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -92,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     end_with_the_study()
     for stream in {"stdout", "stderr"} - {name for name, value in vars(sys).items() if value is not None}:
         setattr(sys, stream, open(os.devnull, "w"))  # noqa: SIM115 - a shell closed it, as with >&-
+    if argv is None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as of standard error: ASCII has no ×
     try:
         code = _answer(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # a second Ctrl-C, before the first was reported

@@ -9,11 +9,13 @@ import ast
 import contextlib
 import inspect
 import io
+import os
 import re
+import shutil
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -25,6 +27,7 @@ from tyro import conf
 from sparsight.cli.errors import Misuse, near
 
 T = TypeVar("T")
+_NARROWEST = 20
 
 Switch = conf.FlagCreatePairsOff[bool]
 """An option that is off unless named."""
@@ -93,12 +96,26 @@ def _ask(make: Callable[..., dict[str, Any]], argv: Sequence[str], prog: str, de
     config = (conf.OmitArgPrefixes, conf.PositionalMetavarFromFieldName)
     box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(box):
+        with contextlib.redirect_stderr(box), _wide_enough():
             return tyro.cli(make, prog=prog, description=description, args=list(argv), config=config)
     except SystemExit as error:
         if not error.code:
             raise
         raise Misuse(f"{_one_line(box.getvalue())}; {prog} --help lists the options") from None
+
+
+@contextlib.contextmanager
+def _wide_enough() -> Iterator[None]:
+    """Show tyro a terminal of at least `_NARROWEST` columns: below ten it never ends."""
+    before = os.environ.get("COLUMNS")
+    if shutil.get_terminal_size().columns < _NARROWEST:
+        os.environ["COLUMNS"] = str(_NARROWEST)
+    try:
+        yield
+    finally:
+        os.environ.pop("COLUMNS", None)
+        if before is not None:
+            os.environ["COLUMNS"] = before
 
 
 def _shown(maker: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
