@@ -1,4 +1,4 @@
-"""How compressible a network is: every tensor of a checkpoint, its neurons and the whole, from one pass."""
+"""Measures how compressible a network is: each tensor of a checkpoint, its neurons and the whole, in one pass."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from sparsight.records.files import there
 from sparsight.types import Scope
 
 BUDGET = 256 << 20
-_LARGE = 1 << 20  # weights; for smaller tensors, threads would only compete for the interpreter
+_LARGE = 1 << 20  # weights; with smaller tensors, threads would only compete for the interpreter
 _OF_RUNS = {  # files of a run folder that do not contain a network
     "masks": "the masks of a run, not its weights",
     "state": "the training progress of a run",
@@ -63,15 +63,15 @@ def analyze(
     `model_or_path` is a checkpoint (see `checkpoint.open_checkpoint`), a module, or a mapping of tensors. `p` and `q`
     are numbers or sequences of equal length; a single p or q is paired with every value of the other. Names and shapes
     decide which tensors are prunable; for a module, its layers do. `include` adds tensors by shell-style pattern,
-    `exclude` removes them. Other matrix-shaped tensors of a module are in `left_out`, with their share and the pattern
+    `exclude` removes them. `left_out` lists other matrix-shaped tensors of a module, with their share and the pattern
     that would include them.
 
     PQ index, counts and bound are exact: float64 sums in a fixed order, with the same bits for any number of threads,
     budget or split into files. The Gini index and the exact eta are estimated from 2^14 weights of each tensor, drawn
-    by its name and shape, with bounds that hold with probability 1 - `delta` (`analysis.sampled`); smaller tensors are
-    exact. `exact` computes them exactly for all tensors, in further passes; without `sample` they and the distribution
-    of magnitudes are left out. `budget` bounds the memory in bytes, in addition to Python and torch. `watch(bytes done,
-    bytes in total)` is called during the pass. `rows` records every neuron.
+    with a seed from its name and shape. Their bounds hold with probability 1 - `delta` (`analysis.sampled`). Smaller
+    tensors are exact; with `exact` all are, in further passes. Without `sample`, these two and the distribution of
+    magnitudes are left out. `budget` limits the memory in bytes, beyond Python and torch. `watch(bytes done, bytes in
+    total)` is called during the pass. `rows` records every neuron.
 
     Zeros count as pruned: only `count`, `zeros` and `smallest` include them. Signs do not matter. A tensor with NaN or
     infinity is listed, not analysed.
@@ -121,11 +121,11 @@ def analyze(
     )  # fmt: skip
 
 
-# -- what is asked ---------------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------------------
 
 
 def pairs_of(p: float | Sequence[float], q: float | Sequence[float]) -> tuple[tuple[float, float], ...]:
-    """(p, q) pairs: one p for many q or the other way round, or as many of both."""
+    """Pairs (p, q): one p for many q, one q for many p, or equally many of both."""
     ps, qs = _many(p), _many(q)
     if len(ps) != len(qs) and 1 not in (len(ps), len(qs)):
         raise ValueError(
@@ -172,7 +172,7 @@ def _opened(
 
 
 def from_memory(thing: nn.Module | Mapping[str, TorchTensor]) -> Checkpoint:
-    """The parameters and buffers of a model, or the tensors of a mapping; tied ones once, under their first name.
+    """The parameters and buffers of a model, or a mapping's tensors; tied ones appear once, under their first name.
 
     Raises: TypeError for anything else, or a value that is not a tensor.
     """
@@ -189,7 +189,7 @@ def from_memory(thing: nn.Module | Mapping[str, TorchTensor]) -> Checkpoint:
 
 
 def _check_role(path: Path, metadata: Mapping[str, str]) -> None:
-    """Raise CheckpointError for a file of a run that does not contain a network."""
+    """Raise CheckpointError for a run's file that does not contain a network."""
     try:
         facts = json.loads(metadata.get("facts", "{}"))
     except ValueError:
@@ -201,14 +201,14 @@ def _check_role(path: Path, metadata: Mapping[str, str]) -> None:
         raise CheckpointError(path, f"it holds {_OF_RUNS[kind]}; analyse {which} instead", "analyse")
 
 
-# -- what is said ----------------------------------------------------------------------------------------------
+# -- records ---------------------------------------------------------------------------------------------------
 
 
 def _tensor(
     s: Seen, *, verdicts: Mapping[str, Verdict], asked: SummaryRequest, scopes: Sequence[Scope], rows: bool,
     all_weights: bool,
 ) -> Tensor:  # fmt: skip
-    """The record of a tensor that was read completely; keeps only its share of the sample of all tensors."""
+    """The record of a completely read tensor. Keeps only the draws that belong to the sample of all tensors."""
     entry = s.entry
     sample = None if s.draws is None else Sample(magnitudes_of([s.draws]), s.draws.whole)
     summary = summarise(s.sums(), sample, [entry], asked if "layer" in scopes else replace(asked, exact=False))

@@ -16,7 +16,7 @@ from sparsight.report.density import Line, Panel, over_density
 from sparsight.report.pages import Chart, Fold, Page, Part, Section, Table, Tile, render
 
 MOST = 80
-"""Most tensors in charts with a row per tensor."""
+"""Most tensors shown in charts with a row per tensor."""
 ETAS, GAMMAS = (0.0, 0.001, 0.01, 0.1, 1.0), (0.5, 1.0, 2.0, 3.0)
 """Values of eta and gamma in the table of removals, besides the requested ones."""
 

@@ -1,4 +1,4 @@
-"""What a tensor is, judged by its neighbours: masks, parts of parametrisations, scales, norms, projections."""
+"""Identifies tensors by their neighbours: masks, parts of parametrisations, scales, norms, projections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Kind = Literal[
 ]
 
 Told = dict[str, tuple[Kind, str | None]]
-"""By name: the kind of a tensor, and why it is not analysed."""
+"""The kind of each tensor, by name, and why it is not analysed."""
 
 _PARAMETRISED = re.compile(r"^(.*?)parametrizations\.([^.]+)\.(.+)$")
 _SCALE = re.compile(r"scale|zero|absmax|amax|quant|codebook", re.I)
@@ -23,15 +23,15 @@ _MASKS = {*ITEMSIZE, "bool", "uint8", "int8", "int16", "int32", "int64"}
 
 
 def plain_name(name: str) -> str:
-    """The name that a parametrised or pruned tensor has in its layer: "0.weight" of "0.weight_orig"."""
+    """The name of a parametrised or pruned tensor in its layer: "0.weight" for "0.weight_orig"."""
     found = _PARAMETRISED.match(name) if "parametrizations." in name else None
     return f"{found[1]}{found[2]}" if found else name.removesuffix("_orig")
 
 
 def products(entries: Sequence[Entry]) -> list[Entry]:
-    """The entries, with every masked tensor replaced by its product with the mask, under its name in the layer.
+    """The entries, with each masked tensor replaced by its product with the mask, under its name in the layer.
 
-    Masks are those of `torch.nn.utils.prune` (`x_orig`, `x_mask`) and of parametrisations with a mask of its shape.
+    Masks come from `torch.nn.utils.prune` (`x_orig`, `x_mask`) or a parametrisation, and have the tensor's shape.
     """
     names = _by_name(entries)
     found = []
@@ -49,7 +49,7 @@ def products(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def partners(entries: Sequence[Entry]) -> Told:
-    """The kinds of the tensors that their neighbours identify."""
+    """The kinds of tensors that can be identified by their neighbours."""
     names = _by_name(entries)
     rules = (_layers(names), _scales(entries), _weight_norms(names), _parametrised(entries), _masks(names))
     return {name: verdict for rule in rules for name, verdict in rule.items()}  # the last rule wins
@@ -60,7 +60,7 @@ def _by_name(entries: Sequence[Entry]) -> dict[str, Entry]:
 
 
 def _masks(names: Mapping[str, Entry]) -> Told:
-    """`x_mask` of the shape of `x` or `x_orig`, and `mask` of that of `weight`."""
+    """`x_mask` if it has the shape of `x` or `x_orig`, and `mask` if it has the shape of `weight`."""
     found: Told = {}
     for name, entry in names.items():
         path, _, leaf = name.rpartition(".")
@@ -74,7 +74,7 @@ def _masks(names: Mapping[str, Entry]) -> Told:
 
 
 def _parametrised(entries: Sequence[Entry]) -> Told:
-    """Of `parametrizations.x.…` the largest original is the weight, all else a part of it."""
+    """The largest original in `parametrizations.x.…` is the weight; the other tensors are parts of it."""
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         if _PARAMETRISED.match(entry.name):
@@ -88,7 +88,7 @@ def _parametrised(entries: Sequence[Entry]) -> Told:
 
 
 def _weight_norms(names: Mapping[str, Entry]) -> Told:
-    """`x_g`, the norms of `x_v`: of its shape, but for dimensions of size 1."""
+    """`x_g`, the norms of `x_v`: the same shape, except for dimensions of size 1."""
     found: Told = {}
     for name, entry in names.items():
         stem = name.removesuffix("_g")
@@ -101,7 +101,7 @@ def _weight_norms(names: Mapping[str, Entry]) -> Told:
 
 
 def _scales(entries: Sequence[Entry]) -> Told:
-    """Floating tensors in the layer of a quantised one, called a scale or much smaller than it."""
+    """Tensors in a layer with a quantised one that are named like a scale, or floating-point and much smaller."""
     layers: dict[str, Entry] = {}
     for entry in entries:
         if len(entry.shape) > 1 and _is_quantised(entry.dtype):
@@ -125,7 +125,7 @@ def _is_quantised(dtype: str) -> bool:
 
 
 def _layers(names: Mapping[str, Entry]) -> Told:
-    """Where a bias stands beside each of its names: an embedding has none, and a normalisation one of its own shape."""
+    """Tensors with a bias for each name: norms if it has the same shape, otherwise weights (embeddings have none)."""
     found: Told = {}
     for entry in {e.name: e for e in names.values()}.values():
         every = [names.get(f"{n.removesuffix('weight')}bias") for n in (entry.name, *entry.aliases)]
@@ -142,12 +142,12 @@ def _layers(names: Mapping[str, Entry]) -> Told:
 # -- running averages of weights, recognised by their names and shapes -----------------------------------------
 
 _AVERAGE = re.compile(r"(^|_)(ema|swa|shadow|avg|averaged?|polyak)(?!_?pool)(_|\d|$)", re.I)
-_MOST_GROUPS = 100  # averages that a file may hold: each is compared with all its networks
-_DEEPEST = 3  # components of a name that may say so: what lies deeper, or below a number, is a layer of the network
+_MOST_GROUPS = 100  # most averages in a file: each is compared with all its networks
+_DEEPEST = 3  # leading components of a name that may mark an average: deeper, or below a number, are the layers
 
 
 def averages(entries: Sequence[Entry]) -> dict[str, str]:
-    """The tensors of running averages by name, and the tensors that they average."""
+    """The names of all tensors in running averages, each with what it averages."""
     counted = {e.name.removesuffix(".n_averaged") for e in entries if e.name.endswith(".n_averaged")}
     groups: dict[str, list[Entry]] = defaultdict(list)
     networks = []
@@ -166,7 +166,7 @@ def averages(entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def _prefix(name: str, counted: set[str]) -> str | None:
-    """The part of a name up to the first component that says "average"."""
+    """A name up to its first component that marks an average; None without one."""
     parts = name.split(".")
     for i in range(min(len(parts) - 1, _DEEPEST)):
         if parts[i].isdecimal():
@@ -177,18 +177,18 @@ def _prefix(name: str, counted: set[str]) -> str | None:
 
 
 class _Networks:
-    """What groups are compared with."""
+    """The networks in a file, which groups of possible averages are compared with."""
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.shapes = {name: e.shape for e in entries for name in (e.name, *e.aliases)}
         self.dotted = [f".{name}" for name in self.shapes]
         self.order = [e.shape for e in entries]
         parts = [(e.name.split("."), e.shape) for e in entries]
-        # names as buffers must be called, without dots: with the first component and without
+        # names without dots, as buffers need them, with and without their first component
         self.squashed = {"".join(keys[i:]): shape for keys, shape in parts for i in range(min(len(keys), 2))}
 
     def averaged(self, prefix: str, group: Sequence[Entry]) -> str | None:
-        """What the matrices of a group are averages of: those of the same names, of which the rest may be missing."""
+        """What a group averages, if all its matrices match by name; its other tensors need not match."""
         matrices = [(e.name[len(prefix) + 1 :].split("."), e.shape) for e in group if len(e.shape) > 1]
         if not matrices:
             return None
@@ -199,7 +199,7 @@ class _Networks:
             for start in starts:
                 if all(self.shapes.get(f"{start}{name}") == shape for name, shape in wanted):
                     return start.removesuffix(".") or "the network"
-            left = iter(self.order)  # a list's shapes are among those of the network, in their order
+            left = iter(self.order)  # a list: its shapes occur in the network, in the same order
             if all(name.isdecimal() and any(shape == other for other in left) for name, shape in wanted):
                 return "the network"
         named = all(self.squashed.get("".join(keys)) == shape for keys, shape in matrices)

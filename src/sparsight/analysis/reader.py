@@ -14,19 +14,19 @@ from sparsight.checkpoint.reading import read_elements
 
 RAW = {dtype: np.dtype(dtype) for dtype in ("float64", "float32", "bool", "uint8", "int8", "int16", "int32", "int64")}
 RAW |= {"float16": np.dtype(np.int16), "bfloat16": np.dtype(np.uint16)}
-"""The numpy dtype in which the kernels read each dtype; whole numbers are masks."""
+"""The numpy dtype in which the kernels read each dtype; integers and booleans are masks."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """A tensor ready to be read: its flat array if it is in memory, otherwise its file."""
+    """A tensor to read: its flat array if it is in memory, otherwise its file."""
 
     entry: Entry
     values: np.ndarray | int
     mask: Source | None = None
 
     def read(self, first: int, last: int, memory: np.ndarray | None = None) -> np.ndarray:
-        """Weights first..last for the kernels; from a file, they are read into `memory` if given."""
+        """Weights first..last for the kernels; reads from a file into `memory`, if given."""
         if self.mask is None:
             return self._read(first, last, memory)
         x, mask = (s._tensor(s._read(first, last)) for s in (self, self.mask))
@@ -47,7 +47,7 @@ class Source:
 
 
 def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
-    """Open what an entry is read from, each file once; `stack` closes it."""
+    """Open an entry for reading, each file once; `stack` closes it."""
     mask = None if entry.mask is None else source_of(entry.mask, files, stack)
     if entry.tensor is not None:
         return Source(entry, flat(entry.tensor), mask)
@@ -58,7 +58,7 @@ def source_of(entry: Entry, files: dict[Path, int], stack: ExitStack) -> Source:
 
 
 def flat(tensor: torch.Tensor) -> np.ndarray:
-    """A tensor as a flat array: float16 as int16 and bfloat16 as uint16, as the kernels want them."""
+    """A tensor as a flat array, as the kernels expect it: float16 as int16, bfloat16 as uint16."""
     x = tensor.detach().cpu().contiguous().reshape(-1)
     if x.dtype in (torch.float16, torch.bfloat16):
         bits = x.view(torch.int16).numpy()
@@ -67,7 +67,7 @@ def flat(tensor: torch.Tensor) -> np.ndarray:
 
 
 def magnitudes(x: np.ndarray, dtype: str) -> np.ndarray:
-    """|x| of what was read, exactly: float64 for float64, otherwise float32."""
+    """The exact |x| of values as read: float64 for float64, otherwise float32."""
     if dtype == "bfloat16":
         x = (x.astype(np.uint32) << np.uint32(16)).view(np.float32)
     elif dtype == "float16":

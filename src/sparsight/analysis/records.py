@@ -11,28 +11,28 @@ SCHEMA = 1
 """Version of the records below."""
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-"""Of neurons, in `Neurons`."""
+"""The quantiles over neurons in `Neurons.index`."""
 
 
 @dataclass(frozen=True)
 class Keep:
-    """What must stay at one eta: pruned weights may hold at most eta times the p-mass of the kept ones.
+    """How much must stay at one eta: pruned weights may hold at most eta times the p-mass of the kept ones.
 
-    All shares are of the nonzero weights.
+    All shares are relative to the nonzero weights.
     """
 
     eta: float
-    bound: float  # r, the least count by the bound; not rounded
+    bound: float  # r, the smallest count that the bound allows; not rounded
     share: float  # r / alive: at least this share must stay
     prune: int  # what SAP would remove, with the analysis' gamma and beta
     exact: float | None  # the share at which the pruned p-mass reaches eta; None without a sample
-    exact_low: float | None  # bounds of `enough`; they fail with probability `delta` over the draw
+    exact_low: float | None  # bounds of `exact`, which fail with probability `delta` over the draw
     exact_high: float | None
 
 
 @dataclass(frozen=True)
 class Measure:
-    """The PQ index at one (p, q), and what follows from it."""
+    """The PQ index at one (p, q), and the numbers derived from it."""
 
     p: float
     q: float
@@ -43,23 +43,23 @@ class Measure:
 
 @dataclass(frozen=True)
 class Summary:
-    """A group of weights. All numbers but `count`, `zeros` and `smallest` are of its nonzero weights."""
+    """A group of weights. All numbers except `count`, `zeros` and `smallest` describe its nonzero weights."""
 
     count: int
-    zeros: int  # that are exactly 0
-    smallest: float  # magnitude of all, so 0 if any is
+    zeros: int  # weights that are exactly 0
+    smallest: float  # smallest magnitude of all weights: 0 if any weight is
     largest: float
     defined: bool  # False: all weights are 0, and the index means nothing
     measures: tuple[Measure, ...]  # one per (p, q)
     hoyer: float  # (sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1)
     gini: float | None  # None without a sample
-    gini_error: float | None  # largest error of gini; it is exceeded with probability `delta` over the draw
+    gini_error: float | None  # bound on its error, exceeded with probability `delta` over the draw
     octaves: tuple[tuple[int, int], ...]  # (e, weights with magnitude in [2^e, 2^(e+1)))
-    draws: int | None = None  # weights drawn for Gini index, exact eta and octaves; None if all were used, or none
+    draws: int | None = None  # weights drawn for Gini index, exact eta and octaves; None if all or none were used
 
     @property
     def alive(self) -> int:
-        """Weights that are not 0: d of the formulas."""
+        """Nonzero weights: d in the formulas."""
         return self.count - self.zeros
 
 
@@ -70,14 +70,14 @@ class Neurons:
     p: float
     q: float
     count: int
-    undefined: int  # rows of zeros
+    undefined: int  # rows with only zeros
     index: tuple[float, ...]  # PQ index at QUANTILES, over the defined rows
     prune: tuple[int, ...]  # what SAP would remove if each neuron were its own group; one per eta
 
 
 @dataclass(frozen=True)
 class Row:
-    """One neuron. `index` follows the pairs of the analysis."""
+    """One neuron. `index` has a value for each (p, q) of the analysis, in order."""
 
     zeros: int
     defined: bool
@@ -94,8 +94,8 @@ class Tensor:
     shape: tuple[int, ...]
     aliases: tuple[str, ...]  # further names of the same tensor
     summary: Summary
-    neurons: tuple[Neurons, ...]  # one per (p, q); empty if not asked for or too many
-    rows: tuple[Row, ...] = ()  # every neuron, if asked for
+    neurons: tuple[Neurons, ...]  # one per (p, q); empty if not requested or too many
+    rows: tuple[Row, ...] = ()  # every neuron, if requested
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ class Analysis:
     etas: tuple[float, ...]
     gamma: float
     beta: float
-    exact: bool  # whether Gini and exact eta were made exact
+    exact: bool  # whether Gini index and exact eta are exact for all tensors
     whole: Summary | None  # all analysed tensors together; None if not requested or without tensors
     tensors: tuple[Tensor, ...]  # in the order of the file
     listed: tuple[Listed, ...]
-    left_out: tuple[LeftOut, ...] = ()  # of a module: matrix-shaped tensors of `listed` that `exclude` does not name
+    left_out: tuple[LeftOut, ...] = ()  # for a module: matrix-shaped tensors in `listed` that `exclude` does not name
     delta: float = DELTA  # the bounds of each summary fail with probability `delta` over the draw
     schema: int = SCHEMA
 

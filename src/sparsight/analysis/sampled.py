@@ -1,16 +1,16 @@
-"""Gini index and exact eta from draws, within bounds that hold with probability 1 - DELTA over the draw.
+"""Gini index and exact eta estimated from draws, with bounds that hold with probability 1 - DELTA over the draw.
 
-Let F be the distribution of the d magnitudes that are not 0, and F^ that of the n draws that fell among them: given n,
-these are independent. By the inequality of Dvoretzky, Kiefer and Wolfowitz with Massart's constant, whatever F,
+Let F be the distribution of the d nonzero magnitudes, and F^ the empirical distribution of the n nonzero draws, which
+are independent given n. By the Dvoretzky-Kiefer-Wolfowitz inequality with Massart's constant, for any F,
 
     P(sup |F - F^| > eps) <= 2 exp(-2 n eps^2) = DELTA,      eps = sqrt(ln(2 / DELTA) / (2 n)).
 
-Otherwise the quantiles Q of F lie between those of the draws x_(1) <= … <= x_(n), m = ceil(eps n) places away:
+Outside this event, the draws x_(1) <= … <= x_(n) that are m = ceil(eps n) places away bound the quantiles Q of F:
 
     x_(j - m) <= Q(v) <= x_(j + m)    for  (j - 1) / n < v <= j / n,
 
-where beyond the draws the smallest and the largest magnitude of all stand, which the sums know. From this and from the
-exact mean and p-masses follow all bounds below; so all those of a tensor hold together, with probability 1 - DELTA.
+Beyond the draws, the bound is the smallest or largest magnitude of all weights, known from the sums. All bounds below
+follow from this and the exact mean and p-masses: the bounds of a tensor hold together with probability 1 - DELTA.
 
 Source: P. Massart, "The tight constant in the Dvoretzky-Kiefer-Wolfowitz inequality", Annals of Probability 18 (1990).
 """
@@ -25,63 +25,63 @@ import numpy as np
 from sparsight.numerics.kernels.jit import jit
 
 DELTA = 1e-3
-"""Probability that a bound on a tensor does not hold, over the drawing."""
+"""Probability that any bound of a tensor fails, over the draw."""
 CELLS = 2048
-"""Cells that a band has at most: with more, bounds would be 3 % narrower and take eight times as long."""
+"""Most cells in a band. More would make bounds 3 % narrower and take eight times as long."""
 
 
 @dataclass(frozen=True, eq=False)
 class Band:
-    """The draws that are not 0, ascending, and between which numbers the quantiles of their law lie.
+    """The nonzero draws, ascending, and bounds on the quantiles of their distribution.
 
-    Of more than `CELLS` draws so many are taken, evenly: y_k = x_(ceil(k n / CELLS)), for which m is counted in cells
-    and is one more.
+    Of more than `CELLS` draws, the band uses `CELLS` evenly spaced ones: y_k = x_(ceil(k n / CELLS)). m is then
+    counted in cells, plus one.
     """
 
     x: np.ndarray  # (n,)
-    first: float  # no magnitude but 0 is below
-    last: float  # none is above
+    first: float  # all nonzero magnitudes are at least this
+    last: float  # and at most this
     cells: np.ndarray  # (at most CELLS,)
-    away: int  # m, at most as many as cells
+    away: int  # m, at most the number of cells
 
 
 def band(magnitudes: np.ndarray, first: float, last: float, unit: float = 1.0, delta: float = DELTA) -> Band:
-    """`magnitudes` are of the draws, ascending, and all that are not 0, of all weights, are from `first` to `last`.
+    """The band of ascending drawn `magnitudes`. All nonzero magnitudes of the tensor are within [first, last].
 
-    The band is of what they are in `unit`, a power of 2.
+    The band holds magnitudes divided by `unit`, a power of 2.
     """
     x = alive(magnitudes)
     x = x if unit == 1.0 else x.astype(np.float64) / unit
     first, last, n = first / unit, last / unit, len(x)
     if not n:
         x = np.array([last])
-        return Band(x, first, last, x, 1)  # no draw: anything between the two
+        return Band(x, first, last, x, 1)  # no draws: anything from first to last
     eps, cells = math.sqrt(math.log(2 / delta) / (2 * n)), min(n, CELLS)
     thin = x if n == cells else x[-(np.arange(1, cells + 1) * -n // cells) - 1]
     return Band(x, first, last, thin, min(math.ceil(eps * cells) + (n > cells), cells))
 
 
 def alive(magnitudes: np.ndarray) -> np.ndarray:
-    """Those above 0 of ascending magnitudes."""
+    """The nonzero ones of ascending magnitudes."""
     return magnitudes[np.searchsorted(magnitudes, magnitudes.dtype.type(0), side="right") :]
 
 
 def gini(seen: Band, mean: float) -> tuple[float, float, float]:
-    """(least, probable, greatest) Gini index of the magnitudes that are not 0; `mean` is their exact mean.
+    """(lower bound, estimate, upper bound) of the Gini index of the nonzero magnitudes; `mean` is their exact mean.
 
         G = integral of (2 v - 1) Q(v) dv / mean = 1 - integral of (1 - F(x))^2 dx / mean
 
-    Among all Q in the band that have this mean, the greatest G is that of low up to some v and high from there; the
-    least that of a constant c, or what is nearest to it in the band. (Of the second integral, which is convex in F, the
-    least is where F is as constant as the band allows, the greatest where it is at the band's ends.)
-    The probable value is the second form of the draws, corrected for what is known of their mean.
+    Among all Q in the band with this mean, G is largest if Q follows the lower edge up to some v and the upper edge
+    from there. G is smallest if Q is a constant c, or as close to c as the band allows. (The second integral is convex
+    in F: it is smallest where F is as constant as the band allows, largest where F is at the band's ends.)
+    The estimate is the second form for the draws, corrected by the exact mean.
     """
     return _gini(seen.x, seen.cells, seen.first, seen.last, seen.away, mean)
 
 
 @jit
 def _at(x, j, first, last):
-    """x[j], and what stands beyond its ends."""
+    """x[j], or `first` or `last` beyond its ends."""
     return first if j < 0 else last if j >= len(x) else np.float64(x[j])
 
 
@@ -93,7 +93,7 @@ def _weight(a, z, n):
 
 @jit
 def _bounds(x, first, last, away, mean):
-    """Least and greatest integral of (2 v - 1) Q in the band."""
+    """Smallest and largest integral of (2 v - 1) Q for Q in the band with this mean."""
     n = len(x)
     goal = n * mean
     lows = highs = low_moment = greatest = 0.0
@@ -101,7 +101,7 @@ def _bounds(x, first, last, away, mean):
         low, high, weight = _at(x, j - away, first, last), _at(x, j + away, first, last), _weight(j, j + 1, n)
         lows, highs = lows + low, highs + high
         low_moment, greatest = low_moment + weight * low, greatest + weight * high
-    for j in range(n):  # cell by cell from high to low, the last in part
+    for j in range(n):  # lower cells from high to low, the last only in part
         width = _at(x, j + away, first, last) - _at(x, j - away, first, last)
         if highs - width <= goal:
             part = max((highs - goal) / width, 0.0) if width > 0.0 else 0.0
@@ -125,10 +125,10 @@ def _bounds(x, first, last, away, mean):
 
 @jit
 def _above(x, mean):
-    """Integral of (1 - F)^2 by the draws, corrected for what is known of their mean by linear regression.
+    """Integral of (1 - F)^2 for the draws, corrected by linear regression on their known mean.
 
-    A weight x adds 2 h(x), h the integral of 1 - F up to x, to first order. Where the mean is missed by more than four
-    standard errors, it is a few weights that were not drawn, and nothing is corrected.
+    To first order, a weight x adds 2 h(x), with h the integral of 1 - F up to x. If the draws miss the mean by more
+    than four standard errors, a few weights that were not drawn are the cause, and nothing is corrected.
     """
     n, cell, sampled = len(x), 1.0 / len(x), 0.0
     for j in range(n):
@@ -155,9 +155,9 @@ def _gini(x, cells, first, last, away, mean):
 
 
 def droppable(seen: Band, p: float, mean: float, goal: float) -> tuple[float, float, float]:
-    """(least, probable, greatest) share of the smallest that hold at most `goal` of the p-mass, both for each weight.
+    """(lower bound, estimate, upper bound) of the share of smallest weights with a total p-mass of at most `goal`.
 
-    `mean` is the exact mean of x^p. What the smallest hold is bounded by the band below, and by what it leaves above.
+    `goal` and the exact `mean` of x^p are per weight. The band bounds this mass directly, and by the mass above it.
     """
     x, y = seen.x.astype(np.float64) ** p, seen.cells.astype(np.float64) ** p
     first, last, n, away = seen.first**p, seen.last**p, len(y), seen.away
@@ -171,7 +171,7 @@ def droppable(seen: Band, p: float, mean: float, goal: float) -> tuple[float, fl
 
 @jit
 def _reach(y, away, first, last, goal):
-    """Up to which v the integral of the cells, each as many places away, is at most the goal."""
+    """The largest v up to which the integral of the cells `away` places further is at most the goal."""
     n = len(y)
     left = goal * n
     for j in range(n):

@@ -1,4 +1,4 @@
-"""What a pass has seen of one tensor: sums of its rows and of the whole, and a sample of its weights."""
+"""What a pass collects from one tensor: sums per row and in total, and a sample of its weights."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sparsight.numerics.kernels.power_sums import CHUNK, COUNT, LARGEST, SCALE, 
 from sparsight.numerics.seeds import derive
 
 DRAWS = 1 << 14
-"""Weights drawn from a tensor, with replacement. A tensor without more weights is taken whole."""
+"""Weights drawn from a tensor, with replacement. A tensor of at most this many weights is taken whole."""
 
 
 class Draws:
-    """Weights of a tensor at uniformly drawn places, zeros included, or all of its weights.
+    """Weights at uniformly drawn places of a tensor, zeros included, or all of its weights.
 
-    `few` of them, independent draws too, can be kept for a sample of several tensors.
+    `keep_few` keeps `few` of them, also independent draws, for a sample of several tensors.
     """
 
     def __init__(self, entry: Entry, few: int = 0) -> None:
@@ -33,7 +33,7 @@ class Draws:
             self._places, self._order = keys // DRAWS, keys % DRAWS
 
     def take(self, x: np.ndarray, first: int) -> None:
-        """Add the draws of a part that starts at weight `first`. Several threads may call it."""
+        """Add the draws from a part that starts at weight `first`. Threads may call this at the same time."""
         if self.whole:
             self.values[first : first + len(x)] = x
         else:
@@ -41,7 +41,7 @@ class Draws:
             self.values[self._order[low:high]] = x[self._places[low:high] - first]
 
     def keep_few(self) -> None:
-        """Forget all others."""
+        """Keep only `few` of the draws."""
         if self.whole:
             few = _generator("kept", self.entry).integers(0, self.entry.count, self._few)
             self.values = self.values[few]
@@ -51,13 +51,13 @@ class Draws:
 
 
 def magnitudes_of(draws: Sequence[Draws]) -> np.ndarray:
-    """Those of all that was drawn of these, ascending; float64 if one is of float64, else float32."""
+    """The magnitudes of all these draws, ascending; float64 if any tensor is float64, else float32."""
     dtypes = {d.entry.dtype for d in draws}
     if len(dtypes) > 1:
         return np.sort(np.concatenate([magnitudes(d.values, d.entry.dtype) for d in draws]))
     values = np.concatenate([d.values for d in draws])
     bits = values.view(f"u{values.itemsize}")
-    bits = np.sort(bits & (np.iinfo(bits.dtype).max >> 1))  # without the sign they are in the order of |x|
+    bits = np.sort(bits & (np.iinfo(bits.dtype).max >> 1))  # without the sign bit, they sort like |x|
     return magnitudes(bits.view(values.dtype), dtypes.pop())
 
 
@@ -66,9 +66,9 @@ def _generator(what: str, entry: Entry) -> np.random.Generator:
 
 
 def shares(entries: Sequence[Entry]) -> dict[str, int]:
-    """How many draws of each entry are a sample of all their weights: as many as fall there of `DRAWS` draws of all.
+    """The number of draws to keep of each entry: as many as `DRAWS` draws over all weights would place there.
 
-    Nothing where they have no more than `DRAWS` weights together, and all are taken whole.
+    {} if the entries have at most `DRAWS` weights together, because all are then taken whole.
     """
     ordered = sorted(entries, key=lambda e: e.name)
     counts = np.array([e.count for e in ordered], np.float64)
@@ -80,27 +80,27 @@ def shares(entries: Sequence[Entry]) -> dict[str, int]:
 
 
 MOST_ROWS = 1 << 20
-"""Most rows of a tensor for which single neurons are analysed."""
+"""Single neurons are analysed only in tensors of at most this many rows."""
 _EVEN = 1e-12
-"""Magnitudes whose mean is this near to the largest are equal: their PQ index is 0 up to that."""
+"""Magnitudes count as equal if their mean is this close to the largest: their PQ index is 0 within that."""
 
 
 @dataclass(eq=False)
 class Seen:
-    """What the pass has seen of one tensor so far."""
+    """What the pass has collected from one tensor so far."""
 
     entry: Entry
     exponents: tuple[float, ...]
     keep_rows: bool
-    few: int | None  # of its draws, that stand for it among all tensors; None if nothing is drawn
+    few: int | None  # draws to keep for the sample of all tensors; None: draw nothing
     draws: Draws | None = None
-    total: np.ndarray | None = None  # line of the sums of all rows so far
-    row: np.ndarray | None = None  # line of the row that is not complete
-    chunks_in: int = 0  # of that row
+    total: np.ndarray | None = None  # line with the sums of all complete rows
+    row: np.ndarray | None = None  # line with the sums of the incomplete row
+    chunks_in: int = 0  # chunks in that row so far
     finite: bool = True  # no NaN or infinity so far
     rows: list[np.ndarray] = field(default_factory=list)
-    length: int = field(init=False)  # weights of a row
-    per_row: int = field(init=False)  # chunks of it
+    length: int = field(init=False)  # weights per row
+    per_row: int = field(init=False)  # chunks per row
 
     def __post_init__(self) -> None:
         self.length = self.entry.count // rows_of(self.entry)
@@ -114,12 +114,12 @@ class Seen:
         return RowSums(self.exponents, np.concatenate(self.rows))
 
     def begin(self) -> None:
-        """Draw, if anything is to be drawn: before its first piece is read."""
+        """Choose the places to draw from, unless `few` is None. Call before the first piece is read."""
         if self.few is not None:
             self.draws = Draws(self.entry, self.few)
 
     def add(self, lines: np.ndarray) -> None:
-        """Join the next lines, in order."""
+        """Add the next lines, in order."""
         self.finite &= bool(np.isfinite(lines[:, LARGEST]).all())
         at, per = 0, self.per_row
         while at < len(lines):
@@ -147,9 +147,9 @@ class Seen:
 
 
 def _leave_zeros(rows: np.ndarray, exponents: tuple[float, ...]) -> None:
-    """Let the lines of whole rows be of their weights that are not 0; no sum holds anything of a zero.
+    """Exclude zeros from the lines of complete rows; they add nothing to the sums.
 
-    The least of these magnitudes is known only if it is the largest too, and stays 0 otherwise.
+    The smallest nonzero magnitude is known only if it equals the largest, and otherwise stays 0.
     """
     if not rows[:, ZEROS].any():
         return

@@ -1,7 +1,7 @@
 """One pass over the weights of a checkpoint: power sums, rows and draws, in bounded memory.
 
-Tensors are cut into pieces of chunks, and the size of chunks does not depend on the budget or the threads. Pieces are
-read in any order and chunks joined in the order of the file: the result depends only on the weights.
+Tensors are cut into pieces of several chunks; the chunk size does not depend on the budget or the threads. Pieces are
+read in any order but chunks are joined in file order, hence the result depends only on the weights.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from sparsight.checkpoint.entry import ITEMSIZE, Entry
 from sparsight.numerics.kernels.jit import each
 from sparsight.numerics.kernels.power_sums import CHUNK, SUMS, fill
 
-PIECE = 1 << 23  # weights measured by one thread at a time, at most
-LAST_PIECE = 1 << 20  # the smallest that the last ones are made, where there are several threads
-BLOCK = 1 << 20  # of them read from a file and summed at once, at most: what is drawn of them is in the cache
-_LINES = 1 << 13  # chunks of a piece, at most: short rows need a line of the table each
+PIECE = 1 << 23  # most weights that a thread measures at a time
+LAST_PIECE = 1 << 20  # smallest size of the last pieces, with several threads
+BLOCK = 1 << 20  # most weights read from a file and summed at once: draws from them hit the cache
+_LINES = 1 << 13  # most chunks of a piece: each short row needs a line of the table
 _ROUND_LINES, _ROUND_PIECES = 1 << 16, 32  # pieces measured before their sums are joined
 LEAST_BUDGET = 32 << 20
 Watch = Callable[[int, int], None]
 
 
 class ReadPiece(NamedTuple):
-    """Lines start..stop of a tensor, and the weights first..last that they are of."""
+    """Lines start..stop of a tensor, summed over its weights first..last."""
 
     seen: Seen
     start: int
@@ -51,10 +51,10 @@ def stream(
     budget: int,
     watch: Watch | None = None,
 ) -> Iterator[list[Seen]]:
-    """Sums of every entry, in order, from one pass over all of them, and draws unless `few` is None.
+    """Read all entries in one pass, and yield their sums, in order, with draws unless `few` is None.
 
-    Yields them as soon as they are complete, which lets the caller forget their rows before the next are read. `few` is
-    the number of draws of each entry to keep for a sample of all (`draws.shares`).
+    Yields entries as soon as they are complete: the caller can drop their rows before the next are read. `few` gives
+    the number of draws of each entry to keep for a sample of all (`seen.shares`).
     Raises: ValueError for a budget that is too small; CheckpointError if a file ends early or cannot be read.
     """
     if budget < LEAST_BUDGET:
@@ -78,13 +78,13 @@ def stream(
 
 
 def block_of(budget: int) -> int:
-    """Weights that a thread reads at a time: all threads together stay within half of the budget."""
+    """Weights that a thread reads at a time; all threads together use at most half of the budget."""
     threads = max(torch.get_num_threads(), 1)
     return min(max(budget // 2 // threads // 8 // CHUNK, 1) * CHUNK, BLOCK)
 
 
 def _joined(pieces: Sequence[ReadPiece], tables: Sequence[np.ndarray]) -> Iterator[tuple[Seen, np.ndarray]]:
-    """Tables of neighbouring pieces of a tensor as one."""
+    """Each tensor with the tables of its consecutive pieces, joined."""
     for _, of in groupby(zip(pieces, tables, strict=True), key=lambda pair: id(pair[0].seen)):
         (first, *_), found = zip(*of, strict=True)
         yield first.seen, found[0] if len(found) == 1 else np.concatenate(found)
@@ -94,7 +94,7 @@ def _joined(pieces: Sequence[ReadPiece], tables: Sequence[np.ndarray]) -> Iterat
 
 
 def _rounds(found: Sequence[Seen]) -> Iterator[list[ReadPiece]]:
-    """Pieces in order, so many at a time that their tables stay small. Files are open while theirs are read."""
+    """Pieces in order, in rounds with small tables. Files stay open while their pieces are read."""
     pieces: list[ReadPiece] = []
     lines, left = 0, sum(seen.entry.count for seen in found)
     with ExitStack() as stack:
@@ -118,7 +118,7 @@ def _rounds(found: Sequence[Seen]) -> Iterator[list[ReadPiece]]:
 
 
 def _cut(seen: Seen, source: Source, left: int) -> Iterator[ReadPiece]:
-    """Pieces of a tensor, with `left` weights still to come: the last ones are smaller, to end all threads together."""
+    """Cut a tensor into pieces; with few weights `left` in all, smaller ones, to finish all threads together."""
     length, per = seen.length, seen.per_row
     lines = rows_of(seen.entry) * per
     threads = torch.get_num_threads()
@@ -142,7 +142,7 @@ def weight_at(line: int, length: int, per: int) -> int:
 
 
 class _Work:
-    """Measures pieces; every thread has one buffer."""
+    """Measures pieces, with one buffer per thread."""
 
     def __init__(self, exponents: tuple[float, ...], block: int) -> None:
         self._exponents = np.asarray(exponents, dtype=np.float64)

@@ -32,7 +32,7 @@ class SummaryRequest:
 
     @property
     def exponents(self) -> tuple[float, ...]:
-        """All that is needed: Hoyer's measure and the Gini index take 1 and 2."""
+        """All exponents needed, with 1 and 2 for Hoyer's measure and the Gini index."""
         return tuple(sorted({e for pair in self.pairs for e in pair} | {1.0, 2.0}))
 
 
@@ -44,7 +44,7 @@ def mass(sums: PowerSums, e: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Magnitudes of a group: of independent draws, or of all its weights if `whole`."""
+    """Magnitudes from a group: independent draws, or all its weights if `whole`."""
 
     magnitudes: np.ndarray  # ascending
     whole: bool
@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class _Found:
-    """Gini index and how far off it may be; (least, probable, most) that may go at each (p, eta); octaves."""
+    """Gini index and its error bound; (least, probable, most) weights to drop at each (p, eta); octaves."""
 
     gini: float | None = None
     error: float | None = None
@@ -64,7 +64,7 @@ class _Found:
 def summarise(sums: PowerSums, sample: Sample | None, entries: Sequence[Entry], asked: SummaryRequest) -> Summary:
     """The summary of a group from the sums of its nonzero weights.
 
-    `sample` is None if nothing needs one; for exact numbers, `entries` are read again.
+    `sample` is None if nothing needs one. Reads `entries` again for exact numbers.
     """
     cases = sorted({(p, eta) for p, _ in asked.pairs for eta in asked.etas})
     if sample is None:
@@ -120,7 +120,7 @@ def _measure(sums: PowerSums, p: float, q: float, asked: SummaryRequest, found: 
 
 
 def _hoyer(sums: PowerSums) -> float:
-    """(sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1), by the PQ index at (1, 2): |w|_1 / |w|_2 = sqrt(d) (1 - I)."""
+    """(sqrt(d) - |w|_1 / |w|_2) / (sqrt(d) - 1), from the PQ index at (1, 2): |w|_1 / |w|_2 = sqrt(d) (1 - I)."""
     if sums.count < 2:
         return 0.0
     root = math.sqrt(sums.count)
@@ -128,7 +128,7 @@ def _hoyer(sums: PowerSums) -> float:
 
 
 def neurons(rows: RowSums, asked: SummaryRequest) -> tuple[Neurons, ...]:
-    """For each (p, q): quantiles over the rows, and what SAP would remove in neuron scope."""
+    """For each (p, q): quantiles over the rows, and the weights that SAP would remove in neuron scope."""
     found = []
     for p, q in asked.pairs:
         shares = np.array([math.exp(-q / (q - p) * math.log1p(eta)) for eta in asked.etas])
@@ -139,26 +139,26 @@ def neurons(rows: RowSums, asked: SummaryRequest) -> tuple[Neurons, ...]:
 
 
 def _quantiles(values: np.ndarray) -> tuple[float, ...]:
-    """`numpy.quantile` at QUANTILES without its other cases, which take time."""
+    """`numpy.quantile` at QUANTILES, without its slow special cases."""
     ranked, places = np.sort(values), np.array(QUANTILES) * (len(values) - 1)
     return tuple(np.interp(places, np.arange(len(values)), ranked).tolist())
 
 
 # -- exact: all magnitudes in ascending order, in as many passes as the memory requires ------------------------------
 
-_STEP = 1 << 18  # weights looked at at once
+_STEP = 1 << 18  # weights read at once
 
 
 def ranked(entries: Sequence[Entry], budget: int) -> Iterator[np.ndarray]:
-    """All magnitudes of the entries above 0 in ascending order, in parts that are overwritten later.
+    """The entries' nonzero magnitudes in ascending order, in parts that are overwritten later.
 
-    In every pass over the entries the smallest that fit half of the budget, and are above those before, are kept.
+    Each pass over the entries keeps the smallest that earlier passes did not, as many as fit half of the budget.
     """
     dtype = np.dtype(np.float64 if any(e.dtype == "float64" for e in entries) else np.float32)
     room = np.empty(max(min(budget // 2 // dtype.itemsize, sum(e.count for e in entries)), 1), dtype)
     done = 0.0
     while done < math.inf:
-        size, end, ties = 0, math.inf, 0  # kept are room[:size], which are below `end`; and how many equal it
+        size, end, ties = 0, math.inf, 0  # room[:size] holds magnitudes below `end`; `ties` others equal it
         for x in _magnitudes(entries):
             x = x[x > done]
             while len(x):
@@ -166,7 +166,7 @@ def ranked(entries: Sequence[Entry], budget: int) -> Iterator[np.ndarray]:
                 x = x[x < end]
                 n = min(len(x), len(room) - size)
                 room[size : size + n], x, size = x[:n], x[n:], size + n
-                if len(x):  # half of what is kept has to go
+                if len(x):  # room is full: drop the upper half
                     room.partition(size // 2)
                     end = float(room[size // 2])
                     ties = int(np.count_nonzero(room == end))
@@ -191,9 +191,9 @@ def _magnitudes(entries: Sequence[Entry]) -> Iterator[np.ndarray]:
 def of_ranked(
     parts: Iterable[np.ndarray], count: int, mass: float, unit: float, goals: Sequence[tuple[float, float]]
 ) -> tuple[float, list[int], tuple[tuple[int, int], ...]]:
-    """Of all magnitudes above 0, ascending in parts: Gini index, how many of the smallest hold each goal, octaves.
+    """Gini index, number of smallest magnitudes that meet each goal, and octaves, from `parts` in ascending order.
 
-    There are `count`, which sum to `mass` in `unit`. A goal (p, m) is that they hold at most m of p-mass.
+    The `count` magnitudes are above 0 and sum to `mass` in `unit`. A goal (p, m) is a total p-mass of at most m.
     """
     seen, terms, found = 0, [], Counter()
     sums, droppable = [0.0] * len(goals), [0] * len(goals)
@@ -202,7 +202,7 @@ def of_ranked(
         ranks = np.arange(seen + 1, seen + len(x) + 1, dtype=np.float64)
         terms.append(float(np.dot(2 * ranks - (count + 1), x)))
         for i, (p, goal) in enumerate(goals):
-            if droppable[i] == seen:  # all so far
+            if droppable[i] == seen:  # all earlier parts meet the goal
                 held = sums[i] + np.cumsum(x**p)
                 droppable[i] += int(np.searchsorted(held, goal, side="right"))
                 sums[i] = float(held[-1])
@@ -213,7 +213,7 @@ def of_ranked(
 
 
 def octaves(x: np.ndarray) -> dict[int, int]:
-    """How many of these magnitudes, which ascend, are in each [2^e, 2^(e+1)) that holds any; zeros are in none."""
+    """The number of these ascending magnitudes in each nonempty [2^e, 2^(e+1)), by e; zeros do not count."""
     exponents = np.frexp(x[np.searchsorted(x, x.dtype.type(0), side="right") :])[1] - 1
     if not len(exponents):
         return {}

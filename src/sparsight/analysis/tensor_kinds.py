@@ -1,4 +1,4 @@
-"""What a tensor is, judged without the network's code: by its values, neighbours, shape and name."""
+"""Judges what a tensor is without the network's code: by its values, neighbours, shape and name."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EMBEDDING = re.compile(
     r"|pos(ition(al)?)?_?enc|(^|[._])(pe|rel_pos)(_|$)|^(model\.)?shared\.weight$",
     re.I,
 )
-_MULTIPLIED = re.compile(  # under the name of an embedding: patches, and layers that project what was looked up
+_MULTIPLIED = re.compile(  # with an embedding's name: patch embeddings, and layers that project looked-up vectors
     r"patch_?embed|(^|[._])(proj|project|projection|linear|lin|dense|fc|conv|mlp)[\d_]*\.[^.]+$", re.I
 )
 _WEIGHT_LEAF = re.compile(r"(^|_)(weight|kernel|proj|matrix)|^w", re.I)
@@ -59,7 +59,7 @@ class Verdict:
 
 
 def kind_of(name: str, shape: Sequence[int], dtype: str) -> Kind:
-    """Kind by name and shape: a weight has two dimensions or more, and no name of another kind."""
+    """The kind by name and shape: a weight has at least two dimensions, and no name of another kind."""
     floating = dtype.startswith(("float", "bfloat", "complex"))
     if _BUFFER.search(name) or (not floating and len(shape) < 2):
         return "buffer"
@@ -80,7 +80,7 @@ def kind_of(name: str, shape: Sequence[int], dtype: str) -> Kind:
 
 
 def _multiplied(name: str, leaf: str, shape: Sequence[int]) -> Kind:
-    """A weight, or an embedding: tables to look up, and parameters broadcast along a first dimension."""
+    """A weight, or an embedding: a lookup table, or a parameter that is broadcast along its first dimension."""
     if _WEIGHT_LEAF.search(leaf):
         table = _EMBEDDING.search(name) and len(shape) == 2 and not _MULTIPLIED.search(name)
         return "embedding" if table else "weight"
@@ -99,10 +99,10 @@ def judge(
     prunable: frozenset[str] | None = None,
     left: Sequence[LeftOut] = (),
 ) -> dict[str, Verdict]:
-    """The kind of each entry, and whether it is analysed: weights, and tensors that `include` adds.
+    """The kind of each entry, and whether it is analysed: weights are, and tensors that `include` adds.
 
-    Patterns are shell-style and match any of a tensor's names; `exclude` wins. A tensor with an embedding's name among
-    its names is an embedding. For a module, `prunable` names its weights and `left` its other matrix-shaped parameters.
+    Patterns are shell-style and match any of a tensor's names; `exclude` wins. A tensor is an embedding if any of its
+    names is one's. For a module, `prunable` names its weights and `left` its other matrix-shaped parameters.
 
     Raises: ValueError for a pattern that matches nothing; CheckpointError if a file cannot be read.
     """
@@ -171,15 +171,15 @@ def _unreadable(entry: Entry) -> str | None:
 
 # -- causal masks, recognised by their values ------------------------------------------------------------------------
 
-_LEAST = 1000.0  # what masks that are added hold at least, but for the sign
-_BLOCK = 1 << 20  # values looked at at once
+_LEAST = 1000.0  # smallest magnitude, besides 0, in a mask that is added
+_BLOCK = 1 << 20  # values compared at once
 
 
 def is_causal_mask(entry: Entry) -> bool:
-    """Whether it is [n, n], or [1, …, n, n], of zeros on one side of the diagonal and ones on the other.
+    """Whether it is [n, n] or [1, …, n, n], with zeros on one side of the diagonal and ones on the other.
 
-    These may be one large number instead, of either sign, or a band, as for a window; the diagonal is of either kind.
-    Of other tensors three values at most are read.
+    A large number of either sign may replace the ones, and they may form a band, as for a window. The diagonal may be
+    either. Reads at most three values of most other tensors.
     """
     shape = entry.shape
     square = len(shape) > 1 and shape[-1] == shape[-2] > 1 and entry.count == shape[-1] ** 2
@@ -193,7 +193,7 @@ def is_causal_mask(entry: Entry) -> bool:
 
 
 def _is_told(value: float) -> bool:
-    """Whether a mask may hold it."""
+    """Whether a mask may hold this value."""
     return value in (0, 1) or value >= _LEAST
 
 
@@ -209,7 +209,7 @@ def _value(entry: Entry, i: int, j: int) -> float:
 
 
 def _is_triangle(entry: Entry, value: float) -> bool:
-    """Whether each diagonal holds one number, and the band of those that are not 0 begins at the main one or beside."""
+    """Whether each diagonal is constant, and the nonzero ones form a band that begins at the main one or next to it."""
     n = entry.shape[-1]
     with ExitStack() as stack:
         source = source_of(entry, {}, stack)

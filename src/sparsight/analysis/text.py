@@ -19,11 +19,11 @@ from sparsight.report.table import grid as aligned
 WIDTH = 80
 """Characters in a line of text."""
 Order = Literal["compressible", "index", "size", "zeros", "gini", "name", "file"]
-"""Most compressible first, by the share that the bound lets go; "file" is the order of the checkpoint."""
+"""Most compressible first, by the share that the bound lets you prune; "file" is the order of the checkpoint."""
 
 
 def ordered(tensors: Sequence[Tensor], by: Order = "compressible") -> list[Tensor]:
-    """Tensors in an order; ties keep the order of the file. With an index, undefined ones come last."""
+    """The tensors, sorted; ties keep the order of the file, and an undefined index comes last."""
     keys: dict[str, Callable[[Tensor], Any]] = {
         "compressible": lambda t: (not t.summary.defined, t.summary.measures[0].keeps[0].share),
         "index": lambda t: (not t.summary.defined, -t.summary.measures[0].index),
@@ -44,7 +44,7 @@ def headline(a: Analysis) -> str:
 
 
 def headings(a: Analysis) -> list[str]:
-    """Of the columns."""
+    """The headings of the columns."""
     columns = ["tensor", "shape", "dtype", "weights", "zeros"]
     for p, q in a.pairs:
         columns.append(f"PQ index ({p:g}, {q:g})")
@@ -150,10 +150,10 @@ def _narrow(heading: str) -> str:
 
 
 def _stacked(rows: Sequence[Sequence[str]], about: int, left: int) -> list[str]:
-    """Rows in several lines each, under headings, the first row, in as many.
+    """Lines of text, several for each row; the first row holds the headings.
 
-    The first `about` columns, which say what a row is of, stand in a line of their own, or the name in one before; the
-    others follow, as many in a line as fit. The first `left` columns are aligned to the left.
+    The first `about` columns identify the row: they share its first line, or if they do not fit, the name takes a line
+    before the others. The other columns follow, as many per line as fit. The first `left` columns are left-aligned.
     """
     widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
     parts = [[*range(about)]] if sum(widths[:about]) + 2 * (about - 1) <= WIDTH else [[0], [*range(1, about)]]
@@ -210,7 +210,7 @@ def neuron_table(t: Tensor, a: Analysis) -> str:
 
 
 def path_rows(path: Trajectory) -> list[tuple[str, ...]]:
-    """Of each level: its number, density, PQ index, validation and test accuracy, and whether it is a turning point."""
+    """A row per level: number, density, PQ index, validation and test accuracy, and which turning point it is."""
     rows = []
     for i, s in enumerate(path.steps):
         accuracies = (words.accuracy(s.validation_accuracy), words.accuracy(s.test_accuracy))
@@ -219,13 +219,13 @@ def path_rows(path: Trajectory) -> list[tuple[str, ...]]:
 
 
 def path_table(path: Trajectory) -> str:
-    """The levels of a path with its turning points, and their meaning."""
+    """The levels of a path with its turning points, and what they mean."""
     heads = ("level", "density", f"PQ index ({path.p:g}, {path.q:g})", "validation", "test", "")
     return "\n".join([*aligned(heads, path_rows(path), width=WIDTH, ruled=False), "", wrapped(path.meaning)])
 
 
 def as_csv(a: Analysis) -> str:
-    """A line per tensor and one for all together ("*"); numbers in full, empty if unknown."""
+    """A line per tensor and one for all together ("*"); numbers unrounded, empty if unknown."""
 
     def line(x: Tensor | Listed, s: Summary | None, why: str = "") -> dict[str, object]:
         head = {"tensor": x.name, "kind": x.kind, "dtype": x.dtype, "shape": "x".join(map(str, x.shape))}

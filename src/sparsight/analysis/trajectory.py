@@ -1,4 +1,4 @@
-"""The path of a run: the PQ index of its levels against density, their accuracy, and what it means."""
+"""The path of a run: PQ index and accuracy of its levels against density, and what they mean."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Trajectory:
 
     @property
     def marks(self) -> dict[int | None, str]:
-        """What the turning points are called, by their position."""
+        """The names of the turning points, by position."""
         return {self.minimum: "minimum" if self.confirmed else "lowest so far", self.peak: "peak"}
 
 
 def trajectory(run: str | Path, p: float | None = None, q: float | None = None) -> Trajectory:
     """The path of the run in a folder, finished or not, from its records alone.
 
-    (p, q) is a pair that the run recorded, by default the first. Raises: ValueError for a pair that was not recorded,
-    or without levels; FileNotFoundError; DamagedFile.
+    (p, q) is a pair that the run recorded, by default the first. Raises: ValueError for an unrecorded pair or without
+    levels; FileNotFoundError; DamagedFile.
     """
     with whole(Path(run)) as folder:
         levels = sorted((x for x in folder.levels() if x.role == "level"), key=lambda x: x.level)

@@ -1,6 +1,6 @@
-"""What a run's records say: a summary in words, tables, and one self-contained HTML page.
+"""Reports on a run: a summary in words, tables, and one self-contained HTML page.
 
-Everything here is computed from records alone; nothing is measured, loaded or fetched.
+Everything is computed from the run's records; nothing is measured, loaded or fetched.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the charts of all pages share, maps of rows and columns, and small pictures."""
+"""Shared parts of all charts, heat maps, and small multiples."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from sparsight.report.escape import columns, shorten
 
 Rows = Sequence[Mapping[str, Any]]
 WIDE = "container"
-"""A width that the page fills in."""
+"""A width that the page sets."""
 
 
 def spec(chart: Any, **rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Vega-Lite of an altair chart whose data are `named`: equal charts give equal values, without a config.
+    """The Vega-Lite spec of an altair chart with `named` data, without a config. Equal charts give equal specs.
 
-    `rows` are these data; they pass altair by, which would copy them many times.
+    `rows` are these data; they bypass altair, which would copy them many times.
     """
     found = {key: value for key, value in chart.to_dict(validate=False).items() if key not in ("$schema", "config")}
-    names: dict[str, str] = {}  # altair counts its views from chart to chart
+    names: dict[str, str] = {}  # altair numbers views across charts
     text = re.sub(r'"view_\d+"', lambda at: names.setdefault(at[0], f'"view_{len(names)}"'), json.dumps(found))
     return {**json.loads(text), "datasets": {name: [*of] for name, of in rows.items()}}
 
 
 def named(name: str) -> alt.Chart:
-    """A chart of rows that are handed to `spec` by this name."""
+    """A chart of the rows that `spec` gets under this name."""
     return alt.Chart(alt.NamedData(name=name))
 
 
 def tips(names: Mapping[str, str]) -> list[alt.Tooltip]:
-    """What is shown at a mark: fields and their titles."""
+    """The tooltip of a mark: fields and their titles."""
     return [alt.Tooltip(f"{name}:N", title=title) for name, title in names.items()]
 
 
 def span(values: Iterable[float], least: float, lo: float = -math.inf, hi: float = math.inf) -> tuple[float, float]:
-    """An axis that holds `values` with some air, at least `least` wide, within [lo, hi]."""
+    """The range of an axis: `values` with a margin, at least `least` wide, within [lo, hi]."""
     seen = [v for v in values if math.isfinite(v)] or [max(lo, 0.0)]
     low, high = min(seen), max(seen)
     air = max(0.07 * (high - low), (least - (high - low)) / 2)
@@ -55,7 +55,7 @@ def span(values: Iterable[float], least: float, lo: float = -math.inf, hi: float
 class Cell:
     row: str
     column: str
-    value: float | None  # None if there is none
+    value: float | None
     shown: str
     text: str = ""  # inside the cell
     gone: bool = False
@@ -63,7 +63,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Ramp:
-    """What the colours of a map span."""
+    """The range of values that a map's colours cover."""
 
     low: float
     high: float
@@ -71,7 +71,7 @@ class Ramp:
     log: bool = False
 
     def place(self, value: float | None) -> float:
-        """Where a value lies between the ends; 0 for none."""
+        """The position of a value between the ends, 0 to 1; 0 for None."""
         if value is None or (self.log and value <= 0):
             return 0.0
         f = math.log if self.log else float
@@ -79,9 +79,9 @@ class Ramp:
 
 
 def heat(cells: Sequence[Cell], names: tuple[str, str, str], ramp: Ramp, frame: str | None = None) -> dict[str, Any]:
-    """A map with a row and a column for each name, in order of appearance; `frame` is a column to point out.
+    """A heat map with a row and a column for each name, in order of appearance; `frame` is a column to highlight.
 
-    `names` say what rows, columns and values are.
+    `names` are the titles of rows, columns and values.
     """
     rows, across = (list(dict.fromkeys(found)) for found in zip(*((x.row, x.column) for x in cells), strict=True))
     high = next(h for most, h in ((12, 28), (30, 20), (10**9, 15)) if len(rows) <= most)
@@ -112,18 +112,18 @@ def heat(cells: Sequence[Cell], names: tuple[str, str, str], ramp: Ramp, frame: 
 
 
 def beside(names: Iterable[str]) -> int:
-    """Pixels that names of rows take beside a map."""
+    """The width of a map's row names, in pixels."""
     return round(12 + 7.2 * max((columns(shorten(x, 42)) for x in names), default=0))
 
 
 SHORT = "length(datum.label) > 42 ? slice(datum.label, 0, 20) + '…' + slice(datum.label, -21) : datum.label"
-"""A name of more than 42 letters as `shorten` has it, in Vega's words."""
+"""Shortens a name of more than 42 letters like `shorten`, as a Vega expression."""
 
 
-# -- small pictures ----------------------------------------------------------------------------------------------
+# -- small multiples ---------------------------------------------------------------------------------------------
 
 CELL = 178
-"""Pixels that a small picture takes."""
+"""The width of a small chart, in pixels."""
 
 
 def small(
@@ -135,7 +135,7 @@ def small(
     series: Sequence[str] = (),
     apart: bool = False,
 ) -> dict[str, Any]:
-    """A small picture for each `of`, lines of `y` by `x` for each `series`, on the same axes, or with x `apart`."""
+    """A small chart for each `of`, with a line of `y` by `x` for each `series`. Axes are shared; x not if `apart`."""
     label = "format(100 * datum.value, '~r') + ' %'" if share else "format(datum.value, ',.3~r')"
     legend = alt.Legend(symbolType="stroke") if len(series) > 1 else None
     x = alt.X("x:Q").axis(title=None, tickCount=3).scale(nice=False)

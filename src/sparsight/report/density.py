@@ -1,4 +1,4 @@
-"""Panels that share the axis of density: accuracy, loss and PQ index as weights go."""
+"""Panels over one axis of density: accuracy, loss and PQ index as weights are pruned."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sparsight.report.charts import WIDE, named, span, spec, tips
 
 @dataclass(frozen=True)
 class Line:
-    """`points` are (density, value), from dense to sparse; `steady` is the height of a line of reference instead."""
+    """`points` are (density, value), from dense to sparse; or `steady` is the value of a horizontal reference line."""
 
     name: str
     points: Sequence[tuple[float, float]] = ()
     steady: float | None = None
-    marks: Mapping[float, str] = field(default_factory=dict)  # density -> what stands beside its point
+    marks: Mapping[float, str] = field(default_factory=dict)  # density -> label of its point
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Panel:
     lines: Sequence[Line]
     share: bool = False  # values are shares, shown in percent
     height: int = 180
-    least: float = 0.02  # of the axis
+    least: float = 0.02  # smallest range of the axis
 
 
 _AXIS = (
@@ -40,10 +40,10 @@ _AXIS = (
 def over_density(
     panels: Sequence[Panel], seen: Sequence[tuple[float, Mapping[str, str]]], chosen: tuple[float, str] | None = None
 ) -> dict[str, Any]:
-    """Panels that share the axis of density, dense on the left, by logarithm; what has density 0 stands at the end.
+    """Panels over one logarithmic axis of density, dense on the left; density 0 is drawn at the right end.
 
-    `seen` says what is shown of each density while the pointer is nearest to it, under the same names; `chosen` is a
-    density and its label. A panel without lines is left out.
+    `seen` gives each density the values to show, by name, while the pointer is nearest to it; all have the same names.
+    `chosen` is a density and its label. Panels without lines are left out.
     """
     panels = [panel for panel in panels if panel.lines]
     least = min(0.5, 0.9 * min((d for d, _ in seen if d > 0), default=1.0))
@@ -91,7 +91,7 @@ def over_density(
 
 
 def _stops(seen: Sequence[tuple[float, Mapping[str, str]]], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """What is told at each place, and from where to where the pointer is nearest to it."""
+    """For each density, the values to show and the interval in which the pointer is nearest to it."""
     at = sorted({x for x, _ in seen}, reverse=True)
     edges = [2.0, *(math.sqrt(a * b) for a, b in itertools.pairwise(at)), 0.5 * at[-1]] if at else []
     for i, x in enumerate(at):
@@ -101,7 +101,7 @@ def _stops(seen: Sequence[tuple[float, Mapping[str, str]]], names: Sequence[str]
 
 
 def _series(lines: Sequence[Line]) -> tuple[alt.Color, alt.StrokeDash]:
-    """Lines of one name look alike in all panels; those of reference are broken."""
+    """Lines of one name look alike in all panels; reference lines are dashed."""
     names = {line.name: [3, 3] if line.steady is not None else [1, 0] for line in lines}
     colour = alt.Color("series:N").scale(domain=[*names]).legend(symbolType="stroke", columns=6)
     return colour, alt.StrokeDash("series:N").scale(domain=[*names], range=[*names.values()])
@@ -140,7 +140,7 @@ def _values(panel: Panel) -> alt.Y:
 
 
 def _log_ticks(lo: float, most: int) -> list[float]:
-    """1, 2, 5 or powers of ten only, from `lo` to 1."""
+    """Ticks from `lo` to 1: 1, 2 and 5 times powers of ten, or only powers of ten."""
     for leading in ("125", "15", "1"):
         found = [float(f"{m}e{e}") for e in range(math.floor(math.log10(lo)), 1) for m in leading]
         found = [v for v in found if lo * 0.999 <= v <= 1]

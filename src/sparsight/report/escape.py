@@ -1,17 +1,17 @@
-"""Names made harmless and short: they may hold markup, terminal codes, or marks that turn the direction of writing."""
+"""Makes names harmless and short: they may hold markup, terminal codes, or marks that change the text direction."""
 
 from __future__ import annotations
 
 import unicodedata
 
 BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Marks that change the direction of the text after them, beyond the name that holds them."""
+"""Marks that change the direction of text even after the name that contains them."""
 
 
 def printable(text: str) -> str:
-    r"""The same in one line: control characters, line breaks, direction marks and lone surrogates spelled out.
+    r"""The text in one line, with control characters, line breaks, direction marks and lone surrogates as escapes.
 
-    As in "\u001b", "\u000a" and "\u202e". What comes out can be encoded, and moves no cursor, turns no line, ends none.
+    For example "\u001b", "\u000a", "\u202e". The result can be encoded; it moves no cursor and turns or ends no line.
     """
     if text.isprintable():
         return text
@@ -19,24 +19,24 @@ def printable(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """`printable` prose: line breaks and tabs stay."""
+    """Like `printable`, but keeps line breaks and tabs."""
     return text if text.isprintable() else "".join(_spelled(c) if _steers(c) else c for c in text)
 
 
 def cell(value: object) -> object:
-    """A value for a cell of CSV: text is `printable`, and none that a spreadsheet would take for a formula."""
+    """A value for a CSV cell: text is `printable`, and no spreadsheet takes it for a formula."""
     if not isinstance(value, str):
         return value
     return f"'{printable(value)}" if value[:1] in ("=", "+", "-", "@", "\t", "\r", "\n") else printable(value)
 
 
 def columns(text: str) -> int:
-    """Columns that a text takes."""
+    """The number of columns that a text takes."""
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def shorten(name: str, most: int) -> str:
-    """At most `most` columns, with "…" for the middle."""
+    """The name in at most `most` columns, with "…" in place of its middle."""
     wide = columns(name)
     if wide <= most:
         return name

@@ -1,4 +1,4 @@
-"""A ledger in words: the one sentence that says what is real, tables, rows of numbers, and its part of a page."""
+"""A ledger in words: a sentence on what pruning gained, tables, rows of numbers, and a section of a page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RUNTIMES = {
     "torch-csr": "PyTorch with CSR weights", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO",
     "openvino-bf16": "OpenVINO in bf16",
 }  # fmt: skip
-_COLUMNS = {  # of a ledger: what it is called, and its unit
+_COLUMNS = {  # field of a ledger: its name and unit
     "parameters": ("parameters", ""),
     "zeros": ("of these 0", ""),
     "prunable": ("in prunable tensors", ""),
@@ -33,7 +33,7 @@ _COLUMNS = {  # of a ledger: what it is called, and its unit
 
 
 def sentence(found: Ledger) -> str:
-    """What is real of a pruned network, in one sentence: only what was counted or measured, and what was not."""
+    """What pruning gained, in one sentence: only what was counted or measured, and what was not."""
     parts = [_zeros(found), _packed(found), *_speed(found)]
     text = "; ".join(part for part in parts if part)
     return f"{text[0].upper()}{text[1:]}."
@@ -80,7 +80,7 @@ def _speed(found: Ledger) -> Iterator[str]:
 
 
 def _at(here: Sequence[Latency], where: str) -> str:
-    """Where it is faster at one batch and number of threads, and where it is not."""
+    """The runtimes in which it is faster and those in which it is not, at one batch and number of threads."""
     faster, others = ([one for one in here if one.faster is kind] for kind in (True, False))
     slow = _either(_RUNTIMES.get(one.runtime, one.runtime) for one in others)
     if not faster:
@@ -103,7 +103,7 @@ def _either(names: Iterable[str]) -> str:
 
 
 def text(found: Ledger) -> str:
-    """The whole ledger in at most 80 columns: what was counted, what was measured, what was not, and the sentence."""
+    """The whole ledger in at most 80 columns: what was counted, measured and left out, then the sentence."""
     cells = [(label, value, how.partition(":")[0]) for label, value, how in _cells(found)]
     lines = [*wrapped(f"{found.source} ({found.format})"), "", *grid(("column", "value", "how"), cells, (0, 2))]
     if found.measured is not None:
@@ -147,7 +147,7 @@ _HEADINGS = ("runtime", "network", "batch", "threads", "median ms", "least ms", 
 
 
 def _times(one: Latency) -> Iterator[list[str]]:
-    """The sparse network's row, and under it that of the dense one."""
+    """The sparse network's row, then the dense network's."""
     where = [str(one.batch), str(one.threads)]
     both = (one.runtime, "sparse", one.sparse, f"{one.ratio:.2f}"), (one.dense_in, "dense", one.dense, "")
     for runtime, side, times, ratio in both:
@@ -159,12 +159,12 @@ def _times(one: Latency) -> Iterator[list[str]]:
 
 
 def document(found: Ledger) -> dict[str, Any]:
-    """JSON values of the record, and the sentence."""
+    """The record as JSON values, with the sentence."""
     return {**to_json(found), "sentence": sentence(found)}
 
 
 def rows(found: Ledger) -> list[dict[str, Any]]:
-    """A row for each number, with its unit and how it was found; of what is missing, why."""
+    """A row for each number, with its unit and how it was found; for missing numbers, the reason."""
     empty = {"column": "", "value": None, "unit": "", "how": "counted", "runtime": "", "batch": None, "threads": None}
     made = []
     for name, (_, unit) in _COLUMNS.items():
@@ -186,7 +186,7 @@ def rows(found: Ledger) -> list[dict[str, Any]]:
 
 
 def section(found: Ledger | None) -> Section | None:
-    """The part of a report: the sentence and the table; None without a ledger."""
+    """The section of a report: the sentence and the table; None without a ledger."""
     if found is None:
         return None
     rows = Table("What is real", ("column", "value", "how"), _cells(found), words=(0, 2))

@@ -1,4 +1,4 @@
-"""Pages that ask nothing of anywhere: templates that escape, charts with their numbers behind them, one policy."""
+"""Self-contained pages: escaping templates, charts with tables of their numbers, a content security policy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Table:
     """Rows of text under headings. The first column names its row; columns in `words` are prose.
 
-    `marked` gives rows, by position, a CSS class.
+    `marked` maps positions of rows to CSS classes.
     """
 
     caption: str
@@ -43,14 +43,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """A Vega-Lite or Vega chart and the table of its numbers, or the name of the section that has them.
+    """A Vega-Lite or Vega chart, with a table of its numbers or the name of the section that has them.
 
-    A width of "container" is the page's less `side` pixels. Facets of `cell` pixels stand in as many columns as
-    fit.
+    A width of "container" is the width of the page minus `side` pixels. Facets of `cell` pixels fill as many columns
+    as fit.
     """
 
     name: str
-    title: str  # what is to be seen
+    title: str  # what the chart shows
     spec: Mapping[str, Any]
     table: Table | str
     _: KW_ONLY
@@ -70,7 +70,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Code:
-    """Text as it was typed or stored."""
+    """Verbatim text."""
 
     caption: str
     text: str
@@ -86,7 +86,7 @@ class Cards:
 
 
 Part = Table | Chart | Fold | Code | Cards | str
-"""What a section is made of; a string is a paragraph."""
+"""A part of a section; a string is a paragraph."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Tile:
-    """One number of a headline, and what to hold it against: (label, value)."""
+    """A headline number; `beside` has others to compare it with, as (label, value)."""
 
     label: str
     value: str
@@ -108,7 +108,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page says: a headline, what to know before it is trusted, and sections."""
+    """The content of a page: a headline, warnings, and sections."""
 
     title: str  # in the browser's tab
     eyebrow: str
@@ -126,8 +126,8 @@ class Page:
 def render(page: Page, template: str = "page.html", scripts: Sequence[str] = (), **more: Any) -> str:
     """The page as one HTML file. Equal pages give equal bytes.
 
-    Strings are escaped wherever they stand. A content security policy forbids every request and every script but
-    Vega's, page.js and `scripts`; the charts' expressions are interpreted, not compiled. `more` is for the template.
+    All strings are escaped. A content security policy blocks every request, and every script except Vega's, page.js
+    and `scripts`. Expressions in charts are interpreted, not compiled. `more` holds further values for the template.
     """
     from markupsafe import Markup
 
@@ -146,7 +146,7 @@ def asset(name: str) -> str:
 
 @functools.cache
 def environment() -> jinja2.Environment:
-    """The templates of all pages: what is put into them is escaped, and made `plain` before."""
+    """The templates of all pages. Inserted strings are made `plain`, then escaped."""
     import jinja2
 
     found = jinja2.Environment(
@@ -159,7 +159,7 @@ def environment() -> jinja2.Environment:
 
 
 def harmless(value: Any) -> Any:
-    """JSON values whose strings are `plain`, keys too; null for what is not finite."""
+    """JSON values with `plain` strings and keys, and null for numbers that are not finite."""
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, float):
@@ -173,7 +173,7 @@ def harmless(value: Any) -> Any:
 def vega() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script, of about 900 kB.
 
-    Bundling takes seconds, so it is kept in the user's cache folder, by version and with its checksum.
+    Bundling takes seconds. The bundle is kept in the user's cache folder, by version and with its checksum.
     """
     kept = Path(user_cache_dir("sparsight", appauthor=False)) / f"charts-{version('vl-convert-python')}.js"
     with contextlib.suppress(OSError, UnicodeDecodeError):
@@ -183,15 +183,15 @@ def vega() -> str:
     import vl_convert
 
     bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
-    script = f"(() => {{{bundle}\n}})();"  # whose names, of one letter or two, would stand in everybody's way
-    with contextlib.suppress(OSError):  # made again next time
+    script = f"(() => {{{bundle}\n}})();"  # keeps its one- and two-letter names out of the global scope
+    with contextlib.suppress(OSError):  # without a cache, bundle again next time
         make_folder(kept.parent)
         write_atomically(kept, [f"{hashlib.sha256(script.encode()).hexdigest()}\n{script}".encode()])
     return script
 
 
 def drawn(spec: Mapping[str, Any], width: int = 760) -> str:
-    """A chart as an SVG file, in the light colours; what fills its container is `width` pixels wide."""
+    """A chart as an SVG file, in the light colours. Charts that fill their container become `width` pixels wide."""
     import vl_convert
 
     return vl_convert.vegalite_to_svg(_wide(harmless(spec), width), config={**config("light"), "background": "white"})

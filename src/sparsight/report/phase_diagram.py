@@ -1,4 +1,4 @@
-"""The phase diagram of an activation, and where a network stands in it: numbers, a table, a picture."""
+"""The phase diagram of an activation, and a network's place in it: numbers, a table, a picture."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sparsight.report.pages import Chart, Page, Section, Table, drawn, render
 from sparsight.report.table import grid as aligned
 
 SHOWN = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""sigma_b for which the edge of chaos is listed."""
+"""The sigma_b at which the edge of chaos is listed."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class PhaseDiagram:
     sigma_b: tuple[float, ...]
     sigma_w: tuple[float, ...]
     chi: tuple[tuple[float, ...], ...]
-    edge: tuple[EdgeOfChaos, ...]  # for the `sigma_b` of the grid, where there is one
+    edge: tuple[EdgeOfChaos, ...]  # at each `sigma_b` of the grid that has one
     asked: EdgeOfChaos | None
     asked_sigma_b: float
-    listed: tuple[tuple[float, EdgeOfChaos | None], ...]  # for the values of SHOWN
+    listed: tuple[tuple[float, EdgeOfChaos | None], ...]  # at the sigma_b in SHOWN
     network: NetworkPhase | None = None
 
 
@@ -45,8 +45,8 @@ def phase_diagram(
 ) -> PhaseDiagram:
     """chi on a grid of (sigma_b, sigma_w), by interpolation on 261 variances (about 1e-3); the edge exactly.
 
-    The grid reaches from 0 to what is needed to show the edge at sigma_b and every layer of `network`. chi is that at
-    the variance which layers started at 1 tend to. ValueError for fewer than 2 steps.
+    The grid reaches from 0 as far as needed to show the edge at sigma_b and every layer of `network`. chi is taken at
+    the variance that layers converge to from 1. Raises: ValueError for fewer than 2 steps.
     """
     if steps < 2:
         raise ValueError(f"a diagram needs at least 2 steps, got {steps!r}")
@@ -66,7 +66,7 @@ def phase_diagram(
 
 
 def _even(needed: Sequence[float], steps: int) -> float:
-    """The end of an axis that reaches what is needed in so many steps of whole hundredths, an even number of them."""
+    """The end of an axis that covers `needed` in this many steps, each a multiple of 0.02."""
     return 0.02 * math.ceil(max(needed) / steps / 0.02 - 1e-9) * steps
 
 
@@ -175,7 +175,7 @@ def picture(d: PhaseDiagram) -> str:
 
 
 def page(d: PhaseDiagram) -> str:
-    """The diagram, its numbers and the network's layers as one HTML file that asks nothing of anywhere."""
+    """The diagram, its numbers and the network's layers as one self-contained HTML file."""
     rows = [(f"{b:.3g}", *(f"{v:.3f}" for v in row)) for b, row in zip(d.sigma_b, d.chi, strict=True)]
     chi = Table("chi by sigma_b (rows) and sigma_w", ("sigma_b", *(f"{w:.3g}" for w in d.sigma_w)), rows)
     title, edge = "At which scale of weights and biases signals get through", _edges(d)
@@ -191,7 +191,7 @@ def page(d: PhaseDiagram) -> str:
 
 
 def _chart(d: PhaseDiagram, width: int | str) -> dict[str, Any]:
-    """chi as colours, the edge, where it was asked for, and the layers."""
+    """chi as colours, the edge, its point at the requested sigma_b, and the layers."""
     import altair as alt
 
     from sparsight.report.charts import named, spec, tips

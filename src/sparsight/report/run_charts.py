@@ -1,4 +1,4 @@
-"""The charts of a run's page, and what its stopping rules saw."""
+"""The charts of a run's page, including the measurements of its stopping rules."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def frontier(s: Story) -> Section:
 
 
 def _lines(s: Story, metric: Metric) -> Iterator[Line]:
-    """Validation, test, and dense and control for reference."""
+    """Lines for validation and test, with dense and control for reference."""
 
     def value(record: LevelRecord | None) -> float | None:
         return record.observations[-1].value(metric) if record and record.observations else None
@@ -72,7 +72,7 @@ def _seen(s: Story, x: LevelRecord) -> dict[str, str]:
 
 
 def layers(s: Story, what: Literal["density", "pq"]) -> Section | None:
-    """A map of the layers' densities, or PQ indices at the first (p, q), level by level. None if none is known."""
+    """A map of the layers' densities, or PQ indices at the first (p, q), level by level. None without any."""
     density = what == "density"
     known = {}
     for x in s.levels:
@@ -106,7 +106,7 @@ def layers(s: Story, what: Literal["density", "pq"]) -> Section | None:
 
 
 def effort(s: Story) -> Section:
-    """Epochs of each level, and its seconds, split into what they were spent on."""
+    """Epochs of each level, and its seconds, split by what they were spent on."""
     x = alt.X("level:O").sort(None).axis(alt.Axis(labelAngle=0, labelOverlap="greedy", title="level"))
     tip = tips({"level": "level", "tip": "took"})
     upper = named("epochs").mark_bar(style="hover").encode(x=x, y=_bars("epochs:Q"), tooltip=tip)
@@ -137,7 +137,7 @@ def _bars(field: str) -> alt.Y:
 
 
 def curves(s: Story) -> Section:
-    """Validation by epoch, a small picture for each level and the control."""
+    """Validation by epoch, in a small chart for each level and the control."""
     m = s.metric
     rows = []
     for x in s.records:
@@ -155,14 +155,14 @@ def curves(s: Story) -> Section:
 # -- stopping ------------------------------------------------------------------------------------------------------
 
 MEMBER = re.compile(r"(?P<family>.*?\)), (?P<member>.+)", re.DOTALL)
-"""A value of one of several: "gradient flow (norm), fc1.weight"."""
+"""The name of one value in a family: "gradient flow (norm), fc1.weight"."""
 
 LINES = 5
-"""Members that a picture shows; more than that are in the table alone."""
+"""Most members of a family in a chart; the others are only in the table."""
 
 
 def stopping(s: Story) -> Section | None:
-    """The section about stopping rules. None where every level trained its whole budget and nothing was measured."""
+    """The section about stopping rules. None if every level trained its whole budget and nothing was measured."""
     every = [*dict.fromkeys(one for x in s.levels for o in x.observations for one in o.values)]
     distances, values = ([x for x in every if x.startswith(kind)] for kind in ("distance:", "value:"))
     if not distances and not values and not any((_saved(x) or 0.0) > 0 for x in s.levels):
@@ -187,7 +187,7 @@ def stopping(s: Story) -> Section | None:
 
 
 def _cap(x: LevelRecord) -> float | None:
-    """Epochs that the level might have taken; None where that is not on record."""
+    """The most epochs that the level could take; None if not recorded."""
     cap = x.operation.get("epochs")
     return float(cap) if isinstance(cap, (int, float)) and not isinstance(cap, bool) and is_finite(cap) else None
 
@@ -223,7 +223,7 @@ def _level_table(s: Story) -> Table:
 
 
 def _seen_table(s: Story, names: Sequence[str], caption: str) -> Table:
-    """Numbers that a rule saw, one row for each evaluation."""
+    """The numbers that rules measured, one row per evaluation."""
     seen = ((x, o) for x in s.levels for o in x.observations if any(name in o.values for name in names))
     rows = [
         (str(x.level), *(words.NONE if v is None else f"{v:.4g}" for v in (o.epoch, *map(o.values.get, names))))
@@ -233,7 +233,7 @@ def _seen_table(s: Story, names: Sequence[str], caption: str) -> Table:
 
 
 def _figure(s: Story, ident: str, title: str, lines: Mapping[str, str]) -> Chart | None:
-    """Small pictures, one for each level, of what is seen by epoch: the name of each line, and of its numbers."""
+    """Measurements by epoch, in a small chart for each level. `lines` maps names of lines to recorded values."""
     rows = []
     for x in s.levels:
         of = f"level {x.level} · {words.percent(x.density)}"

@@ -1,4 +1,4 @@
-"""The page of a run, from its records alone."""
+"""The page of a run, made from its records."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def page(
     ledger: Ledger | None = None,
     verdict: Verdict | None = None,
 ) -> str:
-    """The report of a run as one HTML file, computed from its records, the network's ledger and a verdict, alone.
+    """The report of a run as one HTML file, from nothing but its records, the network's ledger and a verdict.
 
-    Equal records give equal bytes. Anything may be missing: no level yet, no evaluation, no times, no
-    control, accuracies that are None or NaN; what is missing reads "–". Names are escaped, and a content
-    security policy forbids the page every request and every script but its own.
+    Equal records give equal bytes. Anything may be missing: levels, evaluation, times, control, accuracies
+    (None or NaN); missing values show as "–". Names are escaped, and a content security policy blocks every
+    request, and every script except the page's.
     """
     from sparsight.report import run_charts
 
@@ -85,11 +85,11 @@ def _tiles(s: Story) -> Iterator[Tile]:
             yield Tile(f"{split} {s.metric.name}", s.metric.text(value(subject)), beside)
 
 
-# -- where it comes from ------------------------------------------------------------------------------------------
+# -- origin of the run --------------------------------------------------------------------------------------------
 
 
 def _origin(s: Story) -> Section:
-    """Recipe, arguments, environment and ids: what is needed to do it again."""
+    """Recipe, arguments, environment and ids: all that is needed to repeat the run."""
     run = s.run
     when = {"seed": run.seed, "status": run.status, "started": run.started, "ended": run.ended or words.NONE}
     when |= {"resumed": run.resumed, "keep": run.keep, "schema": run.schema}

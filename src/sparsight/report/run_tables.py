@@ -1,4 +1,4 @@
-"""The tables of a run's page: of each level, of the allocator's decisions, and of the numbers behind its charts."""
+"""The tables of a run's page: its levels, the allocator's decisions, and the numbers behind its charts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sparsight.types import GroupRecord
 
 
 def marks(s: Story) -> dict[int, str]:
-    """The rows of `s.records` that are pointed out."""
+    """The rows of `s.records` to highlight, with their CSS classes."""
     return {i: "chosen" if x is s.chosen else "control" for i, x in enumerate(s.records) if x in (s.chosen, s.control)}
 
 
@@ -24,7 +24,7 @@ def label(s: Story, x: LevelRecord) -> str:
 
 
 def level_table(s: Story) -> Table:
-    """All levels and the control, with everything that is said of a level as a whole."""
+    """All levels and the control, with the facts about each level as a whole."""
     heads = ("level", "density", "kept", "compression", s.index_name, "epochs", "validation", "test", "why it ended")
     rows = []
     for x in s.records:
@@ -88,7 +88,7 @@ def ids(s: Story) -> Table:
 
 
 ROW = re.compile(r"(?P<tensor>.+)\[\d+\]", re.DOTALL)
-"""Name of a group that is one row of a tensor."""
+"""The name of a group that is one row of a tensor."""
 
 
 def decisions(s: Story) -> Section | None:

@@ -1,4 +1,4 @@
-"""A run's records, sorted into the parts that a report speaks of."""
+"""A run's records, sorted by their role in a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sparsight.train.metric import ACCURACY, Metric
 
 @dataclass(frozen=True)
 class Story:
-    """Who is who among the records of a run."""
+    """The records of a run, by role."""
 
     run: RunRecord
     levels: tuple[LevelRecord, ...]  # role "level", in order
@@ -31,22 +31,22 @@ class Story:
 
     @property
     def metric(self) -> Metric:
-        """What networks are chosen by."""
+        """The metric that networks are chosen by."""
         return self.records[0].metric if self.records else ACCURACY
 
     @property
     def pair(self) -> tuple[float, float] | None:
-        """The first (p, q) at which the PQ index was recorded; None if there is none."""
+        """The first (p, q) at which the PQ index was recorded, or None."""
         return next((x.pq_pairs[0] for x in self.records if x.pq_pairs), None)
 
     @property
     def index_name(self) -> str:
-        """What the PQ index at `pair` is called."""
+        """The name of the PQ index at `pair`."""
         return f"PQ index ({self.pair[0]:g}, {self.pair[1]:g})" if self.pair else "PQ index"
 
     def test_value(self, record: LevelRecord | None, metric: Metric | None = None) -> float | None:
-        """A metric of exactly this network (role, level and content id agree) on the test split, by default the one
-        that networks are chosen by; None if not evaluated."""
+        """A metric of exactly this network (same role, level and content id) on the test split, by default `metric`;
+        None if not evaluated."""
         entry = None if record is None else self.tests.get(key(record))
         return entry.value(metric or self.metric) if record and entry and entry.id == record.id else None
 
@@ -57,7 +57,7 @@ def key(record: LevelRecord | LevelTimes | Evaluated) -> str:
 
 
 def name(record: LevelRecord | Event) -> str:
-    """What a reader calls it: "level 3" or "dense control"."""
+    """The name to show: "level 3" or "dense control"."""
     return "dense control" if record.role == "control" else f"level {record.level}"
 
 
@@ -82,12 +82,12 @@ def story(
 
 
 def pq_of(record: LevelRecord, pair: tuple[float, float] | None) -> float | None:
-    """PQ index of all alive weights at `pair`; None where it was not recorded."""
+    """PQ index of all alive weights at `pair`; None if it was not recorded."""
     return dict(zip(record.pq_pairs, record.pq, strict=False)).get(pair) if pair else None
 
 
 def judged(record: LevelRecord) -> tuple[float, int] | None:
-    """A share on the validation split and the answers it was counted over; None where either is not known."""
+    """The level's share on the validation split and its number of answers; None if either is unknown."""
     samples = record.observations[-1].samples if record.observations else None
     value = record.value
     return (value, samples) if record.metric.share and samples and value is not None and 0 <= value <= 1 else None

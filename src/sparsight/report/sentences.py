@@ -1,4 +1,4 @@
-"""A run in sentences: what came out, and what to know before trusting it."""
+"""A run in sentences: its result, and what to know before trusting it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sparsight.train.metric import ACCURACY
 def summary(run: RunRecord, levels: Sequence[LevelRecord], evaluation: Evaluation | None) -> str:
     """Two or three plain sentences: what is left of the network, at what accuracy, relative to dense.
 
-    Speaks of the chosen level, or else of the last one and says so. Differences are in percentage points.
-    Digits are raised from one to two where rounded accuracies would not differ by the rounded difference.
+    Describes the chosen level, or the last one if none is chosen, and says which. Differences are in percentage points.
+    Two digits replace one if rounded accuracies would not differ by the rounded difference.
     """
     return told(story(run, levels, (), evaluation))
 
 
 def told(s: Story) -> str:
-    """`summary` of records that are sorted already."""
+    """`summary` of records that are already sorted."""
     if not s.levels:
         return " ".join(filter(None, ("No level has been trained yet.", _status(s))))
     subject = s.chosen or s.levels[-1]
@@ -51,7 +51,7 @@ def _kept(s: Story, subject: LevelRecord) -> str:
 
 
 def _doubt(s: Story, subject: LevelRecord) -> str:
-    """Between which bounds the difference to dense lies, as far as the validation split tells."""
+    """The interval of the difference from dense, as far as the validation split can tell."""
     mine, dense = judged(subject), judged(s.dense) if s.dense else None
     if subject is s.dense or mine is None or dense is None:
         return ""
@@ -87,15 +87,15 @@ def _status(s: Story) -> str:
 
 
 FEW_STEPS = 300
-"""Steps of level 0 below which a better control says that the dense network was trained too little."""
+"""If level 0 took fewer steps, a better control means that the dense network was trained too little."""
 
 
 def findings(s: Story) -> list[str]:
-    """Sentences without their dot: chance, training, noise, what is missing, what the masks cut off, and floors."""
+    """Sentences without a full stop: chance, training, noise, missing weights, cut-off weights, floors, losses."""
     return [*_dense(s), *_noise(s), *_lost(s), *_floors(s), *_losses(s)]
 
 
-# -- what the accuracies are worth -------------------------------------------------------------------------------
+# -- reliability of the accuracies -------------------------------------------------------------------------------
 
 
 def _dense(s: Story) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _dense(s: Story) -> Iterator[str]:
 
 
 def _one_of(data: Mapping[str, Any]) -> float | None:
-    """What guessing one of the classes gives, where their number is on record."""
+    """The accuracy of guessing a class; None if the number of classes is not recorded."""
     facts = data.get("facts")
     classes = facts.get("classes") if isinstance(facts, Mapping) else None
     return 1 / classes if isinstance(classes, int) and classes > 0 else None
@@ -144,16 +144,16 @@ def _noise(s: Story) -> Iterator[str]:
 
 
 def chosen_within(choose: Any) -> float | None:
-    """The points within which the level was chosen; None if there were none, or they were relative."""
+    """The margin for choosing the level, in points; None without one, or if it was relative."""
     known = isinstance(choose, Mapping) and choose.get("type") == "SparsestWithin" and not choose.get("relative")
     return choose["points"] if known and isinstance(choose.get("points"), (int, float)) else None
 
 
-# -- what the masks do -------------------------------------------------------------------------------------------
+# -- effects of the masks ----------------------------------------------------------------------------------------
 
 
 def _lost(s: Story) -> Iterator[str]:
-    """What the masks leave without use."""
+    """Layers, outputs and weights that the masks leave empty or unused."""
     pruned = [x for x in s.levels if x.kept < x.total]
     for layers, numbers in _grouped(pruned, lambda x: x.collapsed).items():
         yield f"{spans(numbers)}: no weight is left in {listed(layers)}"
@@ -175,7 +175,7 @@ def _lost(s: Story) -> Iterator[str]:
 
 
 def _dead_outputs(x: LevelRecord) -> int:
-    """Outputs of the last layer without a weight, as of a class that can no longer be told from others."""
+    """Outputs of the last layer without a weight, such as a class that can no longer be told from others."""
     last = x.layers[-1] if x.layers else None
     return x.collapse.dead_outputs.get(last.name, 0) if x.collapse and last and last.kept else 0
 
@@ -206,7 +206,7 @@ def _losses(s: Story) -> Iterator[str]:
 def _grouped(
     levels: Sequence[LevelRecord], what: Callable[[LevelRecord], Sequence[str]]
 ) -> dict[tuple[str, ...], list[int]]:
-    """Names that are told of the same levels together: ("a", "b") -> [4, 5, 6]."""
+    """Names grouped by the levels that they apply to: ("a", "b") -> [4, 5, 6]."""
     by_name: dict[str, list[int]] = {}
     for x in levels:
         for each in what(x):

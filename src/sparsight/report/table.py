@@ -32,10 +32,10 @@ def table(
 ) -> str:
     """One row per level, then the dense control: density, PQ index, epochs, accuracies.
 
-    The PQ index is that of all alive weights at the first recorded (p, q). "*" marks the chosen level. JSON and CSV
-    hold the numbers as recorded (NaN as "nan"); text and Markdown round them. Headings of text are stacked to fit
-    80 columns. No colour codes.
-    ValueError for another format.
+    The PQ index is over all alive weights, at the first recorded (p, q). "*" marks the chosen level. JSON and CSV hold
+    the numbers as recorded (NaN as "nan"); text and Markdown round them. Headings of text are stacked to fit 80
+    columns. No colour codes.
+    Raises: ValueError for another format.
     """
     s = story(run, levels, (), evaluation)
     if format == "json":
@@ -53,7 +53,7 @@ def table(
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows that have the keys of the first as CSV: None is empty, numbers in full, text harmless (`cell`)."""
+    """Rows with the keys of the first, as CSV: None is empty, numbers are unrounded, text is harmless (`cell`)."""
     out = io.StringIO()
     write = csv.writer(out, lineterminator="\n").writerow
     names = list(rows[0]) if rows else []
@@ -88,7 +88,7 @@ def _headings(s: Story) -> list[str]:
 
 
 def stacked(headings: Sequence[str], width: int = 10) -> list[list[str]]:
-    """Each heading in lines of about `width`, none of its words cut, and all of as many lines."""
+    """Each heading in lines of about `width`, without breaking words, all with the same number of lines."""
     parts = [textwrap.wrap(text.replace("_", "_ "), width, break_long_words=False) or [""] for text in headings]
     most = max(map(len, parts))
     return [[""] * (most - len(lines)) + [line.replace("_ ", "_") for line in lines] for lines in parts]
@@ -101,7 +101,7 @@ def grid(
     width: int = 7,
     ruled: bool = True,
 ) -> list[str]:
-    """Columns under stacked headings, with a rule between if `ruled`; those in `left` are flush left."""
+    """Columns under stacked headings, with a rule between if `ruled`; columns in `left` are left-aligned."""
     heads = [*zip(*stacked(headings, width), strict=True)]
     widths = [max(map(columns, column)) for column in zip(*heads, *rows, strict=True)]
     lines = []

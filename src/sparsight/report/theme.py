@@ -1,4 +1,4 @@
-"""The colours of pages and charts, light and dark; those of series stay apart for colour-blind eyes."""
+"""The colours of pages and charts, light and dark. Colour-blind readers can distinguish the series."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CSS = {
         "note-rule": "#b8831a",
     },
 }  # fmt: skip
-"""Custom properties of the style sheet, which the charts take their own from."""
+"""Custom properties of the style sheet; charts use the same colours."""
 
 SERIES = {
     "light": ["#0a66b0", "#c94f00", "#10a37a", "#7d2a6e", "#c8ad00", "#3a3f45", "#56b4e9"],
@@ -34,7 +34,7 @@ DIVERGING = {
 
 
 def config(mode: str) -> dict[str, Any]:
-    """Vega-Lite's config in a mode, "light" or "dark"."""
+    """Vega-Lite's config for a mode, "light" or "dark"."""
     css, series = CSS[mode], SERIES[mode]
     text = {"labelColor": css["soft"], "titleColor": css["ink"], "titleFontWeight": 500, "titleFontSize": 12}
     return {

@@ -1,4 +1,4 @@
-"""A network's times beside those of its rivals, as a table and as rows of numbers."""
+"""The times of a network and its rivals, as a table and as rows of numbers."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sparsight.report.table import grid, wrapped
 
 
 def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
-    """A row for each way, in at most 80 columns: its numbers, milliseconds, the ratio to the runtime's time, its error.
+    """A row per way to run it: precision, milliseconds, ratio to the runtime's time, error. At most 80 columns.
 
-    Under the table stand the ratios to the fastest rivals, and which rivals are missing and why.
+    Below the table: the ratios to the fastest rivals, and the missing rivals with reasons.
     """
     counted = "least process time" if found.threads == 1 else "least wall time"
     about = (
@@ -36,7 +36,7 @@ def timings(found: Comparison, rounds: int, machine: Mapping[str, Any]) -> str:
 
 
 def layers(plan: Sequence[Planned]) -> str:
-    """A row for each layer, in at most 80 columns: density, what runs it, what both ways took; below, why not more."""
+    """A row per layer: density, what runs it, both times; below, why layers are not sparse. At most 80 columns."""
     rows = []
     for row in plan:
         took = (row.milliseconds.get(way) for way in ("torch", "sparse"))
@@ -55,13 +55,13 @@ def _short(name: str, most: int = 40) -> str:
 
 
 def document(found: Sequence[Comparison], rounds: int, machine: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values: the machine, and of each comparison all numbers, in seconds and bytes, with the ratios."""
+    """JSON values: the machine, and all numbers of each comparison, in seconds and bytes, with the ratios."""
     comparisons = [{**to_json(one), "ratios": _ratios(one)} for one in found]
     return {"machine": dict(machine), "rounds": rounds, "comparisons": comparisons}
 
 
 def rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """A row for each way of each comparison: seconds and errors in full."""
+    """A row for each way in each comparison, with unrounded seconds and errors."""
     made = []
     for one in found:
         of = {"case": one.case, "density": one.density, "batch": one.batch, "threads": one.threads}
@@ -73,7 +73,7 @@ def rows(found: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def _ratios(one: Comparison) -> dict[str, float | None]:
-    """Of the fastest rivals, dense ones and all: how many times the runtime's time they take."""
+    """The times of the fastest rivals, all and dense ones, divided by the runtime's time."""
     return {
         "fp32": one.ratio("fp32"),
         "all": one.ratio(),

@@ -12,14 +12,14 @@ from sparsight.report.pages import Section, Table
 
 
 def paragraph(v: Verdict) -> str:
-    """How far one can go, and how sure that is: only what was recorded, and what was not."""
+    """How far the network can be pruned, and how sure that is: only what was recorded, and what was not."""
     surer = [f"to be surer, run: {'; '.join(v.surer)}"] if v.surer else []
     parts = [*_answer(v), *_evidence(v), *_worth(v), *_cost(v), *surer]
     return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
 
 
 def _points(v: Verdict, value: float | None) -> str:
-    """A difference of the metric from dense, for a step's, in which larger is better."""
+    """The metric's difference from dense, for a step's value (larger is better)."""
     if value is None:
         return words.NONE
     value = v.metric.worth(value)
@@ -86,7 +86,7 @@ def _worth(v: Verdict) -> Iterator[str]:
 
 
 def _speed(here: Sequence[Speed], at: str) -> str:
-    """Where it is faster than without zeros, and where it is not."""
+    """The runtimes in which it is faster than without zeros, and the others."""
     fast = [f"{x.ratio:.1f}× faster than without zeros in {x.runtime}" for x in here if x.faster]
     slow = [x.runtime for x in here if not x.faster]
     parts = [*fast, *([f"no faster in {', '.join(slow)}"] if slow else [])]
@@ -111,7 +111,7 @@ def _row(v: Verdict, step: Step) -> tuple[str, ...]:
 
 
 def section(v: Verdict | None) -> Section | None:
-    """The part of a report: the paragraph and the steps; None without a verdict."""
+    """The section of a report: the paragraph and the steps; None without a verdict."""
     if v is None:
         return None
     bound = "lower bound" if v.metric.better == "higher" else "upper bound"
@@ -121,5 +121,5 @@ def section(v: Verdict | None) -> Section | None:
 
 
 def document(found: Sequence[Verdict]) -> list[dict[str, Any]]:
-    """JSON values of each record, and its paragraph."""
+    """Each record as JSON values, with its paragraph."""
     return [{**to_json(v), "paragraph": paragraph(v)} for v in found]
