@@ -154,6 +154,16 @@ def test_help_ends_on_a_terminal_of_any_width(columns, monkeypatch, capsys):
     assert os.environ["COLUMNS"] == columns
 
 
+def test_a_file_in_place_of_a_run_folder_is_not_called_a_run(tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        assert main(["run", "lottery", "--data", "digits", "--model", "linear", "--out", str(out)]) == 2
+        said = capsys.readouterr().err
+        assert f"{out} cannot be a folder: give another --out" in said
+        assert "--resume" not in said
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_what_ascii_cannot_show_is_spelled_out(tmp_path):
     torch.save({"é.weight": torch.ones(2, 3)}, tmp_path / "a.pt")
     words = [sys.executable, "-m", "sparsight", "analyze", str(tmp_path / "a.pt")]

@@ -88,7 +88,8 @@ def _execute(asked: RunRequest, command: str) -> Outcome:
         except (CheckpointError, DamagedFile, ForeignRun):
             raise
         except FileExistsError as error:
-            raise Misuse(f"{asked.folder} is in use: add --resume, or give another --out ({error})") from error
+            what = "is in use: add --resume, or give" if asked.folder.is_dir() else "cannot be a folder: give"
+            raise Misuse(f"{asked.folder} {what} another --out ({error})") from error
         except (ValueError, TypeError) as error:
             if watcher.began:
                 raise
