@@ -1,4 +1,4 @@
-"""Files of tensors: what a checkpoint holds and where it lies, without running code; packed files, read and written."""
+"""Checkpoints: lists and loads their tensors without running code; reads and writes packed files."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _LOCATOR = struct.Struct("<4sIQI")  # signature, disk, offset of the zip64 end, 
 _END64 = struct.Struct("<4sQHHIIQQQQ")  # signature, its size, versions, disks, entries here, entries, size, offset
 _CENTRAL = struct.Struct("<4sHHHHHHIIIHHHHHII")
 _LOCAL = struct.Struct("<4s5H3I2H")
-_FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # written where the zip64 number stands elsewhere
+_FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF  # placeholders for numbers in a zip64 field
 _ENCRYPTED, _FOLDER = 0x2041, 0x10  # flags
 
 
@@ -52,7 +52,7 @@ def read_archive(path: Path, size: int) -> dict[str, Record]:
 
 
 def _check_kind(path: Path, names: Sequence[str]) -> None:
-    """CheckpointError unless the archive is one of torch.save."""
+    """Raise CheckpointError unless torch.save wrote the archive."""
     leaves = {name.rpartition("/")[2] for name in names}
     if "constants.pkl" in leaves or any("/code/" in name for name in names):
         what = "it is a TorchScript archive, which holds code; save the model's state_dict() instead"
@@ -77,7 +77,7 @@ class _Head:
 
 
 def _directory(path: Path, size: int) -> tuple[int, int, int, int]:
-    """Of the directory: how many entries, its length, its offset; and where it must end."""
+    """The directory's number of entries, its length, its offset, and where it must end."""
     room = _END.size + _LOCATOR.size + _END64.size
     tail = read_bytes(path, max(size - room, 0), min(size, room)).rjust(room, b"\0")
     end = _END.unpack_from(tail, room - _END.size)
@@ -97,7 +97,7 @@ def _directory(path: Path, size: int) -> tuple[int, int, int, int]:
 
 
 def _head(content: bytes, at: int) -> tuple[_Head, int]:
-    """The entry of a directory at a byte, and where the next one is."""
+    """The directory entry at a byte, and where the next one is."""
     fields = _CENTRAL.unpack_from(content, at)
     signature, _, _, flags, method, _, _, _, compressed, size, names, extras, comments = fields[:13]
     offset, start = fields[16], at + _CENTRAL.size
@@ -112,7 +112,7 @@ def _head(content: bytes, at: int) -> tuple[_Head, int]:
 
 
 def _large(extra: bytes, numbers: list[int]) -> list[int]:
-    """Numbers of an entry, those that do not fit 32 bits from its extra fields."""
+    """The numbers of an entry; those too large for 32 bits come from its extra fields."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<HH", extra, at)
@@ -127,7 +127,7 @@ def _large(extra: bytes, numbers: list[int]) -> list[int]:
 
 
 def _records(path: Path, heads: Sequence[_Head], end: int) -> dict[str, Record]:
-    """Where the bytes of each record are, after its local header."""
+    """The place of each record's bytes, after its local header."""
     found, spans = {}, []
     with open_file(path) as file:
         for head in heads:

@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint, in memory or with their places in files; reading bytes; the error of every bad file."""
+"""The tensors of a checkpoint, in memory or as places in files; functions to read bytes; the error for bad files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from sparsight.checkpoint.packed.head import Head
 
 ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
-"""Bytes of the dtypes that can be analysed."""
+"""Bytes per element, for the dtypes that can be analysed."""
 LONGEST_HEADER = 25_000_000
-"""Most bytes of a header, an index, a pickle, or the directory of an archive."""
+"""Upper limit in bytes for a header, an index, a pickle, or the directory of an archive."""
 MOST_ENTRIES = 250_000
 _LONGEST_NAME = 1000  # characters
 _SHOWN = 80
-_MOST = 1 << 24  # bytes asked for at once where reading copies them
+_MOST = 1 << 24  # most bytes to read at once when reading makes a copy
 _seeking = threading.Lock()
 
 Part = Literal["network", "beside", "optimizer"]
@@ -33,7 +33,7 @@ Part = Literal["network", "beside", "optimizer"]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or is damaged: which file, and what is wrong with it.
+    """A checkpoint is damaged or cannot be read; the message names the file and the problem.
 
     `doing` is the verb of the message: cannot `doing` the file.
     """
@@ -55,14 +55,14 @@ class Entry:
     shape: tuple[int, ...]
     path: Path | None = None
     offset: int = 0
-    strides: tuple[int, ...] | None = None  # in elements, unless in row-major order
+    strides: tuple[int, ...] | None = None  # in elements; None: row-major order
     tensor: Tensor | None = None
-    aliases: tuple[str, ...] = ()  # further names of the same tensor
-    turned: tuple[Entry, ...] = ()  # those of its aliases that show it transposed
+    aliases: tuple[str, ...] = ()  # other names of the same tensor
+    turned: tuple[Entry, ...] = ()  # the aliases that show it transposed
     obstacle: str | None = None  # why its values cannot be read
     part: Part = "network"
-    mask: Entry | None = None  # a tensor of its shape that its values are multiplied by as they are read
-    packed: Head | None = None  # where its chunks lie, if it is packed
+    mask: Entry | None = None  # a tensor of the same shape; reading multiplies the values by it
+    packed: Head | None = None  # the places of its chunks, if it is packed
 
     @property
     def count(self) -> int:
@@ -140,7 +140,7 @@ def read_bytes(path: Path, offset: int, size: int) -> bytes:
 
 
 def row_major(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a tensor of this shape that lies in row-major order."""
+    """Strides of a row-major tensor of this shape."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
@@ -162,7 +162,7 @@ def opened(path: Path, stack: ExitStack) -> int:
 
 
 def read_at(entry: Entry, file: int, offset: int, out: np.ndarray) -> None:
-    """Read bytes from an offset on into `out`. Raises: CheckpointError if there are fewer."""
+    """Read bytes into `out`, from an offset on. Raises: CheckpointError if there are fewer."""
     view = out.view(np.uint8).data
     at = 0
     while at < len(view):
@@ -190,7 +190,7 @@ def _read_some(file: int, offset: int, view: memoryview) -> int:
 
 
 def in_memory(source: str, kind: str, items: Iterable[tuple[str, Tensor]]) -> Checkpoint:
-    """A checkpoint of tensors, each once, under the first of its names. Raises: CheckpointError for other values."""
+    """A checkpoint of tensors, each once, under its first name. Raises: CheckpointError for other values."""
     tensors: dict[tuple[object, ...], Tensor] = {}
     names: dict[tuple[object, ...], dict[str, None]] = {}
     for name, tensor in items:
@@ -210,7 +210,7 @@ def _of(tensor: Tensor, name: str, *aliases: str) -> Entry:
 
 
 def _place(name: str, tensor: Tensor) -> tuple[object, ...]:
-    """Equal for tensors that are the same bytes."""
+    """A key that is equal for tensors that share the same bytes."""
     if _obstacle(tensor) is not None or tensor.numel() == 0:
         return (name,)
     return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)

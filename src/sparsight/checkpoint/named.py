@@ -1,4 +1,4 @@
-"""The contents of a torch.save file by dotted names: tensors, their neighbours, and objects that were not rebuilt."""
+"""The contents of a torch.save file by dotted names: tensors, objects next to them, and objects not rebuilt."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from sparsight.checkpoint.entry import LONGEST_HEADER, CheckpointError, Part, ch
 from sparsight.checkpoint.rebuild import Inert, OddTensor, Stored
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "generator", "params")
-"""Names under which training scripts store the weights next to other things."""
+"""Keys under which training scripts store the weights next to other things."""
 _OPTIMIZERS = ("optim", "sched", "scaler")
 _DEEPEST = 64
-_FEW = 8  # values that are looked at again each time their container comes up
+_FEW = 8  # containers of up to this many plain values are checked again each time
 _TENSORS, _CONTAINERS = (Stored, OddTensor), (dict, list, tuple)
 _INSIDE = (*_TENSORS, *_CONTAINERS)
 _WALKED = (*_INSIDE, Inert)
 
-_Walked = tuple[tuple[str, ...], Any, bool]  # keys, value, whether of an optimiser
+_Walked = tuple[tuple[str, ...], Any, bool]  # keys, value, whether it belongs to an optimiser
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -34,8 +34,8 @@ class Item:
 def named(path: Path, loaded: Any) -> list[Item]:
     """All tensors, objects next to them, and objects that were not rebuilt.
 
-    The network's names do not include the dictionary that holds them. Raises: CheckpointError without tensors, for two
-    tensors of one name, or beyond the limits.
+    The network's names leave out the dictionary that contains them. Raises: CheckpointError without tensors, for two
+    tensors with one name, or beyond the limits.
     """
     walk = _Walk(path)
     walk.into(loaded, ())
@@ -66,7 +66,7 @@ def _without_tensors(loaded: Any, values: Sequence[Any]) -> str:
 
 
 def _main(walked: Sequence[_Walked]) -> str | None:
-    """The dictionary of the network, if the file names one and all weights lie in dictionaries."""
+    """The key of the network's dictionary, if the file has one and all weights are in dictionaries."""
     dictionaries = {keys[0] for keys, value, of_optimizer in walked if len(keys) > 1 and not of_optimizer}
     if any(len(keys) == 1 and isinstance(value, Stored) and len(value.shape) > 1 for keys, value, _ in walked):
         return None
@@ -75,7 +75,7 @@ def _main(walked: Sequence[_Walked]) -> str | None:
 
 
 class _Walk:
-    """The contents of nested containers, each container once, however often it is shared."""
+    """The contents of nested containers, each container once, even if it is shared."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -96,7 +96,7 @@ class _Walk:
             return
         if len(keys) > _DEEPEST:
             raise CheckpointError(self._path, f"its containers are nested more than {_DEEPEST} deep")
-        if isinstance(thing, dict):  # the state_dict of an optimiser, by its looks
+        if isinstance(thing, dict):  # it may look like the state_dict of an optimiser
             of_optimizer = of_optimizer or (isinstance(thing.get("state"), dict) and "param_groups" in thing)
         beside = type(thing) is dict and not of_optimizer and any(isinstance(v, _TENSORS) for v in thing.values())
         for key, value in _named(thing):
@@ -117,7 +117,7 @@ def _named(container: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _nameless(container: Any) -> Inert | None:
-    """What stands for all else in a container, if that may matter."""
+    """An `Inert` for everything else in a container, if that may matter."""
     if type(container) is dict:
         odd = any(type(key) is object and isinstance(value, _WALKED) for key, value in container.items())
         return Inert("dictionary whose keys are neither text nor whole numbers") if odd else None

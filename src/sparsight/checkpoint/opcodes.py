@@ -18,8 +18,8 @@ MOST_OBJECTS = 1_000_000
 class Pickles:
     """The pickles in `content`, one after the other. Time and memory are bounded by its length.
 
-    A value is a number, text, bytes, a list, a tuple, a dictionary, or what `rebuild` makes of the names that it knows:
-    the place of a tensor. Any other name, and anything called or built by it, becomes an `Inert`.
+    A value is a number, text, bytes, a list, a tuple, a dictionary, or the place of a tensor, which `rebuild` makes
+    from the names that it knows. Any other name becomes an `Inert`, and so does anything that it calls or builds.
     Raises: CheckpointError for a damaged pickle, or beyond the limits, which apply to all pickles together.
     """
 
@@ -36,7 +36,7 @@ class Pickles:
     def load(self) -> Any:
         """The value of the next pickle."""
         self._stack: list[Any] = []
-        self._below: list[list[Any]] = []  # what lies under each mark
+        self._below: list[list[Any]] = []  # the stack below each mark
         self._memo: list[Any] = []
         try:
             for opcode, argument, _ in genops(self._content):
@@ -125,7 +125,7 @@ class Pickles:
         elif not takes_all(target):
             raise ValueError(f"it sets items of a {type(target).__name__}")
 
-    # -- names and what they make ------------------------------------------------------------------------------
+    # -- names and their results -------------------------------------------------------------------------------
 
     def _global(self, words: str) -> None:
         name = words.replace(" ", ".", 1)
@@ -178,4 +178,4 @@ _STEPS: dict[str, _Step] = {
     "BUILD": lambda m, _: m._build(),
     "BINPERSID": lambda m, _: m._push(m._storages.of(m._stack.pop())),
 }
-"""Of pickle's protocol 2 those that stand for values, and EMPTY_SET, by the names of pickletools."""
+"""The opcodes for values in pickle's protocol 2, and EMPTY_SET, by their names in pickletools."""

@@ -1,4 +1,4 @@
-"""Opens a checkpoint, and loads its tensors. Its content decides on the format, not its name. No code in it is run."""
+"""Opens a checkpoint and loads its tensors. Its content determines the format, not its name. No code in it is run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from sparsight.numerics.kernels.jit import each
 
 INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SINGLES = ("model.safetensors", "pytorch_model.bin")
-_RAW = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}  # by the bytes of an element
+_RAW = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}  # by bytes per element
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -114,7 +114,7 @@ def _sharded(index: Path) -> Checkpoint:
 
 
 def load(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Load a state dict: every tensor of the network under each of its names; tied ones are one tensor.
+    """Load a state dict: every tensor of the network under each of its names; tied names share one tensor.
 
     `path` is a packed file, safetensors, a `.pt` or `.bin` file of PyTorch, shards, or a folder of these. No code
     in it is run. Raises: CheckpointError for a damaged file, before any tensor is returned.

@@ -27,11 +27,11 @@ from sparsight.checkpoint.named import Item, named
 from sparsight.checkpoint.opcodes import Pickles
 from sparsight.checkpoint.rebuild import Inert, OddTensor, Storages, Stored, spelled, storage_key
 
-_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # what a file of the old format begins with
-_VERSIONS = range(1, 11)  # of the archives that PyTorch reads
+_MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # a file of the old format begins with these
+_VERSIONS = range(1, 11)  # of archives that PyTorch reads
 _LONGEST_FACT = 1000  # bytes
 _MOST_SHOWN, _ALWAYS_SHOWN = 4, 512 << 20
-"""Largest ratio of all tensors, tied ones counted once, to the bytes of their file; and bytes that are always fine."""
+"""Largest ratio of all tensors (tied ones count once) to the bytes of their file, and bytes that are always fine."""
 
 
 def read_torch(path: Path) -> Checkpoint:
@@ -95,9 +95,9 @@ def _check_facts(path: Path, folder: str, records: Mapping[str, Record]) -> None
 
 
 def _stream(path: Path, size: int) -> tuple[list[Item], dict[str, int]]:
-    """What a file of the format before PyTorch 1.6 holds, and where each storage of it starts.
+    """The contents of a file in the format before PyTorch 1.6, and where each of its storages starts.
 
-    magic | protocol | facts | what was saved | names of its storages: pickles | each storage: elements | its bytes
+    pickles: magic | protocol | facts | saved object | names of storages; then for each storage: elements | bytes
     """
     content = read_bytes(path, 0, min(size, LONGEST_HEADER))
     if content[257:262] == b"ustar":
@@ -175,7 +175,7 @@ def _once(entries: list[Entry]) -> list[Entry]:
 
 
 def _shown(entries: Sequence[Entry], size: int) -> Iterator[Entry]:
-    """The entries, but those listed only that span the file once more after many others did."""
+    """The entries. One that spans the file yet again, after many others did, is only listed."""
     left = max(_MOST_SHOWN * size, _ALWAYS_SHOWN)
     for entry in entries:
         if entry.offset:

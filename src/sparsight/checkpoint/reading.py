@@ -1,4 +1,4 @@
-"""Reads a tensor from a file part by part, in row-major order whatever its strides are."""
+"""Reads a tensor from a file part by part, in row-major order for any strides."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 from sparsight.checkpoint.entry import Entry, read_at
 from sparsight.checkpoint.packed.read import read_packed
 
-_GAP = 1 << 15  # bytes between two that are wanted which cost less to read than a further call
+_GAP = 1 << 15  # reading this many unwanted bytes costs less than another call
 _Read = Callable[[int, np.ndarray], None]  # from an element on into an array
 
 
 def read_elements(entry: Entry, file: int, first: int, last: int, out: np.ndarray) -> None:
-    """Read elements first..last of a tensor in row-major order into `out`, whose dtype has their size.
+    """Read elements first..last of a tensor in row-major order into `out`, with a dtype of their size.
 
-    Other memory is at most twice as large as `out`, or `_GAP` bytes, or a few chunks of a packed tensor.
+    Extra memory is at most twice that of `out`, or `_GAP` bytes, or a few chunks of a packed tensor.
     Raises: CheckpointError if the file ends early or is damaged.
     """
     if entry.packed is not None:

@@ -21,20 +21,20 @@ _STORAGES = {
     for module in ("torch", "torch.cuda", "torch.storage")
     for name, dtype in _ELEMENTS.items()
 }
-_LARGEST = 1 << 62  # numbers of sizes, strides and bytes
+_LARGEST = 1 << 62  # upper limit of sizes, strides and bytes
 _MOST_DIMENSIONS, _MOST_ARGUMENTS = 64, 16
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Inert:
-    """Stands for a class or function that a pickle names, and for anything made by it."""
+    """Stands for a class or function that a pickle names, and for anything that it makes."""
 
     name: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Storage:
-    """Bytes of a file: of the record called `key`, `nbytes` from `start` on."""
+    """Bytes of a file: `nbytes` of the record `key`, from `start` on."""
 
     key: str
     dtype: torch.dtype
@@ -44,7 +44,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Stored:
-    """A tensor: which elements of a storage it shows. All of them are there."""
+    """A tensor as a view of a storage that has all its elements."""
 
     storage: Storage
     dtype: torch.dtype
@@ -67,7 +67,7 @@ def spelled(dtype: torch.dtype) -> str:
 
 
 def key_of(key: Any) -> Any:
-    """A key of a dictionary: equal for equal text or equal whole numbers, which are wrapped in a tuple.
+    """A key for a dictionary: equal for equal text or equal whole numbers, which are wrapped in a tuple.
 
     A hostile file could make other keys, such as nested tuples, costly to hash.
     """
@@ -85,14 +85,14 @@ def key_of(key: Any) -> Any:
 
 
 class Storages:
-    """The storages that a pickle names; each name stands for one. `views`: of the old format, which has them."""
+    """The storages that a pickle names, one per name. `views`: it has the old format, with views of storages."""
 
     def __init__(self, *, views: bool) -> None:
         self.found: dict[str, Storage] = {}
         self._views: dict[str, Storage] | None = {} if views else None
 
     def of(self, name: Any) -> Storage | Inert:
-        """What ("storage", type, key, location, numel), with a view as sixth in the old format, stands for."""
+        """The storage named ("storage", type, key, location, numel), with a view as sixth item in the old format."""
         if self._views is not None and type(name) is tuple and name[:1] == ("module",) and type(name[1]) is Inert:
             return name[1]
         if type(name) is not tuple or len(name) != (5 if self._views is None else 6) or name[0] != "storage":
@@ -129,7 +129,7 @@ def storage_key(key: Any) -> str:
 
 
 def called(function: Any, arguments: Any) -> Any:
-    """What a function makes of its arguments: by `_CALLS`, or an `Inert` of its name."""
+    """The result of a function for some arguments: by `_CALLS`, or an `Inert` of its name."""
     if type(function) is not Inert or type(arguments) is not tuple:
         raise ValueError(f"it calls a {type(function).__name__}")
     if function.name in _STORAGES:
@@ -142,12 +142,12 @@ def called(function: Any, arguments: Any) -> Any:
 
 
 def takes_all(value: Any) -> bool:
-    """Whether it stands for an object of an unknown class, which may have items and a state."""
+    """Whether the value stands for an object of an unknown class, which may have items and a state."""
     return type(value) is Inert and value.name not in _CALLS
 
 
 def made(kind: Any, arguments: Any) -> Any:
-    """What a new object of a class is: an `Inert` of its name, but for dictionaries."""
+    """A new object of a class: a dictionary, or for any other class an `Inert` of its name."""
     if type(kind) is not Inert or type(arguments) is not tuple:
         raise ValueError(f"it makes a new {type(kind).__name__}")
     if kind.name in _CALLS and kind.name not in _MAPPINGS:
@@ -216,7 +216,7 @@ def _parameter(tensor: Any, requires_grad: Any, hooks: Any, state: Any = None) -
 
 
 def _sparse(layout: Any, data: Any) -> OddTensor:
-    """COO: indices, values, shape and maybe whether it is coalesced; else two kinds of indices, values, shape."""
+    """`data` of COO: indices, values, shape, maybe whether coalesced; others: two kinds of indices, values, shape."""
     name = layout.name if type(layout) is Inert else ""
     at = 1 if name == "torch.sparse_coo" else 2
     return OddTensor(f"sparse ({name:.40})", _spelled(data[at]), _sizes(data[at + 1]))
@@ -233,7 +233,7 @@ def _moved(tensor: Any, dtype: Any, device: Any, requires_grad: Any) -> Any:
 
 
 def _mapping(items: Any = ()) -> dict[Any, Any]:
-    """A dictionary, perhaps with initial pairs."""
+    """A dictionary, optionally with initial pairs."""
     if type(items) not in (dict, list, tuple):
         raise ValueError(f"it makes a dictionary of a {type(items).__name__}")
     return items if type(items) is dict else {key_of(key): value for key, value in items}

@@ -24,16 +24,16 @@ from sparsight.checkpoint.packed.head import LAYOUTS, SAFETENSORS, product
 from sparsight.numerics.collecting import uncollected
 
 _MOST_VALUES = 2_500_000
-"""Most values in a JSON text; an object counts as four, since it takes more memory."""
+"""Upper limit of values in a JSON text; an object counts as four, because it takes more memory."""
 _MOST_DIMENSIONS = 64
 _FIELDS = ("dtype", "shape", "data_offsets")
 _Fields = tuple[Any, ...]
-"""What a header says of a tensor, in the order of `_FIELDS`, with tuples for lists: takes less memory and time."""
+"""A tensor's fields in the order of `_FIELDS`, with tuples instead of lists: takes less memory and time."""
 _SHOWN = 80
 
 _DTYPES = {name: (dtype, 8 * LAYOUTS[dtype].size) for dtype, name in SAFETENSORS.items()}
 _DTYPES |= {"F6_E2M3": ("float6_e2m3", 6), "F6_E3M2": ("float6_e3m2", 6), "F4": ("float4_e2m1", 4)}
-"""Of each dtype: how torch spells it, and its bits."""
+"""For each dtype, its name in torch and its bits."""
 
 
 @uncollected()
@@ -94,7 +94,7 @@ def strict_json(path: Path, text: bytes, what: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As it was, of what only looks like a tensor's fields."""
+    """The original object, if it only looked like a tensor's fields."""
     return dict(zip(_FIELDS, value, strict=True)) if isinstance(value, tuple) else value
 
 
@@ -147,7 +147,7 @@ def _checked(value: Any, room: int) -> tuple[str, tuple[int, ...], int, int]:
 
 
 def _check_cover(path: Path, found: list[tuple[Entry, int]], data: int, size: int) -> None:
-    """Bytes belong to exactly one tensor."""
+    """Raise CheckpointError unless every byte belongs to exactly one tensor."""
     at, before = data, None
     for entry, end in found:
         if entry.offset != at:

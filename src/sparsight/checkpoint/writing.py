@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the header of a safetensors file that is to be written."""
+"""Writes files atomically, and makes the header of a safetensors file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-PART = ".part"  # how the names of files end that are being written
+PART = ".part"  # suffix of files that are being written
 _IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES)  # of file systems that cannot do it
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EACCES)  # from file systems that cannot do it
 
 
 def safetensors_header(metadata: Mapping[str, str], tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> bytes:
-    """What stands before the bytes of tensors: (name, dtype, shape, how many bytes) of each, in the order of these."""
+    """The header for tensors (name, dtype, shape, number of bytes), in the order of their bytes in the file."""
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
     for name, dtype, shape, size in tensors:
@@ -31,11 +31,11 @@ def safetensors_header(metadata: Mapping[str, str], tensors: Iterable[tuple[str,
 def write_atomically(
     path: Path, chunks: Iterable[Any], *, mode: int | None = None, then: str = "resume the run"
 ) -> None:
-    """Write the buffers `chunks` as the file `path`: afterwards it holds all of them, or what it held before.
+    """Write the buffers `chunks` to the file `path`: afterwards it has all of them, or its old contents.
 
-    They are written to a new file beside it, never through a link, which takes its name (and the permissions `mode`)
-    when it is whole. A link of that name is replaced itself; anything but a file is refused. OSError (full disk, no
-    permission) names the file, says whether what was stored is intact, and what to do, `then`.
+    Writes a new file next to it, with permissions `mode`, and renames it once it is complete. A symbolic link is
+    replaced, never followed; anything but a file is an error. Raises: OSError (full disk, no permission) that names
+    the file, says whether the old contents are intact, and what to do, `then`.
     """
     part = path.with_name(f".{secrets.token_hex(8)}{PART}")
     try:
@@ -59,7 +59,7 @@ def write_atomically(
 
 
 def refuse_write(path: Path, error: OSError, then: str = "resume the run") -> NoReturn:
-    """The same error, saying what could not be written, whether what was stored is intact, and what to do."""
+    """Raise `error` again; it says what could not be written, whether old contents are intact, and what to do."""
     what = f"cannot write {path}: {error.strerror or error}"
     if error.errno == errno.ENOENT and not path.parent.exists():
         raise OSError(error.errno, f"{what}: its folder is gone, with all that was in it: start anew") from error
@@ -72,7 +72,7 @@ def refuse_write(path: Path, error: OSError, then: str = "resume the run") -> No
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames, new names and removals in `folder` last through a power cut."""
+    """Make renames, new files and removals in `folder` survive a power cut."""
     if os.name == "nt":  # folders cannot be opened there
         return
     try:
@@ -87,6 +87,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def try_remove(path: Path) -> None:
-    """Remove a file if it is there and may be removed; it must do no harm where it stays."""
+    """Remove a file if it exists and may be removed; it must be harmless if it stays."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)

@@ -17,9 +17,9 @@ from sparsight.numerics.kernels.sparse_words import ESCAPE, SKIP
 
 _HEAD = struct.Struct("<IIIBBHII")  # words, mask stored, mask whole, kind, exponents, 0, ranks stored, escapes
 _NONE, _GAPS, _BITS = 0, 1, 2  # kinds of masks
-_SETTINGS = {"min_match": 7, "hash_log": 6}  # of zstd's level 1: what is repeated here is chance, and costs bits
-_SAMPLE = 1 << 14  # bytes of a plane that tell whether it can be squeezed
-_WORTH = 15 / 16  # at most so much of it must be left
+_SETTINGS = {"min_match": 7, "hash_log": 6}  # for zstd's level 1: repetitions here are chance, and cost bits
+_SAMPLE = 1 << 14  # bytes of a plane to test whether it can be compressed
+_WORTH = 15 / 16  # the compressed sample must be at most this large
 _NOTHING = np.empty(0, np.uint8)
 
 Bytes = bytes | memoryview
@@ -44,7 +44,7 @@ class Layout:
 
     @property
     def exponent(self) -> np.dtype:
-        """As what an exponent is written."""
+        """The dtype of a stored exponent."""
         return np.dtype("u1" if self.width <= 8 else "<u2")
 
 
@@ -63,12 +63,12 @@ def encode(words: np.ndarray, layout: Layout) -> bytes:
 
 
 def head_size(chunk: bytes, layout: Layout) -> int:
-    """Bytes of a chunk before its mask: how long its parts are, and the table of exponents."""
+    """Bytes of a chunk before its mask: the lengths of its parts, and the table of exponents."""
     return _HEAD.size + 4 * layout.planes + _HEAD.unpack_from(chunk)[4] * layout.exponent.itemsize
 
 
 def _masked(words: np.ndarray, n: int) -> tuple[np.ndarray, int, Bytes, int]:
-    """Words that are not 0; and where they are: kind, squeezed bytes, how many these were."""
+    """The nonzero words, and the mask of their places: kind, compressed bytes, size before compression."""
     if n in (0, len(words)):
         return words[:n], _NONE, b"", 0
     if 2 * n <= len(words):
@@ -82,7 +82,7 @@ def _masked(words: np.ndarray, n: int) -> tuple[np.ndarray, int, Bytes, int]:
 
 
 def _ranks(values: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The table of exponents, their ranks two to a byte, and the exponents that are not in the table."""
+    """The table of exponents, their ranks, two per byte, and the exponents that are not in the table."""
     if not layout.width or not len(values):
         return _NOTHING, _NOTHING, _NOTHING
     counts = np.zeros(1 << layout.width, np.int64)
@@ -98,7 +98,7 @@ def _ranks(values: np.ndarray, layout: Layout) -> tuple[np.ndarray, np.ndarray, 
 
 
 def _squeezed(part: np.ndarray) -> Bytes:
-    """Bytes through zstd, or as they are if that is no longer."""
+    """Bytes compressed by zstd, or unchanged if that is no smaller."""
     if not len(part):
         return b""
     settings = zstandard.ZstdCompressionParameters.from_level(1, **_SETTINGS)
@@ -107,17 +107,17 @@ def _squeezed(part: np.ndarray) -> Bytes:
 
 
 def _squeezed_if_worth(plane: np.ndarray) -> Bytes:
-    """The same of a plane. Mantissas are mostly noise: a sample tells whether the whole is worth the time."""
+    """`_squeezed` for a plane. Mantissas are mostly noise: a sample shows whether the whole is worth the time."""
     if len(plane) > 2 * _SAMPLE and len(_squeezed(plane[:_SAMPLE])) > _WORTH * _SAMPLE:
         return plane.data
     return _squeezed(plane)
 
 
-# -- back ------------------------------------------------------------------------------------------------------
+# -- decoding --------------------------------------------------------------------------------------------------
 
 
 def decode(chunk: memoryview, layout: Layout, out: np.ndarray) -> None:
-    """The words of a chunk into `out`, which says how many they are. ValueError for bytes that are no such chunk."""
+    """Decode a chunk into `out`, which has one place per word. Raises: ValueError for anything but a valid chunk."""
     parts = _Parts(chunk, layout, len(out))
     if parts.words == len(out):
         parts.values(out)
@@ -128,9 +128,9 @@ def decode(chunk: memoryview, layout: Layout, out: np.ndarray) -> None:
 
 
 def nonzero(chunk: memoryview, layout: Layout, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where the words of a chunk of `size` are that are not 0 (uint32, ascending), and these words.
+    """The places (uint32, ascending) of the nonzero words in a chunk of `size` words, and these words.
 
-    ValueError for bytes that are no such chunk.
+    Raises: ValueError for anything but a valid chunk.
     """
     parts = _Parts(chunk, layout, size)
     values = np.empty(parts.words, layout.word)
@@ -139,7 +139,7 @@ def nonzero(chunk: memoryview, layout: Layout, size: int) -> tuple[np.ndarray, n
 
 
 class _Parts:
-    """The parts of a chunk, cut where its head says, and no longer than `size` words can need."""
+    """The parts of a chunk, cut by its head, and no longer than `size` words can need."""
 
     def __init__(self, chunk: memoryview, layout: Layout, size: int) -> None:
         more = struct.Struct(f"<{layout.planes}I")
@@ -167,7 +167,7 @@ class _Parts:
             raise ValueError("its head is contradictory")
 
     def places(self) -> np.ndarray:
-        """Where the words are that are not 0."""
+        """The places of the nonzero words."""
         if self._kind == _NONE:
             return np.arange(self.words, dtype=np.uint32)
         mask, places = _expanded(self._mask, self._whole), np.empty(self.words + 1, np.uint32)
@@ -177,7 +177,7 @@ class _Parts:
         return places[:-1]
 
     def values(self, out: np.ndarray) -> None:
-        """These words."""
+        """Write the nonzero words to `out`."""
         size = (self.words + 1) // 2 if self._layout.width else 0
         nibbles, planes = _expanded(self._ranks, size), [_expanded(plane, self.words) for plane in self._planes]
         together = np.stack(planes) if len(planes) > 1 else planes[0][None]
@@ -193,7 +193,7 @@ class _Parts:
 
 
 def _expanded(part: memoryview, size: int) -> np.ndarray:
-    """What `_squeezed` was given, `size` bytes."""
+    """The `size` bytes that `_squeezed` compressed."""
     if len(part) == size:
         return np.frombuffer(part, np.uint8)
     try:

@@ -33,7 +33,7 @@ class Packing:
     payload: int
     header: int
     files: tuple[Path, ...]
-    # objects of the source that are not part of the network: states of optimisers, anything but tensors
+    # objects of the source that are not part of the network: optimiser states, anything but tensors
     left_out: tuple[str, ...]
 
     @property
@@ -57,7 +57,7 @@ def pack(
     Memory holds a few million weights, the packed bytes of one tensor, and at most 64 MiB of earlier ones; the rest
     waits in a file next to `out`.
 
-    Raises: CheckpointError if the source cannot be read or a tensor not be stored; OSError if `out` cannot be written.
+    Raises: CheckpointError if the source cannot be read or a tensor cannot be stored; OSError if writing `out` fails.
     """
     if lossy is not None and lossy not in get_args(Lossy):
         raise ValueError(f"expected lossy to be one of {', '.join(get_args(Lossy))}, got {lossy!r}")
@@ -75,7 +75,7 @@ def unpack(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
     """Write a packed file, or a folder of packed shards, as plain safetensors to `out`.
 
     Tied tensors are written once per name. The metadata of the packed checkpoint (`__metadata__`) are restored.
-    Raises: CheckpointError, leaving `out` unchanged, for a damaged or another file; OSError if `out` cannot be written.
+    Raises: CheckpointError for a damaged or unpacked file, with `out` unchanged; OSError if `out` cannot be written.
     """
     for part, target in _files(Path(path), Path(out)):
         if part.format != FORMAT:
@@ -94,14 +94,14 @@ def _packed(checkpoint: Checkpoint, out: Path, lossy: Lossy | None) -> Packing:
 
 
 def _untied(entry: Entry) -> Iterator[Entry]:
-    """The entry, and each of its names that shows it transposed as an entry of its own."""
+    """The entry, and a separate entry for each of its names that shows it transposed."""
     turned = {other.name: other for other in entry.turned if other.name in entry.aliases}
     yield replace(entry, aliases=tuple(name for name in entry.aliases if name not in turned), turned=())
     yield from turned.values()
 
 
 def _files(source: Path, out: Path) -> Iterator[tuple[Checkpoint, Path]]:
-    """Each file of a checkpoint and where it goes; an index is written once all files are."""
+    """Each file of a checkpoint and its destination; writes an index after all files."""
     whole = open_checkpoint(source)
     if not whole.format.startswith("sharded"):
         if out.is_dir():

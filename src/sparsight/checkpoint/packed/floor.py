@@ -23,15 +23,15 @@ class Content:
     count: int
     alive: int  # -0.0 is a zero here
     floor: float
-    minus: int = 0  # zeros that are -0.0, and are stored as values
+    minus: int = 0  # zeros that are -0.0, which are stored as values
 
 
 def content(entry: Entry) -> Content:
-    """Count a tensor's zeros, and its floor: d H bits for which of d words are +0.0, -0.0 or neither, and for each of
-    the n that are neither its sign and mantissa and H(exponent), H being the empirical entropy.
+    """Count a tensor's zeros and its floor. With the empirical entropy H, d words take d H bits to tell +0.0, -0.0 and
+    others apart. Each of the n others takes its sign, its mantissa, and H(exponent) bits.
 
-    Without -0.0 the first is d H(n/d). As in a packed file, chunks of 2^20 weights are coded apart, and a tensor of
-    equal words is one word. CheckpointError for a tensor that cannot be packed.
+    Without -0.0 the first term is d H(n/d). As in a packed file, chunks of 2^20 weights are coded separately, and a
+    tensor of equal words is one word. Raises: CheckpointError for a tensor that cannot be packed.
     """
     with ExitStack() as stack:
         values, layout = values_of(entry, None, stack), LAYOUTS[entry.dtype]
@@ -44,7 +44,7 @@ def content(entry: Entry) -> Content:
 
 
 def _chunk(words: np.ndarray, layout: Layout) -> tuple[int | None, int, int, float]:
-    """The one word that all are, or None; how many are not 0, and how many -0.0; bits."""
+    """The word if all are equal, otherwise None; the number of nonzero ones, and of -0.0; bits."""
     value = int(words[0]) if (words == words[0]).all() else None
     bits = 8 * layout.size - (layout.width > 0)  # without the sign of a float
     alive = words[(words & ((1 << bits) - 1)) != 0]
@@ -57,7 +57,7 @@ def _chunk(words: np.ndarray, layout: Layout) -> tuple[int | None, int, int, flo
 
 
 def entropy(counts: Sequence[int] | np.ndarray) -> float:
-    """Bits of a symbol that occurs this often among others; 0.0 without any."""
+    """Bits per symbol, for symbols with these counts; 0.0 without any."""
     share = np.asarray(counts, float)
     share = share[share > 0] / max(share.sum(), 1)
     return float(-(share * np.log2(share)).sum()) + 0.0

@@ -16,14 +16,14 @@ SUFFIX = "::packed"
 """Suffix of the name of a packed tensor in the file."""
 RAW, CONSTANT, SPARSE = range(3)
 MOST_TIMES = 4096
-"""Largest ratio of a tensor's bytes to its packed bytes: a small file cannot ask for endless memory."""
+"""Largest ratio of a tensor's bytes to its packed bytes: a small file cannot demand unlimited memory."""
 ALIGNED = 8  # each entry of the file begins at a multiple of this many bytes
-CHUNK = 20  # as a power of two, weights of a chunk
+CHUNK = 20  # weights per chunk, as a power of two
 _CHUNKS = range(4, 25)
 _MOST_DIMENSIONS = 64
 
-_START = struct.Struct("<BBBBI")  # encoding, dtype, dimensions, weights of a chunk, checksum
-_DTYPES: tuple[tuple[str, str, Layout], ...] = (  # the code of a dtype is its place here
+_START = struct.Struct("<BBBBI")  # encoding, dtype, dimensions, weights per chunk, checksum
+_DTYPES: tuple[tuple[str, str, Layout], ...] = (  # the code of a dtype is its index here
     ("F64", "float64", Layout(8, 52, 11)), ("F32", "float32", Layout(4, 23, 8)),
     ("F16", "float16", Layout(2, 10, 5)), ("BF16", "bfloat16", Layout(2, 7, 8)),
     *((name, dtype, Layout(size, 8 * size - 1, 0)) for name, dtype, size in (
@@ -35,21 +35,21 @@ _DTYPES: tuple[tuple[str, str, Layout], ...] = (  # the code of a dtype is its p
     )),
 )  # fmt: skip
 CODES = {dtype: code for code, (_, dtype, _) in enumerate(_DTYPES)}
-"""Code of each dtype, as torch spells it."""
+"""The code of each dtype, by its name in torch."""
 SAFETENSORS = {dtype: name for name, dtype, _ in _DTYPES}
 LAYOUTS = {dtype: layout for _, dtype, layout in _DTYPES}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Head:
-    """How a tensor is packed. Chunk i holds weights i · per and on, in bytes starts[i]..starts[i + 1] of the file."""
+    """How a tensor is packed. Chunk i starts at weight i · per, in bytes starts[i]..starts[i + 1] of the file."""
 
     encoding: int
     dtype: str
     shape: tuple[int, ...]
     per: int
     starts: tuple[int, ...]
-    sums: tuple[int, ...]  # CRC-32 of the bytes of each chunk
+    sums: tuple[int, ...]  # CRC-32 of each chunk's bytes
 
     @property
     def layout(self) -> Layout:
@@ -107,7 +107,7 @@ def parse(name: str, content: bytes, offset: int, size: int) -> Head | int:
 
 
 def product(shape: Sequence[int], most: int) -> int:
-    """Entries of a shape; more than `most` if it has more, without multiplying on."""
+    """Number of entries of a shape; stops multiplying at the first product above `most`."""
     found = 0 if 0 in shape else 1
     for size in shape:
         found *= size

@@ -27,7 +27,7 @@ from sparsight.checkpoint.packed import chunks
 from sparsight.checkpoint.packed.head import CONSTANT, FORMAT, SAFETENSORS, SPARSE, SUFFIX, VERSION, Head, parse
 
 _KEYS = {"version", "facts", "crc32"}
-_FIRST = 256  # bytes read of a packed tensor to see its head
+_FIRST = 256  # bytes to read first of a packed tensor, for its head
 _PIECE = 1 << 20
 
 
@@ -35,7 +35,7 @@ def read_safetensors(path: Path) -> Checkpoint:
     """The tensors of a safetensors file, packed or not. Raises: CheckpointError."""
     found = safetensors.read_safetensors(path)
     packed = found.metadata.get("format") == FORMAT
-    packed |= len(_KEYS & found.metadata.keys()) > 1  # one, before it was damaged
+    packed |= len(_KEYS & found.metadata.keys()) > 1  # a damaged packed file
     return _unfolded(path, found) if packed else found
 
 
@@ -110,7 +110,7 @@ def _check_plain(path: Path, handle: Any, entry: Entry, size: int, wanted: Any) 
 
 
 def plain_checksum(name: str, dtype: str, shape: tuple[int, ...]) -> int:
-    """The checksum of a tensor that is stored as it is, before its bytes."""
+    """The checksum of a plain tensor's name, dtype and shape, to continue with its bytes."""
     return zlib.crc32(json.dumps([name, SAFETENSORS.get(dtype, dtype), list(shape)]).encode())
 
 
@@ -130,7 +130,7 @@ def _with_aliases(path: Path, found: list[Entry], aliases: Mapping[str, Any]) ->
 
 
 def read_packed(entry: Entry, file: int, first: int, last: int, out: np.ndarray) -> None:
-    """Read weights first..last of a packed tensor, in row-major order, into `out`, whose dtype has their size.
+    """Read weights first..last of a packed tensor, in row-major order, into `out`, with a dtype of their size.
 
     Holds about four chunks besides `out`. Raises: CheckpointError for a damaged chunk.
     """

@@ -37,7 +37,7 @@ from sparsight.checkpoint.writing import safetensors_header
 from sparsight.numerics.kernels.jit import each
 
 Lossy = Literal["bfloat16", "float16"]
-_IN_MEMORY = 1 << 26  # bytes of a packed file that are held before they go to a file beside it
+_IN_MEMORY = 1 << 26  # bytes of a packed file to hold before they move to a file next to it
 _PIECE = 1 << 22
 
 
@@ -46,8 +46,8 @@ class Written:
     """The contents of a file so far; its header is written last."""
 
     tensors: list[tuple[str, str, list[int], int]] = field(default_factory=list)  # name, dtype, shape, bytes
-    plain: list[int] = field(default_factory=list)  # checksums of those stored as they are
-    payload: int = 0  # bytes without padding and heads, those of chunks too
+    plain: list[int] = field(default_factory=list)  # checksums of the plain ones
+    payload: int = 0  # bytes without padding, and without heads of tensors or chunks
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Values:
     """The words of a tensor, part by part, from memory or a file."""
 
     entry: Entry
-    dtype: str  # as which they are packed
+    dtype: str  # their dtype when packed
     file: int | None
     tensor: torch.Tensor | None
 
@@ -122,7 +122,7 @@ def _add(written: Written, file: IO[bytes], entry: Entry, lossy: Lossy | None) -
         heads = len(head(entry.name, encoding, values.dtype, shape, CHUNK, sizes, sizes)) + len(SUFFIX)
         if heads + sum(sizes) < dense:
             file.writelines(_add_packed(written, entry.name, encoding, values.dtype, shape, found))
-        elif dense % ALIGNED or entry.name.endswith(SUFFIX):  # nothing else has such a name
+        elif dense % ALIGNED or entry.name.endswith(SUFFIX):  # only packed tensors may have such a name
             raw = [values.words(*span).tobytes() for span in spans_of(count)]
             file.writelines(_add_packed(written, entry.name, RAW, values.dtype, shape, raw))
         else:
