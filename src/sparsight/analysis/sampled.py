@@ -101,7 +101,7 @@ def _bounds(x, first, last, away, mean):
         low, high, weight = _at(x, j - away, first, last), _at(x, j + away, first, last), _weight(j, j + 1, n)
         lows, highs = lows + low, highs + high
         low_moment, greatest = low_moment + weight * low, greatest + weight * high
-    for j in range(n):  # lower cells from high to low, the last only in part
+    for j in range(n):  # move cells from high to low until the mean fits, the last only in part
         width = _at(x, j + away, first, last) - _at(x, j - away, first, last)
         if highs - width <= goal:
             part = max((highs - goal) / width, 0.0) if width > 0.0 else 0.0

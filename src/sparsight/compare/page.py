@@ -98,7 +98,7 @@ def _digits(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
 
 
-# -- charts: the page's script replaces what is between @ signs -------------------------------------------------------
+# -- charts: the page's script fills in the names between @ signs -----------------------------------------------------
 
 
 def _tips(**names: str) -> list[dict[str, str]]:

@@ -35,9 +35,9 @@ class At:
 def at(points: Points, place: float, *, log: bool = False) -> At | None:
     """The value of a run at a place: a density, a cost, or any other first coordinate of the points.
 
-    That of the level there (the last one given), otherwise interpolated linearly between the two neighbours; with
-    `log`, linearly in the logarithm of the place, as suits densities. None without a neighbour on each side, or, with
-    `log`, if one of them is at 0.
+    The value of the level there (the last one given), otherwise interpolated linearly between its two neighbours. With
+    `log`, interpolates in the logarithm of the place, as suits densities. None without a neighbour on each side, or,
+    with `log`, if one of them is at 0.
     """
     known = dict(sorted((x, y) for x, y in points if y is not None and not math.isnan(y)))
     if place in known:
@@ -56,8 +56,8 @@ class PairedAt:
 
     place: float
     difference: Mean | None  # None: no seed has both settings there
-    interpolated: tuple[int, ...]  # seeds, of which one setting or both had no level there
-    missing: tuple[int, ...]  # seeds of both settings, of which one does not reach the place
+    interpolated: tuple[int, ...]  # seeds for which one or both settings had no level there
+    missing: tuple[int, ...]  # seeds of both settings for which one does not reach the place
 
 
 def paired_at(
@@ -77,9 +77,9 @@ def paired_at(
 class Sparsest:
     """The result of `sparsest_within`, as densities."""
 
-    density: float | None  # of the sparsest network within the margin; None: there is none
+    density: float | None  # of the sparsest network within the margin, if any
     refused: float | None  # the next one, with a bound below the margin or unknown; None: nothing sparser
-    beyond: tuple[float, ...]  # sparser ones that would pass alone
+    beyond: tuple[float, ...]  # sparser ones that would pass on their own
 
 
 def sparsest_within(bounds: Mapping[float, float | None], margin: float) -> Sparsest:
@@ -88,7 +88,7 @@ def sparsest_within(bounds: Mapping[float, float | None], margin: float) -> Spar
     `bounds` are one-sided lower bounds at confidence c by density, over seeds (`lower_bound`) or of shares on the same
     samples (`paired_shares`, at 2c - 1). The walk ends at the first network that fails or has no bound. A network worse
     than the margin is therefore accepted with probability at most 1 - c, however many are tried: to accept any of them
-    the walk must pass the first one. Sparser ones that pass alone are reported in `beyond`.
+    the walk must pass the first one. `beyond` lists sparser ones that would pass on their own.
     Raises: ValueError for a negative or NaN margin.
     Source: testing in a fixed sequence, Maurer, Hothorn and Lehmacher (1995).
     """
@@ -255,7 +255,7 @@ def ranking(values: Mapping[str, Values], confidence: float = 0.95, *, lower_is_
 def _tested(
     pairs: Sequence[tuple[Values, Values]], confidence: float
 ) -> Iterator[tuple[Mean | None, float | None, float]]:
-    """Of each pair: its paired difference, the Holm-corrected p, and the difference again if it is clear, else 0."""
+    """For each pair: its paired difference, the Holm-corrected p, and the difference again if it is clear, else 0."""
     found = [paired(a, b, confidence) for a, b in pairs]
     for each, p in zip(found, holm([each.p_value if each else None for each in found]), strict=True):
         yield each, p, each.mean if each is not None and p is not None and p <= 1 - confidence else 0.0

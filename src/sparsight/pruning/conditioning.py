@@ -55,8 +55,8 @@ def conditioning(
 ) -> Conditioning:
     """m^l = mean((W dL/dW)^2) over the alive weights of each layer, with the mean loss L.
 
-    Well-conditioned if max m^l / min m^l <= `limit`. The paper asks for A <= m^l / m^L <= B at all depths; for a single
-    network `limit` stands for that. Does not change the model.
+    Well-conditioned if max m^l / min m^l <= `limit`. The paper asks for A <= m^l / m^L <= B at all depths; `limit`
+    replaces that for a single network. Does not change the model.
 
     Warns: `IllConditioned`, with the layer and the density at which it would die. Raises: ValueError for a limit below
     1, otherwise as `SNIP`. Source: Hayou et al., ICLR 2021, definition 1; the prediction is `critical_density`.

@@ -47,11 +47,11 @@ def scales(blocks: int, kind: Kind = "uniform") -> tuple[float, ...]:
 def stable_resnet(
     model: nn.Module, branches: Sequence[str] | None = None, *, kind: Kind = "uniform", fold: bool = False
 ) -> nn.Module:
-    """A copy of a residual network whose branches are scaled: y = x + F(x) / sqrt(L), L the number of blocks.
+    """A copy of a residual network with scaled branches: y = x + F(x) / sqrt(L), L the number of blocks.
 
     `branches` names the last module of each branch (after its last norm), in order of depth, by shell-style patterns:
     "blocks.*.bn2". None finds them by tracing: of each sum, the side with more layers is the branch, and must end in a
-    module. A block that is called several times counts as often. Shortcuts, stem and classifier do not change.
+    module. A block counts once for each call. Shortcuts, stem and classifier do not change.
 
     The copy has the model's types, names and state dict; the scale is a forward hook on those modules. With `fold`
     their weight and bias are multiplied instead, which gives the same outputs but trains differently: gradients are
@@ -120,7 +120,7 @@ def residual_branches(model: nn.Module) -> tuple[str, ...]:
     """The names of the last modules of a model's residual branches, in order of execution, without duplicates.
 
     Found by tracing: () if that fails or there are none. In a sum, a side is the branch if every path through it passes
-    more linear and convolution layers than some path through the other side, and if it ends in a module (ignoring
+    more linear and convolution layers than some path through the other side. It must also end in a module (ignoring
     dropout, reshaping and constant factors).
     """
     return tuple(dict.fromkeys(name for block in residual_sums(model).blocks for name in block))

@@ -59,7 +59,7 @@ def _scale(x: Tensor) -> float:
 
 
 def impulse_noise(x: Tensor, share: float, generator: Generator) -> Tensor:
-    """A share of all values becomes 0 or 1, half of them each."""
+    """A share of all values becomes 0 or 1, half of them each value."""
     drawn = torch.rand(x.shape, generator=generator)
     return torch.where(drawn < share / 2, 0.0, torch.where(drawn > 1 - share / 2, 1.0, x))
 
@@ -141,7 +141,7 @@ def _still(n: int) -> Tensor:
 
 
 def _warped(x: Tensor, matrix: Tensor, shift: Tensor, edge: str = "zeros") -> Tensor:
-    """Images whose value at v, (column, row) from the centre in pixels, is that of x at matrix v - shift; bilinear."""
+    """Images with the value of x at (matrix v - shift), for v = (column, row) in pixels from the centre; bilinear."""
     high, wide = x.shape[-2:]
     half = torch.tensor([wide, high]) / 2
     theta = torch.cat([matrix * half[None, None, :] / half[None, :, None], -(shift / half)[:, :, None]], 2)

@@ -143,12 +143,12 @@ def prune_potential(errors: Mapping[float, float], dense: float, margin: float, 
 
 
 def excess_error(error: float, clean: float, dense: float, dense_clean: float) -> float:
-    """(error - clean error) of the pruned network minus that of the dense one: the extra cost of corruption."""
+    """(error - clean error) of the pruned network minus the same of the dense one: the extra cost of corruption."""
     return (error - clean) - (dense - dense_clean)
 
 
 def corruption_error(errors: Mapping[str, Sequence[float]], dense: Mapping[str, Sequence[float]]) -> float:
-    """The mean over corruptions of (summed error over severities / that of the dense network); 1 means no loss.
+    """The mean over corruptions of (summed error over severities / the dense network's); 1 means no loss.
 
     Infinite if only the pruned network makes errors; a corruption without any error counts as 1.
     Source: the mCE of Hendrycks and Dietterich, ICLR 2019, with the dense network in place of AlexNet.

@@ -28,7 +28,7 @@ Family = Literal[
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 USUAL: tuple[Family, ...] = ("accuracy", "classes", "agreement", "calibration", "potential", "structure", "size")
-"""The default: all that take seconds."""
+"""The default: all families that take only seconds."""
 
 OF_THE_TEST_SPLIT = frozenset({"accuracy", "classes", "agreement", "calibration", "corruptions", "potential"})
 
@@ -39,7 +39,7 @@ _STORED: Mapping[Family, tuple[str, ...]] = {
     "size": _SIZES,
     "latency": ("latency", "speedup", "faster"),
 }
-"""The metrics of the families whose rows are stored as they are shown."""
+"""Families with rows that are stored as they are shown, and their metrics."""
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class Outputs:
 
     @property
     def right(self) -> Tensor:
-        """Whether each answer is right, [N]; none is with a score that is NaN."""
+        """Whether each answer is right, [N]; an answer with a NaN score is not."""
         return (self.predictions == self.labels) & ~self.scores.isnan().any(1)
 
 
@@ -119,8 +119,8 @@ def brier(outputs: Outputs) -> Estimate:
 def calibration_error(outputs: Outputs, bins: int = BINS) -> Estimate:
     """ECE in bins of equal mass: sum over bins of n_b / n |mean confidence - share right|, in [0, 1].
 
-    Answers are sorted by confidence, the largest probability, and cut into `bins` parts whose sizes differ by at most
-    one, the larger ones first; equal confidences keep their order. The interval is value ± z times the standard
+    Answers are sorted by confidence, the largest probability, and cut into `bins` parts with sizes that differ by at
+    most one, the larger ones first. Equal confidences keep their order. The interval is value ± z times the standard
     deviation over 200 bootstrap samples, clipped to [0, 1].
     Source: Nguyen and O'Connor, EMNLP 2015, for bins of equal mass; Guo et al., ICML 2017, for the error.
     """
@@ -149,7 +149,7 @@ class OfClass:
 
     label: int
     accuracy: Estimate
-    impact: Estimate | None  # share right less that of the parent, on the same samples; None without a parent
+    impact: Estimate | None  # share right minus the parent's, on the same samples; None without a parent
 
 
 def classes(predictions: Tensor, labels: Tensor, parent: Tensor | None = None) -> tuple[OfClass, ...]:
@@ -168,7 +168,7 @@ def classes(predictions: Tensor, labels: Tensor, parent: Tensor | None = None) -
 
 
 def difference(right: Tensor, parent: Tensor) -> Estimate:
-    """The share of right answers less the parent's, on the same n samples."""
+    """The share of right answers minus the parent's, on the same n samples."""
     n, mine, other = len(right), int((right & ~parent).sum()), int((~right & parent).sum())
     return Estimate((mine - other) / n, *paired_shares(mine, other, n), n)
 

@@ -44,11 +44,11 @@ class History:
 
     @property
     def pruned(self) -> list[LevelRecord]:
-        """The evaluated levels but the dense one."""
+        """The evaluated levels except the dense one."""
         return [x for x in self.levels if x.id != self.dense.id]
 
     def measured(self, record: LevelRecord | None, metric: str) -> dict[str, float]:
-        """What `evaluate` stored of a network, by group."""
+        """The values of a metric that `evaluate` stored for a network, by group."""
         return {row.group: row.value for row in self.rows if record and row.id == record.id and row.metric == metric}
 
     @property
@@ -56,7 +56,7 @@ class History:
         return [(x.density, self.worth(x)) for x in self.levels]
 
     def down_to(self, density: float | None) -> LevelRecord | None:
-        """The sparsest pruned level of at least that density; None for None, or without one."""
+        """The sparsest pruned level of at least this density; None for None, or without such a level."""
         return next((x for x in reversed(self.pruned) if density is not None and x.density >= density), None)
 
 

@@ -56,7 +56,7 @@ def critical_density(
 def collapse_density(scores: Scores) -> tuple[float, str]:
     """(density, tensor): the largest density at which global pruning by these scores empties a tensor, and which.
 
-    The first empty tensor is that of the smallest maximum. Exact except for ties. Raises: ValueError without tensors,
+    The tensor with the smallest maximum empties first. Exact except for ties. Raises: ValueError without tensors,
     for an empty one, or for NaN.
     """
     if not scores or any(not score.numel() for score in scores.values()):

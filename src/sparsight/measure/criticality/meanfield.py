@@ -1,4 +1,4 @@
-"""Mean-field theory of random networks: how variance, gradients and correlations go from layer to layer."""
+"""Mean-field theory of random networks: how variance, gradients and correlations change from layer to layer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from sparsight.numerics.checks import check_not_negative
 def second_moments(activation: Activation | Grid, q: float, *, kinks: Sequence[float] = ()) -> tuple[float, float]:
     """(E[phi(sqrt(q) Z)^2], E[phi'(sqrt(q) Z)^2]) with Z ~ N(0, 1), for q >= 0.
 
-    Piecewise Gauss-Legendre quadrature in float64, cut at kinks (found, or declared by `kinks`): about 1e-13. At
-    q = 0 the limit, with the mean square of both slopes at a kink there.
+    Piecewise Gauss-Legendre quadrature in float64, split at kinks (found, or declared by `kinks`): accurate to about
+    1e-13. At q = 0, returns the limit, with the mean square of both slopes if there is a kink.
     """
     check_not_negative(q=q)
     found = grid(activation, kinks, q=q)

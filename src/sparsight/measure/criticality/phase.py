@@ -41,8 +41,8 @@ class LayerPhase:
     fan_in: int
     sigma_w: float
     sigma_b: float
-    q: float  # the variance that layers like it tend to
-    chi: float  # there
+    q: float  # the variance that such layers converge to
+    chi: float  # at q
     phase: Phase
 
 
@@ -51,7 +51,7 @@ class NetworkPhase:
     """The phase of a network.
 
     `chi` is the geometric mean over all layers except the first. `depth`, 6 / |log chi|, is the number of layers that
-    a signal passes. With norm layers (`normalised`) these set the variances; with shortcuts (`residual`) signals pass
+    a signal passes. Norm layers (`normalised`) set the variances themselves; with shortcuts (`residual`) signals pass
     even at chi < 1.
     """
 
@@ -74,8 +74,8 @@ def phase_of(
     """The phase of a network's current weights: ordered (chi < 1), chaotic (chi > 1), or at the edge of chaos.
 
     For each linear and convolution layer: sigma_w^2 = fan_in mean(W^2) with pruned weights as 0, sigma_b^2 =
-    mean(b^2), and chi at their fixed point. "edge" is |log chi| <= `tolerance`. The default activation is that of the
-    model's forward. Omits transposed convolutions with a warning. Raises: ValueError without such a layer, for an
+    mean(b^2), and chi at their fixed point. "edge" is |log chi| <= `tolerance`. By default, `activation` is found in
+    the model's forward. Omits transposed convolutions with a warning. Raises: ValueError without such a layer, for an
     unknown activation, or for weights or biases that are not finite.
     """
     if masks is not None:
@@ -167,9 +167,9 @@ def _draw_(tensor: Tensor, sigma: float, generator: Generator) -> None:
 class CriticalStart:
     """Initial weights at the edge of chaos, as a function of a model, which it changes and returns.
 
-    The default activation is that of the model's forward. Activations with an edge only at sigma_b = 0 (ReLU) get the
-    sigma_w of sigma_b = 0, where chi = 1 too. Warns if the edge has no stable variance (GELU, SiLU and Mish at small
-    sigma_b), from which signals drift away.
+    By default, the activation is found in the model's forward. For activations with an edge only at sigma_b = 0 (ReLU),
+    uses the sigma_w of that edge, where chi = 1 too. Warns if the edge has no stable variance (GELU, SiLU and Mish at
+    small sigma_b), because signals drift away from it.
     """
 
     activation: Activation | None = None

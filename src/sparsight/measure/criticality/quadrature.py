@@ -19,7 +19,7 @@ LARGEST_Q = 1e4
 """Variance up to which the usual grid reaches (12 standard deviations beyond it)."""
 
 SCAN = torch.logspace(-9, math.log10(LARGEST_Q), 261, dtype=torch.float64)
-"""Variances between which roots are looked for."""
+"""Variances between which roots are searched."""
 
 NODES = 16
 _X, _W = (torch.from_numpy(part) for part in np.polynomial.legendre.leggauss(NODES))
@@ -199,14 +199,14 @@ def _kinks(activation: Activation, edges: Tensor) -> Tensor:
         steps.append(torch.stack([phi_up - phi_down, up - down, (up - 2 * dphi + down) / step]).abs())
     one = float(torch.where(edges.abs() <= 1, dphi.abs(), 0).max())
     least = torch.stack([1e-5 * (1 + phi.abs()), torch.full_like(phi, 1e-9 * one), torch.full_like(phi, 1e-6 * one)])
-    torn, bent, turned = (steps[1] > steps[0] / 2) & (steps[1] > least)  # which do not shrink with the step
+    torn, bent, turned = (steps[1] > steps[0] / 2) & (steps[1] > least)  # jumps do not shrink with the step
     if torn.any():
         raise ValueError(f"the activation must be continuous, but jumps at {float(edges[torn][0]):g}")
     keep, width = [], torch.diff(edges)
     for i in torch.nonzero(bent | turned).reshape(-1).tolist():
         size = float(width[max(i - 1, 0) : i + 1].min())
         if keep and float(edges[i] - edges[keep[-1][0]]) < 3e-7 * max(1.0, abs(float(edges[i]))):
-            keep[-1] = min(keep[-1], (i, size), key=lambda one: one[1])  # about one kink, that of the smallest panel
+            keep[-1] = min(keep[-1], (i, size), key=lambda one: one[1])  # one kink: keep the smallest panel's edge
         else:
             keep.append((i, size))
     return edges[[i for i, _ in keep]]

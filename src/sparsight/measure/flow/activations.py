@@ -29,7 +29,7 @@ _IS_NORM = every("batch_norm instance_norm group_norm layer_norm rms_norm local_
 def measured_layers(model: nn.Module, skip: Sequence[str]) -> dict[str, nn.Module]:
     """Linear and convolution layers by plain name, in registration order, without matches of `skip`.
 
-    Attention layers of torch compute their output projection themselves and stand for it, as "<name>.out_proj".
+    Attention layers of torch compute their output projection themselves, and are listed as "<name>.out_proj".
     """
     found: dict[str, nn.Module] = {}
     taken: set[int] = set()
@@ -52,13 +52,13 @@ class Reading:
 
     samples: int
     site: Site
-    measured: Collection[str]  # layers to read, and
-    shortcuts: Collection[str]  # those beside them
+    measured: Collection[str]  # layers to read
+    shortcuts: Collection[str]  # layers on shortcuts
     values: dict[str, Tensor] = field(default_factory=dict)
-    current: str = ""  # the layer that ran last,
+    current: str = ""  # the layer that ran last
     axis: int = -1  # the dimension of its units
-    units: int = 0  # and their number
-    reached: int = 0  # the site that its value is from: 0 its output, 1 a norm, 2 an activation
+    units: int = 0  # the number of its units
+    reached: int = 0  # the site of its value: 0 its output, 1 a norm, 2 an activation
     beside: bool = False  # whether a shortcut's layer has run since
 
     def layer(self, name: str, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -84,7 +84,7 @@ class Reading:
     def function(self, func: Any, out: Any) -> None:
         """Take the first norm and the first activation after a layer, if they have its units."""
         rank = 2 if func in _IS_ACTIVATION else 1 if func in _IS_NORM else 0
-        shortcut = rank == 1 and self.beside  # its norm; the activation after both have met is the layer's
+        shortcut = rank == 1 and self.beside  # its norm; the activation after the sum belongs to the layer
         if not self.current or shortcut or rank <= self.reached or (rank == 2 and self.site == "post_norm"):
             return
         fits = isinstance(out, Tensor) and out.dim() >= 2 and len(out) == self.samples

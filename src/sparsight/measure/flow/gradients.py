@@ -73,9 +73,9 @@ def both_flows(
 ) -> tuple[InformationFlow, GradientFlow]:
     """`information_flow` and `gradient_flow` from one pass: one forward and one backward pass a batch.
 
-    The loss runs the forward pass, so activations are those of the masked weights m * w. The numbers equal those of two
-    calls if pruned weights are 0 and the loss runs the model once, on the batch's inputs. Arguments and errors are
-    those of the two functions.
+    The loss runs the forward pass, so activations come from the masked weights m * w. Two calls give the same numbers
+    if pruned weights are 0 and the loss runs the model once, on the batch's inputs. Arguments and errors are as for the
+    two functions.
     """
     collector = Collector(model, reduction, site, pairs, skip)
 

@@ -22,9 +22,9 @@ from sparsight.types import Batch
 Reduction = Literal["rms", "abs", "signed", "matrix"]
 Pair = tuple[str, str]
 
-_CHUNK = 256  # samples per sum: fewer cost more in calls, more leave the cache
-_LEAST = 1e-12  # a unit whose standard deviation is at most this, or
-_RELATIVE = 1e-6  # this share of its root mean square, is dead: only rounding moves it
+_CHUNK = 256  # samples per sum: fewer mean more calls, more exceed the cache
+_LEAST = 1e-12  # a unit is dead if its standard deviation is at most this, or
+_RELATIVE = 1e-6  # this share of its root mean square: only rounding moves it
 
 SHORTCUTS = ("*downsample*", "*shortcut*", "*skip*")
 """Names of layers on shortcuts."""
@@ -66,8 +66,8 @@ def information_flow(
     (1/N) sum_n zbar_n zbar'_n with zbar_n = mean_i z[n, i], without the matrix; "matrix" keeps rho, values as "rms".
     Higher: more correlated layers. Independent units give rms sqrt(1 / (N - 1)), not 0.
 
-    `site`: the layer's own output ("pre"), that of the first norm after it ("post_norm"), or of the first activation
-    ("post_act"), before the next layer runs; without one, the site before. In eval mode.
+    `site`: the output of the layer ("pre"), of the first norm after it ("post_norm"), or of the first activation after
+    it ("post_act"), before the next layer runs; without one, the previous site. In eval mode.
     Pairs are names of layers (Linear, convolutions, attention's output projection), by default consecutive ones in
     execution order, without matches of `skip`.
 

@@ -30,12 +30,12 @@ def turning_points(densities: Sequence[float], indices: Sequence[float], *, tole
     """Minimum and peak of the PQ index along falling density, and the phase at the last level.
 
     The rule, level by level:
-      the minimum is the lowest index so far, the first of equals. It is confirmed by two levels in a row that
-      lie more than `tolerance` above it, or by one that lies more than 3 `tolerance` above it; then it stays.
-      From there the peak is the highest index so far, the first of equals; it is confirmed when the index has come
-      down from it by more than `tolerance` and more than a quarter of its rise above the minimum; then it stays.
-      Before a confirmed minimum the network is "regularising" (the remaining weights become more alike while accuracy
-      holds), then "compressing" (they become less alike, at some cost in accuracy), and after a confirmed peak
+      The minimum is the lowest index so far, the first of equals. Two levels in a row more than `tolerance` above
+      it, or one level more than 3 `tolerance` above it, confirm it; then it stays.
+      From there the peak is the highest index so far, the first of equals. It is confirmed once the index has
+      fallen by more than `tolerance` and more than a quarter of its rise above the minimum; then it stays.
+      Before a confirmed minimum the network is "regularising": the remaining weights become more alike while accuracy
+      holds. Then it is "compressing": they become less alike, at some cost in accuracy. After a confirmed peak it is
       "collapsing".
 
     Robust to errors up to `tolerance` at single levels. Skips NaN (an undefined index). Raises: ValueError for

@@ -66,7 +66,7 @@ class Uniform(Allocator):
     """Keep the same share of every tensor, or of every output unit.
 
     Each group keeps density x its prunable weights, rounded half up. A group that would fall below `min_keep` keeps
-    that many, and the groups that keep most give up as many.
+    that many; the groups that keep most lose as many in exchange.
 
     Raises: ValueError for a density outside [0, 1], a group with too few alive weights, or a floor that is too high.
     """
@@ -101,7 +101,7 @@ class Shrink(Allocator):
     A product within 1e-9 x max(1, alive) of a whole number counts as that number, as in SAP: 0.2 of 35 is 7.
     `target_density`, `exact` and `min_keep` are as in `SAP`.
 
-    Source: the reference implementation's lottery-ticket baseline, whose interpolated quantile removes
+    Source: the reference implementation's lottery-ticket baseline. Its interpolated quantile removes
     ceil(rate x (alive - 1)) weights if all differ, and fewer among ties.
     """
 

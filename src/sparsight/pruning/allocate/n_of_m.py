@@ -17,7 +17,7 @@ class NofM(Allocator):
 
     Inputs are dimension 1, or as the layout says (in a convolution: channels, separately at each kernel position), cut
     into groups of `m` from the first on. An incomplete last group stays dense, and so do vectors. Pruned weights stay
-    pruned: a group with fewer than `n` alive weights keeps those. Among equal scores the lower index is pruned first.
+    pruned: a group with fewer than `n` alive weights keeps all. Among equal scores the lower index is pruned first.
     `torch.sparse.to_sparse_semi_structured` accepts linear weights with 2:4 on GPUs that support it.
 
     Raises: ValueError unless 0 <= n <= m and m >= 1, or for a NaN score.

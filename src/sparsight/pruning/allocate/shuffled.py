@@ -18,7 +18,7 @@ class Shuffled(Allocator):
     """The masks of `allocator`, each permuted at random within its tensor.
 
     If the network then trains as well, only the density of each layer mattered. Pruned weights may return (`monotone`
-    is False): in a level of several rounds, wrap only the last. Floors of rows are lost; the records are those of
+    is False): in a level of several rounds, wrap only the last. Floors of rows are lost; the records come from
     `allocator`. Draws on the CPU, from `seed` and the tensor's name, without the global random state.
 
     Source: Frankle et al., "Pruning Neural Networks at Initialization: Why are we missing the mark?", ICLR 2021.

@@ -20,7 +20,7 @@ class SNIP:
     """score = |w dL/dw|, in [0, inf): the first-order change of the loss if w is removed. Needs data.
 
     L is the mean of `loss` over all samples of all batches, weighted by batch length; the modulus is taken last. The
-    gradient is that of the masked network, and the score of a pruned weight is its own value times its gradient, which
+    gradient is taken in the masked network. The score of a pruned weight is its own value times its gradient, which
     ranks pruned weights too (FORCE). Not normalised, because that does not change the ranking.
 
     `batch_norm`: "train" uses the statistics of each batch (an untrained network has no others), "eval" the stored

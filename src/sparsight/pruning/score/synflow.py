@@ -31,9 +31,9 @@ class SynFlow:
     saturate), norms only scale, offsets are 0 unless `bias`. In a sequential network the scores of every layer then sum
     to R. Max-pooling, softmax and products of activations do not change.
 
-    `batch_norm`: "eval" scales by |gamma| / sqrt(stored variance + eps), "identity" by |gamma|. The derivative is that
-    of the masked network; the score of a pruned weight is its own |w| times it. The shape of a sample is `input_shape`,
-    or that of the first batch; values are not used. Use many rounds: a single one empties layers. On a device without
+    `batch_norm`: "eval" scales by |gamma| / sqrt(stored variance + eps), "identity" by |gamma|. The derivative is taken
+    in the masked network; the score of a pruned weight is its own |w| times it. `input_shape`, or else the first batch,
+    gives the shape of a sample; values are not used. Use many rounds: a single one empties layers. On a device without
     float64, the pass runs on the CPU and returns float32 scores relative to the largest.
 
     Raises: ValueError without shape or batches, if R or a score overflows float64 (beyond about 150 wide layers), or

@@ -4,8 +4,8 @@ A group is the positive or the negative weights of one neuron, with sensitivitie
 
     L       = ln(8 (P + 1) kappa / delta)            P patches per point, kappa weights per input channel of a filter
     alpha   = 2 C L S
-    rand(m) = (u + sqrt(u^2 + 6 u)) / 2              u = alpha / (3 m), "reference": as the published code has it
-            = v + sqrt(v^2 + 6 v)                    v = C L S / (3 m), "bernstein": what the inequality gives
+    rand(m) = (u + sqrt(u^2 + 6 u)) / 2              u = alpha / (3 m), "reference": as in the published code
+            = v + sqrt(v^2 + 6 v)                    v = C L S / (3 m), "bernstein": as the inequality gives
     det(m)  = C x (sum of the sensitivities that are not kept)
 
 "bernstein" is twice "reference" at half the alpha, so one closed form serves both.
@@ -25,7 +25,7 @@ from sparsight.numerics.checks import check_known, check_positive, is_number
 Bound = Literal["reference", "bernstein"]
 
 NOTHING = 2.0**-23
-"""Sums of sensitivities, and probabilities, up to this count as zero (the published threshold)."""
+"""Sums of sensitivities and probabilities count as zero up to this value (the published threshold)."""
 
 
 def calibration_size(

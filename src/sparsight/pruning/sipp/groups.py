@@ -69,8 +69,8 @@ def share_out(groups: Groups, budget: int, bound: Bound = "reference") -> tuple[
     """The m of every group, not rounded, that minimise sum l eps_rand(m) under sum m = budget, 0 <= m <= nonzero.
 
     For the multiplier lambda, eps^3 = t (3 + eps) with t = lambda alpha / (3 l), and m follows from eps. The sum falls
-    with lambda, which is found by bisection of its logarithm, between the lambda at which every group is full and the
-    one at which none exceeds its even share. Returns (m, lambda); lambda is 0 if everything fits.
+    with lambda, which is found by bisection of its logarithm. The ends are the lambda at which every group is full and
+    the one at which none exceeds its even share. Returns (m, lambda); lambda is 0 if everything fits.
 
     Raises: ValueError if the budget is negative or too large.
     """

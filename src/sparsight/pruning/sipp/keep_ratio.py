@@ -27,8 +27,8 @@ class KeepBudget:
 def keep_budget(model: nn.Module, masks: Masks, keep_ratio: float, *, size: int | None = None) -> KeepBudget:
     """count = clip(int(keep_ratio x size) - uncompressible, 0, compressible).
 
-    Counts nonzero parameters: neither zero biases nor masked weights. `size` is that of the original network, by
-    default this model's. Parameters that are not prunable are all kept, which limits the ratio to at least
+    Counts nonzero parameters: neither zero biases nor masked weights. `size` counts those of the original network,
+    by default this model. Parameters that are not prunable are all kept, which limits the ratio to at least
     uncompressible / size. A tied parameter counts once.
 
     Raises: ValueError for a ratio outside [0, 1] or size < 1. Source: section 1.9 of the derivation, and the published

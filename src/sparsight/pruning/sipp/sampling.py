@@ -85,7 +85,7 @@ class Decision:
     m: np.ndarray  # share of the budget, before rounding
     counts: np.ndarray  # edges to keep; in expectation for a random group, unless counts are exact
     eps_det: np.ndarray  # C x (sensitivities beyond the `counts` largest)
-    eps_rand: np.ndarray  # at `counts`; infinite if nothing is kept of a nonzero group
+    eps_rand: np.ndarray  # at `counts`; infinite if a nonzero group keeps nothing
     random: np.ndarray  # bool: sampled
     draws: np.ndarray  # N of a random group kept as drawn, otherwise 0
     masks: Masks
@@ -122,7 +122,7 @@ def exact_counts(
 
 
 def summed(values: Scores, masks: Masks, groups: Groups, scores: Scored) -> np.ndarray:
-    """The sum of the masked values of each group, in float64; groups are those of the scores."""
+    """The sum of the masked values of each group of the scores, in float64."""
     out = np.zeros_like(groups.sums)
     for name, score in values.items():
         halves = [torch.where(side, score, 0).reshape(len(side), -1) for side in sides(scores, masks, name)]

@@ -35,7 +35,7 @@ class SiPP:
         g_k = |w_k| a_k / sum_j |w_s,j| a_j         over the weights j of w_k's sign; 0 if that sum is 0
         s_k = max over points, and signs of a, of   max over patches ("max"), or mean over patches ("mean"), of g_k
 
-    "max" is the published definition, which error bounds need; "mean" is that of the published deterministic code. For
+    "max" is the published definition, which error bounds need; "mean" is from the published deterministic code. For
     linear layers they are equal, and every row of the input (each token) is a point. Biases are ignored. Convolutions
     may have any stride, padding mode, dilation and groups.
 

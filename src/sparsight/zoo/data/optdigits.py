@@ -1,7 +1,7 @@
 """The UCI optical digits, which come with the package.
 
 Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998,
-doi:10.24432/C50P49, CC BY 4.0. Its licence note lies beside the file.
+doi:10.24432/C50P49, CC BY 4.0. The licence note is next to the file.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def read_idx(path: Path, downloaded: bytes | None = None, *, sha256: str | None 
     """The uint8 tensor in an IDX file, or in what was `downloaded` for it, gzip-compressed unless `packed` is False.
 
     Format: two zero bytes, the type (0x08 = unsigned byte, the only one supported), the number of dimensions, each
-    dimension as a big-endian uint32, then exactly the entries in row-major order. `sha256` is that of the uncompressed
+    dimension as a big-endian uint32, then exactly the entries in row-major order. `sha256` is of the uncompressed
     content. Memory is limited by the actual size of the file. Raises: ValueError for a damaged or wrong file.
     """
     try:

@@ -17,7 +17,7 @@ def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
 
 
 class PreActivationBlock(nn.Module):
-    """x + s conv2(relu(bn2(conv1(a)))) with a = relu(bn1(x)); where the shape changes, a 1x1 convolution of a for x."""
+    """x + s conv2(relu(bn2(conv1(a)))), a = relu(bn1(x)); if the shape changes, a 1x1 convolution of a replaces x."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, scale: float = 1.0, norm: bool = True) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class PreActivationResNet(nn.Module):
 
 
 class Block(nn.Module):
-    """relu(x + s bn2(conv2(relu(bn1(conv1(x)))))); where the shape changes, x is thinned out and padded with zeros."""
+    """relu(x + s bn2(conv2(relu(bn1(conv1(x)))))); if the shape changes, x is subsampled and padded with zeros."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, scale: float = 1.0, norm: bool = True) -> None:
         super().__init__()

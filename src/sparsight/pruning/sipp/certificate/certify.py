@@ -55,13 +55,13 @@ def certify(
         |z_pruned - z| <= eps z,   eps = C sum_k |1 - gamma_k| s_k        on the event that g <= C s for every edge,
 
     which n independent points miss with probability at most edges x exp(-n / C). A group that `decision` (of `SiPPRand`
-    or `SiPPHybrid`) sampled N times also has eps_rand(N), with ln(2 T / delta) over the T parts of all sampled groups
-    for one input ("bernstein"), or with the published constants ("reference", up to sqrt 2 below the proved bound); the
-    smaller one counts. A neuron has the larger bound of its two groups, relative to sum |w||a|.
+    or `SiPPHybrid`) sampled N times also has eps_rand(N), and the smaller one counts. "bernstein" uses ln(2 T / delta)
+    over the T parts of all sampled groups for one input; "reference" uses the published constants (up to sqrt 2 below
+    the proved bound). A neuron has the larger bound of its two groups, relative to sum |w||a|.
 
     The bounds do not hold for weights that were trained after pruning: see `pruning_of`.
 
-    Raises: ValueError for mean-reduced sensitivities, or those of other tensors or weights (such as the pruned
+    Raises: ValueError for sensitivities that are mean-reduced or of other tensors or weights (such as the pruned
     network); missing or infinite held-out inputs; multipliers of other shapes; delta outside (0, 1); constant below 1.
     Source: theorems Det, Rand, Hybrid of docs/certificates.md, after Baykal et al., arXiv 1910.05422.
     """

@@ -19,7 +19,7 @@ class NeuronCertificate:
     bound: float  # the larger of plus and minus
     plus: float  # bound of the positive weights' part, relative to it
     minus: float
-    kind: Literal["deterministic", "random"]  # "random": the larger bound is that of a sampled group
+    kind: Literal["deterministic", "random"]  # "random": the larger bound comes from a sampled group
     measured: float  # largest error on held-out inputs, over all patches
     mean: float  # mean error
     violations: int  # patches with an error above the bound
