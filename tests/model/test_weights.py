@@ -16,6 +16,7 @@ from sparsight.model.masks import all_kept, counts
 from sparsight.model.weights import laid_out, weights
 from sparsight.pruning.allocate.fixed import Global
 from sparsight.pruning.score.magnitude import Magnitude
+from sparsight.pruning.score.mbp import MBP
 from sparsight.pruning.score.snip import SNIP
 from sparsight.types import Layout, Scored
 
@@ -244,6 +245,28 @@ def test_zeros_of_what_is_scaled_are_zeros_of_the_weight(kind):
         leaf = name.split(".")[-2] if "parametrizations" in name else None
         effective = getattr(model, leaf) if leaf else model.get_parameter(name)
         assert torch.equal(effective != 0, mask)
+
+
+def test_magnitudes_of_normed_weights_are_those_that_the_layer_computes_with():
+    model = parametrizations.weight_norm(nn.Linear(5, 3))
+    g, v = (getattr(model.parametrizations.weight, f"original{i}") for i in (0, 1))
+    with torch.no_grad():
+        g.copy_(torch.tensor([[0.01], [1.0], [100.0]]))
+    expected = (g * v / v.norm(dim=1, keepdim=True)).abs()
+    name = "parametrizations.weight.original1"
+    scores = Magnitude()(model, dense(model))[name]
+    assert torch.allclose(scores, expected)
+    assert not scores.requires_grad
+    assert torch.allclose(MBP()(model, dense(model))[name], expected * 5**0.5)
+
+    model = nn.Sequential(parametrizations.spectral_norm(nn.Linear(5, 3)), nn.Dropout())
+    model[0].parametrizations.weight.original.data.mul_(50)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    (scores,) = Magnitude()(model, dense(model)).values()
+    assert model.training
+    assert model[1].training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(scores, model.eval()[0].weight.detach().abs())
 
 
 def test_zeros_of_other_parametrisations_are_none_of_the_weight():

@@ -36,9 +36,15 @@ class Weight:
     kind: Kind | None  # None: not prunable by default
     layout: Layout = _PLAIN
     parametrised: bool = False  # the layer's weight is computed from it, and keeps its zeros
+    computed: str = ""  # the name of that weight in the module
     why: str = ""  # why it is not prunable by default, or at all
     given: Tensor | None = None  # the mask of `torch.nn.utils.prune`, 1 = kept
     norm: int | None = None  # weight norm: the dimension in which every index needs a kept weight, -1 for all at once
+
+    @property
+    def value(self) -> Tensor:
+        """What the layer computes with: the parameter, or the weight computed from it, which has the same zeros."""
+        return getattr(self.module, self.computed) if self.computed else self.parameter
 
 
 def weights(model: nn.Module) -> dict[str, Weight]:
@@ -107,7 +113,7 @@ def _described(
         keeps = leaf == ("original" if norm is None else "original1")
         if kind is None or not keeps or not all(isinstance(step, _ONLY_SCALE) for step in owner):
             return Weight(name, (), parameter, module, None, parametrised=True, why=_COMPUTED)
-        return Weight(name, (), parameter, module, kind, layout, parametrised=True, norm=norm)
+        return Weight(name, (), parameter, module, kind, layout, parametrised=True, computed=stem, norm=norm)
     stem, _, end = leaf.rpartition("_")
     given = owner._buffers.get(f"{stem}_mask") if end == "orig" else None
     kind, layout = _kind(path, leaf if given is None else stem, parameter, owner)

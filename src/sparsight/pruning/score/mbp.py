@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from sparsight.model.functional import evaluating
 from sparsight.model.masks import check
 from sparsight.model.weights import laid_out, weights
 from sparsight.types import Batch, Masks, Scores
@@ -28,7 +30,8 @@ class MBP:
         check(model, masks)
         known = weights(model)
         scores = {}
-        for name in masks:
-            weight = known[name].parameter.detach()
-            scores[name] = weight.abs() * math.sqrt(math.prod(known[name].layout.rows(weight).shape[1:]))
+        with evaluating(model), torch.no_grad():
+            for name in masks:
+                fan_in = math.prod(known[name].layout.rows(known[name].parameter).shape[1:])
+                scores[name] = known[name].value.abs() * math.sqrt(fan_in)
         return laid_out(model, scores)
