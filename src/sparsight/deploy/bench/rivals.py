@@ -161,6 +161,7 @@ def _onnxruntime(case: Case) -> Way:
         _imported(package)
     options = runtime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # after a call: the next way needs the cores
     session = runtime.InferenceSession(
         onnx_program(case.module, (case.x,)), options, providers=["CPUExecutionProvider"]
     )
