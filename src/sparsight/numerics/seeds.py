@@ -44,7 +44,7 @@ def drawing_on(states: Mapping[str, Any]) -> Iterator[None]:
 
 def captured() -> dict[str, Any]:
     """The states of all global generators, as tensors, numbers and tuples of them, for `drawing_on`."""
-    state: Any = numpy.random.get_state()  # noqa: NPY002
+    state: Any = numpy.random.get_state()  # noqa: NPY002 - see `seeded`
     name, keys, *rest = state
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
     return {
@@ -70,7 +70,7 @@ def _set(states: Mapping[str, Any]) -> None:
         torch.cuda.set_rng_state(state, i)
     random.setstate(states["python"])
     name, keys, *rest = states["numpy"]
-    numpy.random.set_state((name, keys.numpy().astype(numpy.uint32), *rest))  # noqa: NPY002
+    numpy.random.set_state((name, keys.numpy().astype(numpy.uint32), *rest))  # noqa: NPY002 - see `seeded`
 
 
 # -- loaders with their own generators -------------------------------------------------------------------------
